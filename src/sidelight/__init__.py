@@ -1,0 +1,1 @@
+"""Names and wiring of sidelight's face."""
