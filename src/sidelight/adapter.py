@@ -1,0 +1,50 @@
+"""The one module that knows what OpenTelemetry keeps private in its API.
+
+Checked at import: where a name has moved, or the application chose another kind of context, the
+public functions take its place (slower, never wrong).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final
+
+from opentelemetry import context as _context
+from opentelemetry import trace as _trace
+from opentelemetry.context.context import Context
+from opentelemetry.trace import propagation as _propagation
+
+_runtime: Final = getattr(_context, "_RUNTIME_CONTEXT", None)
+_variable: Final = getattr(_runtime, "_current_context", None)
+
+SPAN_KEY: Final[str] = getattr(_propagation, "_SPAN_KEY", "")
+"""The key under which a context holds its current span."""
+
+PLAIN_CONTEXT: Final = bool(
+    SPAN_KEY
+    and isinstance(_variable, ContextVar)
+    and type(_runtime).__module__.startswith("opentelemetry.")
+)
+"""Whether the current context is a context variable that holds a mapping: then the light span can
+stand in it. With another runtime (ddtrace installs one) spans are made by the provider."""
+
+if PLAIN_CONTEXT:
+    assert isinstance(_variable, ContextVar)  # noqa: S101  # for the type checker
+    get_context: Callable[[], Any] = _variable.get
+    set_context: Callable[[Any], Any] = _variable.set
+    reset_context: Callable[[Any], None] = _variable.reset
+else:
+    get_context = _context.get_current
+    set_context = _context.attach
+    reset_context = _context.detach
+
+
+def with_span(context: Any, span: object) -> Any:
+    """A copy of ``context`` in which ``span`` is current."""
+    return Context(context, **{SPAN_KEY: span})
+
+
+def own_provider() -> Any | None:
+    """The TracerProvider that the application has set, None where it has none."""
+    return getattr(_trace, "_TRACER_PROVIDER", None)

@@ -1,0 +1,131 @@
+"""`emits`: the decorator."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sidelight.exceptions import PointError
+from sidelight.points import Declaration, EventType, Mode, Point, declare, registry
+from sidelight.wrapper import kind_of, wrap
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True)
+class Woven:
+    """What a wrapper remembers: its point, and the function under it."""
+
+    point: Point
+    function: Any
+    wrapper: Any
+
+
+def emits(
+    type: EventType | None = None,  # noqa: A002  # the word for it
+    /,
+    *,
+    start: str | None = None,
+    failure: str | None = None,
+    mode: Mode = "scheduled",
+    span: bool = True,
+    **fields: Any,
+) -> Callable[[F], F]:
+    """Emit events, and make a span, each time the decorated function is called.
+
+    Args:
+        type: the event's type, emitted when the function succeeds; or `choose`, to let a value
+            decide.
+        start: a type emitted before the call.
+        failure: a type emitted when the function raises, with the exception's type and message.
+            The exception goes on unchanged.
+        mode: "scheduled" returns at once; "awaited" waits for the store's acknowledgement, until
+            the deadline at the longest, and never raises.
+        span: whether the call makes a span in the trace.
+        fields: ``artifact_id`` and ``organization_id`` say what the event is about and whose it is;
+            everything else is an attribute. Values are constants, recorded expressions
+            (``arg.name``, ``result.id``, ``error.code``; missing along the way is None) or
+            callables whose parameters are named after the function's, or ``result``, ``error``.
+
+    Returns:
+        A decorator for any kind of callable. It keeps the signature; several on one function make
+        one wrapper and one span. With ``SIDELIGHT_DISABLED=1`` it returns the function itself.
+
+    Raises:
+        PointError: at decoration, naming the function, the argument and the remedy.
+    """
+    declaration = declare(type, start, failure, mode, fields, span=span)
+
+    def decorate(function: F) -> F:
+        if os.environ.get("SIDELIGHT_DISABLED", "") not in {"", "0"}:
+            return function
+        woven: F = weave_one(function, declaration)
+        return woven
+
+    return decorate
+
+
+def weave_one(function: Any, declaration: Declaration) -> Any:
+    """Wrap a callable; one that sidelight wrapped already gets one wrapper for all."""
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(weave_one(function.__func__, declaration))
+    below = woven_of(function)
+    declarations: tuple[Declaration, ...] = (declaration,)
+    if below is not None:
+        function, declarations = below.function, (*below.point.declarations, declaration)
+    _refuse_unfit(function)
+    point = _point(function, declarations)
+    wrapper = wrap(point, function)
+    woven = Woven(point, function, wrapper)
+    if isinstance(function, type(_point)):
+        wrapper.__sidelight__ = woven
+    else:
+        wrapper._self_sidelight = woven  # noqa: SLF001  # where a wrapt proxy keeps its own
+    registry.add(point)
+    return wrapper
+
+
+def woven_of(function: Any) -> Woven | None:
+    """What sidelight knows of a wrapper of its own; None for everything else.
+
+    ``functools.wraps`` of other decorators copies our mark: it counts only on what it was set on.
+    """
+    for mark in ("_self_sidelight", "__sidelight__"):
+        woven = getattr(function, mark, None)
+        if isinstance(woven, Woven) and woven.wrapper is function:
+            return woven
+    return None
+
+
+def _refuse_unfit(function: Any) -> None:
+    name = getattr(function, "__qualname__", repr(function))
+    if isinstance(function, type):
+        problem, remedy = "it is a class", "decorate its methods"
+    elif isinstance(function, property | functools.cached_property):
+        problem, remedy = "it is a property", "put @emits under @property"
+    elif not callable(function) and not hasattr(function, "__get__"):
+        problem, remedy = "it cannot be called", "decorate a function"
+    else:
+        return
+    raise PointError(function=name, problem=problem, remedy=remedy)
+
+
+def _point(function: Any, declarations: tuple[Declaration, ...]) -> Point:
+    named = function
+    while isinstance(named, functools.partial | functools.partialmethod):
+        named = named.func
+    if not hasattr(named, "__qualname__"):
+        named = type(named)
+    code = getattr(inspect.unwrap(named) if callable(named) else named, "__code__", None)
+    return Point(
+        module=getattr(named, "__module__", None) or "builtins",
+        qualname=named.__qualname__,
+        kind=kind_of(function).name,
+        file=code.co_filename if code else None,
+        line=code.co_firstlineno if code else None,
+        declarations=declarations,
+    )

@@ -1,0 +1,73 @@
+"""`emit`: an event from where you are, without a decorator."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from sidelight.emitter import Head, emitter
+from sidelight.plain import plain
+from sidelight.receipt import Receipt
+from sidelight.record import SPAN, Static, random_bits
+from sidelight.span import ambient
+
+_heads: Final[dict[tuple[str, str], Head]] = {}
+_clock = time.perf_counter_ns
+
+
+def emit(
+    type: str,  # noqa: A002  # the word for it
+    *,
+    artifact_id: Any = None,
+    organization_id: Any = None,
+    mode: str = "scheduled",
+    **attributes: Any,
+) -> Receipt:
+    """Emit an event from where you are, without a decorator: the same path, and never an error.
+
+    Args:
+        type: the event's type.
+        artifact_id: what it is about; text, or anything that has a plain form.
+        organization_id: whose it is; the artifact's where it is left out.
+        mode: "awaited" gives the store the rest of the deadline to acknowledge it.
+        attributes: further named values.
+
+    Returns:
+        A receipt; empty (``str(receipt) == ""``) when the event was lost, which is counted.
+    """
+    begun = _clock()
+    now, bits, written = time.time_ns(), random_bits(64), False
+    costs = emitter.costs_of("sidelight:emit")
+    try:
+        head = _head(type, mode)
+        around = ambient()
+        moment = (
+            now,
+            bits,
+            plain(artifact_id if artifact_id is not None else around.artifact_id),
+            plain(organization_id if organization_id is not None else around.organization_id),
+            None,
+            around.trace,
+            around.span_id,
+            0,
+            around.flags & ~SPAN,
+            {name: plain(value) for name, value in attributes.items()} or None,
+            None,
+        )
+        written = emitter.write(head, moment)
+    except Exception as error:  # noqa: BLE001  # the guard: nothing of ours reaches the caller
+        emitter.lost("internal error", f"emit({type!r})", error)
+    receipt = emitter.receipt(now, bits, written=written, spent=_clock() - begun)
+    if mode == "awaited":
+        receipt.wait()
+    costs.add(_clock() - begun)
+    return receipt
+
+
+def _head(type_: str, mode: str) -> Head:
+    head = _heads.get((type_, mode))
+    if head is None:
+        head = Head(Static(str(type_), "sidelight:emit", mode, "emitted", None))
+        if len(_heads) < 10_000:
+            _heads[type_, mode] = head
+    return head

@@ -1,0 +1,186 @@
+"""From a record to the spool to a receipt: the guarded middle of every emission.
+
+One `Emitter` stands for the process (`runtime` opens and closes its spool); the generated wrappers
+hold on to it, so that everything that can change at run time changes in it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from sidelight.budget import Costs
+from sidelight.exceptions import InstrumentationError, SpoolError
+from sidelight.plain import plain
+from sidelight.receipt import Progress, Receipt
+from sidelight.record import CUT, Moment, Static, encode, encode_static
+from sidelight.segment import FRAME, FRAME_MAGIC, MAX_PAYLOAD
+
+DEADLINE: Final = 0.010
+"""The longest that one emission may hold up its caller, in seconds."""
+#: What a timed wait may overshoot; it is taken off the deadline.
+MARGIN: Final = 0.002
+
+
+class Head:
+    """The static part of one emission's records: encoded once, its CRC the seed of theirs."""
+
+    __slots__ = ("encoded", "seed", "static")
+
+    def __init__(self, static: Static) -> None:
+        self.static = static
+        self.encoded = encode_static(static)
+        self.seed = zlib.crc32(self.encoded)
+
+
+class Destination(Protocol):
+    """What the emitter needs of a spool."""
+
+    write: Callable[[bytes], Any]
+
+    def append(self, frame: bytes, /) -> None: ...
+    def position(self) -> tuple[int, int]: ...
+
+
+class Emitter:
+    """Writes records, and catches what goes wrong while it does.
+
+    Attributes:
+        spool: where the frames go; an unopened one opens itself at the first write.
+        losses: what was lost, or written without its attributes, by reason.
+        costs: what each point has cost, by its path.
+        strict: raise what the guard would count (in tests).
+        spans: False while the spool is too full to carry them.
+    """
+
+    def __init__(self) -> None:
+        self.spool: Destination = Closed()
+        self.progress = Progress()
+        self.losses: dict[str, int] = {}
+        self.problems: dict[str, str] = {}
+        self.costs: dict[str, Costs] = {}
+        self.strict = False
+        self.spans = True
+        self.deadline = DEADLINE
+
+    def write(self, head: Head, moment: tuple[Any, ...]) -> bool:
+        """Encode one record and copy it into the spool; False when it was lost, which is counted.
+
+        ``moment`` has the fields of `record.Moment`, in their order.
+        """
+        try:
+            body = encode(moment)
+        except Exception:  # noqa: BLE001  # a surrogate, a cycle, 2**64: the slow way copes
+            body = encode(_robust(moment))
+        static = head.encoded
+        size = len(static) + len(body)
+        if size > MAX_PAYLOAD:
+            self.count("attributes too large", head.static.point)
+            body = encode(_cut(moment))
+            size = len(static) + len(body)
+        frame = FRAME.pack(FRAME_MAGIC, size, zlib.crc32(body, head.seed)) + static + body
+        try:
+            self.spool.write(frame)
+        except ValueError:
+            return self._append(head, frame)
+        return True
+
+    def _append(self, head: Head, frame: bytes) -> bool:
+        try:
+            self.spool.append(frame)
+        except (SpoolError, OSError) as error:
+            self.lost("no room in the spool", head.static.point, error)
+            return False
+        return True
+
+    def receipt(self, moment_time: int, random: int, *, written: bool, spent: int = 0) -> Receipt:
+        """The receipt for what was just written; its deadline is what ``spent`` (ns) leaves."""
+        position = self.spool.position() if written else None
+        remaining = self.deadline - MARGIN - spent / 1e9
+        return Receipt(self.progress, position, moment_time, random, remaining)
+
+    def lost(self, reason: str, point: str, error: BaseException) -> None:
+        """Count something that could not be recorded. Raises in strict mode only."""
+        self.count(reason, f"{point}: {type(error).__name__}: {plain(_message(error))}")
+        if self.strict and not isinstance(error, InstrumentationError):
+            raise InstrumentationError(point=point, reason=reason, problem=_message(error)) from error
+
+    def count(self, reason: str, problem: str) -> None:
+        """Add one to a reason for loss, and keep the latest problem in words for the log."""
+        self.losses[reason] = self.losses.get(reason, 0) + 1
+        self.problems[reason] = problem
+
+    def costs_of(self, point: str) -> Costs:
+        """The histogram of one point."""
+        return self.costs.setdefault(point, Costs())
+
+    def ledger(self) -> Mapping[str, Any]:
+        """Costs and losses of this process so far: cumulative, hence safe to deliver twice."""
+        return {
+            "losses": dict(self.losses),
+            "costs": {point: costs.snapshot() for point, costs in self.costs.copy().items()},
+        }
+
+
+class Closed:
+    """The spool before it is opened, and after it was closed for good: `reopen` decides."""
+
+    def __init__(self, reopen: Callable[[], Destination] | None = None) -> None:
+        self._reopen = reopen
+
+    def write(self, frame: bytes) -> None:
+        """Open the spool that belongs here, then write to it."""
+        self.append(frame)
+
+    def append(self, frame: bytes) -> None:
+        """Open the spool that belongs here, then append to it."""
+        if self._reopen is None:
+            raise SpoolError(
+                directory="", problem="it is not open", remedy="call sidelight.configure()"
+            )
+        self._reopen().append(frame)
+
+    def position(self) -> tuple[int, int]:
+        """Nothing was written yet."""
+        return (0, 0)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # a stranger's __str__
+        return "(no message: it raised too)"
+
+
+def _robust(moment: tuple[Any, ...]) -> tuple[Any, ...]:
+    fields = Moment(*moment)
+    return (
+        *moment[:2],
+        plain(fields.artifact_id),
+        plain(fields.organization_id),
+        *moment[4:9],
+        plain(fields.attributes),
+        plain(fields.details, depth=-2),
+    )
+
+
+def _cut(moment: tuple[Any, ...]) -> tuple[Any, ...]:
+    fields = Moment(*moment)
+    return (
+        *moment[:2],
+        _short(fields.artifact_id),
+        _short(fields.organization_id),
+        *moment[4:8],
+        (fields.flags | CUT),
+        None,
+        None,
+    )
+
+
+def _short(value: Any) -> Any:
+    return value[:512] if isinstance(value, str) else value
+
+
+emitter: Final = Emitter()
+"""The emitter of this process: the wrappers write to it, `runtime` opens its spool."""

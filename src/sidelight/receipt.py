@@ -1,0 +1,148 @@
+"""Receipts: what an emitter gets back, and the watermark that tells it when the store has it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from _thread import allocate_lock
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from sidelight.record import event_id
+
+if TYPE_CHECKING:
+    from sidelight.spool import Position
+
+State: TypeAlias = Literal["stored", "spooled", "joined", "lost"]
+NOWHERE: Final = (1 << 62, 0)
+
+
+class Progress:
+    """How far the store has got in this process's part of the spool, and who waits for it.
+
+    A waiter is a position and a function to call once the store is past it. `late` is set by the
+    relay while its own wake-ups come so late (the GIL is contended) that a wait cannot end in time.
+    """
+
+    def __init__(self) -> None:
+        self.position: Position = (0, 0)
+        self.late = False
+        self.active = False
+        self.poke: Callable[[], object] = lambda: None
+        self._waiters: list[tuple[Position, Callable[[], object]]] = []
+
+    def reached(self, position: Position) -> bool:
+        """Whether the store has everything before ``position``."""
+        return self.position >= position
+
+    def advance(self, position: Position) -> None:
+        """Called by the relay after its commit."""
+        self.position = position
+        for waiter in self._waiters[:]:
+            if waiter[0] <= position:
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(waiter)
+                with contextlib.suppress(RuntimeError):  # an event loop closed, a lock let go
+                    waiter[1]()
+
+    def wait(self, position: Position, seconds: float) -> bool:
+        """Block the thread until the store has passed ``position``, ``seconds`` at the longest."""
+        if self.reached(position):
+            return True
+        if not self.active or self.late or seconds <= 0:
+            return False
+        lock = allocate_lock()
+        lock.acquire()
+        waiter = (position, lock.release)
+        self._waiters.append(waiter)
+        if not self.reached(position):  # else the relay passed before it could see the waiter
+            self.poke()
+            lock.acquire(timeout=seconds)
+        self._leave(waiter)
+        return self.reached(position)
+
+    async def arrive(self, position: Position, seconds: float) -> bool:
+        """Like `wait`, for an asyncio task; a cancellation while waiting passes through."""
+        if self.reached(position):
+            return True
+        if not self.active or self.late or seconds <= 0:
+            return False
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # another kind of event loop: a bounded block
+            return self.wait(position, seconds)
+        done = loop.create_future()
+
+        def finish() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        waiter = (position, lambda: loop.call_soon_threadsafe(finish))
+        timer = loop.call_later(seconds, finish)
+        self._waiters.append(waiter)
+        try:
+            if not self.reached(position):
+                self.poke()
+                await done
+        finally:
+            timer.cancel()
+            self._leave(waiter)
+        return self.reached(position)
+
+    def _leave(self, waiter: tuple[Position, Callable[[], object]]) -> None:
+        with contextlib.suppress(ValueError):
+            self._waiters.remove(waiter)
+
+
+class Receipt:
+    """What became of one emission.
+
+    ``str(receipt)`` is the event's id, and empty when it was lost. Awaiting a receipt, or calling
+    `wait`, gives the store the rest of the deadline to acknowledge it; neither ever raises.
+    """
+
+
+    def __init__(
+        self,
+        progress: Progress,
+        position: Position | None,
+        time_ns: int,
+        random_bits: int,
+        deadline: float,
+    ) -> None:
+        self._progress = progress
+        self._position = position
+        self._time = time_ns
+        self._random = random_bits
+        self._until = time.perf_counter() + deadline
+
+    @property
+    def event_id(self) -> str:
+        """The event's UUIDv7 as text; empty when it was lost."""
+        return "" if self._position is None else event_id(self._time, self._random)
+
+    @property
+    def state(self) -> State:
+        """Where the event is now: "stored", "spooled" (it will be), "joined" or "lost"."""
+        if self._position is None:
+            return "lost"
+        return "stored" if self._progress.reached(self._position) else "spooled"
+
+    def wait(self) -> Receipt:
+        """Block until the store has the event or the deadline is over."""
+        if self._position is not None:
+            self._progress.wait(self._position, self._until - time.perf_counter())
+        return self
+
+    def __await__(self) -> Generator[Any, None, Receipt]:
+        if self._position is not None:
+            seconds = self._until - time.perf_counter()
+            yield from self._progress.arrive(self._position, seconds).__await__()
+        return self
+
+    def __str__(self) -> str:
+        return self.event_id
+
+    def __repr__(self) -> str:
+        return f"<Receipt {self.event_id or '—'} {self.state}>"

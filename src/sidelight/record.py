@@ -1,0 +1,113 @@
+"""The wire format: what the caller's thread writes and every sink reads.
+
+A payload is one msgpack array of two: the *static* part, which is encoded once when the function
+is decorated, and the *moment*, which is encoded at the call. Together they are an event, a span,
+or both. The unit of time is the nanosecond throughout.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+Outcome: TypeAlias = Literal["started", "succeeded", "failed", "closed", "emitted", "ledger"]
+
+#: Set in ``Moment.flags``: the record carries a span that is to be exported.
+SPAN: Final = 1
+#: Set in ``Moment.flags``: the span's parent came from another process.
+REMOTE_PARENT: Final = 2
+#: Set in ``Moment.flags``: the trace is sampled (the W3C flag).
+SAMPLED: Final = 4
+#: Set in ``Moment.flags``: the attributes were too large for a record and were left out.
+CUT: Final = 8
+
+_PREFIX: Final = b"\x92"  # msgpack: an array of two follows
+_encoder: Final = msgspec.msgpack.Encoder()
+encode: Final[Callable[[object], bytes]] = _encoder.encode
+
+
+class Static(msgspec.Struct, array_like=True, frozen=True):
+    """What every record of one emission of one point has in common."""
+
+    type: str | None
+    point: str
+    mode: str
+    outcome: Outcome
+    span_name: str | None
+
+
+class Moment(msgspec.Struct, array_like=True, frozen=True):
+    """What one call adds: ``time`` is the wall clock at the start of the call.
+
+    ``trace`` is 16 bytes; ``parent_id`` 0 means a root. ``details`` holds what is seldom there:
+    ``error`` (type, message, frames) and what the function did to its span.
+    """
+
+    time: int
+    random: int
+    artifact_id: Any
+    organization_id: Any
+    duration: int | None
+    trace: bytes | None
+    span_id: int
+    parent_id: int
+    flags: int
+    attributes: dict[str, Any] | None
+    details: dict[str, Any] | None
+
+
+def encode_static(static: Static) -> bytes:
+    """The unchanging head of a payload; a moment, encoded, completes it."""
+    return _PREFIX + encode(static)
+
+
+_payload_decoder: Final = msgspec.msgpack.Decoder(tuple[msgspec.Raw, Moment])
+_static_decoder: Final = msgspec.msgpack.Decoder(Static)
+_statics: dict[bytes, Static] = {}
+
+
+def decode(payload: bytes | memoryview) -> tuple[Static, Moment]:
+    """Read a payload back.
+
+    Raises:
+        msgspec.DecodeError: the bytes are not a record of this format.
+    """
+    raw, moment = _payload_decoder.decode(payload)
+    key = bytes(raw)
+    static = _statics.get(key)
+    if static is None:
+        if len(_statics) > 10_000:
+            _statics.clear()
+        static = _statics[key] = _static_decoder.decode(key)
+    return static, moment
+
+
+def occurred_at(moment: Moment) -> int:
+    """When the event happened: the end of the call, or its start where it has not ended (ns)."""
+    return moment.time + (moment.duration or 0)
+
+
+def event_id(occurred_ns: int, random_bits: int) -> str:
+    """The event's UUIDv7 as text (RFC 9562, method 3: the sub-millisecond part in rand_a)."""
+    milliseconds, rest = divmod(occurred_ns, 1_000_000)
+    value = (
+        (milliseconds & 0xFFFF_FFFF_FFFF) << 80
+        | 0x7 << 76
+        | ((rest << 12) // 1_000_000) << 64
+        | 0b10 << 62
+        | (random_bits & 0x3FFF_FFFF_FFFF_FFFF)
+    )
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+class Ids(random.Random):
+    """Random bits of our own: `random.seed` does not move them, and a fork gets fresh ones."""
+
+
+_ids: Final = Ids()
+random_bits: Final[Callable[[int], int]] = _ids.getrandbits
+reseed: Final[Callable[[], None]] = _ids.seed  # from the system's entropy

@@ -1,0 +1,294 @@
+"""One segment of the spool: a preallocated file, mapped by its writer, scanned by its readers.
+
+Layout: a header page, then frames, then zeros. The header page holds a magic, one eight-byte cursor
+for each kind of sink, and a msgpack map that says whose records these are. A frame is
+``magic (4) · length (4) · CRC-32 of the payload (4) · payload``.
+
+The writer's side is one C call, ``mmap.write``, which copies and advances under the GIL: frames of
+several threads and of signal handlers never interleave. It raises ValueError at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sidelight.record import random_bits
+
+FRAME: Final = struct.Struct("<4sII")
+FRAME_MAGIC: Final = b"\xc1SL\xc1"  # 0xc1 is the one byte that msgpack never uses
+MAX_PAYLOAD: Final = 256 * 1024
+PAGE: Final = 4096
+SUFFIX: Final = ".segment"
+_HEADER: Final = struct.Struct("<8sII")
+_HEADER_MAGIC: Final = b"SIDELITE"
+_VERSION: Final = 1
+_CURSORS_AT: Final = 64
+_META_AT: Final = 256
+_SLOTS: Final[Mapping[str, int]] = {"store": 0, "otlp": 1, "stream": 2}
+_READ: Final = 512 * 1024  # more than the largest frame
+_ZEROS: Final = bytes(256 * 1024)
+
+
+def frame(payload: bytes) -> bytes:
+    """Wrap a payload for the spool."""
+    return FRAME.pack(FRAME_MAGIC, len(payload), zlib.crc32(payload)) + payload
+
+
+@dataclass(slots=True)
+class Batch:
+    """Payloads read in order; ``end`` is the offset behind the last of them."""
+
+    payloads: list[bytes] = field(default_factory=list)
+    start: int = 0
+    end: int = 0
+    damaged: list[tuple[int, bytes]] = field(default_factory=list)
+
+
+class Segment:
+    """A segment that this process has open: its own, or one that it reads."""
+
+    def __init__(
+        self, fd: int, path: Path | None, mapping: mmap.mmap | None, size: int, meta: dict[str, Any]
+    ) -> None:
+        self.fd = fd
+        self.path = path
+        self.mapping = mapping
+        self.size = size
+        self.meta = meta
+        self.sealed = mapping is None
+        self.number = 0
+        self.created = time.monotonic()
+        self.cursors: dict[str, int] = dict.fromkeys(_SLOTS, PAGE)
+
+    # -- the writer's side -------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, directory: Path | None, size: int, meta: Mapping[str, Any]) -> Segment:
+        """Allocate a segment in full and touch its pages; with no directory, in memory.
+
+        It is locked under a temporary name before it gets its own: whoever sees a segment and can
+        lock it knows that its owner is dead.
+
+        Raises:
+            OSError: there is no room, or no right to write.
+        """
+        header = _header(meta)
+        if directory is None:
+            mapping = mmap.mmap(-1, size)
+            mapping[: len(header)] = header
+            mapping.seek(PAGE)
+            return cls(-1, None, mapping, size, dict(meta))
+        name = f"{time.time_ns():016x}-{random_bits(32):08x}"
+        temporary = directory / f".{name}.new"
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.posix_fallocate(fd, 0, size)
+            for offset in range(0, size, len(_ZEROS)):
+                os.pwrite(fd, _ZEROS[: size - offset], offset)
+            os.pwrite(fd, header, 0)
+            mapping = mmap.mmap(fd, size)
+            mapping.seek(PAGE)
+            path = directory / f"{name}{SUFFIX}"
+            temporary.rename(path)
+        except BaseException:
+            os.close(fd)
+            temporary.unlink(missing_ok=True)
+            raise
+        return cls(fd, path, mapping, size, dict(meta))
+
+    @property
+    def write(self) -> Callable[[bytes], int]:
+        """The C call that appends a frame; ValueError when the segment is full or closed."""
+        if self.mapping is None:
+            raise ValueError(self.path)
+        return self.mapping.write
+
+    def tell(self) -> int:
+        """The offset behind the last frame."""
+        try:
+            return self.mapping.tell() if self.mapping is not None else self.size
+        except ValueError:
+            return self.size
+
+    def seal(self) -> None:
+        """Let no later write in, also none of a thread that still holds the bound `write`."""
+        if self.mapping is not None:
+            with contextlib.suppress(ValueError):  # closed already: drained meanwhile
+                self.mapping.seek(0, os.SEEK_END)
+        self.sealed = True
+
+    def sync(self) -> None:
+        """Make what was written so far survive a power loss."""
+        if self.fd >= 0:
+            os.fdatasync(self.fd)
+
+    def close(self) -> None:
+        """Let go of the mapping and, where no forked child holds it too, of the lock."""
+        if self.mapping is not None:
+            self.mapping.close()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        self.sealed = True
+
+    # -- the readers' side -------------------------------------------------------------------
+
+    @classmethod
+    def adopt(cls, path: Path) -> Segment | None:
+        """Take over a dead process's segment; None where its owner lives, or it has gone.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink == 0:  # another relay drained and removed it meanwhile
+                os.close(fd)
+                return None
+            return cls._opened(fd, path)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def look(cls, path: Path) -> Segment:
+        """Open a segment to read, whoever owns it, changing nothing.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        segment = cls._opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+        segment.sealed = False
+        return segment
+
+    @classmethod
+    def _opened(cls, fd: int, path: Path) -> Segment:
+        size = os.fstat(fd).st_size
+        segment = cls(fd, path, None, size, _read_meta(os.pread(fd, PAGE, 0)))
+        for sink, slot in _SLOTS.items():
+            (cursor,) = struct.unpack("<Q", os.pread(fd, 8, _CURSORS_AT + 8 * slot).ljust(8, b"\0"))
+            segment.cursors[sink] = cursor if PAGE <= cursor <= size else PAGE
+        return segment
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody may still be writing."""
+        return not self.sealed
+
+    def read(self, offset: int, limit: int = _READ) -> bytes:
+        """Bytes from ``offset``."""
+        end = min(self.size, offset + limit)
+        if self.fd < 0:
+            return b"" if self.mapping is None else self.mapping[offset:end]
+        return os.pread(self.fd, end - offset, offset)
+
+    def advance(self, sink: str, offset: int) -> None:
+        """Remember how far ``sink`` has got: a hint for whoever comes next."""
+        self.cursors[sink] = offset
+        if self.fd >= 0:
+            os.pwrite(self.fd, struct.pack("<Q", offset), _CURSORS_AT + 8 * _SLOTS[sink])
+
+    def remove(self) -> None:
+        """Delete the file and let go of it."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        self.close()
+
+
+def _header(meta: Mapping[str, Any]) -> bytes:
+    encoded = msgspec.msgpack.encode(dict(meta))
+    if len(encoded) > PAGE - _META_AT:
+        encoded = msgspec.msgpack.encode({})
+    head = _HEADER.pack(_HEADER_MAGIC, _VERSION, len(encoded))
+    return head.ljust(_META_AT, b"\0") + encoded
+
+
+def _read_meta(page: bytes) -> dict[str, Any]:
+    """The header's map; a damaged header costs its map, not the records behind it."""
+    if len(page) < _HEADER.size:
+        return {}
+    _, _, length = _HEADER.unpack_from(page)
+    try:
+        meta = msgspec.msgpack.decode(page[_META_AT : _META_AT + min(length, PAGE)])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
+class Scanner:
+    """Reads one segment's frames in order, from a cursor.
+
+    While the writer lives, zeros mean "nothing yet" and a bad CRC "not yet" (a reader in another
+    thread can see a frame half copied). Once it is dead or the segment sealed, a bad frame is
+    damage: the search for the next good one goes on one byte past its magic, never by the length
+    that it claims, and the stretch between is handed out to be set aside.
+    """
+
+    def __init__(self, segment: Segment, offset: int) -> None:
+        self.segment = segment
+        self.offset = offset
+        self._data = b""
+        self._base = offset
+
+    def batch(self, limit: int) -> Batch:
+        """Up to ``limit`` payloads; an empty batch means that there is nothing to read now."""
+        final = not self.segment.live  # read before the data: what is sealed now stays so
+        batch = Batch(start=self.offset, end=self.offset)
+        self._fill(final=final)
+        data, base = self._data, self._base
+        position, end = self.offset - base, len(data)
+        unpack, crc32, head = FRAME.unpack_from, zlib.crc32, FRAME.size
+        payloads = batch.payloads
+        while len(payloads) < limit and position + head <= end:
+            magic, length, crc = unpack(data, position)
+            body = position + head
+            if magic == FRAME_MAGIC and body + length <= end:
+                payload = data[body : body + length]
+                if length and crc32(payload) == crc:
+                    payloads.append(payload)
+                    position = body + length
+                    continue
+            elif magic == FRAME_MAGIC and base + body + length <= self.segment.size and not final:
+                break  # the rest of this frame lies beyond what was read
+            if not final:
+                break
+            following = data.find(FRAME_MAGIC, position + 1)
+            lost = data[position : following if following >= 0 else end].rstrip(b"\0")
+            if lost:
+                batch.damaged.append((base + position, lost))
+            position = following if following >= 0 else end
+        self.offset = batch.end = base + position
+        return batch
+
+    def _fill(self, *, final: bool) -> None:
+        """Read on. What is final is read to its end at once: damage may hide where frames begin."""
+        if final and self._base + len(self._data) < self.segment.size:
+            self._base, self._data = self.offset, self.segment.read(self.offset, self.segment.size)
+        elif not final:
+            self._base, self._data = self.offset, self.segment.read(self.offset)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an allocation failed for want of room."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
