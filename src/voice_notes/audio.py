@@ -1,0 +1,134 @@
+"""Recordings: a WAV file as it arrived, and the sound in it.
+
+`Recording` is made of any bytes, because a note that cannot be decoded has arrived all the same:
+it becomes an artifact, and its transcription fails. Only `sound()` decodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from voice_notes.errors import BrokenRecordingError, UnreadableFileError
+from voice_notes.resampling import resample
+from voice_notes.wav import Encoding, WavLayout, read_layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+
+#: What the recognizer listens to.
+SAMPLE_RATE = 16_000
+
+#: A quarter of a gigabyte is over two hours at 16 kHz: that is no note, and decoding costs memory.
+LARGEST_FILE = 256 * 2**20
+
+#: Quiet recordings are raised, but never so far that the noise floor sounds like a voice.
+TARGET_PEAK = 0.7
+LARGEST_GAIN = 30.0
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recorded note: its name and the bytes of its file."""
+
+    name: str
+    content: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> Recording:
+        """Read the file at `path`, whatever it holds."""
+        try:
+            if stat.S_ISDIR(path.stat().st_mode):
+                raise UnreadableFileError(f"{path} is a directory, not a recording")
+            with path.open("rb") as file:
+                content = file.read(LARGEST_FILE + 1)
+        except FileNotFoundError:
+            raise UnreadableFileError(f"{path} does not exist") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UnreadableFileError(f"{path} cannot be read: {reason}") from error
+        if len(content) > LARGEST_FILE:
+            raise UnreadableFileError(
+                f"{path} is larger than {LARGEST_FILE // 2**20} MB; a note is shorter than that"
+            )
+        return cls(name=path.name, content=content)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file has."""
+        return len(self.content)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the file, by which the same note is known again."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @cached_property
+    def layout(self) -> WavLayout:
+        """Where the sound lies in the file and how it is encoded."""
+        try:
+            return read_layout(self.content)
+        except BrokenRecordingError as error:
+            raise BrokenRecordingError(f"{self.name} {error}") from None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the note is; None where the file is no readable recording."""
+        try:
+            return round(self.layout.seconds, 3)
+        except BrokenRecordingError:
+            return None
+
+    def sound(self) -> npt.NDArray[np.float32]:
+        """Decode to mono at `SAMPLE_RATE`, centred on zero and loud enough to be understood."""
+        layout = self.layout
+        channels = _decode(self.content, layout)
+        if not np.isfinite(channels).all():
+            raise BrokenRecordingError(f"{self.name} is damaged: some samples are not numbers")
+        mono = _mix(channels)
+        return _level(resample(mono, layout.rate, SAMPLE_RATE))
+
+
+def _decode(content: bytes, layout: WavLayout) -> npt.NDArray[np.float32]:
+    """Return an array of (frames, channels) with values from -1 to 1."""
+    raw = np.frombuffer(content, np.uint8, count=layout.length, offset=layout.offset)
+    if layout.encoding is Encoding.FLOAT:
+        with np.errstate(all="ignore"):  # a damaged file holds numbers too large for float32
+            samples = raw.view(f"<f{layout.sample_bytes}").astype(np.float32)
+    elif layout.sample_bytes == 1:
+        samples = raw.astype(np.float32) / 128 - 1  # the only unsigned width
+    else:
+        # Whatever the width, put the bytes at the top of a 32-bit number: its sign comes along.
+        wide = np.zeros((raw.size // layout.sample_bytes, 4), np.uint8)
+        wide[:, 4 - layout.sample_bytes :] = raw.reshape(-1, layout.sample_bytes)
+        samples = wide.view("<i4").ravel().astype(np.float32) / 2**31
+    return samples.reshape(-1, layout.channels)
+
+
+def _mix(channels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Mix to mono; where mixing would drown the voice, take the loudest channel instead.
+
+    That is so for channels in opposite phase, which cancel out, and for one microphone among
+    many silent channels.
+    """
+    mixed: npt.NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
+    loudness = channels.std(axis=0)
+    loudest = int(loudness.argmax())
+    return mixed if mixed.std() >= loudness[loudest] / 2 else channels[:, loudest]
+
+
+def _level(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Centre on zero, raise what is quiet and lower what is over full scale."""
+    centred = sound - sound.mean(dtype=np.float64).astype(np.float32)
+    peak = float(np.abs(centred).max())
+    if TARGET_PEAK <= peak <= 1 or peak == 0:
+        return centred
+    return centred * np.float32(min(TARGET_PEAK / peak, LARGEST_GAIN))

@@ -1,0 +1,40 @@
+"""Claims: what the note asserts about people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidelight import arg, emits
+from voice_notes.models import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
+
+    from voice_notes.claim_rules import ExtractedClaim
+
+
+@emits(
+    "claims_extracted",
+    mode="scheduled",
+    artifact_id=arg.artifact_id,
+    claims=lambda result: len(result),
+    people=lambda result: len({claim.subject for claim in result}),
+)
+def store_claims(
+    session: Session, artifact_id: str, extracted: Sequence[ExtractedClaim]
+) -> list[Claim]:
+    """Keep the claims of an artifact, in the order in which they were spoken."""
+    claims = [
+        Claim(
+            artifact_id=artifact_id,
+            position=position,
+            subject=claim.subject,
+            predicate=claim.predicate,
+            sentence=claim.sentence,
+        )
+        for position, claim in enumerate(extracted, start=1)
+    ]
+    session.add_all(claims)
+    return claims

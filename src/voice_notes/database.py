@@ -1,0 +1,38 @@
+"""Opening the business database, a SQLite file."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from voice_notes.errors import DatabaseError
+from voice_notes.models import Base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def open_database(path: Path) -> Iterator[sessionmaker[Session]]:
+    """Yield a maker of sessions on the database at `path`, which is created if need be."""
+    engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", _enforce_foreign_keys)
+    try:
+        try:
+            Base.metadata.create_all(engine)
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", error))
+            raise DatabaseError(f"{path} cannot be used as the business database: {reason}") from error
+        # Rows are shown after their transaction has ended; they must not be read again for that.
+        yield sessionmaker(engine, expire_on_commit=False)
+    finally:
+        engine.dispose()
+
+
+def _enforce_foreign_keys(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")

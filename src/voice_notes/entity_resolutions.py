@@ -1,0 +1,49 @@
+"""Entity resolutions: which person in the directory each claim is about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sidelight import arg, choose, emits, result
+from voice_notes.models import EntityResolution, Resolutions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from voice_notes.matching import Match
+
+
+@emits(
+    choose(
+        result.outcome,
+        {
+            "completed": "entity_resolution_completed",
+            "needs_disambiguation": "entity_resolution_needs_disambiguation",
+        },
+    ),
+    mode="scheduled",
+    artifact_id=arg.artifact_id,
+    resolved=result.resolved,
+    ambiguous=result.ambiguous,
+    unresolved=result.unresolved,
+)
+def store_resolutions(
+    session: Session, artifact_id: str, matches: Mapping[str, Match]
+) -> Resolutions:
+    """Keep whom each claim is about; `matches` maps the id of a claim to what was found."""
+    resolutions = Resolutions(
+        EntityResolution(
+            artifact_id=artifact_id,
+            claim_id=claim_id,
+            mention=match.mention,
+            status=match.status,
+            person_id=match.person.id if match.person else None,
+            score=match.score,
+            candidates=[candidate.person.id for candidate in match.candidates],
+        )
+        for claim_id, match in matches.items()
+    )
+    session.add_all(resolutions)
+    return resolutions

@@ -1,0 +1,51 @@
+"""Changing the sample rate of a recording with a windowed sinc, in numpy alone."""
+
+from __future__ import annotations
+
+from math import ceil, gcd
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+#: Zero crossings of the sinc on each side: enough that speech hears no difference.
+_CROSSINGS = 16
+
+#: Pass a little less than the new rate can carry, so that nothing is folded back.
+_ROLL_OFF = 0.94
+
+#: How many new samples are computed at a time; bounds the memory.
+_BLOCK = 32_768
+
+
+def resample(sound: npt.NDArray[np.float32], rate: int, new_rate: int) -> npt.NDArray[np.float32]:
+    """Return `sound` as if it had been recorded at `new_rate`."""
+    if rate == new_rate:
+        return sound
+    # The new samples fall on `phases` different places between the old ones, again and again:
+    # one row of weights for each place.
+    phases, step = new_rate // gcd(rate, new_rate), rate // gcd(rate, new_rate)
+    weights = _weights(phases, cutoff=_ROLL_OFF * min(1.0, new_rate / rate))
+    reach = weights.shape[1] // 2
+    padded = np.pad(sound, (reach, reach))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, weights.shape[1])
+
+    length = ceil(len(sound) * new_rate / rate)
+    resampled = np.empty(length, np.float32)
+    for start in range(0, length, _BLOCK):
+        ticks = np.arange(start, min(start + _BLOCK, length), dtype=np.int64) * step
+        places = windows[ticks // phases]
+        np.einsum("ij,ij->i", places, weights[ticks % phases], out=resampled[start : start + _BLOCK])
+    return resampled
+
+
+def _weights(phases: int, cutoff: float) -> npt.NDArray[np.float32]:
+    """Build one low-pass filter for each place between two old samples."""
+    reach = ceil(_CROSSINGS / cutoff)
+    taps = np.arange(-reach, reach + 1)
+    distance = taps[None, :] - (np.arange(phases) / phases)[:, None]
+    window = np.cos(np.pi / 2 * np.clip(distance / (reach + 1), -1, 1)) ** 2
+    weights = cutoff * np.sinc(cutoff * distance) * window
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

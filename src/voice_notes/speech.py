@@ -1,0 +1,131 @@
+"""Speech recognition with Moonshine's tiny English model, which its wheel carries.
+
+The model understands whole passages best: cut at every short pause, as its own voice detector
+does, it mishears the names with which sentences begin. Without a detector it hears words in
+silence. So the detector says where somebody speaks, `passages` joins that to stretches of up to
+`LONGEST_PASSAGE` seconds, and the model hears each of them whole.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from voice_notes.audio import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+    from moonshine_voice.transcriber import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        Transcriber,
+    )
+
+#: Longer passages lose words, shorter ones lose context. Seconds, as all numbers below.
+LONGEST_PASSAGE = 24.0
+
+#: A pause of this length ends a passage even if the next would still fit.
+LONGEST_PAUSE = 2.0
+
+#: The detector notices a voice a little late: soft consonants come before.
+MARGIN = 0.3
+
+#: The detector is given this much at once: its binding makes a Python float of every sample.
+DETECTOR_WINDOW = 30.0
+
+#: Less than this is a click, or a cough.
+SHORTEST_SPEECH = 0.25
+
+#: Neither model promises to be called from two threads at once.
+_one_at_a_time = Lock()
+
+
+class Passage(NamedTuple):
+    """A stretch of the recording in which somebody speaks, in seconds."""
+
+    start: float
+    end: float
+
+
+def find_passages(sound: npt.NDArray[np.float32]) -> list[Passage]:
+    """Say where in the recording somebody speaks; empty where nobody does."""
+    spoken = []
+    for begin in range(0, len(sound), _sample(DETECTOR_WINDOW)):
+        window = sound[begin : begin + _sample(DETECTOR_WINDOW)]
+        offset = begin / SAMPLE_RATE
+        with _one_at_a_time:
+            lines = _detector().transcribe_without_streaming(window.tolist(), SAMPLE_RATE).lines
+        for line in lines:
+            start = offset + line.start_time
+            spoken.append(Passage(start, start + line.duration))
+    return passages(spoken, sound)
+
+
+def hear(sound: npt.NDArray[np.float32], passage: Passage) -> str:
+    """Return the words spoken in a passage."""
+    heard = sound[_sample(passage.start) : _sample(passage.end)]
+    with _one_at_a_time:
+        lines = _recognizer().transcribe_without_streaming(heard.tolist(), SAMPLE_RATE).lines
+    return " ".join(line.text.strip() for line in lines if line.text.strip())
+
+
+def passages(spoken: Iterable[Passage], sound: npt.NDArray[np.float32]) -> list[Passage]:
+    """Join neighbouring stretches of speech, and cut what is too long where it is quietest."""
+    end_of_sound = len(sound) / SAMPLE_RATE
+    joined: list[Passage] = []
+    for start, end in spoken:
+        if end - start < SHORTEST_SPEECH:
+            continue
+        stretch = Passage(max(0.0, start - MARGIN), min(end_of_sound, end + MARGIN))
+        if joined and _belong_together(joined[-1], stretch):
+            joined[-1] = Passage(joined[-1].start, max(joined[-1].end, stretch.end))
+        else:
+            # Margins may overlap; nothing shall be heard twice.
+            earliest = joined[-1].end if joined else 0.0
+            joined.append(Passage(max(stretch.start, earliest), stretch.end))
+    return [piece for passage in joined for piece in _cut(passage, sound)]
+
+
+def _belong_together(before: Passage, after: Passage) -> bool:
+    pause, together = after.start - before.end, after.end - before.start
+    return pause < LONGEST_PAUSE and together <= LONGEST_PASSAGE
+
+
+def _cut(passage: Passage, sound: npt.NDArray[np.float32]) -> Iterable[Passage]:
+    """Cut a passage that is too long in the second half of each stretch, where it is quietest."""
+    start, end = passage
+    while end - start > LONGEST_PASSAGE:
+        begin = start + LONGEST_PASSAGE / 2
+        window = sound[_sample(begin) : _sample(start + LONGEST_PASSAGE)]
+        loudness = np.convolve(window**2, np.ones(SAMPLE_RATE // 5), mode="valid")
+        quietest = begin + (int(loudness.argmin()) + SAMPLE_RATE // 10) / SAMPLE_RATE
+        yield Passage(start, quietest)
+        start = quietest
+    yield Passage(start, end)
+
+
+def _sample(seconds: float) -> int:
+    return round(seconds * SAMPLE_RATE)
+
+
+@cache
+def _detector() -> Transcriber:
+    return _load({"skip_transcription": "true"})
+
+
+@cache
+def _recognizer() -> Transcriber:
+    return _load({"vad_threshold": "0"})
+
+
+def _load(options: dict[str, str]) -> Transcriber:
+    # Imported when somebody speaks: it takes a third of a second.
+    from moonshine_voice.moonshine_api import ModelArch  # noqa: PLC0415
+    from moonshine_voice.transcriber import Transcriber  # noqa: PLC0415
+    from moonshine_voice.utils import get_model_path  # noqa: PLC0415
+
+    return Transcriber(Path(get_model_path("tiny-en")), ModelArch.TINY, options=options)
