@@ -99,17 +99,20 @@ class Recording:
 
 def _decode(content: bytes, layout: WavLayout) -> npt.NDArray[np.float32]:
     """Return an array of (frames, channels) with values from -1 to 1."""
+    samples: npt.NDArray[np.float32]
     raw = np.frombuffer(content, np.uint8, count=layout.length, offset=layout.offset)
     if layout.encoding is Encoding.FLOAT:
         with np.errstate(all="ignore"):  # a damaged file holds numbers too large for float32
             samples = raw.view(f"<f{layout.sample_bytes}").astype(np.float32)
     elif layout.sample_bytes == 1:
-        samples = raw.astype(np.float32) / 128 - 1  # the only unsigned width
+        samples = raw.astype(np.float32) / np.float32(128) - np.float32(
+            1
+        )  # the only unsigned width
     else:
         # Whatever the width, put the bytes at the top of a 32-bit number: its sign comes along.
         wide = np.zeros((raw.size // layout.sample_bytes, 4), np.uint8)
         wide[:, 4 - layout.sample_bytes :] = raw.reshape(-1, layout.sample_bytes)
-        samples = wide.view("<i4").ravel().astype(np.float32) / 2**31
+        samples = wide.view("<i4").ravel().astype(np.float32) / np.float32(2**31)
     return samples.reshape(-1, layout.channels)
 
 
@@ -127,8 +130,8 @@ def _mix(channels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _level(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Centre on zero, raise what is quiet and lower what is over full scale."""
-    centred = sound - sound.mean(dtype=np.float64).astype(np.float32)
+    centred: npt.NDArray[np.float32] = sound - sound.mean(dtype=np.float64).astype(np.float32)
     peak = float(np.abs(centred).max())
-    if TARGET_PEAK <= peak <= 1 or peak == 0:
-        return centred
-    return centred * np.float32(min(TARGET_PEAK / peak, LARGEST_GAIN))
+    if peak > 0 and not TARGET_PEAK <= peak <= 1:
+        centred *= np.float32(min(TARGET_PEAK / peak, LARGEST_GAIN))
+    return centred

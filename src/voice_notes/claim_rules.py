@@ -57,6 +57,7 @@ def claims_in(text: str) -> list[ExtractedClaim]:
     """Return what a note asserts about people, in the order in which it does."""
     if not any(character.isalpha() for character in text):
         raise WordlessTranscriptError("the transcript holds no words")
+    text = text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     reader = _Reader(Names(text))
     return [claim for sentence in sentences(text) for claim in reader.read(sentence)]
 
@@ -104,7 +105,8 @@ class _Reader:
 
     def _mentions(self, spoken: Sequence[Word]) -> list[tuple[str, ...]]:
         """Find who is named in words that are not the subject of an assertion."""
-        found, index = [], 0
+        found: list[tuple[str, ...]] = []
+        index = 0
         while index < len(spoken):
             name, end = self._names.at(spoken, index)
             if name and not _is_destination(spoken, index):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     "claims_extracted",
     mode="scheduled",
     artifact_id=arg.artifact_id,
-    claims=lambda result: len(result),
+    claims=lambda result: len(result),  # noqa: PLW0108 - its parameter says what it takes
     people=lambda result: len({claim.subject for claim in result}),
 )
 def store_claims(

@@ -76,7 +76,7 @@ def predicate(sentence: str, spoken: Sequence[Word], clause: Clause) -> str:
     """Return what a clause says of its subject, in the words of the sentence."""
     first, last = spoken[clause.verb], spoken[clause.end - 1]
     text = sentence[first.start : last.end]
-    if not first.text.startswith(("'", "’")):
+    if not first.text.startswith("'"):
         return text
     following = spoken[clause.verb + 1].small if clause.verb + 1 < clause.end else ""
     done = following == "been" or following in lexicon.IRREGULAR_PAST or _is_past(following)
@@ -179,12 +179,11 @@ def _subject(spoken: Sequence[Word], start: int, names: Names) -> _Subject | Non
 
 def _after_apposition(spoken: Sequence[Word], start: int) -> int:
     """Pass over ", who runs the warehouse,"; stay where there is none."""
-    if start + 1 < len(spoken) and spoken[start].separates:
-        if spoken[start + 1].small in lexicon.APPOSITIONS:
-            for index in range(start + 2, len(spoken)):
-                if spoken[index].separates:
-                    return index + 1
-    return start
+    put_in = spoken[start : start + 2]
+    if len(put_in) < 2 or not put_in[0].separates or put_in[1].small not in lexicon.APPOSITIONS:
+        return start
+    commas = (index for index in range(start + 2, len(spoken)) if spoken[index].separates)
+    return next(commas, start - 1) + 1
 
 
 def _force(spoken: Sequence[Word], start: int, subject: _Subject) -> bool | None:
@@ -192,7 +191,7 @@ def _force(spoken: Sequence[Word], start: int, subject: _Subject) -> bool | None
     index = start
     while index + 1 < len(spoken) and _is_adverb(spoken[index].small):
         index += 1
-    if index >= len(spoken) or not (spoken[index].text.islower() or spoken[index].text[0] in "'’"):
+    if index >= len(spoken) or not (spoken[index].text.islower() or spoken[index].text[0] == "'"):
         return None
     verb = spoken[index].small
     following = spoken[index + 1].small if index + 1 < len(spoken) else ""

@@ -27,7 +27,9 @@ def open_database(path: Path) -> Iterator[sessionmaker[Session]]:
             Base.metadata.create_all(engine)
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", error))
-            raise DatabaseError(f"{path} cannot be used as the business database: {reason}") from error
+            raise DatabaseError(
+                f"{path} cannot be used as the business database: {reason}"
+            ) from error
         # Rows are shown after their transaction has ended; they must not be read again for that.
         yield sessionmaker(engine, expire_on_commit=False)
     finally:

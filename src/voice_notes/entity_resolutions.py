@@ -8,7 +8,7 @@ from sidelight import arg, choose, emits, result
 from voice_notes.models import EntityResolution, Resolutions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from sqlalchemy.orm import Session
 
@@ -39,9 +39,9 @@ def store_resolutions(
             claim_id=claim_id,
             mention=match.mention,
             status=match.status,
-            person_id=match.person.id if match.person else None,
-            score=match.score,
-            candidates=[candidate.person.id for candidate in match.candidates],
+            person_id=match.person.key if match.person else None,
+            score=match.best.score if match.best else 0.0,
+            candidates=[candidate.person.key for candidate in match.candidates],
         )
         for claim_id, match in matches.items()
     )

@@ -17,6 +17,10 @@ class SilentRecordingError(VoiceNoteError):
     """The recording is sound, but nobody speaks in it."""
 
 
+class RecognizerError(VoiceNoteError):
+    """The speech recognizer cannot be used on this machine."""
+
+
 class WordlessTranscriptError(VoiceNoteError):
     """The transcript holds no word from which a claim could be taken."""
 

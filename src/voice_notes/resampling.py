@@ -37,7 +37,9 @@ def resample(sound: npt.NDArray[np.float32], rate: int, new_rate: int) -> npt.ND
     for start in range(0, length, _BLOCK):
         ticks = np.arange(start, min(start + _BLOCK, length), dtype=np.int64) * step
         places = windows[ticks // phases]
-        np.einsum("ij,ij->i", places, weights[ticks % phases], out=resampled[start : start + _BLOCK])
+        np.einsum(
+            "ij,ij->i", places, weights[ticks % phases], out=resampled[start : start + _BLOCK]
+        )
     return resampled
 
 
@@ -48,4 +50,6 @@ def _weights(phases: int, cutoff: float) -> npt.NDArray[np.float32]:
     distance = taps[None, :] - (np.arange(phases) / phases)[:, None]
     window = np.cos(np.pi / 2 * np.clip(distance / (reach + 1), -1, 1)) ** 2
     weights = cutoff * np.sinc(cutoff * distance) * window
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+    single: npt.NDArray[np.float32] = weights.astype(np.float32)
+    return single

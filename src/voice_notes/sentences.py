@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _END = re.compile(r"[.!?]+[\"')\]]*(?=\s+[\"'(\[]*[A-ZÀ-Þ0-9]|\s*$)")
-_WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*|[,;:]")
-_CONTRACTION = re.compile(r"(?i)(.+)(['’](?:s|ll|ve|re|d))$")
+_WORD = re.compile(r"[^\W_]+(?:['.-][^\W_]+)*|[,;:]")
+_CONTRACTION = re.compile(r"(?i)(.+)('(?:s|ll|ve|re|d))$")
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Word:
 
     @property
     def small(self) -> str:
-        """The word in small letters and with a plain apostrophe."""
-        return self.text.lower().replace("’", "'")
+        """The word in small letters."""
+        return self.text.lower()
 
     @property
     def end(self) -> int:

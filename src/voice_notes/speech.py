@@ -9,21 +9,34 @@ silence. So the detector says where somebody speaks, `passages` joins that to st
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+from importlib import import_module
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from voice_notes.audio import SAMPLE_RATE
+from voice_notes.errors import RecognizerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import numpy.typing as npt
-    from moonshine_voice.transcriber import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
-        Transcriber,
-    )
+
+
+class _Line(Protocol):
+    text: str
+    start_time: float
+    duration: float
+
+
+class _Transcript(Protocol):
+    lines: list[_Line]
+
+
+class _Transcriber(Protocol):
+    def transcribe_without_streaming(self, audio: list[float], rate: int, /) -> _Transcript: ...
+
 
 #: Longer passages lose words, shorter ones lose context. Seconds, as all numbers below.
 LONGEST_PASSAGE = 24.0
@@ -113,19 +126,24 @@ def _sample(seconds: float) -> int:
 
 
 @cache
-def _detector() -> Transcriber:
+def _detector() -> _Transcriber:
     return _load({"skip_transcription": "true"})
 
 
 @cache
-def _recognizer() -> Transcriber:
+def _recognizer() -> _Transcriber:
     return _load({"vad_threshold": "0"})
 
 
-def _load(options: dict[str, str]) -> Transcriber:
-    # Imported when somebody speaks: it takes a third of a second.
-    from moonshine_voice.moonshine_api import ModelArch  # noqa: PLC0415
-    from moonshine_voice.transcriber import Transcriber  # noqa: PLC0415
-    from moonshine_voice.utils import get_model_path  # noqa: PLC0415
-
-    return Transcriber(Path(get_model_path("tiny-en")), ModelArch.TINY, options=options)
+def _load(options: dict[str, str]) -> _Transcriber:
+    try:
+        moonshine = import_module("moonshine_voice")  # takes a third of a second: not before
+    except (ImportError, OSError) as error:
+        raise RecognizerError(f"moonshine-voice cannot be loaded here: {error}") from error
+    try:
+        transcriber: _Transcriber = moonshine.Transcriber(
+            moonshine.get_model_path("tiny-en"), moonshine.ModelArch.TINY, options=options
+        )
+    except moonshine.MoonshineError as error:
+        raise RecognizerError(f"the speech model cannot be loaded: {error}") from error
+    return transcriber

@@ -119,7 +119,9 @@ def _read_format(body: bytes) -> tuple[Encoding, int, int, int]:
     sample_bytes = block // channels
     widths = (4, 8) if encoding is Encoding.FLOAT else (1, 2, 3, 4)
     if block % channels or sample_bytes not in widths or not 0 < bits <= sample_bytes * 8:
-        raise BrokenRecordingError(f"has {encoding.value} samples of {bits} bits, which none can play")
+        raise BrokenRecordingError(
+            f"has {encoding.value} samples of {bits} bits, which none can play"
+        )
     return encoding, channels, rate, sample_bytes
 
 

@@ -1,0 +1,33 @@
+"""Entity resolution: from the names that were heard to the people who are known."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sidelight import arg, emits
+from voice_notes.matching import match
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from voice_notes.directory import Person
+    from voice_notes.matching import Match
+    from voice_notes.models import Claim
+
+
+@emits(
+    start="entity_resolution_started",
+    mode="awaited",
+    artifact_id=arg.artifact_id,
+    names=lambda claims: len({claim.subject for claim in claims}),
+)
+async def resolve_entities(
+    artifact_id: str,  # noqa: ARG001 - names the work, as in every action
+    claims: Sequence[Claim],
+    people: Sequence[Person],
+) -> dict[str, Match]:
+    """Find the person behind each claim; the result maps the claim's id to what was found."""
+    mentions = {claim.subject for claim in claims}
+    found = {mention: await asyncio.to_thread(match, mention, people) for mention in mentions}
+    return {claim.id: found[claim.subject] for claim in claims}

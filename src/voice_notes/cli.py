@@ -1,0 +1,101 @@
+"""The command line: `python -m voice_notes note.wav`."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
+
+import sidelight
+from voice_notes.audio import Recording
+from voice_notes.database import open_database
+from voice_notes.directory import SHIPPED, Directory, OrganizationCandidate
+from voice_notes.errors import VoiceNoteError
+from voice_notes.pipeline import Pipeline
+from voice_notes.presentation import Presentation
+from voice_notes.review import standing_policy
+
+#: The note that is taken where none is named.
+RECORDING = Path(__file__).with_name("recordings") / "northwind.wav"
+
+_console = Console()
+_errors = Console(stderr=True)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def voice_notes(  # noqa: PLR0913 - one for each option
+    note: Annotated[Path, typer.Argument(help="A WAV file.")] = RECORDING,
+    *,
+    organization: Annotated[
+        str | None,
+        typer.Option(help="The organization of the note; without it, the directory's first."),
+    ] = None,
+    no_organization: Annotated[
+        bool, typer.Option("--no-organization", help="The note belongs to no organization.")
+    ] = False,
+    directory: Annotated[Path, typer.Option(help="The people, as JSON.")] = SHIPPED,
+    database: Annotated[Path, typer.Option(help="Business data, a SQLite file.")] = Path(
+        "voice_notes.db"
+    ),
+    store: Annotated[
+        str | None,
+        typer.Option(help="sidelight's events store; without it, SIDELIGHT_STORE or its default."),
+    ] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Ask for each verdict instead of following the policy.")
+    ] = False,
+) -> None:
+    """Process a voice note: transcribe it, find claims and people, write drafts, decide."""
+    try:
+        if store:
+            sidelight.configure(store)
+        people = Directory.read(directory)
+        if no_organization:
+            organizations = []
+        elif organization:
+            organizations = [OrganizationCandidate(organization)]
+        else:
+            organizations = people.candidates()
+        _process(note, people, organizations, database, review=review)
+    except VoiceNoteError as error:
+        _complain(str(error))
+        raise typer.Exit(1) from error
+    except SQLAlchemyError as error:
+        _complain(f"{database}: {getattr(error, 'orig', None) or error}")
+        raise typer.Exit(1) from error
+    finally:
+        if not sidelight.flush():
+            _complain("some events are not in the store yet: `sidelight relay --once` brings them")
+
+
+def _process(
+    note: Path,
+    directory: Directory,
+    organizations: Sequence[OrganizationCandidate],
+    database: Path,
+    *,
+    review: bool,
+) -> None:
+    recording = Recording.read(note)
+    with open_database(database) as sessions, Presentation(_console) as presentation:
+        presentation.arrived(recording)
+        pipeline = Pipeline(
+            sessions=sessions,
+            people=directory.people_of(organizations),
+            reviewer=presentation.ask if review else standing_policy,
+            listener=presentation,
+        )
+        artifact = asyncio.run(pipeline.process(recording, organizations))
+
+    _console.print(Text.assemble("Artifact ", (artifact.id, "bold"), f" {artifact.status.value}"))
+    _console.print(f"See what happened: sidelight timeline {artifact.id}", soft_wrap=True)
+
+
+def _complain(message: str) -> None:
+    _errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
