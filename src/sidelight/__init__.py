@@ -1,1 +1,49 @@
-"""Names and wiring of sidelight's face."""
+"""sidelight: light from the side.
+
+It shows what your functions did, from beside and outside them, and touches nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sidelight.decorator import emits
+from sidelight.direct import emit
+from sidelight.exceptions import SidelightError
+from sidelight.fields import arg, choose, error, result
+from sidelight.receipt import Receipt
+from sidelight.runtime import configure, flush
+from sidelight.span import bind
+from sidelight.version import __version__
+
+if TYPE_CHECKING:
+    from sidelight.event import Event
+    from sidelight.store import Store
+
+__all__ = [
+    "Event",
+    "Receipt",
+    "SidelightError",
+    "Store",
+    "__version__",
+    "arg",
+    "bind",
+    "choose",
+    "configure",
+    "emit",
+    "emits",
+    "error",
+    "flush",
+    "result",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what asks the store when it is asked for: SQLAlchemy and pydantic are slow to load."""
+    if name == "Store":
+        from sidelight.store import Store  # noqa: PLC0415
+
+        return Store
+    if name == "Event":
+        from sidelight.event import Event  # noqa: PLC0415
+
+        return Event
+    raise AttributeError(f"module 'sidelight' has no attribute {name!r}")  # noqa: EM102

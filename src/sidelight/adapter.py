@@ -48,3 +48,13 @@ def with_span(context: Any, span: object) -> Any:
 def own_provider() -> Any | None:
     """The TracerProvider that the application has set, None where it has none."""
     return getattr(_trace, "_TRACER_PROVIDER", None)
+
+
+def suppressed() -> Any:
+    """A context in which other people's instrumentation leaves our own exports alone."""
+    context = _context.get_current()
+    for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
+        key = getattr(_context, name, None)
+        if key is not None:
+            context = _context.set_value(key, value=True, context=context)
+    return context

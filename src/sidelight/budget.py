@@ -41,6 +41,12 @@ class Costs:
         self.highest = max(self.highest, ns)
         self.over_budget += ns > BUDGET_NS
 
+    def clear(self) -> None:
+        """Start anew, in place: the wrappers hold on to the buckets."""
+        self.fine[:] = [0] * _FINE
+        self.coarse.clear()
+        self.over_budget = self.highest = 0
+
     def snapshot(self) -> dict[str, Any]:
         """The state as plain values: cumulative, so that the latest one is the whole truth."""
         buckets = {index: count for index, count in enumerate(self.fine) if count}

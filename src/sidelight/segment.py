@@ -71,6 +71,8 @@ class Segment:
         self.sealed = mapping is None
         self.number = 0
         self.created = time.monotonic()
+        self.synced = PAGE
+        self.passed: set[str] = set()
         self.cursors: dict[str, int] = dict.fromkeys(_SLOTS, PAGE)
 
     # -- the writer's side -------------------------------------------------------------------

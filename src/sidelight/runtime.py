@@ -1,0 +1,265 @@
+"""The process's own sidelight: configured once, opened at the first emission, closed at the end.
+
+This is the only process-wide state there is, and the only module that knows of forks and of exit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import time
+import warnings
+from threading import RLock
+from typing import Final
+
+from sidelight.emitter import Closed, Head, emitter
+from sidelight.exceptions import SpoolError
+from sidelight.record import Static, random_bits, reseed
+from sidelight.relay import Health, Relay, Sink
+from sidelight.sampling import sampling
+from sidelight.settings import RelayMode, Settings, settle, writer_meta
+from sidelight.span import tracing
+from sidelight.spool import Spool
+
+EXIT_WITHIN: Final = 0.8
+"""Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
+_FORK_WITHIN: Final = 0.1
+_LOG_EVERY: Final = 10.0
+
+_logger: Final = logging.getLogger("sidelight")
+_ledger_head: Final = Head(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
+
+
+class Runtime:
+    """What is open in this process."""
+
+    def __init__(self) -> None:
+        self.settings: Settings | None = None
+        self.spool: Spool | None = None
+        self.relay: Relay | None = None
+        self._opening = RLock()
+        self._logged: dict[str, int] = {}
+        self._logged_at = 0.0
+        self._ledger: tuple[int, ...] = ()
+
+    def configure(self, settings: Settings) -> None:
+        """Close what was open, and open the spool and the relay of ``settings``."""
+        with self._opening:
+            self.close(EXIT_WITHIN)
+            self.settings = settings
+            self.open()
+
+    def open(self) -> Spool:
+        """Open the spool and start the relay; with no settings yet, by the environment."""
+        with self._opening:
+            if self.spool is not None:
+                return self.spool
+            settings = self.settings = self.settings or settle()
+            tracing.sampling = sampling(settings.environment)
+            emitter.strict, emitter.deadline = settings.strict, settings.deadline
+            meta = writer_meta(settings, f"{random_bits(64):016x}")
+            try:
+                spool = Spool(settings.spool, meta, limit=settings.spool_limit)
+            except (SpoolError, OSError) as error:
+                warnings.warn(
+                    f"sidelight keeps its spool in memory, and what is in it dies with the "
+                    f"process: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                spool = Spool(None, meta)
+            self.spool = spool
+            self._ledger = ()
+            if settings.relay == "thread":
+                self.relay = self._start_relay(spool, settings)
+            emitter.spool = spool
+            return spool
+
+    def _start_relay(self, spool: Spool, settings: Settings) -> Relay:
+        def span_switch(on: bool) -> None:  # noqa: FBT001
+            emitter.spans = on
+
+        relay = Relay(
+            spool,
+            sinks_of(settings),
+            emitter.progress,
+            ledger=self.write_ledger,
+            count=emitter.count,
+            spans=span_switch,
+        )
+        relay.start()
+        return relay
+
+    def write_ledger(self) -> None:
+        """Put costs and losses into the spool where they have changed, and log the losses."""
+        fingerprint = (
+            *(sum(costs.fine) + sum(costs.coarse.values()) for costs in emitter.costs.values()),
+            sum(emitter.losses.values()),
+        )
+        if fingerprint == self._ledger or self.spool is None:
+            return
+        self._ledger = fingerprint
+        ledger = {**emitter.ledger(), "problems": dict(emitter.problems)}
+        moment = (time.time_ns(), random_bits(64), None, None, None, None, 0, 0, 0, ledger, None)
+        emitter.write(_ledger_head, moment)
+        self._log_losses()
+
+    def _log_losses(self) -> None:
+        if emitter.losses == self._logged or time.monotonic() - self._logged_at < _LOG_EVERY:
+            return
+        for reason, count in sorted(emitter.losses.items()):
+            new = count - self._logged.get(reason, 0)
+            if new:
+                _logger.warning("sidelight: %d × %s (%s)", new, reason, emitter.problems.get(reason))
+        self._logged, self._logged_at = dict(emitter.losses), time.monotonic()
+
+    def flush(self, timeout: float) -> bool:
+        """See `sidelight.flush`."""
+        if self.relay is None:
+            return False
+        self.write_ledger()
+        return self.relay.flush(timeout)
+
+    def health(self) -> dict[str, Health]:
+        """How each sink of this process's relay is doing."""
+        return {} if self.relay is None else dict(self.relay.health())
+
+    def close(self, seconds: float) -> None:
+        """Deliver what can be delivered in time, and let go. What is left stays in the spool."""
+        with self._opening:
+            spool, relay = self.spool, self.relay
+            if spool is None:
+                return
+            until = time.monotonic() + seconds
+            with contextlib.suppress(Exception):
+                self.write_ledger()
+            emitter.spool = Closed(self.open)
+            self.spool = self.relay = None
+            if relay is not None:
+                relay.flush(seconds * 0.75, patient=False)
+                if not relay.stop(until - time.monotonic()):
+                    return  # a thread is inside its library: the segments end with the process
+            spool.close()
+
+    def abandon(self) -> None:
+        """In a forked child: everything open is the parent's."""
+        if self.spool is not None:
+            self.spool.abandon()
+        reseed()
+        self._opening = RLock()
+        self.spool = self.relay = None
+        emitter.spool = Closed(self.open)
+        emitter.progress.__init__()  # type: ignore[misc]  # the wrappers hold on to this one
+        emitter.losses.clear()
+        emitter.problems.clear()
+        for costs in emitter.costs.values():
+            costs.clear()
+
+
+def sinks_of(settings: Settings) -> list[Sink]:
+    """The sinks that the settings ask for. Imported here: they are slow to import."""
+    from sidelight.sinks.store import StoreSink  # noqa: PLC0415
+
+    sinks: list[Sink] = [StoreSink(settings.store)]
+    if settings.otlp_traces or settings.otlp_logs:
+        from sidelight.sinks.otlp import OtlpSettings, OtlpSink  # noqa: PLC0415
+
+        sinks.append(
+            OtlpSink(
+                OtlpSettings(
+                    settings.otlp_traces,
+                    settings.otlp_logs,
+                    settings.otlp_endpoint,
+                    settings.environment,
+                )
+            )
+        )
+    return sinks
+
+
+runtime: Final = Runtime()
+emitter.spool = Closed(runtime.open)
+
+
+def configure(
+    store: str | None = None,
+    *,
+    otlp: bool | str | None = None,
+    spool: str | os.PathLike[str] | None = None,
+    relay: RelayMode = "thread",
+    spool_limit: int = 1024 * 1024 * 1024,
+    deadline: float = 0.010,
+    strict: bool | None = None,
+) -> None:
+    """Say where events go. Without it, the first emission does so by the environment.
+
+    Args:
+        store: ``sqlite:///events.db`` or ``postgresql://host/database``; else ``SIDELIGHT_STORE``,
+            else a file in the user's state directory.
+        otlp: True exports to where ``OTEL_EXPORTER_OTLP_*`` says, a URL to that base URL, False
+            nowhere; None exports when one of the endpoint variables is set.
+        spool: directory of the spool; else ``SIDELIGHT_SPOOL``, else beside the SQLite store, else
+            in the user's state directory.
+        relay: "thread" delivers from a daemon thread of this process; "external" leaves it all to
+            `sidelight relay`.
+        spool_limit: bytes that the spool may hold while a sink is down.
+        deadline: seconds that an awaited emission may hold up its caller.
+        strict: raise what the instrumentation gets wrong instead of counting it (for tests); else
+            ``SIDELIGHT_STRICT``.
+
+    Raises:
+        ConfigurationError: names the setting and the remedy.
+    """
+    runtime.configure(
+        settle(
+            store,
+            otlp=otlp,
+            spool=spool,
+            relay=relay,
+            spool_limit=spool_limit,
+            deadline=deadline,
+            strict=strict,
+        )
+    )
+
+
+def flush(timeout: float = 5.0) -> bool:
+    """Wait until everything that this process emitted is in every sink.
+
+    Args:
+        timeout: the longest to wait, in seconds.
+
+    Returns:
+        Whether it is. What is not stays in the spool and is delivered later.
+    """
+    return runtime.flush(timeout)
+
+
+_pause: list[contextlib.AbstractContextManager[None]] = []
+
+
+def _before_fork() -> None:
+    if runtime.relay is not None:
+        pause = runtime.relay.paused(_FORK_WITHIN)
+        pause.__enter__()
+        _pause.append(pause)
+
+
+def _after_fork_in_parent() -> None:
+    while _pause:
+        _pause.pop().__exit__(None, None, None)
+
+
+def _after_fork_in_child() -> None:
+    _pause.clear()
+    runtime.abandon()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
+atexit.register(lambda: runtime.close(EXIT_WITHIN))

@@ -1,0 +1,182 @@
+"""What was asked for, by arguments and by the environment, in one place and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import platformdirs
+
+from sidelight.exceptions import ConfigurationError
+
+RelayMode = Literal["thread", "external"]
+_OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The configuration of a process.
+
+    Attributes:
+        store: URL of the events store.
+        spool: directory of the spool.
+        otlp_traces, otlp_logs: whether spans and events go out over OTLP.
+        otlp_endpoint: base URL; None leaves it to ``OTEL_EXPORTER_OTLP_*``.
+        relay: "thread" drains in this process; "external" leaves it to `sidelight relay`.
+        spool_limit: bytes that the spool's directory may hold.
+        deadline: seconds that an awaited emission may take.
+        strict: raise what the instrumentation gets wrong (for tests).
+    """
+
+    store: str
+    spool: Path
+    otlp_traces: bool = False
+    otlp_logs: bool = False
+    otlp_endpoint: str | None = None
+    relay: RelayMode = "thread"
+    spool_limit: int = 1024 * 1024 * 1024
+    deadline: float = 0.010
+    strict: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def sinks(self) -> tuple[str, ...]:
+        """The names of the sinks that every record must reach before it may be forgotten."""
+        return ("store", "otlp") if self.otlp_traces or self.otlp_logs else ("store",)
+
+
+def settle(
+    store: str | None = None,
+    *,
+    otlp: bool | str | None = None,
+    spool: str | os.PathLike[str] | None = None,
+    relay: RelayMode = "thread",
+    spool_limit: int = 1024 * 1024 * 1024,
+    deadline: float = 0.010,
+    strict: bool | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Fill in from the environment what was not said, and check it all.
+
+    Raises:
+        ConfigurationError: names the setting and the remedy.
+    """
+    env = dict(os.environ if environment is None else environment)
+    url = _store(store or env.get("SIDELIGHT_STORE") or default_store())
+    if relay not in {"thread", "external"}:
+        _refuse("relay", f"{relay!r} is not known", 'use "thread" or "external"')
+    if not 0.001 <= deadline <= 1.0:
+        _refuse("deadline", f"{deadline} s is out of range", "give seconds between 0.001 and 1")
+    if spool_limit < 8 * 1024 * 1024:
+        _refuse("spool_limit", f"{spool_limit} bytes are too few", "give 8 MiB or more")
+    if isinstance(otlp, str) and urlsplit(otlp).scheme not in {"http", "https"}:
+        _refuse("otlp", f"{otlp!r} is not a URL", "write http://localhost:4318")
+    traces, logs = _signals(otlp, env)
+    return Settings(
+        store=url,
+        spool=Path(spool or env.get("SIDELIGHT_SPOOL") or _spool_beside(url)).absolute(),
+        otlp_traces=traces,
+        otlp_logs=logs,
+        otlp_endpoint=otlp if isinstance(otlp, str) else None,
+        relay=relay,
+        spool_limit=spool_limit,
+        deadline=deadline,
+        strict=env.get("SIDELIGHT_STRICT", "0") not in {"", "0"} if strict is None else strict,
+        environment=env,
+    )
+
+
+def _refuse(setting: str, problem: str, remedy: str) -> None:
+    raise ConfigurationError(setting=setting, problem=problem, remedy=remedy)
+
+
+def default_store() -> str:
+    """Where events go when nobody says: a SQLite file in the user's state directory."""
+    return f"sqlite:///{platformdirs.user_state_path('sidelight') / 'events.db'}"
+
+
+def _store(url: str) -> str:
+    """A store's URL with an absolute path: the process may change its directory later."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        hint = f"sqlite:///{url}" if url.endswith((".db", ".sqlite")) else "sqlite:///events.db"
+        _refuse("store", f"{url!r} is not a URL", f"write {hint} or postgresql://host/database")
+    backend = scheme.partition("+")[0]
+    if backend not in {"sqlite", "postgresql", "postgres"}:
+        _refuse("store", f"{backend} is not supported", "use sqlite:///… or postgresql://…")
+    if backend != "sqlite":
+        return url.replace("postgres://", "postgresql://", 1)
+    path = rest.removeprefix("/").partition("?")[0]
+    if path in {"", ":memory:"}:
+        _refuse("store", "a SQLite store in memory dies with its connection", "name a file")
+    return f"sqlite:///{Path(path).expanduser().absolute()}"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite store."""
+    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+
+
+def public_url(url: str) -> str:
+    """A store's URL without its password."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+
+
+def _spool_beside(url: str) -> Path:
+    if path := sqlite_path(url):
+        return path.with_name(f"{path.name}-spool")
+    key = hashlib.sha256(public_url(url).encode()).hexdigest()[:12]
+    return platformdirs.user_state_path("sidelight") / f"spool-{key}"
+
+
+def _signals(otlp: bool | str | None, env: Mapping[str, str]) -> tuple[bool, bool]:
+    """Which of spans and events go out, by the rules of the OTEL_* variables."""
+    if otlp is False or env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False, False
+
+    def wanted(signal: str) -> bool:
+        if env.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() == "none":
+            return False
+        return bool(otlp or env.get(_OTLP) or env.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
+
+    return wanted("TRACES"), wanted("LOGS")
+
+
+def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
+    """What a segment's header says of its writer."""
+    return {
+        "instance": instance,
+        "pid": os.getpid(),
+        "store": public_url(settings.store),
+        "sinks": list(settings.sinks),
+        "resource": {
+            "service.name": "unknown_service",
+            **_resource_attributes(settings.environment.get("OTEL_RESOURCE_ATTRIBUTES", "")),
+            **(
+                {"service.name": name}
+                if (name := settings.environment.get("OTEL_SERVICE_NAME"))
+                else {}
+            ),
+            "service.instance.id": instance,
+            "host.name": socket.gethostname(),
+            "process.pid": os.getpid(),
+            "process.executable.name": Path(sys.executable).name,
+            "process.runtime.version": sys.version.partition(" ")[0],
+        },
+    }
+
+
+def _resource_attributes(text: str) -> dict[str, str]:
+    pairs = (item.partition("=") for item in text.split(",") if "=" in item)
+    return {key.strip(): unquote(value.strip()) for key, _, value in pairs}
