@@ -58,7 +58,7 @@ def find_clauses(spoken: Sequence[Word], names: Names) -> list[Clause]:
         if index == 0 or word.separates or (word.small in lexicon.CONJUNCTIONS and not asks):
             start = _skip_openings(spoken, index)
             found = _subject_and_verb(spoken, start, names)
-            if clauses and clauses[-1].end > index and (found or _breaks_off(spoken, index, start)):
+            if clauses and clauses[-1].end > index and (found or _breaks_off(spoken, index)):
                 clauses[-1] = replace(clauses[-1], end=index)
             if found:
                 subject, verb, asserts = found
@@ -90,13 +90,13 @@ def predicate(sentence: str, spoken: Sequence[Word], clause: Clause) -> str:
     return written_out[first.small] + text[len(first.text) :]
 
 
-def _breaks_off(spoken: Sequence[Word], comma: int, start: int) -> bool:
+def _breaks_off(spoken: Sequence[Word], comma: int) -> bool:
     """Tell whether a comma ends a clause without beginning another about a person."""
-    return (
-        spoken[comma].separates
-        and start < len(spoken)
-        and spoken[start].small in lexicon.BREAKING_OPENINGS
-    )
+    following = [word.small for word in spoken[comma : comma + 3]]
+    if not spoken[comma].separates or len(following) < 2:
+        return False
+    opening = following[-1] if following[1] in lexicon.CONJUNCTIONS else following[1]
+    return opening in lexicon.BREAKING_OPENINGS
 
 
 def _is_question(spoken: Sequence[Word], index: int) -> bool:

@@ -66,12 +66,14 @@ class Passage(NamedTuple):
 
 def find_passages(sound: npt.NDArray[np.float32]) -> list[Passage]:
     """Say where in the recording somebody speaks; empty where nobody does."""
+    # A detector remembers: one that has just heard a voice takes noise for more of it.
+    detector = _load({"skip_transcription": "true"})
     spoken = []
     for begin in range(0, len(sound), _sample(DETECTOR_WINDOW)):
         window = sound[begin : begin + _sample(DETECTOR_WINDOW)]
         offset = begin / SAMPLE_RATE
         with _one_at_a_time:
-            lines = _detector().transcribe_without_streaming(window.tolist(), SAMPLE_RATE).lines
+            lines = detector.transcribe_without_streaming(window.tolist(), SAMPLE_RATE).lines
         for line in lines:
             start = offset + line.start_time
             spoken.append(Passage(start, start + line.duration))
@@ -123,11 +125,6 @@ def _cut(passage: Passage, sound: npt.NDArray[np.float32]) -> Iterable[Passage]:
 
 def _sample(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE)
-
-
-@cache
-def _detector() -> _Transcriber:
-    return _load({"skip_transcription": "true"})
 
 
 @cache

@@ -1,0 +1,121 @@
+"""`python -m voice_notes`, as it is typed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tests.voice_notes.wavs import SHIPPED, shipped_sound, wav
+from typer.testing import CliRunner
+
+from voice_notes.cli import app
+
+np = pytest.importorskip("numpy")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_place_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """As a user does: in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "voice_notes", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+        check=False,
+    )
+
+
+def fail(*arguments: str) -> str:
+    """Run within this process, which is quicker, and return what was complained about."""
+    outcome = CliRunner().invoke(app, arguments, env={"COLUMNS": "100"})
+    assert outcome.exit_code == 1
+    assert isinstance(outcome.exception, SystemExit)
+    return outcome.stderr.strip()
+
+
+def test_the_shipped_recording():
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    for expected in (
+        "northwind.wav, 17.9 s",
+        "Maria Santos has moved to the Dublin office",
+        "needs disambiguation",
+        "confirmed",
+        "rejected: ambiguous person",
+        "completed",
+        "sidelight timeline",
+    ):
+        assert expected in done.stdout
+
+
+def test_another_recording_with_everything_named(tmp_path):
+    (tmp_path / "note.wav").write_bytes(wav(shipped_sound(5.2), rate=44_100, channels=2))
+    (tmp_path / "people.json").write_text(
+        '{"organizations": [{"id": "x", "people": [{"name": "Daniel Weber"}]}]}'
+    )
+    done = run(
+        *("note.wav", "--organization", "mine", "--directory", "people.json"),
+        *("--database", "business.db", "--store", f"sqlite:///{tmp_path}/named.db"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ", mine" in done.stdout
+    assert "crm note · Daniel Weber" in done.stdout
+    assert (tmp_path / "business.db").exists()
+    assert not (tmp_path / "voice_notes.db").exists()
+
+
+def test_missing_file():
+    done = run("none.wav")
+    assert (done.returncode, done.stderr) == (1, "none.wav does not exist\n")
+
+
+def test_broken_file(tmp_path):
+    (tmp_path / "note.wav").write_bytes(SHIPPED.read_bytes()[:20_000])
+    done = run("note.wav")
+    assert done.returncode == 1
+    assert done.stderr.startswith("note.wav is cut short: its header promises 17.9 s of sound")
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+BROKEN = {
+    "empty": (b"", "note.wav is empty"),
+    "mp3": (b"ID3\x04" + bytes(100), "note.wav is not a WAV file, but an MP3 file"),
+    "header": (b"RIFF\0\0", "note.wav is broken: it ends within its header"),
+    "silence": (wav(np.zeros(9_000, np.float32)), "nobody is heard speaking in note.wav"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_what_cannot_be_transcribed(tmp_path, content, message):
+    (tmp_path / "note.wav").write_bytes(content)
+    assert fail("note.wav") == message
+
+
+def test_a_directory(tmp_path):
+    assert fail(str(tmp_path)) == f"{tmp_path} is a directory, not a recording"
+
+
+def test_no_database(tmp_path):
+    assert "cannot be used as the business database" in fail("--database", str(tmp_path))
+
+
+def test_no_directory_of_people(tmp_path):
+    assert "cannot be read" in fail("--directory", "nobody.json")
+
+
+def test_review(tmp_path):
+    (tmp_path / "note.wav").write_bytes(wav(shipped_sound(5.2)))
+    for answer, verdict in (("y", "confirmed"), ("n", "rejected: reviewer declined")):
+        outcome = CliRunner().invoke(app, ["note.wav", "--review"], input=f"{answer}\n")
+        assert outcome.exit_code == 0
+        assert verdict in outcome.stdout
+
+
+def test_review_that_ends_too_early(tmp_path):
+    (tmp_path / "note.wav").write_bytes(wav(shipped_sound(5.2)))
+    assert "review ended" in fail("note.wav", "--review")
