@@ -18,6 +18,13 @@ from opentelemetry.trace import propagation as _propagation
 _runtime: Final = getattr(_context, "_RUNTIME_CONTEXT", None)
 _variable: Final = getattr(_runtime, "_current_context", None)
 
+
+class _NoProvider:
+    """Stands in where OpenTelemetry keeps its provider elsewhere: spans are then ours."""
+
+    _TRACER_PROVIDER = None
+
+
 SPAN_KEY: Final[str] = getattr(_propagation, "_SPAN_KEY", "")
 """The key under which a context holds its current span."""
 
@@ -42,12 +49,12 @@ else:
 
 def with_span(context: Any, span: object) -> Any:
     """A copy of ``context`` in which ``span`` is current."""
-    return Context(context, **{SPAN_KEY: span})
+    return Context({**context, SPAN_KEY: span} if context else {SPAN_KEY: span})
 
 
-def own_provider() -> Any | None:
-    """The TracerProvider that the application has set, None where it has none."""
-    return getattr(_trace, "_TRACER_PROVIDER", None)
+#: Holds the TracerProvider that the application has set, in ``_TRACER_PROVIDER``; None where it
+#: has none. (`get_tracer_provider` would make one, and costs more than our whole span.)
+providers: Final[Any] = _trace if hasattr(_trace, "_TRACER_PROVIDER") else _NoProvider()
 
 
 def suppressed() -> Any:

@@ -21,17 +21,20 @@ DEADLINE: Final = 0.010
 """The longest that one emission may hold up its caller, in seconds."""
 #: What a timed wait may overshoot; it is taken off the deadline.
 MARGIN: Final = 0.002
+_pack: Final = FRAME.pack
+_crc32: Final = zlib.crc32
 
 
 class Head:
     """The static part of one emission's records: encoded once, its CRC the seed of theirs."""
 
-    __slots__ = ("encoded", "seed", "static")
+    __slots__ = ("encoded", "seed", "size", "static")
 
     def __init__(self, static: Static) -> None:
         self.static = static
         self.encoded = encode_static(static)
-        self.seed = zlib.crc32(self.encoded)
+        self.size = len(self.encoded)
+        self.seed = _crc32(self.encoded)
 
 
 class Destination(Protocol):
@@ -73,13 +76,12 @@ class Emitter:
             body = encode(moment)
         except Exception:  # noqa: BLE001  # a surrogate, a cycle, 2**64: the slow way copes
             body = encode(_robust(moment))
-        static = head.encoded
-        size = len(static) + len(body)
+        size = head.size + len(body)
         if size > MAX_PAYLOAD:
             self.count("attributes too large", head.static.point)
             body = encode(_cut(moment))
-            size = len(static) + len(body)
-        frame = FRAME.pack(FRAME_MAGIC, size, zlib.crc32(body, head.seed)) + static + body
+            size = head.size + len(body)
+        frame = _pack(FRAME_MAGIC, size, _crc32(body, head.seed)) + head.encoded + body
         try:
             self.spool.write(frame)
         except ValueError:

@@ -25,7 +25,7 @@ from sidelight.record import Moment, Static, decode
 from sidelight.segment import Batch, Scanner, Segment
 from sidelight.spool import Spool
 
-_BATCH: Final = 1000
+_BATCH: Final = 2000
 """Records of one delivery."""
 _PIECE: Final = 100  # records decoded without offering the GIL
 _IDLE: Final = 0.05  # seconds between looks at a quiet spool

@@ -57,7 +57,7 @@ class Runtime:
             if self.spool is not None:
                 return self.spool
             settings = self.settings = self.settings or settle()
-            tracing.sampling = sampling(settings.environment)
+            tracing.sample(sampling(settings.environment))
             emitter.strict, emitter.deadline = settings.strict, settings.deadline
             meta = writer_meta(settings, f"{random_bits(64):016x}")
             try:

@@ -31,6 +31,7 @@ from sidelight.record import REMOTE_PARENT, SAMPLED, SPAN, random_bits
 from sidelight.sampling import Sampling, sampling
 
 SCOPE: Final = "sidelight"
+KEPT: Final = SPAN | SAMPLED
 _MOST: Final = 128  # attributes, events or links of one span, as the SDK's default limits have it
 _clock: Final = time.perf_counter_ns
 _wall: Final = time.time_ns
@@ -246,29 +247,36 @@ class Tracing:
     """How spans are begun in this process; `runtime` sets it from the environment."""
 
     def __init__(self) -> None:
-        self.sampling: Sampling = sampling({})
         self.others = not adapter.PLAIN_CONTEXT
+        self.sample(sampling({}))
+
+    def sample(self, rules: Sampling) -> None:
+        """Keep the spans that ``rules`` keep."""
+        self.keep_root = rules.root
+        self.parent_based = rules.parent_based
 
     def begin(self, emitter: Emitter, name: str, *, attach: bool) -> Callable[[], LightSpan]:
         """The function that the wrapper of one point calls first."""
+
+        providers = adapter.providers
 
         def enter() -> LightSpan:
             begun = _clock()
             span = LightSpan()
             try:
-                if self.others or adapter.own_provider() is not None:
+                if providers._TRACER_PROVIDER is not None or self.others:  # noqa: SLF001
                     self._enter_other(span, name, attach=attach)
                 else:
                     context = _get_context()
                     parent = context.get(_KEY)
-                    span.name = name
                     span.id = random_bits(64)
                     if parent is None:
-                        self._root(span)
-                    elif type(parent) is LightSpan and self.sampling.parent_based:
+                        span.trace = trace = random_bits(128).to_bytes(16, "big")
+                        span.flags = KEPT if self.keep_root(trace) else 0
+                    elif type(parent) is LightSpan and self.parent_based:
                         span.trace = parent.trace
                         span.parent_id = parent.id
-                        span.flags = parent.flags & (SPAN | SAMPLED)
+                        span.flags = parent.flags & KEPT
                         span.trace_state = parent.trace_state
                     else:
                         self._child(span, parent)
@@ -286,22 +294,19 @@ class Tracing:
 
         return enter
 
-    def _root(self, span: LightSpan) -> None:
-        span.trace = random_bits(128).to_bytes(16, "big")
-        span.flags = SPAN | SAMPLED if self.sampling.root(span.trace) else 0
-
     def _child(self, span: LightSpan, parent: Span) -> None:
         context = parent.get_span_context()
         if not context.is_valid:
-            self._root(span)
+            span.trace = random_bits(128).to_bytes(16, "big")
+            span.flags = KEPT if self.keep_root(span.trace) else 0
             return
         span.trace = context.trace_id.to_bytes(16, "big")
         span.parent_id = context.span_id
         span.trace_state = context.trace_state
         sampled = bool(context.trace_flags & TraceFlags.SAMPLED)
-        if not self.sampling.parent_based:
-            sampled = self.sampling.root(span.trace)
-        span.flags = (SPAN | SAMPLED if sampled else 0) | (REMOTE_PARENT if context.is_remote else 0)
+        if not self.parent_based:
+            sampled = self.keep_root(span.trace)
+        span.flags = (KEPT if sampled else 0) | (REMOTE_PARENT if context.is_remote else 0)
 
     def _enter_other(self, span: LightSpan, name: str, *, attach: bool) -> None:
         """Let the application's own provider make the span; the record then carries none."""

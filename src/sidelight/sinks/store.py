@@ -10,6 +10,7 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -322,7 +323,7 @@ _REPLACE: Final = (
 def _values(connection: Connection, table: Table, rows: Sequence[Row], conflict: str) -> Any:
     """One INSERT of many rows. An executemany would give the GIL away at each row."""
     statement = _insert(table, len(rows), connection.dialect.paramstyle, conflict)
-    return connection.exec_driver_sql(statement, tuple(value for row in rows for value in row))
+    return connection.exec_driver_sql(statement, tuple(chain.from_iterable(rows)))
 
 
 @functools.cache
