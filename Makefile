@@ -1,0 +1,61 @@
+# Everything sets itself up: on a fresh machine with Python ≥ 3.11 (and its venv module) type
+#   make demo     the voice-note pipeline on real audio, and what its events tell
+#   make test     linters, types and the whole test suite
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench bench-smoke collector clean
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+BENCH := $(VENV)/.installed-bench
+JOBS ?= 2
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"sidelight needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -m venv $(VENV) || { echo 'python -m venv failed: on Debian, apt-get install python3-venv'; rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
+
+$(RUN): $(BIN)/python pyproject.toml
+	@echo 'installing sidelight with its voice extra into $(VENV) …'
+	@$(BIN)/python -m pip install --quiet -e '.[voice]'
+	@touch $@
+
+$(DEV): $(RUN)
+	@echo 'installing the development tools into $(VENV) …'
+	@$(BIN)/python -m pip install --quiet -e '.[voice,postgres,test,lint]'
+	@touch $@
+
+$(BENCH): $(DEV)
+	@echo 'installing the peers to compare with into $(VENV) …'
+	@$(BIN)/python -m pip install --quiet -e '.[voice,postgres,test,lint,bench]'
+	@touch $@
+
+demo: $(RUN) ## run the voice-note pipeline on a recording and show its events (NOTE=your.wav)
+	@$(BIN)/python -m voice_notes.demo $(NOTE)
+
+test: lint types $(DEV) ## linters, types and the test suite
+	$(BIN)/python -m pytest -n $(JOBS) tests
+
+lint: $(DEV) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV) ## mypy --strict
+	$(BIN)/mypy
+
+collector: $(DEV) ## build the OpenTelemetry Collector that the tests talk to (needs Go, once)
+	$(BIN)/python -m tests.support.collector
+
+bench: $(BENCH) ## the benchmarks, beside the peers; a few minutes
+	$(BIN)/python -m benchmarks
+
+bench-smoke: $(BENCH) ## a short run of the benchmarks that checks the budget
+	$(BIN)/python -m benchmarks --smoke
+
+clean: ## remove what make made
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache benchmarks/report
