@@ -1,4 +1,4 @@
-"""Find the OpenTelemetry Collector, or build it.
+r"""Find the OpenTelemetry Collector, or build it.
 
 The one to use is, in this order:
 
@@ -17,14 +17,14 @@ prints the path of the binary. By hand, from the root of the repository, the sam
     cd sources
     go mod init sidelight/otelcol
     go mod edit -require=go.opentelemetry.io/collector/otelcol@v0.165.0 \
-        $(sed -n 's/.*gomod: \\(.*\\) \\(v.*\\)/-require=\\1@\\2/p' ../otelcol.yaml)
+        $(sed -n 's/.*gomod: \(.*\) \(v.*\)/-require=\1@\2/p' ../otelcol.yaml)
     go build -mod=mod -buildvcs=false -trimpath -ldflags='-s -w' -o otelcol-sidelight .
     to=${XDG_CACHE_HOME:-$HOME/.cache}/sidelight/otelcol-0.165.0
     mkdir -p "$to" && mv otelcol-sidelight "$to" && cp ../otelcol.yaml "$to"
 
-It takes about two minutes and 600 MB of modules the first time. The builder only makes the
-sources: on its own it would also run ``go mod tidy``, which wants the modules that the tests of
-fileexporter need, and ends in an error where one of those cannot be had.
+The first time this takes two to three minutes and 500 MB of modules, later some seconds. The
+builder only makes the sources: on its own it would also run ``go mod tidy``, which wants the
+modules that the tests of fileexporter need, and ends in an error where one of those cannot be had.
 """
 
 import os
@@ -74,7 +74,9 @@ def build_collector(cache: Path = _CACHE, manifest: Path = MANIFEST) -> Path:
     if binary := _cached(cache, manifest):
         return binary
     if not shutil.which("go"):
-        raise CollectorBuildError("the Collector is built with Go, and no `go` is on the PATH")
+        raise CollectorBuildError(
+            "no `go` is on the PATH to build the Collector with; otelcol-contrib there does as well"
+        )
     home = _home(cache, manifest)
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "build.lock"):
@@ -129,7 +131,7 @@ def _build(work: Path, manifest: Path) -> Path:
     sources = work / "sources"
     began = time.monotonic()
 
-    _say(f"building the OpenTelemetry Collector {version}, about two minutes the first time")
+    _say(f"building the OpenTelemetry Collector {version}, two to three minutes the first time")
     _run("go", "install", f"{_BUILDER}@{version}", cwd=work, gobin=work / "bin")
     _run(
         str(work / "bin" / "builder"),
