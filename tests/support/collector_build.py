@@ -151,7 +151,7 @@ def _build(work: Path, manifest: Path) -> Path:
 
 def _run(*command: str, cwd: Path, gobin: Path | None = None) -> None:
     """Run one step; what it says, and that it is still at work, goes to stderr."""
-    environment = {**os.environ, "GOWORK": "off"}
+    environment = {**os.environ, "GOWORK": "off", "TMPDIR": str(cwd)}  # the builder litters
     if gobin:
         environment["GOBIN"] = str(gobin)
     shown = " ".join([Path(command[0]).name, *command[1:3]])

@@ -124,7 +124,7 @@ def test_several_at_once_build_one(tmp_path, go):
 
 def test_without_go_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDELIGHT_BUILD_COLLECTOR", "1")
-    with pytest.raises(CollectorBuildError, match="no `go` is on the PATH.*otelcol-contrib"):
+    with pytest.raises(CollectorBuildError, match=r"no `go` is on the PATH.*otelcol-contrib"):
         collector_binary(tmp_path / "cache")
 
 
