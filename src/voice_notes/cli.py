@@ -1,13 +1,14 @@
 """The command line: `python -m voice_notes note.wav`."""
 
 import asyncio
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 import sidelight
@@ -15,6 +16,7 @@ from voice_notes.audio import Recording
 from voice_notes.database import open_database
 from voice_notes.directory import SHIPPED, Directory, OrganizationCandidate
 from voice_notes.errors import VoiceNoteError
+from voice_notes.models import Artifact
 from voice_notes.pipeline import Pipeline
 from voice_notes.presentation import Presentation
 from voice_notes.review import standing_policy
@@ -52,37 +54,52 @@ def voice_notes(  # noqa: PLR0913 - one for each option
     ] = False,
 ) -> None:
     """Process a voice note: transcribe it, find claims and people, write drafts, decide."""
-    try:
-        if store:
-            sidelight.configure(store)
-        people = Directory.read(directory)
+    with _failures_in_words(database):
+        recording, people = Recording.read(note), Directory.read(directory)
         if no_organization:
             organizations = []
         elif organization:
             organizations = [OrganizationCandidate(organization)]
         else:
             organizations = people.candidates()
-        _process(note, people, organizations, database, review=review)
-    except VoiceNoteError as error:
+        sidelight.configure(store)
+    with _events_delivered(), _failures_in_words(database):
+        artifact = _process(recording, people, organizations, database, review=review)
+        _console.print(f"Artifact {artifact.id} {artifact.status}", soft_wrap=True)
+        named = f" --store {shlex.quote(store)}" if store else ""
+        hint = f"sidelight timeline {artifact.id}{named}"
+        _console.print(f"See what happened: {hint}", soft_wrap=True)
+
+
+@contextmanager
+def _failures_in_words(database: Path) -> Iterator[None]:
+    try:
+        yield
+    except (VoiceNoteError, sidelight.SidelightError) as error:
         _complain(str(error))
         raise typer.Exit(1) from error
     except SQLAlchemyError as error:
         _complain(f"{database}: {getattr(error, 'orig', None) or error}")
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def _events_delivered() -> Iterator[None]:
+    try:
+        yield
     finally:
         if not sidelight.flush():
             _complain("some events are not in the store yet: `sidelight relay --once` brings them")
 
 
 def _process(
-    note: Path,
+    recording: Recording,
     directory: Directory,
     organizations: Sequence[OrganizationCandidate],
     database: Path,
     *,
     review: bool,
-) -> None:
-    recording = Recording.read(note)
+) -> Artifact:
     with open_database(database) as sessions, Presentation(_console) as presentation:
         presentation.arrived(recording)
         pipeline = Pipeline(
@@ -91,10 +108,7 @@ def _process(
             reviewer=presentation.ask if review else standing_policy,
             listener=presentation,
         )
-        artifact = asyncio.run(pipeline.process(recording, organizations))
-
-    _console.print(Text.assemble("Artifact ", (artifact.id, "bold"), f" {artifact.status.value}"))
-    _console.print(f"See what happened: sidelight timeline {artifact.id}", soft_wrap=True)
+        return asyncio.run(pipeline.process(recording, organizations))
 
 
 def _complain(message: str) -> None:

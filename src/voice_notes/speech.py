@@ -66,8 +66,11 @@ class Passage(NamedTuple):
 
 def find_passages(sound: npt.NDArray[np.float32]) -> list[Passage]:
     """Say where in the recording somebody speaks; empty where nobody does."""
-    # A detector remembers: one that has just heard a voice takes noise for more of it.
     detector = _load({"skip_transcription": "true"})
+    # A detector that has just heard a voice takes noise for more of it, and a new one begins with
+    # what the last one left in memory. A second of silence makes it forget.
+    with _one_at_a_time:
+        detector.transcribe_without_streaming([0.0] * SAMPLE_RATE, SAMPLE_RATE)
     spoken = []
     for begin in range(0, len(sound), _sample(DETECTOR_WINDOW)):
         window = sound[begin : begin + _sample(DETECTOR_WINDOW)]

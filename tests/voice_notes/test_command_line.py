@@ -1,16 +1,18 @@
 """`python -m voice_notes`, as it is typed."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.voice_notes.wavs import SHIPPED, shipped_sound, wav
 from typer.testing import CliRunner
 
 from voice_notes.cli import app
-
-np = pytest.importorskip("numpy")
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +40,14 @@ def fail(*arguments: str) -> str:
     return outcome.stderr.strip()
 
 
-def test_the_shipped_recording():
-    done = run()
+def events(store: Path) -> list[sqlite3.Row]:
+    with closing(sqlite3.connect(store)) as connection:
+        connection.row_factory = sqlite3.Row
+        return connection.execute("SELECT * FROM events ORDER BY occurred_at, event_id").fetchall()
+
+
+def test_the_shipped_recording(tmp_path):
+    done = run("--store", f"sqlite:///{tmp_path}/events.db")
     assert (done.returncode, done.stderr) == (0, "")
     for expected in (
         "northwind.wav, 17.9 s",
@@ -52,6 +60,31 @@ def test_the_shipped_recording():
     ):
         assert expected in done.stdout
 
+    found = events(tmp_path / "events.db")
+    assert [row["type"] for row in found] == [
+        "artifact_received",
+        "artifact_status_changed",
+        "transcription_started",
+        "transcription_completed",
+        "claims_extraction_started",
+        "claims_extracted",
+        "entity_resolution_started",
+        "entity_resolution_needs_disambiguation",
+        "draft_generation_started",
+        "drafts_generated",
+        "draft_confirmed",
+        "draft_confirmed",
+        "draft_rejected",
+        "draft_confirmed",
+        "artifact_completed",
+    ]
+    assert {row["organization_id"] for row in found} == {"northwind"}
+    (artifact,) = {row["artifact_id"] for row in found}
+    assert f"sidelight timeline {artifact} --store sqlite:///{tmp_path}/events.db" in done.stdout
+    # Nothing that was said, and nobody of whom it was said, leaves the business database.
+    told = " ".join(str(row["attributes"]) for row in found)
+    assert not any(word in told for word in ("Daniel", "Emma", "Maria", "budget", "@"))
+
 
 def test_another_recording_with_everything_named(tmp_path):
     (tmp_path / "note.wav").write_bytes(wav(shipped_sound(5.2), rate=44_100, channels=2))
@@ -60,7 +93,7 @@ def test_another_recording_with_everything_named(tmp_path):
     )
     done = run(
         *("note.wav", "--organization", "mine", "--directory", "people.json"),
-        *("--database", "business.db", "--store", f"sqlite:///{tmp_path}/named.db"),
+        *("--database", "business.db"),
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert ", mine" in done.stdout
@@ -76,10 +109,21 @@ def test_missing_file():
 
 def test_broken_file(tmp_path):
     (tmp_path / "note.wav").write_bytes(SHIPPED.read_bytes()[:20_000])
-    done = run("note.wav")
+    done = run("note.wav", "--no-organization", "--store", f"sqlite:///{tmp_path}/events.db")
     assert done.returncode == 1
     assert done.stderr.startswith("note.wav is cut short: its header promises 17.9 s of sound")
     assert "Traceback" not in done.stderr + done.stdout
+    found = events(tmp_path / "events.db")
+    assert [row["type"] for row in found] == [
+        "artifact_received",
+        "artifact_status_changed",
+        "transcription_started",
+        "transcription_failed",
+        "artifact_failed",
+    ]
+    assert {row["organization_id"] for row in found} == {None}
+    assert len({row["artifact_id"] for row in found}) == 1
+    assert "BrokenRecordingError" in found[3]["attributes"]
 
 
 BROKEN = {

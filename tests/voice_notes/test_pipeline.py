@@ -2,6 +2,7 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 from tests.voice_notes.wavs import wav
@@ -27,8 +28,6 @@ from voice_notes.models import (
     Transcript,
 )
 from voice_notes.pipeline import Listener, Pipeline
-
-np = pytest.importorskip("numpy")
 
 
 class Recorder(Listener):

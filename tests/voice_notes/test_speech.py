@@ -65,6 +65,12 @@ def test_where_nobody_speaks_nothing_is_heard(sound):
         transcribe(wav(sound))
 
 
+def test_a_voice_heard_before_is_forgotten():
+    for _ in range(3):
+        assert find_passages(BEGINNING[: 2 * 16_000])
+        assert find_passages(NOISE) == []
+
+
 def test_a_broken_recording():
     with pytest.raises(BrokenRecordingError):
         transcribe(b"RIFF")
