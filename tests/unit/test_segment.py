@@ -1,0 +1,213 @@
+"""The file format: what was written comes back, and damage costs only what it hit."""
+
+import os
+import random
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidelight.segment import FRAME, FRAME_MAGIC, PAGE, Scanner, Segment, frame
+
+SIZE = 64 * 1024
+
+
+def create(directory, size=SIZE):
+    return Segment.create(directory, size, {"instance": "i", "sinks": ["store"]})
+
+
+def read_all(segment, limit=7):
+    scanner = Scanner(segment, PAGE)
+    payloads, damaged = [], []
+    while True:
+        batch = scanner.batch(limit)
+        payloads += batch.payloads
+        damaged += batch.damaged
+        if not batch.payloads and not batch.damaged:
+            return payloads, damaged
+
+
+def reopened(path):
+    segment = Segment.adopt(path)
+    assert segment is not None
+    return segment
+
+
+def recovered(path):
+    segment = reopened(path)
+    payloads, _ = read_all(segment)
+    segment.close()
+    return payloads
+
+
+def dead_segment_with(directory, payloads):
+    """A segment whose writer has gone; its path, and where each frame begins."""
+    segment = create(directory)
+    offsets = []
+    for payload in payloads:
+        offsets.append(segment.tell())
+        segment.write(frame(payload))
+    end = segment.tell()
+    segment.close()
+    return segment.path, offsets, end
+
+
+def test_what_was_written_is_read_in_order(tmp_path):
+    segment = create(tmp_path)
+    payloads = [os.urandom(n % 300 + 1) for n in range(100)]
+    for payload in payloads:
+        segment.write(frame(payload))
+    assert read_all(segment) == (payloads, [])
+    segment.seal()
+    assert read_all(segment) == (payloads, [])
+
+
+def test_file_is_private_and_allocated_in_full(tmp_path):
+    segment = create(tmp_path)
+    status = segment.path.stat()
+    assert status.st_mode & 0o777 == 0o600
+    assert status.st_size == SIZE
+    assert status.st_blocks * 512 >= SIZE
+    assert [p.name for p in tmp_path.iterdir()] == [segment.path.name]
+
+
+def test_the_end_raises_and_a_seal_keeps_late_writers_out(tmp_path):
+    segment = create(tmp_path)
+    late = segment.write
+    with pytest.raises(ValueError, match="range"):
+        while True:
+            segment.write(frame(b"x" * 5000))
+    late(frame(b"small"))  # still fits: hence the seal
+    segment.seal()
+    with pytest.raises(ValueError, match="range"):
+        late(frame(b"s"))
+    assert read_all(segment)[0][-1] == b"small"
+
+
+def test_a_living_owner_keeps_its_segment(tmp_path):
+    segment = create(tmp_path)
+    segment.write(frame(b"mine"))
+    assert Segment.adopt(segment.path) is None
+    looked = Segment.look(segment.path)
+    assert read_all(looked)[0] == [b"mine"]
+    looked.close()
+    segment.close()
+    assert read_all(reopened(segment.path))[0] == [b"mine"]
+
+
+def test_cursor_is_remembered(tmp_path):
+    segment = create(tmp_path)
+    segment.write(frame(b"one"))
+    middle = segment.tell()
+    segment.write(frame(b"two"))
+    segment.advance("store", middle)
+    segment.close()
+    again = reopened(segment.path)
+    assert again.cursors["store"] == middle
+    assert again.cursors["otlp"] == PAGE
+    assert Scanner(again, middle).batch(9).payloads == [b"two"]
+    assert again.meta["instance"] == "i"
+
+
+def test_a_cursor_that_lies_is_only_a_hint(tmp_path):
+    segment = create(tmp_path)
+    segment.write(frame(b"one"))
+    segment.advance("store", 10**9)
+    segment.close()
+    assert reopened(segment.path).cursors["store"] == PAGE
+
+
+def test_tail_cut_at_every_byte(tmp_path):
+    path, offsets, end = dead_segment_with(tmp_path, [b"a" * 50, b"b" * 60, b"c" * 70])
+    content = path.read_bytes()
+    for cut in range(offsets[2], end):
+        path.write_bytes(content[:cut].ljust(SIZE, b"\0"))
+        assert recovered(path) == [b"a" * 50, b"b" * 60]
+        path.write_bytes(content[:cut])  # the file itself cut short
+        assert recovered(path) == [b"a" * 50, b"b" * 60]
+
+
+@pytest.mark.parametrize("bit", range(FRAME.size * 8))
+def test_a_flipped_header_bit_costs_one_record(tmp_path, bit):
+    path, offsets, _ = dead_segment_with(tmp_path, [b"a" * 50, b"b" * 60, b"c" * 70])
+    content = bytearray(path.read_bytes())
+    content[offsets[1] + bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    payloads, damaged = read_all(reopened(path))
+    assert payloads == [b"a" * 50, b"c" * 70]
+    assert [offset for offset, _ in damaged] == [offsets[1]]
+
+
+def test_a_zeroed_stretch_hides_nothing_behind_it(tmp_path):
+    path, offsets, _ = dead_segment_with(tmp_path, [b"a" * 50, b"b" * 60, b"c" * 70])
+    content = bytearray(path.read_bytes())
+    content[offsets[1] : offsets[2]] = bytes(offsets[2] - offsets[1])
+    path.write_bytes(content)
+    assert read_all(reopened(path))[0] == [b"a" * 50, b"c" * 70]
+
+
+def test_a_length_that_lies_does_not_swallow_its_successors(tmp_path):
+    path, offsets, _ = dead_segment_with(tmp_path, [b"a" * 50, b"b" * 60, b"c" * 70])
+    content = bytearray(path.read_bytes())
+    claimed = SIZE - offsets[1] - FRAME.size
+    body = bytes(content[offsets[1] + FRAME.size :])
+    content[offsets[1] : offsets[1] + FRAME.size] = FRAME.pack(
+        FRAME_MAGIC, claimed, zlib.crc32(body) ^ 1
+    )
+    path.write_bytes(content)
+    assert read_all(reopened(path))[0] == [b"a" * 50, b"c" * 70]
+
+
+def test_a_payload_that_looks_like_a_frame_is_a_payload(tmp_path):
+    inner = frame(b"inner")
+    path, _, _ = dead_segment_with(tmp_path, [inner, b"after"])
+    assert read_all(reopened(path))[0] == [inner, b"after"]
+
+
+def test_while_the_writer_lives_damage_is_not_yet(tmp_path):
+    segment = create(tmp_path)
+    whole = frame(b"x" * 100)
+    at = segment.tell()
+    segment.write(whole[:40])
+    assert read_all(segment) == ([], [])
+    segment.mapping.seek(at)
+    segment.write(whole)
+    assert read_all(segment) == ([b"x" * 100], [])
+
+
+def test_a_header_page_that_is_gone_costs_only_the_names(tmp_path):
+    path, _, _ = dead_segment_with(tmp_path, [b"a"])
+    content = bytearray(path.read_bytes())
+    content[:PAGE] = os.urandom(PAGE)
+    path.write_bytes(content)
+    again = reopened(path)
+    assert Scanner(again, PAGE).batch(9).payloads == [b"a"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 900), min_size=1, max_size=40),
+    damage=st.lists(st.tuples(st.integers(PAGE, SIZE - 1), st.binary(min_size=1, max_size=40)), max_size=4),
+    limit=st.integers(1, 50),
+)
+def test_whatever_the_damage_the_rest_is_delivered(tmp_path_factory, sizes, damage, limit):
+    """A record comes out exactly if none of its bytes was touched, and none comes out changed."""
+    directory = tmp_path_factory.mktemp("segment")
+    randomness = random.Random(1)
+    payloads = [i.to_bytes(4, "big") + randomness.randbytes(n) for i, n in enumerate(sizes)]
+    path, offsets, _ = dead_segment_with(directory, payloads)
+    before = path.read_bytes()
+    content = bytearray(before)
+    for offset, garbage in damage:
+        content[offset : offset + len(garbage)] = garbage[: SIZE - offset]
+    path.write_bytes(content)
+    segment = reopened(path)
+    read, _ = read_all(segment, limit)
+    segment.close()
+    intact = [
+        payload
+        for payload, at in zip(payloads, offsets, strict=True)
+        if content[at : at + FRAME.size + len(payload)] == before[at : at + FRAME.size + len(payload)]
+    ]
+    assert read == intact
