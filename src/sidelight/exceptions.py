@@ -61,6 +61,10 @@ class StoreVersionError(StoreError):
 upgrade sidelight, or name another store"""
 
 
+class QueryError(SidelightError, ValueError):
+    """{argument}: {problem}; {remedy}"""
+
+
 class SinkUnavailableError(SidelightError):
     """{sink} does not answer: {problem}"""
 

@@ -63,6 +63,7 @@ events: Final = Table(
     Index("events_by_organization", "organization_id", "occurred_at"),
     Index("events_by_type", "type", "occurred_at"),
     Index("events_by_trace", "trace_id"),
+    Index("events_by_recording", "recorded_at"),  # for those who follow what is stored
 )
 
 event_counts: Final = Table(
