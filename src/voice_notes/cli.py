@@ -2,7 +2,7 @@
 
 import asyncio
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,6 @@ from voice_notes.audio import Recording
 from voice_notes.database import open_database
 from voice_notes.directory import SHIPPED, Directory, OrganizationCandidate
 from voice_notes.errors import VoiceNoteError
-from voice_notes.models import Artifact
 from voice_notes.pipeline import Pipeline
 from voice_notes.presentation import Presentation
 from voice_notes.review import standing_policy
@@ -63,12 +62,17 @@ def voice_notes(  # noqa: PLR0913 - one for each option
         else:
             organizations = people.candidates()
         sidelight.configure(store)
-    with _events_delivered(), _failures_in_words(database):
-        artifact = _process(recording, people, organizations, database, review=review)
-        _console.print(f"Artifact {artifact.id} {artifact.status}", soft_wrap=True)
-        named = f" --store {shlex.quote(store)}" if store else ""
-        hint = f"sidelight timeline {artifact.id}{named}"
-        _console.print(f"See what happened: {hint}", soft_wrap=True)
+    named = f" --store {shlex.quote(store)}" if store else ""
+    with (
+        _events_delivered(),
+        _failures_in_words(database),
+        open_database(database) as sessions,
+        Presentation(_console, read_on=f"sidelight timeline {{artifact}}{named}") as presentation,
+    ):
+        presentation.arrived(recording)
+        reviewer = presentation.ask if review else standing_policy
+        pipeline = Pipeline(sessions, people.people_of(organizations), reviewer, presentation)
+        asyncio.run(pipeline.process(recording, organizations))
 
 
 @contextmanager
@@ -90,25 +94,6 @@ def _events_delivered() -> Iterator[None]:
     finally:
         if not sidelight.flush():
             _complain("some events are not in the store yet: `sidelight relay --once` brings them")
-
-
-def _process(
-    recording: Recording,
-    directory: Directory,
-    organizations: Sequence[OrganizationCandidate],
-    database: Path,
-    *,
-    review: bool,
-) -> Artifact:
-    with open_database(database) as sessions, Presentation(_console) as presentation:
-        presentation.arrived(recording)
-        pipeline = Pipeline(
-            sessions=sessions,
-            people=directory.people_of(organizations),
-            reviewer=presentation.ask if review else standing_policy,
-            listener=presentation,
-        )
-        return asyncio.run(pipeline.process(recording, organizations))
 
 
 def _complain(message: str) -> None:

@@ -41,10 +41,14 @@ _LOOK = {
 
 
 class Presentation(Listener):
-    """Shows each step as it ends, and a bar while somebody is listened to."""
+    """Shows each step as it ends, and a bar while somebody is listened to.
 
-    def __init__(self, console: Console) -> None:
+    In the end, however it comes, `read_on` names the command that tells more of the artifact.
+    """
+
+    def __init__(self, console: Console, *, read_on: str) -> None:
         self._console = console
+        self._read_on = read_on
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -56,6 +60,7 @@ class Presentation(Listener):
         )
         self._task = self._progress.add_task("Listening for speech", total=None)
         self._claims: dict[str, Claim] = {}
+        self._artifact_id = ""
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -68,6 +73,9 @@ class Presentation(Listener):
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        if self._artifact_id:
+            command = self._read_on.replace("{artifact}", self._artifact_id)
+            self._console.print(f"See what happened: {command}", soft_wrap=True, highlight=False)
 
     def arrived(self, recording: Recording) -> None:
         """Say which recording this is about."""
@@ -76,6 +84,7 @@ class Presentation(Listener):
 
     def received(self, artifact: Artifact) -> None:
         """Show the artifact that the note has become."""
+        self._artifact_id = artifact.id
         organization = artifact.organization_id or "no organization"
         self._console.print(Text(f"Artifact {artifact.id}, {organization}", style="dim"))
 

@@ -55,7 +55,6 @@ def test_the_shipped_recording(tmp_path):
         "needs disambiguation",
         "confirmed",
         "rejected: ambiguous person",
-        "completed",
         "sidelight timeline",
     ):
         assert expected in done.stdout
