@@ -132,7 +132,7 @@ def _build(work: Path, manifest: Path) -> Path:
     began = time.monotonic()
 
     _say(f"building the OpenTelemetry Collector {version}, two to three minutes the first time")
-    _run("go", "install", f"{_BUILDER}@{version}", cwd=work, gobin=work / "bin")
+    _run("go", "install", f"{_BUILDER}@{version}", cwd=work, GOBIN=work / "bin")
     _run(
         str(work / "bin" / "builder"),
         "--config",
@@ -140,6 +140,7 @@ def _build(work: Path, manifest: Path) -> Path:
         "--skip-compilation",
         "--skip-get-modules",
         cwd=work,
+        TMPDIR=work,  # where it leaves an empty directory
     )
     _run("go", "mod", "init", module, cwd=sources)
     _run("go", "mod", "edit", *requires, cwd=sources)
@@ -149,11 +150,10 @@ def _build(work: Path, manifest: Path) -> Path:
     return work / name
 
 
-def _run(*command: str, cwd: Path, gobin: Path | None = None) -> None:
+def _run(*command: str, cwd: Path, **variables: Path) -> None:
     """Run one step; what it says, and that it is still at work, goes to stderr."""
-    environment = {**os.environ, "GOWORK": "off", "TMPDIR": str(cwd)}  # the builder litters
-    if gobin:
-        environment["GOBIN"] = str(gobin)
+    environment = {**os.environ, "GOWORK": "off"}
+    environment |= {name: str(path) for name, path in variables.items()}
     shown = " ".join([Path(command[0]).name, *command[1:3]])
     _say(f"{shown} …")
     began = time.monotonic()
