@@ -17,11 +17,12 @@ from typing import Final
 from sidelight.emitter import Closed, Head, emitter
 from sidelight.exceptions import SpoolError
 from sidelight.record import Static, random_bits, reseed
-from sidelight.relay import Health, Relay, Sink
+from sidelight.relay import Relay
 from sidelight.sampling import sampling
 from sidelight.settings import RelayMode, Settings, settle, writer_meta
 from sidelight.span import tracing
 from sidelight.spool import Spool
+from sidelight.worker import Health, Sink
 
 EXIT_WITHIN: Final = 0.8
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""

@@ -205,13 +205,15 @@ class Spool:
         return total
 
     def close(self) -> None:
-        """Let go of everything; the files with records stay for the next process."""
-        current = self._current
+        """Let go of everything; what some sink still has to read stays for the next process."""
         for segment in self._spares:
             segment.remove()
+        wanted = set(self.meta.get("sinks", ())) or {"store"}
         for segment in (*self.own, *self.adopted):
+            end = PAGE if _is_empty(segment) else segment.tell()
             segment.seal()
-            if segment is current and segment.path is not None and _is_empty(segment):
+            passed = segment.passed | {s for s, cursor in segment.cursors.items() if cursor >= end}
+            if end == PAGE or wanted <= passed:
                 segment.remove()
             segment.close()
 

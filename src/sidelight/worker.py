@@ -1,0 +1,258 @@
+"""One sink's worker: reads the spool from its own cursor, delivers in batches, retries for ever.
+
+What a sink refuses is found record by record and set aside; what it cannot take now stays in the
+spool, and no other sink notices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from _thread import allocate_lock
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
+import tenacity
+
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.receipt import Progress
+from sidelight.record import Moment, Static, decode
+from sidelight.segment import Batch, Scanner, Segment
+from sidelight.spool import Spool
+
+_BATCH: Final = 2000
+"""Records of one delivery."""
+_PIECE: Final = 100  # records decoded without offering the GIL
+_IDLE: Final = 0.05  # seconds between looks at a quiet spool
+_LATE: Final = 0.003  # a wake-up this much too late means that the GIL is contended
+
+logger: Final = logging.getLogger("sidelight")
+
+Record: TypeAlias = tuple[Static, Moment]
+
+
+class Sink(Protocol):
+    """Where a worker takes records to (see `sidelight.sinks`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def write(self, records: Sequence[Record], writer: dict[str, Any], /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Health:
+    """How a sink is doing."""
+
+    delivered: int = 0
+    failing_since: float | None = None
+    problem: str = ""
+
+
+class Stopped(Exception):  # noqa: N818  # a signal, not an error
+    """The worker was told to end in the middle of its retries."""
+
+
+@dataclass
+class Worker:
+    """Drains the spool into one sink.
+
+    Attributes:
+        progress: told how far the store is, for those who wait; None for the other sinks.
+        count: told what was set aside, by reason.
+        busy: held while inside the sink's library: a fork must not happen there.
+    """
+
+    sink: Sink
+    spool: Spool
+    count: Callable[[str, str], None]
+    progress: Progress | None = None
+    health: Health = field(default_factory=Health)
+    busy: Any = field(default_factory=allocate_lock)
+    _scanners: dict[int, Scanner] = field(default_factory=dict)
+    _wake: Any = field(default_factory=allocate_lock)
+    _stop: bool = False
+
+    def __post_init__(self) -> None:
+        self._wake.acquire()
+
+    # -- the thread --------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Drain until told to stop."""
+        while not self._stop:
+            try:
+                if not self.step():
+                    self._rest()
+            except Stopped:
+                return
+            except Exception as error:  # a sink or disk in a state nobody thought of
+                self._failing(error)
+                logger.exception("sidelight: the %s relay stumbled", self.sink.name)
+                self._pause(1.0)
+
+    def poke(self) -> None:
+        """Wake the worker: somebody waits."""
+        with contextlib.suppress(RuntimeError):  # awake already
+            self._wake.release()
+
+    def stop(self) -> None:
+        """End after the current delivery."""
+        self._stop = True
+        self.poke()
+
+    def _rest(self) -> None:
+        """Sleep until poked; how late the wake-up comes tells whether the GIL is contended."""
+        due = time.monotonic() + _IDLE
+        if not self._wake.acquire(timeout=_IDLE) and self.progress is not None:
+            self.progress.late = time.monotonic() - due > _LATE
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stop and (left := until - time.monotonic()) > 0:
+            self._wake.acquire(timeout=left)
+
+    # -- the work ----------------------------------------------------------------------------
+
+    def step(self, attempts: int | None = None) -> bool:
+        """Deliver one batch of each source; False when there was nothing to deliver.
+
+        Args:
+            attempts: how often to try before `SinkUnavailableError`; None never gives up.
+        """
+        delivered = False
+        for segment in self._sources():
+            key = id(segment)
+            scanner = self._scanners.get(key)
+            if scanner is None or scanner.segment is not segment:
+                scanner = self._scanners[key] = Scanner(segment, segment.cursors[self.sink.name])
+            final = segment.sealed
+            if not final and segment.mapping is not None and segment.tell() <= scanner.offset:
+                continue
+            batch = scanner.batch(_BATCH)
+            self._set_aside(segment, batch)
+            if batch.payloads:
+                self._deliver(segment, batch, attempts)
+                delivered = True
+            elif final:
+                self._finish(segment, key)
+                delivered = True
+        return delivered
+
+    def _sources(self) -> Iterator[Segment]:
+        """The oldest unread segment of our own, and the oldest of the adopted."""
+        for segments in (self.spool.own, self.spool.adopted):
+            unread = (s for s in tuple(segments) if self.sink.name not in s.passed)
+            segment = next(unread, None)
+            if segment is not None:
+                yield segment
+
+    def _deliver(self, segment: Segment, batch: Batch, attempts: int | None) -> None:
+        records = self._decoded(segment, batch)
+        try:
+            self._write(records, segment.meta, attempts)
+        except SinkRefusedError:
+            self._write_singly(segment, records, attempts)
+        except BaseException:
+            self._scanners.pop(id(segment), None)  # to be read again from the cursor
+            raise
+        self.health.delivered += len(records)
+        segment.advance(self.sink.name, batch.end)
+        if self.progress is not None and segment.number:
+            self.progress.advance((segment.number, batch.end))
+
+    def _write_singly(
+        self, segment: Segment, records: Sequence[Record], attempts: int | None
+    ) -> None:
+        """Find the records that the sink refuses, and set them aside."""
+        for record in records:
+            try:
+                self._write([record], segment.meta, attempts)
+            except SinkRefusedError as error:
+                self._quarantine(segment, f"refused by {self.sink.name}", str(error), record)
+
+    def _write(
+        self, records: Sequence[Record], writer: dict[str, Any], attempts: int | None
+    ) -> None:
+        """Deliver, with a jittered back-off until it succeeds."""
+        try:
+            self._try(records, writer)
+        except SinkUnavailableError:
+            policy = tenacity.Retrying(
+                sleep=self._pause,
+                wait=tenacity.wait_exponential(multiplier=0.05, max=2.0)
+                + tenacity.wait_random(0.0, 0.1),
+                stop=tenacity.stop_after_attempt(attempts) if attempts else tenacity.stop_never,
+                retry=tenacity.retry_if_exception_type(SinkUnavailableError),
+                reraise=True,
+            )
+            policy(self._try, records, writer)
+        self.health.failing_since = None
+
+    def _try(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
+        try:
+            with self.busy:
+                self.sink.write(records, writer)
+        except SinkUnavailableError as error:
+            self._failing(error)
+            if self._stop:
+                raise Stopped from error
+            raise
+        except SinkRefusedError:
+            raise
+        except Exception as error:  # it chokes on a value in a way of its own
+            raise SinkRefusedError(sink=self.sink.name, problem=repr(error)) from error
+
+    def _failing(self, error: Exception) -> None:
+        self.health.problem = str(error)
+        if self.health.failing_since is None:
+            self.health.failing_since = time.time()
+
+    def _decoded(self, segment: Segment, batch: Batch) -> list[Record]:
+        records = []
+        for index, payload in enumerate(batch.payloads):
+            try:
+                records.append(decode(payload))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                self._quarantine(segment, "unreadable record", str(error), payload)
+            if index % _PIECE == _PIECE - 1 and not (self.progress and self.progress.late):
+                time.sleep(0)  # offer the GIL; where it is contended it is taken anyway
+        return records
+
+    def _set_aside(self, segment: Segment, batch: Batch) -> None:
+        for offset, stretch in batch.damaged:
+            self._quarantine(segment, "damaged stretch of the spool", f"at {offset}", stretch)
+
+    def _quarantine(self, segment: Segment, reason: str, problem: str, what: object) -> None:
+        """Keep what cannot be delivered where it can be looked at, and count it."""
+        self.count(reason, problem)
+        if segment.path is None:
+            return
+        directory = segment.path.parent / "quarantine"
+        content = what if isinstance(what, bytes) else msgspec.msgpack.encode(what)
+        with contextlib.suppress(OSError):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            name = f"{segment.path.stem}-{self.sink.name}-{time.time_ns():x}"
+            path = directory / f"{name}.bin"
+            path.touch(mode=0o600)
+            path.write_bytes(content)
+
+    def _finish(self, segment: Segment, key: int) -> None:
+        segment.passed.add(self.sink.name)
+        self._scanners.pop(key, None)
+        if self.progress is not None and segment.number:
+            self.progress.advance((segment.number + 1, 0))
+
+    def behind(self) -> bool:
+        """Whether this sink has something left to take."""
+        for segment in (*self.spool.own, *self.spool.adopted):
+            if self.sink.name in segment.passed:
+                continue
+            if segment.sealed or segment.tell() > segment.cursors[self.sink.name]:
+                return True
+        return False
