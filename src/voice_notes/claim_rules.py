@@ -17,7 +17,7 @@ rules, in the order in which they are applied:
    - A name is one to four capitalized words, a title before and small words such as *van*
      inside included. It is no name if it is written in capitals throughout, if it is a day, a
      month or another word of `lexicon.NOT_NAMES`, if the same note has it in small letters too,
-     or if the note has been *in* it, *at* it or *from* it: then it is a place.
+     or if the note has been *in* it or *at* it: then it is a place.
    - *Emma and Daniel signed* is one claim about each.
    - *He*, *she*, *they* stand for the person named last: the subject of the last clause, else
      whoever was first named in it ("I met Emma. She ..."). Somebody for whom the note has used

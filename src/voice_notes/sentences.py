@@ -72,16 +72,16 @@ class Names:
     """Knows which words of one note are names of people, and whose name a part stands for."""
 
     def __init__(self, text: str) -> None:
-        self._in_small_letters: set[str] = set()
-        self._places: set[str] = set()
         self._full: list[tuple[str, ...]] = []
-        before = ""
-        for word in words(text):
-            if word.text.islower():
-                self._in_small_letters.add(word.text)
-            elif before in lexicon.PLACING:
-                self._places.add(word.text)
-            before = word.small
+        spoken = words(text)
+        self._in_small_letters = {word.small for word in spoken if word.text.islower()}
+        # "in Berlin" is a place, "in Emma's office" is not.
+        self._places = {
+            spoken[index].text
+            for index in range(1, len(spoken))
+            if spoken[index - 1].small in lexicon.PLACING
+            and [word.small for word in spoken[index + 1 : index + 2]] != ["'s"]
+        }
 
     def at(self, found: Sequence[Word], start: int) -> tuple[str, int]:
         """Return the name that begins at a word, and where it ends; an empty one if none does."""

@@ -78,6 +78,7 @@ def test_no_assertions(text):
     [
         ("Emma signed. She left.", ["Emma | signed", "Emma | left"]),
         ("I met Emma in Berlin. She left.", ["Emma | left"]),
+        ("We met in Emma's office. She left.", ["Emma | left"]),
         ("I spoke to Emma. She left.", ["Emma | left"]),
         ("We drove to Lyon with Emma. She slept.", ["Emma | slept"]),
         ("Did you call Emma? She left.", ["Emma | left"]),

@@ -1,0 +1,74 @@
+"""Nine files, twelve points, and no instrumentation but decorators and their import."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import voice_notes
+from sidelight.points import registry
+
+SCHEDULED = {
+    "artifacts:create_artifact": {"artifact_received"},
+    "artifacts:update_artifact_status": {
+        "artifact_status_changed",
+        "artifact_completed",
+        "artifact_failed",
+    },
+    "transcripts:create_transcript": {"transcription_completed"},
+    "claims:store_claims": {"claims_extracted"},
+    "entity_resolutions:store_resolutions": {
+        "entity_resolution_completed",
+        "entity_resolution_needs_disambiguation",
+    },
+    "drafts:create_drafts": {"drafts_generated"},
+    "drafts:confirm_draft": {"draft_confirmed"},
+    "drafts:reject_draft": {"draft_rejected"},
+}
+AWAITED = {
+    "actions.voice_notes:transcribe_audio": {"transcription_started", "transcription_failed"},
+    "actions.claims_extraction:extract_claims": {
+        "claims_extraction_started",
+        "claims_extraction_failed",
+    },
+    "actions.entity_resolution:resolve_entities": {"entity_resolution_started"},
+    "actions.draft_generation:generate_drafts": {"draft_generation_started"},
+}
+MODULES = sorted({point.partition(":")[0] for point in (*SCHEDULED, *AWAITED)})
+
+
+@pytest.mark.parametrize(("mode", "points"), [("scheduled", SCHEDULED), ("awaited", AWAITED)])
+def test_twelve_points(mode, points):
+    for module in MODULES:
+        import_module(f"voice_notes.{module}")
+    found = {
+        point.path.removeprefix("voice_notes."): {
+            kind
+            for declaration in point.declarations
+            for phase in ("start", "success", "failure")
+            for kind in declaration.types(phase)
+        }
+        for point in registry
+        if point.module.startswith("voice_notes.")
+        and {declaration.mode for declaration in point.declarations} == {mode}
+    }
+    assert found == points
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_decorators(module):
+    """Take decorators and their import away: no name of sidelight's is left in the file."""
+    path = Path(voice_notes.__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+    tree = ast.parse(path.read_text())
+    imported = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "sidelight":
+            imported |= {alias.name for alias in node.names}
+    assert "emits" in imported
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.decorator_list.clear()
+    tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom)]
+    left = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not left & (imported | {"sidelight"})
