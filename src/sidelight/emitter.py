@@ -40,10 +40,15 @@ class Head:
 class Destination(Protocol):
     """What the emitter needs of a spool."""
 
-    write: Callable[[bytes], Any]
+    @property
+    def write(self) -> Callable[[bytes], Any]:
+        """Copies a frame in; ValueError asks for `append`."""
 
-    def append(self, frame: bytes, /) -> None: ...
-    def position(self) -> tuple[int, int]: ...
+    def append(self, frame: bytes, /) -> None:
+        """Copy a frame in, making room for it."""
+
+    def position(self) -> tuple[int, int]:
+        """A place behind what was written."""
 
 
 class Emitter:
@@ -106,7 +111,8 @@ class Emitter:
         """Count something that could not be recorded. Raises in strict mode only."""
         self.count(reason, f"{point}: {type(error).__name__}: {plain(_message(error))}")
         if self.strict and not isinstance(error, InstrumentationError):
-            raise InstrumentationError(point=point, reason=reason, problem=_message(error)) from error
+            problem = _message(error)
+            raise InstrumentationError(point=point, reason=reason, problem=problem) from error
 
     def count(self, reason: str, problem: str) -> None:
         """Add one to a reason for loss, and keep the latest problem in words for the log."""

@@ -102,7 +102,6 @@ class Receipt:
     `wait`, gives the store the rest of the deadline to acknowledge it; neither ever raises.
     """
 
-
     def __init__(
         self,
         progress: Progress,

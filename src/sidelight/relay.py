@@ -44,8 +44,9 @@ class Relay:
         self.spool.on_rotation = self.keeper.poke
         self.progress.poke = self._poke_store
         self.progress.active = True
-        for part, name in ((self.keeper, "keeper"), *((w, w.sink.name) for w in self.workers)):
-            thread = threading.Thread(target=part.run, name=f"sidelight-{name}", daemon=True)
+        runs = {"keeper": self.keeper.run, **{w.sink.name: w.run for w in self.workers}}
+        for name, run in runs.items():
+            thread = threading.Thread(target=run, name=f"sidelight-{name}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -114,8 +115,9 @@ class Relay:
     def stop(self, seconds: float) -> bool:
         """Stop the threads; False when one does not end in time (it is inside its library)."""
         self.progress.active = False
-        for part in (self.keeper, *self.workers):
-            part.stop()
+        self.keeper.stop()
+        for worker in self.workers:
+            worker.stop()
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -124,4 +126,3 @@ class Relay:
             for worker in self.workers:
                 worker.sink.close()
         return ended
-

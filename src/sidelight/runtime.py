@@ -79,7 +79,7 @@ class Runtime:
             return spool
 
     def _start_relay(self, spool: Spool, settings: Settings) -> Relay:
-        def span_switch(on: bool) -> None:  # noqa: FBT001
+        def span_switch(on: bool) -> None:
             emitter.spans = on
 
         relay = Relay(
@@ -113,7 +113,8 @@ class Runtime:
         for reason, count in sorted(emitter.losses.items()):
             new = count - self._logged.get(reason, 0)
             if new:
-                _logger.warning("sidelight: %d × %s (%s)", new, reason, emitter.problems.get(reason))
+                problem = emitter.problems.get(reason)
+                _logger.warning("sidelight: %s, %d times (%s)", reason, new, problem)
         self._logged, self._logged_at = dict(emitter.losses), time.monotonic()
 
     def flush(self, timeout: float) -> bool:

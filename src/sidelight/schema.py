@@ -6,8 +6,10 @@ so that its order is that of time and a range of time is a range of keys.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -38,6 +40,7 @@ from sidelight.exceptions import (
 )
 
 VERSION: Final = 1
+_LOCK_WITHIN: Final = 0.25  # seconds
 NOBODY: Final = ""
 """Stands in counters for events that belong to no organization: keys cannot be NULL."""
 
@@ -245,3 +248,33 @@ def has_wal_reset_bug() -> bool:
     version = sqlite3.sqlite_version_info
     fixed = {(3, 50): (3, 50, 7), (3, 44): (3, 44, 6)}
     return version < fixed.get(version[:2], (3, 51, 3))
+
+
+class WriteLock:
+    """Serializes the write transactions of all processes on one SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        if self._fd < 0:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until = time.monotonic() + _LOCK_WITHIN
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    raise TimeoutError from error
+                time.sleep(0.001)
+            else:
+                return
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)

@@ -87,7 +87,7 @@ class Spool:
                 self._rotate(segment)
             else:
                 return
-        raise self._no_room("its segments fill faster than they can be replaced")
+        raise self._error("its segments fill faster than they can be replaced")
 
     def position(self) -> Position:
         """A place behind everything that this thread has written so far."""
@@ -120,16 +120,16 @@ class Spool:
         with contextlib.suppress(IndexError):
             return self._spares.popleft()
         if self.full:
-            raise self._no_room(f"it holds its limit of {self.limit} bytes")
+            raise self._error(f"it holds its limit of {self.limit} bytes")
         try:
             return Segment.create(self.directory, SMALLEST, self.meta)
         except OSError as error:
             self.trouble = error
         if sum(s.size for s in self.own if s.path is None) >= _IN_MEMORY_LIMIT:
-            raise self._no_room(f"nothing can be allocated ({self.trouble.strerror})")
+            raise self._error(f"nothing can be allocated ({self.trouble.strerror})")
         return Segment.create(None, SMALLEST, self.meta)
 
-    def _no_room(self, problem: str) -> SpoolError:
+    def _error(self, problem: str) -> SpoolError:
         return SpoolError(
             directory=self.directory or "in memory",
             problem=problem,

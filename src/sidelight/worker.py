@@ -38,11 +38,14 @@ class Sink(Protocol):
     """Where a worker takes records to (see `sidelight.sinks`)."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of its cursor: "store", "otlp" or "stream"."""
 
-    def write(self, records: Sequence[Record], writer: dict[str, Any], /) -> None: ...
+    def write(self, records: Sequence[Record], writer: dict[str, Any], /) -> None:
+        """Take a batch, all of it, or raise."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of connections; the next write makes new ones."""
 
 
 @dataclass(slots=True)

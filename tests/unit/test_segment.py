@@ -188,7 +188,9 @@ def test_a_header_page_that_is_gone_costs_only_the_names(tmp_path):
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 900), min_size=1, max_size=40),
-    damage=st.lists(st.tuples(st.integers(PAGE, SIZE - 1), st.binary(min_size=1, max_size=40)), max_size=4),
+    damage=st.lists(
+        st.tuples(st.integers(PAGE, SIZE - 1), st.binary(min_size=1, max_size=40)), max_size=4
+    ),
     limit=st.integers(1, 50),
 )
 def test_whatever_the_damage_the_rest_is_delivered(tmp_path_factory, sizes, damage, limit):
@@ -208,6 +210,7 @@ def test_whatever_the_damage_the_rest_is_delivered(tmp_path_factory, sizes, dama
     intact = [
         payload
         for payload, at in zip(payloads, offsets, strict=True)
-        if content[at : at + FRAME.size + len(payload)] == before[at : at + FRAME.size + len(payload)]
+        if content[at : at + FRAME.size + len(payload)]
+        == before[at : at + FRAME.size + len(payload)]
     ]
     assert read == intact

@@ -11,19 +11,20 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from filelock import FileLock
 from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import DataError as SQLDataError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
 from sidelight.record import CUT, Moment, Static, event_id, occurred_at
 from sidelight.schema import (
     NOBODY,
+    WriteLock,
     artifacts,
     connect,
     costs,
@@ -40,7 +41,7 @@ _to_json: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 Row = tuple[Any, ...]
 #: Positions in a row of `events`.
-_TYPE, _ARTIFACT, _ORGANIZATION, _OCCURRED = 1, 2, 3, 4
+_TYPE, _ARTIFACT, _ORGANIZATION, _OCCURRED, _RECORDED = 1, 2, 3, 4, 5
 
 
 class StoreSink:
@@ -58,11 +59,9 @@ class StoreSink:
         self._connection: Connection | None = None
         self._lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.url.get_backend_name() == "sqlite" and has_wal_reset_bug():
-            self._lock = FileLock(f"{self.url.database}.lock", timeout=0.25, mode=0o600)
+            self._lock = WriteLock(Path(f"{self.url.database}.lock"))
 
-    def write(
-        self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]
-    ) -> None:
+    def write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
         """Store a batch, all of it or nothing.
 
         Args:
@@ -187,12 +186,16 @@ class _Batch:
             if row[_ARTIFACT] is not None and row[_ORGANIZATION] is not None:
                 named.setdefault(row[_ARTIFACT], row[_ORGANIZATION])
         nameless = {r[_ARTIFACT] for r in self.rows if r[_ARTIFACT] and r[_ORGANIZATION] is None}
-        known = {}
+        known: dict[str, str] = {}
         for ids in _chunks(sorted(nameless)):
-            query = select(artifacts.c.artifact_id, artifacts.c.organization_id).where(
-                artifacts.c.artifact_id.in_(ids), artifacts.c.organization_id.is_not(None)
+            known.update(
+                _select(
+                    self.connection,
+                    "SELECT artifact_id, organization_id FROM artifacts"
+                    " WHERE organization_id IS NOT NULL AND artifact_id IN",
+                    ids,
+                )
             )
-            known.update({artifact: owner for artifact, owner in self.connection.execute(query)})
         everything = {**named, **known}
         if everything:
             self.rows = [
@@ -207,17 +210,20 @@ class _Batch:
         """Insert what is not there yet, and say which rows that were."""
         new: list[Row] = []
         for chunk in _chunks(self.rows):
-            savepoint = self.connection.begin_nested()
             inserted = _values(self.connection, events, chunk, "ON CONFLICT DO NOTHING")
             if inserted.rowcount == len(chunk):
-                savepoint.commit()
                 new.extend(chunk)
                 continue
-            savepoint.rollback()  # some came twice: the same again, and let them be named
-            inserted = _values(
-                self.connection, events, chunk, "ON CONFLICT DO NOTHING RETURNING event_id"
-            )
-            fresh = {key for (key,) in inserted}
+            # Some came twice. Those of this batch are known by the moment at which it was recorded.
+            fresh = {
+                key
+                for key, recorded_at in _select(
+                    self.connection,
+                    "SELECT event_id, recorded_at FROM events WHERE event_id IN",
+                    [row[0] for row in chunk],
+                )
+                if recorded_at == chunk[0][_RECORDED]
+            }
             new.extend(row for row in chunk if row[0] in fresh)
         return new
 
@@ -264,20 +270,19 @@ class _Batch:
         )
         moved: Counter[tuple[str, str, str]] = Counter()
         for ids in _chunks(candidates):
-            query = select(events.c.event_id, events.c.artifact_id, events.c.type, events.c.occurred_at)
-            orphans = self.connection.execute(
-                query.where(events.c.artifact_id.in_(ids), events.c.organization_id.is_(None))
-            ).all()
+            nameless = events.c.artifact_id.in_(ids) & events.c.organization_id.is_(None)
+            columns = (events.c.event_id, events.c.artifact_id, events.c.type, events.c.occurred_at)
+            orphans = self.connection.execute(select(*columns).where(nameless)).all()
             fresh = {row[0] for row in self.rows}
             for key, artifact, type_, occurred in orphans:
                 if key not in fresh:
                     moved[NOBODY, type_, day_of(occurred)] -= 1
                     moved[named[artifact][0], type_, day_of(occurred)] += 1
             if orphans:
+                given = update(events).values(organization_id=bindparam("o"))
+                theirs = events.c.artifact_id == bindparam("a")
                 self.connection.execute(
-                    update(events)
-                    .where(events.c.artifact_id == bindparam("a"), events.c.organization_id.is_(None))
-                    .values(organization_id=bindparam("o")),
+                    given.where(theirs, events.c.organization_id.is_(None)),
                     [{"a": a, "o": named[a][0]} for a in sorted({row[1] for row in orphans})],
                 )
         return moved
@@ -308,28 +313,38 @@ def _write_ledger(connection: Connection, ledger: dict[str, Any], process: str, 
         for point, snapshot in sorted(ledger.get("costs", {}).items())
     ]
     if lost:
-        _values(connection, losses, lost, _REPLACE.format(table="losses", key="reason", value="problem"))
+        _values(connection, losses, lost, _replace("losses", "reason", "problem"))
     if spent:
-        _values(connection, costs, spent, _REPLACE.format(table="costs", key="point", value="histogram"))
+        _values(connection, costs, spent, _replace("costs", "point", "histogram"))
 
 
-_REPLACE: Final = (
-    "ON CONFLICT (process, {key}) DO UPDATE SET count = excluded.count,"
-    " {value} = excluded.{value}, last_at = excluded.last_at"
-    " WHERE excluded.count > {table}.count"
-)
+def _replace(table: str, key: str, value: str) -> str:
+    return (
+        f"ON CONFLICT (process, {key}) DO UPDATE SET count = excluded.count,"
+        f" {value} = excluded.{value}, last_at = excluded.last_at"
+        f" WHERE excluded.count > {table}.count"
+    )
 
 
 def _values(connection: Connection, table: Table, rows: Sequence[Row], conflict: str) -> Any:
     """One INSERT of many rows. An executemany would give the GIL away at each row."""
-    statement = _insert(table, len(rows), connection.dialect.paramstyle, conflict)
+    statement = _insert(table, len(rows), _mark(connection), conflict)
     return connection.exec_driver_sql(statement, tuple(chain.from_iterable(rows)))
 
 
+def _select(connection: Connection, query: str, keys: Sequence[str]) -> list[tuple[Any, Any]]:
+    """Pairs found by a query that ends in IN: as text, because building it costs more than it."""
+    marks = ", ".join([_mark(connection)] * len(keys))
+    return [(a, b) for a, b in connection.exec_driver_sql(f"{query} ({marks})", tuple(keys))]
+
+
+def _mark(connection: Connection) -> str:
+    return "?" if connection.dialect.paramstyle == "qmark" else "%s"
+
+
 @functools.cache
-def _insert(table: Table, count: int, paramstyle: str, conflict: str) -> str:
+def _insert(table: Table, count: int, mark: str, conflict: str) -> str:
     columns = [column.name for column in table.columns]
-    mark = "?" if paramstyle == "qmark" else "%s"
     row = f"({', '.join([mark] * len(columns))})"
     return (
         f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES "  # noqa: S608  # names are ours
