@@ -14,8 +14,16 @@ from sidelight.budget import Costs
 from sidelight.exceptions import InstrumentationError, SpoolError
 from sidelight.plain import plain
 from sidelight.receipt import Progress, Receipt
-from sidelight.record import CUT, Moment, Static, encode, encode_static
-from sidelight.segment import FRAME, FRAME_MAGIC, MAX_PAYLOAD
+from sidelight.record import (
+    CUT,
+    FRAME,
+    FRAME_MAGIC,
+    MAX_PAYLOAD,
+    Moment,
+    Static,
+    encode,
+    encode_static,
+)
 
 DEADLINE: Final = 0.010
 """The longest that one emission may hold up its caller, in seconds."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from _thread import allocate_lock
@@ -68,6 +67,8 @@ class Progress:
             return True
         if not self.active or self.late or seconds <= 0:
             return False
+        import asyncio  # noqa: PLC0415  # loaded already where it is needed
+
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # another kind of event loop: a bounded block

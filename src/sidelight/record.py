@@ -8,12 +8,19 @@ or both. The unit of time is the nanosecond throughout.
 from __future__ import annotations
 
 import random
+import struct
+import zlib
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
 Outcome: TypeAlias = Literal["started", "succeeded", "failed", "closed", "emitted", "ledger"]
+
+#: A payload goes into the spool in a frame: magic (4), length (4), CRC-32 of the payload (4).
+FRAME: Final = struct.Struct("<4sII")
+FRAME_MAGIC: Final = b"\xc1SL\xc1"  # 0xc1 is the one byte that msgpack never uses
+MAX_PAYLOAD: Final = 256 * 1024
 
 #: Set in ``Moment.flags``: the record carries a span that is to be exported.
 SPAN: Final = 1
@@ -27,6 +34,11 @@ CUT: Final = 8
 _PREFIX: Final = b"\x92"  # msgpack: an array of two follows
 _encoder: Final = msgspec.msgpack.Encoder()
 encode: Final[Callable[[object], bytes]] = _encoder.encode
+
+
+def frame(payload: bytes) -> bytes:
+    """Wrap a payload for the spool."""
+    return FRAME.pack(FRAME_MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 
 class Static(msgspec.Struct, array_like=True, frozen=True):

@@ -12,17 +12,19 @@ import os
 import time
 import warnings
 from threading import RLock
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidelight.emitter import Closed, Head, emitter
 from sidelight.exceptions import SpoolError
 from sidelight.record import Static, random_bits, reseed
-from sidelight.relay import Relay
 from sidelight.sampling import sampling
-from sidelight.settings import RelayMode, Settings, settle, writer_meta
 from sidelight.span import tracing
-from sidelight.spool import Spool
-from sidelight.worker import Health, Sink
+
+if TYPE_CHECKING:
+    from sidelight.relay import Relay
+    from sidelight.settings import RelayMode, Settings
+    from sidelight.spool import Spool
+    from sidelight.worker import Health, Sink
 
 EXIT_WITHIN: Final = 0.8
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
@@ -54,6 +56,9 @@ class Runtime:
 
     def open(self) -> Spool:
         """Open the spool and start the relay; with no settings yet, by the environment."""
+        from sidelight.settings import settle, writer_meta  # noqa: PLC0415  # not to decorate
+        from sidelight.spool import Spool  # noqa: PLC0415
+
         with self._opening:
             if self.spool is not None:
                 return self.spool
@@ -79,6 +84,8 @@ class Runtime:
             return spool
 
     def _start_relay(self, spool: Spool, settings: Settings) -> Relay:
+        from sidelight.relay import Relay  # noqa: PLC0415  # not before there is something to relay
+
         def span_switch(on: bool) -> None:
             emitter.spans = on
 
@@ -214,6 +221,8 @@ def configure(
     Raises:
         ConfigurationError: names the setting and the remedy.
     """
+    from sidelight.settings import settle  # noqa: PLC0415
+
     runtime.configure(
         settle(
             store,

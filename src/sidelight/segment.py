@@ -25,11 +25,8 @@ from typing import Any, Final
 
 import msgspec
 
-from sidelight.record import random_bits
+from sidelight.record import FRAME, FRAME_MAGIC, random_bits
 
-FRAME: Final = struct.Struct("<4sII")
-FRAME_MAGIC: Final = b"\xc1SL\xc1"  # 0xc1 is the one byte that msgpack never uses
-MAX_PAYLOAD: Final = 256 * 1024
 PAGE: Final = 4096
 SUFFIX: Final = ".segment"
 _HEADER: Final = struct.Struct("<8sII")
@@ -40,11 +37,6 @@ _META_AT: Final = 256
 _SLOTS: Final[Mapping[str, int]] = {"store": 0, "otlp": 1, "stream": 2}
 _READ: Final = 512 * 1024  # more than the largest frame
 _ZEROS: Final = bytes(256 * 1024)
-
-
-def frame(payload: bytes) -> bytes:
-    """Wrap a payload for the spool."""
-    return FRAME.pack(FRAME_MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 
 @dataclass(slots=True)

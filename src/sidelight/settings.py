@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import socket
 import sys
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
-
-import platformdirs
 
 from sidelight.exceptions import ConfigurationError
 
@@ -99,7 +96,13 @@ def _refuse(setting: str, problem: str, remedy: str) -> None:
 
 def default_store() -> str:
     """Where events go when nobody says: a SQLite file in the user's state directory."""
-    return f"sqlite:///{platformdirs.user_state_path('sidelight') / 'events.db'}"
+    return f"sqlite:///{_state_directory() / 'events.db'}"
+
+
+def _state_directory() -> Path:
+    import platformdirs  # noqa: PLC0415  # slow to import, seldom needed
+
+    return platformdirs.user_state_path("sidelight")
 
 
 def _store(url: str) -> str:
@@ -136,8 +139,8 @@ def public_url(url: str) -> str:
 def _spool_beside(url: str) -> Path:
     if path := sqlite_path(url):
         return path.with_name(f"{path.name}-spool")
-    key = hashlib.sha256(public_url(url).encode()).hexdigest()[:12]
-    return platformdirs.user_state_path("sidelight") / f"spool-{key}"
+    key = f"{zlib.crc32(public_url(url).encode()):08x}"
+    return _state_directory() / f"spool-{key}"
 
 
 def _signals(otlp: bool | str | None, env: Mapping[str, str]) -> tuple[bool, bool]:
@@ -169,7 +172,7 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
                 else {}
             ),
             "service.instance.id": instance,
-            "host.name": socket.gethostname(),
+            "host.name": os.uname().nodename,
             "process.pid": os.getpid(),
             "process.executable.name": Path(sys.executable).name,
             "process.runtime.version": sys.version.partition(" ")[0],

@@ -8,7 +8,6 @@ descriptors) is carried by wrapt.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import keyword
@@ -212,6 +211,8 @@ def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
 
     async def arrive_last(span: LightSpan, position: tuple[int, int]) -> None:
         """Wait, though the work is done: a cancellation must not take its outcome away."""
+        import asyncio  # noqa: PLC0415  # loaded already where it is needed
+
         try:
             await arrive(span, position)
         except asyncio.CancelledError as cancelled:

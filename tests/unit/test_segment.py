@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidelight.segment import FRAME, FRAME_MAGIC, PAGE, Scanner, Segment, frame
+from sidelight.record import FRAME, FRAME_MAGIC, frame
+from sidelight.segment import PAGE, Scanner, Segment
 
 SIZE = 64 * 1024
 

@@ -10,7 +10,8 @@ import threading
 import pytest
 
 from sidelight.exceptions import SpoolError
-from sidelight.segment import PAGE, Scanner, Segment, frame
+from sidelight.record import frame
+from sidelight.segment import PAGE, Scanner, Segment
 from sidelight.spool import SMALLEST, Spool, filesystem, prepare_directory, segments_in
 
 
@@ -112,7 +113,7 @@ def test_what_a_dead_process_left_is_adopted(tmp_path):
     script = """
         import os, sys
         from pathlib import Path
-        from sidelight.segment import frame
+        from sidelight.record import frame
         from sidelight.spool import Spool
         spool = Spool(Path(sys.argv[1]), {"sinks": ["store"], "instance": "dead"})
         for i in range(10):
