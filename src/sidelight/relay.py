@@ -52,27 +52,26 @@ class Relay:
 
     def _poke_store(self) -> None:
         for worker in self.workers:
-            if worker.progress is not None:
+            if worker.is_store:
                 worker.poke()
 
     def flush(self, seconds: float, *, patient: bool = True) -> bool:
-        """Wait until every sink that answers has taken what was emitted up to now.
+        """Wait until the store, and every other sink that answers, has what was emitted up to now.
 
         Args:
             seconds: the longest to wait.
-            patient: also wait for sinks that are failing at the moment, in case they recover.
+            patient: wait for a store that is failing at the moment, in case it recovers.
 
         Returns:
-            Whether all of them have.
+            Whether they have.
         """
         until = time.monotonic() + seconds
         while True:
-            behind = [w for w in self.workers if w.behind()]
-            if not patient:
-                behind = [w for w in behind if w.health.failing_since is None]
-            if not behind or time.monotonic() >= until:
-                return not any(w.behind() for w in self.workers)
-            for worker in behind:
+            behind = [w for w in self.workers if w.behind() and (w.is_store or not w.failing)]
+            waited_for = [w for w in behind if patient or not w.failing]
+            if not waited_for or time.monotonic() >= until:
+                return not behind
+            for worker in waited_for:
                 worker.poke()
             time.sleep(0.002)
 

@@ -126,9 +126,9 @@ class Runtime:
 
     def flush(self, timeout: float) -> bool:
         """See `sidelight.flush`."""
-        if self.relay is None:
-            return False
         self.write_ledger()
+        if self.relay is None:
+            return self.spool is None  # nothing emitted; or another process relays, and knows
         return self.relay.flush(timeout)
 
     def health(self) -> dict[str, Health]:
@@ -237,13 +237,14 @@ def configure(
 
 
 def flush(timeout: float = 5.0) -> bool:
-    """Wait until everything that this process emitted is in every sink.
+    """Wait until everything that this process emitted is in the store, and in whatever answers.
 
     Args:
         timeout: the longest to wait, in seconds.
 
     Returns:
-        Whether it is. What is not stays in the spool and is delivered later.
+        Whether it is. A collector that does not answer is not waited for. What is not delivered
+        yet stays in the spool; with ``relay="external"`` only `sidelight relay` knows of it.
     """
     return runtime.flush(timeout)
 

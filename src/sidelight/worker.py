@@ -84,6 +84,16 @@ class Worker:
     def __post_init__(self) -> None:
         self._wake.acquire()
 
+    @property
+    def is_store(self) -> bool:
+        """Whether this is the sink that acknowledges events."""
+        return self.progress is not None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the sink did not take the last thing that it was given."""
+        return self.health.failing_since is not None
+
     # -- the thread --------------------------------------------------------------------------
 
     def run(self) -> None:
