@@ -1,0 +1,109 @@
+"""Times as people and programs write them, to nanoseconds since 1970 (UTC) and back.
+
+A day is an interval: as the beginning of a range it stands for its first moment, as the end for its
+last. Times without a zone are UTC, as everything in the store is.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, TypeAlias
+
+from sidelight.exceptions import QueryError
+
+When: TypeAlias = datetime | date | timedelta | str
+"""A moment: a datetime, a day, how long ago, or one of these as text (``2026-07-25``,
+``2026-07-25T10:00:00Z``, ``15m``)."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_LAST: Final = 2**63 - 1
+_AGO: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|m|h|d|w)")
+_UNITS: Final = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "min": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
+
+
+def from_ns(ns: int) -> datetime:
+    """The moment ``ns`` nanoseconds after 1970, cut to the microsecond."""
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def beginning_ns(argument: str, when: When) -> int:
+    """Where a range begins that is said to begin at ``when``: ns since 1970, itself included.
+
+    Raises:
+        QueryError: names the argument and what can be written.
+    """
+    return _ns(_understood(argument, when), days=0)
+
+
+def end_ns(argument: str, when: When) -> int:
+    """Where a range ends that is said to end at ``when``: ns since 1970, itself excluded.
+
+    Raises:
+        QueryError: names the argument and what can be written.
+    """
+    return _ns(_understood(argument, when), days=1)
+
+
+def day_of(argument: str, when: When) -> date:
+    """The day (UTC) that ``when`` lies in.
+
+    Raises:
+        QueryError: names the argument and what can be written.
+    """
+    understood = _understood(argument, when)
+    return understood.astimezone(UTC).date() if isinstance(understood, datetime) else understood
+
+
+def _ns(when: datetime | date, *, days: int) -> int:
+    if not isinstance(when, datetime):
+        since = datetime(when.year, when.month, when.day, tzinfo=UTC) - _EPOCH
+        since += timedelta(days=days)
+    else:
+        since = when - _EPOCH
+    return min(max(0, since // _MICROSECOND * 1000), _LAST)
+
+
+def _understood(argument: str, when: object) -> datetime | date:
+    """A datetime with its zone, or a day."""
+    if isinstance(when, str):
+        when = _read(argument, when.strip())
+    if isinstance(when, timedelta):
+        try:
+            when = from_ns(time.time_ns()) - when
+        except OverflowError:
+            raise _refusal(argument, when) from None
+    if isinstance(when, datetime):
+        return when if when.tzinfo else when.replace(tzinfo=UTC)
+    if isinstance(when, date):
+        return when
+    raise _refusal(argument, when)
+
+
+def _read(argument: str, text: str) -> datetime | date | timedelta:
+    if ago := _AGO.fullmatch(text):
+        return float(ago[1]) * _UNITS[ago[2]]
+    for form in (date, datetime):
+        try:
+            return form.fromisoformat(text)
+        except ValueError:
+            continue
+    raise _refusal(argument, text)
+
+
+def _refusal(argument: str, value: object) -> QueryError:
+    return QueryError(
+        argument=argument,
+        problem=f"{value!r} is not a time",
+        remedy="write 2026-07-25, 2026-07-25T10:00:00Z or how long ago: 15m, 2h, 7d",
+    )
