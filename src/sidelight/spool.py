@@ -208,8 +208,8 @@ class Spool:
         """Let go of everything; what some sink still has to read stays for the next process."""
         for segment in self._spares:
             segment.remove()
-        wanted = set(self.meta.get("sinks", ())) or {"store"}
         for segment in (*self.own, *self.adopted):
+            wanted = {"store", *self.meta.get("sinks", ()), *segment.meta.get("sinks", ())}
             end = PAGE if _is_empty(segment) else segment.tell()
             segment.seal()
             passed = segment.passed | {s for s, cursor in segment.cursors.items() if cursor >= end}

@@ -1,0 +1,321 @@
+"""The relay: order, retries, what is refused, the limit of the spool, who waits."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.keeper import Keeper
+from sidelight.receipt import Progress, Receipt
+from sidelight.record import Static, encode, encode_static, frame, random_bits
+from sidelight.relay import Relay
+from sidelight.segment import PAGE
+from sidelight.spool import Spool, segments_in
+from sidelight.worker import Worker
+
+HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
+
+
+def emit(spool, n):
+    moment = (time.time_ns(), random_bits(64), n, None, 1, None, 0, 0, 0, None, None)
+    data = frame(HEAD + encode(moment))
+    try:
+        spool.write(data)
+    except ValueError:
+        spool.append(data)
+
+
+class ScriptedSink:
+    """Takes records, and fails as it is told."""
+
+    def __init__(self, name="store"):
+        self.name = name
+        self.taken = []
+        self.writers = []
+        self.down = threading.Event()
+        self.poison = set()
+
+    def write(self, records, writer):
+        if self.down.is_set():
+            raise SinkUnavailableError(sink=self.name, problem="down")
+        if self.poison & {moment.artifact_id for _, moment in records}:
+            raise SinkRefusedError(sink=self.name, problem="poison")
+        self.taken += [moment.artifact_id for _, moment in records]
+        self.writers.append(writer)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def losses():
+    return []
+
+
+@pytest.fixture
+def spool(tmp_path):
+    spool = Spool(tmp_path / "spool", {"sinks": ["store"], "instance": "me"})
+    yield spool
+    spool.close()
+
+
+@pytest.fixture
+def worker(spool, losses):
+    return Worker(ScriptedSink(), spool, lambda *loss: losses.append(loss), Progress())
+
+
+def drain(worker):
+    while worker.step(attempts=1):
+        pass
+
+
+def test_records_arrive_in_order_across_segments(worker, spool):
+    for n in range(9000):
+        emit(spool, n)
+    assert len(spool.own) > 0
+    drain(worker)
+    assert worker.sink.taken == list(range(9000))
+    assert worker.sink.writers[0]["instance"] == "me"
+
+
+def test_what_cannot_be_delivered_now_comes_later_and_once(worker, spool):
+    for n in range(10):
+        emit(spool, n)
+    worker.sink.down.set()
+    with pytest.raises(SinkUnavailableError):
+        worker.step(attempts=2)
+    assert worker.failing
+    assert worker.behind()
+    worker.sink.down.clear()
+    drain(worker)
+    assert worker.sink.taken == list(range(10))
+    assert not worker.failing
+    assert not worker.behind()
+
+
+def test_poison_is_set_aside_and_its_neighbours_arrive(worker, spool, losses):
+    for n in range(50):
+        emit(spool, n)
+    worker.sink.poison = {7, 30}
+    drain(worker)
+    assert worker.sink.taken == [n for n in range(50) if n not in {7, 30}]
+    assert [reason for reason, _ in losses] == ["refused by store"] * 2
+    quarantined = list((spool.directory / "quarantine").iterdir())
+    assert len(quarantined) == 2
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in quarantined)
+
+
+def test_a_sink_that_chokes_in_its_own_way_is_treated_like_a_refusal(worker, spool, losses):
+    emit(spool, 1)
+    worker.sink.poison = {1}
+    write = worker.sink.write
+
+    def choke(records, writer):
+        try:
+            write(records, writer)
+        except SinkRefusedError:
+            raise ZeroDivisionError from None
+
+    worker.sink.write = choke
+    drain(worker)
+    assert losses[0][0] == "refused by store"
+
+
+def test_a_record_that_is_none_is_counted(worker, spool, losses):
+    spool.write(frame(b"\x92 not a record"))
+    emit(spool, 1)
+    drain(worker)
+    assert worker.sink.taken == [1]
+    assert losses[0][0] == "unreadable record"
+
+
+def test_a_new_worker_goes_on_where_the_last_one_was(worker, spool):
+    for n in range(10):
+        emit(spool, n)
+    drain(worker)
+    emit(spool, 10)
+    again = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    drain(again)
+    assert again.sink.taken == [10]
+
+
+def test_one_sink_does_not_hold_up_another(spool):
+    store, telemetry = ScriptedSink(), ScriptedSink("otlp")
+    telemetry.down.set()
+    relay = Relay(spool, [store, telemetry], Progress())
+    relay.start()
+    try:
+        for n in range(100):
+            emit(spool, n)
+        assert relay.flush(5)  # the collector does not answer, and is not waited for
+        assert store.taken == list(range(100))
+        assert relay.health()["otlp"].failing_since is not None
+        telemetry.down.clear()
+        until = time.monotonic() + 10
+        while len(telemetry.taken) < 100 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert telemetry.taken == list(range(100))
+        assert relay.health()["otlp"].failing_since is None
+    finally:
+        assert relay.stop(5)
+
+
+def test_flush_says_that_the_store_is_behind(spool):
+    store = ScriptedSink()
+    store.down.set()
+    relay = Relay(spool, [store], Progress())
+    relay.start()
+    try:
+        emit(spool, 1)
+        assert not relay.flush(0.2)
+        store.down.clear()
+        assert relay.flush(10)
+    finally:
+        assert relay.stop(5)
+
+
+def test_segments_go_when_every_sink_has_passed(spool):
+    relay = Relay(spool, [ScriptedSink(), ScriptedSink("otlp")], Progress())
+    while len(spool.own) < 3:
+        emit(spool, 1)
+    relay.drain()
+    assert len(list(segments_in(spool.directory))) == 1
+
+
+def test_segments_stay_for_a_sink_that_only_their_writer_had(tmp_path):
+    writer = Spool(tmp_path, {"sinks": ["store", "otlp"]})
+    emit(writer, 1)
+    writer.close()
+    spool = Spool(tmp_path, {"sinks": ["store"]})
+    relay = Relay(spool, [ScriptedSink()], Progress())
+    relay.drain()
+    assert relay.workers[0].sink.taken == [1]
+    spool.close()
+    assert len(list(segments_in(tmp_path))) == 1
+    spool = Spool(tmp_path, {"sinks": ["store", "otlp"]})
+    relay = Relay(spool, [ScriptedSink(), ScriptedSink("otlp")], Progress())
+    relay.drain()
+    assert [worker.sink.taken for worker in relay.workers] == [[], [1]]
+    spool.close()
+    assert not list(segments_in(tmp_path))
+
+
+def keeper_of(spool, sinks, losses, spans):
+    return Keeper(spool, sinks, lambda: None, lambda *loss: losses.append(loss), spans.append)
+
+
+def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
+    spool.limit = 4 * 1024 * 1024
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    while len(spool.own) < 6:
+        emit(spool, 1)
+    drain(store)
+    spans = []
+    keeper_of(spool, ["store", "otlp"], losses, spans)._measure()
+    assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
+    assert spool.usage() < spool.limit
+    assert not spool.full
+
+
+def test_what_the_store_has_not_is_never_let_go(spool, losses):
+    spool.limit = 4 * 1024 * 1024
+    while len(spool.own) < 6:
+        emit(spool, 1)
+    spans = []
+    keeper_of(spool, ["store", "otlp"], losses, spans)._measure()
+    assert not losses
+    assert spool.full
+    assert spans == [False]
+
+
+def test_spans_are_let_go_before_events(spool, losses):
+    spool.limit = int(3.2 * 1024 * 1024)
+    while len(spool.own) < 3:
+        emit(spool, 1)
+    spans = []
+    keeper_of(spool, ["store"], losses, spans)._measure()
+    assert not spool.full
+    assert spans == [False]
+
+
+# -- waiting ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def progress():
+    progress = Progress()
+    progress.active = True
+    return progress
+
+
+def receipt(progress, deadline=5.0):
+    return Receipt(progress, (1, PAGE + 100), time.time_ns(), 1, deadline)
+
+
+def later(function, *arguments):
+    timer = threading.Timer(0.05, function, arguments)
+    timer.start()
+    return timer
+
+
+def test_a_receipt_waits_for_the_store(progress):
+    waiting = receipt(progress)
+    assert waiting.state == "spooled"
+    timer = later(progress.advance, (1, PAGE + 100))
+    assert waiting.wait().state == "stored"
+    timer.join()
+    assert str(waiting) == waiting.event_id
+
+
+def test_a_receipt_is_awaited(progress):
+    async def main():
+        waiting = receipt(progress)
+        timer = later(progress.advance, (2, 0))
+        await waiting
+        timer.join()
+        return waiting.state
+
+    assert asyncio.run(main()) == "stored"
+
+
+def test_no_wait_is_longer_than_its_deadline(progress):
+    begun = time.perf_counter()
+    assert receipt(progress, 0.05).wait().state == "spooled"
+    assert asyncio.run(_awaited(receipt(progress, 0.05))).state == "spooled"
+    assert time.perf_counter() - begun < 2
+    assert not progress._waiters
+
+
+async def _awaited(waiting):
+    return await waiting
+
+
+@pytest.mark.parametrize("state", ["late", "inactive"])
+def test_where_no_wait_can_end_in_time_there_is_none(progress, state):
+    progress.late = state == "late"
+    progress.active = state != "inactive"
+    progress.poke = lambda: pytest.fail("nobody is to be woken")
+    assert receipt(progress, 60).wait().state == "spooled"
+    assert asyncio.run(_awaited(receipt(progress, 60))).state == "spooled"
+
+
+def test_an_event_loop_that_closed_meanwhile_hurts_nobody(progress):
+    async def give_up():
+        task = asyncio.ensure_future(_awaited(receipt(progress)))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        waiters = list(progress._waiters)
+        await asyncio.gather(task, return_exceptions=True)
+        return waiters
+
+    progress._waiters += asyncio.run(give_up())
+    progress.advance((9, 0))
+    assert not progress._waiters
+
+
+def test_a_lost_event_has_an_empty_receipt(progress):
+    lost = Receipt(progress, None, time.time_ns(), 1, 1.0)
+    assert (lost.state, str(lost), lost.wait().state) == ("lost", "", "lost")
+    assert asyncio.run(_awaited(lost)).state == "lost"
