@@ -4,14 +4,16 @@ import os
 
 import pytest
 
+_BUILD = "SIDELIGHT_BUILD_COLLECTOR"
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _clean_environment(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     for name in list(os.environ):
-        if name.startswith(("OTEL_", "SIDELIGHT_")) and not name.startswith("SIDELIGHT_TEST"):
-            if name != "SIDELIGHT_BUILD_COLLECTOR":
-                patch.delenv(name)
+        ours = name.startswith("SIDELIGHT_") and not name.startswith(("SIDELIGHT_TEST", _BUILD))
+        if ours or name.startswith("OTEL_"):
+            patch.delenv(name)
     patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     yield
     patch.undo()
