@@ -10,12 +10,11 @@ import contextlib
 import logging
 import os
 import time
-import warnings
-from threading import RLock
+from threading import Lock, RLock, Thread
 from typing import TYPE_CHECKING, Final
 
 from sidelight.emitter import Closed, Head, emitter
-from sidelight.exceptions import SpoolError
+from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.record import Static, random_bits, reseed
 from sidelight.sampling import sampling
 from sidelight.span import tracing
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 EXIT_WITHIN: Final = 0.8
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
 _FORK_WITHIN: Final = 0.1
+_START_WITHIN: Final = 5.0
 _LOG_EVERY: Final = 10.0
 
 _logger: Final = logging.getLogger("sidelight")
@@ -42,7 +42,9 @@ class Runtime:
         self.settings: Settings | None = None
         self.spool: Spool | None = None
         self.relay: Relay | None = None
+        self.starting = Lock()
         self._opening = RLock()
+        self._is_opening = False
         self._logged: dict[str, int] = {}
         self._logged_at = 0.0
         self._ledger: tuple[int, ...] = ()
@@ -52,53 +54,79 @@ class Runtime:
         with self._opening:
             self.close(EXIT_WITHIN)
             self.settings = settings
-            self.open()
+            self._open(settings)
+            if settings.relay == "thread":
+                self._start_relay(settings)
 
     def open(self) -> Spool:
-        """Open the spool and start the relay; with no settings yet, by the environment."""
-        from sidelight.settings import settle, writer_meta  # noqa: PLC0415  # not to decorate
-        from sidelight.spool import Spool  # noqa: PLC0415
+        """Open at the first emission, by the environment where nobody has configured.
+
+        The relay, whose libraries take long to import, is started in the background.
+
+        Raises:
+            SpoolError: the environment asks for what cannot be; the log has said so.
+        """
+        from sidelight.settings import settle  # noqa: PLC0415  # not needed to decorate
 
         with self._opening:
             if self.spool is not None:
                 return self.spool
-            settings = self.settings = self.settings or settle()
-            tracing.sample(sampling(settings.environment))
-            emitter.strict, emitter.deadline = settings.strict, settings.deadline
-            meta = writer_meta(settings, f"{random_bits(64):016x}")
+            if self._is_opening:  # a signal handler, or the log of a failure, emits
+                raise SpoolError(directory="", problem="it is being opened", remedy="")
+            self._is_opening = True
             try:
-                spool = Spool(settings.spool, meta, limit=settings.spool_limit)
-            except (SpoolError, OSError) as error:
-                warnings.warn(
-                    f"sidelight keeps its spool in memory, and what is in it dies with the "
-                    f"process: {error}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                spool = Spool(None, meta)
-            self.spool = spool
-            self._ledger = ()
+                settings = self.settings = self.settings or settle()
+                spool = self._open(settings)
+            except ConfigurationError as error:
+                emitter.spool = Closed()
+                _logger.warning("sidelight loses every event: %s", error)
+                raise SpoolError(directory="", problem=str(error), remedy="") from error
+            finally:
+                self._is_opening = False
             if settings.relay == "thread":
-                self.relay = self._start_relay(spool, settings)
-            emitter.spool = spool
+                start = Thread(target=self._start_relay, args=(settings,), name="sidelight-start")
+                start.daemon = True
+                start.start()
             return spool
 
-    def _start_relay(self, spool: Spool, settings: Settings) -> Relay:
-        from sidelight.relay import Relay  # noqa: PLC0415  # not before there is something to relay
+    def _open(self, settings: Settings) -> Spool:
+        from sidelight.settings import writer_meta  # noqa: PLC0415
+        from sidelight.spool import Spool  # noqa: PLC0415
 
+        tracing.sample(sampling(settings.environment))
+        emitter.strict, emitter.deadline = settings.strict, settings.deadline
+        meta = writer_meta(settings, f"{random_bits(64):016x}")
+        try:
+            spool = Spool(settings.spool, meta, limit=settings.spool_limit)
+        except (SpoolError, OSError) as error:
+            _logger.warning(
+                "sidelight keeps its spool in memory, and what is in it dies with the process: %s",
+                error,
+            )
+            spool = Spool(None, meta)
+        self._ledger = ()
+        self.spool = emitter.spool = spool
+        return spool
+
+    def _start_relay(self, settings: Settings) -> None:
         def span_switch(on: bool) -> None:
             emitter.spans = on
 
-        relay = Relay(
-            spool,
-            sinks_of(settings),
-            emitter.progress,
-            ledger=self.write_ledger,
-            count=emitter.count,
-            spans=span_switch,
-        )
-        relay.start()
-        return relay
+        with self.starting:  # no fork in the middle of an import
+            from sidelight.relay import Relay  # noqa: PLC0415  # slow, and not needed to emit
+
+            sinks = sinks_of(settings)
+            if (spool := self.spool) is None:  # closed meanwhile
+                return
+            self.relay = Relay(
+                spool,
+                sinks,
+                emitter.progress,
+                ledger=self.write_ledger,
+                count=emitter.count,
+                spans=span_switch,
+            )
+            self.relay.start()
 
     def write_ledger(self) -> None:
         """Put costs and losses into the spool where they have changed, and log the losses."""
@@ -138,16 +166,18 @@ class Runtime:
     def close(self, seconds: float) -> None:
         """Deliver what can be delivered in time, and let go. What is left stays in the spool."""
         with self._opening:
+            until = time.monotonic() + seconds
+            if self.starting.acquire(timeout=seconds):
+                self.starting.release()
             spool, relay = self.spool, self.relay
             if spool is None:
                 return
-            until = time.monotonic() + seconds
             with contextlib.suppress(Exception):
                 self.write_ledger()
             emitter.spool = Closed(self.open)
             self.spool = self.relay = None
             if relay is not None:
-                relay.flush(seconds * 0.75, patient=False)
+                relay.flush(0.75 * (until - time.monotonic()), patient=False)
                 if not relay.stop(until - time.monotonic()):
                     return  # a thread is inside its library: the segments end with the process
             spool.close()
@@ -157,7 +187,7 @@ class Runtime:
         if self.spool is not None:
             self.spool.abandon()
         reseed()
-        self._opening = RLock()
+        self._opening, self.starting, self._is_opening = RLock(), Lock(), False
         self.spool = self.relay = None
         emitter.spool = Closed(self.open)
         emitter.progress.__init__()  # type: ignore[misc]  # the wrappers hold on to this one
@@ -253,6 +283,8 @@ _pause: list[contextlib.AbstractContextManager[None]] = []
 
 
 def _before_fork() -> None:
+    if runtime.starting.acquire(timeout=_START_WITHIN):
+        runtime.starting.release()
     if runtime.relay is not None:
         pause = runtime.relay.paused(_FORK_WITHIN)
         pause.__enter__()
