@@ -84,6 +84,9 @@ class Keeper:
         return True
 
     def _sync(self) -> None:
+        for segment in tuple(self.spool.adopted):
+            if segment.live:
+                segment.sync()
         for segment in tuple(self.spool.own):
             written = segment.tell()
             if segment.synced < written:

@@ -35,6 +35,7 @@ _VERSION: Final = 1
 _CURSORS_AT: Final = 64
 _META_AT: Final = 256
 _SLOTS: Final[Mapping[str, int]] = {"store": 0, "otlp": 1, "stream": 2}
+_READER_LOCK: Final = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
 _READ: Final = 512 * 1024  # more than the largest frame
 _MADV_POPULATE_WRITE: Final = 23  # Linux; the mmap module has no name for it yet
 _ZEROS: Final = bytes(256 * 1024)
@@ -168,6 +169,42 @@ class Segment:
             raise
 
     @classmethod
+    def attend(cls, path: Path) -> Segment | None:
+        """Read along while its owner lives, where the owner leaves that to others.
+
+        One reader at a time has the right to: it holds a lock of its own on the first byte.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            segment = cls._opened(fd, path)
+            if segment.meta.get("relay") == "external":
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _READER_LOCK)
+                segment.sealed = False
+                return segment
+        except BlockingIOError:  # another reader has it
+            pass
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
+
+    def orphaned(self) -> bool:
+        """Whether the owner of an attended segment has let go of it; it is ours then."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self.sealed = True
+        return True
+
+    @classmethod
     def look(cls, path: Path) -> Segment:
         """Open a segment to read, whoever owns it, changing nothing.
 
@@ -292,7 +329,9 @@ class Scanner:
         if final and self._base + len(self._data) < self.segment.size:
             self._base, self._data = self.offset, self.segment.read(self.offset, self.segment.size)
         elif not final:
-            self._base, self._data = self.offset, self.segment.read(self.offset)
+            begins = self.segment.read(self.offset, len(FRAME_MAGIC)) == FRAME_MAGIC
+            self._base = self.offset
+            self._data = self.segment.read(self.offset) if begins else b""
 
 
 def is_full(error: OSError) -> bool:

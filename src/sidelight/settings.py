@@ -162,6 +162,7 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
         "instance": instance,
         "pid": os.getpid(),
         "store": public_url(settings.store),
+        "relay": settings.relay,
         "sinks": list(settings.sinks),
         "resource": {
             "service.name": "unknown_service",

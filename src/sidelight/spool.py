@@ -61,6 +61,7 @@ class Spool:
         self.own: deque[Segment] = deque()
         self.adopted: deque[Segment] = deque()
         self.trouble: OSError | None = None
+        self._hands_over = self.meta.get("relay") == "external"
         self._spares: deque[Segment] = deque()
         self._successors: dict[int, Segment] = {}
         self._size = SMALLEST
@@ -109,6 +110,10 @@ class Spool:
         else:
             self._spares.appendleft(spare)
         self._install(winner)
+        if self._hands_over:
+            segment.close()  # unlocked: it belongs to whoever relays
+            with contextlib.suppress(ValueError):
+                self.own.remove(segment)
         self.on_rotation()
 
     def _install(self, segment: Segment) -> None:
@@ -175,18 +180,28 @@ class Spool:
             self._rotate(current)
 
     def adopt(self) -> None:
-        """Take over what dead processes left in the directory."""
+        """Take over what dead processes left, and read along where a living one wants that."""
         if self.directory is None:
             return
+        for segment in self.adopted:
+            if segment.live:
+                segment.orphaned()
         mine = {segment.path for segment in (*self.own, *self.adopted, *self._spares)}
         for path in segments_in(self.directory):
             if path in mine:
                 continue
             with contextlib.suppress(OSError):
-                segment = Segment.adopt(path)
-                if segment is not None:
+                segment = Segment.adopt(path) or Segment.attend(path)
+                if segment is not None and self._is_ours(segment):
                     self.adopted.append(segment)
+                elif segment is not None:
+                    segment.close()
         _remove_unfinished(self.directory)
+
+    def _is_ours(self, segment: Segment) -> bool:
+        """Whether a segment is meant for our store: a directory may serve several."""
+        mine, theirs = self.meta.get("store"), segment.meta.get("store")
+        return mine is None or theirs is None or mine == theirs
 
     def forget(self, segment: Segment) -> None:
         """Delete a segment that every sink has passed."""

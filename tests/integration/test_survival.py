@@ -1,8 +1,12 @@
 """What a process has emitted is in the store, however the process ends."""
 
+import contextlib
+import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 
 import pytest
@@ -175,3 +179,43 @@ def test_forked_children_emit_for_themselves(tmp_path):
     assert child.end() == 0
     drain(store)
     assert check(store, child.acknowledged) == 8 * 20 + 2
+
+
+def spawn_relay(store):
+    return subprocess.Popen(
+        [sys.executable, "-m", "sidelight", "relay", "--store", f"sqlite:///{store}"],
+        env={k: v for k, v in os.environ.items() if not k.startswith("OTEL_")},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def test_an_external_relay_reads_along(tmp_path):
+    """With ``relay="external"`` the process has no thread, and another one delivers meanwhile."""
+    store = tmp_path / "events.db"
+    child = start(
+        """
+        sidelight.configure(relay="external")
+        for n in range(20_000):
+            scheduled(n)
+            acknowledge(n)
+        acknowledge(10**6 + threading.active_count())
+        time.sleep(60)
+        """,
+        store,
+    )
+    child.read(30, at_least=20_001)
+    assert child.acknowledged.pop() == 10**6 + 1
+    relay = spawn_relay(store)
+    until = time.monotonic() + 30
+    stored = 0
+    while stored < 20_000 and time.monotonic() < until:
+        time.sleep(0.1)
+        if store.exists():
+            with contextlib.closing(sqlite3.connect(store)) as connection:
+                with contextlib.suppress(sqlite3.OperationalError):
+                    (stored,) = connection.execute("SELECT count(*) FROM events").fetchone()
+    relay.terminate()
+    assert relay.wait(10) == 0
+    child.kill()
+    drain(store)
+    assert check(store, child.acknowledged) == stored == 20_000
