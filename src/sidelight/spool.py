@@ -224,6 +224,9 @@ class Spool:
         for segment in self._spares:
             segment.remove()
         for segment in (*self.own, *self.adopted):
+            if segment in self.adopted and segment.live:  # its owner goes on writing
+                segment.close()
+                continue
             wanted = {"store", *self.meta.get("sinks", ()), *segment.meta.get("sinks", ())}
             end = PAGE if _is_empty(segment) else segment.tell()
             segment.seal()
