@@ -19,7 +19,7 @@ import tenacity
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.receipt import Progress
-from sidelight.record import Moment, Static, decode
+from sidelight.record import FRAME_MAGIC, Moment, Static, decode
 from sidelight.segment import Batch, Scanner, Segment
 from sidelight.spool import Spool
 
@@ -158,12 +158,15 @@ class Worker:
         return delivered
 
     def _sources(self) -> Iterator[Segment]:
-        """The oldest unread segment of our own, and the oldest of the adopted."""
-        for segments in (self.spool.own, self.spool.adopted):
-            unread = (s for s in tuple(segments) if self.sink.name not in s.passed)
+        """The oldest unread segment of our own, that of the dead, and all that are still written."""
+        adopted = tuple(self.spool.adopted)
+        ended = [segment for segment in adopted if segment.sealed]
+        for segments in (tuple(self.spool.own), ended):
+            unread = (s for s in segments if self.sink.name not in s.passed)
             segment = next(unread, None)
             if segment is not None:
                 yield segment
+        yield from (segment for segment in adopted if segment.live)
 
     def _deliver(self, segment: Segment, batch: Batch, attempts: int | None) -> None:
         records = self._decoded(segment, batch)
@@ -266,6 +269,11 @@ class Worker:
         for segment in (*self.spool.own, *self.spool.adopted):
             if self.sink.name in segment.passed:
                 continue
-            if segment.sealed or segment.tell() > segment.cursors[self.sink.name]:
+            cursor = segment.cursors[self.sink.name]
+            if segment.sealed or (
+                segment.read(cursor, len(FRAME_MAGIC)) == FRAME_MAGIC  # of another process
+                if segment.mapping is None
+                else segment.tell() > cursor
+            ):
                 return True
         return False
