@@ -190,8 +190,14 @@ def _cut(moment: tuple[Any, ...]) -> tuple[Any, ...]:
         *moment[4:8],
         (fields.flags | CUT),
         None,
-        None,
+        {key: fields.details[key] for key in _ESSENTIAL if key in fields.details}
+        if fields.details
+        else None,
     )
+
+
+#: Of a span's details these are kept: they are bounded.
+_ESSENTIAL: Final = ("error", "status", "name", "trace_state")
 
 
 def _short(value: Any) -> Any:

@@ -30,6 +30,8 @@ REMOTE_PARENT: Final = 2
 SAMPLED: Final = 4
 #: Set in ``Moment.flags``: the attributes were too large for a record and were left out.
 CUT: Final = 8
+#: Set in ``Moment.flags``: the trace id is random (the W3C flag of level 2).
+RANDOM: Final = 16
 
 _PREFIX: Final = b"\x92"  # msgpack: an array of two follows
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 from sidelight.emitter import Closed, Head, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.record import Static, random_bits, reseed
-from sidelight.sampling import sampling
 from sidelight.span import tracing
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class Runtime:
         from sidelight.settings import writer_meta  # noqa: PLC0415
         from sidelight.spool import Spool  # noqa: PLC0415
 
-        tracing.sample(sampling(settings.environment))
+        tracing.configure(settings.environment)
         emitter.strict, emitter.deadline = settings.strict, settings.deadline
         meta = writer_meta(settings, f"{random_bits(64):016x}")
         try:
@@ -203,18 +202,15 @@ def sinks_of(settings: Settings) -> list[Sink]:
 
     sinks: list[Sink] = [StoreSink(settings.store)]
     if settings.otlp_traces or settings.otlp_logs:
-        from sidelight.sinks.otlp import OtlpSettings, OtlpSink  # noqa: PLC0415
+        from sidelight.sinks.otlp import OtlpSettings  # noqa: PLC0415
 
-        sinks.append(
-            OtlpSink(
-                OtlpSettings(
-                    settings.otlp_traces,
-                    settings.otlp_logs,
-                    settings.otlp_endpoint,
-                    settings.environment,
-                )
-            )
+        otlp = OtlpSettings(
+            settings.otlp_traces,
+            settings.otlp_logs,
+            settings.otlp_endpoint,
+            settings.environment,
         )
+        sinks.extend(otlp.sinks(emitter.count))
     return sinks
 
 

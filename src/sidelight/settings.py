@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from sidelight.exceptions import ConfigurationError
+from sidelight.sampling import limits
 
 RelayMode = Literal["thread", "external"]
 _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -46,7 +47,8 @@ class Settings:
     @property
     def sinks(self) -> tuple[str, ...]:
         """The names of the sinks that every record must reach before it may be forgotten."""
-        return ("store", "otlp") if self.otlp_traces or self.otlp_logs else ("store",)
+        wanted = {"store": True, "traces": self.otlp_traces, "logs": self.otlp_logs}
+        return tuple(name for name, on in wanted.items() if on)
 
 
 def settle(
@@ -149,38 +151,37 @@ def _signals(otlp: bool | str | None, env: Mapping[str, str]) -> tuple[bool, boo
         return False, False
 
     def wanted(signal: str) -> bool:
-        if env.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() == "none":
-            return False
+        exporters = env.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() or "otlp"
+        if not any(name.strip().startswith("otlp") for name in exporters.split(",")):
+            return False  # "none", or where this process has something else in mind
         return bool(otlp or env.get(_OTLP) or env.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
 
     return wanted("TRACES"), wanted("LOGS")
 
 
 def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
-    """What a segment's header says of its writer."""
+    """What a segment's header says of its writer: what only it knows, for whoever delivers."""
+    env = settings.environment
     return {
         "instance": instance,
         "pid": os.getpid(),
         "store": public_url(settings.store),
         "relay": settings.relay,
         "sinks": list(settings.sinks),
+        "limits": list(limits(env)),
         "resource": {
             "service.name": "unknown_service",
-            **_resource_attributes(settings.environment.get("OTEL_RESOURCE_ATTRIBUTES", "")),
-            **(
-                {"service.name": name}
-                if (name := settings.environment.get("OTEL_SERVICE_NAME"))
-                else {}
-            ),
             "service.instance.id": instance,
             "host.name": os.uname().nodename,
             "process.pid": os.getpid(),
             "process.executable.name": Path(sys.executable).name,
             "process.runtime.version": sys.version.partition(" ")[0],
+            **_resource_attributes(env.get("OTEL_RESOURCE_ATTRIBUTES", "")),
+            **({"service.name": name} if (name := env.get("OTEL_SERVICE_NAME")) else {}),
         },
     }
 
 
 def _resource_attributes(text: str) -> dict[str, str]:
     pairs = (item.partition("=") for item in text.split(",") if "=" in item)
-    return {key.strip(): unquote(value.strip()) for key, _, value in pairs}
+    return {unquote(k.strip()): unquote(v.strip()) for k, _, v in pairs if k.strip()}

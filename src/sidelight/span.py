@@ -1,187 +1,40 @@
-"""The light span: what stands in the OpenTelemetry context while a decorated function runs.
+"""Where an emission is: the bound defaults, the current span, and how a call's own span begins.
 
-It is a `opentelemetry.trace.Span` to everybody who looks, so that nesting, propagation and log
-correlation work, and it keeps only what the relay needs to build the SDK's span from it. Where the
-application has a TracerProvider of its own, the span is made by that one instead.
+While a decorated function runs, a `LightSpan` stands in the OpenTelemetry context. Where the
+application has a TracerProvider of its own, or another kind of context, the span is made by that
+provider instead.
 """
 
 from __future__ import annotations
 
+import os
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from opentelemetry.trace import (
-    Span,
-    SpanContext,
-    Status,
-    StatusCode,
-    TraceFlags,
-    TraceState,
-)
-from opentelemetry.util.types import Attributes, AttributeValue
+from opentelemetry import trace
+from opentelemetry.trace import Span, TraceFlags
 
 from sidelight import adapter
 from sidelight.emitter import Emitter
-from sidelight.plain import error_type, plain
-from sidelight.record import REMOTE_PARENT, SAMPLED, SPAN, random_bits
-from sidelight.sampling import Sampling, sampling
+from sidelight.lightspan import LightSpan
+from sidelight.plain import plain
+from sidelight.record import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, random_bits
+from sidelight.sampling import Sampling, limits, sampling
+from sidelight.version import __version__
 
 SCOPE: Final = "sidelight"
-KEPT: Final = SPAN | SAMPLED
-_MOST: Final = 128  # attributes, events or links of one span, as the SDK's default limits have it
+#: Our trace ids are random; an API that knows no such flag is told nothing.
+_OURS: Final = RANDOM if hasattr(TraceFlags, "RANDOM_TRACE_ID") else 0
+KEPT: Final = SPAN | SAMPLED | _OURS
+_HANDED_ON: Final = SPAN | SAMPLED | RANDOM  # from a light span to its children
 _clock: Final = time.perf_counter_ns
 _wall: Final = time.time_ns
 _get_context = adapter.get_context
 _set_context = adapter.set_context
 _with_span = adapter.with_span
 _KEY: Final = adapter.SPAN_KEY
-
-
-class LightSpan(Span):
-    """One call of a point: its times, its ids, and what the function adds to its span.
-
-    Times are in ns: ``time`` on the wall clock, ``call`` on the monotonic one. ``cost`` is what
-    sidelight has taken of the caller's time so far. Most spans have none of what the class
-    defaults below stand for.
-    """
-
-    name: str = ""
-    trace: bytes = b""
-    id: int = 0
-    parent_id: int = 0
-    flags: int = 0
-    time: int = 0
-    call: int = 0
-    cost: int = 0
-    token: Token[Any] | None = None
-    context: Any = None
-    details: dict[str, Any] | None = None
-    trace_state: TraceState | None = None
-    other: Span | None = None
-    ended: bool = False
-
-    # -- what the function inside may do -----------------------------------------------------
-
-    def get_span_context(self) -> SpanContext:
-        """Ids and flags, as OpenTelemetry hands them on."""
-        return SpanContext(
-            trace_id=int.from_bytes(self.trace, "big"),
-            span_id=self.id,
-            is_remote=False,
-            trace_flags=TraceFlags(TraceFlags.SAMPLED if self.flags & SAMPLED else 0),
-            trace_state=self.trace_state,
-        )
-
-    def is_recording(self) -> bool:
-        """Whether what is set now will be exported."""
-        return bool(self.flags & SPAN) and not self.ended
-
-    def set_attribute(self, key: str, value: AttributeValue) -> None:
-        """Add an attribute to the span."""
-        kept = self._detail("attributes", dict)
-        if kept is not None and (key in kept or len(kept) < _MOST):
-            kept[plain(key)] = plain(value)
-
-    def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        """Add attributes to the span."""
-        for key, value in attributes.items():
-            self.set_attribute(key, value)
-
-    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
-        """Add an event to the span, now or at ``timestamp`` (ns since 1970)."""
-        events = self._detail("events", list)
-        if events is not None and len(events) < _MOST:
-            events.append([plain(name), timestamp or _wall(), plain(dict(attributes or {}))])
-
-    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
-        """Link the span to another one."""
-        links = self._detail("links", list)
-        if links is not None and len(links) < _MOST:
-            trace = context.trace_id.to_bytes(16, "big")
-            links.append([trace, context.span_id, int(context.trace_flags), plain(dict(attributes or {}))])
-
-    def update_name(self, name: str) -> None:
-        """Give the span another name than the function's."""
-        if (details := self._details()) is not None:
-            details["name"] = plain(name)
-
-    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Set the status: OK is final, UNSET changes nothing."""
-        if isinstance(status, Status):
-            status, description = status.status_code, status.description
-        details = self._details()
-        if details is None or status is StatusCode.UNSET:
-            return
-        if details.get("status", [0])[0] != StatusCode.OK.value:
-            text = plain(description) if status is StatusCode.ERROR else None
-            details["status"] = [status.value, text]
-
-    def record_exception(
-        self,
-        exception: BaseException,
-        attributes: Attributes = None,
-        timestamp: int | None = None,
-        escaped: bool = False,  # noqa: FBT001, FBT002  # OpenTelemetry's signature
-    ) -> None:
-        """Record an exception that the function handled itself, with its traceback."""
-        if self.is_recording():
-            stack = "".join(traceback.format_exception(exception))
-            known = {
-                "exception.type": error_type(exception),
-                "exception.message": str(exception),
-                "exception.stacktrace": stack,
-                "exception.escaped": str(escaped),
-            }
-            self.add_event("exception", {**known, **(attributes or {})}, timestamp)
-
-    def end(self, end_time: int | None = None) -> None:
-        """Do nothing: the span ends when the function does."""
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        """Do nothing, for the same reason."""
-
-    def _details(self) -> dict[str, Any] | None:
-        if not self.flags & SPAN or self.ended:
-            return None
-        if self.details is None:
-            self.details = {}
-        return self.details
-
-    def _detail(self, name: str, make: Callable[[], Any]) -> Any:
-        details = self._details()
-        return None if details is None else details.setdefault(name, make())
-
-    # -- what the wrapper does ---------------------------------------------------------------
-
-    def closing_details(self) -> dict[str, Any] | None:
-        """What goes into the record besides times and ids; nothing is added after this."""
-        details = self.details
-        if self.trace_state:
-            details = {**(details or {}), "trace_state": self.trace_state.to_header()}
-        self.ended = True
-        return details
-
-    def leave_other(self, error: BaseException | None) -> None:
-        """End the span that the application's provider made for this call."""
-        if (other := self.other) is None:
-            return
-        if error is not None and other.is_recording():
-            other.set_attribute("error.type", error_type(error))
-            other.add_event(
-                "exception",
-                {"exception.type": error_type(error), "exception.message": str(error)},
-            )
-            other.set_status(Status(StatusCode.ERROR, f"{error_type(error)}: {error}"))
-        other.end()
 
 
 class Bound(NamedTuple):
@@ -191,7 +44,7 @@ class Bound(NamedTuple):
     organization_id: Any = None
 
 
-bound: Final[ContextVar[Bound]] = ContextVar("sidelight_bound", default=Bound())
+bound: Final[ContextVar[Bound]] = ContextVar("sidelight_bound", default=Bound())  # noqa: B039  # immutable
 
 
 class bind:  # noqa: N801  # used like a function, as contextlib's are
@@ -226,8 +79,8 @@ class Ambient(NamedTuple):
 
 def ambient() -> Ambient:
     """Look at the context of the caller."""
-    trace, span_id, flags = ids_of(_get_context().get(_KEY))
-    return Ambient(*bound.get(), trace, span_id, flags)
+    trace_id, span_id, flags = ids_of(_get_context().get(_KEY))
+    return Ambient(*bound.get(), trace_id, span_id, flags)
 
 
 def ids_of(span: Any) -> tuple[bytes | None, int, int]:
@@ -235,48 +88,74 @@ def ids_of(span: Any) -> tuple[bytes | None, int, int]:
     if span is None:
         return None, 0, 0
     if type(span) is LightSpan:
-        return span.trace, span.id, span.flags & SAMPLED
-    context = span.get_span_context()
-    if not context.is_valid:
+        return span.trace, span.id, span.flags & (SAMPLED | RANDOM)
+    try:
+        context = span.get_span_context()
+        if not context.is_valid:
+            return None, 0, 0
+        return context.trace_id.to_bytes(16, "big"), context.span_id, flags_of(context.trace_flags)
+    except Exception:  # noqa: BLE001  # a stranger's span
         return None, 0, 0
-    flags = SAMPLED if context.trace_flags & TraceFlags.SAMPLED else 0
-    return context.trace_id.to_bytes(16, "big"), context.span_id, flags
+
+
+def flags_of(flags: int) -> int:
+    """The flags of a traceparent as a record has them."""
+    return (SAMPLED if flags & 1 else 0) | (RANDOM if flags & 2 else 0)
 
 
 class Tracing:
-    """How spans are begun in this process; `runtime` sets it from the environment."""
+    """How spans are begun in this process.
+
+    By the environment, at the first call or when `runtime` says so. ``others`` is set where a call
+    must look further before it makes a light span.
+    """
 
     def __init__(self) -> None:
-        self.others = not adapter.PLAIN_CONTEXT
-        self.sample(sampling({}))
+        self.others = True
+        self.disabled = False
+        self.settled = False
+        self.keep_root: Callable[[bytes], bool] = lambda _: True
+        self.parent_based = True
+        self._named = False
+        self._tracer: trace.Tracer | None = None
+        self._tracer_of: object = None
+
+    def configure(self, environment: Mapping[str, str]) -> None:
+        """Keep the spans that the ``OTEL_*`` variables want, and as much of each."""
+        LightSpan.limits = limits(environment)
+        self._named = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"))
+        self.sample(sampling(environment))
 
     def sample(self, rules: Sampling) -> None:
         """Keep the spans that ``rules`` keep."""
         self.keep_root = rules.root
         self.parent_based = rules.parent_based
+        self.disabled = rules.disabled
+        self.others = self.disabled or self._named or not adapter.PLAIN_CONTEXT
+        self.settled = True
 
     def begin(self, emitter: Emitter, name: str, *, attach: bool) -> Callable[[], LightSpan]:
         """The function that the wrapper of one point calls first."""
-
         providers = adapter.providers
 
         def enter() -> LightSpan:
             begun = _clock()
             span = LightSpan()
             try:
-                if providers._TRACER_PROVIDER is not None or self.others:  # noqa: SLF001
-                    self._enter_other(span, name, attach=attach)
-                else:
+                if (
+                    providers._TRACER_PROVIDER is None  # noqa: SLF001
+                    and not self.others
+                ) or not self._elsewhere(span, emitter, name, attach=attach):
                     context = _get_context()
                     parent = context.get(_KEY)
                     span.id = random_bits(64)
                     if parent is None:
-                        span.trace = trace = random_bits(128).to_bytes(16, "big")
-                        span.flags = KEPT if self.keep_root(trace) else 0
+                        span.trace = trace_id = random_bits(128).to_bytes(16, "big")
+                        span.flags = KEPT if self.keep_root(trace_id) else _OURS
                     elif type(parent) is LightSpan and self.parent_based:
                         span.trace = parent.trace
                         span.parent_id = parent.id
-                        span.flags = parent.flags & KEPT
+                        span.flags = parent.flags & _HANDED_ON
                         span.trace_state = parent.trace_state
                     else:
                         self._child(span, parent)
@@ -295,30 +174,53 @@ class Tracing:
         return enter
 
     def _child(self, span: LightSpan, parent: Span) -> None:
+        """A span under one of another make, or by rules that ask no parent."""
         context = parent.get_span_context()
         if not context.is_valid:
             span.trace = random_bits(128).to_bytes(16, "big")
-            span.flags = KEPT if self.keep_root(span.trace) else 0
+            span.flags = KEPT if self.keep_root(span.trace) else _OURS
             return
         span.trace = context.trace_id.to_bytes(16, "big")
         span.parent_id = context.span_id
         span.trace_state = context.trace_state
-        sampled = bool(context.trace_flags & TraceFlags.SAMPLED)
-        if not self.parent_based:
-            sampled = self.keep_root(span.trace)
-        span.flags = (KEPT if sampled else 0) | (REMOTE_PARENT if context.is_remote else 0)
+        flags = flags_of(context.trace_flags)
+        kept = bool(flags & SAMPLED) if self.parent_based else self.keep_root(span.trace)
+        span.flags = (
+            (SPAN | SAMPLED if kept else 0)
+            | (flags & RANDOM)
+            | (REMOTE_PARENT if context.is_remote else 0)
+        )
 
-    def _enter_other(self, span: LightSpan, name: str, *, attach: bool) -> None:
-        """Let the application's own provider make the span; the record then carries none."""
-        from opentelemetry import context, trace  # noqa: PLC0415
-
-        made = trace.get_tracer(SCOPE).start_span(name)
-        span.other = made
+    def _elsewhere(self, span: LightSpan, emitter: Emitter, name: str, *, attach: bool) -> bool:
+        """Begin a span that is not ours to make; False where it is after all."""
+        if not self.settled:
+            self.configure(os.environ)
+        if (
+            self._named
+        ):  # OpenTelemetry loads it at the first look; one that fails is not tried again
+            self._named = False
+            self.others = self.disabled or not adapter.PLAIN_CONTEXT
+            try:
+                trace.get_tracer_provider()
+            except Exception as error:  # noqa: BLE001  # a stranger's provider
+                emitter.lost("tracer provider not loaded", name, error)
+        provider = adapter.providers._TRACER_PROVIDER  # noqa: SLF001
+        if provider is None and not self.others:
+            return False
+        if provider is None and self.disabled:
+            traced, span.id, span.flags = ids_of(_get_context().get(_KEY))
+            span.trace = traced or b""
+            return True
+        if self._tracer is None or self._tracer_of is not provider:
+            self._tracer, self._tracer_of = trace.get_tracer(SCOPE, __version__), provider
+        span.name, span.lost = name, emitter.lost
+        span.other = made = self._tracer.start_span(name)
         traced, span.id, span.flags = ids_of(made)
         span.trace = traced or b""
-        span.context = trace.set_span_in_context(made, context.get_current())
+        span.context = trace.set_span_in_context(made)
         if attach:
             span.token = _set_context(span.context)
+        return True
 
 
 def outside(emitter: Emitter, name: str) -> Callable[[], LightSpan]:

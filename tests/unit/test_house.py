@@ -14,7 +14,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 LAYERS = [
     {"version", "exceptions"},
     {"fields", "plain", "record", "sampling", "adapter", "budget", "settings"},
-    {"points", "segment", "receipt", "event", "schema"},
+    {"points", "segment", "receipt", "event", "schema", "lightspan"},
     {"spool", "emitter", "store"},
     {"span", "capture", "worker", "keeper"},
     {"direct", "wrapper", "relay"},

@@ -106,7 +106,7 @@ def test_cursor_is_remembered(tmp_path):
     segment.close()
     again = reopened(segment.path)
     assert again.cursors["store"] == middle
-    assert again.cursors["otlp"] == PAGE
+    assert again.cursors["traces"] == PAGE
     assert Scanner(again, middle).batch(9).payloads == [b"two"]
     assert again.meta["instance"] == "i"
 

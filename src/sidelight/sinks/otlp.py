@@ -1,115 +1,38 @@
-"""The sink that exports spans and events over OTLP, with the SDK's own encoders and exporters.
+"""The sinks that export over OTLP: one for spans, one for events as log records.
 
-What the exporters hide (which status came back, what of a request was rejected) is read by a
-`requests.Session` of ours; retrying is the relay's, so that timeouts here are short.
+Each has a cursor of its own, so that a back end that takes no logs, or an endpoint of one signal
+that is dead, cannot hold up the other. Retrying is the relay's: timeouts here are short.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-import requests
 from opentelemetry import context as otel_context
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.resources import Resource
 
 from sidelight import adapter
-from sidelight.exceptions import ConfigurationError, SinkRefusedError, SinkUnavailableError
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.record import Moment, Static
+from sidelight.sampling import Limits, limits_of
+from sidelight.sinks.exporters import Endpoint, Exporter, ExportError, SignalName, quiet
 from sidelight.sinks.telemetry import log_of, resource_of, span_of
 
-TIMEOUT: Final = 5.0
-"""Seconds for one request, where OTEL_EXPORTER_OTLP_TIMEOUT does not say otherwise."""
 _PIECE: Final = 128  # records of one request: encoding them must not hold the GIL for long
-_REFUSED: Final = frozenset({400, 413, 422})
-_MAX_BODY: Final = 64 * 1024
+_PATIENCE: Final = 8  # attempts before a request is suspected of being what makes it fail
+_UNSUPPORTED_FOR: Final = 600.0  # seconds before a back end without logs is asked again
 
-
-@dataclass(slots=True)
-class Answer:
-    """What came back for one request."""
-
-    status: int | None = None
-    body: bytes = b""
-    problem: str = ""
-
-
-class DeadlineSession(requests.Session):
-    """A session that keeps what it was answered, and a deadline for the whole of an answer."""
-
-    def __init__(self, deadline: float) -> None:
-        super().__init__()
-        self.deadline = deadline
-        self.answer = Answer()
-
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send, without following redirects, and read the answer until the deadline."""
-        self.answer = answer = Answer()
-        until = time.monotonic() + self.deadline
-        kwargs.update(stream=True, allow_redirects=False)
-        try:
-            response = super().request(*args, **kwargs)
-            answer.status = response.status_code
-            body = bytearray()
-            for chunk in response.iter_content(chunk_size=None):
-                body += chunk
-                if time.monotonic() > until or len(body) > _MAX_BODY:
-                    response.close()
-                    raise requests.ReadTimeout(f"the answer took longer than {self.deadline} s")
-            response._content = answer.body = bytes(body)  # noqa: SLF001  # read already
-        except requests.RequestException as error:
-            answer.problem = _cause(error)
-            raise _GivenUp(answer.problem) from error
-        if not 200 <= response.status_code < 300:
-            answer.problem = f"it answered {response.status_code} {response.reason}"
-            raise _GivenUp(answer.problem)
-        return response
-
-
-class _GivenUp(Exception):  # noqa: N818  # not an error of ours: it ends the exporter's own retries
-    """The exporter must not retry: the relay does."""
-
-
-def _cause(error: BaseException) -> str:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return f"{type(error).__name__}: {error}"
-
-
-@dataclass(slots=True)
-class Signal:
-    """Spans or logs on their way to one endpoint."""
-
-    name: str
-    exporter: Any
-    session: DeadlineSession | None
-    build: Callable[[Static, Moment, Resource], Any]
-    rejected: Callable[[bytes], tuple[int, str]]
-    sent: int = 0
-
-    def send(self, items: Sequence[Any]) -> tuple[int, str]:
-        """Export some; answers how many of them were rejected, and why.
-
-        Raises:
-            SinkUnavailableError: try again later.
-            SinkRefusedError: these will never be taken.
-        """
-        outcome = self.exporter.export(items)
-        answer = self.session.answer if self.session is not None else Answer()
-        if outcome.name == "SUCCESS":
-            return self.rejected(answer.body)
-        problem = answer.problem or "the export failed"
-        if answer.status in _REFUSED:
-            raise SinkRefusedError(sink=f"OTLP {self.name}", problem=problem)
-        raise SinkUnavailableError(sink=f"OTLP {self.name}", problem=problem)
+Record: TypeAlias = tuple[Static, Moment]
+Count: TypeAlias = Callable[[str, str], None]
+_WORDS: Final[Mapping[SignalName, str]] = {"traces": "spans", "logs": "log records"}
+_BUILD: Final[Mapping[SignalName, Callable[[Static, Moment, Resource, Limits], Any]]] = {
+    "traces": span_of,
+    "logs": log_of,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,84 +44,155 @@ class OtlpSettings:
     endpoint: str | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
-    def protocol(self, signal: str) -> str:
-        """``http/protobuf`` or ``grpc``.
-
-        Raises:
-            ConfigurationError: the variable names another.
-        """
-        for name in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-            value = self.environment.get(name, "").strip()
-            if value in {"http/protobuf", "grpc"}:
-                return value
-            if value:
-                raise ConfigurationError(
-                    setting=name, problem=f"{value} is not supported", remedy="use http/protobuf or grpc"
-                )
-        return "http/protobuf"
-
-    def timeout(self, signal: str) -> float:
-        """Seconds for one request."""
-        for name in (f"OTEL_EXPORTER_OTLP_{signal}_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"):
-            with contextlib.suppress(ValueError):
-                return float(self.environment.get(name, ""))
-        return TIMEOUT
-
-    def endpoint_of(self, signal: str, protocol: str) -> str | None:
-        """The explicit endpoint of a signal, None to let the variables decide."""
-        if self.endpoint is None or protocol == "grpc":
-            return self.endpoint
-        return f"{self.endpoint.rstrip('/')}/v1/{signal.lower()}"
+    def sinks(self, count: Count = lambda _reason, _problem: None) -> list[OtlpSink]:
+        """The sinks of the signals that are on; ``count`` is told of what a back end rejects."""
+        wanted: tuple[tuple[SignalName, bool], ...] = (("traces", self.traces), ("logs", self.logs))
+        return [
+            OtlpSink(Endpoint(signal, self.endpoint, self.environment), count)
+            for signal, on in wanted
+            if on
+        ]
 
 
 class OtlpSink:
-    """Exports what records carry: spans as spans, events as log records."""
+    """Exports one signal of what records carry. Used by one thread at a time."""
 
-    name: Final = "otlp"
-
-    def __init__(self, settings: OtlpSettings) -> None:
-        self.settings = settings
-        self.rejected: dict[str, int] = {}
-        self._signals: list[Signal] | None = None
+    def __init__(self, endpoint: Endpoint, count: Count = lambda _reason, _problem: None) -> None:
+        """Nothing is opened yet."""
+        self.name: SignalName = endpoint.signal
+        self._endpoint = endpoint
+        self._count = count
+        self._exporter: Exporter | None = None
         self._batch: object = None
+        self._sent = 0
+        self._attempts = 0
+        self._refused: list[Record] = []
+        self._problem = ""
+        self._not_before = 0.0
+        self._unsupported_until = 0.0
         self._resources: dict[str, Resource] = {}
 
-    def write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
+    def write(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
         """Export a batch. A retry of the same batch goes on behind what was taken already.
 
         Raises:
             SinkUnavailableError: the endpoint does not answer, or says that it cannot now.
-            SinkRefusedError: it says that it will never take one of these.
+            SinkRefusedError: it will never take the records in ``facts["records"]``; it has taken
+                all the others.
         """
-        if self._signals is None:
-            self._signals = _signals(self.settings)
         batch = (records[0][1].random, len(records)) if records else None
         if batch != self._batch:
-            self._batch = batch
-            for signal in self._signals:
-                signal.sent = 0
-        resource = self._resource(writer)
+            self._batch, self._sent, self._attempts, self._refused = batch, 0, 0, []
+        now = time.monotonic()
+        if now < self._unsupported_until:
+            return
+        if now < self._not_before:
+            raise self._unavailable(f"{self._problem}, and wants to be left alone for now")
         token = otel_context.attach(adapter.suppressed())
         try:
-            for signal in self._signals:
-                self._send(signal, records, resource)
+            with quiet():
+                self._send_all(records, self._resource(writer), limits_of(writer))
+        except ExportError as error:
+            self._postpone(error)
         finally:
             otel_context.detach(token)
+        refused, self._refused = self._refused, []
+        if refused:
+            raise SinkRefusedError(sink=self._title, problem=self._problem, records=refused)
+
+    def close(self) -> None:
+        """Let go of the connection; the next write makes another."""
+        exporter, self._exporter = self._exporter, None
+        if exporter is not None:
+            exporter.close()
+
+    # -- one batch ---------------------------------------------------------------------------
+
+    def _send_all(self, records: Sequence[Record], resource: Resource, limits: Limits) -> None:
+        exporter = self._open()
+        build = _BUILD[self.name]
+        while self._sent < len(records):
+            pairs = []
+            piece = records[self._sent : self._sent + _PIECE]
+            for record in piece:
+                try:
+                    item = build(*record, resource, limits)
+                except Exception as error:  # noqa: BLE001  # details that nobody thought of
+                    self._refuse(record, f"{type(error).__name__}: {error}")
+                else:
+                    if item is not None:
+                        pairs.append((record, item))
+            if pairs:
+                self._send(exporter, pairs)
+            self._sent += len(piece)
+            self._attempts = 0
+            time.sleep(0)  # let the application have the GIL between pieces
 
     def _send(
-        self, signal: Signal, records: Sequence[tuple[Static, Moment]], resource: Resource
+        self, exporter: Exporter, pairs: Sequence[tuple[Record, Any]], *, suspect: bool = True
     ) -> None:
-        for start in range(signal.sent, len(records), _PIECE):
-            piece = records[start : start + _PIECE]
-            items = [item for s, m in piece if (item := signal.build(s, m, resource)) is not None]
-            if items:
-                count, problem = signal.send(items)
-                if count:
-                    reason = f"{signal.name} rejected by the OTLP endpoint ({problem})"
-                    self.rejected[reason] = self.rejected.get(reason, 0) + count
-            signal.sent = start + len(piece)
-            time.sleep(0)  # let the application have the GIL between pieces
-        signal.sent = len(records)
+        """Send in one request; what is refused is halved until what it is about is found."""
+        try:
+            rejected = exporter.send([item for _, item in pairs])
+        except ExportError as error:
+            self._attempts += suspect
+            failed = error.kind == "failed" and self._attempts >= _PATIENCE
+            if not failed and error.kind != "refused":
+                raise
+            if suspect:
+                self._probe(exporter, error)
+            if len(pairs) == 1:
+                self._refuse(pairs[0][0], str(error))
+                return
+            half = len(pairs) // 2
+            self._send(exporter, pairs[:half], suspect=False)
+            self._send(exporter, pairs[half:], suspect=False)
+            return
+        for _ in range(rejected.number):
+            self._count(f"{_WORDS[self.name]} rejected by the OTLP endpoint", rejected.why)
+
+    def _probe(self, exporter: Exporter, refusal: ExportError) -> None:
+        """An endpoint that refuses an empty request as well does not judge: it is broken."""
+        try:
+            exporter.send([])
+        except ExportError as error:
+            raise ExportError("unavailable", str(refusal), error.retry_after) from refusal
+
+    def _refuse(self, record: Record, problem: str) -> None:
+        self._refused.append(record)
+        self._problem = problem
+
+    # -- the endpoint ------------------------------------------------------------------------
+
+    @property
+    def _title(self) -> str:
+        return f"OTLP {_WORDS[self.name]}"
+
+    def _open(self) -> Exporter:
+        if self._exporter is None:
+            try:
+                self._exporter = self._endpoint.exporter()
+            except (
+                Exception
+            ) as error:  # a variable that the SDK cannot read, a file that is not there
+                raise ExportError("unavailable", f"{type(error).__name__}: {error}") from error
+        return self._exporter
+
+    def _postpone(self, error: ExportError) -> None:
+        if error.kind == "unsupported" and self.name == "logs":  # many back ends take spans only
+            self._unsupported_until = time.monotonic() + _UNSUPPORTED_FOR
+            self._count(
+                "the OTLP endpoint takes no log records",
+                f"{error}; OTEL_LOGS_EXPORTER=none sends none",
+            )
+            return
+        self._problem = str(error)
+        self._not_before = time.monotonic() + error.retry_after
+        self.close()  # a channel that lost its peer comes back late
+        raise self._unavailable(self._problem) from error
+
+    def _unavailable(self, problem: str) -> SinkUnavailableError:
+        return SinkUnavailableError(sink=self._title, problem=problem)
 
     def _resource(self, writer: dict[str, Any]) -> Resource:
         key = str(writer.get("instance", ""))
@@ -207,83 +201,3 @@ class OtlpSink:
                 self._resources.clear()
             self._resources[key] = resource_of(writer)
         return self._resources[key]
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        signals, self._signals = self._signals, None
-        for signal in signals or ():
-            if signal.session is not None:
-                signal.session.close()
-
-
-def _signals(settings: OtlpSettings) -> list[Signal]:
-    signals = []
-    if settings.traces:
-        signals.append(_signal("spans", "TRACES", settings, span_of, ExportTraceServiceResponse))
-    if settings.logs:
-        signals.append(_signal("logs", "LOGS", settings, log_of, ExportLogsServiceResponse))
-    _quieten()
-    return signals
-
-
-def _signal(
-    name: str, variable: str, settings: OtlpSettings, build: Callable[..., Any], response: Any
-) -> Signal:
-    protocol = settings.protocol(variable)
-    timeout = settings.timeout(variable)
-    endpoint = settings.endpoint_of(variable, protocol)
-    if protocol == "grpc":
-        exporter = _grpc_exporter(variable)(endpoint=endpoint, timeout=timeout)
-        return Signal(name, exporter, None, build, lambda _: (0, ""))
-    session = DeadlineSession(timeout)
-    exporter = _http_exporter(variable)(endpoint=endpoint, timeout=timeout, session=session)
-
-    def rejected(body: bytes) -> tuple[int, str]:
-        try:
-            partial = response.FromString(body).partial_success
-        except Exception:  # noqa: BLE001  # an answer without our protobuf is a plain yes
-            return 0, ""
-        return getattr(partial, f"rejected_{'log_records' if name == 'logs' else name}"), (
-            partial.error_message
-        )
-
-    return Signal(name, exporter, session, build, rejected)
-
-
-def _http_exporter(variable: str) -> Any:
-    if variable == "TRACES":
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter  # noqa: PLC0415
-
-        return trace_exporter.OTLPSpanExporter
-    from opentelemetry.exporter.otlp.proto.http import _log_exporter  # noqa: PLC0415
-
-    return _log_exporter.OTLPLogExporter
-
-
-def _grpc_exporter(variable: str) -> Any:
-    if variable == "TRACES":
-        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter  # noqa: PLC0415
-
-        return trace_exporter.OTLPSpanExporter
-    from opentelemetry.exporter.otlp.proto.grpc import _log_exporter  # noqa: PLC0415
-
-    return _log_exporter.OTLPLogExporter
-
-
-def _quieten() -> None:
-    """The exporters log each failure; ours are told by the relay, once, and by `doctor`."""
-    for name in _exporter_loggers():
-        logger = logging.getLogger(name)
-        if _not_ours not in logger.filters:
-            logger.addFilter(_not_ours)
-
-
-def _exporter_loggers() -> Iterable[str]:
-    for protocol, module in (("http", "trace_exporter"), ("http", "_log_exporter")):
-        yield f"opentelemetry.exporter.otlp.proto.{protocol}.{module}"
-    yield "opentelemetry.exporter.otlp.proto.grpc.exporter"
-    yield "opentelemetry.exporter.otlp.common.http"
-
-
-def _not_ours(_: logging.LogRecord) -> bool:
-    return not threading.current_thread().name.startswith("sidelight")

@@ -1,18 +1,24 @@
-"""From records to the SDK's spans and log records: the telemetry projection of the spool."""
+"""From records to the SDK's spans and log records: the telemetry projection of the spool.
+
+What comes out is what the SDK would have made of the same calls, its limits and its counts of what
+was dropped included (`Limits` are those of the process that wrote the record).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from opentelemetry import trace
 from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context.context import Context
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import (
@@ -21,19 +27,20 @@ from opentelemetry.trace import (
     SpanContext,
     Status,
     StatusCode,
-    TraceFlags,
     TraceState,
 )
 
+from sidelight.lightspan import exception_attributes, failure, w3c_flags
 from sidelight.record import (
+    CUT,
     REMOTE_PARENT,
-    SAMPLED,
     SPAN,
     Moment,
     Static,
     event_id,
     occurred_at,
 )
+from sidelight.sampling import DEFAULT_LIMITS, Limits
 from sidelight.version import __version__
 
 _SCOPE: Final = InstrumentationScope("sidelight", __version__)
@@ -53,43 +60,53 @@ def resource_of(writer: Mapping[str, Any]) -> Resource:
     )
 
 
-def span_of(static: Static, moment: Moment, resource: Resource) -> ReadableSpan | None:
+def span_of(
+    static: Static, moment: Moment, resource: Resource, limits: Limits = DEFAULT_LIMITS
+) -> ReadableSpan | None:
     """The span that a record carries; None where it carries none."""
     if not moment.flags & SPAN or moment.trace is None or static.span_name is None:
         return None
     details = moment.details or {}
+    dropped = details.get("dropped", (0, 0, 0))
     state = TraceState.from_header([details["trace_state"]]) if "trace_state" in details else None
     parent = None
     if moment.parent_id:
-        parent = _context_of(
-            moment.trace, moment.parent_id, moment.flags, state, remote=moment.flags & REMOTE_PARENT
-        )
+        remote = bool(moment.flags & REMOTE_PARENT)
+        parent = _context_of(moment.trace, moment.parent_id, moment.flags, state, remote=remote)
     attributes = {
         "code.function.name": static.point.replace(":", "."),
         **_about(moment),
-        **_valid(moment.attributes),
-        **_valid(details.get("attributes")),
+        **(moment.attributes or {}),
+        **details.get("attributes", {}),
     }
-    events = [Event(n, _valid(a), at) for n, at, a in details.get("events", ())]
-    status = Status(StatusCode.UNSET)
+    events = [
+        Event(name, _bounded(given, limits.event_attributes, limits.length), at)
+        for name, at, given in details.get("events", ())
+    ]
+    status = Status(StatusCode.ERROR) if static.outcome == "failed" else Status(StatusCode.UNSET)
     if error := details.get("error"):
         attributes["error.type"] = error[0]
-        events.append(Event("exception", _exception(error), occurred_at(moment)))
-        status = Status(StatusCode.ERROR, f"{error[0]}: {error[1]}")
+        told = _bounded(exception_attributes(error), limits.event_attributes, limits.length)
+        events.append(Event("exception", told, occurred_at(moment)))
+        status = Status(StatusCode.ERROR, failure(error))
     if "status" in details:
         code, description = details["status"]
         status = Status(StatusCode(code), description)
+    links = [
+        Link(
+            _context_of(bytes.fromhex(linked), span_id, 0, None, remote=bool(remote)),
+            _bounded(given, limits.link_attributes, limits.length),
+        )
+        for linked, span_id, remote, given in details.get("links", ())
+    ]
     return ReadableSpan(
-        name=details.get("name") or static.span_name,
+        name=details.get("name", static.span_name),
         context=_context_of(moment.trace, moment.span_id, moment.flags, state, remote=False),
         parent=parent,
         resource=resource,
-        attributes=attributes,
-        events=events,
-        links=[
-            Link(_context_of(t, i, SAMPLED if f & 1 else 0, None, remote=True), _valid(a))
-            for t, i, f, a in details.get("links", ())
-        ],
+        attributes=_bounded(attributes, limits.attributes, limits.span_length, dropped[0]),
+        events=_newest(events, limits.events, dropped[1]),
+        links=_newest(links, limits.links, dropped[2]),
         status=status,
         start_time=moment.time,
         end_time=occurred_at(moment),
@@ -97,26 +114,28 @@ def span_of(static: Static, moment: Moment, resource: Resource) -> ReadableSpan 
     )
 
 
-def log_of(static: Static, moment: Moment, resource: Resource) -> ReadableLogRecord | None:
+def log_of(
+    static: Static, moment: Moment, resource: Resource, limits: Limits = DEFAULT_LIMITS
+) -> ReadableLogRecord | None:
     """The event that a record carries, as a log record with a name; None where it carries none."""
     if static.type is None:
         return None
     occurred = occurred_at(moment)
-    attributes = {
-        "log.record.uid": event_id(occurred, moment.random),
+    attributes = {  # what identifies the event comes last: the oldest are dropped
+        **(moment.attributes or {}),
         "code.function.name": static.point.replace(":", "."),
-        "sidelight.event.type": static.type,
         "sidelight.mode": static.mode,
         "sidelight.outcome": static.outcome,
-        **_about(moment),
-        **_valid(moment.attributes),
     }
     if moment.duration is not None:
         attributes["sidelight.duration"] = moment.duration
     severity = SeverityNumber.INFO
     if error := (moment.details or {}).get("error"):
         severity = SeverityNumber.ERROR
-        attributes |= _exception(error) | {"error.type": error[0]}
+        attributes |= exception_attributes(error) | {"error.type": error[0]}
+    attributes |= _about(moment)
+    attributes["sidelight.event.type"] = static.type
+    attributes["log.record.uid"] = event_id(occurred, moment.random)
     record = LogRecord(
         timestamp=occurred,
         observed_timestamp=time.time_ns(),
@@ -124,7 +143,7 @@ def log_of(static: Static, moment: Moment, resource: Resource) -> ReadableLogRec
         severity_number=severity,
         severity_text=severity.name,
         body=static.type,
-        attributes=attributes,
+        attributes=_bounded(attributes, limits.log_attributes, limits.log_length),
         event_name=event_name(static),
     )
     return ReadableLogRecord(record, resource, _SCOPE)
@@ -147,46 +166,71 @@ def _log_context(moment: Moment) -> Context:
 
 
 def _context_of(
-    trace_id: bytes, span_id: int, flags: int, state: TraceState | None, *, remote: int | bool
+    trace_id: bytes, span_id: int, flags: int, state: TraceState | None, *, remote: bool
 ) -> SpanContext:
     return SpanContext(
         trace_id=int.from_bytes(trace_id, "big"),
         span_id=span_id,
-        is_remote=bool(remote),
-        trace_flags=TraceFlags(TraceFlags.SAMPLED if flags & SAMPLED else 0),
+        is_remote=remote,
+        trace_flags=w3c_flags(flags),
         trace_state=state,
     )
 
 
-def _about(moment: Moment) -> dict[str, str]:
+def _about(moment: Moment) -> dict[str, Any]:
     named = {
         "sidelight.artifact.id": moment.artifact_id,
         "sidelight.organization.id": moment.organization_id,
     }
-    return {key: str(value) for key, value in named.items() if value is not None}
+    about: dict[str, Any] = {key: _id(value) for key, value in named.items() if value is not None}
+    if moment.flags & CUT:
+        about["sidelight.truncated"] = True
+    return about
 
 
-def _exception(error: list[Any]) -> dict[str, str]:
-    kind, message, frames = error
-    stack = "".join(f'  File "{file}", line {line}, in {name}\n' for file, line, name in frames)
-    return {
-        "exception.type": kind,
-        "exception.message": message,
-        "exception.stacktrace": f"Traceback (most recent call last):\n{stack}{kind}: {message}",
-    }
+def _id(value: Any) -> str:
+    """An id as the store has it."""
+    if isinstance(value, str | int | float):
+        return str(value)
+    return msgspec.json.encode(value).decode()
 
 
-def _valid(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Attributes as OTLP takes them: None left out, what is nested as JSON."""
-    return {key: _value(value) for key, value in (attributes or {}).items() if value is not None}
+def _bounded(
+    attributes: Mapping[str, Any], most: int | None, length: int | None, dropped: int = 0
+) -> BoundedAttributes | dict[str, Any]:
+    """Attributes as OTLP takes them (None left out), the newest where there are too many."""
+    valid = {key: _value(v, length) for key, v in attributes.items() if v is not None}
+    if most is not None and len(valid) > most:
+        dropped += len(valid) - most
+        valid = dict(tuple(valid.items())[len(valid) - most :])
+    if not dropped:
+        return valid
+    told = BoundedAttributes(attributes=valid)
+    told.dropped = dropped
+    return told
 
 
-def _value(value: Any) -> Any:
-    if isinstance(value, str | bool | float):
+def _newest(items: list[Any], most: int | None, dropped: int) -> Sequence[Any]:
+    if most is not None and len(items) > most:
+        dropped += len(items) - most
+        items = items[len(items) - most :]
+    if not dropped:
+        return items
+    told = BoundedList.from_seq(None, items)
+    told.dropped = dropped
+    return told
+
+
+def _value(value: Any, length: int | None) -> Any:
+    """A value that every version of the encoder takes: nothing in a list or mapping is None."""
+    if isinstance(value, str):
+        return value if length is None else value[:length]
+    if isinstance(value, bool | float | bytes):
         return value
     if isinstance(value, int):
         return value if -(1 << 63) <= value < 1 << 63 else str(value)
-    if isinstance(value, list) and len({type(item) for item in value}) <= 1:
-        if all(isinstance(item, str | bool | int | float) for item in value):
-            return [_value(item) for item in value]
-    return msgspec.json.encode(value).decode()
+    if isinstance(value, Mapping):
+        return {str(k): _value(v, length) for k, v in value.items() if v is not None}
+    if isinstance(value, Sequence):
+        return [_value("null" if item is None else item, length) for item in value]
+    return str(value)

@@ -1,0 +1,284 @@
+"""The light span: what stands in the OpenTelemetry context while a decorated function runs.
+
+It is a `opentelemetry.trace.Span` to everybody who looks, so that nesting, propagation and log
+correlation work, and it keeps only what the relay needs to build the SDK's span from it.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from contextvars import Token
+from types import TracebackType
+from typing import Any, Concatenate, Final, ParamSpec
+
+from opentelemetry.trace import (
+    Span,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
+from opentelemetry.util.types import Attributes, AttributeValue
+
+from sidelight.plain import error_details, error_type, plain
+from sidelight.record import RANDOM, SAMPLED, SPAN
+from sidelight.sampling import DEFAULT_LIMITS, Limits
+
+LONGEST: Final = 32 * 1024
+"""Characters of one text that a function puts on its span; what is longer is cut."""
+_DEEPEST: Final = 4
+_AS_THEY_ARE: Final = frozenset({bool, float, bytes, type(None)})
+_ATTRIBUTES, _EVENTS, _LINKS = range(3)  # places in the counts of what was dropped
+_wall: Final = time.time_ns
+_P = ParamSpec("_P")
+
+
+def _guarded(
+    method: Callable[Concatenate[LightSpan, _P], None],
+) -> Callable[Concatenate[LightSpan, _P], None]:
+    """Let nothing that is wrong with a value reach the function that set it."""
+
+    @functools.wraps(method)
+    def call(self: LightSpan, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        if not self.is_recording():
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception:  # noqa: BLE001  # the guard: a stranger's mapping, two threads at once
+            self._drop(_ATTRIBUTES)
+
+    return call
+
+
+class LightSpan(Span):
+    """One call of a point: its times, its ids, and what the function adds to its span.
+
+    Times are in ns: ``time`` on the wall clock, ``call`` on the monotonic one. ``cost`` is what
+    sidelight has taken of the caller's time so far. Most spans have none of what the class
+    defaults below stand for. No method raises; none has an effect after the end.
+    """
+
+    limits: Limits = DEFAULT_LIMITS  # of this process: `Tracing.configure` sets them
+
+    name: str = ""
+    trace: bytes = b""
+    id: int = 0
+    parent_id: int = 0
+    flags: int = 0
+    time: int = 0
+    call: int = 0
+    cost: int = 0
+    token: Token[Any] | None = None
+    context: Any = None
+    details: dict[str, Any] | None = None
+    trace_state: TraceState | None = None
+    other: Span | None = None
+    lost: Callable[[str, str, BaseException], None] | None = None
+    ended: bool = False
+
+    # -- what the function inside may do -----------------------------------------------------
+
+    def get_span_context(self) -> SpanContext:
+        """Ids and flags, as OpenTelemetry hands them on."""
+        return SpanContext(
+            trace_id=int.from_bytes(self.trace, "big"),
+            span_id=self.id,
+            is_remote=False,
+            trace_flags=w3c_flags(self.flags),
+            trace_state=self.trace_state,
+        )
+
+    def is_recording(self) -> bool:
+        """Whether what is set now will be exported."""
+        return bool(self.flags & SPAN) and not self.ended
+
+    @_guarded
+    def set_attribute(self, key: str, value: AttributeValue) -> None:
+        """Add an attribute to the span; the newest stay where there are too many."""
+        self._set(key, value)
+
+    @_guarded
+    def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
+        """Add attributes to the span."""
+        for key, value in attributes.items():
+            self._set(key, value)
+
+    @_guarded
+    def add_event(
+        self, name: str, attributes: Attributes = None, timestamp: int | None = None
+    ) -> None:
+        """Add an event to the span, now or at ``timestamp`` (ns since 1970)."""
+        at = timestamp if type(timestamp) is int and timestamp >= 0 else _wall()
+        self._append("events", _EVENTS, [_text(str(name)), at, _copied(attributes)])
+
+    @_guarded
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        """Link the span to another one; a context without ids needs an attribute or a state."""
+        if context and (context.is_valid or attributes or context.trace_state):
+            ids = [f"{context.trace_id:032x}", context.span_id, int(context.is_remote)]
+            self._append("links", _LINKS, [*ids, _copied(attributes)])
+
+    @_guarded
+    def update_name(self, name: str) -> None:
+        """Give the span another name than the function's."""
+        self._kept()["name"] = _text(str(name))
+
+    @_guarded
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Set the status: OK is final, UNSET changes nothing."""
+        code = status.status_code if isinstance(status, Status) else status
+        words = status.description if isinstance(status, Status) else description
+        details = self._kept()
+        if code is StatusCode.UNSET or details.get("status", [0])[0] == StatusCode.OK.value:
+            return
+        text = _text(str(words)) if words and code is StatusCode.ERROR else None
+        details["status"] = [code.value, text]
+
+    @_guarded
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,  # OpenTelemetry's signature
+    ) -> None:
+        """Record an exception that the function handled itself, with its traceback."""
+        from traceback import format_exception  # noqa: PLC0415  # seldom needed
+
+        known = {
+            "exception.type": error_type(exception),
+            "exception.message": error_details(exception)[1],
+            "exception.stacktrace": "".join(format_exception(exception))[-LONGEST:],
+            "exception.escaped": str(escaped),
+        }
+        self.add_event("exception", {**known, **(attributes or {})}, timestamp)
+
+    def end(self, end_time: int | None = None) -> None:
+        """Do nothing: the span ends when the function does."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Note an exception that leaves a ``with span``; the span ends when the function does."""
+        if isinstance(exc_val, Exception):
+            self.record_exception(exc_val, escaped=True)
+            self.set_status(StatusCode.ERROR, failure(error_details(exc_val)))
+
+    # -- keeping it --------------------------------------------------------------------------
+
+    def _kept(self) -> dict[str, Any]:
+        if self.details is None:
+            self.details = {}
+        return self.details
+
+    def _set(self, key: str, value: AttributeValue) -> None:
+        if not isinstance(key, str) or not key:
+            self._drop(_ATTRIBUTES)
+            return
+        kept = self._kept().setdefault("attributes", {})
+        kept.pop(key, None)
+        most = self.limits.attributes
+        if most is not None and len(kept) >= most:
+            self._drop(_ATTRIBUTES)
+            if not most:
+                return
+            del kept[next(iter(kept))]
+        kept[_text(key)] = _value(value)
+
+    def _append(self, name: str, place: int, item: list[Any]) -> None:
+        kept = self._kept().setdefault(name, [])
+        kept.append(item)
+        most = (self.limits.events, self.limits.links)[place - 1]
+        if most is not None and len(kept) > most:
+            self._drop(place)
+            del kept[0]
+
+    def _drop(self, place: int) -> None:
+        self._kept().setdefault("dropped", [0, 0, 0])[place] += 1
+
+    # -- what the wrapper does ---------------------------------------------------------------
+
+    def closing_details(self) -> dict[str, Any] | None:
+        """What goes into the record besides times and ids; nothing is added after this."""
+        details = self.details
+        if self.trace_state:
+            details = {**(details or {}), "trace_state": self.trace_state.to_header()}
+        self.ended = True
+        return details
+
+    def leave_other(self, error: BaseException | None) -> None:
+        """End the span that the application's provider made for this call."""
+        if (other := self.other) is None:
+            return
+        self.other = None
+        try:
+            if error is not None and other.is_recording():
+                details = error_details(error)
+                other.set_attribute("error.type", details[0])
+                other.add_event("exception", exception_attributes(details))
+                other.set_status(Status(StatusCode.ERROR, failure(details)))
+        except Exception as problem:  # noqa: BLE001  # a stranger's span
+            self._not_ended(problem)
+        try:
+            other.end()
+        except Exception as problem:  # noqa: BLE001
+            self._not_ended(problem)
+
+    def _not_ended(self, problem: BaseException) -> None:
+        if self.lost is not None:
+            self.lost("span not ended", self.name, problem)
+
+
+def w3c_flags(flags: int) -> TraceFlags:
+    """The flags of a record as a traceparent has them."""
+    return TraceFlags((1 if flags & SAMPLED else 0) | (2 if flags & RANDOM else 0))
+
+
+def failure(details: list[Any]) -> str:
+    """The description of a failed span's status, from `error_details`: ``ValueError: why``."""
+    return f"{details[0].rpartition('.')[2]}: {details[1]}"
+
+
+def exception_attributes(details: list[Any]) -> dict[str, str]:
+    """The attributes of an exception, from `error_details`; the stack is without source lines."""
+    kind, message, frames = details
+    stack = "".join(f'  File "{file}", line {line}, in {name}\n' for file, line, name in frames)
+    return {
+        "exception.type": kind,
+        "exception.message": message,
+        "exception.stacktrace": f"Traceback (most recent call last):\n{stack}{kind}: {message}\n",
+    }
+
+
+def _text(value: str) -> str:
+    if len(value) > LONGEST:
+        value = value[: LONGEST - 1] + "…"
+    if value.isascii():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _value(value: Any, depth: int = 0) -> Any:
+    """A copy of what OTLP can carry (`plain` for all else); it cannot be changed later."""
+    kind = type(value)
+    if kind is str:
+        return _text(value)
+    if kind in _AS_THEY_ARE:
+        return value
+    if depth < _DEEPEST:
+        if kind in {list, tuple}:
+            return [_value(item, depth + 1) for item in tuple(value)]
+        if kind is dict:
+            items = tuple(value.items())
+            return {_text(str(key)): _value(item, depth + 1) for key, item in items}
+    return plain(value)
+
+
+def _copied(attributes: Attributes) -> dict[str, Any]:
+    return {_text(key): _value(item) for key, item in dict(attributes or {}).items() if key}

@@ -1,0 +1,159 @@
+"""The HTTP session of the OTLP exporters: it keeps what came back, and a deadline for all of it.
+
+The exporters hide the cause of a failure, take a redirect for success and retry by themselves; a
+timeout of `requests` is one for each byte. Here a reply has to be whole in time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.client import HTTPResponse
+from typing import Any, Final
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+_MAX_BODY: Final = 64 * 1024
+_MAX_WAIT: Final = 300.0
+_NO_TIMEOUT: Final = 60.0
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came back for one request; ``retry_after`` in seconds."""
+
+    sent: bool = False
+    status: int | None = None
+    body: bytes = b""
+    problem: str = ""
+    retry_after: float = 0.0
+
+
+class GivenUp(Exception):  # noqa: N818  # a signal: it ends the exporter's own retries
+    """The exporter must not retry: the relay does."""
+
+
+class DeadlineSession(requests.Session):
+    """A session for one exporter: no redirects, no retries, and the last answer kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = Answer()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter())
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send, and read the whole of the answer.
+
+        Raises:
+            GivenUp: the answer is no success, or there is none; `answer` says why.
+        """
+        self.answer = answer = Answer(sent=True)
+        kwargs.update(stream=True, allow_redirects=False)
+        if kwargs.get("verify") is None:
+            kwargs["verify"] = self.verify  # before REQUESTS_CA_BUNDLE, which is for others
+        try:
+            response = super().request(*args, **kwargs)
+            answer.status = response.status_code
+            body = response.raw.read(_MAX_BODY, decode_content=True)
+            response._content = answer.body = body  # noqa: SLF001
+            if response.raw.read(1):
+                response.close()
+        except Exception as error:
+            answer.problem = _cause(error)
+            raise GivenUp(answer.problem) from error
+        if not 200 <= response.status_code < 300:
+            answer.problem = f"it answered {response.status_code} {response.reason}"
+            answer.retry_after = _seconds(response.headers.get("Retry-After", ""))
+            raise GivenUp(answer.problem)
+        return response
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return f"{type(error).__name__}: {error}"
+
+
+def _seconds(text: str) -> float:
+    """What a Retry-After header asks for, as a number or as a date."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        return min(max(float(text), 0.0), _MAX_WAIT)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        return min(max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0), _MAX_WAIT)
+    return 0.0
+
+
+class _TimedFile(io.RawIOBase):
+    """The reading side of a socket until a moment of the monotonic clock."""
+
+    def __init__(self, connection: socket.socket, until: float) -> None:
+        self._socket = connection
+        self._file = connection.makefile("rb", buffering=0)
+        self._until = until
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer was not whole in time")
+        self._socket.settimeout(left)
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _TimedResponse(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, until: float, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_TimedFile(sock, until))
+
+
+def _response_class(connection: Any) -> Callable[..., HTTPResponse]:
+    """Of a connection: its timeout is one for the whole answer."""
+    seconds = connection.timeout if isinstance(connection.timeout, int | float) else _NO_TIMEOUT
+    return functools.partial(_TimedResponse, until=time.monotonic() + seconds)
+
+
+class _Http(HTTPConnection):
+    response_class = property(_response_class)
+
+
+class _Https(HTTPSConnection):
+    response_class = property(_response_class)
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+class _Adapter(HTTPAdapter):
+    """Makes connections of ours, also through a proxy."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        if not args[0].startswith("socks"):
+            manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        return manager
