@@ -39,7 +39,7 @@ class Sink(Protocol):
 
     @property
     def name(self) -> str:
-        """Of its cursor: "store", "otlp" or "stream"."""
+        """Of its cursor: "store", "traces", "logs" or "stream"."""
 
     def write(self, records: Sequence[Record], writer: dict[str, Any], /) -> None:
         """Take a batch, all of it, or raise."""
@@ -172,8 +172,12 @@ class Worker:
         records = self._decoded(segment, batch)
         try:
             self._write(records, segment.meta, attempts)
-        except SinkRefusedError:
-            self._write_singly(segment, records, attempts)
+        except SinkRefusedError as error:
+            if (refused := error.facts.get("records")) is None:
+                self._write_singly(segment, records, attempts)
+            else:  # it has found them by itself, and taken the others
+                for record in refused:  # type: ignore[attr-defined]
+                    self._quarantine(segment, f"refused by {self.sink.name}", str(error), record)
         except BaseException:
             self._scanners.pop(id(segment), None)  # to be read again from the cursor
             raise
