@@ -1,0 +1,200 @@
+"""`sidelight relay`: deliver what processes have left in their spool."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from sidelight.cli.backlog import Behind, look_at, writers_of
+from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
+from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
+from sidelight.emitter import emitter
+from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
+from sidelight.receipt import Progress
+from sidelight.record import random_bits
+from sidelight.relay import Relay
+from sidelight.runtime import runtime, sinks_of
+from sidelight.settings import Settings, public_url, settle, writer_meta
+from sidelight.spool import Spool, prepare_directory
+from sidelight.worker import Health
+
+_ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_END_WITHIN: Final = 5.0  # seconds for what is left when a signal comes
+_LOOK_EVERY: Final = 1.0
+
+
+def relay(
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="Deliver what is there, say how much, and end.")
+    ] = False,
+    store: StoreUrl = None,
+    spool: SpoolDirectory = None,
+    otlp: Otlp = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deliver what processes have left in their spool, to the store and over OTLP.
+
+    Takes over what the dead have left, and reads along where a running process was configured with
+    relay="external". Where no store is named, it is the one that the records themselves name. What
+    a sink does not take stays in the spool.
+
+    Without --once it runs until SIGTERM or Ctrl-C. With it, it ends with 1 where something is left.
+
+    Examples:
+      sidelight relay --once --store sqlite:///events.db
+
+      sidelight relay --spool /var/lib/shop/spool --otlp http://collector:4318
+    """
+    settings = _settle(store, spool, otlp)
+    if once:
+        _deliver_once(settings, as_json=as_json)
+    else:
+        _run(settings, as_json=as_json)
+
+
+def _settle(store: str | None, spool: Path | None, otlp: str | None) -> Settings:
+    """The settings; where a spool is named and no store, the store that the spool's segments name.
+
+    Raises:
+        ConfigurationError: they name none, or several, or one with a password.
+    """
+    if store is None and spool is not None:
+        named = {str(meta["store"]) for meta in writers_of(spool) if "store" in meta}
+        problem = f"nothing in {spool} names one"
+        if len(named) == 1:
+            (store,) = named
+            problem = f"{store} needs its password"
+        elif named:
+            problem = f"{spool} holds records for {' and '.join(sorted(named))}"
+        if store is None or ":***@" in store:
+            raise ConfigurationError(
+                setting="store", problem=problem, remedy="name it with --store or SIDELIGHT_STORE"
+            )
+    return settle(store, spool=spool, otlp=otlp)
+
+
+def _deliver_once(settings: Settings, *, as_json: bool) -> None:
+    if not settings.spool.is_dir():
+        raise SpoolError(
+            directory=settings.spool,
+            problem="it is not there",
+            remedy="nothing was emitted yet, or name another with --spool or SIDELIGHT_SPOOL",
+        )
+    health = _drain(settings)
+    if as_json:
+        print_json(_plain(health))
+    else:
+        _print(health)
+    if _tell_what_is_left(settings, health):
+        raise typer.Exit(1)
+
+
+def _drain(settings: Settings) -> Mapping[str, Health]:
+    """Deliver what there is; answers how each sink has done.
+
+    Raises:
+        SpoolError: the spool cannot be used.
+    """
+    try:
+        spool = Spool(settings.spool, writer_meta(settings, f"{random_bits(64):016x}"))
+    except SpoolError:
+        raise
+    except OSError as error:
+        raise SpoolError(
+            directory=settings.spool, problem=error.strerror, remedy="see `sidelight doctor`"
+        ) from error
+    relay = Relay(spool, sinks_of(settings), Progress(), count=emitter.count)
+    try:
+        with contextlib.suppress(SinkUnavailableError):  # `health` says which, and why
+            relay.drain()
+    finally:
+        relay.stop(0.0)
+        spool.close()
+    return relay.health()
+
+
+def _tell_what_is_left(settings: Settings, health: Mapping[str, Health]) -> bool:
+    """Say on stderr what could not be delivered, and whether there is any."""
+    for sink, each in health.items():
+        if each.failing_since is not None:
+            complain(f"{sink}: {each.problem}")
+    for reason, count in emitter.losses.items():
+        complain(f"{reason}: {plural(count, 'time')}, set aside: {emitter.problems[reason]}")
+    left: dict[str, Behind] = defaultdict(Behind)
+    for segment in look_at(settings.spool):
+        if segment.owned:
+            continue
+        theirs = str(segment.meta.get("store", public_url(settings.store)))
+        for sink, behind in segment.behind.items():
+            if theirs != public_url(settings.store):
+                why = f"for the store {theirs}; name that with --store"
+            elif sink in health:
+                why = f"until {sink} answers; run this again then"
+            else:
+                why = f"for {sink}; name the endpoint with --otlp or OTEL_EXPORTER_OTLP_ENDPOINT"
+            left[why].add(behind)
+    for why, behind in left.items():
+        complain(f"{behind}, stay in {settings.spool} {why}")
+    return bool(left) or any(each.failing_since is not None for each in health.values())
+
+
+def _run(settings: Settings, *, as_json: bool) -> None:
+    """Relay until a signal says to end; the signals are waited for, never handled."""
+    prepare_directory(settings.spool)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    try:
+        runtime.configure(settings)
+        health = runtime.health()
+        remark(f"relaying {settings.spool} to {public_url(settings.store)}{_telemetry(settings)}")
+        failing: set[str] = set()
+        while signal.sigtimedwait(_ENDS, _LOOK_EVERY) is None:
+            _tell_changes(health, failing)
+        runtime.close(_END_WITHIN)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if as_json:
+        print_json(_plain(health))
+    else:
+        _print(health)
+
+
+def _telemetry(settings: Settings) -> str:
+    if not (settings.otlp_traces or settings.otlp_logs):
+        return ""
+    return f" and to {settings.otlp_endpoint or 'where OTEL_EXPORTER_OTLP_* says'}"
+
+
+def _tell_changes(health: Mapping[str, Health], failing: set[str]) -> None:
+    """Say on stderr which sinks have ceased to answer, and which answer again."""
+    for sink, each in health.items():
+        if each.failing_since is not None and sink not in failing:
+            failing.add(sink)
+            complain(f"{sink}: {each.problem}; what it has not taken is kept, and tried again")
+        elif each.failing_since is None and sink in failing:
+            failing.remove(sink)
+            remark(f"{sink}: it answers again")
+
+
+def _print(health: Mapping[str, Health]) -> None:
+    rows = table("sink", "records delivered", right=["records delivered"])
+    for sink, each in health.items():
+        rows.add_row(sink, number(each.delivered))
+    console().print(rows)
+
+
+def _plain(health: Mapping[str, Health]) -> list[dict[str, object]]:
+    return [
+        {
+            "sink": sink,
+            "delivered": each.delivered,
+            "problem": each.problem if each.failing_since is not None else None,
+        }
+        for sink, each in health.items()
+    ]
