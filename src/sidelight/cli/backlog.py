@@ -223,7 +223,9 @@ def _check_backlog(segments: Sequence[Found]) -> Iterator[Finding]:
     for (sink, owned, writer), behind in sorted(left.items(), key=lambda item: item[0]):
         if not owned:
             problem = f"of {writer}, which has ended"
-            remedy = "`sidelight relay --once` delivers them"
+            remedy = (
+                f"`sidelight relay --once{'' if sink == 'store' else ' --otlp URL'}` delivers them"
+            )
         elif behind.age_ns > _PATIENCE:
             problem = f"of {writer}, which is running: no relay brings them to the {sink}"
             remedy = _REMEDIES.get(sink, "")

@@ -141,7 +141,7 @@ def _tell_what_is_left(settings: Settings, health: Mapping[str, Health]) -> bool
                 why = f"for {sink}; name the endpoint with --otlp or OTEL_EXPORTER_OTLP_ENDPOINT"
             left[why].add(behind)
     for why, behind in left.items():
-        complain(f"{behind}, stay in {settings.spool} {why}")
+        complain(f"left in {settings.spool} {why}: {behind}")
     return bool(left) or any(each.failing_since is not None for each in health.values())
 
 
