@@ -168,7 +168,7 @@ class _Batch:
     def __init__(self, connection: Connection, rows: list[Row]) -> None:
         self.connection = connection
         # Sorted: relays that insert the same keys in different orders would deadlock.
-        self.rows = sorted(rows)
+        self.rows = sorted({row[0]: row for row in rows}.values())
 
     def store(self) -> None:
         """Events, then what follows from those that are new."""
@@ -271,19 +271,17 @@ class _Batch:
         moved: Counter[tuple[str, str, str]] = Counter()
         for ids in _chunks(candidates):
             nameless = events.c.artifact_id.in_(ids) & events.c.organization_id.is_(None)
-            columns = (events.c.event_id, events.c.artifact_id, events.c.type, events.c.occurred_at)
+            columns = (events.c.artifact_id, events.c.type, events.c.occurred_at)
             orphans = self.connection.execute(select(*columns).where(nameless)).all()
-            fresh = {row[0] for row in self.rows}
-            for key, artifact, type_, occurred in orphans:
-                if key not in fresh:
-                    moved[NOBODY, type_, day_of(occurred)] -= 1
-                    moved[named[artifact][0], type_, day_of(occurred)] += 1
+            for artifact, type_, occurred in orphans:
+                moved[NOBODY, type_, day_of(occurred)] -= 1
+                moved[named[artifact][0], type_, day_of(occurred)] += 1
             if orphans:
                 given = update(events).values(organization_id=bindparam("o"))
                 theirs = events.c.artifact_id == bindparam("a")
                 self.connection.execute(
                     given.where(theirs, events.c.organization_id.is_(None)),
-                    [{"a": a, "o": named[a][0]} for a in sorted({row[1] for row in orphans})],
+                    [{"a": a, "o": named[a][0]} for a in sorted({row[0] for row in orphans})],
                 )
         return moved
 
