@@ -13,9 +13,9 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 #: From the ground up: a module may import, at its top, only from lines above its own.
 LAYERS = [
     {"version", "exceptions"},
-    {"fields", "plain", "record", "sampling", "adapter", "budget", "settings"},
+    {"fields", "plain", "record", "sampling", "adapter", "budget", "settings", "times"},
     {"points", "segment", "receipt", "event", "schema", "lightspan"},
-    {"spool", "emitter", "store"},
+    {"spool", "emitter", "selection", "store"},
     {"span", "capture", "worker", "keeper"},
     {"direct", "wrapper", "relay"},
     {"decorator"},
