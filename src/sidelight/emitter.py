@@ -27,8 +27,9 @@ from sidelight.record import (
 
 DEADLINE: Final = 0.010
 """The longest that one emission may hold up its caller, in seconds."""
-#: What a timed wait may overshoot; it is taken off the deadline.
-MARGIN: Final = 0.002
+MARGIN: Final = 0.005
+"""What a timed wait may overshoot, in seconds: one switch interval of the GIL. A wait is so much
+shorter than the deadline."""
 _pack: Final = FRAME.pack
 _crc32: Final = zlib.crc32
 

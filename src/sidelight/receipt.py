@@ -20,8 +20,10 @@ NOWHERE: Final = (1 << 62, 0)
 class Progress:
     """How far the store has got in this process's part of the spool, and who waits for it.
 
-    A waiter is a position and a function to call once the store is past it. `late` is set by the
-    relay while its own wake-ups come so late (the GIL is contended) that a wait cannot end in time.
+    A waiter is a position and a function to call once the store is past it. Two things tell that a
+    wait could not end in time, so that there is none: `active` is False until the store answers and
+    while it does not; `late` is True while the relay's own wake-ups come late, because the GIL is
+    contended.
     """
 
     def __init__(self) -> None:

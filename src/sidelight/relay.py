@@ -43,7 +43,6 @@ class Relay:
         """Start the daemon threads."""
         self.spool.on_rotation = self.keeper.poke
         self.progress.poke = self._poke_store
-        self.progress.active = True
         runs = {"keeper": self.keeper.run, **{w.sink.name: w.run for w in self.workers}}
         for name, run in runs.items():
             thread = threading.Thread(target=run, name=f"sidelight-{name}", daemon=True)
@@ -113,10 +112,10 @@ class Relay:
 
     def stop(self, seconds: float) -> bool:
         """Stop the threads; False when one does not end in time (it is inside its library)."""
-        self.progress.active = False
         self.keeper.stop()
         for worker in self.workers:
             worker.stop()
+        self.progress.active = False
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))

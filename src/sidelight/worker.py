@@ -98,6 +98,9 @@ class Worker:
 
     def run(self) -> None:
         """Drain until told to stop."""
+        if self.is_store:  # an empty batch opens it: the first who waits shall not wait for that
+            with contextlib.suppress(SinkUnavailableError, SinkRefusedError, Stopped):
+                self._try((), {})
         while not self._stop:
             try:
                 if not self.step():
@@ -212,12 +215,12 @@ class Worker:
                 reraise=True,
             )
             policy(self._try, records, writer)
-        self.health.failing_since = None
 
     def _try(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
         try:
             with self.busy:
                 self.sink.write(records, writer)
+            self._answers(yes=True)
         except SinkUnavailableError as error:
             self._failing(error)
             if self._stop:
@@ -228,7 +231,15 @@ class Worker:
         except Exception as error:  # it chokes on a value in a way of its own
             raise SinkRefusedError(sink=self.sink.name, problem=repr(error)) from error
 
+    def _answers(self, *, yes: bool) -> None:
+        """Note whether the sink answers; only for a store that does is it worth while to wait."""
+        if yes:
+            self.health.failing_since = None
+        if self.progress is not None:
+            self.progress.active = yes and not self._stop
+
     def _failing(self, error: Exception) -> None:
+        self._answers(yes=False)
         self.health.problem = str(error)
         if self.health.failing_since is None:
             self.health.failing_since = time.time()

@@ -142,7 +142,7 @@ def test_a_new_worker_goes_on_where_the_last_one_was(worker, spool):
 
 
 def test_one_sink_does_not_hold_up_another(spool):
-    store, telemetry = ScriptedSink(), ScriptedSink("otlp")
+    store, telemetry = ScriptedSink(), ScriptedSink("traces")
     telemetry.down.set()
     relay = Relay(spool, [store, telemetry], Progress())
     relay.start()
@@ -151,13 +151,13 @@ def test_one_sink_does_not_hold_up_another(spool):
             emit(spool, n)
         assert relay.flush(5)  # the collector does not answer, and is not waited for
         assert store.taken == list(range(100))
-        assert relay.health()["otlp"].failing_since is not None
+        assert relay.health()["traces"].failing_since is not None
         telemetry.down.clear()
         until = time.monotonic() + 10
         while len(telemetry.taken) < 100 and time.monotonic() < until:
             time.sleep(0.02)
         assert telemetry.taken == list(range(100))
-        assert relay.health()["otlp"].failing_since is None
+        assert relay.health()["traces"].failing_since is None
     finally:
         assert relay.stop(5)
 
@@ -177,7 +177,7 @@ def test_flush_says_that_the_store_is_behind(spool):
 
 
 def test_segments_go_when_every_sink_has_passed(spool):
-    relay = Relay(spool, [ScriptedSink(), ScriptedSink("otlp")], Progress())
+    relay = Relay(spool, [ScriptedSink(), ScriptedSink("traces")], Progress())
     while len(spool.own) < 3:
         emit(spool, 1)
     relay.drain()
@@ -185,7 +185,7 @@ def test_segments_go_when_every_sink_has_passed(spool):
 
 
 def test_segments_stay_for_a_sink_that_only_their_writer_had(tmp_path):
-    writer = Spool(tmp_path, {"sinks": ["store", "otlp"]})
+    writer = Spool(tmp_path, {"sinks": ["store", "traces"]})
     emit(writer, 1)
     writer.close()
     spool = Spool(tmp_path, {"sinks": ["store"]})
@@ -194,8 +194,8 @@ def test_segments_stay_for_a_sink_that_only_their_writer_had(tmp_path):
     assert relay.workers[0].sink.taken == [1]
     spool.close()
     assert len(list(segments_in(tmp_path))) == 1
-    spool = Spool(tmp_path, {"sinks": ["store", "otlp"]})
-    relay = Relay(spool, [ScriptedSink(), ScriptedSink("otlp")], Progress())
+    spool = Spool(tmp_path, {"sinks": ["store", "traces"]})
+    relay = Relay(spool, [ScriptedSink(), ScriptedSink("traces")], Progress())
     relay.drain()
     assert [worker.sink.taken for worker in relay.workers] == [[], [1]]
     spool.close()
@@ -213,7 +213,7 @@ def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
         emit(spool, 1)
     drain(store)
     spans = []
-    keeper_of(spool, ["store", "otlp"], losses, spans)._measure()
+    keeper_of(spool, ["store", "traces"], losses, spans)._measure()
     assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
     assert spool.usage() < spool.limit
     assert not spool.full
@@ -224,7 +224,7 @@ def test_what_the_store_has_not_is_never_let_go(spool, losses):
     while len(spool.own) < 6:
         emit(spool, 1)
     spans = []
-    keeper_of(spool, ["store", "otlp"], losses, spans)._measure()
+    keeper_of(spool, ["store", "traces"], losses, spans)._measure()
     assert not losses
     assert spool.full
     assert spans == [False]

@@ -99,11 +99,11 @@ class StoreSink:
             connection.engine.dispose()
 
     def _write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
+        if self._connection is None:
+            self._connection = connect(self.url, create=True).connect()
         rows, ledgers = _rows(records)
         if not rows and not ledgers:
             return
-        if self._connection is None:
-            self._connection = connect(self.url, create=True).connect()
         connection = self._connection
         with connection.begin():
             if rows:
