@@ -202,15 +202,12 @@ def sinks_of(settings: Settings) -> list[Sink]:
 
     sinks: list[Sink] = [StoreSink(settings.store)]
     if settings.otlp_traces or settings.otlp_logs:
-        from sidelight.sinks.otlp import OtlpSettings  # noqa: PLC0415
+        try:
+            from sidelight.sinks import otlp_sinks  # noqa: PLC0415
 
-        otlp = OtlpSettings(
-            settings.otlp_traces,
-            settings.otlp_logs,
-            settings.otlp_endpoint,
-            settings.environment,
-        )
-        sinks.extend(otlp.sinks(emitter.count))
+            sinks.extend(otlp_sinks(settings, emitter.count))
+        except Exception as error:  # noqa: BLE001  # the store goes on without
+            _logger.warning("sidelight exports nothing for now: %r", error)
     return sinks
 
 

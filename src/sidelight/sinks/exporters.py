@@ -8,13 +8,18 @@ in it; where they are missing, its own `export` is used.)
 
 from __future__ import annotations
 
+import importlib
 import logging
+import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
@@ -28,6 +33,10 @@ _PROTOCOLS: Final = frozenset({"http/protobuf", "grpc"})
 _RESPONSES: Final[Mapping[str, Any]] = {
     "traces": ExportTraceServiceResponse,
     "logs": ExportLogsServiceResponse,
+}
+_CLASSES: Final[Mapping[str, tuple[str, str]]] = {
+    "traces": ("trace_exporter", "OTLPSpanExporter"),
+    "logs": ("_log_exporter", "OTLPLogExporter"),
 }
 _REJECTED: Final = {"traces": "rejected_spans", "logs": "rejected_log_records"}
 _logger: Final = logging.getLogger("sidelight")
@@ -105,28 +114,38 @@ class Endpoint:
         return "", ""
 
     def exporter(self) -> Exporter:
-        """Make the exporter. What it needs of the SDK is imported here: it is slow to import."""
-        if self.protocol == "grpc":
-            return GrpcExporter(self)
-        return HttpExporter(self)
+        """Make the exporter."""
+        return GrpcExporter(self) if self.protocol == "grpc" else HttpExporter(self)
+
+    def sdk(self) -> Any:
+        """The SDK's exporter of this signal and protocol, a class; importing it is slow."""
+        package = "grpc" if self.protocol == "grpc" else "http"
+        module, name = _CLASSES[self.signal]
+        if package == "grpc":
+            _import_grpc()
+        found = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}")
+        return getattr(found, name)
+
+
+def _import_grpc() -> None:
+    """Its core writes each failed handshake to standard error, unless told before it is loaded."""
+    if "grpc" in sys.modules or "GRPC_VERBOSITY" in os.environ:
+        return
+    os.environ["GRPC_VERBOSITY"] = "ERROR"
+    try:
+        importlib.import_module("grpc").insecure_channel("localhost:1").close()
+    finally:
+        del os.environ["GRPC_VERBOSITY"]
 
 
 class HttpExporter:
     """OTLP over HTTP, as protobuf."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        if endpoint.signal == "traces":
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
-                OTLPSpanExporter as Sdk,
-            )
-        else:
-            from opentelemetry.exporter.otlp.proto.http._log_exporter import (  # type: ignore[assignment]  # noqa: PLC0415
-                OTLPLogExporter as Sdk,
-            )
         self._signal = endpoint.signal
         self._session = DeadlineSession()
         url = endpoint.url
-        self._sdk: Any = Sdk(
+        self._sdk = endpoint.sdk()(
             endpoint=None if url is None else f"{url.rstrip('/')}/v1/{endpoint.signal}",
             timeout=endpoint.timeout,
             session=self._session,
@@ -177,24 +196,10 @@ class GrpcExporter:
     """OTLP over gRPC."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        if endpoint.signal == "traces":
-            from opentelemetry.exporter.otlp.proto.common.trace_encoder import (  # noqa: PLC0415
-                encode_spans as encode,
-            )
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-                OTLPSpanExporter as Sdk,
-            )
-        else:
-            from opentelemetry.exporter.otlp.proto.common._log_encoder import (  # type: ignore[assignment]  # noqa: PLC0415
-                encode_logs as encode,
-            )
-            from opentelemetry.exporter.otlp.proto.grpc._log_exporter import (  # type: ignore[assignment]  # noqa: PLC0415
-                OTLPLogExporter as Sdk,
-            )
         self._signal = endpoint.signal
         self._timeout = endpoint.timeout
-        self._encode: Any = encode
-        self._sdk: Any = Sdk(endpoint=endpoint.url, timeout=endpoint.timeout)
+        self._encode = encode_spans if endpoint.signal == "traces" else encode_logs
+        self._sdk = endpoint.sdk()(endpoint=endpoint.url, timeout=endpoint.timeout)
 
     def send(self, items: Sequence[Any], /) -> Rejected:
         """See `Exporter`."""

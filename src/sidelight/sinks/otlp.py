@@ -29,10 +29,6 @@ _UNSUPPORTED_FOR: Final = 600.0  # seconds before a back end without logs is ask
 Record: TypeAlias = tuple[Static, Moment]
 Count: TypeAlias = Callable[[str, str], None]
 _WORDS: Final[Mapping[SignalName, str]] = {"traces": "spans", "logs": "log records"}
-_BUILD: Final[Mapping[SignalName, Callable[[Static, Moment, Resource, Limits], Any]]] = {
-    "traces": span_of,
-    "logs": log_of,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +42,10 @@ class OtlpSettings:
 
     def sinks(self, count: Count = lambda _reason, _problem: None) -> list[OtlpSink]:
         """The sinks of the signals that are on; ``count`` is told of what a back end rejects."""
-        wanted: tuple[tuple[SignalName, bool], ...] = (("traces", self.traces), ("logs", self.logs))
+        wanted: dict[SignalName, bool] = {"traces": self.traces, "logs": self.logs}
         return [
             OtlpSink(Endpoint(signal, self.endpoint, self.environment), count)
-            for signal, on in wanted
+            for signal, on in wanted.items()
             if on
         ]
 
@@ -58,8 +54,9 @@ class OtlpSink:
     """Exports one signal of what records carry. Used by one thread at a time."""
 
     def __init__(self, endpoint: Endpoint, count: Count = lambda _reason, _problem: None) -> None:
-        """Nothing is opened yet."""
+        """Import what it needs; nothing is opened yet."""
         self.name: SignalName = endpoint.signal
+        endpoint.sdk()  # imported here: a fork may fall into any later moment
         self._endpoint = endpoint
         self._count = count
         self._exporter: Exporter | None = None
@@ -110,7 +107,7 @@ class OtlpSink:
 
     def _send_all(self, records: Sequence[Record], resource: Resource, limits: Limits) -> None:
         exporter = self._open()
-        build = _BUILD[self.name]
+        build = span_of if self.name == "traces" else log_of
         while self._sent < len(records):
             pairs = []
             piece = records[self._sent : self._sent + _PIECE]
