@@ -41,6 +41,7 @@ class Runtime:
         self.settings: Settings | None = None
         self.spool: Spool | None = None
         self.relay: Relay | None = None
+        self.ending = False
         self.starting = Lock()
         self._opening = RLock()
         self._is_opening = False
@@ -82,7 +83,7 @@ class Runtime:
                 raise SpoolError(directory="", problem=str(error), remedy="") from error
             finally:
                 self._is_opening = False
-            if settings.relay == "thread":
+            if settings.relay == "thread" and not self.ending:
                 start = Thread(target=self._start_relay, args=(settings,), name="sidelight-start")
                 start.daemon = True
                 start.start()
@@ -299,4 +300,12 @@ os.register_at_fork(
     after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,
 )
-atexit.register(lambda: runtime.close(EXIT_WITHIN))
+
+
+def _end() -> None:
+    """What is emitted after this goes to the spool, for the next process: no thread starts now."""
+    runtime.ending = True
+    runtime.close(EXIT_WITHIN)
+
+
+atexit.register(_end)

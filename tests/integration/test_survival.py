@@ -86,6 +86,9 @@ END = """
         "os.kill(os.getpid(), 15)",
         "import atexit; atexit.register(lambda: scheduled(500))",
         "import atexit; atexit.register(lambda: 1/0)",
+        "sidelight.runtime.atexit.unregister(sidelight.runtime._end);"
+        "sidelight.runtime.atexit.register(lambda: scheduled(500));"
+        "sidelight.runtime.atexit.register(sidelight.runtime._end)",
         "threading.Thread(target=lambda: [scheduled(n) for n in range(10**6, 10**9)], daemon=True).start()",
         "pass",
     ],
