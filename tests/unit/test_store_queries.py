@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy import text
 from tests.support.stored import NOON, SECOND, deliver, record, sqlite, store
 
 from sidelight import Store
