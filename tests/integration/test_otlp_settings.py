@@ -6,10 +6,6 @@ import pytest
 from opentelemetry import propagate, trace
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-import sidelight
-from sidelight import arg, emits
-from sidelight.runtime import runtime
 from tests.support.certificates import require_server_tls
 from tests.support.collector import Collector, require_collector
 from tests.support.proxy import Proxy
@@ -23,6 +19,10 @@ from tests.support.telemetry import (
     finish,
     stored,
 )
+
+import sidelight
+from sidelight import arg, emits
+from sidelight.runtime import runtime
 
 pytestmark = pytest.mark.usefixtures("plain_otel")
 

@@ -10,10 +10,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from tests.support.telemetry import agree, exporting
 
 import sidelight
 from sidelight import arg, emits, result
-from tests.support.telemetry import agree, exporting
 
 pytestmark = pytest.mark.usefixtures("plain_otel")
 W3C = TraceContextTextMapPropagator()
@@ -143,9 +143,9 @@ def outer_of_deep():
 
 
 def test_an_error_and_its_way_up(shared_collector, tmp_path):
-    with exporting(shared_collector, tmp_path) as told:
-        with pytest.raises(ValueError, match="nothing to do with 7"):
-            outer_of_deep()
+    expected = pytest.raises(ValueError, match="nothing to do with 7")
+    with exporting(shared_collector, tmp_path) as told, expected:
+        outer_of_deep()
     agree(told)
     inner, outer = told.span("deep"), told.span("outer_of_deep")
     assert inner.parent_span_id == outer.span_id

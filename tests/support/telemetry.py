@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.collector import Collector
+from tests.support.otlp_json import LogRecord, SpanRecord
+
 import sidelight
 from sidelight.emitter import Closed, emitter
 from sidelight.record import Moment, Static, decode
 from sidelight.runtime import runtime
 from sidelight.span import tracing
-from tests.support.collector import Collector
-from tests.support.otlp_json import LogRecord, SpanRecord
 
 ROOT = Path(__file__).parents[2]
 _WAIT = 20.0
