@@ -1,236 +1,349 @@
-"""The source of what a point does around a call: captured values in, one record out.
+"""The code of what a point does around a call: captured values in, one record out.
 
-For each phase of a call (start, success, failure) a function is generated that knows the point's
-fields, so that at the call nothing is looked up, bound or decided that was known at decoration.
+For each phase of a call (start, success, failure, closed) a function is generated that knows the
+point's fields, so that at the call nothing is looked up, bound or decided that was known at
+decoration. The templates are Python as it will stand; see `source.fill`.
+
+In this code a name with an underscore is ours, and an argument of the call is ``arg_`` and its
+name: whatever a function calls its parameters, nothing is shadowed.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
 
 from sidelight.emitter import Head
-from sidelight.fields import MISSING, Choice, Expression, Phase, Signature, field_source
+from sidelight.fields import MISSING, Choice, Expression, Phase, field_source, is_computed
 from sidelight.plain import MAX_TEXT, SCALARS, plain
 from sidelight.points import Declaration, Point
 from sidelight.record import SPAN, Outcome, Static
+from sidelight.signature import PREFIX, Signature
+from sidelight.source import Names, fill
 
+Waits: TypeAlias = Literal["no", "here", "outside"]
+"""Of an awaited emission: the phase itself blocks, bounded; or it returns the position that an
+asynchronous wrapper then awaits."""
+
+_PHASE: Final = """
+def {function}({parameters}):
+    _now = _clock()
+    {position}
+    try:
+        {leave}
+        {details}
+        {records}
+        {account}
+    except _InstrumentationError:
+        raise
+    except RecursionError:  # there is no room for a call either
+        _losses['recursion limit'] = _losses.get('recursion limit', 0) + 1
+    except Exception as _problem:
+        _lost('not recorded', _problem)
+"""
+
+_DETACH: Final = """
+if _span.token is not None:
+    try:
+        _detach(_span.token)
+    except (ValueError, RuntimeError):
+        pass  # left in another context than it was entered in
+"""
+
+_LEAVE_OTHER: Final = """
+if _span.other is not None:
+    _span.leave_other({error})
+"""
+
+_VALUE: Final = """
+try:
+    {name} = {value}
+{missing}
+except BaseException as _problem:
+    {name} = _uncaptured({field}, _problem)
+"""
+
+_MISSING: Final = """
+except _MISSING:
+    {name} = None
+"""
+
+# A short text and what is no larger than a machine word goes as it is: most values are such.
+_PLAIN: Final = """
+if (type({name}) is not str or len({name}) > {longest}) and type({name}) not in _SCALARS:
+    {name} = _plain({name})
+"""
+
+_DEFAULT: Final = """
+if {name} is None:
+    {name} = _bound().{field}
+"""
+
+# The fields of `record.Moment`, in their order.
+_EMIT: Final = """
+_emit({head}, (_span.time, _bits(64), _artifact_id, _organization_id, {duration}, \
+_span.trace or None, _span.id, _span.parent_id, {flags}, {attributes}, {details}))
+"""
+
+_EMIT_AWAITED: Final = """
+if {emit}:
+    _position = _place()
+"""
+
+_CHOSEN: Final = """
+{by}
+_head = {choose}(_by)
+{or_span}
+if _head is not None:
+    {record}
+"""
+
+_OR_SPAN: Final = """
+if _head is None and _span.flags & {span}:
+    _head = {head}
+"""
+
+_SPAN_ALONE: Final = """
+if _span.flags & {span}:
+    _artifact_id = _organization_id = None
+    {record}
+"""
+
+_WAIT_HERE: Final = """
+if _position is not None:
+    _wait(_position, _span.cost + _clock() - _now)
+"""
+
+_COUNT: Final = """
+_cost = _span.cost + _clock() - _now
+_span.cost = 0
+try:
+    _fine[_cost >> 6] += 1
+except IndexError:
+    _add_cost(_cost)
+"""
+
+# An asynchronous wrapper counts after its wait, and together with it.
+_COUNT_OR_RETURN: Final = """
+if _position is not None:
+    _span.cost += _clock() - _now
+    return _position
+{count}
+"""
+
+_UNSPANNED: Final = f"_span.flags & {~SPAN}"
 _OUTCOMES: Final[Mapping[Phase, Outcome]] = {
     "start": "started",
     "success": "succeeded",
     "failure": "failed",
     "closed": "closed",
 }
-_VALUES: Final[Mapping[Phase, str]] = {"start": "", "success": "_result, ", "failure": "_error, ", "closed": ""}
-NAMES: Final[Mapping[Phase, str]] = {
+_FUNCTIONS: Final[Mapping[Phase, str]] = {
     "start": "_started",
     "success": "_succeeded",
     "failure": "_failed",
     "closed": "_closed",
 }
-
-
-@dataclass(slots=True)
-class Source:
-    """Lines of Python under construction, and the objects that they refer to."""
-
-    names: dict[str, Any] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-
-    def add(self, indent: int, *lines: str) -> None:
-        """Append lines at an indentation of ``indent`` steps."""
-        self.lines.extend(f"{'    ' * indent}{line}" for line in lines)
-
-    def name(self, stem: str, value: object) -> str:
-        """Give an object a name that the source can use."""
-        name = f"_{stem}_{len(self.names)}"
-        self.names[name] = value
-        return name
+_HANDED: Final[Mapping[Phase, list[str]]] = {
+    "start": ["_span"],
+    "success": ["_span", "_result"],
+    "failure": ["_span", "_error"],
+    "closed": ["_span"],
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Phases:
-    """Which phases of a point's calls have something to write, and how they end.
+class PhaseCode:
+    """The source of one phase's function and of its call, and the parameters handed on in that."""
 
-    ``waits`` is "no", "here" (the phase blocks, bounded) or "outside" (it returns the position that
-    an asynchronous wrapper then awaits).
+    text: str
+    call: str
+    used: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Writes the functions of one point's phases.
+
+    Attributes:
+        point: what is to be captured.
+        signature: where the arguments are.
+        waits: how an awaited emission waits.
+        attached: whether the span stands in the context and has to be taken out of it.
+        names: gets the objects that the code refers to.
     """
 
     point: Point
     signature: Signature
-    waits: str
+    waits: Waits
     attached: bool
+    names: Names
 
-    def has(self, phase: Phase) -> bool:
-        """Whether anything happens in ``phase``: a start without an event is none."""
-        return phase != "start" or any(d.start for d in self.point.declarations)
-
-    def write(self, source: Source, phase: Phase) -> None:
-        """Generate the function of one phase."""
-        parameters = ", ".join(self.parameters)
-        source.add(0, f"def {NAMES[phase]}(_span, {_VALUES[phase]}{parameters}):")
-        source.add(1, "_now = _clock()", "_position = None", "try:")
-        if phase != "start":
-            self._leave(source, phase)
-        self._records(source, phase)
-        source.add(1, "except Exception as _problem:")
-        source.add(2, f"_lost('not recorded', {self.point.path!r}, _problem)")
-        self._account(source)
-        source.add(0, "")
-
-    @property
-    def parameters(self) -> list[str]:
-        """The names that a phase is handed, besides the span and the outcome."""
-        star = [name for name in (self.signature.star, self.signature.stars) if name is not None]
-        return [*self.signature.own, *star]
-
-    def _leave(self, source: Source, phase: Phase) -> None:
-        if self.attached:
-            source.add(2, "if _span.token is not None:")
-            source.add(3, "try:")
-            source.add(4, "_detach(_span.token)")
-            source.add(3, "except (ValueError, RuntimeError):", "    pass  # left in another context")
-        source.add(2, "if _span.other is not None:")
-        source.add(3, f"_span.leave_other({'_error' if phase == 'failure' else 'None'})")
-
-    def _records(self, source: Source, phase: Phase) -> None:
-        duration = "None" if phase == "start" else "_now - _span.call"
-        details = "None"
-        flags = "_span.flags"
-        if phase == "start":
-            flags = f"_span.flags & {~SPAN}"
-        else:
-            details = "_details"
-            source.add(2, "_details = _span.closing_details()")
-            if phase == "failure":
-                source.add(2, "_details = {**(_details or {}), 'error': _error_details(_error)}")
-        carries_span = phase != "start" and self.point.span
+    def phase(self, phase: Phase) -> PhaseCode | None:
+        """The code of one phase; None where nothing happens in it."""
         emitting = [d for d in self.point.declarations if d.types(phase)]
-        if not emitting and carries_span:
-            head = source.name("head", self._head(None, self.point.declarations[0], phase))
-            source.add(2, f"if _span.flags & {SPAN}:")
-            source.add(
-                3,
-                f"_emit({head}, (_span.time, _bits(64), None, None, {duration}, _span.trace or None,"
-                f" _span.id, _span.parent_id, _span.flags, None, {details}))",
-            )
-        for declaration in emitting:
-            self._event(source, declaration, phase, duration, flags, details)
-            flags, details = f"_span.flags & {~SPAN}", ("_details" if phase == "failure" else "None")
+        ends_span = self.point.span and phase != "start"
+        if not emitting and not ends_span:
+            return None
+        self.signature.used.clear()
+        records = self._records(phase, emitting, ends_span=ends_span)
+        used = list(self.signature.used)
+        handed = _HANDED[phase]
+        text = fill(
+            _PHASE,
+            function=_FUNCTIONS[phase],
+            parameters=", ".join([*handed, *(f"{PREFIX}{name}" for name in used)]),
+            leave=self._leave(phase) if phase != "start" else "",
+            position="" if self.waits == "no" else "_position = None",
+            details=self._details(phase),
+            records=records,
+            account=self._account(),
+        )
+        call = f"{_FUNCTIONS[phase]}({', '.join([*handed, *used])})"
+        return PhaseCode(text, call, tuple(used))
 
-    def _event(
-        self,
-        source: Source,
-        declaration: Declaration,
-        phase: Phase,
-        duration: str,
-        flags: str,
-        details: str,
-    ) -> None:
-        indent = 2
-        head = self._head_source(source, declaration, phase, spans=SPAN_CARRIER in flags)
-        if head.startswith("_chosen"):
-            source.add(indent, f"if {head} is not None:")
-            indent += 1
-        ids = {}
-        for name in ("artifact_id", "organization_id"):
-            ids[name] = f"_{name}"
-            self._field(source, indent, f"_{name}", getattr(declaration, name), phase)
-            source.add(indent, f"if _{name} is None:")
-            source.add(indent + 1, f"_{name} = _bound().{name}")
+    def _leave(self, phase: Phase) -> str:
+        if not self.point.span:
+            return ""
+        other = fill(_LEAVE_OTHER, error="_error" if phase == "failure" else "None")
+        return (_DETACH if self.attached else "") + other
+
+    def _account(self) -> str:
+        if self.waits == "outside":
+            return fill(_COUNT_OR_RETURN, count=_COUNT)
+        return (_WAIT_HERE if self.waits == "here" else "") + _COUNT
+
+    def _details(self, phase: Phase) -> str:
+        """Lines that collect what is seldom there: the error, what was done to the span."""
+        closing = "_span.closing_details()" if self.point.span else "None"
+        if phase != "failure":
+            return "" if phase == "start" else f"_details = {closing}"
+        return (
+            "_error_only = {'error': _error_details(_error)}\n"
+            f"_details = {{**({closing} or {{}}), **_error_only}}"
+        )
+
+    def _records(self, phase: Phase, emitting: list[Declaration], *, ends_span: bool) -> str:
+        """One record for each event; the first carries the span, if need be without an event."""
+        if not emitting:
+            head = self._head(None, self.point.declarations[0], phase)
+            record = self._emit(head, phase, "None", carries_span=True)
+            return fill(_SPAN_ALONE, span=str(SPAN), record=record)
+        return "".join(
+            self._event(declaration, phase, carries_span=ends_span and index == 0)
+            for index, declaration in enumerate(emitting)
+        )
+
+    def _event(self, declaration: Declaration, phase: Phase, *, carries_span: bool) -> str:
+        declared = declaration.declared(phase)
+        chosen = isinstance(declared, Choice)
+        head = "_head" if chosen else self._head(declared, declaration, phase)
+        fields, attributes = self._fields(declaration, phase)
+        emit = self._emit(head, phase, attributes, carries_span=carries_span)
+        if self.waits != "no" and declaration.mode == "awaited":
+            emit = fill(_EMIT_AWAITED, emit=emit.strip())
+        if not isinstance(declared, Choice):
+            return fields + emit
+        or_span = ""
+        if carries_span:
+            span_alone = self._head(None, declaration, phase)
+            or_span = fill(_OR_SPAN, span=str(SPAN), head=span_alone)
+        return fill(
+            _CHOSEN,
+            by=self._value("_by", "choose", declared.by, phase) or "_by = None",
+            choose=self.names.give("choose", self._chooser(declared, declaration, phase)),
+            or_span=or_span,
+            record=fields + emit,
+        )
+
+    def _emit(self, head: str, phase: Phase, attributes: str, *, carries_span: bool) -> str:
+        only_error = "_error_only" if phase == "failure" else "None"
+        return fill(
+            _EMIT,
+            head=head,
+            duration="None" if phase == "start" else "_now - _span.call",
+            flags="_span.flags" if carries_span else _UNSPANNED,
+            attributes=attributes,
+            details="_details" if carries_span else only_error,
+        )
+
+    def _fields(self, declaration: Declaration, phase: Phase) -> tuple[str, str]:
+        """Lines that capture a declaration's fields, and the source of the attributes' mapping."""
+        lines = []
+        for field in ("artifact_id", "organization_id"):
+            name = f"_{field}"
+            lines.append(self._plain(name, field, getattr(declaration, field), phase))
+            lines.append(fill(_DEFAULT, name=name, field=field))
         pairs = []
-        for index, (name, value) in enumerate(declaration.attributes.items()):
-            if self._field(source, indent, f"_attribute_{index}", value, phase):
-                pairs.append(f"{name!r}: _attribute_{index}")
-        attributes = f"{{{', '.join(pairs)}}}" if pairs else "None"
-        source.add(
-            indent,
-            f"if _emit({head}, (_span.time, _bits(64), _artifact_id, _organization_id, {duration},"
-            f" _span.trace or None, _span.id, _span.parent_id, {flags}, {attributes}, {details})):",
-        )
-        waits = self.waits != "no" and declaration.mode == "awaited"
-        source.add(indent + 1, "_position = _place()" if waits else "pass")
+        for index, (field, value) in enumerate(declaration.attributes.items()):
+            name = f"_attribute_{index}"
+            captured = self._plain(name, field, value, phase)
+            if captured != f"{name} = None\n":
+                lines.append(captured)
+                pairs.append(f"{field!r}: {name}")
+        return "".join(lines), f"{{{', '.join(pairs)}}}" if pairs else "None"
 
-    def _field(self, source: Source, indent: int, name: str, value: Any, phase: Phase) -> bool:
-        """Lines that leave a plain value in ``name``; False where the phase has none."""
-        if not isinstance(value, Expression) and not callable(value):
+    def _plain(self, name: str, field: str, value: Any, phase: Phase) -> str:
+        """Lines that leave a field's value, made plain, in ``name``."""
+        if not is_computed(value):
             value = plain(value)
-        text = field_source(value, self.signature, phase, source.names)
-        if text is None or value is None:
-            source.add(indent, f"{name} = None")
-            return False
-        if not isinstance(value, Expression) and not callable(value):
-            source.add(indent, f"{name} = {text}")
-            return True
-        source.add(indent, "try:", f"    {name} = {text}")
-        if isinstance(value, Expression):
-            source.add(indent, "except _MISSING:", f"    {name} = None")
-        source.add(indent, "except Exception as _problem:", f"    {name} = None")
-        source.add(indent, f"    _uncaptured({name.removeprefix('_')!r}, _problem)")
-        source.add(
-            indent,
-            f"if (type({name}) is not str or len({name}) > {MAX_TEXT}) and type({name}) not in _SCALARS:",
-            f"    {name} = _plain({name})",
-        )
-        return True
+            return f"{name} = {'None' if value is None else self.names.give('constant', value)}\n"
+        captured = self._value(name, field, value, phase)
+        if not captured:
+            return f"{name} = None\n"
+        return captured + fill(_PLAIN, name=name, longest=str(MAX_TEXT))
 
-    def _head(self, type_: str | None, declaration: Declaration, phase: Phase) -> Head:
+    def _value(self, name: str, field: str, value: Any, phase: Phase) -> str:
+        """Lines that leave a field's value as it is in ``name``; none where the phase has none."""
+        source = field_source(value, self.signature, phase, self.names)
+        if source is None:
+            return ""
+        if source.isidentifier():
+            return f"{name} = {source}\n"
+        missing = fill(_MISSING, name=name) if isinstance(value, Expression) else ""
+        return fill(_VALUE, name=name, value=source, missing=missing, field=repr(field))
+
+    def _head(self, type_: Any, declaration: Declaration, phase: Phase) -> str:
+        return self.names.give("head", self._made_head(type_, declaration, phase))
+
+    def _made_head(self, type_: Any, declaration: Declaration, phase: Phase) -> Head:
         span_name = self.point.qualname if self.point.span else None
         return Head(Static(type_, self.point.path, declaration.mode, _OUTCOMES[phase], span_name))
 
-    def _head_source(
-        self, source: Source, declaration: Declaration, phase: Phase, *, spans: bool
-    ) -> str:
-        declared = getattr(declaration, phase)
-        if not isinstance(declared, Choice):
-            return source.name("head", self._head(declared, declaration, phase))
-        cases = {key: self._head(t, declaration, phase) for key, t in declared.cases.items()}
+    def _chooser(
+        self, choice: Choice, declaration: Declaration, phase: Phase
+    ) -> Callable[[Any], Head | None]:
+        heads = {
+            key: self._made_head(type_, declaration, phase) for key, type_ in choice.cases.items()
+        }
         otherwise = None
-        if declared.otherwise is not None or (spans and self.point.span):
-            otherwise = self._head(declared.otherwise, declaration, phase)
-        chooser = source.name("choose", _chooser(cases, otherwise))
-        self._field_raw(source, declared.by, phase)
-        source.add(2, f"_chosen = {chooser}(_by)")
-        return "_chosen"
-
-    def _field_raw(self, source: Source, value: Any, phase: Phase) -> None:
-        text = field_source(value, self.signature, phase, source.names) or "None"
-        source.add(2, "try:", f"    _by = {text}", "except Exception as _problem:", "    _by = None")
-        source.add(2, "    if not isinstance(_problem, _MISSING):", "        _uncaptured('choose', _problem)")
-
-    def _account(self, source: Source) -> None:
-        if self.waits == "outside":
-            source.add(1, "_span.cost += _clock() - _now", "if _position is not None:")
-            source.add(2, "return _position")
-            source.add(1, "_cost = _span.cost")
-        else:
-            if self.waits == "here":
-                source.add(1, "if _position is not None:")
-                source.add(2, "_wait(_position, _span.cost + _clock() - _now)")
-            source.add(1, "_cost = _span.cost + _clock() - _now")
-        source.add(1, "_span.cost = 0", "try:", "    _fine[_cost >> 6] += 1")
-        source.add(1, "except IndexError:", "    _add_cost(_cost)")
+        if choice.otherwise is not None:
+            otherwise = self._made_head(choice.otherwise, declaration, phase)
+        return _chooser(heads, otherwise, self.names.objects["_uncaptured"])
 
 
-SPAN_CARRIER: Final = "_span.flags"
-
-
-def _chooser(cases: Mapping[Any, Head], otherwise: Head | None) -> Callable[[Any], Head | None]:
+def _chooser(
+    heads: Mapping[Any, Head],
+    otherwise: Head | None,
+    uncaptured: Callable[[str, BaseException], None],
+) -> Callable[[Any], Head | None]:
     def choose(value: Any) -> Head | None:
+        if type(value) in {str, bytes} and len(value) > MAX_TEXT:
+            return otherwise  # to hash it would take long
         try:
-            found = cases.get(value)
-            if found is None:
-                found = cases.get(getattr(value, "value", None), otherwise)
-        except Exception:  # noqa: BLE001  # unhashable, or a stranger's __eq__
+            found = heads.get(value)
+            if found is None and isinstance(value, enum.Enum):
+                found = heads.get(value.value)
+        except TypeError:  # it cannot be hashed: it is none of the cases
             return otherwise
-        return found
+        except BaseException as problem:  # noqa: BLE001  # a stranger's __hash__ or __eq__
+            uncaptured("choose", problem)
+            return otherwise
+        return otherwise if found is None else found
 
     return choose
 
 
-COMMON: Final[Mapping[str, Any]] = {
-    "_MISSING": MISSING,
-    "_SCALARS": SCALARS,
-    "_plain": plain,
-}
+COMMON: Final[Mapping[str, Any]] = {"_MISSING": MISSING, "_SCALARS": SCALARS, "_plain": plain}

@@ -7,13 +7,18 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import FunctionType
+from typing import Any, Final, TypeVar
 
 from sidelight.exceptions import PointError
+from sidelight.fields import Expression
+from sidelight.kinds import kind_of
 from sidelight.points import Declaration, EventType, Mode, Point, declare, registry
-from sidelight.wrapper import kind_of, wrap
+from sidelight.wrapper import wrap
 
 F = TypeVar("F")
+_NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
+_MADE_FROM: Final = ("func", "fget", "dispatcher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +34,8 @@ def emits(
     type: EventType | None = None,  # noqa: A002  # the word for it
     /,
     *,
-    start: str | None = None,
-    failure: str | None = None,
+    start: EventType | None = None,
+    failure: EventType | None = None,
     mode: Mode = "scheduled",
     span: bool = True,
     **fields: Any,
@@ -50,6 +55,7 @@ def emits(
             everything else is an attribute. Values are constants, recorded expressions
             (``arg.name``, ``result.id``, ``error.code``; missing along the way is None) or
             callables whose parameters are named after the function's, or ``result``, ``error``.
+            They are looked at when the event is emitted: after the call, but for ``start=``.
 
     Returns:
         A decorator for any kind of callable. It keeps the signature; several on one function make
@@ -58,30 +64,37 @@ def emits(
     Raises:
         PointError: at decoration, naming the function, the argument and the remedy.
     """
-    declaration = declare(type, start, failure, mode, fields, span=span)
+    if callable(type) and not isinstance(type, Expression):
+        raise PointError(
+            function=_name(type),
+            problem="@emits names no event",
+            remedy='write it in parentheses: @emits("artifact_received")',
+        )
 
     def decorate(function: F) -> F:
-        if os.environ.get("SIDELIGHT_DISABLED", "") not in {"", "0"}:
+        if os.environ.get("SIDELIGHT_DISABLED", "").strip().lower() not in _NOT_DISABLED:
             return function
-        woven: F = weave_one(function, declaration)
+        name = _name(function)
+        declaration = declare(name, type, start, failure, mode, fields, span=span)
+        woven: F = weave(function, (declaration,))
         return woven
 
     return decorate
 
 
-def weave_one(function: Any, declaration: Declaration) -> Any:
+def weave(function: Any, declarations: tuple[Declaration, ...]) -> Any:
     """Wrap a callable; one that sidelight wrapped already gets one wrapper for all."""
-    if isinstance(function, staticmethod | classmethod):
-        return type(function)(weave_one(function.__func__, declaration))
+    kind = type(function)
+    if issubclass(kind, staticmethod | classmethod):  # by its real class: a proxy is carried
+        return kind(weave(function.__func__, declarations))
     below = woven_of(function)
-    declarations: tuple[Declaration, ...] = (declaration,)
     if below is not None:
-        function, declarations = below.function, (*below.point.declarations, declaration)
+        function, declarations = below.function, (*below.point.declarations, *declarations)
     _refuse_unfit(function)
     point = _point(function, declarations)
     wrapper = wrap(point, function)
     woven = Woven(point, function, wrapper)
-    if isinstance(function, type(_point)):
+    if type(function) is FunctionType:
         wrapper.__sidelight__ = woven
     else:
         wrapper._self_sidelight = woven  # noqa: SLF001  # where a wrapt proxy keeps its own
@@ -102,7 +115,6 @@ def woven_of(function: Any) -> Woven | None:
 
 
 def _refuse_unfit(function: Any) -> None:
-    name = getattr(function, "__qualname__", repr(function))
     if isinstance(function, type):
         problem, remedy = "it is a class", "decorate its methods"
     elif isinstance(function, property | functools.cached_property):
@@ -111,16 +123,34 @@ def _refuse_unfit(function: Any) -> None:
         problem, remedy = "it cannot be called", "decorate a function"
     else:
         return
-    raise PointError(function=name, problem=problem, remedy=remedy)
+    raise PointError(function=_name(function), problem=problem, remedy=remedy)
+
+
+def _named(function: Any) -> Any:
+    """What gives a callable its name: itself, what it was made from, else its class."""
+    while not hasattr(function, "__qualname__"):
+        inner = next(
+            (each for name in _MADE_FROM if (each := getattr(function, name, None)) is not None),
+            None,
+        )
+        if not callable(inner) or not hasattr(inner, "__name__"):
+            return type(function)
+        function = inner
+    return function
+
+
+def _name(function: Any) -> str:
+    """What errors call it."""
+    named = _named(function)
+    return str(named.__qualname__).rpartition("<locals>.")[2]
 
 
 def _point(function: Any, declarations: tuple[Declaration, ...]) -> Point:
-    named = function
-    while isinstance(named, functools.partial | functools.partialmethod):
-        named = named.func
-    if not hasattr(named, "__qualname__"):
-        named = type(named)
-    code = getattr(inspect.unwrap(named) if callable(named) else named, "__code__", None)
+    named = _named(function)
+    try:
+        code = getattr(inspect.unwrap(named), "__code__", None)
+    except ValueError:  # a chain that leads back to itself
+        code = None
     return Point(
         module=getattr(named, "__module__", None) or "builtins",
         qualname=named.__qualname__,

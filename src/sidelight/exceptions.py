@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable
+from typing import Any
 
 
 class SidelightError(Exception):
@@ -13,7 +13,18 @@ class SidelightError(Exception):
     def __init__(self, **facts: object) -> None:
         """Fill the class's docstring with ``facts`` and make it the message."""
         self.facts = facts
-        super().__init__(inspect.cleandoc(self.__doc__ or "").format(**facts))
+        told = ", ".join(f"{name}: {value}" for name, value in facts.items())  # under python -OO
+        super().__init__(inspect.cleandoc(self.__doc__).format(**facts) if self.__doc__ else told)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the facts, as text: an error crosses to the process that waits for it."""
+        return _again, (type(self), {name: str(value) for name, value in self.facts.items()})
+
+
+def _again(kind: type[SidelightError], facts: dict[str, str]) -> SidelightError:
+    error = kind.__new__(kind)
+    SidelightError.__init__(error, **facts)
+    return error
 
 
 class PointError(SidelightError, TypeError):
@@ -21,19 +32,25 @@ class PointError(SidelightError, TypeError):
 
 
 class UnknownParameterError(PointError):
-    """{function} has no parameter {name}{suggestion}"""
+    """{function} has no parameter {name}; {suggestion}"""
 
-    def __init__(self, function: str, name: str, known: Iterable[str]) -> None:
+    def __init__(
+        self, function: str, name: str, known: Iterable[str], stars: str | None = None
+    ) -> None:
         """Name the closest of the ``known`` parameters, or list them all."""
-        known = list(known)
-        close = difflib.get_close_matches(name, known, n=1)
-        if close:
-            suggestion = f"; did you mean {close[0]}?"
-        elif known:
-            suggestion = f"; it has {', '.join(known)}"
-        else:
-            suggestion = "; it takes no arguments"
-        super().__init__(function=function, name=name, suggestion=suggestion)
+        super().__init__(
+            function=function, name=name, suggestion=_suggestion(name, list(known), stars)
+        )
+
+
+def _suggestion(name: str, known: list[str], stars: str | None) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415  # seldom needed, slow to import
+
+    if close := get_close_matches(name, known, n=1):
+        return f"did you mean {close[0]}?"
+    if stars in known:
+        return f"if it comes by **{stars}, write arg.{stars}[{name!r}]"
+    return f"it has {', '.join(known)}" if known else "it takes no arguments"
 
 
 class ExpressionError(SidelightError, TypeError):

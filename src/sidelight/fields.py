@@ -12,14 +12,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
-from sidelight.exceptions import ExpressionError, PointError, UnknownParameterError
+from sidelight.exceptions import ExpressionError, PointError
+from sidelight.signature import Signature
+from sidelight.source import Names
 
 Root: TypeAlias = Literal["arg", "result", "error"]
 Phase: TypeAlias = Literal["start", "success", "failure", "closed"]
-"""Of one call; "closed" is a generator that its consumer did not finish."""
+"""Of one call; "closed" is a generator or coroutine that its consumer did not finish."""
 
 #: What a recorded expression may meet on its way without anything being wrong.
 MISSING: Final = (AttributeError, KeyError, IndexError, TypeError)
+
+#: Recorded like every other attribute, though each object has them: ``error.__class__.__name__``.
+_ON_EVERY_OBJECT: Final = frozenset({"__class__", "__doc__", "__module__"})
+_RECORDED_DUNDERS: Final = frozenset(
+    {"__name__", "__qualname__", "__dict__", "__cause__", "__context__", "__notes__"}
+)
 
 
 class Expression:
@@ -29,42 +37,69 @@ class Expression:
     callable whose parameters are named after the function's, or ``result`` or ``error``.
     """
 
-    __slots__ = ("_root", "_steps")
-    _root: Root
-    _steps: tuple[tuple[str, Any], ...]
+    __slots__ = ("__root", "__steps")
+    __root: Root
+    __steps: tuple[tuple[str, Any], ...]
 
     def __init__(self, root: Root, steps: tuple[tuple[str, Any], ...] = ()) -> None:
-        object.__setattr__(self, "_root", root)
-        object.__setattr__(self, "_steps", steps)
+        object.__setattr__(self, "_Expression__root", root)
+        object.__setattr__(self, "_Expression__steps", steps)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _ON_EVERY_OBJECT:
+            return _step(self, "attribute", name)
+        return object.__getattribute__(self, name)
 
     def __getattr__(self, name: str) -> Expression:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return Expression(self._root, (*self._steps, ("attribute", name)))
+        if name.startswith("__") and name.endswith("__") and name not in _RECORDED_DUNDERS:
+            raise AttributeError(f"{self!r}.{name} cannot be recorded; give a callable")
+        return _step(self, "attribute", name)
 
     def __getitem__(self, key: object) -> Expression:
-        return Expression(self._root, (*self._steps, ("item", key)))
+        return _step(self, "item", key)
 
     def __repr__(self) -> str:
-        path = "".join(f".{v}" if kind == "attribute" else f"[{v!r}]" for kind, v in self._steps)
-        return f"{self._root}{path}"
+        root, steps = parts(self)
+        path = "".join(f".{v}" if kind == "attribute" else f"[{v!r}]" for kind, v in steps)
+        return f"{root}{path}"
 
-    def _refuse(self, action: str) -> NoReturn:
+    __hash__ = object.__hash__
+
+
+def _step(expression: Expression, kind: str, key: object) -> Expression:
+    root, steps = parts(expression)
+    return Expression(root, (*steps, (kind, key)))
+
+
+def parts(expression: Expression) -> tuple[Root, tuple[tuple[str, Any], ...]]:
+    """The root of a recorded expression and the accesses that follow it."""
+    get = object.__getattribute__
+    return get(expression, "_Expression__root"), get(expression, "_Expression__steps")
+
+
+def _refusal(action: str) -> Callable[..., NoReturn]:
+    def refuse(self: Expression, *_: object, **__: object) -> NoReturn:
         raise ExpressionError(
-            expression=self, action=action, remedy="give a callable, such as lambda result: …"
+            expression=repr(self), action=action, remedy="give a callable: lambda result: …"
         )
 
-    def __call__(self, *_: object, **__: object) -> NoReturn:
-        self._refuse("called")
+    return refuse
 
-    def __bool__(self) -> bool:
-        self._refuse("used as a condition")
 
-    def __iter__(self) -> NoReturn:
-        self._refuse("iterated over")
-
-    def __setattr__(self, name: str, value: object) -> None:
-        self._refuse("assigned to")
+# What would otherwise give a constant that nobody meant, such as `arg.status == "done"`: False.
+for _names, _action in (
+    ("call", "called"),
+    ("bool", "used as a condition"),
+    ("iter len contains", "iterated over"),
+    ("eq ne lt le gt ge", "compared"),
+    ("str format", "made text"),
+    ("int float index neg abs round", "computed with"),
+    ("add sub mul truediv floordiv mod pow or and", "computed with"),
+    ("radd rsub rmul rtruediv rfloordiv rmod rpow ror rand", "computed with"),
+    ("setattr delattr setitem delitem", "assigned to"),
+):
+    for _name in _names.split():
+        setattr(Expression, f"__{_name}__", _refusal(_action))
 
 
 arg: Any = Expression("arg")
@@ -75,7 +110,7 @@ error: Any = Expression("error")
 """The exception that the function raised."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """An event type that depends on a value of the call (see `choose`)."""
 
@@ -101,138 +136,96 @@ def choose(by: Any, cases: Mapping[Any, str], *, otherwise: str | None = None) -
     return Choice(by, dict(cases), otherwise)
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """How the generated code finds the arguments of a call by name.
-
-    ``own`` are the parameters that the wrapper itself has; ``known`` all that may be named, which
-    are more where another decorator hides them behind ``*args, **kwargs``: then a name is looked up
-    in those two, at the position that the function below gives it.
-    """
-
-    function: str
-    own: tuple[str, ...]
-    known: tuple[str, ...]
-    star: str | None = None
-    stars: str | None = None
-
-    def source(self, name: str) -> str:
-        """The Python expression for the argument ``name``."""
-        if name in self.own:
-            return name
-        if name not in self.known:
-            if self.stars is not None and not self.known:
-                return f"{self.stars}.get({name!r})"
-            raise UnknownParameterError(self.function, name, self.known)
-        position = self.known.index(name)
-        found = "None"
-        if self.star is not None:
-            found = f"({self.star}[{position}] if len({self.star}) > {position} else None)"
-        if self.stars is not None:
-            found = f"({self.stars}[{name!r}] if {name!r} in {self.stars} else {found})"
-        return found
-
-    def position(self, index: int) -> str:
-        """The Python expression for an argument by its position."""
-        if 0 <= index < len(self.known):
-            return self.source(self.known[index])
-        if index < 0 or self.known or self.star is None:
-            raise UnknownParameterError(self.function, f"[{index}]", self.known)
-        return f"({self.star}[{index}] if len({self.star}) > {index} else None)"
+def is_computed(field: object) -> bool:
+    """Whether a field's value comes from the call; otherwise it is a constant."""
+    return isinstance(field, Expression) or callable(field)
 
 
-def field_source(
-    field: object, signature: Signature, phase: Phase, constants: dict[str, Any]
-) -> str | None:
+def field_source(field: Any, signature: Signature, phase: Phase, names: Names) -> str | None:
     """Python source that computes ``field`` in the given phase; None where the phase has no value.
 
     Args:
         field: an expression, a callable, or a constant.
         signature: the parameters that the generated code has at hand.
-        phase: "start", "success" or "failure": ``result`` and ``error`` exist only in theirs.
-        constants: filled with the objects that the source refers to.
+        phase: ``result`` exists only in "success", ``error`` only in "failure".
+        names: filled with the objects that the source refers to.
 
     Raises:
         UnknownParameterError: the expression or callable names an argument that is not there.
-        PointError: the expression ends where it began (``arg`` alone).
+        PointError: the expression ends where it began (``arg`` alone), or the callable cannot be
+            called with what its parameters name.
     """
     if isinstance(field, Expression):
-        return _expression_source(field, signature, phase, constants)
+        return _expression_source(field, signature, phase, names)
     if callable(field):
-        return _callable_source(field, signature, phase, constants)
-    return _constant(field, constants)
+        return _callable_source(field, signature, phase, names)
+    return names.give("constant", field)
 
 
 def _available(root: str, phase: Phase) -> bool:
     return root == "arg" or (root, phase) in {("result", "success"), ("error", "failure")}
 
 
-def _constant(value: object, constants: dict[str, Any]) -> str:
-    name = f"_constant_{len(constants)}"
-    constants[name] = value
-    return name
-
-
 def _expression_source(
-    field: Expression, signature: Signature, phase: Phase, constants: dict[str, Any]
+    field: Expression, signature: Signature, phase: Phase, names: Names
 ) -> str | None:
-    root, steps = field._root, field._steps
+    root, steps = parts(field)
+    rest = list(steps)
     if root == "arg":
-        if not steps:
+        if not rest:
             raise PointError(
                 function=signature.function,
                 problem="arg alone captures nothing",
                 remedy="name an argument: arg.NAME",
             )
-        (kind, key), *rest = steps
-        if kind == "item" and isinstance(key, int):
-            source = signature.position(key)
-        else:
-            source = signature.source(str(key))
+        kind, key = rest.pop(0)
+        by_position = kind == "item" and isinstance(key, int)
+        source = signature.position(key, names) if by_position else signature.name(str(key), names)
     else:
-        source, rest = f"_{root}", list(steps)
+        source = f"_{root}"
     if not _available(root, phase):
         return None
     for kind, key in rest:
         if kind == "attribute":
             source += f".{key}"
         else:
-            literal = isinstance(key, int | str) and type(key) in {int, str}
-            source += f"[{key!r}]" if literal else f"[{_constant(key, constants)}]"
+            literal = type(key) in {int, str}
+            source += f"[{key!r}]" if literal else f"[{names.give('key', key)}]"
     return source
 
 
 def _callable_source(
-    field: Callable[..., object], signature: Signature, phase: Phase, constants: dict[str, Any]
+    field: Callable[..., object], signature: Signature, phase: Phase, names: Names
 ) -> str | None:
     """``lambda audio, result: …`` is called with what its parameters name."""
+
+    def refuse(problem: str, remedy: str) -> NoReturn:
+        raise PointError(function=signature.function, problem=problem, remedy=remedy)
+
+    if inspect.iscoroutinefunction(field):
+        refuse(f"the field's {field!r} is a coroutine function", "give one that returns the value")
     try:
         parameters = inspect.signature(field).parameters.values()
-    except (TypeError, ValueError) as problem:
-        raise PointError(
-            function=signature.function,
-            problem=f"cannot tell the parameters of {field!r}",
-            remedy="wrap it in a lambda that names them",
-        ) from problem
+    except (TypeError, ValueError):
+        refuse(f"cannot tell the parameters of {field!r}", "wrap it in a lambda that names them")
     passed = []
     available = True
     for parameter in parameters:
         name = parameter.name
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
-            raise PointError(
-                function=signature.function,
-                problem=f"the field's callable takes *{name}, so what it wants is not known",
-                remedy="name the arguments that it needs, or result, or error",
+            refuse(
+                f"the field's callable takes *{name}, so what it wants is not known",
+                "name the arguments that it needs, or result, or error",
             )
-        if name in {"result", "error"} and name not in signature.known:
+        if name in {"result", "error"} and not signature.has(name):
             source = f"_{name}"
             available = available and _available(name, phase)
-        elif parameter.default is not parameter.empty and name not in signature.known:
+        elif parameter.default is not parameter.empty and not signature.has(name):
             continue
         else:
-            source = signature.source(name)
+            source = signature.name(name, names)
         keyword = parameter.kind is parameter.KEYWORD_ONLY
         passed.append(f"{name}={source}" if keyword else source)
     if not available:
         return None
-    return f"{_constant(field, constants)}({', '.join(passed)})"
+    return f"{names.give('field', field)}({', '.join(passed)})"

@@ -1,4 +1,11 @@
-"""Values made plain at capture: what goes into a record is a copy that nothing can change later."""
+"""Values made plain at capture: what goes into a record is a copy that nothing can change later.
+
+A value is looked at on the caller's path, so the work is bounded before it begins: text is cut
+before it is encoded, containers are read only as far as they are kept, and one value has an
+allowance for everything in it. Built-in containers and numbers are read by the methods of the
+built-in class, whatever a subclass has made of them. Only for what is of no known kind is a
+stranger's code asked (its `repr`), and whatever that raises costs a placeholder.
+"""
 
 from __future__ import annotations
 
@@ -6,96 +13,199 @@ import datetime
 import decimal
 import enum
 import math
+import numbers
+import os
 import uuid
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
+from sidelight.interrupt import from_outside
+
 MAX_TEXT: Final = 4096
-"""Characters of one text value; what is longer is cut and ends in an ellipsis."""
+"""Characters of one text; what is longer is cut and ends in an ellipsis."""
+MAX_NAME: Final = 256
+"""Characters of a key, or of a class's name."""
 MAX_ITEMS: Final = 64
+"""Items of one container."""
 MAX_DEPTH: Final = 4
-SCALARS: Final = frozenset({int, float, bool, type(None)})
-"""Types that the encoder takes as they are (int within 64 bits; see `plain`)."""
+"""Containers inside each other."""
+MAX_VALUES: Final = 256
+"""Values inside one value, at all depths together."""
+MAX_ALL_TEXT: Final = 16 * MAX_TEXT
+"""Characters inside one value, at all depths together."""
+MAX_FRAMES: Final = 64
+"""Frames of one exception: those nearest to where it was raised."""
+SCALARS: Final = frozenset({int, bool, type(None)})
+"""Types that the encoder takes as they are. (An int of more than 64 bits it refuses; the emitter
+then comes back here. A float is not among them, for NaN and infinity have no JSON.)"""
+
 _INT_RANGE: Final = range(-(1 << 63), 1 << 64)
+_ELLIPSIS: Final = "…"
+_FRAMES_WALKED: Final = 20_000
+_SEQUENCES: Final = (list, tuple, set, frozenset, deque)
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A value that msgpack can carry, of bounded size.
+    """A value that msgpack and JSON can carry, of bounded size.
 
     str, int, float, bool and None stay; dates, UUIDs, Decimals and paths become text, Enum members
     their value, small lists and mappings are copied. For everything else a `repr`, cut short. What
     a value raises while it is looked at costs a placeholder, never more.
+
+    Args:
+        value: anything.
+        depth: how deep in another value it lies; below 0 more is allowed, fourfold for each step.
     """
     kind = type(value)
     if kind is str:
         return _text(value)
     if kind is int:
-        return value if value in _INT_RANGE else _huge(value)
+        return _integer(value)
     if kind is float:
-        return value if math.isfinite(value) else repr(value)
+        return _real(value)
     if kind in SCALARS:
         return value
-    try:
-        return _converted(value, depth)
-    except Exception as error:  # noqa: BLE001  # a stranger's __repr__ or __iter__
-        return f"<{kind.__name__}: {type(error).__name__} while it was captured>"
+    return _Copy(1 << -2 * min(depth, 0)).of(value, depth)
 
 
-def _converted(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if issubclass(kind, enum.Enum):
-        return plain(value.value, depth + 1)
-    if issubclass(kind, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat()
-    if issubclass(kind, uuid.UUID | decimal.Decimal):
-        return str(value)
-    if issubclass(kind, str):
-        return _text(str.__str__(value))
-    if issubclass(kind, bool | int):
-        return plain(int.__index__(value), depth)
-    if issubclass(kind, float):
-        return plain(float.__float__(value), depth)
-    if kind in {bytes, bytearray}:
-        return f"<{len(value)} bytes>"
-    if depth < MAX_DEPTH:
-        if kind in {list, tuple, set, frozenset}:
-            return [plain(item, depth + 1) for item in tuple(value)[:MAX_ITEMS]]
-        if kind is dict or isinstance(value, Mapping):
-            items = tuple(value.items())[:MAX_ITEMS]
-            return {_text(str(key)): plain(item, depth + 1) for key, item in items}
-    return _text(repr(value)) if depth < MAX_DEPTH else f"<{kind.__name__}>"
-
-
-def _text(value: str) -> str:
-    if len(value) > MAX_TEXT:
-        value = value[: MAX_TEXT - 1] + "…"
+def _text(value: str, longest: int = MAX_TEXT) -> str:
+    if str.__len__(value) > longest:
+        value = str.__getitem__(value, slice(0, max(longest - 1, 0))) + _ELLIPSIS
+    elif type(value) is not str:
+        value = str.__getitem__(value, slice(None))
     if value.isascii():
         return value
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")  # lone surrogates
 
 
-def _huge(value: int) -> str:
+def _integer(value: int) -> int | str:
+    if value in _INT_RANGE:
+        return value
     bits = value.bit_length()
     return hex(value) if bits <= 512 else f"<int of {bits} bits>"  # decimal would be quadratic
 
 
+def _real(value: float) -> float | str:
+    return value if math.isfinite(value) else repr(value)
+
+
+def class_name(kind: type) -> str:
+    """A class by its full name (builtins bare), as `error.type` wants it."""
+    module = type.__dict__["__module__"].__get__(kind)
+    name = type.__dict__["__qualname__"].__get__(kind)
+    bare = type(module) is not str or module == "builtins"
+    return _text(name if bare else f"{module}.{name}", MAX_NAME)
+
+
+def _name(kind: type) -> str:
+    """A class's own name, whatever its metaclass says."""
+    return _text(type.__dict__["__name__"].__get__(kind), MAX_NAME)
+
+
+#: In this order: a class may be several of these. The numbers at the end are numpy's, for example.
+_CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
+    (str, _text),
+    (int, lambda value: _integer(int.__index__(value))),
+    (float, lambda value: _real(float.__float__(value))),
+    ((datetime.date, datetime.time), lambda value: value.isoformat()),
+    (datetime.timedelta, lambda value: value.total_seconds()),
+    ((bytes, bytearray, memoryview), lambda value: f"<{memoryview(value).nbytes} bytes>"),
+    ((uuid.UUID, decimal.Decimal), str),
+    (os.PathLike, os.fsdecode),
+    (type, class_name),
+    (numbers.Integral, lambda value: _integer(int(value))),
+    (numbers.Rational, str),
+    (numbers.Real, lambda value: _real(float(value))),
+)
+
+
+class _Copy:
+    """The copy of one value, and what is left of its allowance."""
+
+    __slots__ = ("text", "values")
+
+    def __init__(self, times: int) -> None:
+        self.values = MAX_VALUES * times
+        self.text = MAX_ALL_TEXT * times
+
+    def of(self, value: Any, depth: int) -> Any:
+        """The copy of ``value``, or of something inside it."""
+        kind = type(value)
+        if kind in SCALARS and kind is not int:
+            return value
+        self.values -= 1
+        if self.values < 0:
+            return _ELLIPSIS
+        try:
+            copied = self._read(kind, value, depth)
+        except BaseException as error:
+            if from_outside(error):
+                raise
+            return f"<{_name(kind)}: {_name(type(error))} while it was captured>"
+        if isinstance(copied, str):
+            copied = _text(copied, min(MAX_TEXT, self.text))
+            self.text -= len(copied)
+        return copied
+
+    def _read(self, kind: type, value: Any, depth: int) -> Any:
+        if issubclass(kind, enum.Enum):
+            return self.of(value.value, depth + 1)
+        if issubclass(kind, (*_SEQUENCES, Mapping)):
+            return f"<{_name(kind)}>" if depth >= MAX_DEPTH else self._inside(kind, value, depth)
+        for known, convert in _CONVERSIONS:
+            if issubclass(kind, known):
+                return convert(value)
+        return repr(value)
+
+    def _inside(self, kind: type, value: Any, depth: int) -> Any:
+        for base in _SEQUENCES:
+            if issubclass(kind, base):
+                items = list(islice(base.__iter__(value), MAX_ITEMS))
+                return [*self._each(items, depth), *_rest(base.__len__(value))]
+        pairs = dict.items(value) if issubclass(kind, dict) else value.items()
+        kept = list(islice(pairs, MAX_ITEMS))
+        keys = [key if type(key) is str else str(self.of(key, MAX_DEPTH - 1)) for key, _ in kept]
+        copied = self._each((item for _, item in kept), depth)
+        more = dict.fromkeys(_rest(len(value)), _ELLIPSIS)
+        return dict(zip((_text(key, MAX_NAME) for key in keys), copied, strict=True)) | more
+
+    def _each(self, items: Iterable[Any], depth: int) -> list[Any]:
+        return [self.of(item, depth + 1) for item in items]
+
+
+def _rest(length: int) -> list[str]:
+    return [f"{_ELLIPSIS} {length - MAX_ITEMS} more"] if length > MAX_ITEMS else []
+
+
 def error_type(error: BaseException) -> str:
-    """The exception's class by its full name, as `error.type` wants it (builtins bare)."""
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    """The exception's class by its full name."""
+    return class_name(type(error))
+
+
+def error_message(error: BaseException) -> str:
+    """What the exception says, cut short; a placeholder when it raises instead."""
+    try:
+        return _text(str(error))
+    except BaseException as problem:
+        if from_outside(problem):
+            raise
+        return f"<{_name(type(problem))} while it was captured>"
 
 
 def error_details(error: BaseException) -> list[Any]:
     """Type, message and frames of an exception; nothing is formatted, frames are only walked."""
-    try:
-        message = _text(str(error))
-    except Exception as problem:  # noqa: BLE001  # a stranger's __str__
-        message = f"<{type(problem).__name__} while it was captured>"
-    frames: list[list[Any]] = []
+    nearest: deque[Any] = deque(maxlen=MAX_FRAMES)
     traceback = error.__traceback__
-    while traceback is not None and len(frames) < MAX_ITEMS:
-        code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith("<sidelight "):  # the generated wrapper
-            frames.append([_text(code.co_filename), traceback.tb_lineno, code.co_qualname])
+    for _ in range(_FRAMES_WALKED):
+        if traceback is None:
+            break
+        if not traceback.tb_frame.f_code.co_filename.startswith("<sidelight "):  # a wrapper
+            nearest.append(traceback)
         traceback = traceback.tb_next
-    return [error_type(error), message, frames]
+    frames = []
+    for each in nearest:
+        code = each.tb_frame.f_code
+        frames.append([_text(code.co_filename), each.tb_lineno, _text(code.co_qualname)])
+    return [error_type(error), error_message(error), frames]

@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import enum
+import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, NoReturn, TypeAlias, get_args
 
 from sidelight.exceptions import PointError
-from sidelight.fields import Choice, Expression, Phase
+from sidelight.fields import Choice, Expression, Phase, field_source, is_computed
+from sidelight.signature import Signature
+from sidelight.source import Names
 
 Mode: TypeAlias = Literal["scheduled", "awaited"]
 EventType: TypeAlias = str | Choice
 _TYPE_NAME: Final = re.compile(r"[A-Za-z][\w.\-]{0,127}")
-_OWN_COLUMNS: Final = frozenset({"event_id", "occurred_at", "recorded_at", "duration", "outcome"})
+_WHEN: Final[Mapping[Phase, str]] = {
+    "start": "start=, before the call",
+    "success": "the positional type, on success",
+    "failure": "failure=, when it raises",
+}
+_COLUMNS: Final = frozenset(
+    {
+        *("type", "event_id", "point", "outcome", "duration", "occurred_at", "recorded_at"),
+        *("trace_id", "span_id", "attributes"),
+    }
+)
 _LATER: Final = frozenset({"transaction", "after_commit"})
+_MISSPELT: Final = ("failure", "artifact_id", "organization_id", *sorted(_LATER))
+_CONSTANTS: Final = (
+    *(str, int, float, type(None), datetime.date, datetime.time, datetime.timedelta),
+    *(uuid.UUID, enum.Enum, decimal.Decimal, os.PathLike),
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Declaration:
     """What one ``@emits(…)`` asks for, checked."""
 
-    start: str | None = None
+    start: EventType | None = None
     success: EventType | None = None
     failure: EventType | None = None
     mode: Mode = "scheduled"
@@ -31,47 +53,52 @@ class Declaration:
     span: bool = True
     attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
+    def declared(self, phase: Phase) -> EventType | None:
+        """What is to be emitted in ``phase``."""
+        kind: EventType | None = getattr(self, phase, None)
+        return kind
+
     def types(self, phase: Phase) -> tuple[str, ...]:
         """The event types that this declaration can emit in ``phase``."""
-        declared: EventType | None = getattr(self, phase, None)
+        declared = self.declared(phase)
         if declared is None:
             return ()
         return declared.types if isinstance(declared, Choice) else (declared,)
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Everything that is captured, by its name."""
+        ids = {"artifact_id": self.artifact_id, "organization_id": self.organization_id}
+        return ids | dict(self.attributes)
+
 
 def declare(
-    success: object,
-    start: object,
-    failure: object,
-    mode: object,
-    fields: Mapping[str, object],
+    function: str,
+    success: Any,
+    start: Any,
+    failure: Any,
+    mode: Any,
+    fields: Mapping[str, Any],
     *,
-    span: bool = True,
+    span: Any = True,
 ) -> Declaration:
-    """Parse the arguments of a decorator.
+    """Parse the arguments of a decorator; ``function`` is what errors call the function.
 
     Raises:
-        PointError: names the argument and the remedy.
+        PointError: names the function, the argument and the remedy.
     """
-    for name, value in (("the event type", success), ("start", start), ("failure", failure)):
-        _check_type(name, value)
-    if mode not in get_args(Mode):
-        _refuse(f"mode={mode!r}", 'use mode="scheduled" or mode="awaited"')
-    if success is None and start is None and failure is None:
-        _refuse("no event is named", 'give a type: @emits("artifact_received")')
-    if isinstance(start, Choice):
-        _refuse("start= takes one type", "a choice needs the call's outcome or arguments: name one")
-    for name in fields:
-        if name in _OWN_COLUMNS:
-            _refuse(f"{name}= is set by sidelight", "call the attribute something else")
-        if name in _LATER:
-            _refuse(f"{name}= is not there yet in this version", "leave it out")
+    check = _Check(function)
+    check.types(success, start, failure)
+    check.mode(mode)
+    check.fields(fields)
+    if not isinstance(span, bool):
+        check.refuse(f"span={span!r}", "use span=True or span=False")
     named = dict(fields)
     return Declaration(
-        start=start,  # type: ignore[arg-type]  # narrowed by _check_type
-        success=success,  # type: ignore[arg-type]
-        failure=failure,  # type: ignore[arg-type]
-        mode=mode,  # type: ignore[arg-type]
+        start=start,
+        success=success,
+        failure=failure,
+        mode=mode,
         artifact_id=named.pop("artifact_id", None),
         organization_id=named.pop("organization_id", None),
         span=span,
@@ -79,26 +106,122 @@ def declare(
     )
 
 
-def _refuse(problem: str, remedy: str) -> None:
-    raise PointError(function="@emits", problem=problem, remedy=remedy)
+class _Check:
+    """The checks of one decorator's arguments that need no more of the function than its name."""
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+
+    def refuse(self, problem: str, remedy: str) -> NoReturn:
+        raise PointError(function=self.function, problem=problem, remedy=remedy)
+
+    def types(self, success: Any, start: Any, failure: Any) -> None:
+        if success is start is failure is None:
+            self.refuse("no event is named", 'give a type: @emits("artifact_received")')
+        for name, value in (("the event type", success), ("start", start), ("failure", failure)):
+            for each in value.types if isinstance(value, Choice) else (value,):
+                self._type(name, each)
+            if isinstance(value, Choice) and not value.types:
+                self.refuse(f"{name}: choose() has no cases", "give at least one value → type")
+            if isinstance(value, Choice) and not is_computed(value.by):
+                self.refuse(f"{name}: choose({value.by!r}, …)", "choose by arg.NAME, for example")
+
+    def _type(self, name: str, value: Any) -> None:
+        if isinstance(value, Expression):
+            self.refuse(f"{name} is {value!r}", "list its values: choose(…, {value: type})")
+        if value is not None and not (isinstance(value, str) and _TYPE_NAME.fullmatch(value)):
+            self.refuse(
+                f"{name} is {value!r}",
+                "use a name of letters, digits and _ . - that starts with a letter, or choose(…)",
+            )
+
+    def mode(self, mode: Any) -> None:
+        known = get_args(Mode)
+        if mode in known:
+            return
+        close = _close(mode, known)
+        meant = f'did you mean mode="{close}"?' if close else "use " + " or ".join(map(repr, known))
+        self.refuse(f"mode={mode!r} is not known", meant)
+
+    def fields(self, fields: Mapping[str, Any]) -> None:
+        for name, value in fields.items():
+            if name in _COLUMNS:
+                self.refuse(f"{name}= is set by sidelight", "call the attribute something else")
+            if name in _LATER:
+                self.refuse(f"{name}= is not there yet in this version", "leave it out")
+            close = None
+            if name not in _MISSPELT:
+                close = _close(name, [n for n in _MISSPELT if n not in fields], 0.88)
+            if close and not name.startswith(close):
+                other = "give the attribute a name that is less like it"
+                self.refuse(f"{name}= is not known", f"did you mean {close}=? If not, {other}")
+            if not is_computed(value):
+                self._constant(name, value)
+
+    def _constant(self, name: str, value: Any) -> None:
+        if isinstance(value, list | tuple | set | frozenset):
+            inside: list[Any] = list(value)
+        elif isinstance(value, Mapping):
+            inside = list(value.values())
+        elif isinstance(value, _CONSTANTS):
+            return
+        else:
+            self.refuse(
+                f"{name}={value!r} is nothing that can be recorded",
+                "give a str, a number or the like, an expression, or a callable",
+            )
+        for each in inside:
+            if isinstance(each, Expression):
+                self.refuse(
+                    f"{name}= has {each!r} inside a {type(value).__name__}",
+                    "give a callable that makes the whole value",
+                )
+            self._constant(name, each)
 
 
-def _check_type(name: str, value: object) -> None:
-    if callable(value) and not isinstance(value, Expression):
-        _refuse(f"{name} is {value!r}", 'write the parentheses: @emits("artifact_received")')
-    if isinstance(value, Choice):
-        for each in value.types:
-            _check_type(name, each)
-        if not value.types:
-            _refuse(f"{name}: choose() has no cases", "give at least one value → type")
-    elif value is not None and not (isinstance(value, str) and _TYPE_NAME.fullmatch(value)):
-        _refuse(
-            f"{name} is {value!r}",
-            "use a name of letters, digits and _ . - that starts with a letter, or choose(…)",
-        )
+def _close(name: Any, known: Any, cutoff: float = 0.6) -> str | None:
+    from difflib import get_close_matches  # noqa: PLC0415  # slow to import
+
+    found = get_close_matches(name, known, 1, cutoff) if isinstance(name, str) else []
+    return found[0] if found else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def check_fields(declaration: Declaration, signature: Signature) -> None:
+    """Hold a declaration's fields against the function's parameters, and against its events.
+
+    Raises:
+        PointError: a field names what the function does not have, or what none of the declared
+            events can know: the result without an event on success, the error without failure=.
+    """
+    names = Names()
+    emitting: list[Phase] = [phase for phase in _WHEN if declaration.types(phase)]
+    for name, value in declaration.fields.items():
+        sources = [field_source(value, signature, phase, names) for phase in emitting]
+        if value is not None and all(source is None for source in sources):
+            _refuse_unavailable(signature, f"{name}={_told(value)}", emitting)
+    for phase in emitting:
+        declared = declaration.declared(phase)
+        if not isinstance(declared, Choice):
+            continue
+        if field_source(declared.by, signature, phase, names) is None:
+            _refuse_unavailable(signature, f"choose({_told(declared.by)}, …)", [phase])
+    signature.used.clear()
+
+
+def _told(value: Any) -> str:
+    return repr(value) if isinstance(value, Expression) else getattr(value, "__name__", repr(value))
+
+
+def _refuse_unavailable(signature: Signature, what: str, emitting: list[Phase]) -> NoReturn:
+    events = " and ".join(_WHEN[phase] for phase in emitting)
+    raise PointError(
+        function=signature.function,
+        problem=f"{what} is not known to the declared event ({events})",
+        remedy="result goes with the positional type, error with failure=",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Point:
     """A function with its instrumentation."""
 
@@ -115,6 +238,11 @@ class Point:
         return f"{self.module}:{self.qualname}"
 
     @property
+    def name(self) -> str:
+        """What errors call the function: its name, with the class that it is in."""
+        return self.qualname.rpartition("<locals>.")[2]
+
+    @property
     def span(self) -> bool:
         """Whether a call of the function makes a span."""
         return any(declaration.span for declaration in self.declarations)
@@ -129,6 +257,10 @@ class Registry:
     def add(self, point: Point) -> None:
         """Enter a point; the same function decorated again replaces what it was."""
         self._points[point.path] = point
+
+    def get(self, path: str) -> Point | None:
+        """The point of a path."""
+        return self._points.get(path)
 
     def __iter__(self) -> Iterator[Point]:
         return iter(tuple(self._points.values()))

@@ -124,4 +124,4 @@ class Ids(random.Random):
 
 _ids: Final = Ids()
 random_bits: Final[Callable[[int], int]] = _ids.getrandbits
-reseed: Final[Callable[[], None]] = _ids.seed  # from the system's entropy
+reseed: Final[Callable[..., None]] = _ids.seed  # given nothing, from the system's entropy

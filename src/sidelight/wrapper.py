@@ -1,4 +1,4 @@
-"""From a point to the wrapper of its function, one template for each kind of callable.
+"""From a point to the wrapper of its function.
 
 For functions written in Python the wrapper is generated with the function's own parameters (as
 dataclasses and attrs generate theirs) and its source registered with `linecache`, so that
@@ -8,332 +8,285 @@ descriptors) is carried by wrapt.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import inspect
 import keyword
-import linecache
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import types
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import FunctionType
 from typing import Any, Final
 
 from sidelight import adapter
-from sidelight.capture import COMMON, NAMES, Phases, Source
-from sidelight.emitter import MARGIN, emitter
-from sidelight.fields import Phase, Signature
+from sidelight.capture import COMMON, Capture, PhaseCode, Waits
+from sidelight.emitter import emitter
+from sidelight.exceptions import InstrumentationError
+from sidelight.fields import Phase
+from sidelight.interrupt import from_outside
+from sidelight.kinds import RESERVED, Kind, kind_of
 from sidelight.plain import error_details
-from sidelight.points import Point
+from sidelight.points import Point, check_fields
 from sidelight.record import random_bits
-from sidelight.span import LightSpan, bound, outside, tracing
+from sidelight.signature import ANY, Signature, declared, handed_on, signature_of
+from sidelight.source import Names, define, fill
+from sidelight.span import bound, outside, tracing
+from sidelight.waiting import Waiting
 
-_clock: Final = time.perf_counter_ns
-
-_FUNCTION: Final = """
-{define} {name}({parameters}):
-    _span = _enter()
-    try:
-{started}
-        _result = {wait}_function({arguments})
-    except BaseException as _error:
-{failed}
-        raise
-{succeeded}
-    return _result
+_CONTEXT_IN: Final = """
+_outer = _get_context()
+if _span.context is not None:
+    _set_context(_span.context)
 """
-
-# The body's own context is kept between resumes, and none of it is left attached across a yield.
-_GENERATOR: Final = """
-{define} {name}({parameters}):
-    _span = _enter()
-    _outer = _swap(_span.context)
-    try:
-{started}
-        _generator = _function({arguments})
-        _resume, _value = _generator.{send}, None
-        while True:
-            _item = {wait}_resume(_value)
-            _inner = _swap(_outer)
-            try:
-                _value, _resume = (yield _item), _generator.{send}
-            except BaseException as _thrown:
-                _value, _resume = _thrown, _generator.{throw}
-            _outer = _swap(_inner)
-    except {stop} as _stop:
-        _swap(_outer)
-        _result = {returned}
-    except GeneratorExit as _error:
-        _swap(_outer)
-{closed}
-        raise
-    except BaseException as _error:
-        _swap(_outer)
-{failed}
-        raise
-{succeeded}
-{give_back}
+_CONTEXT_OUT: Final = """
+_inner = _get_context()
+_set_context(_outer)
 """
+_CONTEXT_BACK: Final = """
+_outer = _get_context()
+_set_context(_inner)
+"""
+_CONTEXT_LEFT: Final = "_set_context(_outer)"
 
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How calls of one kind of callable are written."""
-
-    name: str
-    template: str
-    define: str = "def"
-    wait: str = ""
-    send: str = "send"
-    throw: str = "throw"
-    stop: str = "StopIteration"
-    returned: str = "_stop.value"
-    give_back: str = "    return _result"
-
-
-KINDS: Final = {
-    kind.name: kind
-    for kind in (
-        Kind("function", _FUNCTION),
-        Kind("coroutine", _FUNCTION, "async def", "await "),
-        Kind("generator", _GENERATOR),
-        Kind(
-            "async generator",
-            _GENERATOR,
-            "async def",
-            "await ",
-            "asend",
-            "athrow",
-            "StopAsyncIteration",
-            "None",
-            "",
-        ),
-    )
-}
-
-
-def kind_of(function: Any) -> Kind:
-    """Which template fits a callable."""
-    if inspect.isasyncgenfunction(function):
-        return KINDS["async generator"]
-    if inspect.iscoroutinefunction(function):
-        return KINDS["coroutine"]
-    if inspect.isgeneratorfunction(function):
-        return KINDS["generator"]
-    call = getattr(type(function), "__call__", None)  # noqa: B004  # its kind, not whether it is there
-    if isinstance(call, FunctionType) and not isinstance(function, FunctionType | type):
-        return kind_of(call)
-    return KINDS["function"]
-
-
-_RESERVED: Final = frozenset(
-    {
-        *("args", "kwargs", "_span", "_result", "_error", "_function", "_instance", "_outer"),
-        *("_inner", "_generator", "_resume", "_value", "_item", "_thrown", "_stop", "_position"),
-        *("_now", "_problem", "_cost", "_details", "_by", "_chosen", "_artifact_id"),
-        *("_organization_id", *NAMES.values()),
-    }
-)
-_ANY: Final = "*args, **kwargs"
-
-
-def parameters_of(function: Callable[..., Any], path: str) -> Signature:
-    """The parameters that generated code has at hand, and all that a field may name."""
-    try:
-        followed = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        followed = {}.values()
-    known = [p.name for p in followed if p.kind not in _VARIABLE]
-    if not isinstance(function, FunctionType):
-        if known[:1] in (["self"], ["cls"]):  # wrapt hands the instance over apart
-            del known[0]
-        return Signature(path, (), tuple(known), "args", "kwargs")
-    own = inspect.signature(function, follow_wrapped=False).parameters.values()
-    if any(p.name in _RESERVED and p.kind not in _VARIABLE for p in own):
-        return Signature(path, (), tuple(known), "args", "kwargs")
-    plain = tuple(p.name for p in own if p.kind not in _VARIABLE)
-    star = next((p.name for p in own if p.kind is p.VAR_POSITIONAL), None)
-    stars = next((p.name for p in own if p.kind is p.VAR_KEYWORD), None)
-    if not hasattr(function, "__wrapped__"):
-        every = tuple(p.name for p in own)
-        return Signature(path, every, every)
-    return Signature(path, plain, tuple(known), star, stars)
-
-
-_VARIABLE: Final = frozenset(
-    {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-)
+_AWAIT: Final = """
+_position = {call}
+if _position is not None:
+    await {arrive}(_span, _position)
+"""
+_BLOCK: Final = """
+_position = {call}
+if _position is not None:
+    _wait_counted(_span, _position)
+"""
+_CONTINUE: Final = """
+_enter_again(_span)
+{arrive}
+"""
+_ARRIVE: Final = """
+if _position is not None:
+    await _arrive(_span, _position)
+"""
+# Of what wrapt carries: where it is bound, wrapt hands the first argument over apart.
+_CARRY: Final = """
+args = _args if _function is _original else (_instance, *_args)
+_span = _enter()
+"""
 
 
 def wrap(point: Point, function: Any) -> Any:
     """The wrapper that makes ``function`` emit what ``point`` declares."""
     kind = kind_of(function)
-    signature = parameters_of(function, point.path)
-    awaited = any(d.mode == "awaited" for d in point.declarations)
-    waits = "no" if not awaited else ("outside" if kind.wait else "here")
-    phases = Phases(point, signature, waits, attached=kind.template is _FUNCTION and point.span)
-    source = Source(names=_names(point, function, kind))
-    for phase in NAMES:
-        if phases.has(phase) and (phase != "closed" or kind.template is _GENERATOR):
-            phases.write(source, phase)
-    if not isinstance(function, FunctionType):
-        parameters, arguments = "_function, _instance, args, kwargs", _ANY
-    elif (signature.star, signature.stars) == ("args", "kwargs") and not signature.own:
-        parameters, arguments = _ANY, _ANY
-    else:
-        parameters, arguments = _call(function)
-    source.lines.extend(_body(kind, phases, parameters, arguments).splitlines())
-    made = _compile(point, source)
-    if not isinstance(function, FunctionType):
-        return _carried(made, function)
-    if parameters != _ANY:
+    signature = signature_of(function, point.name, reserved=RESERVED)
+    for declaration in point.declarations:
+        check_fields(declaration, signature)
+    made = _Writer(point, function, kind, signature).wrapper()
+    if type(function) is not FunctionType:
+        from sidelight.carried import Carried  # noqa: PLC0415  # seldom needed, slow to import
+
+        return Carried(function, made)
+    if signature.own is not ANY:
         made.__defaults__, made.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
-    return functools.update_wrapper(made, function)
+    wrapper = functools.update_wrapper(made, function)
+    return types.coroutine(wrapper) if kind.awaitable else wrapper
+
+
+class _Writer:
+    """Writes the code of one wrapper, and makes it."""
+
+    def __init__(self, point: Point, function: Any, kind: Kind, signature: Signature) -> None:
+        self.point = point
+        self.kind = kind
+        self.signature = signature
+        self.code = function.__code__ if type(function) is FunctionType else None
+        self.names = Names(_names(point, function, kind))
+        awaited = any(d.mode == "awaited" for d in point.declarations)
+        self.waits: Waits = "no" if not awaited else "outside" if kind.asynchronous else "here"
+        attached = point.span and not kind.resumed
+        capture = Capture(point, signature, self.waits, attached, self.names)
+        codes = ((phase, capture.phase(phase)) for phase in kind.phases)
+        self.phases: dict[Phase, PhaseCode] = {phase: code for phase, code in codes if code}
+
+    def wrapper(self) -> Any:
+        """The wrapper itself; for what wrapt carries, the function that wrapt calls."""
+        name = self._name()
+        parameters, call, begin = "_function, _instance, _args, kwargs", "*_args, **kwargs", _CARRY
+        if self.code is not None:
+            own = self.signature.own
+            parameters, call, begin = declared(own), handed_on(own), "_span = _enter()"
+        text = "\n\n".join(code.text for code in self.phases.values())
+        if self.kind.continued is not None:
+            text += f"\n\n{self._continued(self.kind.continued)}"
+        text += "\n\n" + self._filled(
+            self.kind, name=name, parameters=parameters, call=f"_function({call})", begin=begin
+        )
+        filename = f"<sidelight {self.point.path}>"
+        return define(name, text, self.names, filename=filename, like=self.code)
+
+    def _name(self) -> str:
+        name = self.point.qualname.rpartition(".")[2]
+        usable = name.isidentifier() and not keyword.iskeyword(name)
+        taken = name in RESERVED or name in self.names.objects
+        return name if usable and not taken else "_wrapper"
+
+    def _continued(self, kind: Kind) -> str:
+        """What a function gave back that has yet to run, run to its end."""
+        waits = kind.asynchronous and self.waits == "outside"
+        return self._filled(
+            kind,
+            name="_continued",
+            parameters=", ".join(["_span", "_position", "_made", *self._used()]),
+            call="_made",
+            begin=fill(_CONTINUE, arrive=_ARRIVE if waits else "") if not kind.resumed else "",
+            started="",
+        )
+
+    def _used(self) -> list[str]:
+        used = dict.fromkeys(name for code in self.phases.values() for name in code.used)
+        return list(used)
+
+    def _filled(self, kind: Kind, **parts: str) -> str:
+        later = kind.pending is not None
+        blocks = {
+            "started": self._block("start", later=later),
+            "succeeded": self._block("success", later=later),
+            "failed": self._block("failure", later=later),
+            "closed": self._block("closed", later=later),
+        }
+        contexts = dict.fromkeys(("context_in", "context_out", "context_back", "context_left"), "")
+        if self.point.span:
+            contexts = {
+                "context_in": _CONTEXT_IN,
+                "context_out": _CONTEXT_OUT,
+                "context_back": _CONTEXT_BACK,
+                "context_left": _CONTEXT_LEFT,
+            }
+        calls = {
+            "handed": "".join(f", {name}" for name in self._used()),
+            "success": self._call("success"),
+            "failure": self._call("failure"),
+        }
+        return fill(kind.template, **{**contexts, **calls, **blocks, **parts})
+
+    def _call(self, phase: Phase) -> str:
+        return self.phases[phase].call if phase in self.phases else "None"
+
+    def _block(self, phase: Phase, *, later: bool) -> str:
+        """The lines of a wrapper at which a phase happens."""
+        if phase not in self.phases:
+            return ""
+        call = self.phases[phase].call
+        if self.waits != "outside" or phase == "closed":
+            return call
+        if later:
+            return f"_position = {call}" if phase == "start" else fill(_BLOCK, call=call)
+        arrive = "_arrive" if phase == "start" else "_arrive_last"
+        return fill(_AWAIT, call=call, arrive=arrive)
 
 
 def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
-    """The objects that the generated source refers to."""
+    """The objects that the generated code of one point refers to."""
     costs = emitter.costs_of(point.path)
-    name = point.qualname
-    attach = kind.template is _FUNCTION
-
-    def uncaptured(field: str, problem: BaseException) -> None:
-        emitter.lost(f"field {field} not captured", point.path, problem)
-
-    def wait(position: tuple[int, int], spent: int) -> None:
-        emitter.progress.wait(position, emitter.deadline - MARGIN - spent / 1e9)
-
-    async def arrive(span: LightSpan, position: tuple[int, int]) -> None:
-        begun = _clock()
-        seconds = emitter.deadline - MARGIN - span.cost / 1e9
-        await emitter.progress.arrive(position, seconds)
-        costs.add(span.cost + _clock() - begun)
-        span.cost = 0
-
-    async def arrive_last(span: LightSpan, position: tuple[int, int]) -> None:
-        """Wait, though the work is done: a cancellation must not take its outcome away."""
-        import asyncio  # noqa: PLC0415  # loaded already where it is needed
-
-        try:
-            await arrive(span, position)
-        except asyncio.CancelledError as cancelled:
-            task = asyncio.current_task()
-            if task is not None:  # hand the request on: it arrives at the caller's next await
-                task.uncancel()
-                task.cancel(*cancelled.args)
-
+    begin = tracing.begin(emitter, point.qualname, attach=not kind.resumed)
     return {
         **COMMON,
+        **_SHARED,
+        **_guard(point.path),
+        **Waiting(point.path, costs).names(),
+        "__name__": point.module,
         "_function": function,
-        "_enter": (
-            tracing.begin(emitter, name, attach=attach) if point.span else outside(emitter, name)
-        ),
-        "_clock": _clock,
-        "_emit": emitter.write,
-        "_bits": random_bits,
-        "_lost": emitter.lost,
-        "_uncaptured": uncaptured,
-        "_place": lambda: emitter.spool.position(),  # noqa: PLW0108  # the spool can change
-        "_wait": wait,
-        "_arrive": arrive,
-        "_arrive_last": arrive_last,
+        "_original": function,
+        "_enter": begin if point.span else outside(emitter, point.qualname),
         "_fine": costs.fine,
         "_add_cost": costs.add,
-        "_detach": adapter.reset_context,
-        "_swap": _swap,
-        "_bound": bound.get,
-        "_error_details": error_details,
+        "_pending": kind.pending,
     }
 
 
-def _swap(context: Any) -> Any:
-    """Make ``context`` current and return the one that was."""
-    before = adapter.get_context()
-    if context is not None:
-        adapter.set_context(context)
-    return before
+def _guard(path: str) -> dict[str, Any]:
+    """What is done with a problem: counted, and kept from the caller unless it is the caller's."""
+
+    def lost(reason: str, problem: BaseException) -> None:
+        if from_outside(problem):
+            raise problem
+        emitter.lost(reason, path, problem)
+
+    def uncaptured(field: str, problem: BaseException) -> None:
+        lost(f"field {field} not captured", problem)
+
+    return {"_lost": lost, "_uncaptured": uncaptured}
 
 
-def _call(function: FunctionType) -> tuple[str, str]:
-    """The parameter list of a function as source, and the arguments that hand them on."""
-    parameters, arguments = [], []
-    previous = None
-    for parameter in inspect.signature(function, follow_wrapped=False).parameters.values():
-        name, kind = parameter.name, parameter.kind
-        if previous is parameter.POSITIONAL_ONLY and kind is not previous:
-            parameters.append("/")
-        if kind is parameter.KEYWORD_ONLY and previous not in {
-            parameter.VAR_POSITIONAL,
-            parameter.KEYWORD_ONLY,
-        }:
-            parameters.append("*")
-        if kind is parameter.VAR_POSITIONAL:
-            parameters.append(f"*{name}")
-            arguments.append(f"*{name}")
-        elif kind is parameter.VAR_KEYWORD:
-            parameters.append(f"**{name}")
-            arguments.append(f"**{name}")
+def _leave(span: Any) -> Any:
+    """Take a span out of the context: the call that it stands for goes on elsewhere."""
+    if span.token is not None:
+        with contextlib.suppress(ValueError, RuntimeError):
+            adapter.reset_context(span.token)
+        span.token = None
+    return span
+
+
+def _enter_again(span: Any) -> None:
+    if span.context is not None:
+        span.token = adapter.set_context(span.context)
+
+
+def _adopt(generator: AsyncGenerator[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
+    """The first resume of an async generator that only its wrapper closes.
+
+    An event loop hears of every async generator at its first resume, and closes all of them when
+    it ends, in any order: the one under a wrapper must not be closed apart from it.
+    """
+
+    def resume(value: Any) -> Awaitable[Any]:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            return generator.asend(value)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    return resume
+
+
+def _is_future(result: Any) -> bool:
+    asyncio = sys.modules.get("asyncio")  # where it was never imported there are no futures
+    return asyncio is not None and asyncio.isfuture(result)
+
+
+def _when_done(
+    future: Any,
+    succeeded: Callable[[Any], object],
+    failed: Callable[[BaseException], object],
+) -> Any:
+    """End the call when the future does that the function gave back."""
+
+    def done(future: Any) -> None:
+        if future.cancelled():
+            failed(sys.modules["asyncio"].CancelledError())
+        elif (error := getattr(future, "_exception", None)) is not None:
+            failed(error)  # asked for by `exception()` it would pass for seen by the application
         else:
-            default = "" if parameter.default is parameter.empty else "=None"
-            parameters.append(f"{name}{default}")
-            arguments.append(f"{name}={name}" if kind is parameter.KEYWORD_ONLY else name)
-        previous = kind
-    if previous is inspect.Parameter.POSITIONAL_ONLY:
-        parameters.append("/")
-    return ", ".join(parameters), ", ".join(arguments)
+            succeeded(future.result())
+
+    future.add_done_callback(done)
+    return future
 
 
-def _body(kind: Kind, phases: Phases, parameters: str, arguments: str) -> str:
-    passed = "".join(f", {name}" for name in phases.parameters)
-
-    def block(indent: int, phase: Phase, value: str) -> str:
-        call = f"{NAMES[phase]}(_span{value}{passed})"
-        if not phases.has(phase):
-            lines = ["pass"]
-        elif phases.waits == "outside" and phase != "closed":
-            arrive = "_arrive" if phase == "start" else "_arrive_last"
-            lines = [
-                f"_position = {call}",
-                "if _position is not None:",
-                f"    await {arrive}(_span, _position)",
-            ]
-        else:
-            lines = [call]
-        return "\n".join(f"{'    ' * indent}{line}" for line in lines)
-
-    return kind.template.format(
-        define=kind.define,
-        name=_identifier(phases.point),
-        parameters=parameters,
-        arguments=arguments,
-        wait=kind.wait,
-        send=kind.send,
-        throw=kind.throw,
-        stop=kind.stop,
-        returned=kind.returned,
-        give_back=kind.give_back,
-        started=block(2, "start", ""),
-        succeeded=block(1, "success", ", _result"),
-        failed=block(2, "failure", ", _error"),
-        closed=block(2, "closed", ""),
-    )
-
-
-def _identifier(point: Point) -> str:
-    name = point.qualname.rpartition(".")[2]
-    return name if name.isidentifier() and not keyword.iskeyword(name) else "wrapped"
-
-
-def _compile(point: Point, source: Source) -> FunctionType:
-    text = "\n".join(source.lines) + "\n"
-    filename = f"<sidelight {point.path}>"
-    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    exec(compile(text, filename, "exec"), source.names)  # noqa: S102  # the source is ours
-    made: FunctionType = source.names[_identifier(point)]
-    return made
-
-
-def _carried(made: FunctionType, function: Any) -> Any:
-    """Let wrapt stand in for what is not a Python function, descriptors and all."""
-    import wrapt  # noqa: PLC0415  # seldom needed, and slow to import
-
-    return wrapt.FunctionWrapper(function, made)
+_SHARED: Final[Mapping[str, Any]] = {
+    "_clock": time.perf_counter_ns,
+    "_emit": emitter.write,
+    "_bits": random_bits,
+    "_losses": emitter.losses,
+    "_place": lambda: emitter.spool.position(),  # noqa: PLW0108  # the spool can change
+    "_detach": adapter.reset_context,
+    "_get_context": adapter.get_context,
+    "_set_context": adapter.set_context,
+    "_bound": bound.get,
+    "_error_details": error_details,
+    "_InstrumentationError": InstrumentationError,
+    "_leave": _leave,
+    "_enter_again": _enter_again,
+    "_adopt": _adopt,
+    "_is_future": _is_future,
+    "_when_done": _when_done,
+}

@@ -12,12 +12,12 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 
 #: From the ground up: a module may import, at its top, only from lines above its own.
 LAYERS = [
-    {"version", "exceptions"},
-    {"fields", "plain", "record", "sampling", "adapter", "budget", "settings", "times"},
+    {"version", "exceptions", "interrupt", "source", "kinds"},
+    {"fields", "signature", "plain", "record", "sampling", "adapter", "budget", "settings", "times"},
     {"points", "segment", "receipt", "event", "schema", "lightspan"},
     {"spool", "emitter", "selection", "store"},
-    {"span", "capture", "worker", "keeper"},
-    {"direct", "wrapper", "relay"},
+    {"span", "capture", "waiting", "worker", "keeper"},
+    {"direct", "wrapper", "carried", "relay"},
     {"decorator"},
     {"runtime"},
     {"__init__"},

@@ -1,0 +1,236 @@
+"""The kinds of callable there are, and how the wrapper of each is written.
+
+The templates are Python as it will stand (see `source.fill`). ``{call}`` is the call of what is
+decorated, ``{started}``, ``{succeeded}``, ``{failed}`` and ``{closed}`` what the point does then.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from sidelight.fields import Phase
+
+FUNCTION: Final = """
+def {name}({parameters}):
+    {begin}
+    try:
+        {started}
+        _result = {call}
+    except BaseException as _error:
+        {failed}
+        raise
+    {succeeded}
+    return _result
+"""
+
+COROUTINE: Final = """
+async def {name}({parameters}):
+    {begin}
+    try:
+        {started}
+        _result = await {call}
+    except GeneratorExit:
+        {closed}
+        raise
+    except BaseException as _error:
+        {failed}
+        raise
+    {succeeded}
+    return _result
+"""
+
+# The body's own context is kept between resumes, and nothing is left attached across a yield. Nor
+# is anything held on to that the body and its consumer have let go (hence the box), and what the
+# consumer throws in shows our frame once, as it passes out again.
+GENERATOR: Final = """
+def {name}({parameters}):
+    {begin}
+    {context_in}
+    try:
+        {started}
+        _generator = {call}
+        _resume, _box = _generator.send, [None]
+        while True:
+            _box.append(_resume(_box.pop()))
+            {context_out}
+            try:
+                _box.append((yield _box.pop()))
+                _resume = _generator.send
+            except BaseException as _thrown:
+                _box.append(_thrown.with_traceback(_thrown.__traceback__.tb_next))
+                _resume = _generator.throw
+            {context_back}
+    except StopIteration as _stop:
+        {context_left}
+        _result = _stop.value
+    except GeneratorExit:
+        {context_left}
+        {closed}
+        raise
+    except BaseException as _error:
+        {context_left}
+        {failed}
+        raise
+    {succeeded}
+    return _result
+"""
+
+ASYNC_GENERATOR: Final = """
+async def {name}({parameters}):
+    {begin}
+    {context_in}
+    try:
+        {started}
+        _generator = {call}
+        _resume, _box = _adopt(_generator), [None]
+        while True:
+            _box.append(await _resume(_box.pop()))
+            {context_out}
+            try:
+                _box.append((yield _box.pop()))
+                _resume = _generator.asend
+            except BaseException as _thrown:
+                _box.append(_thrown.with_traceback(_thrown.__traceback__.tb_next))
+                _resume = _generator.athrow
+            {context_back}
+    except StopAsyncIteration:
+        {context_left}
+        _result = None
+    except GeneratorExit:
+        {context_left}
+        {closed}
+        raise
+    except BaseException as _error:
+        {context_left}
+        {failed}
+        raise
+    {succeeded}
+"""
+
+# A function that may give back a coroutine or generator of a function below it: if it does, the
+# call goes on in there, and `_continued` (made from one of the templates above) ends it.
+LATER: Final = """
+def {name}({parameters}):
+    {begin}
+    _position = None
+    try:
+        {started}
+        _result = {call}
+    except BaseException as _error:
+        {failed}
+        raise
+    if _pending(_result):
+        return _continued(_leave(_span), _position, _result{handed})
+    if _is_future(_result):
+        _leave(_span)
+        return _when_done(_result, lambda _result: {success}, lambda _error: {failure})
+    {succeeded}
+    return _result
+"""
+
+_TEMPLATES: Final = (FUNCTION, COROUTINE, GENERATOR, ASYNC_GENERATOR, LATER)
+RESERVED: Final = frozenset(
+    (
+        *re.findall(r"\b(?:_[a-z_]+|[A-Z]\w+)\b", "".join(_TEMPLATES)),
+        *("args", "kwargs", "_args", "_instance", "_function", "_made", "_original", "_span"),
+        *("_enter", "_started", "_succeeded", "_failed", "_closed", "_position", "_wait_counted"),
+        *("_arrive", "_arrive_last", "_get_context", "_set_context", "_outer", "_inner"),
+    )
+)
+"""The names that the templates need for themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How calls of one kind of callable are written.
+
+    Attributes:
+        name: as `sidelight points` shows it.
+        template: of the wrapper.
+        asynchronous: whether the wrapper waits by ``await``.
+        resumed: whether it is left and resumed, with a context of its own to keep.
+        awaitable: a generator that can be awaited (``types.coroutine``).
+        pending: for a function that may give back what has yet to run: whether it did.
+        continued: the kind of what it gives back then.
+    """
+
+    name: str
+    template: str
+    asynchronous: bool = False
+    resumed: bool = False
+    awaitable: bool = False
+    pending: Callable[[object], bool] | None = None
+    continued: Kind | None = None
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases that a call can have."""
+        template = self.template if self.continued is None else self.continued.template
+        ends: tuple[Phase, ...] = ("start", "success", "failure")
+        return (*ends, "closed") if "{closed}" in template else ends
+
+
+_FUNCTION: Final = Kind("function", FUNCTION)
+_COROUTINE: Final = Kind("coroutine", COROUTINE, asynchronous=True)
+_GENERATOR: Final = Kind("generator", GENERATOR, resumed=True)
+_ASYNC_GENERATOR: Final = Kind("async generator", ASYNC_GENERATOR, asynchronous=True, resumed=True)
+_PENDING: Final[dict[Kind, Callable[[object], bool]]] = {
+    _COROUTINE: inspect.iscoroutine,
+    _GENERATOR: inspect.isgenerator,
+    _ASYNC_GENERATOR: inspect.isasyncgen,
+}
+
+
+def kind_of(function: Any) -> Kind:
+    """Which template fits a callable."""
+    function = _called(function)
+    kind = _own_kind(function)
+    if kind is not _FUNCTION:
+        return kind
+    try:
+        below = inspect.unwrap(function)
+    except ValueError:  # a chain that leads back to itself
+        return kind
+    kind = _own_kind(_called(below)) if below is not function else kind
+    if kind not in _PENDING:
+        return _FUNCTION
+    return Kind(
+        kind.name,
+        LATER,
+        asynchronous=kind.asynchronous,
+        pending=_PENDING[kind],
+        continued=kind,
+    )
+
+
+def _called(function: Any) -> Any:
+    """The function that runs in the end when partials and their like are called."""
+    while True:
+        inner = getattr(function, "func", None)
+        partial = isinstance(function, functools.partial | functools.partialmethod)
+        if not partial and (callable(function) or inner is None):
+            break
+        function = inner
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # its kind, not whether it is there
+    if type(call) is FunctionType and not isinstance(function, FunctionType | type):
+        return function if inspect.iscoroutinefunction(function) else call
+    return function
+
+
+def _own_kind(function: Any) -> Kind:
+    if inspect.isasyncgenfunction(function):
+        return _ASYNC_GENERATOR
+    if inspect.iscoroutinefunction(function):
+        return _COROUTINE
+    if inspect.isgeneratorfunction(function):
+        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+        awaitable = bool(flags & inspect.CO_ITERABLE_COROUTINE)
+        return replace(_GENERATOR, awaitable=True) if awaitable else _GENERATOR
+    return _FUNCTION
