@@ -154,10 +154,16 @@ class Runtime:
 
     def flush(self, timeout: float) -> bool:
         """See `sidelight.flush`."""
+        until = time.monotonic() + timeout
         self.write_ledger()
-        if self.relay is None:
-            return self.spool is None  # nothing emitted; or another process relays, and knows
-        return self.relay.flush(timeout)
+        while self.relay is None:
+            if self.spool is None:
+                return True  # nothing was emitted
+            comes = self.settings is not None and self.settings.relay == "thread" and not self.ending
+            if not comes or time.monotonic() >= until:
+                return False  # another process relays, and knows
+            time.sleep(0.005)  # it is being started, in the background
+        return self.relay.flush(until - time.monotonic())
 
     def health(self) -> dict[str, Health]:
         """How each sink of this process's relay is doing."""
