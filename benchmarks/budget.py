@@ -1,0 +1,122 @@
+"""The budget: 10 ms per emission, whatever the store is doing.
+
+A machine that runs other things interrupts every program for longer than that now and then, so what
+is judged is the share of emissions over 10 ms *above* the share of their controls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks import ours
+from benchmarks.houses import opened
+from benchmarks.scenarios import BESIDE_THREE, TIGHT, Condition
+from benchmarks.stats import Measured, Summary
+from benchmarks.timing import Order
+
+ALLOWED: Final = 0.0005
+"""Of the emissions, above the control's share."""
+_PATIENCE: Final = 2
+_SCHEDULED: Final = ours.title("scheduled")
+_AWAITED: Final = ours.title("awaited")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must hold.
+
+    Attributes:
+        store: what is the matter with the store.
+        subject: what emits.
+        condition: the caller's circumstances.
+        emissions: at least so many, unless `seconds` end it before.
+    """
+
+    store: ours.Store
+    subject: str
+    condition: Condition
+    emissions: int
+    seconds: float = 120.0
+
+    def __str__(self) -> str:
+        return f"{self.subject}, store {self.store}: {self.condition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a check came out, by everything that was measured for it."""
+
+    check: Check
+    emissions: Summary
+    control: Summary
+
+    @property
+    def excess(self) -> float:
+        """The share over 10 ms above the control's."""
+        return self.emissions.share_over - self.control.share_over
+
+    @property
+    def kept(self) -> bool:
+        """Whether the excess is within what is allowed."""
+        return self.excess <= ALLOWED
+
+    @property
+    def surely_broken(self) -> bool:
+        """Whether it is so far above that chance does not explain it (three deviations)."""
+        allowed = ALLOWED * self.emissions.calls + self.control.over
+        return self.emissions.over > allowed + 3 * math.sqrt(allowed + 1) + 1
+
+
+def full() -> list[Check]:
+    """Every state of the store, tight and pausing, alone and beside busy threads.
+
+    Awaited emissions are as many as some seconds hold: each may take most of its deadline.
+    """
+    beside = Condition(pausing=False, threads=3)
+    checks = []
+    for store in ours.STORES:
+        checks += [
+            Check(store, _AWAITED, TIGHT, 100_000, seconds=15),
+            Check(store, _SCHEDULED, TIGHT, 100_000),
+            Check(store, _SCHEDULED, beside, 100_000),
+        ]
+    checks += [Check(store, _SCHEDULED, BESIDE_THREE, 1500) for store in ours.STORES[:3]]
+    beside_one = Condition(pausing=True, threads=1)
+    checks += [Check("working", _AWAITED, c, 1500, seconds=30) for c in (beside_one, BESIDE_THREE)]
+    return checks
+
+
+def smoke() -> list[Check]:
+    """The least that says something, in seconds."""
+    quiet = Condition(pausing=True, threads=0)
+    checks = [Check(store, _SCHEDULED, TIGHT, 100_000) for store in ours.STORES[:3]]
+    checks.append(Check("frozen", _AWAITED, TIGHT, 100_000, seconds=1))
+    return [*checks, Check("working", _SCHEDULED, quiet, 1500)]
+
+
+def judge(checks: Sequence[Check], tell: Callable[[str], None]) -> Iterator[Verdict]:
+    """Measure and judge. What comes out above is measured on, and judged by all of it."""
+    stores = {check.store: ours.address(store=check.store) for check in checks}
+    with opened(stores) as tenancies:
+        for check in checks:
+            tenancy = tenancies[check.store]
+            if tenancy.absent:
+                raise RuntimeError(f"store {check.store}: {tenancy.absent}")
+            measured = Measured()
+            for attempt in range(1 + _PATIENCE):
+                tell(f"budget: {check}" + (", measured on" if attempt else ""))
+                order = Order(
+                    subject=check.subject,
+                    calls=check.emissions,
+                    pausing=check.condition.pausing,
+                    threads=check.condition.threads,
+                    seconds=check.seconds,
+                )
+                measured.rounds.append(tenancy.measure(order))
+                verdict = Verdict(check, measured.summary(), measured.control())
+                if verdict.kept or verdict.surely_broken:
+                    break
+            yield verdict

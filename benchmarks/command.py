@@ -1,0 +1,69 @@
+"""The command line: ``python -m benchmarks [--smoke]``."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import budget, machine
+from benchmarks.import_time import import_time
+from benchmarks.relay_speed import RelaySpeed, relay_speed
+from benchmarks.report import DIRECTORY, Findings, save, show
+from benchmarks.scenarios import Effort, run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, report, and answer 1 where the budget is broken."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="What sidelight costs its caller, beside a floor, its peers and a control.",
+    )
+    parser.add_argument("--smoke", action="store_true", help="only the budget, in seconds")
+    parser.add_argument("--budget", action="store_true", help="only the budget, in full")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds in the tight loop (20)")
+    parser.add_argument("--report", type=Path, default=DIRECTORY, help="directory of the report")
+    options = parser.parse_args(arguments)
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    begun = time.monotonic()
+    facts = machine.facts()
+    with console.status("") as status:
+        tell: Callable[[str], None] = status.update
+        findings = Findings(facts, ())
+        if not (options.smoke or options.budget):
+            tell("import times")
+            imports = import_time()
+            tell("relay")
+            relay = _apart(relay_speed)
+            matrix = run(Effort(rounds=options.rounds), tell)
+            findings = Findings(facts, (), matrix, imports, relay)
+        checks = budget.smoke() if options.smoke else budget.full()
+        verdicts = list(budget.judge(checks, tell))
+        findings = Findings(facts, verdicts, findings.matrix, findings.imports, findings.relay)
+    facts["load at the end"] = machine.load()
+    facts["minutes"] = round((time.monotonic() - begun) / 60, 1)
+    show(findings, console)
+    for path in [] if options.smoke else save(findings, options.report):
+        console.print(f"saved {path}", style="dim", soft_wrap=True)
+    return _answer(verdicts, console, careful=options.smoke)
+
+
+def _answer(verdicts: Sequence[budget.Verdict], console: Console, *, careful: bool) -> int:
+    """In CI, where neighbours are noisy, only what chance does not explain fails the run."""
+    broken = [v for v in verdicts if (v.surely_broken if careful else not v.kept)]
+    for verdict in broken:
+        console.print(f"budget broken: {verdict.check}", style="bold red", soft_wrap=True)
+    return 1 if broken else 0
+
+
+def _apart(function: Callable[[], RelaySpeed]) -> RelaySpeed:
+    """Call it in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function).result()

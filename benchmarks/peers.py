@@ -1,0 +1,252 @@
+"""What a user would pick instead, each in its own process, configured as its manual says.
+
+None of them delivers anything over a network: exporters, writers and transports discard what they
+are handed, files are local. That is kind to them: sidelight is measured with its delivery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from benchmarks.houses import AbsentError, Address, Subjects
+from benchmarks.work import Subject, Work
+
+SPAN: Final = "OpenTelemetry SDK span"
+
+
+def _needs(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise AbsentError(f"{package} is not installed: pip install '.[bench]'") from error
+
+
+def _inside(make: Callable[[str, str], contextlib.AbstractContextManager[Any]]) -> Subject:
+    """The work inside a context manager."""
+
+    def instrument(work: Work) -> Work:
+        @functools.wraps(work)
+        def call(artifact_id: str, organization_id: str, number: int) -> Any:
+            with make(artifact_id, organization_id):
+                return work(artifact_id, organization_id, number)
+
+        return call
+
+    return Subject.of(instrument)
+
+
+def _before(tell: Callable[[str, str], object]) -> Subject:
+    """The work, and then something that tells of it."""
+
+    def instrument(work: Work) -> Work:
+        @functools.wraps(work)
+        def call(artifact_id: str, organization_id: str, number: int) -> Any:
+            value = work(artifact_id, organization_id, number)
+            tell(artifact_id, organization_id)
+            return value
+
+        return call
+
+    return Subject.of(instrument)
+
+
+def _discarding_processor() -> Any:
+    class Discard(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    return BatchSpanProcessor(Discard())
+
+
+def opentelemetry(_directory: Path) -> Iterator[Subjects]:
+    """A span of the SDK with a batch processor and an exporter that keeps nothing.
+
+    Without attributes it is the measure for the ratios, although it says less than sidelight does:
+    the event's two ids cost it two attributes more.
+    """
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # its queue overflows; it says so
+    provider = TracerProvider()
+    provider.add_span_processor(_discarding_processor())
+    tracer = provider.get_tracer("benchmarks")
+
+    def plain(_artifact: str, _organization: str) -> Any:
+        return tracer.start_as_current_span("work")
+
+    def telling(artifact: str, organization: str) -> Any:
+        attributes = {"artifact_id": artifact, "organization_id": organization}
+        return tracer.start_as_current_span("work", attributes=attributes)
+
+    yield {SPAN: _inside(plain), f"{SPAN}, two attributes": _inside(telling)}
+    provider.shutdown()
+
+
+def logfire(_directory: Path) -> Iterator[Subjects]:
+    """A Logfire span, sent nowhere."""
+    module = _needs("logfire")
+    module.configure(
+        send_to_logfire=False,
+        console=False,
+        metrics=False,
+        inspect_arguments=False,
+        additional_span_processors=[_discarding_processor()],
+    )
+
+    def span(artifact: str, organization: str) -> Any:
+        return module.span("work", artifact_id=artifact, organization_id=organization)
+
+    yield {"Logfire span": _inside(span)}
+    module.shutdown()
+
+
+def structlog(directory: Path) -> Iterator[Subjects]:
+    """One JSON line to a file."""
+    module = _needs("structlog")
+    with (directory / "structlog.log").open("w") as file:
+        module.configure(
+            processors=[
+                module.processors.add_log_level,
+                module.processors.TimeStamper(fmt="iso"),
+                module.processors.JSONRenderer(),
+            ],
+            logger_factory=module.WriteLoggerFactory(file),
+            cache_logger_on_first_use=True,
+        )
+        logger = module.get_logger()
+
+        def line(artifact: str, organization: str) -> None:
+            logger.info("work", artifact_id=artifact, organization_id=organization)
+
+        yield {"structlog JSON line": _before(line)}
+
+
+def eliot(directory: Path) -> Iterator[Subjects]:
+    """An action (two JSON lines) to a file."""
+    module = _needs("eliot")
+    with (directory / "eliot.log").open("wb") as file:
+        module.to_file(file)
+
+        def action(artifact: str, organization: str) -> Any:
+            return module.start_action(
+                action_type="work", artifact_id=artifact, organization_id=organization
+            )
+
+        yield {"Eliot action": _inside(action)}
+
+
+def ddtrace(_directory: Path) -> Iterator[Subjects]:
+    """A ddtrace span, with a writer that discards it."""
+    os.environ.update(
+        DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
+        DD_REMOTE_CONFIGURATION_ENABLED="false",
+        DD_TRACE_STARTUP_LOGS="false",
+        DD_CRASHTRACKING_ENABLED="false",
+    )
+    tracer = _needs("ddtrace.trace").tracer
+    aggregator = getattr(tracer, "_span_aggregator", None)
+    if aggregator is None:
+        raise AbsentError("this version of ddtrace hides its writer elsewhere: use another one")
+
+    class Discard(type(aggregator.writer)):
+        def __init__(self) -> None:
+            """Open nothing."""
+
+        def write(self, *_: object, **__: object) -> None:
+            """Discard."""
+
+        def flush_queue(self, *_: object, **__: object) -> None:
+            """Nothing to flush."""
+
+        def stop(self, *_: object, **__: object) -> None:
+            """Nothing to stop."""
+
+    aggregator.writer = Discard()  # the other one is not started before its first span
+
+    def span(artifact: str, organization: str) -> Any:
+        made = tracer.trace("work")
+        made.set_tag("artifact_id", artifact)
+        made.set_tag("organization_id", organization)
+        return made
+
+    yield {"ddtrace span": _inside(span)}
+
+
+def sentry(_directory: Path) -> Iterator[Subjects]:
+    """A Sentry transaction for each call, and a span within one, with a discarding transport."""
+    module = _needs("sentry_sdk")
+    transport = _needs("sentry_sdk.transport").Transport
+
+    class Discard(transport):
+        def capture_envelope(self, envelope: Any) -> None:
+            """Discard."""
+
+    module.init(
+        dsn="https://public@localhost.invalid/1",
+        transport=Discard,
+        traces_sample_rate=1.0,
+        default_integrations=False,
+        auto_enabling_integrations=False,
+    )
+    outer: list[Any] = []
+    told = 0
+
+    def transaction(artifact: str, organization: str) -> Any:
+        made = module.start_transaction(op="function", name="work")
+        made.set_data("artifact_id", artifact)
+        made.set_data("organization_id", organization)
+        return made
+
+    def span(artifact: str, organization: str) -> Any:
+        nonlocal told
+        if told % 500 == 0:  # a transaction holds 1,000 spans
+            while outer:
+                outer.pop().__exit__(None, None, None)
+            outer.append(module.start_transaction(op="function", name="outer").__enter__())
+        told += 1
+        made = module.start_span(op="function", name="work")
+        made.set_data("artifact_id", artifact)
+        made.set_data("organization_id", organization)
+        return made
+
+    yield {"Sentry transaction": _inside(transaction), "Sentry span": _inside(span)}
+
+
+def sqlite(directory: Path) -> Iterator[Subjects]:
+    """The caller inserts the row itself: SQLite in WAL mode, one commit for each event."""
+    connection = sqlite3.connect(directory / "direct.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(
+        "CREATE TABLE events (event_id INTEGER PRIMARY KEY, type TEXT, artifact_id TEXT,"
+        " organization_id TEXT, occurred_at INTEGER, attributes TEXT)"
+    )
+    connection.execute("CREATE INDEX by_artifact ON events (artifact_id, occurred_at)")
+    statement = (
+        "INSERT INTO events (type, artifact_id, organization_id, occurred_at, attributes)"
+        " VALUES ('work', ?, ?, ?, ?)"
+    )
+
+    def insert(artifact: str, organization: str) -> None:
+        connection.execute(statement, (artifact, organization, time.time_ns(), json.dumps({})))
+
+    yield {"direct SQLite insert": _before(insert)}
+    connection.close()
+
+
+PEERS: Final = {
+    house.__name__: Address("peers", house.__name__)
+    for house in (logfire, structlog, eliot, ddtrace, sentry, sqlite)
+}

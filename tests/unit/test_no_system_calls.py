@@ -1,0 +1,106 @@
+"""A scheduled emission makes no system call: the kernel itself is asked, through strace."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+# Markers are writes to /dev/null that strace prints whole. Between "begin" and "end" the emitting
+# thread does nothing but emit, after a warm-up in which whatever happens once has happened.
+_CHILD = """
+import os, sys, time
+import sidelight
+from sidelight import arg, emits
+
+directory, relay, emissions = sys.argv[1], sys.argv[2], int(sys.argv[3])
+sidelight.configure(f"sqlite:///{directory}/events.db", relay=relay, otlp=False)
+
+@emits("artifact_received", artifact_id=arg.artifact_id, organization_id=arg.organization_id,
+       size=arg.size)
+def receive(artifact_id, organization_id, size):
+    return size
+
+@emits("artifact_read", span=False, artifact_id=arg.artifact_id)
+def read(artifact_id):
+    return artifact_id
+
+null = os.open("/dev/null", os.O_WRONLY)
+for _ in range(200):
+    receive("a1", "o1", 5), read("a1"), sidelight.emit("warm_up", artifact_id="a1")
+sidelight.flush(5)
+# Room in every pool of Python's allocator, or it would ask the kernel for an arena at some point.
+ballast = [bytes(size) for size in range(0, 480, 8) for _ in range(400)]
+del ballast[::2]
+time.sleep(0.3)  # the relay comes to rest, spare segments are there
+os.write(null, b"MARKER begin")
+for _ in range(emissions):
+    receive("a1", "o1", 5), read("a1"), sidelight.emit("said", artifact_id="a1", size=5)
+os.write(null, b"MARKER end")
+"""
+
+# With the relay in the process, its threads take turns with ours: handing the GIL over is a futex
+# call, which no Python code escapes and which the spool does not cause.
+_HAND_OVER = {"futex"}
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="strace traces Linux")
+
+
+def traced(directory: Path, relay: str, emissions: int) -> Counter[str]:
+    """The system calls of the emitting thread between the markers, by name."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed: apt-get install strace (or your system's package)")
+    output = directory / "trace"
+    command = [strace, "-f", "-q", "-e", "trace=all", "-e", "signal=none", "-o", str(output)]
+    child = [sys.executable, "-c", _CHILD, str(directory), relay, str(emissions)]
+    done = subprocess.run([*command, *child], capture_output=True, text=True, timeout=120)
+    if done.returncode and "ptrace" in done.stderr:
+        pytest.skip(f"strace may not trace here (containers need SYS_PTRACE): {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    return between_markers(output.read_text(errors="replace"))
+
+
+def between_markers(trace: str) -> Counter[str]:
+    """Count the calls between the markers that the thread which wrote the markers made."""
+    calls: Counter[str] = Counter()
+    emitting = None
+    for line in trace.splitlines():
+        thread, _, rest = line.partition(" ")
+        if "MARKER begin" in rest:
+            emitting = thread
+        elif "MARKER end" in rest:
+            assert thread == emitting
+            return calls
+        elif thread == emitting and (call := re.match(r"\s*(\w+)\(", rest)):
+            calls[call[1]] += 1
+    raise AssertionError("the markers are not in the trace")
+
+
+@pytest.mark.parametrize("emissions", [500, 1000])
+def test_the_emitting_thread_makes_no_system_call(tmp_path, emissions):
+    assert traced(tmp_path, "external", emissions) == Counter()
+
+
+def test_a_relay_in_the_process_adds_none_of_its_own(tmp_path):
+    calls = traced(tmp_path, "thread", 1000)
+    assert set(calls) <= _HAND_OVER
+    assert calls.total() < 100
+
+
+def test_the_trace_is_read_as_it_should_be():
+    trace = (
+        '7 write(3, "MARKER begin", 12) = 12\n'
+        '8 pread64(4, "", 1) = 0\n'
+        '7 write(3, "x", 1 <unfinished ...>\n'
+        "8 futex(0x1) = 0\n"
+        "7 <... write resumed>) = 1\n"
+        '7 write(3, "MARKER end", 10) = 10\n'
+        "7 exit_group(0) = ?\n"
+    )
+    assert between_markers(trace) == Counter(write=1)
