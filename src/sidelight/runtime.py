@@ -159,8 +159,8 @@ class Runtime:
         while self.relay is None:
             if self.spool is None:
                 return True  # nothing was emitted
-            comes = self.settings is not None and self.settings.relay == "thread" and not self.ending
-            if not comes or time.monotonic() >= until:
+            external = self.settings is None or self.settings.relay != "thread"
+            if external or self.ending or time.monotonic() >= until:
                 return False  # another process relays, and knows
             time.sleep(0.005)  # it is being started, in the background
         return self.relay.flush(until - time.monotonic())
