@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, Self
 
 from opentelemetry import trace
@@ -38,10 +38,12 @@ _KEY: Final = adapter.SPAN_KEY
 
 
 class Bound(NamedTuple):
-    """The defaults that `bind` gives to what is emitted inside it."""
+    """The defaults that `bind` gives to what is emitted inside it, and which `bind` gave them."""
 
     artifact_id: Any = None
     organization_id: Any = None
+    by: bind | None = None
+    outer: Bound | None = None
 
 
 bound: Final[ContextVar[Bound]] = ContextVar("sidelight_bound", default=Bound())  # noqa: B039  # immutable
@@ -54,17 +56,28 @@ class bind:  # noqa: N801  # used like a function, as contextlib's are
     """
 
     def __init__(self, *, artifact_id: Any = None, organization_id: Any = None) -> None:
-        self._given = Bound(plain(artifact_id), plain(organization_id))
-        self._tokens: list[Token[Bound]] = []
+        self._given = plain(artifact_id), plain(organization_id)
 
     def __enter__(self) -> Self:
+        artifact_id, organization_id = self._given
         outer = bound.get()
-        pairs = zip(self._given, outer, strict=True)
-        self._tokens.append(bound.set(Bound(*(own if own is not None else o for own, o in pairs))))
+        bound.set(
+            Bound(
+                outer.artifact_id if artifact_id is None else artifact_id,
+                outer.organization_id if organization_id is None else organization_id,
+                self,
+                outer,
+            )
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
-        bound.reset(self._tokens.pop())
+        # No token: one `bind` may be entered by many tasks, and a generator left in another one.
+        inner: Bound | None = bound.get()
+        while inner is not None and inner.by is not self:
+            inner = inner.outer
+        if inner is not None and inner.outer is not None:
+            bound.set(inner.outer)
 
 
 class Ambient(NamedTuple):
@@ -80,7 +93,7 @@ class Ambient(NamedTuple):
 def ambient() -> Ambient:
     """Look at the context of the caller."""
     trace_id, span_id, flags = ids_of(_get_context().get(_KEY))
-    return Ambient(*bound.get(), trace_id, span_id, flags)
+    return Ambient(*bound.get()[:2], trace_id, span_id, flags)
 
 
 def ids_of(span: Any) -> tuple[bytes | None, int, int]:
