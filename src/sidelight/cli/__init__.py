@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, TextIO
@@ -70,9 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SidelightError as error:
         complain(error)
         sys.exit(1)
-    except BrokenPipeError:  # the reader has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 def _never_refuse(stream: TextIO) -> None:

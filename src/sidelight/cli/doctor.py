@@ -15,7 +15,6 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.cli.backlog import check_spool
-from sidelight.cli.endpoint import check_endpoints
 from sidelight.cli.findings import Finding
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import ago, clean, console, plural, print_json
@@ -55,6 +54,8 @@ def doctor(
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Look at everything, one thing after the other."""
+    from sidelight.cli.endpoint import check_endpoints  # noqa: PLC0415  # the exporters: slow
+
     yield from _check_switches()
     yield from _check_store(settings.store)
     yield from check_spool(settings.spool)

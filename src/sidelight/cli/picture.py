@@ -26,7 +26,7 @@ from sidelight.times import from_ns
 
 _LEAST: Final = 12  # cells in which a bar still says something
 _MOST: Final = 60
-_SHARE_OF_GAP: Final = 0.1  # a pause longer than this share of the busy time is drawn so long
+_CUT: Final = 0.1  # of the busy time: so long are pauses drawn that are longer than it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +52,15 @@ class Axis:
     def __init__(self, stretches: Sequence[Stretch], cells: int) -> None:
         busy = _merged(stretches)
         total = sum(end - begin for begin, end in busy)
-        longest = int(total * _SHARE_OF_GAP) if total else None
         self.cut: dict[int, int] = {}
         self._knots: list[tuple[int, int]] = []  # (time, place)
         place, before = 0, None
         for begin, end in busy:
             if before is not None:
                 pause = begin - before
-                if longest is not None and pause > longest:
+                if pause > total > 0:
                     self.cut[begin] = pause
-                    pause = longest
+                    pause = int(total * _CUT)
                 place += pause
             self._knots.append((begin, place))
             place += end - begin

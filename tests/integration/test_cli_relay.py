@@ -1,0 +1,187 @@
+"""`sidelight relay` and `sidelight tail`: they run while others emit, and end when told to."""
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import socket
+import sqlite3
+import time
+
+import pytest
+from tests.support.commands import KILLED, Living, emit, end, of, sidelight, spawn, stored, wait_for
+
+from sidelight import Store
+
+# -- tail ------------------------------------------------------------------------------------
+
+
+def read_lines(process, count, seconds=15.0):
+    """So many lines of what a process says, as it says them."""
+    lines, until = [], time.monotonic() + seconds
+    fd = process.stdout.fileno()
+    rest = b""
+    while len(lines) < count and time.monotonic() < until:
+        if select.select([fd], [], [], 0.1)[0]:
+            data = os.read(fd, 1 << 16)
+            if not data:
+                break
+            *whole, rest = (rest + data).split(b"\n")
+            lines += [line.decode() for line in whole]
+    return lines
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
+def test_tail_follows_until_it_is_interrupted(tmp_path, form):
+    path = tmp_path / "events.db"
+    emit('receive("order-1")\nassert sidelight.flush()', path)
+    process = spawn("tail", *form, *of(path))
+    try:
+        (first,) = read_lines(process, 1)
+        assert "order-1" in first
+        emit('receive("order-2")\nreceive("order-3", "north")\nassert sidelight.flush()', path)
+        second, third = read_lines(process, 2)
+        assert "order-2" in second
+        assert "order-3" in third
+        assert "north" in third
+        if form:
+            assert json.loads(third)["type"] == "order_received"
+        process.send_signal(signal.SIGINT)
+        said = end(process)
+        assert (said.code, said.out.strip(), said.err) == (0, "", "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# -- relay -----------------------------------------------------------------------------------
+
+
+def test_relay_once_delivers_what_the_dead_have_left(tmp_path):
+    path = tmp_path / "events.db"
+    emit(KILLED, path, ends=signal.SIGKILL)
+    said = sidelight("relay", "--once", *of(path))
+    assert said.code == 0, said
+    assert re.search(r"store +500", said.out)
+    assert len(sidelight("events", "--json", *of(path)).json) == 500
+    again = sidelight("relay", "--once", "--json", *of(path))
+    assert again.code == 0
+    assert again.json == [{"sink": "store", "delivered": 0, "problem": None}]
+    assert list((tmp_path / "events.db-spool").iterdir()) == []
+
+
+def test_the_spool_itself_says_which_store(tmp_path):
+    path = tmp_path / "events.db"
+    emit(KILLED, path, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(tmp_path / "spool"))
+    said = sidelight("relay", "--once", "--json", "--spool", tmp_path / "spool")
+    assert said.code == 0, said
+    assert said.json[0]["delivered"] == 500
+    with Store(f"sqlite:///{path}") as store:
+        assert store.size() == 500
+    said = sidelight("relay", "--once", "--spool", tmp_path / "spool")
+    assert said.code == 1
+    assert "store: nothing in" in said.err
+    assert "--store or SIDELIGHT_STORE" in said.err
+
+
+def test_records_for_another_store_are_left_for_it(tmp_path):
+    spool = {"SIDELIGHT_SPOOL": str(tmp_path / "spool")}
+    emit(KILLED, tmp_path / "one.db", ends=signal.SIGKILL, **spool)
+    emit(KILLED, tmp_path / "two.db", ends=signal.SIGKILL, **spool)
+    said = sidelight("relay", "--once", "--spool", tmp_path / "spool")
+    assert said.code == 1
+    assert "records for" in said.err
+    said = sidelight("relay", "--once", "--spool", tmp_path / "spool", *of(tmp_path / "one.db"))
+    assert said.code == 1
+    assert f"for the store sqlite:///{tmp_path / 'two.db'}; name that with --store" in said.err
+    said = sidelight("relay", "--once", "--spool", tmp_path / "spool", *of(tmp_path / "two.db"))
+    assert said.code == 0, said
+    for name in ("one.db", "two.db"):
+        with Store(f"sqlite:///{tmp_path / name}") as store:
+            assert store.size() == 500
+
+
+def test_a_locked_store_is_named_and_nothing_is_lost(tmp_path):
+    path = tmp_path / "events.db"
+    emit(KILLED, path, ends=signal.SIGKILL)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        said = sidelight("relay", "--once", *of(path))
+    assert said.code == 1
+    assert "store: " in said.err
+    assert "locked" in said.err
+    assert re.search(r"left in .*events\.db-spool until store answers; .*: 500 records", said.err)
+    said = sidelight("relay", "--once", "--json", *of(path))
+    assert (said.code, said.json[0]["delivered"]) == (0, 500)
+
+
+def test_a_dead_collector_keeps_nothing_from_the_store(tmp_path):
+    path = tmp_path / "events.db"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    emit(KILLED, path, ends=signal.SIGKILL, OTEL_EXPORTER_OTLP_ENDPOINT=nowhere)
+    said = sidelight("relay", "--once", "--otlp", nowhere, *of(path))
+    assert said.code == 1
+    assert re.search(r"store +500", said.out)
+    assert "traces: " in said.err
+    assert "does not answer" in said.err
+    said = sidelight("relay", "--once", *of(path))
+    assert said.code == 1
+    assert "name the endpoint with --otlp or OTEL_EXPORTER_OTLP_ENDPOINT: 500 records" in said.err
+
+
+def test_relay_of_no_spool(tmp_path):
+    said = sidelight("relay", "--once", *of(tmp_path / "events.db"))
+    assert said.code == 1
+    assert "events.db-spool: it is not there; nothing was emitted yet" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_relay_reads_along_with_all_the_living_and_ends_cleanly(tmp_path, ending):
+    path = tmp_path / "events.db"
+    with contextlib.ExitStack() as stack:
+        living = [Living(path) for _ in range(3)]
+        for each in living:
+            stack.callback(each.kill)
+        silent = living.pop()  # it has not emitted when the relay ends
+        for n, each in enumerate(living):
+            each.emit(n)
+        process = spawn("relay", *of(path))
+        stack.callback(process.communicate)
+        stack.callback(process.kill)
+        wait_for(lambda: stored(path) == 2)
+        began = time.monotonic()
+        process.send_signal(ending)
+        said = end(process)
+        assert said.code == 0, said
+        assert time.monotonic() - began < 3
+        assert re.search(r"store +\d+", said.out)
+        assert "relaying" in said.err
+        for n, each in enumerate([*living, silent]):
+            each.emit(10 + n)
+    assert sidelight("relay", "--once", *of(path)).code == 0
+    assert stored(path) == 5
+
+
+def test_a_relay_says_when_a_sink_ceases_to_answer_and_answers_again(tmp_path):
+    path = tmp_path / "events.db"
+    emit('receive("order-1")\nassert sidelight.flush()', path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        emit(KILLED, path, ends=signal.SIGKILL)
+        process = spawn("relay", *of(path))
+        try:
+            assert "relaying" in process.stderr.readline()
+            assert re.search(
+                "store: .*locked.*; what it has not taken is kept", process.stderr.readline()
+            )
+            other.execute("ROLLBACK")
+            assert process.stderr.readline() == "store: it answers again\n"
+            wait_for(lambda: stored(path) == 501)
+        finally:
+            process.terminate()
+            process.communicate(timeout=10)

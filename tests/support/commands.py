@@ -1,0 +1,180 @@
+"""Runs commands of `sidelight`, in this process or in one of its own, and what they look at."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from sidelight import Store
+from sidelight.cli import main
+from sidelight.exceptions import SidelightError
+
+EMITTER = """
+import os, signal, sys, time
+import sidelight
+from sidelight import arg, emits, result
+
+@emits("order_received", artifact_id=result, organization_id=arg.shop, size=arg.size)
+def receive(order, shop=None, size=1):
+    return order
+
+@emits("order_packed", start="packing_started", failure="packing_failed", artifact_id=arg.order)
+def pack(order, seconds=0.0):
+    if seconds < 0:
+        raise ValueError("no [bold]boxes[/bold] left")
+    time.sleep(seconds)
+"""
+
+KILLED = """
+sidelight.configure(relay="external")
+for n in range(500):
+    receive(f"order-{n}", "north")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Emits 500 events and dies before anything was delivered."""
+
+TWO_ORDERS = """
+receive("order-1", "north", size=3)
+pack("order-1", 0.02)
+receive("order-2")
+try:
+    pack("order-2", -1)
+except ValueError:
+    pass
+assert sidelight.flush()
+"""
+"""Six events about two orders, the second of them in vain."""
+
+
+def emit(body: str, store: Path, *, ends: int = 0, **environment: str) -> None:
+    """Run code in a process of its own, which emits into ``store`` and ends with this signal."""
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(EMITTER) + textwrap.dedent(body)],
+        env={**os.environ, "SIDELIGHT_STORE": f"sqlite:///{store}", **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == -ends, ended.stderr
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has said, and how it has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> list[dict[str, Any]]:
+        """What it said, an object to the line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def words(self) -> str:
+        """What it said, without its lines."""
+        return " ".join(self.out.split())
+
+
+def sidelight(*arguments: object, columns: int = 100) -> Answer:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ, COLUMNS=str(columns)),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main([str(argument) for argument in arguments])
+    code = ended.value.code
+    assert code is None or isinstance(code, int)
+    return Answer(code or 0, out.getvalue(), err.getvalue())
+
+
+def spawn(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """Run a command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sidelight", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> Answer:
+    """Wait for the end of a command."""
+    out, err = process.communicate(timeout=20)
+    return Answer(process.returncode, out, err)
+
+
+def of(path: Path) -> tuple[str, str]:
+    """The option that names a store."""
+    return "--store", f"sqlite:///{path}"
+
+
+def stored(path: Path) -> int:
+    """How many events there are."""
+    with contextlib.suppress(SidelightError), Store(f"sqlite:///{path}") as store:
+        return store.size()
+    return 0
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Look again and again."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.05)
+
+
+class Living:
+    """A process that emits when it is told to, and leaves the relaying to others."""
+
+    def __init__(self, store: Path) -> None:
+        body = """
+            sidelight.configure(relay="external")
+            print("ready", flush=True)
+            for line in sys.stdin:
+                receive(f"order-{line.strip()}")
+                print("done", flush=True)
+            """
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", EMITTER + textwrap.dedent(body)],
+            env={**os.environ, "SIDELIGHT_STORE": f"sqlite:///{store}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._read("ready")
+
+    def emit(self, n: int) -> None:
+        """Let it emit one event."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{n}\n")
+        self.process.stdin.flush()
+        self._read("done")
+
+    def _read(self, line: str) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == f"{line}\n"
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.communicate()
