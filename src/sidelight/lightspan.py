@@ -30,6 +30,8 @@ from sidelight.sampling import DEFAULT_LIMITS, Limits
 LONGEST: Final = 32 * 1024
 """Characters of one text that a function puts on its span; what is longer is cut."""
 _DEEPEST: Final = 4
+_BITS_64: Final = (1 << 64) - 1
+_BITS_128: Final = (1 << 128) - 1
 _AS_THEY_ARE: Final = frozenset({bool, float, bytes, type(None)})
 _ATTRIBUTES, _EVENTS, _LINKS = range(3)  # places in the counts of what was dropped
 _wall: Final = time.time_ns
@@ -111,15 +113,16 @@ class LightSpan(Span):
         self, name: str, attributes: Attributes = None, timestamp: int | None = None
     ) -> None:
         """Add an event to the span, now or at ``timestamp`` (ns since 1970)."""
-        at = timestamp if type(timestamp) is int and timestamp >= 0 else _wall()
+        at = timestamp if type(timestamp) is int and 0 <= timestamp < 1 << 63 else _wall()
         self._append("events", _EVENTS, [_text(str(name)), at, _copied(attributes)])
 
     @_guarded
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Link the span to another one; a context without ids needs an attribute or a state."""
         if context and (context.is_valid or attributes or context.trace_state):
-            ids = [f"{context.trace_id:032x}", context.span_id, int(context.is_remote)]
-            self._append("links", _LINKS, [*ids, _copied(attributes)])
+            trace_id, span_id = context.trace_id & _BITS_128, context.span_id & _BITS_64
+            link = [f"{trace_id:032x}", span_id, int(context.is_remote), _copied(attributes)]
+            self._append("links", _LINKS, link)
 
     @_guarded
     def update_name(self, name: str) -> None:

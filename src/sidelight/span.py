@@ -130,13 +130,14 @@ class Tracing:
         self.keep_root: Callable[[bytes], bool] = lambda _: True
         self.parent_based = True
         self._named = False
+        self._looked = False
         self._tracer: trace.Tracer | None = None
         self._tracer_of: object = None
 
     def configure(self, environment: Mapping[str, str]) -> None:
         """Keep the spans that the ``OTEL_*`` variables want, and as much of each."""
         LightSpan.limits = limits(environment)
-        self._named = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"))
+        self._named = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER")) and not self._looked
         self.sample(sampling(environment))
 
     def sample(self, rules: Sampling) -> None:
@@ -211,7 +212,7 @@ class Tracing:
         if (
             self._named
         ):  # OpenTelemetry loads it at the first look; one that fails is not tried again
-            self._named = False
+            self._named, self._looked = False, True
             self.others = self.disabled or not adapter.PLAIN_CONTEXT
             try:
                 trace.get_tracer_provider()

@@ -23,7 +23,7 @@ from sidelight.sinks.exporters import Endpoint, Exporter, ExportError, SignalNam
 from sidelight.sinks.telemetry import log_of, resource_of, span_of
 
 _PIECE: Final = 128  # records of one request: encoding them must not hold the GIL for long
-_PATIENCE: Final = 8  # attempts before a request is suspected of being what makes it fail
+_PATIENCE: Final = 8  # failures before a request is suspected of being the cause
 _UNSUPPORTED_FOR: Final = 600.0  # seconds before a back end without logs is asked again
 
 Record: TypeAlias = tuple[Static, Moment]
@@ -62,7 +62,7 @@ class OtlpSink:
         self._exporter: Exporter | None = None
         self._batch: object = None
         self._sent = 0
-        self._attempts = 0
+        self._failures = 0
         self._refused: list[Record] = []
         self._problem = ""
         self._not_before = 0.0
@@ -79,7 +79,7 @@ class OtlpSink:
         """
         batch = (records[0][1].random, len(records)) if records else None
         if batch != self._batch:
-            self._batch, self._sent, self._attempts, self._refused = batch, 0, 0, []
+            self._batch, self._sent, self._failures, self._refused = batch, 0, 0, []
         now = time.monotonic()
         if now < self._unsupported_until:
             return
@@ -122,7 +122,7 @@ class OtlpSink:
             if pairs:
                 self._send(exporter, pairs)
             self._sent += len(piece)
-            self._attempts = 0
+            self._failures = 0
             time.sleep(0)  # let the application have the GIL between pieces
 
     def _send(
@@ -132,8 +132,8 @@ class OtlpSink:
         try:
             rejected = exporter.send([item for _, item in pairs])
         except ExportError as error:
-            self._attempts += suspect
-            failed = error.kind == "failed" and self._attempts >= _PATIENCE
+            self._failures += suspect and error.kind == "failed"
+            failed = error.kind == "failed" and self._failures >= _PATIENCE
             if not failed and error.kind != "refused":
                 raise
             if suspect:
