@@ -68,6 +68,7 @@ def test_the_doctor_leaves_the_living_their_time(tmp_path, monkeypatch):
     living = Living(path)
     try:
         living.emit(1)
+        monkeypatch.setattr("sidelight.cli.backlog._PATIENCE", 60 * 10**9)
         found = findings(sidelight("doctor", "--json", *of(path)))
         assert found["backlog", "ok"] == "on its way"
         assert "1 running process" in found["spool", "ok"]
