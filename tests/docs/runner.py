@@ -17,12 +17,16 @@ from pathlib import Path
 
 _DRAWN = re.compile(r"[━┄╸╺─▸│╭╮╰╯]+")
 _UNIT = re.compile(r"ns|µs|ms|s|min|h|bytes|kB|MB|GB")
-_NUMBER = re.compile(r"[+-]?\d\S*")
+_NUMBER = re.compile(r"[+-]?\d\S*|none")
+_PAUSE = re.compile(r"^\s*⋮.*$", re.MULTILINE)
 
 
 def words(text):
-    """The words of an output, without what is drawn; numbers and their units are all the same."""
-    for word in _DRAWN.sub(" ", text).split():
+    """The words of an output, without what is drawn; numbers and their units are all the same.
+
+    A busy machine may make pauses, which a timeline shows: they are left out too.
+    """
+    for word in _DRAWN.sub(" ", _PAUSE.sub("", text)).split():
         if _NUMBER.fullmatch(word):
             yield "0"
         elif not _UNIT.fullmatch(word):
