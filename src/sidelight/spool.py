@@ -183,9 +183,9 @@ class Spool:
         """Take over what dead processes left, and read along where a living one wants that."""
         if self.directory is None:
             return
-        for segment in self.adopted:
-            if segment.live:
-                segment.orphaned()
+        for attended in self.adopted:
+            if attended.live:
+                attended.orphaned()
         mine = {segment.path for segment in (*self.own, *self.adopted, *self._spares)}
         for path in segments_in(self.directory):
             if path in mine:

@@ -161,7 +161,7 @@ class Worker:
         return delivered
 
     def _sources(self) -> Iterator[Segment]:
-        """The oldest unread segment of our own, that of the dead, and all that are still written."""
+        """The oldest unread segment of our own, that of the dead, and all of the living."""
         adopted = tuple(self.spool.adopted)
         ended = [segment for segment in adopted if segment.sealed]
         for segments in (tuple(self.spool.own), ended):
