@@ -54,9 +54,9 @@ class Runtime:
         with self._opening:
             self.close(EXIT_WITHIN)
             self.settings = settings
-            self._open(settings)
+            spool = self._open(settings)
             if settings.relay == "thread":
-                self._start_relay(settings)
+                self._start_relay(settings, spool)
 
     def open(self) -> Spool:
         """Open at the first emission, by the environment where nobody has configured.
@@ -84,7 +84,9 @@ class Runtime:
             finally:
                 self._is_opening = False
             if settings.relay == "thread" and not self.ending:
-                start = Thread(target=self._start_relay, args=(settings,), name="sidelight-start")
+                start = Thread(
+                    target=self._start_relay, args=(settings, spool), name="sidelight-start"
+                )
                 start.daemon = True
                 start.start()
             return spool
@@ -108,7 +110,7 @@ class Runtime:
         self.spool = emitter.spool = spool
         return spool
 
-    def _start_relay(self, settings: Settings) -> None:
+    def _start_relay(self, settings: Settings, spool: Spool) -> None:
         def span_switch(on: bool) -> None:
             emitter.spans = on
 
@@ -116,7 +118,7 @@ class Runtime:
             from sidelight.relay import Relay  # noqa: PLC0415  # slow, and not needed to emit
 
             sinks = sinks_of(settings)
-            if (spool := self.spool) is None:  # closed meanwhile
+            if self.spool is not spool:  # closed meanwhile, or configured anew
                 return
             self.relay = Relay(
                 spool,
