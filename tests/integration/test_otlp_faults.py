@@ -211,11 +211,12 @@ def test_a_process_ends_at_once_and_its_spans_are_delivered_later(
             tmp_path / "events.db",
             OTEL_EXPORTER_OTLP_ENDPOINT=proxy.endpoint,
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+            OTEL_EXPORTER_OTLP_TIMEOUT="30",
         )
         process.wait(30)
         ended = time.monotonic()
         name, at = finish(process).split()
-        assert ended - float(at) < 2.0  # 1 s for us, the rest for a busy machine
+        assert ended - float(at) < 5.0  # 1 s for us, the rest for a busy machine
         assert len(stored(tmp_path / "events.db")) == 50
         proxy.mode = "pass"
         drain(tmp_path, proxy.endpoint)
