@@ -129,6 +129,10 @@ class Runtime:
                 spans=span_switch,
             )
             self.relay.start()
+            with contextlib.suppress(Exception):  # a stranger's MeterProvider
+                from sidelight.metrics import register  # noqa: PLC0415
+
+                register(self.health, self.usage)
 
     def write_ledger(self) -> None:
         """Put costs and losses into the spool where they have changed, and log the losses."""
@@ -170,6 +174,10 @@ class Runtime:
     def health(self) -> dict[str, Health]:
         """How each sink of this process's relay is doing."""
         return {} if self.relay is None else dict(self.relay.health())
+
+    def usage(self) -> int:
+        """Bytes that the spool holds, all processes together."""
+        return 0 if self.spool is None else self.spool.usage()
 
     def close(self, seconds: float) -> None:
         """Deliver what can be delivered in time, and let go. What is left stays in the spool."""

@@ -17,7 +17,7 @@ LAYERS = [
     {"points", "segment", "receipt", "event", "schema", "lightspan"},
     {"spool", "emitter", "selection", "store"},
     {"span", "capture", "waiting", "worker", "keeper"},
-    {"direct", "wrapper", "carried", "relay"},
+    {"direct", "wrapper", "carried", "relay", "metrics"},
     {"decorator"},
     {"runtime"},
     {"__init__"},
