@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from sidelight.emitter import Head
 from sidelight.fields import MISSING, Choice, Expression, Phase, field_source, is_computed
+from sidelight.lightspan import ARTIFACT_KEY, ORGANIZATION_KEY
 from sidelight.plain import MAX_TEXT, SCALARS, plain
 from sidelight.points import Declaration, Point
 from sidelight.record import SPAN, Outcome, Static
@@ -42,6 +43,7 @@ def {function}({parameters}):
         _losses['recursion limit'] = _losses.get('recursion limit', 0) + 1
     except Exception as _problem:
         _lost('not recorded', _problem)
+    {leave_other}
 """
 
 _DETACH: Final = """
@@ -52,9 +54,11 @@ if _span.token is not None:
         pass  # left in another context than it was entered in
 """
 
+# The span that the application's provider made is told what was captured, whatever that was.
 _LEAVE_OTHER: Final = """
-if _span.other is not None:
-    _span.leave_other({error})
+finally:
+    if _span.other is not None:
+        _span.leave_other({error}, _now, {about}, locals())
 """
 
 _VALUE: Final = """
@@ -195,20 +199,26 @@ class Capture:
             _PHASE,
             function=_FUNCTIONS[phase],
             parameters=", ".join([*handed, *(f"{PREFIX}{name}" for name in used)]),
-            leave=self._leave(phase) if phase != "start" else "",
+            leave=_DETACH if self.attached and ends_span else "",
             position="" if self.waits == "no" else "_position = None",
             details=self._details(phase),
             records=records,
             account=self._account(),
+            leave_other=self._leave_other(phase, emitting) if ends_span else "",
         )
         call = f"{_FUNCTIONS[phase]}({', '.join([*handed, *used])})"
         return PhaseCode(text, call, tuple(used))
 
-    def _leave(self, phase: Phase) -> str:
-        if not self.point.span:
-            return ""
-        other = fill(_LEAVE_OTHER, error="_error" if phase == "failure" else "None")
-        return (_DETACH if self.attached else "") + other
+    def _leave_other(self, phase: Phase, emitting: list[Declaration]) -> str:
+        about = {"_artifact_id": ARTIFACT_KEY, "_organization_id": ORGANIZATION_KEY}
+        for declaration in emitting[-1:]:  # of several, the last has the names
+            fields = enumerate(declaration.attributes)
+            about |= {f"_attribute_{index}": field for index, field in fields}
+        return fill(
+            _LEAVE_OTHER,
+            error="_error" if phase == "failure" else "None",
+            about=self.names.give("about", (self.point.path.replace(":", "."), about)),
+        )
 
     def _account(self) -> str:
         if self.waits == "outside":

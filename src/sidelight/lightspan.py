@@ -27,6 +27,8 @@ from sidelight.plain import error_details, error_type, plain
 from sidelight.record import RANDOM, SAMPLED, SPAN
 from sidelight.sampling import DEFAULT_LIMITS, Limits
 
+ARTIFACT_KEY: Final = "sidelight.artifact.id"
+ORGANIZATION_KEY: Final = "sidelight.organization.id"
 LONGEST: Final = 32 * 1024
 """Characters of one text that a function puts on its span; what is longer is cut."""
 _DEEPEST: Final = 4
@@ -215,23 +217,52 @@ class LightSpan(Span):
         self.ended = True
         return details
 
-    def leave_other(self, error: BaseException | None) -> None:
-        """End the span that the application's provider made for this call."""
+    def leave_other(
+        self,
+        error: BaseException | None,
+        now: int,
+        about: tuple[str, Mapping[str, str]],
+        captured: Mapping[str, Any],
+    ) -> None:
+        """End the span that the application's provider made for this call.
+
+        Args:
+            error: what the call raised.
+            now: the monotonic clock at its end (ns).
+            about: the function's name, and the attributes' keys by the names of variables.
+            captured: those variables, as far as there are any.
+        """
         if (other := self.other) is None:
             return
         self.other = None
         try:
-            if error is not None and other.is_recording():
-                details = error_details(error)
-                other.set_attribute("error.type", details[0])
-                other.add_event("exception", exception_attributes(details))
-                other.set_status(Status(StatusCode.ERROR, failure(details)))
+            if other.is_recording():
+                self._tell(other, error, about, captured)
         except Exception as problem:  # noqa: BLE001  # a stranger's span
             self._not_ended(problem)
         try:
-            other.end()
+            other.end(self.time + now - self.call)
         except Exception as problem:  # noqa: BLE001
             self._not_ended(problem)
+
+    def _tell(
+        self,
+        other: Span,
+        error: BaseException | None,
+        about: tuple[str, Mapping[str, str]],
+        captured: Mapping[str, Any],
+    ) -> None:
+        function, keys = about
+        other.set_attribute("code.function.name", function)
+        for variable, key in keys.items():
+            if (value := captured.get(variable)) is not None:
+                is_id = key in {ARTIFACT_KEY, ORGANIZATION_KEY}
+                other.set_attribute(key, str(value) if is_id else value)
+        if error is not None:
+            details = error_details(error)
+            other.set_attribute("error.type", details[0])
+            other.add_event("exception", exception_attributes(details))
+            other.set_status(Status(StatusCode.ERROR, failure(details)))
 
     def _not_ended(self, problem: BaseException) -> None:
         if self.lost is not None:

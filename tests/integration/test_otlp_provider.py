@@ -97,6 +97,13 @@ def test_its_spans_are_used(shared_collector, tmp_path, application):
     assert spans["inner"].parent.span_id == spans["outer"].context.span_id
     assert spans["outer"].instrumentation_scope.name == "sidelight"
     assert spans["outer"].instrumentation_scope.version == sidelight.__version__
+    assert spans["outer"].attributes == {
+        "code.function.name": f"{__name__}.outer",
+        "sidelight.artifact.id": "art",
+    }
+    assert spans["inner"].attributes["n"] == 1
+    for name in ("outer", "inner"):
+        assert spans[name].end_time == told.event(f"{name}_done")["occurred_at"]
     for kind, name in (
         ("outer_started", "outer"),
         ("outer_done", "outer"),

@@ -30,7 +30,13 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from sidelight.lightspan import exception_attributes, failure, w3c_flags
+from sidelight.lightspan import (
+    ARTIFACT_KEY,
+    ORGANIZATION_KEY,
+    exception_attributes,
+    failure,
+    w3c_flags,
+)
 from sidelight.record import (
     CUT,
     REMOTE_PARENT,
@@ -179,8 +185,8 @@ def _context_of(
 
 def _about(moment: Moment) -> dict[str, Any]:
     named = {
-        "sidelight.artifact.id": moment.artifact_id,
-        "sidelight.organization.id": moment.organization_id,
+        ARTIFACT_KEY: moment.artifact_id,
+        ORGANIZATION_KEY: moment.organization_id,
     }
     about: dict[str, Any] = {key: _id(value) for key, value in named.items() if value is not None}
     if moment.flags & CUT:
