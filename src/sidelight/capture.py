@@ -109,9 +109,11 @@ if _head is None and _span.flags & {span}:
     _head = {head}
 """
 
+# A span without an event of its own is found by the same names all the same.
 _SPAN_ALONE: Final = """
+if _span.flags & {span} or _span.other is not None:
+    {fields}
 if _span.flags & {span}:
-    _artifact_id = _organization_id = None
     {record}
 """
 
@@ -211,7 +213,7 @@ class Capture:
 
     def _leave_other(self, phase: Phase, emitting: list[Declaration]) -> str:
         about = {"_artifact_id": ARTIFACT_KEY, "_organization_id": ORGANIZATION_KEY}
-        for declaration in emitting[-1:]:  # of several, the last has the names
+        for declaration in (emitting or self.point.declarations[:1])[-1:]:  # the last has the names
             fields = enumerate(declaration.attributes)
             about |= {f"_attribute_{index}": field for index, field in fields}
         return fill(
@@ -238,9 +240,11 @@ class Capture:
     def _records(self, phase: Phase, emitting: list[Declaration], *, ends_span: bool) -> str:
         """One record for each event; the first carries the span, if need be without an event."""
         if not emitting:
-            head = self._head(None, self.point.declarations[0], phase)
-            record = self._emit(head, phase, "None", carries_span=True)
-            return fill(_SPAN_ALONE, span=str(SPAN), record=record)
+            declaration = self.point.declarations[0]
+            head = self._head(None, declaration, phase)
+            fields, attributes = self._fields(declaration, phase)
+            record = self._emit(head, phase, attributes, carries_span=True)
+            return fill(_SPAN_ALONE, span=str(SPAN), fields=fields, record=record)
         return "".join(
             self._event(declaration, phase, carries_span=ends_span and index == 0)
             for index, declaration in enumerate(emitting)
