@@ -46,4 +46,4 @@ def __getattr__(name: str) -> Any:
         from sidelight.event import Event  # noqa: PLC0415
 
         return Event
-    raise AttributeError(f"module 'sidelight' has no attribute {name!r}")  # noqa: EM102
+    raise AttributeError(f"module 'sidelight' has no attribute {name!r}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sidelight.spool import Spool
+from sidelight.spool import SMALLEST, Spool
 
 _ROUND: Final = 0.1  # seconds
 _SYNC: Final = 0.5  # seconds between fdatasyncs: what survives a power loss
@@ -98,11 +98,11 @@ class Keeper:
         limit = self.spool.limit
         used = self.spool.usage()
         for segment in (*self.spool.adopted, *self.spool.own):
-            if used < limit:
+            if used + SMALLEST <= limit:
                 break
             if segment.sealed and "store" in segment.passed:
                 self.count("spool full: telemetry let go", str(segment.path))
                 used -= segment.size
                 self.spool.forget(segment)
-        self.spool.full = used >= limit
+        self.spool.full = used + SMALLEST > limit
         self.spans(used < _NEARLY * limit)

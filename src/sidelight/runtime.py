@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sidelight.spool import Spool
     from sidelight.worker import Health, Sink
 
-EXIT_WITHIN: Final = 0.8
+EXIT_WITHIN: Final = 0.6
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
 _FORK_WITHIN: Final = 0.1
 _START_WITHIN: Final = 5.0

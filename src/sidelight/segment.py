@@ -135,12 +135,12 @@ class Segment:
 
     def close(self) -> None:
         """Let go of the mapping and, where no forked child holds it too, of the lock."""
+        self.sealed = True
         if self.mapping is not None:
             self.mapping.close()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-        self.sealed = True
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     # -- the readers' side -------------------------------------------------------------------
 
@@ -243,9 +243,11 @@ class Segment:
             os.pwrite(self.fd, struct.pack("<Q", offset), _CURSORS_AT + 8 * _SLOTS[sink])
 
     def remove(self) -> None:
-        """Delete the file and let go of it."""
+        """Delete the file. A worker that is still reading it may go on: it ends with its readers."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+    def __del__(self) -> None:
         self.close()
 
 

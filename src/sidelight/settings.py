@@ -71,8 +71,8 @@ def settle(
     url = _store(store or env.get("SIDELIGHT_STORE") or default_store())
     if relay not in {"thread", "external"}:
         _refuse("relay", f"{relay!r} is not known", 'use "thread" or "external"')
-    if not 0.001 <= deadline <= 1.0:
-        _refuse("deadline", f"{deadline} s is out of range", "give seconds between 0.001 and 1")
+    if not 0.006 <= deadline <= 1.0:  # 5 ms of it are kept for the GIL's switch interval
+        _refuse("deadline", f"{deadline} s is out of range", "give seconds between 0.006 and 1")
     if spool_limit < 8 * 1024 * 1024:
         _refuse("spool_limit", f"{spool_limit} bytes are too few", "give 8 MiB or more")
     if isinstance(otlp, str) and urlsplit(otlp).scheme not in {"http", "https"}:

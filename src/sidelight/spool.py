@@ -26,6 +26,7 @@ Position: TypeAlias = tuple[int, int]
 SMALLEST: Final = 1024 * 1024
 LARGEST: Final = 32 * 1024 * 1024
 _SPARES: Final = 2
+_LOOK_AGAIN: Final = 0.5  # seconds
 _IN_MEMORY_LIMIT: Final = 64 * 1024 * 1024
 _NETWORK_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
@@ -40,7 +41,7 @@ class Spool:
             each emission, because it changes with the segment.
         directory: where the segments lie; None keeps them in memory (nothing survives then).
         limit: bytes that the directory may hold, all processes together.
-        full: set by the relay when the directory holds that much: nothing more is allocated.
+        full: whether the directory held that much at the last look: nothing more is allocated.
     """
 
     write: Callable[[bytes], int]
@@ -57,6 +58,7 @@ class Spool:
         self.meta = dict(meta)
         self.limit = limit
         self.full = False
+        self._look_again = 0.0
         self.on_rotation = on_rotation
         self.own: deque[Segment] = deque()
         self.adopted: deque[Segment] = deque()
@@ -124,7 +126,7 @@ class Spool:
     def _spare(self) -> Segment:
         with contextlib.suppress(IndexError):
             return self._spares.popleft()
-        if self.full:
+        if not self._has_room(SMALLEST):
             raise self._error(f"it holds its limit of {self.limit} bytes")
         try:
             return Segment.create(self.directory, SMALLEST, self.meta)
@@ -133,6 +135,15 @@ class Spool:
         if sum(s.size for s in self.own if s.path is None) >= _IN_MEMORY_LIMIT:
             raise self._error(f"nothing can be allocated ({self.trouble.strerror})")
         return Segment.create(None, SMALLEST, self.meta)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether so many more bytes are within the limit; a "no" stands for a while."""
+        now = time.monotonic()
+        if self.full and now < self._look_again:
+            return False
+        self.full = self.usage() + size > self.limit
+        self._look_again = now + _LOOK_AGAIN
+        return not self.full
 
     def _error(self, problem: str) -> SpoolError:
         return SpoolError(
@@ -145,13 +156,13 @@ class Spool:
 
     def provide(self) -> None:
         """Allocate ahead of need; larger segments where they fill within the second."""
-        if self.full or (self.directory is None and self.usage() >= _IN_MEMORY_LIMIT):
+        if self.directory is None and self.usage() >= _IN_MEMORY_LIMIT:
             return
         if len(self.own) > 1 and self.own[-1].created - self.own[-2].created < 1.0:
             self._size = min(LARGEST, self._size * 2)
         else:
             self._size = max(SMALLEST, self._size // 2)
-        while len(self._spares) < _SPARES:
+        while len(self._spares) < _SPARES and self._has_room(self._size):
             try:
                 self._spares.append(Segment.create(self.directory, self._size, self.meta))
                 self.trouble = None
@@ -223,6 +234,7 @@ class Spool:
         """Let go of everything; what some sink still has to read stays for the next process."""
         for segment in self._spares:
             segment.remove()
+            segment.close()
         for segment in (*self.own, *self.adopted):
             if segment in self.adopted and segment.live:  # its owner goes on writing
                 segment.close()

@@ -207,11 +207,11 @@ def keeper_of(spool, sinks, losses, spans):
 
 
 def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
-    spool.limit = 4 * 1024 * 1024
     store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
     while len(spool.own) < 6:
         emit(spool, 1)
     drain(store)
+    spool.limit = 4 * 1024 * 1024
     spans = []
     keeper_of(spool, ["store", "traces"], losses, spans)._measure()
     assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
@@ -220,9 +220,9 @@ def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
 
 
 def test_what_the_store_has_not_is_never_let_go(spool, losses):
-    spool.limit = 4 * 1024 * 1024
     while len(spool.own) < 6:
         emit(spool, 1)
+    spool.limit = 4 * 1024 * 1024
     spans = []
     keeper_of(spool, ["store", "traces"], losses, spans)._measure()
     assert not losses
@@ -231,9 +231,9 @@ def test_what_the_store_has_not_is_never_let_go(spool, losses):
 
 
 def test_spans_are_let_go_before_events(spool, losses):
-    spool.limit = int(3.2 * 1024 * 1024)
-    while len(spool.own) < 3:
+    while len(spool.own) < 10:
         emit(spool, 1)
+    spool.limit = 11 * 1024 * 1024
     spans = []
     keeper_of(spool, ["store"], losses, spans)._measure()
     assert not spool.full

@@ -149,10 +149,22 @@ def test_unfinished_allocations_of_the_dead_are_removed(tmp_path):
 
 
 def test_at_the_limit_it_says_so_and_blocks_nobody(spool):
-    spool.full = True
+    spool.limit = 5 * SMALLEST
+    spool.provide()
     with pytest.raises(SpoolError, match="holds its limit"):
         while True:
             write(spool, b"y" * 9000)
+    assert spool.usage() <= spool.limit
+
+
+def test_room_that_was_made_is_used(spool):
+    spool.limit = 2 * SMALLEST
+    with pytest.raises(SpoolError):
+        while True:
+            write(spool, b"y" * 9000)
+    spool.forget(spool.own[0])
+    spool._look_again = 0
+    write(spool, b"again")
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):

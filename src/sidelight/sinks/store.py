@@ -77,7 +77,7 @@ class StoreSink:
                 self._write(records, writer)
         except TimeoutError as error:  # the lock of another relay
             raise SinkUnavailableError(sink=self.url, problem="its lock is held") from error
-        except StoreError as error:
+        except (StoreError, OSError) as error:  # no directory, no right, no room: not yet
             self.close()
             raise SinkUnavailableError(sink=self.url, problem=error) from error
         except (SQLDataError, IntegrityError) as error:
