@@ -243,7 +243,7 @@ class Segment:
             os.pwrite(self.fd, struct.pack("<Q", offset), _CURSORS_AT + 8 * _SLOTS[sink])
 
     def remove(self) -> None:
-        """Delete the file. A worker that is still reading it may go on: it ends with its readers."""
+        """Delete the file; whoever is still reading it may go on."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 

@@ -30,7 +30,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def voice_notes(  # noqa: PLR0913 - one for each option
+def voice_notes(
     note: Annotated[Path, typer.Argument(help="A WAV file.")] = RECORDING,
     *,
     organization: Annotated[

@@ -33,7 +33,8 @@ def demo(
     run("sidelight", "points", "voice_notes", store=store)
     run("sidelight", "budget", store=store)
     console.print(f"\nThe events are in {store}; ask further with", end=" ")
-    console.print(f"SIDELIGHT_STORE={store} .venv/bin/sidelight --help", style="bold", soft_wrap=True)
+    ask = f"SIDELIGHT_STORE={store} .venv/bin/sidelight --help"
+    console.print(ask, style="bold", soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -42,7 +43,7 @@ def run(module: str, *arguments: str, store: str) -> int:
     program = f"python -m {module}" if module == "voice_notes" else module
     console.rule(style="dim")
     console.print(f"$ {program} {shlex.join(arguments)}\n", style="bold", soft_wrap=True)
-    return subprocess.run(
+    return subprocess.run(  # noqa: S603  # the programs are ours
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, "SIDELIGHT_STORE": store},
         check=False,

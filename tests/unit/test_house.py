@@ -13,7 +13,17 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 #: From the ground up: a module may import, at its top, only from lines above its own.
 LAYERS = [
     {"version", "exceptions", "interrupt", "source", "kinds"},
-    {"fields", "signature", "plain", "record", "sampling", "adapter", "budget", "settings", "times"},
+    {
+        "fields",
+        "signature",
+        "plain",
+        "record",
+        "sampling",
+        "adapter",
+        "budget",
+        "settings",
+        "times",
+    },
     {"points", "segment", "receipt", "event", "schema", "lightspan"},
     {"spool", "emitter", "selection", "store"},
     {"span", "capture", "waiting", "worker", "keeper"},
