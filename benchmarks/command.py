@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begun = time.monotonic()
     facts = machine.facts()
     with console.status("") as status:
-        tell: Callable[[str], None] = status.update
+        tell = status.update if console.is_terminal else _Log(console)
         findings = Findings(facts, ())
         if not (options.smoke or options.budget):
             tell("import times")
@@ -56,10 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(verdicts: Sequence[budget.Verdict], console: Console, *, careful: bool) -> int:
     """In CI, where neighbours are noisy, only what chance does not explain fails the run."""
-    broken = [v for v in verdicts if (v.surely_broken if careful else not v.kept)]
+    broken = [v for v in verdicts if (v.surely_broken if careful else v.broken)]
     for verdict in broken:
         console.print(f"budget broken: {verdict.check}", style="bold red", soft_wrap=True)
     return 1 if broken else 0
+
+
+class _Log:
+    """Tells a log of the progress, where there is no terminal: a line for each new stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage = ""
+
+    def __call__(self, doing: str) -> None:
+        stage = doing.partition(":")[0]
+        if stage != self._stage:
+            self._stage = stage
+            self._console.print(f"measuring {stage} …", style="dim")
 
 
 def _apart(function: Callable[[], RelaySpeed]) -> RelaySpeed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import threading
 import time
 import warnings
@@ -13,11 +14,13 @@ from typing import Final, Literal, TypeAlias
 import sidelight
 from benchmarks.houses import Address, Subjects
 from benchmarks.neighbours import held
-from benchmarks.work import Subject
+from benchmarks.timing import Order, measure
+from benchmarks.work import Subject, make_long_work
 from sidelight import arg, emits
 from sidelight.emitter import emitter
 
 Store: TypeAlias = Literal["working", "frozen", "missing", "missing, no spool"]
+AS_LONG: Final = "plain Python, as long as an emission"
 STORES: Final[tuple[Store, ...]] = ("working", "frozen", "missing", "missing, no spool")
 
 
@@ -51,6 +54,12 @@ def variants(*, alone: bool = True) -> Subjects:
                     stored=_stored if alone and mode == "awaited" else None,
                 )
     return subjects
+
+
+def _as_long(subject: Subject) -> Subject:
+    """Work without sidelight that takes as long as a call of ``subject`` does."""
+    samples = measure(subject, Order(subject="", calls=2000))
+    return Subject(make_long_work(int(statistics.median(samples.calls))), subject.control)
 
 
 def _stored() -> bool:
@@ -101,7 +110,9 @@ def sidelight_house(
             stack.enter_context(held(directory / "events.db"))
         if fed:
             stack.enter_context(_feeder())
-        yield variants(alone=not fed)
+        subjects = variants(alone=not fed)
+        subjects[AS_LONG] = _as_long(subjects[title("scheduled")])
+        yield subjects
 
 
 @contextlib.contextmanager

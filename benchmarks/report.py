@@ -81,7 +81,7 @@ class Findings:
                     "emissions": verdict.emissions.as_dict(),
                     "control": verdict.control.as_dict(),
                     "excess": verdict.excess,
-                    "kept": verdict.kept,
+                    "verdict": verdict.word,
                 }
                 for verdict in self.verdicts
             ],
@@ -186,7 +186,7 @@ def _budget_sheet(verdicts: Sequence[Verdict]) -> Sheet:
                 f"{emissions.share_over:.3%}",
                 f"{verdict.control.share_over:.3%}",
                 f"{verdict.excess:+.3%}",
-                "kept" if verdict.kept else "BROKEN",
+                verdict.word,
             )
         )
     return sheet

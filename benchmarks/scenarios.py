@@ -122,6 +122,8 @@ def rows_of(tenancies: Mapping[str, Tenancy]) -> list[Row]:
     rows = []
     for house, tenancy in tenancies.items():
         for subject in tenancy.subjects:
+            if subject == ours.AS_LONG:
+                continue
             if not house.startswith("sidelight"):
                 rows.append(Row(subject, house, subject))
             elif house == _FED or (house == _HERE) == ("awaited" in subject):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -17,6 +18,22 @@ def make_work() -> Work:
     """A function of its own each time: two subjects must not share the caches of one."""
 
     def work(artifact_id: str, organization_id: str, number: int) -> int:
+        return number + 1
+
+    return work
+
+
+def make_long_work(nanoseconds: int) -> Work:
+    """Work that takes about so long, in plain Python: it says what the machine does to any code."""
+    trial = 10_000
+    begun = time.perf_counter_ns()
+    for _ in range(trial):
+        pass
+    turns = nanoseconds * trial // (time.perf_counter_ns() - begun)
+
+    def work(artifact_id: str, organization_id: str, number: int) -> int:
+        for _ in range(turns):
+            pass
         return number + 1
 
     return work
