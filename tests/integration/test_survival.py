@@ -10,7 +10,6 @@ import sys
 import time
 
 import pytest
-
 from tests.support.oracle import check, drain, start
 
 KINDS = {
@@ -77,6 +76,21 @@ END = """
 """
 
 
+AFTER_OURS = """
+    from sidelight import runtime
+    runtime.atexit.unregister(runtime._end)
+    runtime.atexit.register(lambda: scheduled(500))
+    runtime.atexit.register(runtime._end)
+"""
+
+FROM_A_DAEMON = """
+    def endless():
+        for n in range(10**6, 10**9):
+            scheduled(n)
+    threading.Thread(target=endless, daemon=True).start()
+"""
+
+
 @pytest.mark.parametrize(
     "end",
     [
@@ -86,16 +100,14 @@ END = """
         "os.kill(os.getpid(), 15)",
         "import atexit; atexit.register(lambda: scheduled(500))",
         "import atexit; atexit.register(lambda: 1/0)",
-        "sidelight.runtime.atexit.unregister(sidelight.runtime._end);"
-        "sidelight.runtime.atexit.register(lambda: scheduled(500));"
-        "sidelight.runtime.atexit.register(sidelight.runtime._end)",
-        "threading.Thread(target=lambda: [scheduled(n) for n in range(10**6, 10**9)], daemon=True).start()",
+        AFTER_OURS,
+        FROM_A_DAEMON,
         "pass",
     ],
 )
 def test_however_it_ends(tmp_path, end):
     store = tmp_path / "events.db"
-    child = start(END.format(end=end), store)
+    child = start(END.format(end=end.strip()), store)
     child.read(10, at_least=500)
     ended = time.monotonic()
     child.end()
@@ -214,9 +226,11 @@ def test_an_external_relay_reads_along(tmp_path):
     while stored < 20_000 and time.monotonic() < until:
         time.sleep(0.1)
         if store.exists():
-            with contextlib.closing(sqlite3.connect(store)) as connection:
-                with contextlib.suppress(sqlite3.OperationalError):
-                    (stored,) = connection.execute("SELECT count(*) FROM events").fetchone()
+            with (
+                contextlib.closing(sqlite3.connect(store)) as connection,
+                contextlib.suppress(sqlite3.OperationalError),
+            ):
+                (stored,) = connection.execute("SELECT count(*) FROM events").fetchone()
     relay.terminate()
     assert relay.wait(10) == 0
     child.kill()

@@ -81,7 +81,7 @@ class Child:
 
 
 def start(script: str, store: Path, **environment: str) -> Child:
-    """Start a child with the prelude's functions; ``sidelight`` is configured by the environment."""
+    """Start a child with the prelude's functions, configured by the environment."""
     env = {**os.environ, "SIDELIGHT_STORE": f"sqlite:///{store}", **environment}
     for name in [name for name in env if name.startswith("OTEL_") and name not in environment]:
         del env[name]
