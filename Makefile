@@ -4,7 +4,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types bench bench-smoke collector clean
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first of these that runs and is new enough: a name on the PATH may be a shim for nothing.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
@@ -16,7 +18,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 22
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"sidelight needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	@test -n '$(PYTHON)' || { echo 'sidelight needs Python 3.11 or newer, and none is on the PATH: make PYTHON=/path/to/python3'; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo 'python -m venv failed: on Debian, apt-get install python3-venv'; rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 
