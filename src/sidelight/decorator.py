@@ -7,18 +7,17 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, Final, TypeVar
 
 from sidelight.exceptions import PointError
 from sidelight.fields import Expression
-from sidelight.kinds import kind_of
+from sidelight.kinds import kind_of, made_from
 from sidelight.points import Declaration, EventType, Mode, Point, declare, registry
 from sidelight.wrapper import wrap
 
 F = TypeVar("F")
 _NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
-_MADE_FROM: Final = ("func", "fget", "dispatcher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +128,8 @@ def _refuse_unfit(function: Any) -> None:
 def _named(function: Any) -> Any:
     """What gives a callable its name: itself, what it was made from, else its class."""
     while not hasattr(function, "__qualname__"):
-        inner = next(
-            (each for name in _MADE_FROM if (each := getattr(function, name, None)) is not None),
-            None,
-        )
-        if not callable(inner) or not hasattr(inner, "__name__"):
+        inner = function.fget if isinstance(function, property) else made_from(function)
+        if inner is None:
             return type(function)
         function = inner
     return function
@@ -150,6 +146,8 @@ def _point(function: Any, declarations: tuple[Declaration, ...]) -> Point:
     try:
         code = getattr(inspect.unwrap(named), "__code__", None)
     except ValueError:  # a chain that leads back to itself
+        code = None
+    if type(code) is not CodeType:
         code = None
     return Point(
         module=getattr(named, "__module__", None) or "builtins",

@@ -63,6 +63,9 @@ class Expression:
         path = "".join(f".{v}" if kind == "attribute" else f"[{v!r}]" for kind, v in steps)
         return f"{root}{path}"
 
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        return Expression, parts(self)
+
     __hash__ = object.__hash__
 
 
@@ -202,6 +205,8 @@ def _callable_source(
     def refuse(problem: str, remedy: str) -> NoReturn:
         raise PointError(function=signature.function, problem=problem, remedy=remedy)
 
+    if isinstance(field, type):
+        refuse(f"the field's {field!r} is a class", "give its name, or a lambda that calls it")
     if inspect.iscoroutinefunction(field):
         refuse(f"the field's {field!r} is a coroutine function", "give one that returns the value")
     try:

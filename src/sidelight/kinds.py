@@ -139,8 +139,8 @@ _TEMPLATES: Final = (FUNCTION, COROUTINE, GENERATOR, ASYNC_GENERATOR, LATER)
 RESERVED: Final = frozenset(
     (
         *re.findall(r"\b(?:_[a-z_]+|[A-Z]\w+)\b", "".join(_TEMPLATES)),
-        *("args", "kwargs", "_args", "_instance", "_function", "_made", "_original", "_span"),
-        *("_enter", "_started", "_succeeded", "_failed", "_closed", "_position", "_wait_counted"),
+        *("_span", "_enter", "_function", "_made", "_position", "_started", "_succeeded"),
+        *("_failed", "_closed", "_wait_counted", "_enter_again", "_original"),
         *("_arrive", "_arrive_last", "_get_context", "_set_context", "_outer", "_inner"),
     )
 )
@@ -177,6 +177,12 @@ class Kind:
         return (*ends, "closed") if "{closed}" in template else ends
 
 
+_FROM_FUNC: Final = (
+    functools.partial,
+    functools.partialmethod,
+    functools.singledispatchmethod,
+    functools.cached_property,
+)
 _FUNCTION: Final = Kind("function", FUNCTION)
 _COROUTINE: Final = Kind("coroutine", COROUTINE, asynchronous=True)
 _GENERATOR: Final = Kind("generator", GENERATOR, resumed=True)
@@ -210,13 +216,14 @@ def kind_of(function: Any) -> Kind:
     )
 
 
+def made_from(function: Any) -> Any:
+    """What a partial or its like was made from; None for everything else."""
+    return function.func if isinstance(function, _FROM_FUNC) else None
+
+
 def _called(function: Any) -> Any:
     """The function that runs in the end when partials and their like are called."""
-    while True:
-        inner = getattr(function, "func", None)
-        partial = isinstance(function, functools.partial | functools.partialmethod)
-        if not partial and (callable(function) or inner is None):
-            break
+    while (inner := made_from(function)) is not None:
         function = inner
     call = getattr(type(function), "__call__", None)  # noqa: B004  # its kind, not whether it is there
     if type(call) is FunctionType and not isinstance(function, FunctionType | type):

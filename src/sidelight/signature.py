@@ -17,9 +17,11 @@ from types import FunctionType
 from typing import Any, Final
 
 from sidelight.exceptions import PointError, UnknownParameterError
+from sidelight.kinds import made_from
 from sidelight.source import Names
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_VARIABLE: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _MARKS: Final[Mapping[Any, str]] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 ANY: Final = (
     Parameter("args", Parameter.VAR_POSITIONAL),
@@ -52,11 +54,13 @@ class Signature:
 
     def name(self, name: str, names: Names) -> str:
         """The Python expression for the argument ``name``."""
+        own = next((p for p in self.own if p.name == name), None)
+        if own is not None and (own.kind not in _VARIABLE or self.known is self.own):
+            return self._use(name)
         for parameter in self.known or ():
-            hidden = self.own is ANY or all(p.name != name for p in self.own)
-            if parameter.name == name and hidden and (self._star or self._stars):
+            if parameter.name == name and (self._star or self._stars):
                 return self._hidden(parameter, names)
-        if any(p.name == name for p in self.own):
+        if own is not None:
             return self._use(name)
         if self.known is None and self._stars:
             return f"{self._use(self._stars)}.get({name!r})"
@@ -179,7 +183,7 @@ def own_parameters(function: FunctionType) -> tuple[Parameter, ...]:
 
 def _followed(function: Any) -> tuple[Parameter, ...] | None:
     """What `inspect.signature` says, followed to the function below; None where it cannot tell."""
-    inner: Any = getattr(function, "func", None)  # of descriptors that cannot be called themselves
+    inner = made_from(function)
     try:
         if isinstance(function, functools.partialmethod):
             first, *_ = inspect.signature(inner).parameters.values()

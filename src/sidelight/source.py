@@ -44,22 +44,20 @@ class Names:
         return name
 
 
-def define(name: str, text: str, names: Names, *, filename: str, like: CodeType | None) -> Any:
-    """Run ``text`` and return the function ``name`` that it defines.
+def define(text: str, names: Names, *, filename: str) -> None:
+    """Run ``text``, which defines functions, with ``names`` for its globals.
 
-    Args:
-        name: of the function in ``text``; the last one with it counts.
-        text: Python source.
-        names: its globals.
-        filename: what tracebacks show; numbered where another source has that name.
-        like: the code whose name the function takes over, where there is one.
+    Tracebacks show ``filename``; it is numbered where another source has that name already.
     """
-    code = _compiled(text, _registered(filename, text))
-    exec(code, names.objects)  # noqa: S102  # the source is ours
-    made = names.objects[name]
-    if like is not None and isinstance(made, FunctionType):
-        made.__code__ = made.__code__.replace(co_name=like.co_name, co_qualname=like.co_qualname)
-    return made
+    exec(_compiled(text, _registered(filename, text)), names.objects)  # noqa: S102  # it is ours
+
+
+def pose(made: FunctionType, function: Any) -> None:
+    """Let a generated function go by the names of the function that it stands for."""
+    if type(function) is FunctionType:
+        code = function.__code__
+        made.__code__ = made.__code__.replace(co_name=code.co_name, co_qualname=code.co_qualname)
+        made.__name__, made.__qualname__ = function.__name__, function.__qualname__
 
 
 @functools.lru_cache(maxsize=256)

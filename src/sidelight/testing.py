@@ -83,6 +83,7 @@ class Recorded:
         self._frames: list[bytes] = []
         self._deterministic = deterministic
         self._losses_before = dict(emitter.losses)
+        self._losses: dict[str, int] | None = None
 
     # -- what the emitter asks of a spool ------------------------------------------------------
 
@@ -123,6 +124,8 @@ class Recorded:
     @property
     def losses(self) -> dict[str, int]:
         """What could not be recorded, by reason."""
+        if self._losses is not None:  # the block is over
+            return self._losses
         before = self._losses_before
         counts = {reason: n - before.get(reason, 0) for reason, n in emitter.losses.items()}
         return {reason: count for reason, count in counts.items() if count}
@@ -213,6 +216,7 @@ def capture(*, strict: bool = True, deterministic: bool = False) -> Iterator[Rec
     try:
         yield recorded
     finally:
+        recorded._losses = recorded.losses  # noqa: SLF001  # they stay as they are
         emitter.spool, emitter.strict, losses, problems = before
         emitter.losses.clear()
         emitter.losses.update(losses)

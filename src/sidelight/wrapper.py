@@ -8,6 +8,7 @@ descriptors) is carried by wrapt.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import keyword
@@ -29,7 +30,7 @@ from sidelight.plain import error_details
 from sidelight.points import Point, check_fields
 from sidelight.record import random_bits
 from sidelight.signature import ANY, Signature, declared, handed_on, signature_of
-from sidelight.source import Names, define, fill
+from sidelight.source import Names, define, fill, pose
 from sidelight.span import bound, outside, tracing
 from sidelight.waiting import Waiting
 
@@ -97,7 +98,7 @@ class _Writer:
         self.point = point
         self.kind = kind
         self.signature = signature
-        self.code = function.__code__ if type(function) is FunctionType else None
+        self.function = function
         self.names = Names(_names(point, function, kind))
         awaited = any(d.mode == "awaited" for d in point.declarations)
         self.waits: Waits = "no" if not awaited else "outside" if kind.asynchronous else "here"
@@ -110,7 +111,7 @@ class _Writer:
         """The wrapper itself; for what wrapt carries, the function that wrapt calls."""
         name = self._name()
         parameters, call, begin = "_function, _instance, _args, kwargs", "*_args, **kwargs", _CARRY
-        if self.code is not None:
+        if type(self.function) is FunctionType:
             own = self.signature.own
             parameters, call, begin = declared(own), handed_on(own), "_span = _enter()"
         text = "\n\n".join(code.text for code in self.phases.values())
@@ -119,13 +120,16 @@ class _Writer:
         text += "\n\n" + self._filled(
             self.kind, name=name, parameters=parameters, call=f"_function({call})", begin=begin
         )
-        filename = f"<sidelight {self.point.path}>"
-        return define(name, text, self.names, filename=filename, like=self.code)
+        define(text, self.names, filename=f"<sidelight {self.point.path}>")
+        for made in (name, "_continued"):
+            if made in self.names.objects:
+                pose(self.names.objects[made], self.function)
+        return self.names.objects[name]
 
     def _name(self) -> str:
         name = self.point.qualname.rpartition(".")[2]
         usable = name.isidentifier() and not keyword.iskeyword(name)
-        taken = name in RESERVED or name in self.names.objects
+        taken = name in RESERVED or name in self.names.objects or hasattr(builtins, name)
         return name if usable and not taken else "_wrapper"
 
     def _continued(self, kind: Kind) -> str:

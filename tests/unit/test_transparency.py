@@ -1,0 +1,463 @@
+"""A decorated function is, to everybody who looks, the function that it was."""
+
+import asyncio
+import contextlib
+import copy
+import functools
+import gc
+import inspect
+import linecache
+import pickle
+import pydoc
+import subprocess
+import sys
+import textwrap
+import traceback
+import typing
+import weakref
+
+import pytest
+
+from sidelight import arg, emits
+from sidelight.testing import capture
+
+
+@pytest.fixture(autouse=True)
+def recorded():
+    with capture() as recorded:
+        yield recorded
+
+
+class Note:
+    """What functions here are annotated with."""
+
+
+def plain(note: "Note", *, times: int = 2) -> "list[Note]":
+    """Repeat a note."""
+    return [note] * times
+
+
+@emits("repeated", times=arg.times)
+def decorated(note: "Note", *, times: int = 2) -> "list[Note]":
+    """Repeat a note."""
+    return [note] * times
+
+
+class Shop:
+    @emits("sold")
+    def sell(self, price: int) -> int:
+        """Sell it."""
+        return price
+
+
+# -- results and errors ---------------------------------------------------------------------------
+
+
+def test_the_result_is_the_same_object():
+    thing = object()
+    assert emits("x")(lambda: thing)() is thing
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("v"),
+        KeyboardInterrupt(),
+        SystemExit(3),
+        GeneratorExit(),
+        StopIteration(5),
+        StopAsyncIteration(),
+        asyncio.CancelledError("why"),
+        ExceptionGroup("several", [ValueError(1)]),
+        type("Own", (BaseException,), {})(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_pass_as_they_were(error):
+    cause, context = KeyError("cause"), KeyError("context")
+    error.__cause__, error.__context__ = cause, context
+    error.__suppress_context__ = False
+
+    @emits("x", start="y", failure="z")
+    def f():
+        raise error
+
+    with pytest.raises(BaseException) as caught:
+        f()
+    assert caught.value is error
+    assert (error.__cause__, error.__context__) == (cause, context)
+    assert not error.__suppress_context__
+
+
+async def test_errors_of_coroutines_pass_as_they_were():
+    for error in (ValueError("v"), asyncio.CancelledError("why"), StopAsyncIteration()):
+
+        @emits("x", failure="z")
+        async def f(error=error):
+            await asyncio.sleep(0)
+            raise error
+
+        with pytest.raises(BaseException) as caught:
+            await f()
+        assert caught.value is error
+        assert error.__context__ is None
+
+
+def failing(kind):
+    """A function of each kind that raises at its line `raise`, ready to be run."""
+
+    def function():
+        raise ValueError("x")
+
+    async def coroutine():
+        raise ValueError("x")
+
+    def generator():
+        yield 1
+        raise ValueError("x")
+
+    async def async_generator():
+        yield 1
+        raise ValueError("x")
+
+    async def drain(decorate):
+        async for _ in decorate(async_generator)():
+            pass
+
+    return {
+        "function": lambda decorate: decorate(function)(),
+        "partial": lambda decorate: decorate(functools.partial(function))(),
+        "coroutine": lambda decorate: asyncio.run(decorate(coroutine)()),
+        "generator": lambda decorate: list(decorate(generator)()),
+        "thrown into a generator": lambda decorate: throw(decorate(generator)()),
+        "async generator": lambda decorate: asyncio.run(drain(decorate)),
+    }[kind]
+
+
+def throw(generator):
+    next(generator)
+    generator.throw(ValueError("x"))
+
+
+def frames(call):
+    with pytest.raises(ValueError, match="x") as caught:
+        call()
+    return traceback.extract_tb(caught.value.__traceback__)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("function", "partial", "coroutine", "generator", "thrown into a generator"),
+        "async generator",
+    ],
+)
+def test_tracebacks_have_one_frame_of_ours_with_source(kind):
+    run = failing(kind)
+    without = frames(lambda: run(lambda f: f))
+    found = frames(lambda: run(emits("x", start="y", failure="z")))
+    ours = [frame for frame in found if frame.filename.startswith("<sidelight ")]
+    rest = [frame for frame in found if frame not in ours]
+    assert [frame.name for frame in rest] == [frame.name for frame in without]
+    assert len(ours) == 1
+    assert "sidelight/" not in "".join(frame.filename for frame in rest)
+    assert ours[0].line.startswith(("_result = ", "_box.append("))
+    assert ours[0].name == rest[-1].name
+
+
+def test_sources_survive_a_check_of_the_cache():
+    error = frames(lambda: failing("function")(emits("x")))
+    linecache.checkcache()
+    assert linecache.getline(error[-2].filename, error[-2].lineno).strip() == error[-2].line
+
+
+def test_two_functions_of_one_name_show_their_own_source():
+    def make(*events):
+        def f():
+            raise ValueError("x")
+
+        for event in events:
+            f = emits(event, **{event: 1})(f)
+        return f
+
+    first, second = make("a"), make("a", "b", "c")
+    for function in (first, second, make("a")):
+        frame = next(f for f in frames(function) if f.filename.startswith("<sidelight "))
+        assert frame.line == "_result = _function()"
+
+
+def test_decorating_again_and_again_takes_no_more_memory():
+    def make(n):
+        @emits("x", n=arg.n)
+        def f(n):
+            return n
+
+        return f(n)
+
+    make(0)
+    before = len(linecache.cache)
+    for n in range(20):
+        make(n)
+    assert len(linecache.cache) == before
+
+
+# -- what it looks like ---------------------------------------------------------------------------
+
+
+def test_signatures():
+    assert inspect.signature(decorated) == inspect.signature(plain)
+    assert inspect.signature(Shop().sell) == inspect.signature(lambda price: 0).replace(
+        parameters=[
+            inspect.Parameter("price", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=int)
+        ],
+        return_annotation=int,
+    )
+    assert inspect.getfullargspec(decorated).kwonlyargs == ["times"]
+    own = inspect.signature(decorated, follow_wrapped=False)
+    assert list(own.parameters) == ["note", "times"]
+    assert own.parameters["times"].default == 2
+
+
+def test_attributes():
+    for name in ("__doc__", "__module__", "__annotations__", "__defaults__", "__kwdefaults__"):
+        assert getattr(decorated, name) == getattr(plain, name)
+    assert (decorated.__name__, decorated.__qualname__) == ("decorated", "decorated")
+    assert decorated.__wrapped__(Note, times=0) == []
+    assert decorated.__code__.co_name == "decorated"
+    assert typing.get_type_hints(decorated) == {
+        "note": Note,
+        "times": int,
+        "return": list[Note],
+    }
+
+
+def test_attributes_that_others_set():
+    def f():
+        return None
+
+    f.marked = [1]
+    decorated = emits("x")(f)
+    assert decorated.marked is f.marked
+    decorated.more = 2
+    assert not hasattr(f, "more")
+
+
+def test_help_and_source():
+    told = pydoc.plain(pydoc.render_doc(decorated))
+    assert "decorated(note: 'Note', *, times: int = 2) -> 'list[Note]'" in told
+    assert "Repeat a note." in told
+    assert inspect.getsource(decorated).endswith("return [note] * times\n")
+    assert inspect.getsourcefile(inspect.unwrap(decorated)) == __file__
+    assert inspect.getdoc(decorated) == "Repeat a note."
+    assert "sell(self, price: int) -> int" in pydoc.plain(pydoc.render_doc(Shop))
+
+
+def test_what_inspect_says_it_is():
+    def function():
+        return None
+
+    async def coroutine():
+        return None
+
+    def generator():
+        yield
+
+    async def async_generator():
+        yield
+
+    asks = [
+        inspect.isfunction,
+        inspect.iscoroutinefunction,
+        inspect.isgeneratorfunction,
+        inspect.isasyncgenfunction,
+        callable,
+    ]
+    for each in (function, coroutine, generator, async_generator):
+        for kind in (lambda f: f, functools.partial):
+            made = emits("x")(kind(each))
+            assert [ask(made) for ask in asks] == [ask(kind(each)) for ask in asks], each
+    assert inspect.ismethod(Shop().sell)
+
+
+def test_what_calls_give_back_is_of_the_same_kind():
+    async def coroutine():
+        return None
+
+    def generator():
+        yield
+
+    async def async_generator():
+        yield
+
+    for function in (coroutine, generator, async_generator):
+        made, plain = emits("x")(function)(), function()
+        assert type(made) is type(plain)
+        assert (made.__name__, made.__qualname__) == (plain.__name__, plain.__qualname__)
+        for each in (made, plain):
+            if inspect.iscoroutine(each):
+                each.close()
+
+
+cached = emits("x")(functools.lru_cache(lambda n: n))
+cached.__wrapped__.__qualname__ = cached.__wrapped__.__name__ = "cached"
+partial = emits("x", a=arg[0])(functools.partial(plain, times=1))
+
+
+def test_pickling():
+    assert pickle.loads(pickle.dumps(decorated)) is decorated
+    assert pickle.loads(pickle.dumps(Shop.sell)) is Shop.sell
+    assert pickle.loads(pickle.dumps(Shop().sell))(5) == 5
+
+
+def test_pickling_of_what_is_carried(recorded):
+    again = pickle.loads(pickle.dumps(partial))
+    assert again("n") == ["n"]
+    assert recorded.one("x").attributes == {"a": "n"}
+
+
+def test_copying(recorded):
+    assert copy.copy(decorated) is decorated
+    assert copy.deepcopy({"f": decorated})["f"] is decorated
+    shop = Shop()
+    shop.hook = partial
+    again = copy.deepcopy(shop)
+    assert again.hook is not partial
+    assert again.hook("n") == ["n"]
+    assert copy.copy(partial)("n") == ["n"]
+    assert recorded.types == ["x", "x"]
+
+
+def test_equality_and_hash():
+    assert decorated == decorated
+    assert hash(Shop().sell) != 0
+    assert {decorated: 1}[decorated] == 1
+
+
+def test_asyncio_in_debug_mode():
+    @emits("x", mode="awaited")
+    async def f():
+        await asyncio.sleep(0)
+        return 1
+
+    @emits("y")
+    async def g():
+        yield await f()
+
+    async def main():
+        assert asyncio.get_running_loop().get_debug()
+        return [i async for i in g()]
+
+    assert asyncio.run(main(), debug=True) == [1]
+
+
+def test_a_coroutine_that_nobody_awaits_is_reported_by_its_name():
+    @emits("x")
+    async def forgotten():
+        return None
+
+    with pytest.warns(RuntimeWarning, match=r"coroutine '.*forgotten' was never awaited"):
+        forgotten()
+        gc.collect()
+
+
+def test_warnings_name_the_functions_module():
+    """``stacklevel=2`` is the wrapper's frame: it says whose it is."""
+    frame = emits("x")(lambda: sys._getframe(1))()
+    assert frame.f_globals["__name__"] == __name__
+
+
+# -- what it holds on to --------------------------------------------------------------------------
+
+
+class Thing:
+    """Something that can be weakly referred to."""
+
+
+class Failure(Exception):
+    """An error that can be."""
+
+
+def test_nothing_is_held_after_a_call():
+    @emits("x", a=arg.a, failure="y")
+    def f(a, fail=False):
+        if fail:
+            raise Failure
+        return Thing()
+
+    gc.disable()
+    try:
+        argument = Thing()
+        refs = [weakref.ref(argument), weakref.ref(f(argument))]
+        try:
+            f(argument, fail=True)
+        except Failure as failure:
+            refs.append(weakref.ref(failure))
+        del argument
+        assert [ref() for ref in refs] == [None] * 3
+    finally:
+        gc.enable()
+
+
+def test_nothing_is_held_between_resumes():
+    @emits("x")
+    def f():
+        while True:
+            received = yield Thing()
+            del received
+
+    gc.disable()
+    try:
+        generator = f()
+        yielded = weakref.ref(next(generator))
+        assert yielded() is None
+        sent, thrown = Thing(), Failure()
+        refs = [weakref.ref(sent), weakref.ref(thrown)]
+        generator.send(sent)
+        with contextlib.suppress(Failure):
+            generator.throw(thrown)
+        del sent, thrown
+        assert [ref() for ref in refs] == [None] * 2
+    finally:
+        gc.enable()
+
+
+def test_a_generator_left_half_way_at_the_end_of_the_process_is_silent():
+    program = """
+        from sidelight import emits
+        from sidelight.testing import capture
+        import asyncio
+
+        @emits("x")
+        def generator():
+            yield 1
+            yield 2
+
+        @emits("y")
+        async def asynchronous():
+            yield 1
+
+        @emits("z")
+        async def coroutine():
+            await asyncio.sleep(0)
+
+        with capture():
+            half = generator()
+            next(half)
+            started = asynchronous().asend(None)
+            try:
+                started.send(None)
+            except StopIteration:
+                pass
+            waiting = coroutine()
+            waiting.send(None)
+            import sys
+            sys.modules["kept"] = [half, started, waiting]
+    """
+    ended = subprocess.run(
+        [sys.executable, "-Werror", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
