@@ -151,22 +151,11 @@ class Segment:
         Raises:
             OSError: it cannot be opened.
         """
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        segment = cls._opened(path, os.O_RDWR)
+        if segment is None or not segment.orphaned():
             return None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_nlink == 0:  # another relay drained and removed it meanwhile
-                os.close(fd)
-                return None
-            return cls._opened(fd, path)
-        except BlockingIOError:
-            os.close(fd)
-            return None
-        except BaseException:
-            os.close(fd)
-            raise
+        # Another relay may have drained and removed it meanwhile.
+        return segment if os.fstat(segment.fd).st_nlink else None
 
     @classmethod
     def attend(cls, path: Path) -> Segment | None:
@@ -177,23 +166,15 @@ class Segment:
         Raises:
             OSError: it cannot be opened.
         """
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        segment = cls._opened(path, os.O_RDWR)
+        if segment is None or segment.meta.get("relay") != "external":
             return None
         try:
-            segment = cls._opened(fd, path)
-            if segment.meta.get("relay") == "external":
-                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _READER_LOCK)
-                segment.sealed = False
-                return segment
+            fcntl.fcntl(segment.fd, fcntl.F_OFD_SETLK, _READER_LOCK)
         except BlockingIOError:  # another reader has it
-            pass
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-        return None
+            return None
+        segment.sealed = False
+        return segment
 
     def orphaned(self) -> bool:
         """Whether the owner of an attended segment has let go of it; it is ours then."""
@@ -211,17 +192,24 @@ class Segment:
         Raises:
             OSError: it cannot be opened.
         """
-        segment = cls._opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+        segment = cls._opened(path, os.O_RDONLY)
+        if segment is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         segment.sealed = False
         return segment
 
     @classmethod
-    def _opened(cls, fd: int, path: Path) -> Segment:
-        size = os.fstat(fd).st_size
-        segment = cls(fd, path, None, size, _read_meta(os.pread(fd, PAGE, 0)))
+    def _opened(cls, path: Path, mode: int) -> Segment | None:
+        """Open a file of another process; None where it has gone. The segment closes it."""
+        try:
+            fd = os.open(path, mode | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        segment = cls(fd, path, None, os.fstat(fd).st_size, {})
+        segment.meta = _read_meta(os.pread(fd, PAGE, 0))
         for sink, slot in _SLOTS.items():
             (cursor,) = struct.unpack("<Q", os.pread(fd, 8, _CURSORS_AT + 8 * slot).ljust(8, b"\0"))
-            segment.cursors[sink] = cursor if PAGE <= cursor <= size else PAGE
+            segment.cursors[sink] = cursor if PAGE <= cursor <= segment.size else PAGE
         return segment
 
     @property
