@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from sidelight.budget import Costs
 from sidelight.exceptions import InstrumentationError, SpoolError
-from sidelight.plain import plain
+from sidelight.plain import error_message, plain
 from sidelight.receipt import Progress, Receipt
 from sidelight.record import (
     CUT,
@@ -118,9 +118,9 @@ class Emitter:
 
     def lost(self, reason: str, point: str, error: BaseException) -> None:
         """Count something that could not be recorded. Raises in strict mode only."""
-        self.count(reason, f"{point}: {type(error).__name__}: {plain(_message(error))}")
+        self.count(reason, f"{point}: {type(error).__name__}: {error_message(error)}")
         if self.strict and not isinstance(error, InstrumentationError):
-            problem = _message(error)
+            problem = error_message(error)
             raise InstrumentationError(point=point, reason=reason, problem=problem) from error
 
     def count(self, reason: str, problem: str) -> None:
@@ -161,13 +161,6 @@ class Closed:
     def position(self) -> tuple[int, int]:
         """Nothing was written yet."""
         return (0, 0)
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001  # a stranger's __str__
-        return "(no message: it raised too)"
 
 
 def _robust(moment: tuple[Any, ...]) -> tuple[Any, ...]:
