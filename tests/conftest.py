@@ -1,6 +1,7 @@
 """No test sees, or leaves anything in, the environment of whoever runs the suite."""
 
 import os
+import sys
 
 import pytest
 
@@ -17,3 +18,9 @@ def _clean_environment(tmp_path_factory):
     patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     yield
     patch.undo()
+
+
+def pytest_sessionfinish():
+    """What a worker has started for its tests ends with it: xdist lets no atexit run."""
+    if servers := sys.modules.get("tests.support.postgres"):
+        servers.end()

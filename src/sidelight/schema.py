@@ -1,18 +1,16 @@
-"""The tables of an events store, how to reach it, and which version of them it has.
+"""The tables of an events store, how to open one, and which version of them it has.
 
 Times are nanoseconds since 1970 (UTC), durations nanoseconds, ids text. ``event_id`` is a UUIDv7,
-so that its order is that of time and a range of time is a range of keys.
+so that its order is that of time and a range of time is a range of keys. In PostgreSQL the tables
+are in a schema of their own, ``sidelight``.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import sqlite3
-import time
-from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -24,11 +22,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    create_engine,
-    event,
     inspect,
     select,
+    update,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -38,30 +36,37 @@ from sidelight.exceptions import (
     StoreMissingError,
     StoreVersionError,
 )
+from sidelight.settings import public_url
+from sidelight.sqlite import open_file
 
-VERSION: Final = 1
-_LOCK_WITHIN: Final = 0.25  # seconds
 NOBODY: Final = ""
 """Stands in counters for events that belong to no organization: keys cannot be NULL."""
+MAX_KEY: Final = 512  # bytes: PostgreSQL's indexes take no more than 2,704 in all
 
 metadata: Final = MetaData()
+
+# Ordered as bytes are, in PostgreSQL too: as SQLite does it, and no locale's rules slow it down.
+_text: Final = Text().with_variant(Text(collation="C"), "postgresql")
+_uuid: Final = String(36).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
+# Not JSONB: that reorders keys, makes integers of large floats, and refuses NUL.
+_json: Final = Text().with_variant(postgresql.JSON(), "postgresql")
 
 events: Final = Table(
     "events",
     metadata,
-    Column("event_id", String(36), primary_key=True),
-    Column("type", String(128), nullable=False),
-    Column("artifact_id", Text),
-    Column("organization_id", Text),
+    Column("event_id", _uuid, primary_key=True),
+    Column("type", _text, nullable=False),
+    Column("artifact_id", _text),
+    Column("organization_id", _text),
     Column("occurred_at", BigInteger, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
-    Column("point", Text, nullable=False),
-    Column("mode", String(16), nullable=False),
-    Column("outcome", String(16), nullable=False),
+    Column("point", _text, nullable=False),
+    Column("mode", _text, nullable=False),
+    Column("outcome", _text, nullable=False),
     Column("duration", BigInteger),
-    Column("trace_id", String(32)),
-    Column("span_id", String(16)),
-    Column("attributes", Text, nullable=False),
+    Column("trace_id", _text),
+    Column("span_id", _text),
+    Column("attributes", _json, nullable=False),
     Index("events_by_artifact", "artifact_id", "occurred_at"),
     Index("events_by_organization", "organization_id", "occurred_at"),
     Index("events_by_type", "type", "occurred_at"),
@@ -72,9 +77,9 @@ events: Final = Table(
 event_counts: Final = Table(
     "event_counts",
     metadata,
-    Column("organization_id", Text, primary_key=True),
-    Column("type", String(128), primary_key=True),
-    Column("day", String(10), primary_key=True),
+    Column("organization_id", _text, primary_key=True),
+    Column("type", _text, primary_key=True),
+    Column("day", _text, primary_key=True),
     Column("count", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -82,8 +87,8 @@ event_counts: Final = Table(
 artifacts: Final = Table(
     "artifacts",
     metadata,
-    Column("artifact_id", Text, primary_key=True),
-    Column("organization_id", Text),
+    Column("artifact_id", _text, primary_key=True),
+    Column("organization_id", _text),
     Column("first_event_at", BigInteger, nullable=False),
     Column("last_event_at", BigInteger, nullable=False),
     Column("events", BigInteger, nullable=False),
@@ -93,10 +98,10 @@ artifacts: Final = Table(
 losses: Final = Table(
     "losses",
     metadata,
-    Column("process", String(64), primary_key=True),
-    Column("reason", String(128), primary_key=True),
+    Column("process", _text, primary_key=True),
+    Column("reason", _text, primary_key=True),
     Column("count", BigInteger, nullable=False),
-    Column("problem", Text, nullable=False),
+    Column("problem", _text, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -104,15 +109,23 @@ losses: Final = Table(
 costs: Final = Table(
     "costs",
     metadata,
-    Column("process", String(64), primary_key=True),
-    Column("point", Text, primary_key=True),
+    Column("process", _text, primary_key=True),
+    Column("point", _text, primary_key=True),
     Column("count", BigInteger, nullable=False),
-    Column("histogram", Text, nullable=False),
+    Column("histogram", _text, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 
 _version: Final = Table("sidelight_schema", metadata, Column("version", Integer, nullable=False))
+
+UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = ()
+"""What brings a store from version 1 to 2, from 2 to 3, and so on; a new store is made whole.
+
+A step is one transaction, which all who would upgrade wait for. Relays of the version before may go
+on writing after it: it adds, and takes nothing away.
+"""
+VERSION: Final = 1 + len(UPGRADES)
 
 
 def parse_url(url: str) -> URL:
@@ -123,14 +136,20 @@ def parse_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise ConfigurationError(
             setting="store",
-            problem=f"{_redacted(url)!r} is not a URL",
+            problem=f"{public_url(url)!r} is not a URL",
             remedy="write sqlite:///events.db or postgresql://host/database",
         ) from error
     backend = parsed.get_backend_name()
     if backend == "postgresql":
+        if importlib.util.find_spec("psycopg") is None:
+            raise ConfigurationError(
+                setting="store",
+                problem="PostgreSQL needs psycopg",
+                remedy="pip install 'sidelight[postgres]'",
+            )
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise ConfigurationError(
@@ -147,8 +166,10 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def _redacted(url: str) -> str:
-    return url.replace(urlsplit(url).password or "\0", "***") if "@" in url else url
+def shown(url: URL) -> str:
+    """A store's URL as it may be shown to anybody."""
+    whole = url.set(drivername=url.get_backend_name()).render_as_string(hide_password=False)
+    return public_url(whole)
 
 
 def connect(url: str | URL, *, create: bool, read_only: bool = False) -> Engine:
@@ -156,30 +177,28 @@ def connect(url: str | URL, *, create: bool, read_only: bool = False) -> Engine:
 
     Args:
         url: ``sqlite:///…`` or ``postgresql://…``.
-        create: make the tables where they are missing.
+        create: make the tables where they are missing, and upgrade them where they are old.
         read_only: for questions: never locks, never writes.
 
     Raises:
         StoreMissingError: the store is not there and ``create`` is False.
         StoreVersionError: it was made by a newer sidelight.
-        StoreError: it cannot be reached.
+        StoreError: it cannot be reached, or not be used.
     """
     parsed = parse_url(url) if isinstance(url, str) else url
-    shown = parsed.render_as_string(hide_password=True)
     if parsed.get_backend_name() == "sqlite":
-        engine = _sqlite(parsed, create=create, read_only=read_only)
+        engine = open_file(parsed, create=create, read_only=read_only)
     else:
-        engine = create_engine(parsed, pool_size=1, pool_pre_ping=True)
+        from sidelight.postgres import open_server  # noqa: PLC0415  # where psycopg is
+
+        engine = open_server(parsed, read_only=read_only)
     try:
-        with engine.connect() as connection:
-            if create and not inspect(connection).has_table("sidelight_schema"):
-                _create(connection)
-            _check_version(connection, shown)
+        _check(engine, parsed, create=create)
     except SQLAlchemyError as error:
         engine.dispose()
         raise StoreError(
-            url=shown,
-            problem=str(error.__cause__ or error).strip(),
+            url=shown(parsed),
+            problem=" ".join(str(error.__cause__ or error).split()),
             remedy="see `sidelight doctor`",
         ) from error
     except StoreError:
@@ -188,93 +207,73 @@ def connect(url: str | URL, *, create: bool, read_only: bool = False) -> Engine:
     return engine
 
 
-def _sqlite(url: URL, *, create: bool, read_only: bool) -> Engine:
-    path = Path(url.database or "")
-    if not path.exists():
-        if not create:
-            raise StoreMissingError(
-                url=url,
-                remedy="run something that emits, or name another with --store or SIDELIGHT_STORE",
-            )
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    engine = create_engine(
-        url, connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 0.25}
-    )
+def _check(engine: Engine, url: URL, *, create: bool) -> None:
+    """See that the tables are there and of this version.
 
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _: object) -> None:
-        cursor = connection.cursor()
-        if read_only:
-            cursor.execute("PRAGMA query_only = ON")
-        else:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
-            # A checkpoint every 32 MB, not every 4: it is the fsyncs that cost.
-            cursor.execute("PRAGMA wal_autocheckpoint = 8000")
-            cursor.execute("PRAGMA cache_size = -32768")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _create(connection: Connection) -> None:
-    with connection.begin() if not connection.in_transaction() else connection.get_transaction():  # type: ignore[union-attr]
-        metadata.create_all(connection)
-        if connection.execute(select(_version)).first() is None:
-            connection.execute(_version.insert().values(version=VERSION))
-
-
-def _check_version(connection: Connection, shown: str) -> None:
-    if not inspect(connection).has_table("sidelight_schema"):
-        raise StoreMissingError(
-            url=shown, remedy="it is a database, but holds no events of sidelight's"
-        )
-    found = connection.execute(select(_version.c.version)).scalar()
-    if found is not None and found > VERSION:
-        raise StoreVersionError(url=shown, found=found, known=VERSION)
-
-
-def has_wal_reset_bug() -> bool:
-    """Whether this SQLite can lose commits in WAL mode with two connections.
-
-    Fixed in 3.51.3, 3.50.7 and 3.44.6.
+    Raises:
+        StoreError: they are not.
     """
-    version = sqlite3.sqlite_version_info
-    fixed = {(3, 50): (3, 50, 7), (3, 44): (3, 44, 6)}
-    return version < fixed.get(version[:2], (3, 51, 3))
+    with engine.begin() as connection:
+        found = _version_of(connection)
+    if create and (found is None or found < VERSION):
+        with engine.begin() as connection:
+            found = _upgrade(connection, url)
+    if found is None:
+        raise StoreMissingError(
+            url=shown(url),
+            remedy="the database holds no events of sidelight's: name another with --store"
+            " or SIDELIGHT_STORE",
+        )
+    if found > VERSION:
+        raise StoreVersionError(url=shown(url), found=found, known=VERSION)
+    if found < VERSION:
+        raise StoreError(
+            url=shown(url),
+            problem=f"it has schema version {found}, this sidelight needs {VERSION}",
+            remedy="`sidelight relay --once` upgrades it",
+        )
 
 
-class WriteLock:
-    """Serializes the write transactions of all processes on one SQLite file."""
+def _version_of(connection: Connection) -> int | None:
+    if not inspect(connection).has_table(_version.name):
+        return None
+    return connection.execute(select(_version.c.version)).scalar()
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
 
-    def __enter__(self) -> None:
-        if self._fd < 0:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        until = time.monotonic() + _LOCK_WITHIN
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > until:
-                    raise TimeoutError from error
-                time.sleep(0.001)
-            else:
-                return
+def _upgrade(connection: Connection, url: URL) -> int | None:
+    """Create or upgrade the tables, unless somebody else has done so meanwhile."""
+    if connection.dialect.name == "postgresql":
+        from sidelight.postgres import lock_for_upgrade  # noqa: PLC0415
 
-    def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        lock_for_upgrade(connection)
+    found = _version_of(connection)
+    if found is None:
+        strangers = {name for name in metadata.tables if inspect(connection).has_table(name)}
+        if strangers:
+            raise StoreError(
+                url=shown(url),
+                problem=f"it has tables of somebody else's: {', '.join(sorted(strangers))}",
+                remedy="name a database of its own",
+            )
+        metadata.create_all(connection, checkfirst=False)
+        connection.execute(_version.insert().values(version=VERSION))
+        return VERSION
+    for step in UPGRADES[found - 1 :]:
+        step(connection)
+    if found < VERSION:
+        connection.execute(update(_version).values(version=VERSION))
+        return VERSION
+    return found
 
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+
+def fitted(key: str) -> str:
+    """An id or a name as it is stored: without NUL, and no longer than an index can hold.
+
+    What is too long ends in a digest of the whole, so that it stays one of a kind.
+    """
+    if "\0" in key:
+        key = key.replace("\0", "␀")
+    if len(key) * 4 > MAX_KEY and len(encoded := key.encode()) > MAX_KEY:
+        digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
+        return f"{encoded[: MAX_KEY - 40].decode(errors='ignore')}…{digest}"
+    return key

@@ -9,11 +9,11 @@ from itertools import groupby, islice
 from typing import Any, Final, Self, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
 
 from sidelight.exceptions import QueryError
 from sidelight.record import event_id
-from sidelight.schema import NOBODY, events
+from sidelight.schema import NOBODY, events, fitted
 from sidelight.times import When, beginning_ns, end_ns
 
 Id: TypeAlias = str | int | UUID
@@ -138,7 +138,13 @@ class Selection:
             yield from rows
             if len(rows) < page:
                 return
-            place, last = tuple_(*ORDER), tuple_(*_place(rows[-1]))
+            place = tuple_(*ORDER)
+            last = tuple_(
+                *(
+                    literal(at, column.type)
+                    for at, column in zip(_place(rows[-1]), ORDER, strict=True)
+                )
+            )
             rows = read(query.where(place < last if newest_first else place > last))
 
     def _along_key(self, read: Read, page: int, *, newest_first: bool) -> Iterator[Row]:
@@ -206,7 +212,7 @@ def checked_id(argument: str, value: object) -> str:
         raise QueryError(
             argument=argument, problem=f"{value!r} is not an id", remedy="give text, int or UUID"
         )
-    return str(value)
+    return fitted(str(value))
 
 
 def checked_types(types: object) -> frozenset[str]:
@@ -217,7 +223,7 @@ def checked_types(types: object) -> frozenset[str]:
     """
     names = [types] if isinstance(types, str) else types
     if isinstance(names, Collection) and names and all(isinstance(name, str) for name in names):
-        return frozenset(names)
+        return frozenset(map(fitted, names))
     raise QueryError(
         argument="type",
         problem=f"{types!r} is not a type",

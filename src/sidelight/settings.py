@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from sidelight.exceptions import ConfigurationError
 from sidelight.sampling import limits
 
 RelayMode = Literal["thread", "external"]
 _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+#: As SQLAlchemy reads it, and further where somebody has left an @ in it.
+_PASSWORD: Final = re.compile(r"^([^:/?#]+://[^:/@]*):[^@]*@(?:[^/?@]*@)*")
+_SECRET: Final = re.compile(r"([?&](?:ssl)?password=)[^&]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +134,8 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def public_url(url: str) -> str:
-    """A store's URL without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    """A store's URL without its passwords."""
+    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
 def _spool_beside(url: str) -> Path:

@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tests.support.postgres import new_database
+
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.plain import plain
 from sidelight.record import Moment, Static, decode, encode, encode_static
@@ -28,7 +30,12 @@ def sqlite(directory: Path) -> str:
     return f"sqlite:///{directory / 'events.db'}"
 
 
-BACKENDS: dict[str, Callable[[Path], str]] = {"sqlite": sqlite}
+def postgresql(_: Path) -> str:
+    """The URL of an empty database on a server of the session's; skips where there is none."""
+    return new_database()
+
+
+BACKENDS: dict[str, Callable[[Path], str]] = {"postgresql": postgresql, "sqlite": sqlite}
 """Name → the URL of an empty store. What is entered here runs the whole contract."""
 
 

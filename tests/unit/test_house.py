@@ -22,6 +22,8 @@ LAYERS = [
         "adapter",
         "budget",
         "settings",
+        "sqlite",
+        "postgres",
         "times",
     },
     {"points", "segment", "receipt", "event", "schema", "lightspan"},

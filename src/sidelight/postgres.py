@@ -1,0 +1,154 @@
+"""How a PostgreSQL store is reached: within a time, apart from other tables, across no fork.
+
+Imported only where there is such a store: it needs psycopg.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.types.string import TextLoader
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine import URL, Connection
+
+SCHEMA: Final = "sidelight"
+"""Where the tables are: `events` and `artifacts` are names that an application may well have."""
+
+WRITE_WITHIN: Final = 10.0
+"""Seconds that one transaction of a relay may take; then the store counts as not answering."""
+READ_WITHIN: Final = 60.0
+UPGRADE_WITHIN: Final = 3600.0
+_EARLIER: Final = 0.8  # the server is to notice first: it says what it was waiting for
+_UPGRADE_LOCK: Final = 0x51DE_1167
+_DEFAULTS: Final[dict[str, Any]] = {
+    "application_name": "sidelight",
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+_T = TypeVar("_T")
+
+
+def open_server(url: URL, *, read_only: bool) -> Engine:
+    """An engine on a database. Nothing is sent yet."""
+    unsaid = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
+    engine = create_engine(
+        url,
+        # A pooler between us and the server may hand each transaction to another session.
+        connect_args={**unsaid, "autocommit": True, "prepare_threshold": None},
+        use_native_hstore=False,
+        pool_size=1,
+        pool_pre_ping=read_only,
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> BoundedConnection:
+        connection = BoundedConnection.connect(*arguments, **named)
+        for name in ("uuid", "json"):  # as they are written: nobody here wants them parsed
+            connection.adapters.register_loader(name, TextLoader)
+        return connection
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        """Begin the transaction here, not in psycopg: all that it needs to know in one message."""
+        within = READ_WITHIN if read_only else WRITE_WITHIN
+        driver(connection).deadline = time.monotonic() + within
+        milliseconds = int(within * 1000 * _EARLIER)
+        connection.exec_driver_sql(
+            f"BEGIN ISOLATION LEVEL READ COMMITTED {'READ ONLY' if read_only else 'READ WRITE'};"
+            f" SET LOCAL search_path = {SCHEMA};"
+            f" SET LOCAL statement_timeout = {milliseconds};"
+            # A process that is stopped in the middle must not keep its locks from all the others.
+            f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
+        )
+
+    return engine
+
+
+def driver(connection: Connection) -> BoundedConnection:
+    """The connection as psycopg has it."""
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, BoundedConnection)  # noqa: S101  # for mypy
+    return raw
+
+
+def lock_for_upgrade(connection: Connection) -> None:
+    """Let nobody else create or change the tables before this transaction has ended."""
+    driver(connection).deadline = time.monotonic() + UPGRADE_WITHIN
+    connection.execute(text(f"SET LOCAL statement_timeout = {int(UPGRADE_WITHIN * 1000)}"))
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
+    if connection.execute(text(f"SELECT to_regnamespace('{SCHEMA}')")).scalar() is None:
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection on which nothing waits for ever, and which a forked child cannot spoil.
+
+    A server that is stopped (or a peer that drips byte by byte) keeps its end open: no timeout of
+    the kernel's helps, and none of the server's.
+
+    Attributes:
+        deadline: when the transaction is to be over (monotonic).
+    """
+
+    deadline: float = 0.0
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._owner = os.getpid()
+
+    def wait(self, gen: Generator[Any, Any, _T], *arguments: Any, **named: Any) -> _T:
+        """See psycopg: runs one exchange with the server.
+
+        Raises:
+            OperationalError: no answer in time, or the connection is the parent process's.
+        """
+        self._refuse_strangers()
+        idle = self.pgconn.transaction_status == TransactionStatus.IDLE
+        until = time.monotonic() + WRITE_WITHIN if idle else self.deadline
+        return super().wait(self._bounded(gen, until), *arguments, **named)
+
+    def _bounded(self, gen: Generator[Any, Any, _T], until: float) -> Generator[Any, Any, _T]:
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if time.monotonic() > until:
+                    self.close()
+                    raise psycopg.OperationalError("no answer in time: the connection was closed")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    # What the garbage collector calls in a child would be heard in the parent's conversation, or
+    # wait for a lock that nobody in the child holds.
+
+    def close(self) -> None:
+        """Close; in a forked child the connection is not ours to close."""
+        if os.getpid() == self._owner:
+            super().close()
+
+    def rollback(self) -> None:
+        """Roll back.
+
+        Raises:
+            OperationalError: the connection is the parent process's.
+        """
+        self._refuse_strangers()
+        super().rollback()
+
+    def _refuse_strangers(self) -> None:
+        if os.getpid() != self._owner:
+            raise psycopg.OperationalError("the connection belongs to the parent process")
+
+    def __del__(self, *arguments: Any) -> None:
+        if os.getpid() == self.__dict__.get("_owner"):
+            super().__del__(*arguments)

