@@ -2,18 +2,19 @@
 
 It is exact among relays that write at once. Whatever they do for one artifact is serialized by the
 lock on its row in `artifacts`, which is held from the counting on: who comes second finds there,
-and among the events, all that the first has done.
+and among the events, all that the first has done. Locks are taken in one order, events, artifacts
+and counters each sorted: relays that took the same ones in another order would deadlock.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from sidelight.schema import NOBODY, artifacts, event_counts
 from sidelight.sinks.bulk import Bulk, insert_into
-from sidelight.sinks.rows import ARTIFACT, KEY, OCCURRED, ORGANIZATION, TYPE, Row, day_of
+from sidelight.sinks.rows import ARTIFACT, OCCURRED, ORGANIZATION, TYPE, Draft, Row, day_of, rows_of
 
 _Counts: TypeAlias = Counter[tuple[str, str, str]]
 """By organization, type and day."""
@@ -22,109 +23,103 @@ _INTO_ARTIFACTS: Final = insert_into(artifacts)
 _INTO_COUNTS: Final = insert_into(event_counts)
 
 
-class Batch:
-    """Events that are stored together or not at all."""
-
-    def __init__(self, bulk: Bulk, rows: Sequence[Row]) -> None:
-        self._bulk = bulk
-        # Sorted, here and below: relays that take the same locks in another order would deadlock.
-        self._rows: Sequence[Row] = sorted({row[KEY]: row for row in rows}.values())
-
-    def store(self) -> None:
-        """Events, then what follows from those that are new."""
-        known = self._give_organizations()
-        new = self._bulk.insert_new(self._rows)
-        if new:
-            named = self._count_artifacts(new)
-            moved = self._give_late({a: o for a, o in named.items() if a not in known})
-            self._count_types(new, moved)
-
-    def _give_organizations(self) -> dict[str, str]:
-        """An event without an organization takes its artifact's; answers those that were known."""
-        named: dict[str, str] = {}
-        involved: set[str] = set()
-        nameless = False
-        for row in self._rows:
-            if (artifact := row[ARTIFACT]) is not None:
-                involved.add(artifact)
-                if (organization := row[ORGANIZATION]) is None:
-                    nameless = True
-                else:
-                    named.setdefault(artifact, organization)
-        known: dict[str, str] = dict(
-            self._bulk.run(
-                "SELECT artifact_id, organization_id FROM artifacts"
-                " WHERE organization_id IS NOT NULL AND artifact_id IN (",
-                "t",
-                [(artifact,) for artifact in sorted(involved)],
-                ")",
-            )
-        )
-        if nameless and (everything := {**named, **known}):
-            self._rows = [
-                (*row[:ORGANIZATION], everything.get(row[ARTIFACT]), *row[OCCURRED:])
-                if row[ORGANIZATION] is None
-                else row
-                for row in self._rows
-            ]
-        return known
-
-    def _count_artifacts(self, new: Sequence[Row]) -> dict[str, str]:
-        """Add up the artifacts; answers the organizations of those that were there before."""
-        sums: dict[str, list[Any]] = {}
-        for row in new:
-            artifact, occurred = row[ARTIFACT], row[OCCURRED]
-            if artifact is None:
-                continue
-            total = sums.get(artifact)
-            if total is None:
-                sums[artifact] = [row[ORGANIZATION], occurred, occurred, 1]
-                continue
-            if total[0] is None:
-                total[0] = row[ORGANIZATION]
-            if not total[1] <= occurred <= total[2]:
-                total[1], total[2] = min(total[1], occurred), max(total[2], occurred)
-            total[3] += 1
-        merged = self._bulk.run(
-            *_INTO_ARTIFACTS,
-            [(artifact, *total) for artifact, total in sorted(sums.items())],
-            "ON CONFLICT (artifact_id) DO UPDATE SET"
-            " organization_id = coalesce(artifacts.organization_id, excluded.organization_id),"
-            f" first_event_at = {self._bulk.least}(artifacts.first_event_at,"
-            " excluded.first_event_at),"
-            f" last_event_at = {self._bulk.most}(artifacts.last_event_at, excluded.last_event_at),"
-            " events = artifacts.events + excluded.events"
-            " RETURNING artifact_id, organization_id, events",
-        )
-        return {
-            artifact: organization
-            for artifact, organization, count in merged
-            if organization is not None and count > sums[artifact][3]
-        }
-
-    def _give_late(self, named: dict[str, str]) -> _Counts:
-        """Give earlier events of artifacts the organization that has just become known."""
-        moved: _Counts = Counter()
-        given = self._bulk.run(
-            "UPDATE events SET organization_id = given.column2 FROM (",
-            "tt",
-            sorted(named.items()),
-            ") AS given WHERE events.artifact_id = given.column1"
-            " AND events.organization_id IS NULL"
-            " RETURNING type, occurred_at, organization_id",
-        )
-        for type_, occurred, organization in given:
-            day = day_of(occurred)
-            moved[NOBODY, type_, day] -= 1
-            moved[organization, type_, day] += 1
-        return moved
-
-    def _count_types(self, new: Sequence[Row], moved: _Counts) -> None:
-        for row in new:
-            moved[row[ORGANIZATION] or NOBODY, row[TYPE], day_of(row[OCCURRED])] += 1
-        self._bulk.run(
+def store(bulk: Bulk, drafts: Sequence[Draft]) -> None:
+    """Store events within the transaction, and what follows from those that are new."""
+    known = _known_organizations(bulk, drafts)
+    named = {artifact: o for _, _, artifact, o, _, _ in reversed(drafts) if artifact and o}
+    sums = _Sums()
+    new = bulk.insert_new(sums.adding(rows_of(drafts, {**named, **known})))
+    if len(new) < sums.rows:  # some were there: counted again, without them
+        sums = _Sums()
+        for _ in sums.adding(new):
+            pass
+    if new:
+        earlier = _count_artifacts(bulk, sums)
+        _give_late(bulk, {a: o for a, o in earlier.items() if a not in known}, sums.counts)
+        bulk.run(
             *_INTO_COUNTS,
-            [(*key, count) for key, count in sorted(moved.items()) if count],
+            [(*key, count) for key, count in sorted(sums.counts.items()) if count],
             "ON CONFLICT (organization_id, type, day) DO UPDATE SET"
             " count = event_counts.count + excluded.count",
         )
+
+
+class _Sums:
+    """What rows come to; added up while the database is busy with them.
+
+    Attributes:
+        artifacts: organization, first and last event, number of events.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.counts: _Counts = Counter()
+        self.artifacts: dict[str, list[Any]] = {}
+
+    def adding(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Pass the rows on."""
+        counts, artifacts = self.counts, self.artifacts
+        for row in rows:
+            yield row
+            artifact, organization, occurred = row[ARTIFACT], row[ORGANIZATION], row[OCCURRED]
+            self.rows += 1
+            counts[organization or NOBODY, row[TYPE], day_of(occurred)] += 1
+            if artifact is None:
+                continue
+            known = artifacts.get(artifact)
+            if known is None:
+                artifacts[artifact] = [organization, occurred, occurred, 1]
+                continue
+            if known[0] is None:
+                known[0] = organization
+            known[2] = occurred  # they come in the order of time
+            known[3] += 1
+
+
+def _known_organizations(bulk: Bulk, drafts: Sequence[Draft]) -> dict[str, str]:
+    """Of the artifacts that these events are about, as far as the store knows."""
+    involved = {artifact for _, _, artifact, _, _, _ in drafts if artifact is not None}
+    return dict(
+        bulk.run(
+            "SELECT artifact_id, organization_id FROM artifacts"
+            " WHERE organization_id IS NOT NULL AND artifact_id IN (",
+            "t",
+            [(artifact,) for artifact in sorted(involved)],
+            ")",
+        )
+    )
+
+
+def _count_artifacts(bulk: Bulk, sums: _Sums) -> dict[str, str]:
+    """Add up the artifacts; answers the organizations of those that had events before."""
+    merged = bulk.run(
+        *_INTO_ARTIFACTS,
+        [(artifact, *each) for artifact, each in sorted(sums.artifacts.items())],
+        "ON CONFLICT (artifact_id) DO UPDATE SET"
+        " organization_id = coalesce(artifacts.organization_id, excluded.organization_id),"
+        f" first_event_at = {bulk.least}(artifacts.first_event_at, excluded.first_event_at),"
+        f" last_event_at = {bulk.most}(artifacts.last_event_at, excluded.last_event_at),"
+        " events = artifacts.events + excluded.events"
+        " RETURNING artifact_id, organization_id, events",
+    )
+    return {
+        artifact: organization
+        for artifact, organization, count in merged
+        if organization is not None and count > sums.artifacts[artifact][3]
+    }
+
+
+def _give_late(bulk: Bulk, named: dict[str, str], counts: _Counts) -> None:
+    """Give earlier events of artifacts the organization that has just become known."""
+    given = bulk.run(
+        "UPDATE events SET organization_id = given.column2 FROM (",
+        "tt",
+        sorted(named.items()),
+        ") AS given WHERE events.artifact_id = given.column1"
+        " AND events.organization_id IS NULL"
+        " RETURNING type, occurred_at, organization_id",
+    )
+    for type_, occurred, organization in given:
+        day = day_of(occurred)
+        counts[NOBODY, type_, day] -= 1
+        counts[organization, type_, day] += 1

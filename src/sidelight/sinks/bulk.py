@@ -6,8 +6,8 @@ An executemany would give the GIL away at each row, and beside busy threads wait
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, Final, Protocol
 
 from sqlalchemy import BigInteger, Table
@@ -42,8 +42,8 @@ class Bulk(Protocol):
         ``types`` are those of the columns, a letter for each: t for text, n for whole numbers.
         """
 
-    def insert_new(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Put rows into `events`, and answer those that were not there."""
+    def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
+        """Put rows into `events`, and answer those that were not there; rows are made meanwhile."""
 
 
 def bulk_of(connection: Connection) -> Bulk:
@@ -74,7 +74,7 @@ class _Sqlite:
                 returned.extend(map(tuple, result))
         return returned
 
-    def insert_new(self, rows: Sequence[Row]) -> Sequence[Row]:
+    def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
         new: list[Row] = []
         for chunk in _chunks(rows):
             inserted = self._execute(_INTO_EVENTS, len(chunk[0]), chunk, _UNLESS_THERE)
@@ -103,8 +103,9 @@ def _values(before: str, width: int, count: int, after: str) -> str:
     return f"{before} VALUES {', '.join([row] * count)} {after}"
 
 
-def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+def _chunks(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
+    left = iter(rows)
+    return iter(lambda: list(islice(left, _CHUNK)), [])
 
 
 class _Postgres:
@@ -122,16 +123,19 @@ class _Postgres:
         result = self._connection.exec_driver_sql(statement, _arrays(types, rows))
         return [tuple(row) for row in result] if result.returns_rows else []
 
-    def insert_new(self, rows: Sequence[Row]) -> Sequence[Row]:
-        if self._copy(rows):
-            return rows
+    def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
+        copied: list[Row] = []
+        left = iter(rows)
+        if self._copy(left, copied):
+            return copied
+        copied.extend(left)
         into, types = insert_into(events)
         types = f"u{types[1:-1]}j"
-        inserted = self.run(into, types, rows, f"{_UNLESS_THERE} RETURNING event_id::text")
+        inserted = self.run(into, types, copied, f"{_UNLESS_THERE} RETURNING event_id")
         mine = {key for (key,) in inserted}
-        return [row for row in rows if row[KEY] in mine]
+        return [row for row in copied if row[KEY] in mine]
 
-    def _copy(self, rows: Sequence[Row]) -> bool:
+    def _copy(self, rows: Iterator[Row], copied: list[Row]) -> bool:
         """Put rows in by COPY, the cheapest way; False where one of them is there already."""
         from psycopg import Error  # noqa: PLC0415
         from psycopg.errors import UniqueViolation  # noqa: PLC0415
@@ -146,6 +150,7 @@ class _Postgres:
                 cursor.copy("COPY events FROM STDIN") as copy,
             ):
                 for row in rows:
+                    copied.append(row)
                     copy.write_row(row)
         except UniqueViolation:
             return False

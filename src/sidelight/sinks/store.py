@@ -16,9 +16,9 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
 from sidelight.record import Moment, Static
 from sidelight.schema import connect, costs, losses, parse_url, shown
-from sidelight.sinks.batch import Batch
+from sidelight.sinks import batch
 from sidelight.sinks.bulk import Bulk, bulk_of, insert_into
-from sidelight.sinks.rows import Ledger, rows_of, to_json
+from sidelight.sinks.rows import Ledger, drafts_of, to_json
 from sidelight.sqlite import WriteLock, has_wal_reset_bug
 
 _VALUE_CLASSES: Final = frozenset({"22", "23", "54"})
@@ -86,13 +86,13 @@ class StoreSink:
     def _write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
         if self._connection is None:
             self._connection = connect(self.url, create=True).connect()
-        rows, ledgers = rows_of(records)
-        if not rows and not ledgers:
+        drafts, ledgers = drafts_of(records)
+        if not drafts and not ledgers:
             return
         with self._connection.begin():
             bulk = bulk_of(self._connection)
-            if rows:
-                Batch(bulk, rows).store()
+            if drafts:
+                batch.store(bulk, drafts)
             for ledger in ledgers:
                 _write_ledger(bulk, ledger, str(writer.get("instance", "")))
 
