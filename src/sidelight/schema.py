@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
     Engine,
@@ -22,13 +23,14 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    event,
     inspect,
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.types import UserDefinedType
 
 from sidelight.exceptions import (
     ConfigurationError,
@@ -45,11 +47,24 @@ MAX_KEY: Final = 512  # bytes: PostgreSQL's indexes take no more than 2,704 in a
 
 metadata: Final = MetaData()
 
+
+class _Native(UserDefinedType[str]):
+    """A type of PostgreSQL's that is text to us; its dialect would be slow to import."""
+
+    cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_col_spec(self, **_: object) -> str:
+        return self.name
+
+
 # Ordered as bytes are, in PostgreSQL too: as SQLite does it, and no locale's rules slow it down.
 _text: Final = Text().with_variant(Text(collation="C"), "postgresql")
-_uuid: Final = String(36).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
+_uuid: Final = String(36).with_variant(_Native("UUID"), "postgresql")
 # Not JSONB: that reorders keys, makes integers of large floats, and refuses NUL.
-_json: Final = Text().with_variant(postgresql.JSON(), "postgresql")
+_json: Final = Text().with_variant(_Native("JSON"), "postgresql")
 
 events: Final = Table(
     "events",
@@ -70,9 +85,14 @@ events: Final = Table(
     Index("events_by_artifact", "artifact_id", "occurred_at"),
     Index("events_by_organization", "organization_id", "occurred_at"),
     Index("events_by_type", "type", "occurred_at"),
-    Index("events_by_trace", "trace_id", postgresql_using="hash"),  # in no order: half the price
+    Index("events_by_trace", "trace_id").ddl_if(dialect="sqlite"),
     Index("events_by_recording", "recorded_at"),  # for those who follow what is stored
 )
+
+# Traces come in no order: for those a hash is the cheaper index. (`postgresql_using` would do it,
+# and import the dialect here.)
+_traces_by_hash: Final = DDL("CREATE INDEX events_by_trace ON events USING hash (trace_id)")  # type: ignore[no-untyped-call]
+event.listen(events, "after_create", _traces_by_hash.execute_if(dialect="postgresql"))
 
 event_counts: Final = Table(
     "event_counts",
