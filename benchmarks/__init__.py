@@ -1,6 +1,6 @@
 """What sidelight costs its caller, beside a floor, beside its peers and beside doing nothing.
 
-``python -m benchmarks`` measures everything and checks the budget (several minutes),
+``python -m benchmarks`` measures everything and checks the budget (ten minutes or so),
 ``python -m benchmarks --smoke`` only checks the budget (seconds), and
 ``pytest benchmarks --benchmark-only`` compares single calls while one works on them.
 

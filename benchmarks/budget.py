@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks import ours
-from benchmarks.houses import opened
+from benchmarks.houses import Address, opened
 from benchmarks.scenarios import BESIDE_THREE, TIGHT, Condition
 from benchmarks.stats import Measured, Summary
 from benchmarks.timing import Order
@@ -127,7 +127,7 @@ def smoke() -> list[Check]:
 
 def judge(checks: Sequence[Check], tell: Callable[[str], None]) -> Iterator[Verdict]:
     """Measure and judge. What comes out above is measured on, and judged by all of it."""
-    stores = {check.store: ours.address(store=check.store) for check in checks}
+    stores: dict[str, Address] = {check.store: ours.address(store=check.store) for check in checks}
     with opened(stores) as tenancies:
         for check in checks:
             tenancy = tenancies[check.store]

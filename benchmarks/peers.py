@@ -160,7 +160,9 @@ def ddtrace(_directory: Path) -> Iterator[Subjects]:
     if aggregator is None:
         raise AbsentError("this version of ddtrace hides its writer elsewhere: use another one")
 
-    class Discard(type(aggregator.writer)):
+    writer: Any = type(aggregator.writer)
+
+    class Discard(writer):
         def __init__(self) -> None:
             """Open nothing."""
 
@@ -187,7 +189,7 @@ def ddtrace(_directory: Path) -> Iterator[Subjects]:
 def sentry(_directory: Path) -> Iterator[Subjects]:
     """A Sentry transaction for each call, and a span within one, with a discarding transport."""
     module = _needs("sentry_sdk")
-    transport = _needs("sentry_sdk.transport").Transport
+    transport: Any = _needs("sentry_sdk.transport").Transport
 
     class Discard(transport):
         def capture_envelope(self, envelope: Any) -> None:

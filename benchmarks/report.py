@@ -160,7 +160,9 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _goal_sheet(found: Sequence[Goal]) -> Sheet:
-    rows = [(goal.what, goal.aim, goal.reached, goal.verdict) for goal in found]
+    rows: list[tuple[str, ...]] = [
+        (goal.what, goal.aim, goal.reached, goal.verdict) for goal in found
+    ]
     return Sheet("What was aimed at, and what was reached", ("aim", "at most", "reached", ""), rows)
 
 
