@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 BUDGET_NS: Final = 10_000_000
 """The budget of one emission: 10 ms."""
@@ -66,8 +67,7 @@ def _upper_bound(bucket: int) -> int:
     return int(_FINE_END * 2 ** ((bucket - _FINE + 1) / _STEPS))
 
 
-@dataclass(frozen=True, slots=True)
-class CostSummary:
+class CostSummary(msgspec.Struct, frozen=True):
     """One point's costs on the caller's path (ns): upper bounds of the buckets they fell into."""
 
     point: str

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
 
 from sidelight.emitter import Head
 from sidelight.fields import MISSING, Choice, Expression, Phase, field_source, is_computed
@@ -160,8 +161,7 @@ _HANDED: Final[Mapping[Phase, list[str]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseCode:
+class PhaseCode(msgspec.Struct, frozen=True):
     """The source of one phase's function and of its call, and the parameters handed on in that."""
 
     text: str
@@ -169,8 +169,7 @@ class PhaseCode:
     used: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(msgspec.Struct, frozen=True):
     """Writes the functions of one point's phases.
 
     Attributes:

@@ -6,9 +6,10 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from sidelight.exceptions import PointError
 from sidelight.fields import Expression
@@ -20,8 +21,7 @@ F = TypeVar("F")
 _NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
 
 
-@dataclass(frozen=True, slots=True)
-class Woven:
+class Woven(msgspec.Struct, frozen=True):
     """What a wrapper remembers: its point, and the function under it."""
 
     point: Point

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn, TypeAlias
+
+import msgspec
 
 from sidelight.exceptions import ExpressionError, PointError
 from sidelight.signature import Signature
@@ -113,8 +114,7 @@ error: Any = Expression("error")
 """The exception that the function raised."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, eq=False):
     """An event type that depends on a value of the call (see `choose`)."""
 
     by: Any

@@ -10,9 +10,10 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 if TYPE_CHECKING:
     from sidelight.fields import Phase
@@ -147,8 +148,7 @@ RESERVED: Final = frozenset(
 """The names that the templates need for themselves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """How calls of one kind of callable are written.
 
     Attributes:
@@ -239,5 +239,5 @@ def _own_kind(function: Any) -> Kind:
     if inspect.isgeneratorfunction(function):
         flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
         awaitable = bool(flags & inspect.CO_ITERABLE_COROUTINE)
-        return replace(_GENERATOR, awaitable=True) if awaitable else _GENERATOR
+        return msgspec.structs.replace(_GENERATOR, awaitable=True) if awaitable else _GENERATOR
     return _FUNCTION

@@ -9,9 +9,10 @@ import os
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, NoReturn, TypeAlias, get_args
+
+import msgspec
 
 from sidelight.exceptions import PointError
 from sidelight.fields import Choice, Expression, Phase, field_source, is_computed
@@ -40,8 +41,7 @@ _CONSTANTS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Declaration:
+class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What one ``@emits(…)`` asks for, checked."""
 
     start: EventType | None = None
@@ -51,7 +51,7 @@ class Declaration:
     artifact_id: Any = None
     organization_id: Any = None
     span: bool = True
-    attributes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, Any] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
     def declared(self, phase: Phase) -> EventType | None:
         """What is to be emitted in ``phase``."""
@@ -221,8 +221,7 @@ def _refuse_unavailable(signature: Signature, what: str, emitting: list[Phase]) 
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Point:
+class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A function with its instrumentation."""
 
     module: str

@@ -11,10 +11,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from inspect import Parameter
 from types import FunctionType
 from typing import Any, Final
+
+import msgspec
 
 from sidelight.exceptions import PointError, UnknownParameterError
 from sidelight.kinds import made_from
@@ -32,8 +33,7 @@ PREFIX: Final = "arg_"
 """In the code of a phase an argument is called this and its name: it can shadow nothing there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(msgspec.Struct, frozen=True):
     """What a field may name.
 
     Attributes:
@@ -46,7 +46,7 @@ class Signature:
     function: str
     own: tuple[Parameter, ...]
     known: tuple[Parameter, ...] | None
-    used: dict[str, None] = field(default_factory=dict)
+    used: dict[str, None] = msgspec.field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Whether the function has a parameter of that name."""

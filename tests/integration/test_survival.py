@@ -118,7 +118,7 @@ def test_however_it_ends(tmp_path, end):
 
 def test_an_orderly_end_delivers_before_it(tmp_path):
     store = tmp_path / "events.db"
-    child = start("sidelight.configure(); time.sleep(1)" + END.format(end="pass"), store)
+    child = start("    sidelight.configure(); time.sleep(1)\n" + END.format(end="pass"), store)
     child.read(20, at_least=500)
     assert child.end() == 0
     with sqlite3.connect(store) as connection:
