@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from _thread import allocate_lock
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
@@ -27,7 +28,8 @@ _BATCH: Final = 2000
 """Records of one delivery."""
 _PIECE: Final = 100  # records decoded without offering the GIL
 _IDLE: Final = 0.05  # seconds between looks at a quiet spool
-_LATE: Final = 0.003  # a wake-up this much too late means that the GIL is contended
+_LATE: Final = 0.003  # a wake-up this much too late means that the GIL is contended …
+_WAKE_UPS: Final = 4  # … and so do the next ones, until all of the last ones came in time
 
 logger: Final = logging.getLogger("sidelight")
 
@@ -80,6 +82,8 @@ class Worker:
     _scanners: dict[int, Scanner] = field(default_factory=dict)
     _wake: Any = field(default_factory=allocate_lock)
     _stop: bool = False
+    _poked_at: float = 0.0
+    _lateness: deque[float] = field(default_factory=lambda: deque(maxlen=_WAKE_UPS))
 
     def __post_init__(self) -> None:
         self._wake.acquire()
@@ -114,6 +118,8 @@ class Worker:
 
     def poke(self) -> None:
         """Wake the worker: somebody waits."""
+        if not self._poked_at:
+            self._poked_at = time.monotonic()
         with contextlib.suppress(RuntimeError):  # awake already
             self._wake.release()
 
@@ -124,9 +130,11 @@ class Worker:
 
     def _rest(self) -> None:
         """Sleep until poked; how late the wake-up comes tells whether the GIL is contended."""
-        due = time.monotonic() + _IDLE
-        if not self._wake.acquire(timeout=_IDLE) and self.progress is not None:
-            self.progress.late = time.monotonic() - due > _LATE
+        self._poked_at, due = 0.0, time.monotonic() + _IDLE
+        self._wake.acquire(timeout=_IDLE)
+        if self.progress is not None:
+            self._lateness.append(time.monotonic() - (self._poked_at or due))
+            self.progress.late = max(self._lateness) > _LATE
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
