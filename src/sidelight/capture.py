@@ -118,6 +118,14 @@ if _span.flags & {span}:
     {record}
 """
 
+# What `closing_details` does, without the call: most spans have nothing to add.
+_DETAILS: Final = """
+_span.ended = True
+_details = _span.details
+if _span.trace_state is not None:
+    _details = _span.closing_details()
+"""
+
 _WAIT_HERE: Final = """
 if _position is not None:
     _wait(_position, _span.cost + _clock() - _now)
@@ -229,8 +237,10 @@ class Capture(msgspec.Struct, frozen=True):
     def _details(self, phase: Phase) -> str:
         """Lines that collect what is seldom there: the error, what was done to the span."""
         closing = "_span.closing_details()" if self.point.span else "None"
+        if phase == "start":
+            return ""
         if phase != "failure":
-            return "" if phase == "start" else f"_details = {closing}"
+            return _DETAILS if self.point.span else "_details = None"
         return (
             "_error_only = {'error': _error_details(_error)}\n"
             f"_details = {{**({closing} or {{}}), **_error_only}}"
