@@ -34,7 +34,6 @@ def {function}({parameters}):
     _now = _clock()
     {position}
     try:
-        {leave}
         {details}
         {records}
         {account}
@@ -45,14 +44,6 @@ def {function}({parameters}):
     except Exception as _problem:
         _lost('not recorded', _problem)
     {leave_other}
-"""
-
-_DETACH: Final = """
-if _span.token is not None:
-    try:
-        _detach(_span.token)
-    except (ValueError, RuntimeError):
-        pass  # left in another context than it was entered in
 """
 
 # The span that the application's provider made is told what was captured, whatever that was.
@@ -184,14 +175,12 @@ class Capture(msgspec.Struct, frozen=True):
         point: what is to be captured.
         signature: where the arguments are.
         waits: how an awaited emission waits.
-        attached: whether the span stands in the context and has to be taken out of it.
         names: gets the objects that the code refers to.
     """
 
     point: Point
     signature: Signature
     waits: Waits
-    attached: bool
     names: Names
 
     def phase(self, phase: Phase) -> PhaseCode | None:
@@ -208,7 +197,6 @@ class Capture(msgspec.Struct, frozen=True):
             _PHASE,
             function=_FUNCTIONS[phase],
             parameters=", ".join([*handed, *(f"{PREFIX}{name}" for name in used)]),
-            leave=_DETACH if self.attached and ends_span else "",
             position="" if self.waits == "no" else "_position = None",
             details=self._details(phase),
             records=records,

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from sidelight.budget import Costs
 from sidelight.exceptions import InstrumentationError, SpoolError
+from sidelight.interrupt import from_outside
 from sidelight.plain import error_message, plain
 from sidelight.receipt import Progress, Receipt
 from sidelight.record import (
@@ -88,7 +89,9 @@ class Emitter:
         """
         try:
             body = encode(moment)
-        except Exception:  # noqa: BLE001  # a surrogate, a cycle, 2**64: the slow way copes
+        except Exception as error:  # a surrogate, a cycle, 2**64: the slow way copes
+            if from_outside(error):
+                raise
             body = encode(_robust(moment))
         size = head.size + len(body)
         if size > MAX_PAYLOAD:
@@ -117,7 +120,12 @@ class Emitter:
         return Receipt(self.progress, position, moment_time, random, remaining)
 
     def lost(self, reason: str, point: str, error: BaseException) -> None:
-        """Count something that could not be recorded. Raises in strict mode only."""
+        """Count something that could not be recorded.
+
+        Raises in strict mode only; but what came from outside (a signal handler's error) goes on.
+        """
+        if from_outside(error):
+            raise error
         self.count(reason, f"{point}: {type(error).__name__}: {error_message(error)}")
         if self.strict and not isinstance(error, InstrumentationError):
             problem = error_message(error)

@@ -22,25 +22,33 @@ FUNCTION: Final = """
 def {name}({parameters}):
     {begin}
     try:
+        {enter}
         {started}
         _result = {call}
     except BaseException as _error:
+        {leave}
         {failed}
         raise
+    {leave}
     {succeeded}
     return _result
 """
 
+# Closed by somebody else it ends in another context than it began in, and leaves that alone.
 COROUTINE: Final = """
 async def {name}({parameters}):
     {begin}
     try:
+        {attach}
         {started}
         _result = await {call}
+        {detach}
     except GeneratorExit:
+        {detach}
         {closed}
         raise
     except BaseException as _error:
+        {detach}
         {failed}
         raise
     {succeeded}
@@ -53,30 +61,31 @@ async def {name}({parameters}):
 GENERATOR: Final = """
 def {name}({parameters}):
     {begin}
-    {context_in}
+    {keep}
     try:
+        {enter}
         {started}
         _generator = {call}
         _resume, _box = _generator.send, [None]
         while True:
             _box.append(_resume(_box.pop()))
-            {context_out}
+            {give_way}
             try:
                 _box.append((yield _box.pop()))
                 _resume = _generator.send
             except BaseException as _thrown:
                 _box.append(_thrown.with_traceback(_thrown.__traceback__.tb_next))
                 _resume = _generator.throw
-            {context_back}
+            {come_back}
     except StopIteration as _stop:
-        {context_left}
+        {leave_resumed}
         _result = _stop.value
     except GeneratorExit:
-        {context_left}
+        {leave_resumed}
         {closed}
         raise
     except BaseException as _error:
-        {context_left}
+        {leave_resumed}
         {failed}
         raise
     {succeeded}
@@ -86,30 +95,31 @@ def {name}({parameters}):
 ASYNC_GENERATOR: Final = """
 async def {name}({parameters}):
     {begin}
-    {context_in}
+    {keep}
     try:
+        {enter}
         {started}
         _generator = {call}
         _resume, _box = _adopt(_generator), [None]
         while True:
             _box.append(await _resume(_box.pop()))
-            {context_out}
+            {give_way}
             try:
                 _box.append((yield _box.pop()))
                 _resume = _generator.asend
             except BaseException as _thrown:
                 _box.append(_thrown.with_traceback(_thrown.__traceback__.tb_next))
                 _resume = _generator.athrow
-            {context_back}
+            {come_back}
     except StopAsyncIteration:
-        {context_left}
+        {leave_resumed}
         _result = None
     except GeneratorExit:
-        {context_left}
+        {leave_resumed}
         {closed}
         raise
     except BaseException as _error:
-        {context_left}
+        {leave_resumed}
         {failed}
         raise
     {succeeded}
@@ -122,15 +132,17 @@ def {name}({parameters}):
     {begin}
     _position = None
     try:
+        {enter}
         {started}
         _result = {call}
     except BaseException as _error:
+        {leave}
         {failed}
         raise
+    {leave}
     if _pending(_result):
-        return _continued(_leave(_span), _position, _result{handed})
+        return _continued(_span, _position, _result{handed})
     if _is_future(_result):
-        _leave(_span)
         return _when_done(_result, lambda _result: {success}, lambda _error: {failure})
     {succeeded}
     return _result
@@ -141,7 +153,7 @@ RESERVED: Final = frozenset(
     (
         *re.findall(r"\b(?:_[a-z_]+|[A-Z]\w+)\b", "".join(_TEMPLATES)),
         *("_span", "_enter", "_function", "_made", "_position", "_started", "_succeeded"),
-        *("_failed", "_closed", "_wait_counted", "_enter_again", "_original"),
+        *("_failed", "_closed", "_wait_counted", "_original", "_detach_token"),
         *("_arrive", "_arrive_last", "_get_context", "_set_context", "_outer", "_inner"),
     )
 )

@@ -77,6 +77,7 @@ class LightSpan(Span):
     cost: int = 0
     token: Token[Any] | None = None
     context: Any = None
+    outer: Any = None
     details: dict[str, Any] | None = None
     trace_state: TraceState | None = None
     other: Span | None = None

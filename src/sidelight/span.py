@@ -32,7 +32,6 @@ _HANDED_ON: Final = SPAN | SAMPLED | RANDOM  # from a light span to its children
 _clock: Final = time.perf_counter_ns
 _wall: Final = time.time_ns
 _get_context = adapter.get_context
-_set_context = adapter.set_context
 _with_span = adapter.with_span
 _KEY: Final = adapter.SPAN_KEY
 
@@ -148,19 +147,23 @@ class Tracing:
         self.others = self.disabled or self._named or not adapter.PLAIN_CONTEXT
         self.settled = True
 
-    def begin(self, emitter: Emitter, name: str, *, attach: bool) -> Callable[[], LightSpan]:
-        """The function that the wrapper of one point calls first."""
+    def begin(self, emitter: Emitter, name: str) -> Callable[[], LightSpan]:
+        """The function that the wrapper of one point calls first.
+
+        The wrapper then makes ``span.context`` current, and ``span.outer`` again at the end: it
+        does so itself, so that no interrupt can come between the change and what undoes it.
+        """
         providers = adapter.providers
 
         def enter() -> LightSpan:
             begun = _clock()
             span = LightSpan()
             try:
+                span.context = span.outer = context = _get_context()
                 if (
                     providers._TRACER_PROVIDER is None  # noqa: SLF001
                     and not self.others
-                ) or not self._elsewhere(span, emitter, name, attach=attach):
-                    context = _get_context()
+                ) or not self._elsewhere(span, emitter, name):
                     parent = context.get(_KEY)
                     span.id = random_bits(64)
                     if parent is None:
@@ -175,9 +178,7 @@ class Tracing:
                         self._child(span, parent)
                     if not emitter.spans:
                         span.flags &= ~SPAN
-                    span.context = context = _with_span(context, span)
-                    if attach:
-                        span.token = _set_context(context)
+                    span.context = _with_span(context, span)
             except Exception as error:  # noqa: BLE001  # the guard
                 emitter.lost("span not begun", name, error)
             span.time = _wall()
@@ -205,7 +206,7 @@ class Tracing:
             | (REMOTE_PARENT if context.is_remote else 0)
         )
 
-    def _elsewhere(self, span: LightSpan, emitter: Emitter, name: str, *, attach: bool) -> bool:
+    def _elsewhere(self, span: LightSpan, emitter: Emitter, name: str) -> bool:
         """Begin a span that is not ours to make; False where it is after all."""
         if not self.settled:
             self.configure(os.environ)
@@ -232,8 +233,6 @@ class Tracing:
         traced, span.id, span.flags = ids_of(made)
         span.trace = traced or b""
         span.context = trace.set_span_in_context(made)
-        if attach:
-            span.token = _set_context(span.context)
         return True
 
 

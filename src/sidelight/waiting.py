@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.emitter import MARGIN, emitter
-from sidelight.interrupt import from_outside
 
 if TYPE_CHECKING:
     from sidelight.budget import Costs
@@ -43,7 +42,7 @@ class Waiting:
         try:
             emitter.progress.wait(position, _remaining(spent))
         except Exception as problem:  # noqa: BLE001  # the guard
-            self._guard(problem)
+            emitter.lost("store not awaited", self._path, problem)
 
     def wait_counted(self, span: LightSpan, position: Position) -> None:
         """Block, in a wrapper that would rather have awaited."""
@@ -57,7 +56,7 @@ class Waiting:
         try:
             await emitter.progress.arrive(position, _remaining(span.cost))
         except Exception as problem:  # noqa: BLE001  # the guard
-            self._guard(problem)
+            emitter.lost("store not awaited", self._path, problem)
         self._count(span, begun)
 
     async def arrive_last(self, span: LightSpan, position: Position) -> None:
@@ -80,11 +79,6 @@ class Waiting:
     def _count(self, span: LightSpan, begun: int) -> None:
         self._costs.add(span.cost + _clock() - begun)
         span.cost = 0
-
-    def _guard(self, problem: Exception) -> None:
-        if from_outside(problem):
-            raise problem
-        emitter.lost("store not awaited", self._path, problem)
 
 
 def _remaining(spent: int) -> float:

@@ -24,7 +24,6 @@ from sidelight.capture import COMMON, Capture, PhaseCode, Waits
 from sidelight.emitter import emitter
 from sidelight.exceptions import InstrumentationError
 from sidelight.fields import Phase
-from sidelight.interrupt import from_outside
 from sidelight.kinds import RESERVED, Kind, kind_of
 from sidelight.plain import error_details
 from sidelight.points import Point, check_fields
@@ -34,20 +33,29 @@ from sidelight.source import Names, define, fill, pose
 from sidelight.span import bound, outside, tracing
 from sidelight.waiting import Waiting
 
-_CONTEXT_IN: Final = """
-_outer = _get_context()
-if _span.context is not None:
-    _set_context(_span.context)
-"""
-_CONTEXT_OUT: Final = """
+# How the span comes into the context, and out again: by calls into C of which the last changes it,
+# so that an interrupt (a signal handler's error) always finds the `try` that undoes the change.
+_CONTEXTS: Final[Mapping[str, str]] = {
+    "enter": "_set_context(_span.context)",
+    "leave": "_set_context(_span.outer)",
+    "attach": "_span.token = _set_context(_span.context)",
+    "detach": """
+if _get_context() is _span.context:
+    _set_context(_span.outer)
+else:
+    _detach_token(_span.token)
+""",
+    "keep": "_outer = _get_context()",
+    "give_way": """
 _inner = _get_context()
 _set_context(_outer)
-"""
-_CONTEXT_BACK: Final = """
+""",
+    "come_back": """
 _outer = _get_context()
 _set_context(_inner)
-"""
-_CONTEXT_LEFT: Final = "_set_context(_outer)"
+""",
+    "leave_resumed": "_set_context(_outer)",
+}
 
 _AWAIT: Final = """
 _position = {call}
@@ -58,10 +66,6 @@ _BLOCK: Final = """
 _position = {call}
 if _position is not None:
     _wait_counted(_span, _position)
-"""
-_CONTINUE: Final = """
-_enter_again(_span)
-{arrive}
 """
 _ARRIVE: Final = """
 if _position is not None:
@@ -102,8 +106,7 @@ class _Writer:
         self.names = Names(_names(point, function, kind))
         awaited = any(d.mode == "awaited" for d in point.declarations)
         self.waits: Waits = "no" if not awaited else "outside" if kind.asynchronous else "here"
-        attached = point.span and not kind.resumed
-        capture = Capture(point, signature, self.waits, attached, self.names)
+        capture = Capture(point, signature, self.waits, self.names)
         codes = ((phase, capture.phase(phase)) for phase in kind.phases)
         self.phases: dict[Phase, PhaseCode] = {phase: code for phase, code in codes if code}
 
@@ -140,8 +143,8 @@ class _Writer:
             name="_continued",
             parameters=", ".join(["_span", "_position", "_made", *self._used()]),
             call="_made",
-            begin=fill(_CONTINUE, arrive=_ARRIVE if waits else "") if not kind.resumed else "",
-            started="",
+            begin="",
+            started=_ARRIVE if waits else "",
         )
 
     def _used(self) -> list[str]:
@@ -156,14 +159,7 @@ class _Writer:
             "failed": self._block("failure", later=later),
             "closed": self._block("closed", later=later),
         }
-        contexts = dict.fromkeys(("context_in", "context_out", "context_back", "context_left"), "")
-        if self.point.span:
-            contexts = {
-                "context_in": _CONTEXT_IN,
-                "context_out": _CONTEXT_OUT,
-                "context_back": _CONTEXT_BACK,
-                "context_left": _CONTEXT_LEFT,
-            }
+        contexts = _CONTEXTS if self.point.span else dict.fromkeys(_CONTEXTS, "")
         calls = {
             "handed": "".join(f", {name}" for name in self._used()),
             "success": self._call("success"),
@@ -190,7 +186,7 @@ class _Writer:
 def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
     """The objects that the generated code of one point refers to."""
     costs = emitter.costs_of(point.path)
-    begin = tracing.begin(emitter, point.qualname, attach=not kind.resumed)
+    begin = tracing.begin if point.span else outside
     return {
         **COMMON,
         **_SHARED,
@@ -199,7 +195,7 @@ def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
         "__name__": point.module,
         "_function": function,
         "_original": function,
-        "_enter": begin if point.span else outside(emitter, point.qualname),
+        "_enter": begin(emitter, point.qualname),
         "_fine": costs.fine,
         "_add_cost": costs.add,
         "_pending": kind.pending,
@@ -210,8 +206,6 @@ def _guard(path: str) -> dict[str, Any]:
     """What is done with a problem: counted, and kept from the caller unless it is the caller's."""
 
     def lost(reason: str, problem: BaseException) -> None:
-        if from_outside(problem):
-            raise problem
         emitter.lost(reason, path, problem)
 
     def uncaptured(field: str, problem: BaseException) -> None:
@@ -220,18 +214,10 @@ def _guard(path: str) -> dict[str, Any]:
     return {"_lost": lost, "_uncaptured": uncaptured}
 
 
-def _leave(span: Any) -> Any:
-    """Take a span out of the context: the call that it stands for goes on elsewhere."""
-    if span.token is not None:
-        with contextlib.suppress(ValueError, RuntimeError):
-            adapter.reset_context(span.token)
-        span.token = None
-    return span
-
-
-def _enter_again(span: Any) -> None:
-    if span.context is not None:
-        span.token = adapter.set_context(span.context)
+def _detach_token(token: Any) -> None:
+    """Undo what the body of a coroutine has left attached, if this is the context it ran in."""
+    with contextlib.suppress(ValueError, RuntimeError, TypeError):
+        adapter.reset_context(token)
 
 
 def _adopt(generator: AsyncGenerator[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
@@ -282,14 +268,12 @@ _SHARED: Final[Mapping[str, Any]] = {
     "_bits": random_bits,
     "_losses": emitter.losses,
     "_place": lambda: emitter.spool.position(),  # noqa: PLW0108  # the spool can change
-    "_detach": adapter.reset_context,
+    "_detach_token": _detach_token,
     "_get_context": adapter.get_context,
     "_set_context": adapter.set_context,
     "_bound": bound.get,
     "_error_details": error_details,
     "_InstrumentationError": InstrumentationError,
-    "_leave": _leave,
-    "_enter_again": _enter_again,
     "_adopt": _adopt,
     "_is_future": _is_future,
     "_when_done": _when_done,

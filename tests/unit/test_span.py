@@ -389,7 +389,7 @@ def test_it_reads_the_environment_at_the_first_call(monkeypatch):
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     fresh = Tracing()
     assert not fresh.settled
-    enter = fresh.begin(Emitter(), "work", attach=False)
+    enter = fresh.begin(Emitter(), "work")
     assert not enter().flags & SAMPLED
     assert fresh.settled
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
@@ -409,7 +409,7 @@ def test_without_a_span_of_its_own():
 
 
 def test_times():
-    enter = Tracing().begin(Emitter(), "work", attach=False)
+    enter = Tracing().begin(Emitter(), "work")
     enter()
     before, call = time.time_ns(), time.perf_counter_ns()
     span = enter()
