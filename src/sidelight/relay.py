@@ -46,8 +46,8 @@ class Relay:
         runs = {"keeper": self.keeper.run, **{w.sink.name: w.run for w in self.workers}}
         for name, run in runs.items():
             thread = threading.Thread(target=run, name=f"sidelight-{name}", daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)  # now, so that a `stop` in between joins what runs
 
     def _poke_store(self) -> None:
         for worker in self.workers:
