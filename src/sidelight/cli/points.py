@@ -160,6 +160,12 @@ def _spelled(value: object) -> str:
     return getattr(value, "__qualname__", type(value).__qualname__).rpartition("<locals>.")[2]
 
 
+def _type_or_types(declaration: Declaration, phase: Phase) -> str | list[str] | None:
+    """One type by itself; what a choice can give as a list."""
+    types = list(declaration.types(phase))
+    return types if len(types) > 1 else next(iter(types), None)
+
+
 def _plain(point: Point) -> dict[str, Any]:
     return {
         "point": point.path,
@@ -170,9 +176,9 @@ def _plain(point: Point) -> dict[str, Any]:
         "declarations": [
             {
                 "mode": declaration.mode,
-                "start": declaration.start,
+                "start": _type_or_types(declaration, "start"),
                 "success": list(declaration.types("success")),
-                "failure": declaration.failure,
+                "failure": _type_or_types(declaration, "failure"),
                 "fields": _captured(declaration),
             }
             for declaration in point.declarations
