@@ -17,7 +17,8 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from sidelight.emitter import Head
-from sidelight.fields import MISSING, Choice, Expression, Phase, field_source, is_computed
+from sidelight.fields import MISSING, Choice, Expression, field_source, is_computed
+from sidelight.kinds import Phase
 from sidelight.lightspan import ARTIFACT_KEY, ORGANIZATION_KEY
 from sidelight.plain import MAX_TEXT, SCALARS, plain
 from sidelight.points import Declaration, Point

@@ -14,13 +14,11 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias
 import msgspec
 
 from sidelight.exceptions import ExpressionError, PointError
+from sidelight.kinds import Phase
 from sidelight.signature import Signature
 from sidelight.source import Names
 
 Root: TypeAlias = Literal["arg", "result", "error"]
-Phase: TypeAlias = Literal["start", "success", "failure", "closed"]
-"""Of one call; "closed" is a generator or coroutine that its consumer did not finish."""
-
 #: What a recorded expression may meet on its way without anything being wrong.
 MISSING: Final = (AttributeError, KeyError, IndexError, TypeError)
 

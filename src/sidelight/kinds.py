@@ -11,12 +11,12 @@ import inspect
 import re
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from sidelight.fields import Phase
+Phase: TypeAlias = Literal["start", "success", "failure", "closed"]
+"""Of one call; "closed" is a generator or coroutine that its consumer did not finish."""
 
 FUNCTION: Final = """
 def {name}({parameters}):

@@ -15,7 +15,8 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias, get_args
 import msgspec
 
 from sidelight.exceptions import PointError
-from sidelight.fields import Choice, Expression, Phase, field_source, is_computed
+from sidelight.fields import Choice, Expression, field_source, is_computed
+from sidelight.kinds import Phase
 from sidelight.signature import Signature
 from sidelight.source import Names
 

@@ -23,8 +23,7 @@ from sidelight import adapter
 from sidelight.capture import COMMON, Capture, PhaseCode, Waits
 from sidelight.emitter import emitter
 from sidelight.exceptions import InstrumentationError
-from sidelight.fields import Phase
-from sidelight.kinds import RESERVED, Kind, kind_of
+from sidelight.kinds import RESERVED, Kind, Phase, kind_of
 from sidelight.plain import error_details
 from sidelight.points import Point, check_fields
 from sidelight.record import random_bits

@@ -25,7 +25,8 @@ from sidelight.cli.output import (
     remark,
     stdout_kept_clean,
 )
-from sidelight.fields import Expression, Phase
+from sidelight.fields import Expression
+from sidelight.kinds import Phase
 from sidelight.points import Declaration, Point, registry
 
 _PHASES: Final[Sequence[tuple[Phase, str, str]]] = (
