@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from sidelight.exceptions import PointError
 from sidelight.fields import Expression
 from sidelight.kinds import kind_of, made_from
-from sidelight.points import Declaration, EventType, Mode, Point, declare, registry
+from sidelight.points import Declaration, EventType, Mode, Point, declare, disabled, registry
 from sidelight.wrapper import wrap
 
 F = TypeVar("F")
-_NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
 
 
 class Woven(msgspec.Struct, frozen=True):
@@ -71,7 +69,7 @@ def emits(
         )
 
     def decorate(function: F) -> F:
-        if os.environ.get("SIDELIGHT_DISABLED", "").strip().lower() not in _NOT_DISABLED:
+        if disabled():
             return function
         name = _name(function)
         declaration = declare(name, type, start, failure, mode, fields, span=span)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any, Final
 
 from sidelight.emitter import Head, emitter
 from sidelight.plain import plain
+from sidelight.points import disabled
 from sidelight.receipt import Receipt
 from sidelight.record import SPAN, Static, random_bits
 from sidelight.span import ambient
@@ -38,7 +38,7 @@ def emit(
         A receipt; empty (``str(receipt) == ""``) when the event was lost, which is counted, and
         where ``SIDELIGHT_DISABLED`` is set.
     """
-    if os.environ.get("SIDELIGHT_DISABLED", "") not in {"", "0"}:
+    if disabled():
         return Receipt(emitter.progress, None, 0, 0, 0.0)
     begun = _clock()
     now, bits, written = time.time_ns(), random_bits(64), False

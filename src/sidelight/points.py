@@ -34,6 +34,7 @@ _COLUMNS: Final = frozenset(
         *("trace_id", "span_id", "attributes"),
     }
 )
+_NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
 _LATER: Final = frozenset({"transaction", "after_commit"})
 _MISSPELT: Final = ("failure", "artifact_id", "organization_id", *sorted(_LATER))
 _CONSTANTS: Final = (
@@ -246,6 +247,11 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def span(self) -> bool:
         """Whether a call of the function makes a span."""
         return any(declaration.span for declaration in self.declarations)
+
+
+def disabled() -> bool:
+    """Whether ``SIDELIGHT_DISABLED`` asks for no instrumentation at all."""
+    return os.environ.get("SIDELIGHT_DISABLED", "").strip().lower() not in _NOT_DISABLED
 
 
 class Registry:

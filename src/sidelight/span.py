@@ -176,8 +176,9 @@ class Tracing:
                         span.trace_state = parent.trace_state
                     else:
                         self._child(span, parent)
-                    if not emitter.spans:
+                    if not emitter.spans and span.flags & SPAN:
                         span.flags &= ~SPAN
+                        emitter.count("spool nearly full: span left out", name)
                     span.context = _with_span(context, span)
             except Exception as error:  # noqa: BLE001  # the guard
                 emitter.lost("span not begun", name, error)
