@@ -283,6 +283,7 @@ class Scanner:
         self.offset = offset
         self._data = b""
         self._base = offset
+        self._is_whole = False
 
     def batch(self, limit: int) -> Batch:
         """Up to ``limit`` payloads; an empty batch means that there is nothing to read now."""
@@ -315,9 +316,13 @@ class Scanner:
         return batch
 
     def _fill(self, *, final: bool) -> None:
-        """Read on. What is final is read to its end at once: damage may hide where frames begin."""
-        if final and self._base + len(self._data) < self.segment.size:
+        """Read on. What is final is read to its end at once: damage may hide where frames begin.
+
+        What was read before the end of the writing, even up to the end of the file, is not that.
+        """
+        if final and not self._is_whole:
             self._base, self._data = self.offset, self.segment.read(self.offset, self.segment.size)
+            self._is_whole = True
         elif not final:
             begins = self.segment.read(self.offset, len(FRAME_MAGIC)) == FRAME_MAGIC
             self._base = self.offset

@@ -177,6 +177,19 @@ def test_while_the_writer_lives_damage_is_not_yet(tmp_path):
     assert read_all(segment) == ([b"x" * 100], [])
 
 
+def test_what_is_written_between_the_last_look_and_the_seal_is_read(tmp_path):
+    """The look had seen the zeros of the whole rest of the file."""
+    segment = create(tmp_path)
+    scanner = Scanner(segment, PAGE)
+    for n in range(4):
+        segment.write(frame(b"%d" % n))
+    assert scanner.batch(2).payloads == [b"0", b"1"]
+    for n in range(4, 6):
+        segment.write(frame(b"%d" % n))
+    segment.seal()
+    assert scanner.batch(9).payloads == [b"2", b"3", b"4", b"5"]
+
+
 def test_a_header_page_that_is_gone_costs_only_the_names(tmp_path):
     path, _, _ = dead_segment_with(tmp_path, [b"a"])
     content = bytearray(path.read_bytes())
