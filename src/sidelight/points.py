@@ -34,6 +34,13 @@ _COLUMNS: Final = frozenset(
         *("trace_id", "span_id", "attributes"),
     }
 )
+#: What people write who think of an option; as an attribute's constant it makes no sense.
+_ASKED_FOR: Final = {
+    **dict.fromkeys(("type", "success", "succeeded"), "give the type first, without a name"),
+    **dict.fromkeys(("failed", "failures", "on_failure", "fail"), "did you mean failure=?"),
+    **dict.fromkeys(("starts", "strat", "on_start", "started"), "did you mean start=?"),
+    **dict.fromkeys(("modes",), "did you mean mode=?"),
+}
 _NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
 _LATER: Final = frozenset({"transaction", "after_commit"})
 _MISSPELT: Final = ("failure", "artifact_id", "organization_id", *sorted(_LATER))
@@ -90,9 +97,9 @@ def declare(
         PointError: names the function, the argument and the remedy.
     """
     check = _Check(function)
+    check.fields(fields)
     check.types(success, start, failure)
     check.mode(mode)
-    check.fields(fields)
     if not isinstance(span, bool):
         check.refuse(f"span={span!r}", "use span=True or span=False")
     named = dict(fields)
@@ -147,6 +154,8 @@ class _Check:
 
     def fields(self, fields: Mapping[str, Any]) -> None:
         for name, value in fields.items():
+            if isinstance(value, str) and (meant := _ASKED_FOR.get(name)):
+                self.refuse(f"{name}={value!r} is not known", meant)
             if name in _COLUMNS:
                 self.refuse(f"{name}= is set by sidelight", "call the attribute something else")
             if name in _LATER:

@@ -164,7 +164,7 @@ class Runtime:
         self.write_ledger()
         while self.relay is None:
             if self.spool is None:
-                return True  # nothing was emitted
+                return not emitter.losses  # nothing was emitted, or nothing was kept
             external = self.settings is None or self.settings.relay != "thread"
             if external or self.ending or time.monotonic() >= until:
                 return False  # another process relays, and knows

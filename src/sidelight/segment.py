@@ -146,35 +146,39 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path) -> Segment | None:
-        """Take over a dead process's segment; None where its owner lives, or it has gone.
+        """Take over a dead process's segment; None where its owner or another reader lives.
 
         Raises:
             OSError: it cannot be opened.
         """
-        segment = cls._opened(path, os.O_RDWR)
-        if segment is None or not segment.orphaned():
-            return None
-        # Another relay may have drained and removed it meanwhile.
-        return segment if os.fstat(segment.fd).st_nlink else None
+        segment = cls._claimed(path)
+        return segment if segment is not None and segment.orphaned() else None
 
     @classmethod
     def attend(cls, path: Path) -> Segment | None:
         """Read along while its owner lives, where the owner leaves that to others.
 
-        One reader at a time has the right to: it holds a lock of its own on the first byte.
-
         Raises:
             OSError: it cannot be opened.
         """
-        segment = cls._opened(path, os.O_RDWR)
+        segment = cls._claimed(path)
         if segment is None or segment.meta.get("relay") != "external":
-            return None
-        try:
-            fcntl.fcntl(segment.fd, fcntl.F_OFD_SETLK, _READER_LOCK)
-        except BlockingIOError:  # another reader has it
             return None
         segment.sealed = False
         return segment
+
+    @classmethod
+    def _claimed(cls, path: Path) -> Segment | None:
+        """Open it as its one reader, who holds a lock of his own beside the owner's."""
+        segment = cls._opened(path, os.O_RDWR)
+        if segment is None:
+            return None
+        try:
+            fcntl.fcntl(segment.fd, fcntl.F_OFD_SETLK, _READER_LOCK)
+        except BlockingIOError:
+            return None
+        # The reader before us may have drained and removed it meanwhile.
+        return segment if os.fstat(segment.fd).st_nlink else None
 
     def orphaned(self) -> bool:
         """Whether the owner of an attended segment has let go of it; it is ours then."""

@@ -72,6 +72,11 @@ def settle(
         ConfigurationError: names the setting and the remedy.
     """
     env = dict(os.environ if environment is None else environment)
+    if not isinstance(store, str | None):
+        _refuse("store", f"{store!r} is not text", 'write "sqlite:///events.db"')
+    for name, number in (("deadline", deadline), ("spool_limit", spool_limit)):
+        if not isinstance(number, int | float):
+            _refuse(name, f"{number!r} is not a number", "give one")
     url = _store(store or env.get("SIDELIGHT_STORE") or default_store())
     if relay not in {"thread", "external"}:
         _refuse("relay", f"{relay!r} is not known", 'use "thread" or "external"')
@@ -80,7 +85,8 @@ def settle(
     if spool_limit < 8 * 1024 * 1024:
         _refuse("spool_limit", f"{spool_limit} bytes are too few", "give 8 MiB or more")
     if isinstance(otlp, str) and urlsplit(otlp).scheme not in {"http", "https"}:
-        _refuse("otlp", f"{otlp!r} is not a URL", "write http://localhost:4318")
+        told = without_password(otlp)
+        _refuse("otlp", f"{told!r} is not a URL", "write http://localhost:4318")
     traces, logs = _signals(otlp, env)
     return Settings(
         store=url,
@@ -116,13 +122,22 @@ def _store(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         hint = f"sqlite:///{url}" if url.endswith((".db", ".sqlite")) else "sqlite:///events.db"
-        _refuse("store", f"{url!r} is not a URL", f"write {hint} or postgresql://host/database")
+        told = without_password(url)
+        _refuse("store", f"{told!r} is not a URL", f"write {hint} or postgresql://host/database")
     backend = scheme.partition("+")[0]
     if backend not in {"sqlite", "postgresql", "postgres"}:
         _refuse("store", f"{backend} is not supported", "use sqlite:///… or postgresql://…")
     if backend != "sqlite":
         return url.replace("postgres://", "postgresql://", 1)
-    path = rest.removeprefix("/").partition("?")[0]
+    if not rest.startswith("/"):
+        _refuse("store", f"{url!r} names no file", f"write three slashes: sqlite:///{rest}")
+    if scheme not in {"sqlite", "sqlite+pysqlite"} or "?" in rest or "%" in rest:
+        _refuse(
+            "store",
+            f"{url!r} has a driver, parameters or escapes",
+            "name the file as it is: sqlite:///events.db",
+        )
+    path = rest.removeprefix("/")
     if path in {"", ":memory:"}:
         _refuse("store", "a SQLite store in memory dies with its connection", "name a file")
     return f"sqlite:///{Path(path).expanduser().absolute()}"
@@ -131,6 +146,11 @@ def _store(url: str) -> str:
 def sqlite_path(url: str) -> Path | None:
     """The file of a SQLite store."""
     return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
+
+
+def without_password(text: str) -> str:
+    """A text with the passwords of its URLs, whole or misspelt, left out."""
+    return re.sub(r"(^|[/\s'\"=])([^:/@\s'\"=]*):[^@\s/]+@", r"\1\2:***@", text)
 
 
 def public_url(url: str) -> str:

@@ -29,6 +29,7 @@ _BATCH: Final = 2000
 _PIECE: Final = 100  # records decoded without offering the GIL
 _IDLE: Final = 0.05  # seconds between looks at a quiet spool
 _LATE: Final = 0.003  # a wake-up this much too late means that the GIL is contended …
+_OUTAGE: Final = 5.0  # seconds after which a sink that does not answer is worth a log line
 _WAKE_UPS: Final = 4  # … and so do the next ones, until all of the last ones came in time
 
 logger: Final = logging.getLogger("sidelight")
@@ -83,6 +84,7 @@ class Worker:
     _wake: Any = field(default_factory=allocate_lock)
     _stop: bool = False
     _poked_at: float = 0.0
+    _told: bool = False
     _lateness: deque[float] = field(default_factory=lambda: deque(maxlen=_WAKE_UPS))
 
     def __post_init__(self) -> None:
@@ -249,8 +251,12 @@ class Worker:
     def _failing(self, error: Exception) -> None:
         self._answers(yes=False)
         self.health.problem = str(error)
+        now = time.time()
         if self.health.failing_since is None:
-            self.health.failing_since = time.time()
+            self.health.failing_since, self._told = now, False
+        elif not self._told and now - self.health.failing_since > _OUTAGE:
+            self._told = True
+            logger.warning("sidelight: %s; its records wait in the spool", self.health.problem)
 
     def _decoded(self, segment: Segment, batch: Batch) -> list[Record]:
         records = []

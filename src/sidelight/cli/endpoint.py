@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sidelight.cli.findings import Finding
-from sidelight.settings import Settings
+from sidelight.settings import Settings, without_password
 from sidelight.sinks.exporters import Endpoint, ExportError, SignalName, quiet
 
 _WITHIN = "3"
@@ -29,7 +29,7 @@ def check_endpoints(settings: Settings) -> Iterator[Finding]:
 def _check(endpoint: Endpoint) -> Finding:
     timeout = f"OTEL_EXPORTER_OTLP_{endpoint.signal.upper()}_TIMEOUT"
     hurried = replace(endpoint, environment={**endpoint.environment, timeout: _WITHIN})
-    told = f"{endpoint.signal} to {_url(endpoint)} by {endpoint.protocol}"
+    told = f"{endpoint.signal} to {without_password(_url(endpoint))} by {endpoint.protocol}"
     try:
         with quiet():
             exporter = hurried.exporter()
@@ -38,9 +38,10 @@ def _check(endpoint: Endpoint) -> Finding:
             finally:
                 exporter.close()
     except ExportError as error:
-        problem, unsupported = str(error), error.kind == "unsupported"
+        problem, unsupported = without_password(str(error)), error.kind == "unsupported"
     except Exception as error:  # noqa: BLE001  # a certificate, a header that the SDK cannot read
-        problem, unsupported = f"{type(error).__name__}: {error}", False
+        problem = without_password(f"{type(error).__name__}: {error}")
+        unsupported = False
     else:
         return Finding("otlp", "ok", f"{told}: taken")
     if unsupported and endpoint.signal == "logs":

@@ -45,9 +45,12 @@ class StoreSink:
         self.url = parse_url(url)
         self._shown = shown(self.url)
         self._connection: Connection | None = None
+        self._file = None
+        if self.url.get_backend_name() == "sqlite":
+            self._file = Path(self.url.database or "")
         self._lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if self.url.get_backend_name() == "sqlite" and has_wal_reset_bug():
-            self._lock = WriteLock(Path(f"{self.url.database}.lock"))
+        if self._file is not None and has_wal_reset_bug():
+            self._lock = WriteLock(Path(f"{self._file}.lock"))
 
     def write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
         """Store a batch, all of it or nothing.
@@ -84,6 +87,8 @@ class StoreSink:
             connection.engine.dispose()
 
     def _write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
+        if self._file is not None and not self._file.exists():
+            self.close()  # deleted under us: what is written to it now would be lost with it
         if self._connection is None:
             self._connection = connect(self.url, create=True).connect()
         drafts, ledgers = drafts_of(records)
