@@ -129,7 +129,7 @@ def _store(url: str) -> str:
         _refuse("store", f"{backend} is not supported", "use sqlite:///… or postgresql://…")
     if backend != "sqlite":
         return url.replace("postgres://", "postgresql://", 1)
-    if not rest.startswith("/"):
+    if rest and not rest.startswith("/"):
         _refuse("store", f"{url!r} names no file", f"write three slashes: sqlite:///{rest}")
     if scheme not in {"sqlite", "sqlite+pysqlite"} or "?" in rest or "%" in rest:
         _refuse(

@@ -93,7 +93,7 @@ def test_positions():
         ),
         ({"after_commit": arg.session}, "after_commit= is not there yet in this version; leave"),
         ({"event_id": "x"}, "event_id= is set by sidelight; call the attribute something else"),
-        ({"type": "x"}, "type= is set by sidelight; call the attribute something else"),
+        ({"type": "x"}, "give the type first, without a name"),
         ({"artefact_id": arg.artifact_id}, "artefact_id= is not known; did you mean artifact_id=?"),
         (
             {"organisation_id": "o1"},

@@ -97,6 +97,23 @@ def test_a_living_owner_keeps_its_segment(tmp_path):
     assert read_all(reopened(segment.path))[0] == [b"mine"]
 
 
+def test_one_reader_at_a_time(tmp_path):
+    """Two relays on one spool must not both export what is in it."""
+    segment = Segment.create(tmp_path, SIZE, {"relay": "external"})
+    segment.write(frame(b"one"))
+    attending = Segment.attend(segment.path)
+    assert Segment.attend(segment.path) is None
+    segment.close()  # its owner has ended: the reader goes on, and nobody else begins
+    assert Segment.adopt(segment.path) is None
+    assert Segment.attend(segment.path) is None
+    assert attending.orphaned()
+    attending.close()
+    adopting = reopened(segment.path)
+    assert Segment.adopt(segment.path) is None
+    assert Segment.attend(segment.path) is None
+    adopting.close()
+
+
 def test_cursor_is_remembered(tmp_path):
     segment = create(tmp_path)
     segment.write(frame(b"one"))

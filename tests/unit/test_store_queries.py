@@ -13,6 +13,7 @@ from tests.support.stored import NOON, SECOND, deliver, record, sqlite, store
 from sidelight import Store
 from sidelight.exceptions import ConfigurationError, QueryError, SidelightError, StoreError
 from sidelight.selection import Arrivals
+from sidelight.settings import without_password
 from sidelight.sinks.store import StoreSink
 from sidelight.times import beginning_ns, day_of, end_ns, from_ns
 
@@ -276,3 +277,16 @@ def test_a_transaction_that_ends_late_is_not_missed():
     assert arrivals.new(rows) == [40 * SECOND]
     assert arrivals.new(rows) == []
     assert arrivals.includes(40 * SECOND)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgres//u:secretpw@host/db",
+        "http://u:secretpw@127.0.0.1:9/v1/traces",
+        "HTTPConnectionPool(host='u:secretpw@127.0.0.1', port=9)",
+    ],
+)
+def test_no_password_is_told(text):
+    assert "secretpw" not in without_password(text)
+    assert "127.0.0.1" in text or without_password(text).endswith("@host/db")
