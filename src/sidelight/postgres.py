@@ -5,6 +5,7 @@ Imported only where there is such a store: it needs psycopg.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Generator
@@ -12,7 +13,6 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.types.string import TextLoader
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, Connection
 
@@ -50,10 +50,7 @@ def open_server(url: URL, *, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> BoundedConnection:
-        connection = BoundedConnection.connect(*arguments, **named)
-        for name in ("uuid", "json"):  # as they are written: nobody here wants them parsed
-            connection.adapters.register_loader(name, TextLoader)
-        return connection
+        return BoundedConnection.connect(*arguments, **named)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -110,7 +107,8 @@ class BoundedConnection(psycopg.Connection[Any]):
         Raises:
             OperationalError: no answer in time, or the connection is the parent process's.
         """
-        self._refuse_strangers()
+        if os.getpid() != self._owner:
+            raise psycopg.OperationalError("the connection belongs to the parent process")
         idle = self.pgconn.transaction_status == TransactionStatus.IDLE
         until = time.monotonic() + WRITE_WITHIN if idle else self.deadline
         return super().wait(self._bounded(gen, until), *arguments, **named)
@@ -137,18 +135,19 @@ class BoundedConnection(psycopg.Connection[Any]):
             super().close()
 
     def rollback(self) -> None:
-        """Roll back.
-
-        Raises:
-            OperationalError: the connection is the parent process's.
-        """
-        self._refuse_strangers()
-        super().rollback()
-
-    def _refuse_strangers(self) -> None:
-        if os.getpid() != self._owner:
-            raise psycopg.OperationalError("the connection belongs to the parent process")
+        """Roll back; in a forked child the transaction is not ours to end."""
+        if os.getpid() == self._owner:
+            super().rollback()
 
     def __del__(self, *arguments: Any) -> None:
         if os.getpid() == self.__dict__.get("_owner"):
             super().__del__(*arguments)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether psycopg warns of something else than our own connection's end in a COPY."""
+    about = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    return not isinstance(getattr(about, "connection", None), BoundedConnection)
+
+
+logging.getLogger("psycopg").addFilter(_is_news)  # the relay has told it already

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     DDL,
     BigInteger,
     Column,
+    ColumnElement,
     Engine,
     Index,
     Integer,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    cast,
     event,
     inspect,
     select,
@@ -58,6 +60,9 @@ class _Native(UserDefinedType[str]):
 
     def get_col_spec(self, **_: object) -> str:
         return self.name
+
+    def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
+        return cast(colexpr, Text)
 
 
 # Ordered as bytes are, in PostgreSQL too: as SQLite does it, and no locale's rules slow it down.

@@ -173,6 +173,10 @@ class Postgres:
             self.port = 0  # somebody else was faster
         pytest.fail(f"PostgreSQL does not start: {self._told()}")
 
+    def is_alive(self) -> bool:
+        """Whether it runs, or is paused."""
+        return self._process is not None and self._process.poll() is None
+
     def pause(self) -> None:
         """Freeze it: its connections stay open, and nobody answers."""
         for process in self._processes():

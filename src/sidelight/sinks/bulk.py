@@ -131,7 +131,7 @@ class _Postgres:
         copied.extend(left)
         into, types = insert_into(events)
         types = f"u{types[1:-1]}j"
-        inserted = self.run(into, types, copied, f"{_UNLESS_THERE} RETURNING event_id")
+        inserted = self.run(into, types, copied, f"{_UNLESS_THERE} RETURNING event_id::text")
         mine = {key for (key,) in inserted}
         return [row for row in copied if row[KEY] in mine]
 
