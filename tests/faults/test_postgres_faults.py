@@ -50,7 +50,7 @@ def server():
 
 @pytest.fixture
 def url(server):
-    return new_database()
+    return new_database(server)
 
 
 class Program:

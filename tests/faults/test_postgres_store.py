@@ -32,7 +32,7 @@ SOON = 1.0  # seconds, in place of ten
 
 @pytest.fixture
 def url():
-    return new_database()
+    return new_database(own_server())
 
 
 @pytest.fixture

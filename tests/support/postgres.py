@@ -87,10 +87,10 @@ def own_server() -> Postgres:
     return running
 
 
-def new_database() -> str:
-    """The URL of an empty database."""
+def new_database(running: Server | None = None) -> str:
+    """The URL of an empty database, on this worker's server if on no other."""
     name = f"sidelight_test_{secrets.token_hex(6)}"
-    running = server()
+    running = running or server()
     with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
     return running.url(name)

@@ -19,7 +19,7 @@ from sidelight.cli.findings import Finding
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import ago, clean, console, plural, print_json
 from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionError
-from sidelight.schema import connect
+from sidelight.schema import connect, metadata
 from sidelight.settings import Settings, public_url, settle, sqlite_path
 from sidelight.store import Loss, Store
 
@@ -114,6 +114,14 @@ def _check_writable(url: str) -> Iterator[Finding]:
     """Can a relay write? Asked for as long as another's transaction may last."""
     path = sqlite_path(url)
     if path is None:
+        if (problem := _unwritable(url)) is not None:
+            yield Finding(
+                "store",
+                "wrong",
+                f"{public_url(url)} cannot be written: {problem}",
+                "relay to the primary server, as a user who may write the schema sidelight;"
+                " until then all is kept in the spool",
+            )
         return
     for each in (path, path.parent):
         if not os.access(each, os.W_OK):
@@ -122,7 +130,7 @@ def _check_writable(url: str) -> Iterator[Finding]:
             )
             return
     until = time.monotonic() + _LOCKED_FOR
-    while (problem := _locked(url)) is not None:
+    while (problem := _unwritable(url)) is not None:
         if time.monotonic() > until:
             yield Finding(
                 "store",
@@ -135,17 +143,21 @@ def _check_writable(url: str) -> Iterator[Finding]:
         time.sleep(0.1)
 
 
-def _locked(url: str) -> str | None:
-    """Why a transaction cannot begin; None where it can."""
+def _unwritable(url: str) -> str | None:
+    """Why a relay's transaction cannot begin or write; None where it can."""
     try:
         engine = connect(url, create=False)
     except StoreError as error:
         return str(error.facts["problem"])
     try:
         with engine.connect() as connection:
-            connection.begin().rollback()
+            transaction = connection.begin()
+            if connection.dialect.name == "postgresql":
+                for table in metadata.tables:
+                    connection.exec_driver_sql(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE NOWAIT")
+            transaction.rollback()
     except SQLAlchemyError as error:
-        return str(getattr(error, "orig", None) or error)
+        return " ".join(str(getattr(error, "orig", None) or error).split())
     finally:
         engine.dispose()
     return None

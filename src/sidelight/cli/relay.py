@@ -73,7 +73,7 @@ def _settle(store: str | None, spool: Path | None, otlp: str | None) -> Settings
             problem = f"{store} needs its password"
         elif named:
             problem = f"{spool} holds records for {' and '.join(sorted(named))}"
-        if store is None or ":***@" in store:
+        if store is None or "***" in store:
             raise ConfigurationError(
                 setting="store", problem=problem, remedy="name it with --store or SIDELIGHT_STORE"
             )
