@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidelight.emitter import Closed, Head, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
-from sidelight.record import Static, random_bits, reseed
+from sidelight.record import Static, encode, frame, random_bits, reseed
 from sidelight.span import tracing
 
 if TYPE_CHECKING:
@@ -145,7 +145,13 @@ class Runtime:
         self._ledger = fingerprint
         ledger = {**emitter.ledger(), "problems": dict(emitter.problems)}
         moment = (time.time_ns(), random_bits(64), None, None, None, None, 0, 0, 0, ledger, None)
-        emitter.write(_ledger_head, moment)
+        # Into our own spool: that of the emitter may stand in for it in a test.
+        data = frame(_ledger_head.encoded + encode(moment))
+        try:
+            self.spool.write(data)
+        except ValueError:
+            with contextlib.suppress(SpoolError, OSError):
+                self.spool.append(data)
         self._log_losses()
 
     def _log_losses(self) -> None:
