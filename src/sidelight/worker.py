@@ -30,7 +30,7 @@ _PIECE: Final = 100  # records decoded without offering the GIL
 _IDLE: Final = 0.05  # seconds between looks at a quiet spool
 _LATE: Final = 0.003  # a wake-up this much too late means that the GIL is contended …
 _OUTAGE: Final = 5.0  # seconds after which a sink that does not answer is worth a log line
-_WAKE_UPS: Final = 4  # … and so do the next ones, until all of the last ones came in time
+_WAKE_UPS: Final = 10  # … and so do the next ones, until all of the last ones came in time
 
 logger: Final = logging.getLogger("sidelight")
 
