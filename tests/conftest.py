@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from sidelight.emitter import emitter
+
 _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 
 
@@ -24,3 +26,11 @@ def pytest_sessionfinish():
     """What a worker has started for its tests ends with it: xdist lets no atexit run."""
     if servers := sys.modules.get("tests.support.postgres"):
         servers.end()
+
+
+@pytest.fixture(autouse=True)
+def _losses_of_one_test():
+    """What one test made the process lose is not told in another."""
+    yield
+    emitter.losses.clear()
+    emitter.problems.clear()
