@@ -10,6 +10,12 @@ from sidelight.emitter import emitter
 _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--full", action="store_true", help="the faults at full length, as `make faults` has them"
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _clean_environment(tmp_path_factory):
     patch = pytest.MonkeyPatch()

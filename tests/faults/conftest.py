@@ -1,0 +1,164 @@
+"""The promise under fault: a row for each fault, and a table of how it came out.
+
+``make faults`` runs them at full length; ``make test`` a shortened form. Seeds are fixed: that of a
+test follows from its name, and stands in the table.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+from tests.support.programs import Verdict
+
+_COLUMNS = {
+    "row": "#",
+    "fault": "fault",
+    "injected": "injected",
+    "calls": "calls",
+    "acknowledged": "acknowledged",
+    "stored": "stored",
+    "lost": "lost",
+    "duplicated": "twice",
+    "over": "> 10 ms",
+    "twins_over": "twins",
+    "p999": "p99.9 µs",
+    "twin_p999": "twin's",
+    "seed": "seed",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "faults" in item.path.parts:
+            item.add_marker("faults")
+
+
+@pytest.fixture
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether this is the long form."""
+    return bool(pytestconfig.getoption("--full"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this test; printed where it fails, and in the table."""
+    number = zlib.crc32(request.node.nodeid.encode())
+    print("seed", number)
+    return number
+
+
+@pytest.fixture
+def randomness(seed: int) -> random.Random:
+    """Random numbers that are the same in each run."""
+    return random.Random(seed)
+
+
+@pytest.fixture
+def progress(request: pytest.FixtureRequest, full: bool) -> Callable[[str], None]:
+    """Say how far a long test has got, at most once a second (each ten where nobody looks on)."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    every = 1.0 if sys.stderr.isatty() else 10.0
+    last = time.monotonic()
+
+    def tell(how_far: str) -> None:
+        nonlocal last
+        if full and time.monotonic() - last > every:
+            last = time.monotonic()
+            with capture.global_and_fixture_disabled():
+                print(f"  {request.node.name}: {how_far}", file=sys.stderr, flush=True)
+
+    return tell
+
+
+@dataclass
+class Row:
+    """What is told of one fault."""
+
+    record: Callable[[str, object], None]
+    seed: int
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(
+        self,
+        number: int,
+        fault: str,
+        *,
+        injected: int | str,
+        verdict: Verdict | None = None,
+        budget: bool = True,
+        **more: Any,
+    ) -> None:
+        """Enter a line into the table, then check that the promise was kept.
+
+        Args:
+            number: of the fault, as the documentation counts them.
+            fault: in a few words.
+            injected: how often.
+            verdict: of `judge`; other figures are given by name (``acknowledged=…``).
+            budget: whether the calls' times count: not where the fault stops the caller itself.
+            more: figures of the table.
+        """
+        line = {"row": number, "fault": fault, "injected": injected, "seed": self.seed, **more}
+        if verdict is not None:
+            line |= {
+                "calls": verdict.calls,
+                "acknowledged": verdict.acknowledged,
+                "stored": verdict.stored,
+                "lost": len(verdict.lost),
+                "duplicated": len(verdict.duplicated),
+            }
+            if budget:
+                line |= {
+                    "over": verdict.over,
+                    "twins_over": verdict.twins_over,
+                    "p999": round(verdict.p999),
+                    "twin_p999": round(verdict.twin_p999),
+                }
+        self.record("fault", line)
+        if verdict is not None:
+            verdict.check(budget=budget)
+
+
+@pytest.fixture
+def row(record_property: Callable[[str, object], None], seed: int) -> Iterator[Row]:
+    """Tells how a fault came out."""
+    yield Row(record_property, seed)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table."""
+    lines = [
+        value | {"failed": report.failed}
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == "fault"
+    ]
+    if not lines:
+        return
+    table = Table(title="the promise under fault", title_justify="left", padding=(0, 1))
+    for key, title in _COLUMNS.items():
+        wide = key in {"fault"}
+        table.add_column(title, justify="left" if wide else "right", overflow="fold")
+    for line in sorted(lines, key=lambda line: (line["row"], line["fault"])):
+        cells = [_cell(line.get(key)) for key in _COLUMNS]
+        table.add_row(*cells, style="bold red" if line["failed"] else None)
+    console = Console(file=terminalreporter._tw._file, width=max(140, terminalreporter._tw.fullwidth))
+    console.print()
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) and value < 1 << 24 else str(value)

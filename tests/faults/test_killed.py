@@ -1,0 +1,72 @@
+"""Rows 1 and 2: processes killed at random moments, and relays between their steps."""
+
+import os
+import signal
+import time
+
+import pytest
+from tests.support.emitting import Order
+from tests.support.programs import Program, Reports, deliver, judge, nothing_left
+
+THREADS = 3
+ROUNDS_FULL, ROUNDS_SHORT = 1000, 100
+AT_ONCE = 4  # rounds whose programs overlap: most of a round is the start of an interpreter
+
+
+def test_sigkill_at_random_moments(tmp_path, full, randomness, progress, row):
+    """Several threads each; every other time the whole process group, a child of theirs included."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    rounds = ROUNDS_FULL if full else ROUNDS_SHORT
+    reports, programs = Reports(), []
+    for number in range(rounds):
+        progress(f"round {number} of {rounds}")
+        order = Order(first=number * 10_000_000, threads=THREADS, seed=number)
+        programs.append(Program(store, order=order, start_new_session=True))
+        if len(programs) == AT_ONCE or number == rounds - 1:
+            for program in programs:
+                program.emit(1)
+            for program in programs:
+                time.sleep(randomness.random() * 0.05)
+                if randomness.random() < 0.5:
+                    program.kill()
+                else:
+                    os.killpg(program.process.pid, signal.SIGKILL)
+                    program.end()
+                reports = reports + program.reports
+            programs.clear()
+    deliver(store)
+    row(1, "SIGKILL at random moments", injected=rounds, verdict=judge(store, reports=reports))
+    nothing_left(store)
+
+
+FAILPOINTS = {
+    "after the store's commit, before its cursor": ("sidelight.segment:Segment.advance", "before"),
+    "after its cursor": ("sidelight.segment:Segment.advance", "after"),
+    "before a segment is removed": ("sidelight.segment:Segment.remove", "before"),
+    "after a segment is removed": ("sidelight.segment:Segment.remove", "after"),
+    "in recovery": ("sidelight.segment:Scanner.batch", "after"),
+    "during adoption": ("sidelight.segment:Segment.adopt", "after"),
+    "before the store's commit": ("sidelight.sinks.batch:store", "after"),
+    "in an allocation": ("sidelight.segment:_map_pages", "after"),
+}
+"""What is killed at the nth call of a function, before or after it."""
+
+
+@pytest.mark.parametrize("point", FAILPOINTS)
+def test_a_relay_killed_between_its_steps(point, tmp_path, full, randomness, progress, row):
+    """Each round kills the relay at a later step; what it has left goes to the next round's."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    place, when = FAILPOINTS[point]
+    rounds = 40 if full else 6
+    reports, killed = Reports(), 0
+    for number in range(rounds):
+        progress(f"round {number} of {rounds}")
+        prelude = f"arm({place!r}, {when!r}, {randomness.randint(1, 4)})"
+        order = Order(first=number * 10_000_000, calls=6000, prelude=prelude, seed=number)
+        program = Program(store, order=order)
+        killed += program.end() == -signal.SIGKILL
+        reports = reports + program.reports
+    assert killed > rounds // 3, f"the failpoint was reached {killed} times in {rounds}"
+    deliver(store)
+    row(2, f"relay killed {point}", injected=killed, verdict=judge(store, reports=reports))
+    nothing_left(store)

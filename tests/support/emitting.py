@@ -1,0 +1,226 @@
+"""A program that emits, and reports each wrapped call once it has returned.
+
+``python -m tests.support.emitting ORDER`` with an `Order` as JSON. What it reports goes over a pipe
+to whoever started it (see `tests.support.programs`), so that the set of what was acknowledged
+outlives the program.
+
+Each call is made twice: undecorated (the *twin*) and decorated. Both must have the same outcome:
+the same object, or the same exception with the same traceback. Where the emission waits for the
+store, its twin waits for as long in plain Python: an interruption by the machine meets both alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import json
+import os
+import pkgutil
+import random
+import signal
+import struct
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import sidelight
+from sidelight import arg, emits
+
+KINDS = ("scheduled", "awaited", "scheduled async", "awaited async", "emit")
+REPORT = struct.Struct("<QIIBB36s")
+"""Number of the call, its nanoseconds, its twin's, kind, whether the outcomes differ, event id."""
+FAILS = 7  # every so many calls the function raises
+_LONGEST_WAIT = 0.005  # of an awaited emission
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a program is to do.
+
+    Attributes:
+        first: number of the first call; programs of one test must not share numbers.
+        calls: how many each thread makes; 0 goes on until it is told to stop (SIGUSR1).
+        pause: seconds between calls.
+        kinds: taken in turn.
+        configure: arguments of `sidelight.configure`; None leaves it to the environment.
+        prelude: Python that runs first, in the namespace of this module.
+        finale: Python that runs when all calls are made.
+        report: file descriptor that takes the reports.
+    """
+
+    first: int = 0
+    calls: int = 0
+    threads: int = 1
+    pause: float = 0.0
+    kinds: tuple[str, ...] = KINDS
+    configure: dict[str, Any] | None = None
+    prelude: str = ""
+    finale: str = ""
+    seed: int = 0
+    report: int = -1
+
+    def as_json(self) -> str:
+        """For the command line."""
+        return json.dumps(asdict(self))
+
+
+class Stop:
+    """Set by SIGUSR1."""
+
+    asked = False
+
+
+def plain(n: int, thing: Any) -> Any:
+    """What the pipeline does: hand a thing on, or fail."""
+    if isinstance(thing, BaseException):
+        raise thing
+    return thing
+
+
+async def plain_async(n: int, thing: Any) -> Any:
+    """The same, as a coroutine."""
+    await asyncio.sleep(0)
+    return plain(n, thing)
+
+
+FIELDS: dict[str, Any] = {"artifact_id": arg.n, "organization_id": "org", "n": arg.n}
+scheduled = emits("scheduled", failure="scheduled_failed", **FIELDS)(plain)
+awaited = emits("awaited", failure="awaited_failed", mode="awaited", **FIELDS)(plain)
+scheduled_async = emits("scheduled_async", failure="async_failed", **FIELDS)(plain_async)
+awaited_async = emits(
+    "awaited_async", failure="awaited_async_failed", mode="awaited", **FIELDS
+)(plain_async)
+
+
+@dataclass
+class Caller:
+    """Makes the calls of one thread."""
+
+    order: Order
+    number: int
+    waits: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
+
+    async def run(self) -> None:
+        """Call until all calls are made, or until told to stop."""
+        order = self.order
+        step = 1_000_000 * self.number
+        for i in range(order.calls or 1 << 62):
+            if Stop.asked:
+                break
+            await self.call(order.first + step + i, order.kinds[i % len(order.kinds)])
+            if order.pause:
+                await asyncio.sleep(order.pause)
+
+    async def call(self, n: int, kind: str) -> None:
+        """Make one call and its twin, and report."""
+        thing: Any = ValueError(n) if n % FAILS == 0 and kind != "emit" else object()
+        twin, expected, _ = await self._timed("twin of " + kind, n, thing)
+        spent, found, event_id = await self._timed(kind, n, thing)
+        self.waits[kind] = min(spent / 1e9, _LONGEST_WAIT)
+        differs = kind != "emit" and found != expected
+        told = REPORT.pack(
+            n, min(spent, 0xFFFF_FFFF), min(twin, 0xFFFF_FFFF), KINDS.index(kind), differs, event_id
+        )
+        os.write(self.order.report, told)
+
+    async def _timed(self, kind: str, n: int, thing: Any) -> tuple[int, Any, bytes]:
+        """Nanoseconds, the outcome, and the event's id where the call has a receipt."""
+        if isinstance(thing, BaseException):
+            thing.__traceback__ = None
+        begun = time.perf_counter_ns()
+        outcome: Any = None
+        event_id = b""
+        try:
+            match kind:
+                case "scheduled":
+                    outcome = scheduled(n, thing)
+                case "awaited":
+                    outcome = awaited(n, thing)
+                case "scheduled async":
+                    outcome = await scheduled_async(n, thing)
+                case "awaited async":
+                    outcome = await awaited_async(n, thing)
+                case "emit":
+                    event_id = str(sidelight.emit("direct", artifact_id=n, n=n)).encode()
+                case "twin of scheduled" | "twin of awaited":
+                    outcome = plain(n, thing)
+                case "twin of scheduled async" | "twin of awaited async":
+                    outcome = await plain_async(n, thing)
+        except BaseException as error:
+            outcome = (error, frames(error))
+        if kind.startswith("twin of awaited"):
+            wait = self.waits[kind.removeprefix("twin of ")]
+            if kind.endswith("async"):
+                await asyncio.sleep(wait)
+            else:
+                time.sleep(wait)
+        return time.perf_counter_ns() - begun, outcome, event_id
+
+
+def frames(error: BaseException) -> list[tuple[object, int]]:
+    """Code and line of each frame of a traceback but the caller's and the wrapper's own."""
+    found = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if not code.co_filename.startswith("<sidelight ") and code is not Caller._timed.__code__:
+            found.append((code, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return found
+
+
+def arm(place: str, when: str, nth: int) -> None:
+    """Let the process be killed before or after the nth call of a function: a failpoint.
+
+    Args:
+        place: ``package.module:Class.method``.
+        when: "before" or "after".
+        nth: the number of the call, from 1.
+    """
+    path, _, name = place.replace(":", ".").rpartition(".")
+    owner = pkgutil.resolve_name(path)
+    found = vars(owner)[name]
+    function = getattr(found, "__func__", found)
+    calls = itertools.count(1)
+
+    @functools.wraps(function)
+    def armed(*arguments: Any, **named: Any) -> Any:
+        number = next(calls)
+        if number == nth and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = function(*arguments, **named)
+        if number == nth and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(owner, name, classmethod(armed) if isinstance(found, classmethod) else armed)
+
+
+def main() -> None:
+    """Do what the order says."""
+    told = json.loads(sys.argv[1])
+    order = Order(**{**told, "kinds": tuple(told["kinds"])})
+
+    def stop(*_: object) -> None:
+        Stop.asked = True
+
+    signal.signal(signal.SIGUSR1, stop)
+    random.seed(order.seed)
+    exec(order.prelude, globals())
+    if order.configure is not None:
+        sidelight.configure(**order.configure)
+    callers = [Caller(order, number) for number in range(order.threads)]
+    others = [threading.Thread(target=asyncio.run, args=(each.run(),)) for each in callers[1:]]
+    for thread in others:
+        thread.start()
+    asyncio.run(callers[0].run())
+    for thread in others:
+        thread.join()
+    exec(order.finale, globals())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,327 @@
+"""Starts programs that emit, takes in what they report, and judges what has come of it.
+
+The oracle of the fault tests: what was acknowledged is in the store, once, and counted once; the
+wrapped functions' outcomes are as undecorated; no more than 0.05 % of the calls took 10 ms longer
+than their twins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+from tests.support.emitting import KINDS, REPORT, Order
+
+from sidelight.schema import NOBODY, connect
+from sidelight.settings import settle
+from sidelight.sinks.rows import day_of
+from sidelight.spool import segments_in
+
+BUDGET_NS = 10_000_000
+ALLOWED = 0.0005
+"""Share of the calls that may take longer than the budget, above the share of their twins."""
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Reports:
+    """What programs have reported."""
+
+    numbers: list[int] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    spent: list[int] = field(default_factory=list)
+    twins: list[int] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    differing: list[int] = field(default_factory=list)
+
+    def take(self, n: int, spent: int, twin: int, kind: int, differs: int, key: bytes) -> None:
+        """Take in one report. A call whose receipt says "lost" was not acknowledged."""
+        self.spent.append(spent)
+        self.twins.append(twin)
+        self.kinds[KINDS[kind]] += 1
+        if differs:
+            self.differing.append(n)
+        if KINDS[kind] == "emit":
+            if not (event_id := key.rstrip(b"\0").decode()):
+                return
+            self.ids.add(event_id)
+        self.numbers.append(n)
+
+    def __add__(self, other: Reports) -> Reports:
+        return Reports(
+            self.numbers + other.numbers,
+            self.ids | other.ids,
+            self.spent + other.spent,
+            self.twins + other.twins,
+            self.kinds + other.kinds,
+            self.differing + other.differing,
+        )
+
+
+class Program:
+    """A running `tests.support.emitting`."""
+
+    def __init__(
+        self,
+        store: str,
+        spool: Path | None = None,
+        *,
+        order: Order | None = None,
+        environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+        before: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        """Start it.
+
+        Args:
+            store: URL of the events store.
+            spool: its directory; None is the one that belongs to the store.
+            order: what it is to do.
+            environment: further variables.
+            python: the interpreter.
+            before: a command that runs the interpreter, say ``unshare --pid --fork``.
+            options: of `subprocess.Popen`.
+        """
+        self.reports = Reports()
+        read, write = os.pipe()
+        asked = order or Order()
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SIDELIGHT_"))}
+        env |= {
+            "SIDELIGHT_STORE": store,
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+            **({"SIDELIGHT_SPOOL": str(spool)} if spool is not None else {}),
+            **(environment or {}),
+        }
+        told = Order(**{**asked.__dict__, "report": write}).as_json()
+        self.process = subprocess.Popen(
+            [*before, python, "-m", "tests.support.emitting", told],
+            env=env,
+            pass_fds=(write, *options.pop("pass_fds", ())),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            **options,
+        )
+        os.close(write)
+        self.stderr = b""
+        self._reader = threading.Thread(target=self._read, args=(read,), daemon=True)
+        self._complaints = threading.Thread(target=self._listen, daemon=True)
+        self._reader.start()
+        self._complaints.start()
+
+    def _read(self, fd: int) -> None:
+        rest = b""
+        with open(fd, "rb", buffering=0) as pipe:
+            while data := pipe.read(1 << 16):
+                rest += data
+                whole = len(rest) - len(rest) % REPORT.size
+                for report in REPORT.iter_unpack(rest[:whole]):
+                    self.reports.take(*report)
+                rest = rest[whole:]
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        while data := self.process.stderr.read1(1 << 16):  # type: ignore[attr-defined]
+            self.stderr = (self.stderr + data)[-100_000:]
+
+    @property
+    def calls(self) -> int:
+        """How many calls have been reported so far."""
+        return len(self.reports.spent)
+
+    def emit(self, at_least: int, seconds: float = 60.0) -> None:
+        """Wait until it has made so many calls more."""
+        wanted, until = self.calls + at_least, time.monotonic() + seconds
+        while self.calls < wanted:
+            ended = self.process.poll()
+            assert ended is None or self.calls >= wanted or self._reader.is_alive(), self.told()
+            assert time.monotonic() < until, f"{self.calls} of {wanted} calls: {self.told()}"
+            time.sleep(0.005)
+
+    def told(self) -> str:
+        """What it wrote to stderr."""
+        return self.stderr.decode(errors="replace")
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, and take in what it had still reported."""
+        self.process.send_signal(signal.SIGKILL)
+        self.end()
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """Let it make its last call and end in order; answers the exit code."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGUSR1)
+        return self.end(seconds)
+
+    def end(self, seconds: float = 60.0) -> int:
+        """Wait for its end, and take in all that it has reported; answers the exit code."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self._reader.join(10.0)  # a grandchild may hold the pipe for a while
+        self._complaints.join(10.0)
+        if self.process.stderr is not None and not self._complaints.is_alive():
+            self.process.stderr.close()
+        return code
+
+
+@contextlib.contextmanager
+def running(*arguments: Any, **named: Any) -> Iterator[Program]:
+    """A program that is killed, if nothing else has ended it."""
+    program = Program(*arguments, **named)
+    try:
+        yield program
+    finally:
+        if program.process.poll() is None:
+            program.kill()
+        else:
+            program.end()
+
+
+def deliver(store: str, spool: Path | None = None, seconds: float = 60.0) -> str:
+    """Run ``sidelight relay --once`` until nothing is left; answers what it said."""
+    command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", store]
+    if spool is not None:
+        command += ["--spool", str(spool)]
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SIDELIGHT_"))}
+    env["PYTHONPATH"] = str(ROOT / "src")
+    until = time.monotonic() + seconds
+    while True:
+        ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        if ran.returncode == 0:
+            return ran.stdout + ran.stderr
+        assert time.monotonic() < until, ran.stderr
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a fault came out.
+
+    Attributes:
+        lost: numbers and event ids that were acknowledged and are not in the store.
+        duplicated: numbers that are there more than once.
+        miscounted: what is wrong with the counters, in words.
+        over, twins_over: calls, and twins, that took longer than the budget.
+        p999, twin_p999: microseconds.
+    """
+
+    acknowledged: int
+    stored: int
+    lost: Sequence[object]
+    duplicated: Sequence[int]
+    miscounted: Sequence[str]
+    differing: Sequence[int]
+    calls: int
+    over: int
+    twins_over: int
+    p999: float
+    twin_p999: float
+    kinds: Mapping[str, int]
+
+    @property
+    def excess(self) -> float:
+        """Share of the calls over the budget, above the twins'."""
+        return (self.over - self.twins_over) / max(1, self.calls)
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether more calls are over it than chance explains (three deviations)."""
+        allowed = ALLOWED * self.calls + self.twins_over
+        return self.over > allowed + 3 * math.sqrt(allowed + 1)
+
+    def check(self, *, budget: bool = True) -> None:
+        """Nothing lost, nothing twice, all counted, no outcome changed, the budget kept."""
+        assert not self.lost, f"{len(self.lost)} of {self.acknowledged} lost: {self.lost[:10]}"
+        assert not self.duplicated, f"stored twice: {self.duplicated[:10]}"
+        assert not self.miscounted, "; ".join(self.miscounted[:10])
+        assert not self.differing, f"another outcome than undecorated: {self.differing[:10]}"
+        if budget:
+            assert not self.over_budget, (
+                f"{self.over} of {self.calls} calls took more than 10 ms, {self.twins_over} twins"
+            )
+
+
+def judge(store: str, *programs: Program, reports: Reports | None = None) -> Verdict:
+    """Compare what was acknowledged with what the store holds."""
+    told = reports or Reports()
+    for program in programs:
+        told = told + program.reports
+    engine = connect(store, create=False, read_only=True)
+    try:
+        with engine.begin() as connection:
+            rows = connection.execute(
+                text(
+                    "SELECT CAST(event_id AS TEXT), type, artifact_id, organization_id,"
+                    " occurred_at, CAST(attributes AS TEXT) FROM events"
+                )
+            ).all()
+            counts = connection.execute(
+                text("SELECT organization_id, type, day, count FROM event_counts WHERE count <> 0")
+            ).all()
+            artifacts = connection.execute(text("SELECT artifact_id, events FROM artifacts")).all()
+    finally:
+        engine.dispose()
+    numbers = Counter(n for row in rows if (n := json.loads(row[5]).get("n")) is not None)
+    keys = {row[0] for row in rows}
+    spent, twins = sorted(told.spent), sorted(told.twins)
+    return Verdict(
+        acknowledged=len(told.numbers),
+        stored=len(rows),
+        lost=[*sorted(set(told.numbers) - set(numbers)), *sorted(told.ids - keys)],
+        duplicated=sorted(n for n, times in numbers.items() if times > 1),
+        miscounted=list(_miscounted(rows, counts, artifacts)),
+        differing=told.differing,
+        calls=len(spent),
+        over=sum(value > BUDGET_NS for value in spent),
+        twins_over=sum(value > BUDGET_NS for value in twins),
+        p999=_quantile(spent, 0.999) / 1e3,
+        twin_p999=_quantile(twins, 0.999) / 1e3,
+        kinds=told.kinds,
+    )
+
+
+def _miscounted(rows: Sequence[Any], counts: Sequence[Any], artifacts: Sequence[Any]) -> Any:
+    made = Counter((row[3] or NOBODY, row[1], day_of(row[4])) for row in rows)
+    kept = {(organization, type_, day): count for organization, type_, day, count in counts}
+    for key in sorted(made.keys() | kept.keys()):
+        if made[key] != kept.get(key, 0):
+            yield f"{key}: {made[key]} rows, counted {kept.get(key, 0)}"
+    about = Counter(row[2] for row in rows if row[2] is not None)
+    known = dict(map(tuple, artifacts))
+    for artifact in sorted(about.keys() | known.keys()):
+        if about[artifact] != known.get(artifact, 0):
+            yield f"artifact {artifact}: {about[artifact]} rows, counted {known.get(artifact, 0)}"
+
+
+def _quantile(ordered: Sequence[int], share: float) -> int:
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0
+
+
+def nothing_left(store: str, spool: Path | None = None) -> None:
+    """The spool is empty: what was delivered was deleted."""
+    directory = settle(store, spool=spool).spool
+    assert list(segments_in(directory)) == []
