@@ -2,7 +2,7 @@
 #   make demo     the voice-note pipeline on real audio, and what its events tell
 #   make test     linters, types and the whole test suite
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench bench-smoke collector clean
+.PHONY: help demo test faults lint types bench bench-smoke collector clean
 
 # The first of these that runs and is new enough: a name on the PATH may be a shim for nothing.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -42,6 +42,9 @@ demo: $(RUN) ## run the voice-note pipeline on a recording and show its events (
 
 test: lint types $(DEV) ## linters, types and the test suite
 	$(BIN)/python -m pytest -n $(JOBS) tests
+
+faults: $(DEV) ## the promise under fault, at full length: processes, disks, databases, networks
+	$(BIN)/python -m pytest tests/faults --full -p no:randomly
 
 lint: $(DEV) ## ruff
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The process's own sidelight: configured once, opened at the first emission, closed at the end.
 
 This is the only process-wide state there is, and the only module that knows of forks and of exit.
+What the first emission needs is imported with it: a caller has 10 ms, and an import may take them.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Final
 from sidelight.emitter import Closed, Head, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.record import Static, encode, frame, random_bits, reseed
+from sidelight.settings import RelayMode, Settings, settle, writer_meta
 from sidelight.span import tracing
+from sidelight.spool import Spool
 
 if TYPE_CHECKING:
     from sidelight.relay import Relay
-    from sidelight.settings import RelayMode, Settings
-    from sidelight.spool import Spool
     from sidelight.worker import Health, Sink
 
 EXIT_WITHIN: Final = 0.6
@@ -66,8 +67,6 @@ class Runtime:
         Raises:
             SpoolError: the environment asks for what cannot be; the log has said so.
         """
-        from sidelight.settings import settle  # noqa: PLC0415  # not needed to decorate
-
         with self._opening:
             if self.spool is not None:
                 return self.spool
@@ -92,9 +91,6 @@ class Runtime:
             return spool
 
     def _open(self, settings: Settings) -> Spool:
-        from sidelight.settings import writer_meta  # noqa: PLC0415
-        from sidelight.spool import Spool  # noqa: PLC0415
-
         tracing.configure(settings.environment)
         emitter.strict, emitter.deadline = settings.strict, settings.deadline
         meta = writer_meta(settings, f"{random_bits(64):016x}")
@@ -267,8 +263,6 @@ def configure(
     Raises:
         ConfigurationError: names the setting and the remedy.
     """
-    from sidelight.settings import settle  # noqa: PLC0415
-
     runtime.configure(
         settle(
             store,

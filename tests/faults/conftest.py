@@ -148,12 +148,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         return
     table = Table(title="the promise under fault", title_justify="left", padding=(0, 1))
     for key, title in _COLUMNS.items():
-        wide = key in {"fault"}
-        table.add_column(title, justify="left" if wide else "right", overflow="fold")
+        table.add_column(title, justify="left" if key == "fault" else "right", overflow="fold")
     for line in sorted(lines, key=lambda line: (line["row"], line["fault"])):
         cells = [_cell(line.get(key)) for key in _COLUMNS]
         table.add_row(*cells, style="bold red" if line["failed"] else None)
-    console = Console(file=terminalreporter._tw._file, width=max(140, terminalreporter._tw.fullwidth))
+    console = Console(
+        file=terminalreporter._tw._file, width=max(140, terminalreporter._tw.fullwidth)
+    )
     console.print()
     console.print(table)
 
