@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from sidelight.exceptions import SpoolError
+from sidelight.quarantine import Quarantine
 from sidelight.segment import PAGE, SUFFIX, Segment
 
 Position: TypeAlias = tuple[int, int]
@@ -42,6 +43,7 @@ class Spool:
         directory: where the segments lie; None keeps them in memory (nothing survives then).
         limit: bytes that the directory may hold, all processes together.
         full: whether the directory held that much at the last look: nothing more is allocated.
+        quarantine: where what cannot be delivered is set aside.
     """
 
     write: Callable[[bytes], int]
@@ -55,6 +57,7 @@ class Spool:
         on_rotation: Callable[[], object] = lambda: None,
     ) -> None:
         self.directory = directory
+        self.quarantine = Quarantine(directory)
         self.meta = dict(meta)
         self.limit = limit
         self.full = False

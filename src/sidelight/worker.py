@@ -19,8 +19,9 @@ import msgspec
 import tenacity
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.quarantine import Entry
 from sidelight.receipt import Progress
-from sidelight.record import FRAME_MAGIC, Moment, Static, decode
+from sidelight.record import FRAME_MAGIC, Moment, Static, decode, encode
 from sidelight.segment import Batch, Scanner, Segment
 from sidelight.spool import Spool
 
@@ -190,7 +191,7 @@ class Worker:
                 self._write_singly(segment, records, attempts)
             else:  # it has found them by itself, and taken the others
                 for record in refused:  # type: ignore[attr-defined]
-                    self._quarantine(segment, f"refused by {self.sink.name}", str(error), record)
+                    self._refused(segment, record, error)
         except BaseException:
             self._scanners.pop(id(segment), None)  # to be read again from the cursor
             raise
@@ -207,7 +208,7 @@ class Worker:
             try:
                 self._write([record], segment.meta, attempts)
             except SinkRefusedError as error:
-                self._quarantine(segment, f"refused by {self.sink.name}", str(error), record)
+                self._refused(segment, record, error)
 
     def _write(
         self, records: Sequence[Record], writer: dict[str, Any], attempts: int | None
@@ -271,21 +272,42 @@ class Worker:
 
     def _set_aside(self, segment: Segment, batch: Batch) -> None:
         for offset, stretch in batch.damaged:
-            self._quarantine(segment, "damaged stretch of the spool", f"at {offset}", stretch)
+            reason = "damaged stretch of the spool"
+            self._quarantine(segment, reason, f"at {offset}", stretch, offset=offset)
 
-    def _quarantine(self, segment: Segment, reason: str, problem: str, what: object) -> None:
-        """Keep what cannot be delivered where it can be looked at, and count it."""
-        self.count(reason, problem)
-        if segment.path is None:
-            return
-        directory = segment.path.parent / "quarantine"
-        content = what if isinstance(what, bytes) else msgspec.msgpack.encode(what)
-        with contextlib.suppress(OSError):
-            directory.mkdir(mode=0o700, exist_ok=True)
-            name = f"{segment.path.stem}-{self.sink.name}-{time.time_ns():x}"
-            path = directory / f"{name}.bin"
-            path.touch(mode=0o600)
-            path.write_bytes(content)
+    def _refused(self, segment: Segment, record: Record, error: SinkRefusedError) -> None:
+        name, problem = self.sink.name, str(error.facts["problem"])
+        self._quarantine(segment, f"refused by {name}", problem, encode(record), refused_by=name)
+
+    def _quarantine(
+        self,
+        segment: Segment,
+        reason: str,
+        problem: str,
+        payload: bytes,
+        *,
+        refused_by: str | None = None,
+        offset: int | None = None,
+    ) -> None:
+        """Keep what cannot be delivered where it can be looked at, and count it once."""
+        entry = Entry(
+            kind="record" if offset is None else "stretch",
+            reason=reason,
+            problem=problem,
+            refused_by=refused_by,
+            sinks=(self.sink.name,),
+            at=time.time_ns(),
+            writer=segment.meta,
+            segment="" if segment.path is None else segment.path.stem,
+            offset=offset,
+            payload=payload,
+        )
+        try:
+            if self.spool.quarantine.keep(entry):  # else another sink has met it before
+                self.count(reason, problem)
+        except OSError as error:
+            self.count(reason, problem)
+            self.count("not kept in quarantine", f"{reason}: {error.strerror}")
 
     def _finish(self, segment: Segment, key: int) -> None:
         segment.passed.add(self.sink.name)

@@ -3,13 +3,14 @@
 import asyncio
 import threading
 import time
+from collections import Counter
 
 import pytest
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.keeper import Keeper
 from sidelight.receipt import Progress, Receipt
-from sidelight.record import Static, encode, encode_static, frame, random_bits
+from sidelight.record import Static, decode, encode, encode_static, frame, random_bits
 from sidelight.relay import Relay
 from sidelight.segment import PAGE
 from sidelight.spool import Spool, segments_in
@@ -105,6 +106,12 @@ def test_poison_is_set_aside_and_its_neighbours_arrive(worker, spool, losses):
     quarantined = list((spool.directory / "quarantine").iterdir())
     assert len(quarantined) == 2
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in quarantined)
+    entries = [entry for _, entry in spool.quarantine.entries()]
+    assert {decode(entry.payload)[1].artifact_id for entry in entries} == {7, 30}
+    for entry in entries:
+        assert (entry.kind, entry.refused_by, entry.sinks) == ("record", "store", ("store",))
+        assert (entry.reason, entry.problem) == ("refused by store", "poison")
+        assert entry.writer["instance"] == "me"
 
 
 def test_a_sink_that_chokes_in_its_own_way_is_treated_like_a_refusal(worker, spool, losses):
@@ -129,6 +136,54 @@ def test_a_record_that_is_none_is_counted(worker, spool, losses):
     drain(worker)
     assert worker.sink.taken == [1]
     assert losses[0][0] == "unreadable record"
+
+
+def test_damage_that_several_sinks_meet_is_set_aside_and_counted_once(spool, losses):
+    spool.write(b"these bytes are no record")
+    emit(spool, 1)
+    spool.write(frame(b"\x92 not a record"))
+    spool._rotate(spool._current)
+    relay = Relay(
+        spool,
+        [ScriptedSink(), ScriptedSink("traces")],
+        Progress(),
+        count=lambda *loss: losses.append(loss),
+    )
+    relay.drain()
+    assert [worker.sink.taken for worker in relay.workers] == [[1], [1]]
+    assert sorted(reason for reason, _ in losses) == [
+        "damaged stretch of the spool",
+        "unreadable record",
+    ]
+    entries = [entry for _, entry in spool.quarantine.entries()]
+    assert [entry.sinks for entry in entries] == [("store", "traces")] * 2
+    stretch = next(entry for entry in entries if entry.kind == "stretch")
+    assert (stretch.payload, stretch.offset) == (b"these bytes are no record", PAGE)
+
+
+def test_what_is_refused_again_after_a_crash_is_one_entry(spool, losses):
+    """The process died after it had set records aside, and before it moved its cursor."""
+    emit(spool, 7)
+    for _ in range(2):
+        worker = Worker(ScriptedSink(), spool, lambda *loss: losses.append(loss), Progress())
+        worker.sink.poison = {7}
+        spool._current.cursors["store"] = PAGE
+        drain(worker)
+    assert [reason for reason, _ in losses] == ["refused by store"]
+    assert len([*spool.quarantine.entries()]) == 1
+
+
+def test_a_flood_of_poison_fills_no_disk_and_is_counted(worker, spool, losses, monkeypatch):
+    monkeypatch.setattr("sidelight.quarantine.LIMIT", 20)
+    for n in range(100):
+        emit(spool, n)
+    worker.sink.poison = set(range(99))
+    drain(worker)
+    assert worker.sink.taken == [99]
+    assert len([*spool.quarantine.entries()]) == 20
+    counted = Counter(reason for reason, _ in losses)
+    assert counted == {"refused by store": 99, "not kept in quarantine": 79}
+    assert ("not kept in quarantine", "refused by store: the quarantine is full") in losses
 
 
 def test_a_new_worker_goes_on_where_the_last_one_was(worker, spool):
