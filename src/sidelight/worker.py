@@ -271,9 +271,10 @@ class Worker:
         return records
 
     def _set_aside(self, segment: Segment, batch: Batch) -> None:
-        for offset, stretch in batch.damaged:
-            reason = "damaged stretch of the spool"
-            self._quarantine(segment, reason, f"at {offset}", stretch, offset=offset)
+        for at, stretch in batch.damaged:
+            self._quarantine(
+                segment, "damaged stretch of the spool", f"at {at}", stretch, offset=at
+            )
 
     def _refused(self, segment: Segment, record: Record, error: SinkRefusedError) -> None:
         name, problem = self.sink.name, str(error.facts["problem"])
