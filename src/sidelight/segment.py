@@ -35,7 +35,9 @@ _VERSION: Final = 1
 _CURSORS_AT: Final = 64
 _META_AT: Final = 256
 _SLOTS: Final[Mapping[str, int]] = {"store": 0, "traces": 1, "logs": 2, "stream": 3}
-_READER_LOCK: Final = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+_LOCK: Final = struct.Struct("hhqqi4x")
+_READER_LOCK: Final = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+_WRITER_LOCK: Final = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 1, 1, 0)  # for those who only ask
 _READ: Final = 512 * 1024  # more than the largest frame
 _MADV_POPULATE_WRITE: Final = 23  # Linux; the mmap module has no name for it yet
 _ZEROS: Final = bytes(256 * 1024)
@@ -92,6 +94,7 @@ class Segment:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WRITER_LOCK)
             os.posix_fallocate(fd, 0, size)
             for offset in range(0, size, len(_ZEROS)):
                 os.pwrite(fd, _ZEROS[: size - offset], offset)
@@ -217,6 +220,16 @@ class Segment:
         return segment
 
     @property
+    def written(self) -> bool:
+        """Whether the process that made it holds it still; asked without taking a lock."""
+        return _is_held(self.fd, _WRITER_LOCK)
+
+    @property
+    def attended(self) -> bool:
+        """Whether a relay of another process reads it; asked without taking a lock."""
+        return _is_held(self.fd, _READER_LOCK)
+
+    @property
     def live(self) -> bool:
         """Whether somebody may still be writing."""
         return not self.sealed
@@ -241,6 +254,12 @@ class Segment:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _is_held(fd: int, lock: bytes) -> bool:
+    """Whether somebody else holds a lock on these bytes."""
+    kind, *_ = _LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, lock))
+    return bool(kind != fcntl.F_UNLCK)
 
 
 def _map_pages(mapping: mmap.mmap, size: int) -> None:

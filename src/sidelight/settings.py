@@ -187,6 +187,7 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
         "pid": os.getpid(),
         "store": public_url(settings.store),
         "relay": settings.relay,
+        "limit": settings.spool_limit,
         "sinks": list(settings.sinks),
         "limits": list(limits(env)),
         "resource": {

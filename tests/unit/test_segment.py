@@ -2,7 +2,9 @@
 
 import os
 import random
+import signal
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -112,6 +114,46 @@ def test_one_reader_at_a_time(tmp_path):
     assert Segment.adopt(segment.path) is None
     assert Segment.attend(segment.path) is None
     adopting.close()
+
+
+def state(path):
+    segment = Segment.look(path)
+    try:
+        return segment.written, segment.attended
+    finally:
+        segment.close()
+
+
+def test_whoever_asks_who_holds_a_segment_takes_no_lock(tmp_path):
+    segment = Segment.create(tmp_path, SIZE, {"relay": "external"})
+    assert state(segment.path) == (True, False)
+    attending = Segment.attend(segment.path)
+    assert state(segment.path) == (True, True)
+    segment.close()
+    assert state(segment.path) == (False, True)
+    assert attending.orphaned()
+    assert state(segment.path) == (False, True)
+    attending.close()
+    assert state(segment.path) == (False, False)
+
+
+def test_a_killed_writer_holds_nothing(tmp_path):
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        segment = create(tmp_path)
+        os.write(tell, os.fsencode(segment.path))
+        signal.pause()
+        os._exit(1)
+    path = Path(os.fsdecode(os.read(ready, 4096)))
+    for fd in (ready, tell):
+        os.close(fd)
+    try:
+        assert state(path) == (True, False)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert state(path) == (False, False)
 
 
 def test_cursor_is_remembered(tmp_path):
