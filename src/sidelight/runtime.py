@@ -11,7 +11,8 @@ import contextlib
 import logging
 import os
 import time
-from threading import Lock, RLock, Thread
+from _thread import start_new_thread
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Final
 
 from sidelight.emitter import Closed, Head, emitter
@@ -83,11 +84,8 @@ class Runtime:
             finally:
                 self._is_opening = False
             if settings.relay == "thread" and not self.ending:
-                start = Thread(
-                    target=self._start_relay, args=(settings, spool), name="sidelight-start"
-                )
-                start.daemon = True
-                start.start()
+                # Not `Thread.start`: that waits for the new thread, which goes on to import.
+                start_new_thread(self._start_relay, (settings, spool))
             return spool
 
     def _open(self, settings: Settings) -> Spool:
