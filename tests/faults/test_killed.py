@@ -20,7 +20,13 @@ def test_sigkill_at_random_moments(tmp_path, full, randomness, progress, row):
     reports, programs = Reports(), []
     for number in range(rounds):
         progress(f"round {number} of {rounds}")
-        order = Order(first=number * 10_000_000, threads=THREADS, seed=number)
+        order = Order(
+            first=number * 10_000_000,
+            threads=THREADS,
+            pause=0.0005,
+            configure={} if number % 2 else None,
+            seed=number,
+        )
         programs.append(Program(store, order=order, start_new_session=True))
         if len(programs) == AT_ONCE or number == rounds - 1:
             for program in programs:
@@ -40,28 +46,30 @@ def test_sigkill_at_random_moments(tmp_path, full, randomness, progress, row):
 
 
 FAILPOINTS = {
-    "after the store's commit, before its cursor": ("sidelight.segment:Segment.advance", "before"),
-    "after its cursor": ("sidelight.segment:Segment.advance", "after"),
-    "before a segment is removed": ("sidelight.segment:Segment.remove", "before"),
-    "after a segment is removed": ("sidelight.segment:Segment.remove", "after"),
-    "in recovery": ("sidelight.segment:Scanner.batch", "after"),
-    "during adoption": ("sidelight.spool:Spool.adopt", "after"),
-    "before the store's commit": ("sidelight.sinks.batch:store", "after"),
-    "in an allocation": ("sidelight.segment:_map_pages", "after"),
+    "after the store's commit, before its cursor": ("segment:Segment.advance", "before", 50),
+    "after its cursor": ("segment:Segment.advance", "after", 50),
+    "before a segment is removed": ("segment:Segment.remove", "before", 3),
+    "after a segment is removed": ("segment:Segment.remove", "after", 3),
+    "in recovery": ("segment:Scanner.batch", "after", 100),
+    "during adoption": ("spool:Spool.adopt", "after", 1),
+    "before the store's commit": ("sinks.batch:store", "after", 50),
+    "in an allocation": ("segment:_map_pages", "after", 3),
 }
-"""What is killed at the nth call of a function, before or after it."""
+"""What is killed before or after a call of a function, and the latest such call."""
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)
 def test_a_relay_killed_between_its_steps(point, tmp_path, full, randomness, progress, row):
     """Each round kills the relay at a later step; what it has left goes to the next round's."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
-    place, when = FAILPOINTS[point]
+    place, when, latest = FAILPOINTS[point]
     rounds = 40 if full else 4
-    reports, killed = Reports(), 0
-    for number in range(rounds):
+    well = Program(store, order=Order(calls=10))
+    well.end()
+    reports, killed = well.reports, 0
+    for number in range(1, rounds + 1):
         progress(f"round {number} of {rounds}")
-        prelude = f"arm({place!r}, {when!r}, {randomness.randint(1, 4)})"
+        prelude = f"arm('sidelight.{place}', {when!r}, {randomness.randint(1, latest)})"
         # Long enough for the relay to come up; its last steps are those of an orderly end.
         order = Order(first=number * 10_000_000, calls=1500, pause=0.0005, prelude=prelude)
         program = Program(store, order=order)

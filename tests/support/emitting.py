@@ -45,7 +45,8 @@ class Order:
         calls: how many each thread makes; 0 goes on until it is told to stop (SIGUSR1).
         pause: seconds between calls.
         kinds: taken in turn.
-        configure: arguments of `sidelight.configure`; None leaves it to the environment.
+        configure: arguments of `sidelight.configure`; None leaves it to the first emission, which
+            then opens the spool on its caller's time.
         prelude: Python that runs first, in the namespace of this module.
         finale: Python that runs when all calls are made.
         report: file descriptor that takes the reports.
@@ -56,7 +57,7 @@ class Order:
     threads: int = 1
     pause: float = 0.0
     kinds: tuple[str, ...] = KINDS
-    configure: dict[str, Any] | None = None
+    configure: dict[str, Any] | None = field(default_factory=dict)
     prelude: str = ""
     finale: str = ""
     seed: int = 0
