@@ -173,13 +173,14 @@ def frames(error: BaseException) -> list[tuple[object, int]]:
     return found
 
 
-def arm(place: str, when: str, nth: int) -> None:
+def arm(place: str, when: str, nth: int, number: int = signal.SIGKILL) -> None:
     """Let the process be killed before or after the nth call of a function: a failpoint.
 
     Args:
         place: ``package.module:Class.method``.
         when: "before" or "after".
         nth: the number of the call, from 1.
+        number: of another signal.
     """
     path, _, name = place.replace(":", ".").rpartition(".")
     owner = pkgutil.resolve_name(path)
@@ -189,12 +190,12 @@ def arm(place: str, when: str, nth: int) -> None:
 
     @functools.wraps(function)
     def armed(*arguments: Any, **named: Any) -> Any:
-        number = next(calls)
-        if number == nth and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+        call = next(calls)
+        if call == nth and when == "before":
+            os.kill(os.getpid(), number)
         answer = function(*arguments, **named)
-        if number == nth and when == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if call == nth and when == "after":
+            os.kill(os.getpid(), number)
         return answer
 
     setattr(owner, name, classmethod(armed) if isinstance(found, classmethod) else armed)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from typing import Any
 from sqlalchemy import text
 from tests.support.emitting import KINDS, REPORT, Order
 
+from sidelight import Store
+from sidelight.exceptions import StoreError
 from sidelight.schema import NOBODY, connect
 from sidelight.settings import settle
 from sidelight.sinks.rows import day_of
@@ -40,7 +42,11 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Reports:
-    """What programs have reported."""
+    """What programs have reported.
+
+    Attributes:
+        slow: number, kind and microseconds of the calls over the budget.
+    """
 
     numbers: list[int] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
@@ -48,6 +54,7 @@ class Reports:
     twins: list[int] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     differing: list[int] = field(default_factory=list)
+    slow: list[tuple[int, str, int]] = field(default_factory=list)
 
     def take(self, n: int, spent: int, twin: int, kind: int, differs: int, key: bytes) -> None:
         """Take in one report. A call whose receipt says "lost" was not acknowledged."""
@@ -56,6 +63,8 @@ class Reports:
         self.kinds[KINDS[kind]] += 1
         if differs:
             self.differing.append(n)
+        if spent > BUDGET_NS:
+            self.slow.append((n, KINDS[kind], spent // 1000))
         if KINDS[kind] == "emit":
             if not (event_id := key.rstrip(b"\0").decode()):
                 return
@@ -70,6 +79,7 @@ class Reports:
             self.twins + other.twins,
             self.kinds + other.kinds,
             self.differing + other.differing,
+            self.slow + other.slow,
         )
 
 
@@ -203,6 +213,30 @@ def running(*arguments: Any, **named: Any) -> Iterator[Program]:
             program.end()
 
 
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for something to come true; fails where it does not in time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def stored(store: str) -> int:
+    """How many events the store holds; none where it cannot be read."""
+    with contextlib.suppress(StoreError), Store(store) as opened:
+        return opened.size()
+    return 0
+
+
+def caught_up(store: str, *programs: Program, seconds: float = 60.0) -> None:
+    """Wait until the store has what the programs have reported so far: by itself, in time."""
+    wanted, until = sum(program.calls for program in programs), time.monotonic() + seconds
+    while (found := stored(store)) < wanted:
+        told = "; ".join(program.told() for program in programs)
+        assert time.monotonic() < until, f"{found} of {wanted} events came in {seconds} s: {told}"
+        time.sleep(0.02)
+
+
 def deliver(store: str, spool: Path | None = None, seconds: float = 60.0) -> str:
     """Run ``sidelight relay --once`` until nothing is left; answers what it said."""
     command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", store]
@@ -243,6 +277,7 @@ class Verdict:
     p999: float
     twin_p999: float
     kinds: Mapping[str, int]
+    slow: Sequence[tuple[int, str, int]]
 
     @property
     def excess(self) -> float:
@@ -269,7 +304,8 @@ class Verdict:
         assert not self.differing, f"another outcome than undecorated: {self.differing[:10]}"
         if budget:
             assert not self.over_budget, (
-                f"{self.over} of {self.calls} calls took more than 10 ms, {self.twins_over} twins"
+                f"{self.over} of {self.calls} calls took more than 10 ms, {self.twins_over} twins:"
+                f" {self.slow[:20]}"
             )
 
 
@@ -309,6 +345,7 @@ def judge(store: str, *programs: Program, reports: Reports | None = None) -> Ver
         p999=_quantile(spent, 0.999) / 1e3,
         twin_p999=_quantile(twins, 0.999) / 1e3,
         kinds=told.kinds,
+        slow=told.slow,
     )
 
 

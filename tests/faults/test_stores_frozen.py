@@ -1,0 +1,130 @@
+"""Row 4: the store is frozen, or a relay is, in the middle of a transaction."""
+
+import contextlib
+import signal
+import sqlite3
+import time
+
+import psutil
+import pytest
+from sqlalchemy.engine import make_url
+from tests.support.emitting import Order
+from tests.support.postgres import new_database, own_server
+from tests.support.programs import (
+    Program,
+    caught_up,
+    deliver,
+    judge,
+    nothing_left,
+    running,
+    stored,
+    wait_until,
+)
+
+FROZEN_FULL, FROZEN_SHORT = 60.0, 2.0  # seconds
+LETS_GO = 8.0  # seconds after which PostgreSQL ends a transaction in which nothing happens
+PAUSE = 0.002
+
+
+@contextlib.contextmanager
+def locked(url):
+    """Another connection has the file to itself."""
+    connection = sqlite3.connect(make_url(url).database, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    yield
+    connection.close()
+
+
+@contextlib.contextmanager
+def stopped(url):
+    """The server's processes are stopped; the kernel still takes what is sent to them."""
+    own_server().pause()
+    yield
+    own_server().resume()
+
+
+FREEZES = {"SQLite locked": locked, "PostgreSQL stopped": stopped}
+
+
+def new_store(fault, tmp_path):
+    if "SQLite" in fault:
+        return f"sqlite:///{tmp_path / 'events.db'}"
+    return new_database(own_server())
+
+
+@pytest.fixture(autouse=True)
+def _left_as_it_was():
+    yield
+    if own_server.cache_info().currsize:
+        own_server().resume()
+
+
+@pytest.mark.parametrize("fault", FREEZES)
+def test_a_frozen_store(fault, tmp_path, full, progress, row):
+    """One program lives through it, another begins in it and a third ends in it."""
+    store, spool = new_store(fault, tmp_path), tmp_path / "spool"
+    seconds = FROZEN_FULL if full else FROZEN_SHORT
+
+    def started(number):
+        return running(store, spool, order=Order(first=number * 10**8, threads=2, pause=PAUSE))
+
+    with started(0) as living, started(1) as ending, contextlib.ExitStack() as later:
+        caught_up(store, living, ending)
+        with FREEZES[fault](store):
+            until = time.monotonic() + seconds
+            beginning = later.enter_context(started(2))
+            ending.emit(100)
+            assert ending.stop(5.0) == 0, ending.told()
+            while time.monotonic() < until:
+                living.emit(20)
+                progress(f"frozen for {until - time.monotonic():.0f} s more")
+            beginning.emit(20)
+        programs = (living, ending, beginning)
+        caught_up(store, *programs)
+        assert [living.stop(), beginning.stop()] == [0, 0]
+    deliver(store, spool)
+    row(4, f"{fault} for {seconds:.0f} s", injected=1, verdict=judge(store, *programs))
+    nothing_left(store, spool)
+
+
+@pytest.mark.parametrize("backend", ["SQLite", "PostgreSQL"])
+def test_a_relay_stopped_inside_its_transaction(backend, tmp_path, full, progress, row):
+    """It holds its locks; PostgreSQL takes them away from it in time, SQLite cannot."""
+    store = new_store(backend, tmp_path)
+    seconds = FROZEN_FULL if full else FROZEN_SHORT
+    programs, rounds = [], 3 if full else 1
+    for number in range(rounds):
+        spools = [tmp_path / f"{number}-{name}" for name in ("stopped", "other", "third")]
+        prelude = f"arm('sidelight.sinks.batch:store', 'after', {number + 2}, signal.SIGSTOP)"
+        orders = [
+            Order(first=(3 * number + n) * 10**8, pause=PAUSE, prelude=prelude if n == 0 else "")
+            for n in range(3)
+        ]
+        started = [
+            Program(store, spool, order=order) for spool, order in zip(spools, orders, strict=True)
+        ]
+        programs += started
+        try:
+            victim, *others = started
+            process = psutil.Process(victim.process.pid)
+            wait_until(lambda process=process: process.status() == psutil.STATUS_STOPPED)
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                for other in others:
+                    other.emit(10)
+                progress(f"round {number}: stopped for {until - time.monotonic():.0f} s more")
+            if backend == "PostgreSQL" and seconds > LETS_GO:
+                caught_up(store, *others)  # though the victim is stopped still
+            victim.resume()
+            caught_up(store, *programs)
+            assert [each.stop() for each in started] == [0, 0, 0]
+        finally:
+            for each in started:
+                each.process.send_signal(signal.SIGCONT)
+                each.kill()
+        for spool in spools:
+            deliver(store, spool)
+            nothing_left(store, spool)
+    fault = f"{backend}: a relay stopped in its transaction for {seconds:.0f} s"
+    row(4, fault, injected=rounds, verdict=judge(store, *programs))
+    assert stored(store) == judge(store).stored
