@@ -20,10 +20,10 @@ NOWHERE: Final = (1 << 62, 0)
 class Progress:
     """How far the store has got in this process's part of the spool, and who waits for it.
 
-    A waiter is a position and a function to call once the store is past it. Two things tell that a
-    wait could not end in time, so that there is none: `active` is False until the store answers and
-    while it does not; `late` is True while the relay's own wake-ups come late, because the GIL is
-    contended.
+    A waiter is a position and a function to call once the store is past it. Three things tell that
+    a wait could not end in time, so that there is none: `active` is False until the store answers
+    and while it does not; `late` is True while the relay's own wake-ups come late, because the GIL
+    is contended; and where somebody has waited in vain, the store is still behind that.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,7 @@ class Progress:
         self.active = False
         self.poke: Callable[[], object] = lambda: None
         self._waiters: list[tuple[Position, Callable[[], object]]] = []
+        self._in_vain: Position = (0, 0)
 
     def reached(self, position: Position) -> bool:
         """Whether the store has everything before ``position``."""
@@ -51,7 +52,7 @@ class Progress:
         """Block the thread until the store has passed ``position``, ``seconds`` at the longest."""
         if self.reached(position):
             return True
-        if not self.active or self.late or seconds <= 0:
+        if seconds <= 0 or not self._is_worth_while():
             return False
         lock = allocate_lock()
         lock.acquire()
@@ -61,13 +62,13 @@ class Progress:
             self.poke()
             lock.acquire(timeout=seconds)
         self._leave(waiter)
-        return self.reached(position)
+        return self._waited(position)
 
     async def arrive(self, position: Position, seconds: float) -> bool:
         """Like `wait`, for an asyncio task; a cancellation while waiting passes through."""
         if self.reached(position):
             return True
-        if not self.active or self.late or seconds <= 0:
+        if seconds <= 0 or not self._is_worth_while():
             return False
         import asyncio  # noqa: PLC0415  # loaded already where it is needed
 
@@ -91,7 +92,17 @@ class Progress:
         finally:
             timer.cancel()
             self._leave(waiter)
-        return self.reached(position)
+        return self._waited(position)
+
+    def _is_worth_while(self) -> bool:
+        return self.active and not self.late and self.reached(self._in_vain)
+
+    def _waited(self, position: Position) -> bool:
+        """Whether it was not in vain; if it was, the store has to come so far before the next."""
+        reached = self.reached(position)
+        if not reached:
+            self._in_vain = position
+        return reached
 
     def _leave(self, waiter: tuple[Position, Callable[[], object]]) -> None:
         with contextlib.suppress(ValueError):

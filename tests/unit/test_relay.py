@@ -335,6 +335,20 @@ def test_a_receipt_is_awaited(progress):
     assert asyncio.run(main()) == "stored"
 
 
+def test_nobody_waits_behind_one_who_has_waited_in_vain(progress):
+    assert not progress.wait((1, PAGE + 100), 0.01)
+    begun = time.perf_counter()
+    assert not progress.wait((1, PAGE + 200), 5.0)
+    assert not asyncio.run(progress.arrive((1, PAGE + 200), 5.0))
+    progress.advance((1, PAGE + 99))
+    assert not progress.wait((1, PAGE + 200), 5.0)
+    assert time.perf_counter() - begun < 1.0
+    progress.advance((1, PAGE + 100))  # as far as that one wanted: now it is worth while again
+    timer = later(progress.advance, (1, PAGE + 200))
+    assert progress.wait((1, PAGE + 200), 5.0)
+    timer.join()
+
+
 def test_no_wait_is_longer_than_its_deadline(progress):
     begun = time.perf_counter()
     assert receipt(progress, 0.05).wait().state == "spooled"
