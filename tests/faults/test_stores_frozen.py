@@ -1,9 +1,9 @@
 """Row 4: the store is frozen, or a relay is, in the middle of a transaction."""
 
 import contextlib
-import signal
 import sqlite3
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -11,7 +11,6 @@ from sqlalchemy.engine import make_url
 from tests.support.emitting import Order
 from tests.support.postgres import new_database, own_server
 from tests.support.programs import (
-    Program,
     caught_up,
     deliver,
     judge,
@@ -23,7 +22,7 @@ from tests.support.programs import (
 
 FROZEN_FULL, FROZEN_SHORT = 60.0, 2.0  # seconds
 LETS_GO = 8.0  # seconds after which PostgreSQL ends a transaction in which nothing happens
-PAUSE = 0.002
+PAUSE = 0.001
 
 
 @contextlib.contextmanager
@@ -66,7 +65,8 @@ def test_a_frozen_store(fault, tmp_path, full, progress, row):
     seconds = FROZEN_FULL if full else FROZEN_SHORT
 
     def started(number):
-        return running(store, spool, order=Order(first=number * 10**8, threads=2, pause=PAUSE))
+        order = Order(first=number * 10**8, threads=2, pause=PAUSE, configure={})
+        return running(store, spool, order=order)
 
     with started(0) as living, started(1) as ending, contextlib.ExitStack() as later:
         caught_up(store, living, ending)
@@ -90,41 +90,31 @@ def test_a_frozen_store(fault, tmp_path, full, progress, row):
 @pytest.mark.parametrize("backend", ["SQLite", "PostgreSQL"])
 def test_a_relay_stopped_inside_its_transaction(backend, tmp_path, full, progress, row):
     """It holds its locks; PostgreSQL takes them away from it in time, SQLite cannot."""
-    store = new_store(backend, tmp_path)
+    store, spool = new_store(backend, tmp_path), tmp_path / "spool"
     seconds = FROZEN_FULL if full else FROZEN_SHORT
     programs, rounds = [], 3 if full else 1
     for number in range(rounds):
-        spools = [tmp_path / f"{number}-{name}" for name in ("stopped", "other", "third")]
         prelude = f"arm('sidelight.sinks.batch:store', 'after', {number + 2}, signal.SIGSTOP)"
-        orders = [
-            Order(first=(3 * number + n) * 10**8, pause=PAUSE, prelude=prelude if n == 0 else "")
-            for n in range(3)
-        ]
-        started = [
-            Program(store, spool, order=order) for spool, order in zip(spools, orders, strict=True)
-        ]
-        programs += started
-        try:
-            victim, *others = started
+        order = Order(first=2 * number * 10**8, pause=PAUSE, configure={}, prelude=prelude)
+        following = replace(order, first=order.first + 10**8, prelude="")
+        with (
+            running(store, spool, order=order) as victim,
+            running(store, spool, order=following) as other,
+        ):
+            programs += [victim, other]
             process = psutil.Process(victim.process.pid)
             wait_until(lambda process=process: process.status() == psutil.STATUS_STOPPED)
             until = time.monotonic() + seconds
             while time.monotonic() < until:
-                for other in others:
-                    other.emit(10)
+                other.emit(10)
                 progress(f"round {number}: stopped for {until - time.monotonic():.0f} s more")
             if backend == "PostgreSQL" and seconds > LETS_GO:
-                caught_up(store, *others)  # though the victim is stopped still
+                before = other.calls
+                wait_until(lambda before=before: stored(store) > before)  # it is stopped still
             victim.resume()
             caught_up(store, *programs)
-            assert [each.stop() for each in started] == [0, 0, 0]
-        finally:
-            for each in started:
-                each.process.send_signal(signal.SIGCONT)
-                each.kill()
-        for spool in spools:
-            deliver(store, spool)
-            nothing_left(store, spool)
+            assert [victim.stop(), other.stop()] == [0, 0]
+    deliver(store, spool)
     fault = f"{backend}: a relay stopped in its transaction for {seconds:.0f} s"
     row(4, fault, injected=rounds, verdict=judge(store, *programs))
-    assert stored(store) == judge(store).stored
+    nothing_left(store, spool)

@@ -238,7 +238,12 @@ def caught_up(store: str, *programs: Program, seconds: float = 60.0) -> None:
 
 
 def deliver(store: str, spool: Path | None = None, seconds: float = 60.0) -> str:
-    """Run ``sidelight relay --once`` until nothing is left; answers what it said."""
+    """Run ``sidelight relay --once`` until it succeeds; answers what it said.
+
+    Where nothing is left there is nothing to run.
+    """
+    if not list(segments_in(settle(store, spool=spool).spool)):
+        return ""
     command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", store]
     if spool is not None:
         command += ["--spool", str(spool)]
