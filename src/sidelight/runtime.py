@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from _thread import start_new_thread
+from collections.abc import Callable
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Final
 
@@ -213,8 +214,11 @@ class Runtime:
             costs.clear()
 
 
-def sinks_of(settings: Settings) -> list[Sink]:
-    """The sinks that the settings ask for. Imported here: they are slow to import."""
+def sinks_of(settings: Settings, count: Callable[[str, str], None] = emitter.count) -> list[Sink]:
+    """The sinks that the settings ask for. Imported here: they are slow to import.
+
+    ``count`` is told of what a back end rejects.
+    """
     from sidelight.sinks.store import StoreSink  # noqa: PLC0415
 
     sinks: list[Sink] = [StoreSink(settings.store)]
@@ -222,7 +226,7 @@ def sinks_of(settings: Settings) -> list[Sink]:
         try:
             from sidelight.sinks import otlp_sinks  # noqa: PLC0415
 
-            sinks.extend(otlp_sinks(settings, emitter.count))
+            sinks.extend(otlp_sinks(settings, count))
         except Exception as error:  # noqa: BLE001  # the store goes on without
             _logger.warning("sidelight exports nothing for now: %r", error)
     return sinks

@@ -332,8 +332,9 @@ class Scanner:
                 break
             following = data.find(FRAME_MAGIC, position + 1)
             lost = data[position : following if following >= 0 else end].rstrip(b"\0")
-            if lost:
-                batch.damaged.append((base + position, lost))
+            if lost:  # without the zeros before it, except for those that were a head
+                blank = max(0, len(lost) - len(lost.lstrip(b"\0")) - head)
+                batch.damaged.append((base + position + blank, lost[blank:]))
             position = following if following >= 0 else end
         self.offset = batch.end = base + position
         return batch

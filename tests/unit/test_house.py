@@ -26,7 +26,7 @@ LAYERS = [
         "postgres",
         "times",
     },
-    {"points", "quarantine", "segment", "receipt", "event", "schema", "lightspan"},
+    {"points", "quarantine", "salvage", "segment", "receipt", "event", "schema", "lightspan"},
     {"spool", "emitter", "selection", "store"},
     {"span", "capture", "waiting", "worker", "keeper"},
     {"direct", "wrapper", "carried", "relay", "metrics"},

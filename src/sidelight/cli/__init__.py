@@ -8,7 +8,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from sidelight.cli import doctor, points, questions, relay
+from sidelight.cli import doctor, points, questions, relay, spool
 from sidelight.cli.output import complain
 from sidelight.exceptions import SidelightError
 from sidelight.version import __version__
@@ -54,6 +54,7 @@ for command in (
     relay.relay,
 ):
     app.command()(command)
+app.add_typer(spool.spool, name="spool")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,146 +1,26 @@
-"""What lies in a spool directory: whose it is, and what the sinks have not taken yet."""
+"""What the doctor says of the spool: its place, what waits in it, what was set aside."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from sidelight.cli.findings import Finding
-from sidelight.cli.output import ago, duration, plural, size
+from sidelight.cli.output import ago, plural, size
+from sidelight.cli.segments import Behind, Found, look_at
 from sidelight.exceptions import SpoolError
-from sidelight.record import decode, occurred_at
-from sidelight.segment import PAGE, Scanner, Segment
-from sidelight.spool import filesystem, prepare_directory, segments_in
+from sidelight.spool import filesystem, prepare_directory
 from sidelight.times import from_ns
 
 _PATIENCE: Final = 5_000_000_000
 """Nanoseconds that a record may wait for a relay that works."""
-_BATCH: Final = 2000
 _LITTLE_ROOM: Final = 64 * 1024 * 1024  # bytes: two of the largest segments
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
-
-
-@dataclass(slots=True)
-class Behind:
-    """What a sink has not taken of some segments."""
-
-    records: int = 0
-    bytes: int = 0
-    oldest_ns: int | None = None
-
-    def add(self, other: Behind) -> None:
-        """Take another segment's into account."""
-        self.records += other.records
-        self.bytes += other.bytes
-        times = [ns for ns in (self.oldest_ns, other.oldest_ns) if ns is not None]
-        self.oldest_ns = min(times, default=None)
-
-    def __str__(self) -> str:
-        told = f"{plural(self.records, 'record')} ({size(self.bytes)})"
-        return told if self.oldest_ns is None else f"{told}, the oldest {duration(self.age_ns)} old"
-
-    @property
-    def age_ns(self) -> int:
-        """Since when the oldest has been waiting; 0 where that cannot be read."""
-        return 0 if self.oldest_ns is None else max(0, time.time_ns() - self.oldest_ns)
-
-
-@dataclass(slots=True)
-class Found:
-    """One segment as it was found.
-
-    Attributes:
-        owned: whether the process that writes it, or a relay that reads it, lives.
-        meta: what its header says of the process that wrote it.
-        behind: what each sink that its writer had has not taken, where that is anything.
-        damaged: bytes that are no records.
-    """
-
-    path: Path
-    owned: bool
-    meta: dict[str, Any]
-    behind: dict[str, Behind] = field(default_factory=dict)
-    damaged: int = 0
-
-    @property
-    def sinks(self) -> Sequence[str]:
-        """The sinks that the writer had."""
-        return [*self.meta.get("sinks", ("store",))]
-
-    @property
-    def writer(self) -> str:
-        """The process that wrote it, in words."""
-        resource = self.meta.get("resource")
-        service = resource.get("service.name", "") if isinstance(resource, dict) else ""
-        known = service and not str(service).startswith("unknown_service")
-        return f"{service if known else 'process'} {self.meta.get('pid', '(unknown)')}"
-
-
-def look_at(directory: Path) -> list[Found]:
-    """Look at every segment of a spool directory, changing nothing and taking nobody's lock."""
-    found = []
-    for path in segments_in(directory):
-        with contextlib.suppress(FileNotFoundError):  # delivered and deleted meanwhile
-            found.append(_look_at(path))
-    return found
-
-
-def writers_of(directory: Path) -> list[dict[str, Any]]:
-    """What the headers of a spool directory's segments say of who wrote them."""
-    headers = []
-    for path in segments_in(directory):
-        with contextlib.suppress(OSError), contextlib.closing(Segment.look(path)) as segment:
-            headers.append(segment.meta)
-    return headers
-
-
-def _look_at(path: Path) -> Found:
-    with contextlib.closing(Segment.look(path)) as segment:
-        owned = _is_locked(segment.fd)
-        segment.sealed = not owned
-        found = Found(path, owned, segment.meta)
-        for sink in found.sinks:
-            behind, damaged = _behind(segment, sink)
-            found.damaged = max(found.damaged, damaged)
-            if behind.records:
-                found.behind[sink] = behind
-        return found
-
-
-def _is_locked(fd: int) -> bool:
-    """Whether somebody holds the segment.
-
-    It takes a shared lock for a moment; a relay that wants to adopt it just then comes back later.
-    """
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(fd, fcntl.LOCK_UN)
-    return False
-
-
-def _behind(segment: Segment, sink: str) -> tuple[Behind, int]:
-    scanner = Scanner(segment, segment.cursors.get(sink, PAGE))
-    behind, damaged = Behind(), 0
-    while (batch := scanner.batch(_BATCH)).payloads:
-        behind.bytes += sum(map(len, batch.payloads))
-        behind.records += len(batch.payloads)
-        damaged += sum(len(stretch) for _, stretch in batch.damaged)
-        if behind.oldest_ns is None:
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                behind.oldest_ns = occurred_at(decode(batch.payloads[0])[1])
-    return behind, damaged
 
 
 def check_spool(directory: Path) -> Iterator[Finding]:
@@ -218,7 +98,8 @@ def _check_backlog(segments: Sequence[Found]) -> Iterator[Finding]:
     left: dict[tuple[str, bool, str], Behind] = defaultdict(Behind)
     for segment in segments:
         for sink, behind in segment.behind.items():
-            left[sink, segment.owned, segment.writer].add(behind)
+            if behind.records:
+                left[sink, segment.owned or segment.alive, segment.writer].add(behind)
     well = True
     for (sink, owned, writer), behind in sorted(left.items(), key=lambda item: item[0]):
         if not owned:

@@ -6,19 +6,25 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from pydantic import BaseModel
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from sidelight.event import Event
+from sidelight.times import from_ns
 
+T = TypeVar("T")
+
+_WORTH_A_WORD: Final = 1.0  # seconds that a command may be silent
 _PIPED_WIDTH: Final = 400
 """Columns where nobody said how many there are: nothing is cut or folded in a pipe."""
 
@@ -72,6 +78,27 @@ def stdout_kept_clean() -> Iterator[None]:
     """Send what strangers print to stderr meanwhile."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def slowly(items: Sequence[T], doing: str) -> Iterator[T]:
+    """Pass items on; after a second of it, say on stderr how far that has got."""
+    until = time.monotonic() + _WORTH_A_WORD
+    shown = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = shown.add_task(doing, total=len(items))
+    with contextlib.ExitStack() as stack:
+        for done, item in enumerate(items):
+            if time.monotonic() > until and not shown.live.is_started:
+                stack.enter_context(shown)
+                if not shown.console.is_terminal:
+                    remark(f"{doing}: {number(done)} of {number(len(items))} so far")
+            shown.update(task, completed=done)
+            yield item
 
 
 def table(*headings: str, right: Iterable[str] = ()) -> Table:
@@ -155,6 +182,14 @@ def moment(when: datetime, *, today: date | None = None) -> str:
     when = when.astimezone(UTC)
     clock = f"{when:%H:%M:%S}.{when.microsecond // 1000:03}"
     return clock if when.date() == today else f"{when:%Y-%m-%d} {clock}"
+
+
+def time_of(ns: int | None) -> datetime | None:
+    """A time that was read from somewhere; None where it is none, or not one of this calendar."""
+    try:
+        return None if ns is None else from_ns(ns)
+    except (OverflowError, ValueError, TypeError):
+        return None
 
 
 def ago(when: datetime) -> str:

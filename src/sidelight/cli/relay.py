@@ -6,21 +6,20 @@ import contextlib
 import signal
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from sidelight.cli.backlog import Behind, look_at, writers_of
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
+from sidelight.cli.segments import Behind, look_at, settled, writers_of
 from sidelight.emitter import emitter
-from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
+from sidelight.exceptions import SinkUnavailableError, SpoolError
 from sidelight.receipt import Progress
 from sidelight.record import random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import runtime, sinks_of
-from sidelight.settings import Settings, public_url, settle, writer_meta
+from sidelight.settings import Settings, public_url, writer_meta
 from sidelight.spool import Spool, prepare_directory
 from sidelight.worker import Health
 
@@ -52,32 +51,11 @@ def relay(
 
       sidelight relay --spool /var/lib/shop/spool --otlp http://collector:4318
     """
-    settings = _settle(store, spool, otlp)
+    settings = settled(spool, store, otlp, [] if spool is None else writers_of(spool))
     if once:
         _deliver_once(settings, as_json=as_json)
     else:
         _run(settings, as_json=as_json)
-
-
-def _settle(store: str | None, spool: Path | None, otlp: str | None) -> Settings:
-    """The settings; where a spool is named and no store, the store that the spool's segments name.
-
-    Raises:
-        ConfigurationError: they name none, or several, or one with a password.
-    """
-    if store is None and spool is not None:
-        named = {str(meta["store"]) for meta in writers_of(spool) if "store" in meta}
-        problem = f"nothing in {spool} names one"
-        if len(named) == 1:
-            (store,) = named
-            problem = f"{store} needs its password"
-        elif named:
-            problem = f"{spool} holds records for {' and '.join(sorted(named))}"
-        if store is None or "***" in store:
-            raise ConfigurationError(
-                setting="store", problem=problem, remedy="name it with --store or SIDELIGHT_STORE"
-            )
-    return settle(store, spool=spool, otlp=otlp)
 
 
 def _deliver_once(settings: Settings, *, as_json: bool) -> None:
@@ -127,22 +105,29 @@ def _tell_what_is_left(settings: Settings, health: Mapping[str, Health]) -> bool
             complain(f"{sink}: {each.problem}")
     for reason, count in emitter.losses.items():
         complain(f"{reason}: {plural(count, 'time')}, set aside: {emitter.problems[reason]}")
+    left = _left(settings, health)
+    for why, behind in left.items():
+        complain(f"left in {settings.spool} {why}: {behind}")
+    return bool(left) or any(each.failing_since is not None for each in health.values())
+
+
+def _left(settings: Settings, health: Mapping[str, Health]) -> dict[str, Behind]:
+    """What nobody has taken, by what it waits for."""
     left: dict[str, Behind] = defaultdict(Behind)
+    ours = public_url(settings.store)
     for segment in look_at(settings.spool):
-        if segment.owned:
-            continue
-        theirs = str(segment.meta.get("store", public_url(settings.store)))
+        theirs = str(segment.meta.get("store", ours))
         for sink, behind in segment.behind.items():
-            if theirs != public_url(settings.store):
+            if segment.owned or not behind.records:
+                continue
+            if theirs != ours:
                 why = f"for the store {theirs}; name that with --store"
             elif sink in health:
                 why = f"until {sink} answers; run this again then"
             else:
                 why = f"for {sink}; name the endpoint with --otlp or OTEL_EXPORTER_OTLP_ENDPOINT"
             left[why].add(behind)
-    for why, behind in left.items():
-        complain(f"left in {settings.spool} {why}: {behind}")
-    return bool(left) or any(each.failing_since is not None for each in health.values())
+    return left
 
 
 def _run(settings: Settings, *, as_json: bool) -> None:
