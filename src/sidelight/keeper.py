@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sidelight.spool import SMALLEST, Spool
+from sidelight.threads import Loop, allocate_lock
 
 _ROUND: Final = 0.1  # seconds
 _SYNC: Final = 0.5  # seconds between fdatasyncs: what survives a power loss
@@ -31,15 +31,15 @@ class Keeper:
     count: Callable[[str, str], None]
     spans: Callable[[bool], None]
     _wake: Any = field(default_factory=allocate_lock)
-    _stop: bool = False
     _last: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.loop = Loop("sidelight-keeper", self.run)
         self._wake.acquire()
 
     def run(self) -> None:
         """Keep house until told to stop."""
-        while not self._stop:
+        while not self.loop.halting:
             try:
                 self.step()
             except Exception:
@@ -53,7 +53,7 @@ class Keeper:
 
     def stop(self) -> None:
         """End after the current round."""
-        self._stop = True
+        self.loop.halt()
         self.poke()
 
     def step(self) -> None:

@@ -6,16 +6,17 @@ lock that a caller takes.
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.keeper import Keeper
 from sidelight.receipt import Progress
 from sidelight.spool import Spool
 from sidelight.worker import Health, Sink, Worker
+
+_BRIEFLY: Final = 0.05  # seconds
 
 
 class Relay:
@@ -37,17 +38,19 @@ class Relay:
             Worker(sink, spool, count, progress if sink.name == "store" else None) for sink in sinks
         ]
         self.keeper = Keeper(spool, [sink.name for sink in sinks], ledger, count, spans)
-        self._threads: list[threading.Thread] = []
+        self._loops = [self.keeper.loop, *(worker.loop for worker in self.workers)]
 
     def start(self) -> None:
-        """Start the daemon threads."""
+        """Begin, or go on after a `halt`, in daemon threads.
+
+        Raises:
+            RuntimeError: there are no threads to be had; at the end of the interpreter there are
+                none.
+        """
         self.spool.on_rotation = self.keeper.poke
         self.progress.poke = self._poke_store
-        runs = {"keeper": self.keeper.run, **{w.sink.name: w.run for w in self.workers}}
-        for name, run in runs.items():
-            thread = threading.Thread(target=run, name=f"sidelight-{name}", daemon=True)
-            thread.start()
-            self._threads.append(thread)  # now, so that a `stop` in between joins what runs
+        for loop in self._loops:
+            loop.begin()
 
     def _poke_store(self) -> None:
         for worker in self.workers:
@@ -100,26 +103,38 @@ class Relay:
         """How each sink is doing."""
         return {worker.sink.name: worker.health for worker in self.workers}
 
-    @contextlib.contextmanager
-    def paused(self, seconds: float) -> Iterator[None]:
-        """Keep the workers outside of their libraries, so that a fork finds no lock taken."""
-        held = [w for w in self.workers if w.busy.acquire(timeout=seconds)]
-        try:
-            yield
-        finally:
-            for worker in held:
-                worker.busy.release()
+    def halt(self, seconds: float, *, briefly: bool = False) -> bool:
+        """End the threads, until the next `start`.
 
-    def stop(self, seconds: float) -> bool:
-        """Stop the threads; False when one does not end in time (it is inside its library)."""
+        Args:
+            seconds: the longest to wait.
+            briefly: wait less for the telemetry: it may be waiting for an answer of the network.
+
+        Returns:
+            False when one of them does not end in time: it is inside its library.
+        """
         self.keeper.stop()
         for worker in self.workers:
             worker.stop()
         self.progress.active = False
-        until = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        ended = not any(thread.is_alive() for thread in self._threads)
+        now = time.monotonic()
+        until = {w.loop: now + _BRIEFLY for w in self.workers if briefly and not w.is_store}
+        ended = [loop.join(until.get(loop, now + seconds)) for loop in self._loops]
+        return all(ended)
+
+    def disown(self) -> bool:
+        """In a forked child: the sinks let go of what they share with the parent.
+
+        Returns:
+            False when a thread of the parent's was inside a store that this process must not open
+            again: what it emits has to be delivered by another.
+        """
+        usable = [worker.sink.disown(busy=worker.busy) for worker in self.workers]
+        return all(usable)
+
+    def stop(self, seconds: float) -> bool:
+        """End the threads and let go of the sinks; False when one does not end in time."""
+        ended = self.halt(seconds)
         if ended:
             for worker in self.workers:
                 worker.sink.close()

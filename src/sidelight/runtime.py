@@ -11,17 +11,19 @@ import contextlib
 import logging
 import os
 import time
-from _thread import start_new_thread
-from collections.abc import Callable
-from threading import Lock, RLock
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Final
 
 from sidelight.emitter import Closed, Head, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
+from sidelight.receipt import Progress
 from sidelight.record import Static, encode, frame, random_bits, reseed
 from sidelight.settings import RelayMode, Settings, settle, writer_meta
 from sidelight.span import tracing
 from sidelight.spool import Spool
+from sidelight.threads import allocate_lock, start_new_thread
 
 if TYPE_CHECKING:
     from sidelight.relay import Relay
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 
 EXIT_WITHIN: Final = 0.6
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
-_FORK_WITHIN: Final = 0.1
-_START_WITHIN: Final = 5.0
+_FORK_WITHIN: Final = 0.3  # seconds that a fork may wait for the relay: longer than a lock's wait
+_START_WITHIN: Final = 5.0  # … and for the relay's imports
+_OPEN_WITHIN: Final = 1.0  # for another thread that opens; at the end it may be frozen for ever
 _LOG_EVERY: Final = 10.0
 
 _logger: Final = logging.getLogger("sidelight")
@@ -45,19 +48,23 @@ class Runtime:
         self.spool: Spool | None = None
         self.relay: Relay | None = None
         self.ending = False
-        self.starting = Lock()
+        self.starting = allocate_lock()
         self._opening = RLock()
         self._is_opening = False
         self._logged: dict[str, int] = {}
         self._logged_at = 0.0
         self._ledger: tuple[int, ...] = ()
+        self._inherited: list[object] = []
 
     def configure(self, settings: Settings) -> None:
-        """Close what was open, and open the spool and the relay of ``settings``."""
-        with self._opening:
-            self.close(EXIT_WITHIN)
-            self.settings = settings
+        """Open the spool and the relay of ``settings``, and close what was open before."""
+        with self._alone():
+            until = time.monotonic() + EXIT_WITHIN
+            self._await_start(until)
+            before = self.spool, self.relay
+            self.relay, self.settings = None, settings
             spool = self._open(settings)
+            self._let_go(*before, until)
             if settings.relay == "thread":
                 self._start_relay(settings, spool)
 
@@ -69,7 +76,7 @@ class Runtime:
         Raises:
             SpoolError: the environment asks for what cannot be; the log has said so.
         """
-        with self._opening:
+        with self._alone():
             if self.spool is not None:
                 return self.spool
             if self._is_opening:  # a signal handler, or the log of a failure, emits
@@ -85,9 +92,21 @@ class Runtime:
             finally:
                 self._is_opening = False
             if settings.relay == "thread" and not self.ending:
-                # Not `Thread.start`: that waits for the new thread, which goes on to import.
-                start_new_thread(self._start_relay, (settings, spool))
+                try:
+                    # Not `Thread.start`: that waits for the new thread, which goes on to import.
+                    start_new_thread(self._start_in_background, (settings, spool))
+                except RuntimeError as error:
+                    _tell_of_no_thread(error)
             return spool
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._opening.acquire(timeout=_OPEN_WITHIN):
+            raise SpoolError(directory="", problem="another thread is opening it", remedy="")
+        try:
+            yield
+        finally:
+            self._opening.release()
 
     def _open(self, settings: Settings) -> Spool:
         tracing.configure(settings.environment)
@@ -102,8 +121,16 @@ class Runtime:
             )
             spool = Spool(None, meta)
         self._ledger = ()
+        emitter.progress = Progress()  # positions in another spool say nothing of this one
         self.spool = emitter.spool = spool
         return spool
+
+    def _start_in_background(self, settings: Settings, spool: Spool) -> None:
+        try:
+            self._start_relay(settings, spool)
+        except Exception:
+            if not self.ending:  # else there may be nothing left to import
+                _logger.exception("sidelight's relay cannot start; events wait in the spool")
 
     def _start_relay(self, settings: Settings, spool: Spool) -> None:
         def span_switch(on: bool) -> None:
@@ -123,11 +150,19 @@ class Runtime:
                 count=emitter.count,
                 spans=span_switch,
             )
-            self.relay.start()
+            self.go_on()
             with contextlib.suppress(Exception):  # a stranger's MeterProvider
                 from sidelight.metrics import register  # noqa: PLC0415
 
                 register(self.health, self.usage)
+
+    def go_on(self) -> None:
+        """Let the relay run; where it gets no thread, what is emitted waits in the spool."""
+        try:
+            if self.relay is not None:
+                self.relay.start()
+        except RuntimeError as error:
+            _tell_of_no_thread(error)
 
     def write_ledger(self) -> None:
         """Put costs and losses into the spool where they have changed, and log the losses."""
@@ -182,36 +217,56 @@ class Runtime:
 
     def close(self, seconds: float) -> None:
         """Deliver what can be delivered in time, and let go. What is left stays in the spool."""
-        with self._opening:
-            until = time.monotonic() + seconds
-            if self.starting.acquire(timeout=seconds):
-                self.starting.release()
-            spool, relay = self.spool, self.relay
-            if spool is None:
+        until = time.monotonic() + seconds
+        with self._alone():
+            self._await_start(until)
+            if self.spool is None:
                 return
             with contextlib.suppress(Exception):
                 self.write_ledger()
+            before = self.spool, self.relay
             emitter.spool = Closed(self.open)
             self.spool = self.relay = None
-            if relay is not None:
-                relay.flush(0.75 * (until - time.monotonic()), patient=False)
-                if not relay.stop(until - time.monotonic()):
-                    return  # a thread is inside its library: the segments end with the process
+        self._let_go(*before, until)
+
+    def _await_start(self, until: float) -> None:
+        """Wait for a relay that is being started: it may still deliver what there is."""
+        if self.starting.acquire(timeout=max(0.0, until - time.monotonic())):
+            self.starting.release()
+
+    def _let_go(self, spool: Spool | None, relay: Relay | None, until: float) -> None:
+        if relay is not None:
+            relay.flush(0.75 * (until - time.monotonic()), patient=False)
+            if not relay.stop(until - time.monotonic()):
+                return  # a thread is inside its library: the segments end with the process
+        if spool is not None:
             spool.close()
 
     def abandon(self) -> None:
         """In a forked child: everything open is the parent's."""
+        reseed()
+        self._opening, self.starting, self._is_opening = RLock(), allocate_lock(), False
         if self.spool is not None:
             self.spool.abandon()
-        reseed()
-        self._opening, self.starting, self._is_opening = RLock(), Lock(), False
+        if self.relay is not None:
+            self._inherited.append(self.relay)  # what it holds must not be closed by and by
+            if not self.relay.disown() and self.settings is not None:
+                self.settings = replace(self.settings, relay="external")
         self.spool = self.relay = None
         emitter.spool = Closed(self.open)
-        emitter.progress.__init__()  # type: ignore[misc]  # the wrappers hold on to this one
         emitter.losses.clear()
         emitter.problems.clear()
         for costs in emitter.costs.values():
             costs.clear()
+
+
+def _tell_of_no_thread(error: RuntimeError) -> None:
+    at_the_end = runtime.ending or "shutdown" in str(error)
+    _logger.log(
+        logging.DEBUG if at_the_end else logging.WARNING,
+        "sidelight's relay gets no thread (%s); events wait in the spool",
+        error,
+    )
 
 
 def sinks_of(settings: Settings, count: Callable[[str, str], None] = emitter.count) -> list[Sink]:
@@ -291,25 +346,28 @@ def flush(timeout: float = 5.0) -> bool:
     return runtime.flush(timeout)
 
 
-_pause: list[contextlib.AbstractContextManager[None]] = []
+_forking: set[int] = set()
+"""The threads that hold `Runtime.starting` while they fork."""
 
 
 def _before_fork() -> None:
+    """Let no thread of ours be anywhere while the process forks, nor in the middle of an import."""
     if runtime.starting.acquire(timeout=_START_WITHIN):
-        runtime.starting.release()
-    if runtime.relay is not None:
-        pause = runtime.relay.paused(_FORK_WITHIN)
-        pause.__enter__()
-        _pause.append(pause)
+        _forking.add(get_ident())
+        if runtime.relay is not None:
+            runtime.relay.halt(_FORK_WITHIN, briefly=True)
 
 
 def _after_fork_in_parent() -> None:
-    while _pause:
-        _pause.pop().__exit__(None, None, None)
+    if get_ident() in _forking:
+        _forking.remove(get_ident())
+        if not runtime.ending:
+            runtime.go_on()
+        runtime.starting.release()
 
 
 def _after_fork_in_child() -> None:
-    _pause.clear()
+    _forking.clear()
     runtime.abandon()
 
 

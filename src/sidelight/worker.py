@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from sidelight.receipt import Progress
 from sidelight.record import FRAME_MAGIC, Moment, Static, decode, encode
 from sidelight.segment import Batch, Scanner, Segment
 from sidelight.spool import Spool
+from sidelight.threads import Loop, allocate_lock, sleep
 
 _BATCH: Final = 2000
 """Records of one delivery."""
@@ -51,6 +51,16 @@ class Sink(Protocol):
     def close(self) -> None:
         """Let go of connections; the next write makes new ones."""
 
+    def disown(self, *, busy: bool) -> bool:
+        """In a forked child: let go of what is shared with the parent, doing nothing to it.
+
+        Args:
+            busy: the parent forked in the middle of a write.
+
+        Returns:
+            False when this process must not use the sink.
+        """
+
 
 @dataclass(slots=True)
 class Health:
@@ -72,7 +82,8 @@ class Worker:
     Attributes:
         progress: told how far the store is, for those who wait; None for the other sinks.
         count: told what was set aside, by reason.
-        busy: held while inside the sink's library: a fork must not happen there.
+        loop: its thread.
+        busy: inside the sink's library at the moment.
     """
 
     sink: Sink
@@ -80,15 +91,15 @@ class Worker:
     count: Callable[[str, str], None]
     progress: Progress | None = None
     health: Health = field(default_factory=Health)
-    busy: Any = field(default_factory=allocate_lock)
+    busy: bool = False
     _scanners: dict[int, Scanner] = field(default_factory=dict)
     _wake: Any = field(default_factory=allocate_lock)
-    _stop: bool = False
     _poked_at: float = 0.0
     _told: bool = False
     _lateness: deque[float] = field(default_factory=lambda: deque(maxlen=_WAKE_UPS))
 
     def __post_init__(self) -> None:
+        self.loop = Loop(f"sidelight-{self.sink.name}", self.run)
         self._wake.acquire()
 
     @property
@@ -108,7 +119,7 @@ class Worker:
         if self.is_store:  # an empty batch opens it: the first who waits shall not wait for that
             with contextlib.suppress(SinkUnavailableError, SinkRefusedError, Stopped):
                 self._try((), {})
-        while not self._stop:
+        while not self.loop.halting:
             try:
                 if not self.step():
                     self._rest()
@@ -128,7 +139,7 @@ class Worker:
 
     def stop(self) -> None:
         """End after the current delivery."""
-        self._stop = True
+        self.loop.halt()
         self.poke()
 
     def _rest(self) -> None:
@@ -141,7 +152,7 @@ class Worker:
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._stop and (left := until - time.monotonic()) > 0:
+        while not self.loop.halting and (left := until - time.monotonic()) > 0:
             self._wake.acquire(timeout=left)
 
     # -- the work ----------------------------------------------------------------------------
@@ -229,25 +240,27 @@ class Worker:
 
     def _try(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
         try:
-            with self.busy:
-                self.sink.write(records, writer)
+            self.busy = True
+            self.sink.write(records, writer)
             self._answers(yes=True)
         except SinkUnavailableError as error:
             self._failing(error)
-            if self._stop:
+            if self.loop.halting:
                 raise Stopped from error
             raise
         except SinkRefusedError:
             raise
         except Exception as error:  # it chokes on a value in a way of its own
             raise SinkRefusedError(sink=self.sink.name, problem=repr(error)) from error
+        finally:
+            self.busy = False
 
     def _answers(self, *, yes: bool) -> None:
         """Note whether the sink answers; only for a store that does is it worth while to wait."""
         if yes:
             self.health.failing_since = None
         if self.progress is not None:
-            self.progress.active = yes and not self._stop
+            self.progress.active = yes and not self.loop.halting
 
     def _failing(self, error: Exception) -> None:
         self._answers(yes=False)
@@ -267,7 +280,7 @@ class Worker:
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 self._quarantine(segment, "unreadable record", str(error), payload)
             if index % _PIECE == _PIECE - 1 and not (self.progress and self.progress.late):
-                time.sleep(0)  # offer the GIL; where it is contended it is taken anyway
+                sleep(0)  # offer the GIL; where it is contended it is taken anyway
         return records
 
     def _set_aside(self, segment: Segment, batch: Batch) -> None:

@@ -103,6 +103,10 @@ class OtlpSink:
         if exporter is not None:
             exporter.close()
 
+    def disown(self, *, busy: bool) -> bool:  # noqa: ARG002  # the sinks' common face
+        """In a forked child: the connection is left alone; this sink is not used again."""
+        return True
+
     # -- one batch ---------------------------------------------------------------------------
 
     def _send_all(self, records: Sequence[Record], resource: Resource, limits: Limits) -> None:

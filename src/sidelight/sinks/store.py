@@ -86,6 +86,20 @@ class StoreSink:
                 connection.close()
             connection.engine.dispose()
 
+    def disown(self, *, busy: bool) -> bool:
+        """In a forked child: a session is only forgotten, because closing it ends the parent's.
+
+        An SQLite file is closed: this process's own tables say that it is locked, though the locks
+        are the parent's, and a connection that is opened beside it takes none. When the parent
+        closes the file, it deletes the log to which that one writes. In the middle of a transaction
+        closing would undo it, the parent's; then this process must not open the file at all.
+        """
+        if self._file is None or self._connection is None:
+            return True
+        if not busy:
+            self.close()
+        return not busy
+
     def _write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
         if self._file is not None and not self._file.exists():
             self.close()  # deleted under us: what is written to it now would be lost with it
