@@ -1,8 +1,9 @@
 """A program that emits, and reports each wrapped call once it has returned.
 
-``python -m tests.support.emitting ORDER`` with an `Order` as JSON. What it reports goes over a pipe
-to whoever started it (see `tests.support.programs`), so that the set of what was acknowledged
-outlives the program.
+``python -m tests.support.emitting`` does what the environment's `Order` says. What it reports goes
+over a pipe to whoever started it (see `tests.support.programs`), so that the set of what was
+acknowledged outlives the program. Programs of other kinds (servers, pools of workers) import what
+they need from here.
 
 Each call is made twice: undecorated (the *twin*) and decorated. Both must have the same outcome:
 the same object, or the same exception with the same traceback. Where the emission waits for the
@@ -12,6 +13,7 @@ store, its twin waits for as long in plain Python: an interruption by the machin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import json
@@ -20,9 +22,10 @@ import pkgutil
 import random
 import signal
 import struct
-import sys
+import sys  # noqa: F401  # for preludes
 import threading
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,6 +35,7 @@ from sidelight import arg, emits
 KINDS = ("scheduled", "awaited", "scheduled async", "awaited async", "emit")
 REPORT = struct.Struct("<QIIBB36s")
 """Number of the call, its nanoseconds, its twin's, kind, whether the outcomes differ, event id."""
+ORDER = "FAULTS_ORDER"
 FAILS = 7  # every so many calls the function raises
 _WAITED, _LONGEST_WAIT = 0.0002, 0.005  # seconds of an awaited emission that did wait
 
@@ -42,7 +46,7 @@ class Order:
 
     Attributes:
         first: number of the first call; programs of one test must not share numbers.
-        calls: how many each thread makes; 0 goes on until it is told to stop (SIGUSR1).
+        calls: how many each thread makes; 0 goes on until it is told to stop (SIGUSR1), -1 is none.
         pause: seconds between calls.
         kinds: taken in turn.
         configure: arguments of `sidelight.configure`; None leaves it to the first emission, which
@@ -64,8 +68,14 @@ class Order:
     report: int = -1
 
     def as_json(self) -> str:
-        """For the command line."""
+        """For the environment."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def received(cls) -> Order:
+        """The order of this process."""
+        told = json.loads(os.environ[ORDER])
+        return cls(**{**told, "kinds": tuple(told["kinds"])})
 
 
 class Stop:
@@ -81,9 +91,19 @@ def plain(n: int, thing: Any) -> Any:
     return thing
 
 
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine to its end. A prelude may put another event loop here, and below."""
+    asyncio.run(work())
+
+
+async def sleep(seconds: float) -> None:
+    """Let others run."""
+    await asyncio.sleep(seconds)
+
+
 async def plain_async(n: int, thing: Any) -> Any:
     """The same, as a coroutine."""
-    await asyncio.sleep(0)
+    await sleep(0)
     return plain(n, thing)
 
 
@@ -113,7 +133,7 @@ class Caller:
                 break
             await self.call(order.first + step + i, order.kinds[i % len(order.kinds)])
             if order.pause:
-                await asyncio.sleep(order.pause)
+                await sleep(order.pause)
 
     async def call(self, n: int, kind: str) -> None:
         """Make one call and its twin, and report."""
@@ -155,7 +175,7 @@ class Caller:
         if kind.startswith("twin of awaited"):
             wait = self.waits[kind.removeprefix("twin of ")]
             if wait and kind.endswith("async"):
-                await asyncio.sleep(wait)
+                await sleep(wait)
             elif wait:
                 time.sleep(wait)  # noqa: ASYNC251  # as the awaited emission of a plain function does
         return time.perf_counter_ns() - begun, outcome, event_id
@@ -201,10 +221,16 @@ def arm(place: str, when: str, nth: int, number: int = signal.SIGKILL) -> None:
     setattr(owner, name, classmethod(armed) if isinstance(found, classmethod) else armed)
 
 
-def main() -> None:
-    """Do what the order says."""
-    told = json.loads(sys.argv[1])
-    order = Order(**{**told, "kinds": tuple(told["kinds"])})
+def call(n: int, *kinds: str) -> None:
+    """Make a call of each of these kinds, numbered from n, with no event loop about."""
+    caller = Caller(Order.received(), 0)
+    for i, kind in enumerate(kinds or ("scheduled", "awaited", "emit")):
+        with contextlib.suppress(StopIteration):
+            caller.call(n + i, kind).send(None)
+
+
+def prepare(order: Order) -> None:
+    """Everything before the first call."""
 
     def stop(*_: object) -> None:
         Stop.asked = True
@@ -214,11 +240,17 @@ def main() -> None:
     exec(order.prelude, globals())
     if order.configure is not None:
         sidelight.configure(**order.configure)
+
+
+def main() -> None:
+    """Do what the order says."""
+    order = Order.received()
+    prepare(order)
     callers = [Caller(order, number) for number in range(order.threads)]
-    others = [threading.Thread(target=asyncio.run, args=(each.run(),)) for each in callers[1:]]
+    others = [threading.Thread(target=run, args=(each.run,)) for each in callers[1:]]
     for thread in others:
         thread.start()
-    asyncio.run(callers[0].run())
+    run(callers[0].run)
     for thread in others:
         thread.join()
     exec(order.finale, globals())

@@ -18,12 +18,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
-from tests.support.emitting import KINDS, REPORT, Order
+from tests.support.emitting import KINDS, ORDER, REPORT, Order
 
 from sidelight import Store
 from sidelight.exceptions import StoreError
@@ -94,6 +94,7 @@ class Program:
         order: Order | None = None,
         environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
+        command: Sequence[str] = ("-m", "tests.support.emitting"),
         before: Sequence[str] = (),
         **options: Any,
     ) -> None:
@@ -105,6 +106,7 @@ class Program:
             order: what it is to do.
             environment: further variables.
             python: the interpreter.
+            command: its arguments; the order is in the environment.
             before: a command that runs the interpreter, say ``unshare --pid --fork``.
             options: of `subprocess.Popen`.
         """
@@ -117,10 +119,10 @@ class Program:
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
             **({"SIDELIGHT_SPOOL": str(spool)} if spool is not None else {}),
             **(environment or {}),
+            ORDER: replace(asked, report=write).as_json(),
         }
-        told = Order(**{**asked.__dict__, "report": write}).as_json()
         self.process = subprocess.Popen(
-            [*before, python, "-m", "tests.support.emitting", told],
+            [*before, python, *command],
             env=env,
             pass_fds=(write, *options.pop("pass_fds", ())),
             stdin=subprocess.DEVNULL,
