@@ -1,0 +1,190 @@
+"""Row 5: PostgreSQL is killed, its sessions are, and a COMMIT ends otherwise than the client hears."""
+
+import contextlib
+import time
+
+import psycopg
+import pytest
+from tests.support.emitting import Order
+from tests.support.postgres import connected, new_database, own_server
+from tests.support.programs import (
+    caught_up,
+    deliver,
+    judge,
+    nothing_left,
+    running,
+    stored,
+    wait_until,
+)
+from tests.support.proxy import Proxy
+
+ROUNDS_FULL, ROUNDS_SHORT = 100, 3
+SESSIONS = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE application_name = 'sidelight' AND datname = current_database()
+"""
+IN_COMMIT = """
+SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+AND application_name = 'sidelight' AND query ILIKE 'commit%%' AND wait_event = %s
+"""
+#: At the end of a transaction that has counted something, so that a test can meet it in its COMMIT.
+SLOW_COMMIT = """
+CREATE FUNCTION sidelight.slowly() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER slowly AFTER INSERT OR UPDATE ON sidelight.event_counts
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (new.type = 'scheduled')
+EXECUTE FUNCTION sidelight.slowly();
+"""
+FAST_COMMIT = "DROP FUNCTION sidelight.slowly() CASCADE"
+
+
+@pytest.fixture
+def server():
+    """A server that may be killed; left as it was found."""
+    running = own_server()
+    yield running
+    if not running.is_alive():
+        running.start()
+
+
+@pytest.fixture
+def proxy(server):
+    with Proxy(server.address) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(server):
+    """Of a new database, not through the proxy."""
+    return new_database(server)
+
+
+@pytest.fixture
+def program(url, server, proxy, tmp_path):
+    """One that emits into the store, through the proxy."""
+    through = url.replace(f":{server.port}/", f":{proxy.address[1]}/")
+    order = Order(threads=2, pause=0.001, configure={})
+    with running(through, tmp_path, order=order) as program:
+        program.emit(20)
+        caught_up(url, program)
+        yield program
+
+
+@pytest.fixture
+def finish(url, program, tmp_path, row):
+    """What was emitted comes by itself, each event once; ``finish(fault, how often)``."""
+
+    def finish(fault, injected):
+        caught_up(url, program)
+        assert program.stop() == 0, program.told()
+        deliver(url, tmp_path)
+        row(5, f"PostgreSQL: {fault}", injected=injected, verdict=judge(url, program))
+        nothing_left(url, tmp_path)
+
+    return finish
+
+
+@pytest.fixture
+def rounds(full, progress):
+    return ROUNDS_FULL if full else ROUNDS_SHORT
+
+
+def grow(url, before):
+    """Wait until the store has more than it had."""
+    wait_until(lambda: stored(url) > before)
+
+
+def test_killed_again_and_again(server, url, program, rounds, randomness, progress, finish):
+    for number in range(rounds):
+        progress(f"killed {number} times")
+        grow(url, stored(url))
+        time.sleep(randomness.random() * 0.05)
+        server.kill()
+        program.emit(20)
+        server.start()
+    finish("kill -9", rounds)
+
+
+def test_sessions_terminated(url, program, rounds, randomness, progress, finish):
+    """At random moments, most of them within a transaction."""
+    killed = 0
+    with psycopg.connect(url, autocommit=True) as connection:
+        while killed < 3 * rounds:
+            progress(f"terminated {killed} times")
+            program.emit(4)
+            time.sleep(randomness.random() * 0.02)
+            (count,) = connection.execute(SESSIONS).fetchone()
+            killed += count
+    finish("pg_terminate_backend", killed)
+
+
+# -- in its COMMIT ------------------------------------------------------------------------------
+
+
+def in_commit(connection, event):
+    """Wait for a session that waits for ``event`` in its COMMIT; answers its process."""
+    found = []
+
+    def look():
+        found[:] = connection.execute(IN_COMMIT, (event,)).fetchall()
+        return found
+
+    wait_until(look)
+    return found[0][0]
+
+
+@contextlib.contextmanager
+def slowed(connection):
+    """A COMMIT takes a while before it counts."""
+    connection.execute(SLOW_COMMIT)
+    yield
+    connection.execute(FAST_COMMIT)
+
+
+@contextlib.contextmanager
+def replicated(connection):
+    """A COMMIT counts, and is not told before a standby that does not exist has it too."""
+    connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    connection.execute("SELECT pg_reload_conf()")
+    yield
+    connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+    connection.execute("SELECT pg_reload_conf()")
+
+
+def test_terminated_in_its_commit(url, program, rounds, progress, finish):
+    """The client is told of an error; before it counts there is nothing, after it everything."""
+    with connected(url) as connection:
+        for number in range(rounds):
+            progress(f"terminated {number} times")
+            with slowed(connection):
+                before = stored(url)
+                pid = in_commit(connection, "PgSleep")
+                connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+                assert stored(url) == before
+            grow(url, before)
+            program.emit(10)
+            with replicated(connection):
+                before = stored(url)
+                pid = in_commit(connection, "SyncRep")
+                connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+                assert stored(url) > before
+            grow(url, stored(url))
+    finish("terminated in COMMIT", 2 * rounds)
+
+
+def test_the_reply_to_a_commit_is_lost(url, proxy, program, rounds, progress, finish):
+    """The client sees a reset, and tries again while the server is still committing, or has."""
+    with connected(url) as connection:
+        for number in range(rounds):
+            progress(f"lost {number} replies")
+            with slowed(connection):
+                before = stored(url)
+                in_commit(connection, "PgSleep")
+                proxy.reset_connections()
+                grow(url, before)
+            program.emit(10)
+            with replicated(connection):
+                in_commit(connection, "SyncRep")
+                proxy.reset_connections()
+            grow(url, stored(url))
+    finish("reply to COMMIT lost", 2 * rounds)
