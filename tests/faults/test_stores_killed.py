@@ -1,4 +1,4 @@
-"""Row 5: PostgreSQL is killed, its sessions are, and a COMMIT ends otherwise than the client hears."""
+"""Row 5: PostgreSQL is killed, its sessions are, and its COMMIT ends otherwise than it is told."""
 
 import contextlib
 import time
