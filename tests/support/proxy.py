@@ -49,7 +49,13 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """One listening port in front of one target, served by one thread of its own."""
+    """One listening port in front of one target, served by one thread of its own.
+
+    Attributes:
+        requests: what the mode "answer" has answered.
+        accepted: how many connections.
+        struck: how often something was reset, swallowed, dripped, lost or answered by the proxy.
+    """
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class Proxy:
         self.drip_delay = drip_delay
         self.requests: list[Request] = []
         self.accepted = 0
+        self.struck = 0
         self._mode: Mode = mode
         self._reply = Reply()
         self._port: int | None = None
@@ -265,10 +272,11 @@ class Proxy:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             if mode == "reset":
+                self.struck += 1
                 return False
             if mode == "silent":
                 while await receive(client):
-                    pass
+                    self.struck += 1
                 return True
             if mode == "answer":
                 return await self._answer(client)
@@ -299,7 +307,9 @@ class Proxy:
 
     async def _forward_requests(self, client: socket.socket, target: socket.socket) -> None:
         while data := await receive(client):
-            if self._mode != "silent":
+            if self._mode == "silent":
+                self.struck += 1
+            else:
                 await send(target, data)
         target.shutdown(socket.SHUT_WR)
 
@@ -312,11 +322,14 @@ class Proxy:
                 upto = len(data)
                 match self._mode:
                     case "silent":
+                        self.struck += 1
                         break
                     case "lose_reply" if reply_begins is not None:
                         await send(client, data[sent:reply_begins])
+                        self.struck += 1
                         raise ConnectionResetError("the reply is lost")
                     case "drip":
+                        self.struck += 1
                         upto = sent + 1
                 await send(client, data[sent:upto])
                 sent = upto
@@ -337,6 +350,7 @@ class Proxy:
             else:
                 body = await stream.exactly(int(headers.get("content-length", 0)))
             self.requests.append(Request(method, path, headers, body))
+            self.struck += 1
             await send(client, self._reply.encode())
             if headers.get("connection", "").lower() == "close":
                 break
