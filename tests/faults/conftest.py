@@ -26,6 +26,7 @@ _COLUMNS = {
     "calls": "calls",
     "acknowledged": "acknowledged",
     "stored": "stored",
+    "let_go": "let go",
     "lost": "lost",
     "duplicated": "twice",
     "over": "> 10 ms",
@@ -113,6 +114,7 @@ class Row:
                 "calls": verdict.calls,
                 "acknowledged": verdict.acknowledged,
                 "stored": verdict.stored,
+                "let_go": verdict.let_go,
                 "lost": len(verdict.lost),
                 "duplicated": len(verdict.duplicated),
             }

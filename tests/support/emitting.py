@@ -31,11 +31,15 @@ from typing import Any
 
 import sidelight
 from sidelight import arg, emits
+from sidelight.emitter import emitter
 
 KINDS = ("scheduled", "awaited", "scheduled async", "awaited async", "emit")
-REPORT = struct.Struct("<QIIBB36s")
-"""Number of the call, its nanoseconds, its twin's, kind, whether the outcomes differ, event id."""
 ORDER = "FAULTS_ORDER"
+REPORT = struct.Struct("<QIIBBB36s")
+"""Number of the call, its nanoseconds, its twin's, kind, whether the outcomes differ, whether its
+event was counted as lost (known where one thread emits), event id."""
+LOSSES = ("no room in the spool", "not recorded", "internal error", "recursion limit")
+"""The reasons for which an event is lost on its caller's path."""
 FAILS = 7  # every so many calls the function raises
 _WAITED, _LONGEST_WAIT = 0.0002, 0.005  # seconds of an awaited emission that did wait
 
@@ -139,12 +143,13 @@ class Caller:
         """Make one call and its twin, and report."""
         thing: Any = ValueError(n) if n % FAILS == 0 and kind != "emit" else object()
         twin, expected, _ = await self._timed("twin of " + kind, n, thing)
+        lost_before = lost()
         spent, found, event_id = await self._timed(kind, n, thing)
+        is_lost = self.order.threads == 1 and lost() > lost_before
         self.waits[kind] = min(spent / 1e9, _LONGEST_WAIT) if spent / 1e9 > _WAITED else 0.0
         differs = kind != "emit" and found != expected
-        told = REPORT.pack(
-            n, min(spent, 0xFFFF_FFFF), min(twin, 0xFFFF_FFFF), KINDS.index(kind), differs, event_id
-        )
+        times = min(spent, 0xFFFF_FFFF), min(twin, 0xFFFF_FFFF)
+        told = REPORT.pack(n, *times, KINDS.index(kind), differs, is_lost, event_id)
         os.write(self.order.report, told)
 
     async def _timed(self, kind: str, n: int, thing: Any) -> tuple[int, Any, bytes]:
@@ -179,6 +184,11 @@ class Caller:
             elif wait:
                 time.sleep(wait)  # noqa: ASYNC251  # as the awaited emission of a plain function does
         return time.perf_counter_ns() - begun, outcome, event_id
+
+
+def lost() -> int:
+    """How many events this process has counted as lost on their callers' paths."""
+    return sum(emitter.losses.get(reason, 0) for reason in LOSSES)
 
 
 def frames(error: BaseException) -> list[tuple[object, int]]:

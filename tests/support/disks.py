@@ -1,0 +1,75 @@
+"""Small disks that fill up and turn read-only: a tmpfs for each, mounted as root or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_PIECE = 64 * 1024
+
+
+class Disk:
+    """A mounted filesystem of a few megabytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._filling = path / "filling"
+
+    @property
+    def free(self) -> int:
+        """Bytes that can still be allocated."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
+
+    def fill(self, *, leave: int = 0) -> None:
+        """Take all the room there is but ``leave`` bytes."""
+        with self._filling.open("ab") as file, contextlib.suppress(OSError):
+            while (left := self.free - leave) > 0:
+                try:
+                    os.write(file.fileno(), bytes(min(left, _PIECE)))
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    break
+
+    def make_room(self) -> None:
+        """Give back what `fill` took."""
+        self._filling.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Nothing can be made or opened to write; what is open stays so.
+
+        A read-only view of the directory lies over it: the disk itself cannot be remounted while
+        a program writes to it.
+        """
+        _run("mount", "--bind", str(self.path), str(self.path))
+        try:
+            _run("mount", "-o", "remount,bind,ro", str(self.path))
+            yield
+        finally:
+            _run("umount", "-l", str(self.path))
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
+    """A new disk mounted at ``path``; skips the test where nothing can be mounted."""
+    path.mkdir()
+    try:
+        _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "tmpfs", str(path))
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small disk needs the right to mount a tmpfs: {error}")
+    try:
+        yield Disk(path)
+    finally:
+        _run("umount", "-l", str(path))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
