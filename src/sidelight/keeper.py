@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sidelight.spool import SMALLEST, Spool
+from sidelight.spool import SMALLEST, SPARES, Spool
 from sidelight.threads import Loop, allocate_lock
 
 _ROUND: Final = 0.1  # seconds
 _SYNC: Final = 0.5  # seconds between fdatasyncs: what survives a power loss
 _ADOPT: Final = 2.0
+_MEASURE: Final = 0.5
 _AGED: Final = 600.0
 _NEARLY: Final = 0.9  # of the limit: from here on events are written without their spans
 
@@ -58,8 +59,10 @@ class Keeper:
 
     def step(self) -> None:
         """One round."""
-        self.spool.provide()
         self.collect()
+        if self.spool.full or self._due("measure", _MEASURE):
+            self._measure()
+        self.spool.provide()
         if self._due("sync", _SYNC):
             self.ledger()
             self._sync()
@@ -67,7 +70,6 @@ class Keeper:
             self.spool.rescue()
             self.spool.adopt()
             self.spool.rotate_aged(_AGED)
-            self._measure()
 
     def collect(self) -> None:
         """Delete the segments that every sink has passed, also those that only their writer had."""
@@ -98,7 +100,7 @@ class Keeper:
         limit = self.spool.limit
         used = self.spool.usage()
         for segment in (*self.spool.adopted, *self.spool.own):
-            if used + SMALLEST <= limit:
+            if used + SPARES * SMALLEST <= limit:
                 break
             if segment.sealed and "store" in segment.passed:
                 self.count("spool full: telemetry let go", str(segment.path))

@@ -164,24 +164,24 @@ class Runtime:
         except RuntimeError as error:
             _tell_of_no_thread(error)
 
-    def write_ledger(self) -> None:
-        """Put costs and losses into the spool where they have changed, and log the losses."""
+    def write_ledger(self, *, last: bool = False) -> None:
+        """Put costs and losses into the spool where they have changed, and log the losses.
+
+        Where there is no room for it, the next call tries again; the last one makes room.
+        """
         fingerprint = (
             *(sum(costs.fine) + sum(costs.coarse.values()) for costs in emitter.costs.values()),
             sum(emitter.losses.values()),
         )
         if fingerprint == self._ledger or self.spool is None:
             return
-        self._ledger = fingerprint
         ledger = {**emitter.ledger(), "problems": dict(emitter.problems)}
         moment = (time.time_ns(), random_bits(64), None, None, None, None, 0, 0, 0, ledger, None)
         # Into our own spool: that of the emitter may stand in for it in a test.
         data = frame(_ledger_head.encoded + encode(moment))
-        try:
-            self.spool.write(data)
-        except ValueError:
-            with contextlib.suppress(SpoolError, OSError):
-                self.spool.append(data)
+        with contextlib.suppress(SpoolError, OSError):
+            (self.spool.append_last if last else self.spool.append)(data)
+            self._ledger = fingerprint
         self._log_losses()
 
     def _log_losses(self) -> None:
@@ -223,7 +223,7 @@ class Runtime:
             if self.spool is None:
                 return
             with contextlib.suppress(Exception):
-                self.write_ledger()
+                self.write_ledger(last=True)
             before = self.spool, self.relay
             emitter.spool = Closed(self.open)
             self.spool = self.relay = None

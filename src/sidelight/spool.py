@@ -26,7 +26,8 @@ Position: TypeAlias = tuple[int, int]
 
 SMALLEST: Final = 1024 * 1024
 LARGEST: Final = 32 * 1024 * 1024
-_SPARES: Final = 2
+_SMALL: Final = 64 * 1024
+SPARES: Final = 2
 _LOOK_AGAIN: Final = 0.5  # seconds
 _IN_MEMORY_LIMIT: Final = 64 * 1024 * 1024
 _NETWORK_FILESYSTEMS: Final = frozenset(
@@ -95,16 +96,32 @@ class Spool:
                 return
         raise self._error("its segments fill faster than they can be replaced")
 
+    def append_last(self, frame: bytes) -> None:
+        """Copy one frame in, if need be a little beyond the limit: it says what was lost.
+
+        Raises:
+            SpoolError: there is no room on disk or in memory.
+            OSError: likewise.
+        """
+        try:
+            self.append(frame)
+        except SpoolError:
+            self._spares.append(Segment.create(self.directory, _SMALL, self.meta))
+            self.append(frame)
+
     def position(self) -> Position:
         """A place behind everything that this thread has written so far."""
         newest = self.own[-1]
         return newest.number, newest.tell()
 
     def _rotate(self, segment: Segment) -> None:
-        """Put the next segment in the place of ``segment``; of several threads, one wins."""
-        segment.seal()
+        """Put the next segment in the place of ``segment``; of several threads, one wins.
+
+        A segment is sealed, and may be deleted, once it has a successor: until then it stays.
+        """
         newest = self.own[-1]
         if newest.number > segment.number:
+            segment.seal()
             self._install(newest)
             return
         spare = self._spare()
@@ -114,6 +131,7 @@ class Spool:
             self.own.append(spare)
         else:
             self._spares.appendleft(spare)
+        segment.seal()
         self._install(winner)
         if self._hands_over:
             segment.close()  # unlocked: it belongs to whoever relays
@@ -129,7 +147,8 @@ class Spool:
     def _spare(self) -> Segment:
         with contextlib.suppress(IndexError):
             return self._spares.popleft()
-        if not self._has_room(SMALLEST):
+        if self._room() < SMALLEST:
+            self.on_rotation()  # the relay may have something to let go
             raise self._error(f"it holds its limit of {self.limit} bytes")
         try:
             return Segment.create(self.directory, SMALLEST, self.meta)
@@ -139,14 +158,15 @@ class Spool:
             raise self._error(f"nothing can be allocated ({self.trouble.strerror})")
         return Segment.create(None, SMALLEST, self.meta)
 
-    def _has_room(self, size: int) -> bool:
-        """Whether so many more bytes are within the limit; a "no" stands for a while."""
+    def _room(self) -> int:
+        """How many more bytes are within the limit; that they are too few stands for a while."""
         now = time.monotonic()
         if self.full and now < self._look_again:
-            return False
-        self.full = self.usage() + size > self.limit
+            return 0
+        room = self.limit - self.usage()
+        self.full = room < SMALLEST
         self._look_again = now + _LOOK_AGAIN
-        return not self.full
+        return room
 
     def _error(self, problem: str) -> SpoolError:
         return SpoolError(
@@ -158,16 +178,20 @@ class Spool:
     # -- the relay's side --------------------------------------------------------------------
 
     def provide(self) -> None:
-        """Allocate ahead of need; larger segments where they fill within the second."""
+        """Allocate ahead of need; larger segments where they fill within the second.
+
+        None is so large that a few of them, still empty, would take up the limit.
+        """
         if self.directory is None and self.usage() >= _IN_MEMORY_LIMIT:
             return
         if len(self.own) > 1 and self.own[-1].created - self.own[-2].created < 1.0:
-            self._size = min(LARGEST, self._size * 2)
+            self._size = max(SMALLEST, min(LARGEST, self.limit // 32, self._size * 2))
         else:
             self._size = max(SMALLEST, self._size // 2)
-        while len(self._spares) < _SPARES and self._has_room(self._size):
+        while len(self._spares) < SPARES and (room := self._room()) >= SMALLEST:
+            size = self._size if self._size <= room else SMALLEST
             try:
-                self._spares.append(Segment.create(self.directory, self._size, self.meta))
+                self._spares.append(Segment.create(self.directory, size, self.meta))
                 self.trouble = None
             except OSError as error:
                 self.trouble = error

@@ -142,11 +142,11 @@ class Caller:
     async def call(self, n: int, kind: str) -> None:
         """Make one call and its twin, and report."""
         thing: Any = ValueError(n) if n % FAILS == 0 and kind != "emit" else object()
-        twin, expected, _ = await self._timed("twin of " + kind, n, thing)
         lost_before = lost()
         spent, found, event_id = await self._timed(kind, n, thing)
         is_lost = self.order.threads == 1 and lost() > lost_before
         self.waits[kind] = min(spent / 1e9, _LONGEST_WAIT) if spent / 1e9 > _WAITED else 0.0
+        twin, expected, _ = await self._timed("twin of " + kind, n, thing)
         differs = kind != "emit" and found != expected
         times = min(spent, 0xFFFF_FFFF), min(twin, 0xFFFF_FFFF)
         told = REPORT.pack(n, *times, KINDS.index(kind), differs, is_lost, event_id)

@@ -245,7 +245,9 @@ def caught_up(store: str, *programs: Program, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def deliver(store: str, spool: Path | None = None, seconds: float = 60.0) -> str:
+def deliver(
+    store: str, spool: Path | None = None, seconds: float = 60.0, *, otlp: str | None = None
+) -> str:
     """Run ``sidelight relay --once`` until it succeeds; answers what it said.
 
     Where nothing is left there is nothing to run.
@@ -255,6 +257,8 @@ def deliver(store: str, spool: Path | None = None, seconds: float = 60.0) -> str
     command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", store]
     if spool is not None:
         command += ["--spool", str(spool)]
+    if otlp is not None:
+        command += ["--otlp", otlp]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SIDELIGHT_"))}
     env["PYTHONPATH"] = str(ROOT / "src")
     until = time.monotonic() + seconds

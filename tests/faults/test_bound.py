@@ -1,0 +1,215 @@
+"""Row 8: the spool at its bound. What is let go goes in the declared order, and is counted."""
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections import Counter
+
+import pytest
+from tests.support.emitting import Order
+from tests.support.programs import deliver, judge, nothing_left, running
+from tests.support.proxy import Proxy
+from tests.support.telemetry import eventually
+
+from sidelight.record import SPAN, decode
+from sidelight.segment import PAGE, Scanner, Segment
+from sidelight.sinks.store import StoreSink
+from sidelight.spool import SMALLEST, segments_in
+
+LIMIT = 8 * 1024 * 1024
+PADDED = """
+FIELDS["padding"] = ["x" * 4000] * {times}
+scheduled = emits("scheduled", failure="scheduled_failed", **FIELDS)(plain)
+awaited = emits("awaited", failure="awaited_failed", mode="awaited", **FIELDS)(plain)
+scheduled_async = emits("scheduled_async", failure="async_failed", **FIELDS)(plain_async)
+awaited_async = emits(
+    "awaited_async", failure="awaited_async_failed", mode="awaited", **FIELDS
+)(plain_async)
+"""
+"""Larger records, so that a bound is soon reached."""
+PACED = """
+call = Caller.call
+
+async def paced(self, n, kind):
+    await call(self, n, kind)
+    if n % 16 == 0:
+        sidelight.flush(30.0)
+
+Caller.call = paced
+"""
+"""No faster than the store: what it has not got is never more than a fraction of the bound."""
+
+
+def make(store):
+    """An empty store."""
+    with contextlib.closing(StoreSink(store)) as sink:
+        sink.write((), {})
+
+
+@contextlib.contextmanager
+def locked(path):
+    """A store that somebody keeps in a transaction; it must be there."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+def held(spool):
+    """Bytes of a spool directory."""
+    total = 0
+    for path in segments_in(spool):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
+def records_in(spool):
+    """Every record of a spool directory, by segment."""
+    for path in segments_in(spool):
+        with contextlib.closing(Segment.look(path)) as segment:
+            scanner = Scanner(segment, PAGE)
+            found = []
+            while payloads := scanner.batch(1000).payloads:
+                found += map(decode, payloads)
+            yield found
+
+
+class Watch(threading.Thread):
+    """How many bytes a spool directory held at the most."""
+
+    def __init__(self, spool):
+        super().__init__(daemon=True)
+        self.spool, self.most, self.over = spool, 0, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.wait(0.01):
+            self.most = max(self.most, held(self.spool))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return f"sqlite:///{tmp_path / 'events.db'}"
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return tmp_path / "events.db-spool"
+
+
+@pytest.fixture
+def collector():
+    """A Collector that is down, for now; `answer(200)` brings it up."""
+    with Proxy(mode="refuse") as proxy:
+        yield proxy
+
+
+def test_telemetry_goes_first_where_the_store_has_it(store, spool, collector, full, progress, row):
+    """The Collector is down. No event is lost: the store has them, only spans and logs go."""
+    calls = 10_000 if full else 600
+    order = Order(
+        calls=calls,
+        prelude=PADDED.format(times=15) + PACED,
+        configure={"otlp": collector.endpoint, "spool_limit": LIMIT},
+    )
+    with running(store, order=order) as program, Watch(spool) as watch:
+        while program.process.poll() is None:
+            progress(f"{program.calls} of {calls} calls")
+            time.sleep(0.05)
+        assert program.end() == 0, program.told()
+    collector.answer(200)
+    deliver(store, otlp=collector.endpoint)
+    verdict = judge(store, program)
+    let_go = verdict.counted["spool full: telemetry let go"]
+    row(8, "spool at its bound, Collector down", injected=let_go, verdict=verdict)
+    assert verdict.let_go == 0
+    assert let_go >= calls * 60_000 // LIMIT
+    assert LIMIT // 2 < watch.most <= LIMIT
+    nothing_left(store)
+
+
+def test_at_the_bound_spans_go_and_then_events(store, spool, collector, tmp_path, full, row):
+    """The store is locked and the Collector down; then the store comes back."""
+    order = Order(
+        pause=0.01,
+        prelude=PADDED.format(times=15),
+        configure={"otlp": collector.endpoint, "spool_limit": LIMIT},
+    )
+    with running(store, order=order) as program, Watch(spool) as watch:
+        program.emit(100)
+        assert eventually((tmp_path / "events.db").exists)
+        with locked(tmp_path / "events.db"):
+            assert eventually(lambda: len(program.reports.lost) > (5000 if full else 200), 60)
+            kept = [record for records in records_in(spool) for record in records]
+        program.emit(200)
+        assert eventually(lambda: not_lost_any_more(program))
+        assert program.stop() == 0, program.told()
+    collector.answer(200)
+    deliver(store, otlp=collector.endpoint)
+    verdict = judge(store, program)
+    row(8, "spool at its bound, store locked", injected=verdict.let_go, verdict=verdict)
+    assert verdict.stored + verdict.let_go == verdict.calls
+    assert watch.most <= LIMIT
+    spans = Counter(bool(moment.flags & SPAN) for static, moment in kept if static.span_name)
+    left_out = verdict.counted["spool nearly full: span left out"]
+    assert spans[False] > 5
+    assert left_out >= spans[False]
+    nothing_left(store)
+
+
+def not_lost_any_more(program):
+    """Whether the last hundred calls lost nothing."""
+    before, calls = len(program.reports.lost), program.calls
+    eventually(lambda: program.calls > calls + 50)
+    return len(program.reports.lost) == before
+
+
+def test_several_processes_within_one_bound(store, spool, tmp_path, full, row):
+    """Each counts what it lost; together they hold no more than the bound."""
+    programs = 8 if full else 3
+    make(store)
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(Watch(spool))
+        with locked(tmp_path / "events.db"):
+            started = [
+                stack.enter_context(
+                    running(
+                        store,
+                        order=Order(
+                            first=number * 10_000_000,
+                            pause=0.01,
+                            prelude=PADDED.format(times=15),
+                            configure={"spool_limit": LIMIT},
+                        ),
+                    )
+                )
+                for number in range(programs)
+            ]
+            for program in started:
+                assert eventually(lambda p=program: len(p.reports.lost) > 100, 60), program.told()
+            for program in started[1:]:  # these end while it lasts
+                assert program.stop() == 0, program.told()
+        assert eventually(lambda: not_lost_any_more(started[0])), started[0].told()
+        assert started[0].stop() == 0, started[0].told()
+    deliver(store)
+    verdict = judge(store, *started)
+    row(
+        8,
+        f"{programs} processes at one bound, store locked",
+        injected=verdict.let_go,
+        verdict=verdict,
+    )
+    assert verdict.stored + verdict.let_go == verdict.calls
+    assert watch.most <= LIMIT + programs * SMALLEST
+    nothing_left(store)
