@@ -8,9 +8,8 @@ from collections import Counter
 
 import pytest
 from tests.support.emitting import Order
-from tests.support.programs import deliver, judge, nothing_left, running
+from tests.support.programs import deliver, judge, nothing_left, running, wait_until
 from tests.support.proxy import Proxy
-from tests.support.telemetry import eventually
 
 from sidelight.record import SPAN, decode
 from sidelight.segment import PAGE, Scanner, Segment
@@ -148,12 +147,11 @@ def test_at_the_bound_spans_go_and_then_events(store, spool, collector, tmp_path
     )
     with running(store, order=order) as program, Watch(spool) as watch:
         program.emit(100)
-        assert eventually((tmp_path / "events.db").exists)
+        wait_until((tmp_path / "events.db").exists)
         with locked(tmp_path / "events.db"):
-            assert eventually(lambda: len(program.reports.lost) > (5000 if full else 200), 60)
+            wait_until(lambda: len(program.reports.lost) > (5000 if full else 100))
             kept = [record for records in records_in(spool) for record in records]
-        program.emit(200)
-        assert eventually(lambda: not_lost_any_more(program))
+        loses_nothing_any_more(program)
         assert program.stop() == 0, program.told()
     collector.answer(200)
     deliver(store, otlp=collector.endpoint)
@@ -168,11 +166,15 @@ def test_at_the_bound_spans_go_and_then_events(store, spool, collector, tmp_path
     nothing_left(store)
 
 
-def not_lost_any_more(program):
-    """Whether the last hundred calls lost nothing."""
-    before, calls = len(program.reports.lost), program.calls
-    eventually(lambda: program.calls > calls + 50)
-    return len(program.reports.lost) == before
+def loses_nothing_any_more(program):
+    """Wait until calls are not lost any more."""
+
+    def the_next_calls_are_kept():
+        before = len(program.reports.lost)
+        program.emit(50)
+        return len(program.reports.lost) == before
+
+    wait_until(the_next_calls_are_kept)
 
 
 def test_several_processes_within_one_bound(store, spool, tmp_path, full, row):
@@ -197,10 +199,10 @@ def test_several_processes_within_one_bound(store, spool, tmp_path, full, row):
                 for number in range(programs)
             ]
             for program in started:
-                assert eventually(lambda p=program: len(p.reports.lost) > 100, 60), program.told()
+                wait_until(lambda p=program: len(p.reports.lost) > 50)
             for program in started[1:]:  # these end while it lasts
                 assert program.stop() == 0, program.told()
-        assert eventually(lambda: not_lost_any_more(started[0])), started[0].told()
+        loses_nothing_any_more(started[0])
         assert started[0].stop() == 0, started[0].told()
     deliver(store)
     verdict = judge(store, *started)

@@ -277,6 +277,21 @@ def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
     assert not spool.full
 
 
+def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):
+    spool.limit = 8 * 1024 * 1024
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    keeper = keeper_of(spool, ["store", "traces"], losses, [])
+    keeper.step()  # and measures again in half a second, if nothing hurries it
+    for _ in range(20):  # segments
+        newest = spool.own[-1]
+        while spool.own[-1] is newest:
+            emit(spool, 1)
+        drain(store)
+        keeper.step()
+    assert len(losses) > 10
+    assert spool.usage() <= spool.limit
+
+
 def test_what_the_store_has_not_is_never_let_go(spool, losses):
     while len(spool.own) < 6:
         emit(spool, 1)

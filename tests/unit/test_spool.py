@@ -167,6 +167,41 @@ def test_room_that_was_made_is_used(spool):
     write(spool, b"again")
 
 
+def test_the_last_segment_stays_while_no_other_can_take_its_place(spool):
+    spool.limit = SMALLEST
+    with pytest.raises(SpoolError):
+        while True:
+            write(spool, b"y" * 9000)
+    (last,) = spool.own
+    assert not last.sealed  # or its reader would delete it, and there were none left
+    with pytest.raises(SpoolError):
+        write(spool, b"y" * 9000)
+    assert spool.position() == (1, last.tell())
+
+
+def test_the_room_that_is_left_is_used_up_by_smaller_segments(spool):
+    spool.limit = 64 * SMALLEST
+    while spool._size < 2 * SMALLEST:  # larger ones, as they fill within the second
+        write(spool, b"y" * 9000)
+        spool.provide()
+    assert max(s.size for s in (*spool.own, *spool._spares)) == 2 * SMALLEST
+    with pytest.raises(SpoolError):
+        while True:
+            write(spool, b"y" * 9000)
+            spool.provide()
+    assert spool.usage() == spool.limit
+
+
+def test_what_was_lost_is_written_beyond_the_limit(spool):
+    spool.limit = SMALLEST
+    with pytest.raises(SpoolError):
+        while True:
+            write(spool, b"y")
+    spool.append_last(frame(b"the ledger"))
+    assert payloads_of(spool.own[-1]) == [b"the ledger"]
+    assert spool.usage() < spool.limit + SMALLEST // 8
+
+
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolError, match="SIDELIGHT_SPOOL"):
