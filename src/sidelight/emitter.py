@@ -46,6 +46,33 @@ class Head:
         self.size = len(self.encoded)
         self.seed = _crc32(self.encoded)
 
+    def robust(self, moment: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The same moment, of values that can be encoded whatever they were."""
+        fields = Moment(*moment)
+        return (
+            *moment[:2],
+            plain(fields.artifact_id),
+            plain(fields.organization_id),
+            *moment[4:9],
+            plain(fields.attributes),
+            plain(fields.details, depth=-2),
+        )
+
+    def cut(self, moment: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The same moment without what makes it too large, and marked so."""
+        fields = Moment(*moment)
+        return (
+            *moment[:2],
+            _short(fields.artifact_id),
+            _short(fields.organization_id),
+            *moment[4:8],
+            fields.flags | CUT,
+            None,
+            {key: fields.details[key] for key in _ESSENTIAL if key in fields.details}
+            if fields.details
+            else None,
+        )
+
 
 class Destination(Protocol):
     """What the emitter needs of a spool."""
@@ -92,11 +119,11 @@ class Emitter:
         except Exception as error:  # a surrogate, a cycle, 2**64: the slow way copes
             if from_outside(error):
                 raise
-            body = encode(_robust(moment))
+            body = encode(head.robust(moment))
         size = head.size + len(body)
         if size > MAX_PAYLOAD:
             self.count("attributes too large", head.static.point)
-            body = encode(_cut(moment))
+            body = encode(head.cut(moment))
             size = head.size + len(body)
         frame = _pack(FRAME_MAGIC, size, _crc32(body, head.seed)) + head.encoded + body
         try:
@@ -169,33 +196,6 @@ class Closed:
     def position(self) -> tuple[int, int]:
         """Nothing was written yet."""
         return (0, 0)
-
-
-def _robust(moment: tuple[Any, ...]) -> tuple[Any, ...]:
-    fields = Moment(*moment)
-    return (
-        *moment[:2],
-        plain(fields.artifact_id),
-        plain(fields.organization_id),
-        *moment[4:9],
-        plain(fields.attributes),
-        plain(fields.details, depth=-2),
-    )
-
-
-def _cut(moment: tuple[Any, ...]) -> tuple[Any, ...]:
-    fields = Moment(*moment)
-    return (
-        *moment[:2],
-        _short(fields.artifact_id),
-        _short(fields.organization_id),
-        *moment[4:8],
-        (fields.flags | CUT),
-        None,
-        {key: fields.details[key] for key in _ESSENTIAL if key in fields.details}
-        if fields.details
-        else None,
-    )
 
 
 #: Of a span's details these are kept: they are bounded.

@@ -23,7 +23,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes, AttributeValue
 
-from sidelight.plain import error_details, error_type, plain
+from sidelight.plain import error_details, error_type, plain, text
 from sidelight.record import RANDOM, SAMPLED, SPAN
 from sidelight.sampling import DEFAULT_LIMITS, Limits
 
@@ -37,6 +37,7 @@ _BITS_128: Final = (1 << 128) - 1
 _AS_THEY_ARE: Final = frozenset({bool, float, bytes, type(None)})
 _ATTRIBUTES, _EVENTS, _LINKS = range(3)  # places in the counts of what was dropped
 _wall: Final = time.time_ns
+_text: Final = functools.partial(text, longest=LONGEST)
 _P = ParamSpec("_P")
 
 
@@ -140,8 +141,8 @@ class LightSpan(Span):
         details = self._kept()
         if code is StatusCode.UNSET or details.get("status", [0])[0] == StatusCode.OK.value:
             return
-        text = _text(str(words)) if words and code is StatusCode.ERROR else None
-        details["status"] = [code.value, text]
+        told = _text(str(words)) if words and code is StatusCode.ERROR else None
+        details["status"] = [code.value, told]
 
     @_guarded
     def record_exception(
@@ -189,13 +190,11 @@ class LightSpan(Span):
             return
         kept = self._kept().setdefault("attributes", {})
         kept.pop(key, None)
-        most = self.limits.attributes
-        if most is not None and len(kept) >= most:
-            self._drop(_ATTRIBUTES)
-            if not most:
-                return
-            del kept[next(iter(kept))]
         kept[_text(key)] = _value(value)
+        most = self.limits.attributes
+        while most is not None and len(kept) > most:  # here, so that it holds among threads too
+            self._drop(_ATTRIBUTES)
+            del kept[next(iter(kept))]
 
     def _append(self, name: str, place: int, item: list[Any]) -> None:
         kept = self._kept().setdefault(name, [])
@@ -289,14 +288,6 @@ def exception_attributes(details: list[Any]) -> dict[str, str]:
         "exception.message": message,
         "exception.stacktrace": f"Traceback (most recent call last):\n{stack}{kind}: {message}\n",
     }
-
-
-def _text(value: str) -> str:
-    if len(value) > LONGEST:
-        value = value[: LONGEST - 1] + "…"
-    if value.isascii():
-        return value
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _value(value: Any, depth: int = 0) -> Any:

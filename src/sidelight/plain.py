@@ -60,7 +60,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     """
     kind = type(value)
     if kind is str:
-        return _text(value)
+        return text(value)
     if kind is int:
         return _integer(value)
     if kind is float:
@@ -70,7 +70,8 @@ def plain(value: Any, depth: int = 0) -> Any:
     return _Copy(1 << -2 * min(depth, 0)).of(value, depth)
 
 
-def _text(value: str, longest: int = MAX_TEXT) -> str:
+def text(value: str, longest: int = MAX_TEXT) -> str:
+    """A text that UTF-8 can carry, of so many characters at the most; a plain `str`."""
     if str.__len__(value) > longest:
         value = str.__getitem__(value, slice(0, max(longest - 1, 0))) + _ELLIPSIS
     elif type(value) is not str:
@@ -96,17 +97,17 @@ def class_name(kind: type) -> str:
     module = type.__dict__["__module__"].__get__(kind)
     name = type.__dict__["__qualname__"].__get__(kind)
     bare = type(module) is not str or module == "builtins"
-    return _text(name if bare else f"{module}.{name}", MAX_NAME)
+    return text(name if bare else f"{module}.{name}", MAX_NAME)
 
 
 def _name(kind: type) -> str:
     """A class's own name, whatever its metaclass says."""
-    return _text(type.__dict__["__name__"].__get__(kind), MAX_NAME)
+    return text(type.__dict__["__name__"].__get__(kind), MAX_NAME)
 
 
 #: In this order: a class may be several of these. The numbers at the end are numpy's, for example.
 _CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
-    (str, _text),
+    (str, text),
     (int, lambda value: _integer(int.__index__(value))),
     (float, lambda value: _real(float.__float__(value))),
     ((datetime.date, datetime.time), lambda value: value.isoformat()),
@@ -145,7 +146,7 @@ class _Copy:
                 raise
             return f"<{_name(kind)}: {_name(type(error))} while it was captured>"
         if isinstance(copied, str):
-            copied = _text(copied, min(MAX_TEXT, self.text))
+            copied = text(copied, min(MAX_TEXT, self.text))
             self.text -= len(copied)
         return copied
 
@@ -169,7 +170,7 @@ class _Copy:
         keys = [key if type(key) is str else str(self.of(key, MAX_DEPTH - 1)) for key, _ in kept]
         copied = self._each((item for _, item in kept), depth)
         more = dict.fromkeys(_rest(len(value)), _ELLIPSIS)
-        return dict(zip((_text(key, MAX_NAME) for key in keys), copied, strict=True)) | more
+        return dict(zip((text(key, MAX_NAME) for key in keys), copied, strict=True)) | more
 
     def _each(self, items: Iterable[Any], depth: int) -> list[Any]:
         return [self.of(item, depth + 1) for item in items]
@@ -187,7 +188,7 @@ def error_type(error: BaseException) -> str:
 def error_message(error: BaseException) -> str:
     """What the exception says, cut short; a placeholder when it raises instead."""
     try:
-        return _text(str(error))
+        return text(str(error))
     except BaseException as problem:
         if from_outside(problem):
             raise
@@ -207,5 +208,5 @@ def error_details(error: BaseException) -> list[Any]:
     frames = []
     for each in nearest:
         code = each.tb_frame.f_code
-        frames.append([_text(code.co_filename), each.tb_lineno, _text(code.co_qualname)])
+        frames.append([text(code.co_filename), each.tb_lineno, text(code.co_qualname)])
     return [error_type(error), error_message(error), frames]

@@ -43,14 +43,32 @@ def frame(payload: bytes) -> bytes:
     return FRAME.pack(FRAME_MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 
+class Origin(msgspec.Struct, array_like=True, frozen=True, eq=False):
+    """Whose a span is that the application's own TracerProvider has made.
+
+    The instrumentation scope of its tracer, and the resource of its provider.
+    """
+
+    name: str
+    version: str | None
+    schema_url: str | None
+    attributes: dict[str, Any]
+    resource: dict[str, Any]
+    resource_schema_url: str | None
+
+
 class Static(msgspec.Struct, array_like=True, frozen=True):
-    """What every record of one emission of one point has in common."""
+    """What every record of one emission of one point has in common.
+
+    ``origin`` is there where the record carries a span that is not of our making.
+    """
 
     type: str | None
     point: str
     mode: str
     outcome: Outcome
     span_name: str | None
+    origin: Origin | None = None
 
 
 class Moment(msgspec.Struct, array_like=True, frozen=True):

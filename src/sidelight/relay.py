@@ -7,7 +7,7 @@ lock that a caller takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from sidelight.exceptions import SinkUnavailableError
@@ -57,19 +57,24 @@ class Relay:
             if worker.is_store:
                 worker.poke()
 
-    def flush(self, seconds: float, *, patient: bool = True) -> bool:
-        """Wait until the store, and every other sink that answers, has what was emitted up to now.
+    def flush(
+        self, seconds: float, *, patient: bool = True, needed: Collection[str] = ("store",)
+    ) -> bool:
+        """Wait until what is ``needed``, and every other sink that answers, has what was emitted.
 
         Args:
             seconds: the longest to wait.
-            patient: wait for a store that is failing at the moment, in case it recovers.
+            patient: wait for a needed sink that is failing at the moment, in case it recovers.
+            needed: names of sinks.
 
         Returns:
             Whether they have.
         """
         until = time.monotonic() + seconds
         while True:
-            behind = [w for w in self.workers if w.behind() and (w.is_store or not w.failing)]
+            behind = [
+                w for w in self.workers if w.behind() and (w.sink.name in needed or not w.failing)
+            ]
             waited_for = [w for w in behind if patient or not w.failing]
             if not waited_for or time.monotonic() >= until:
                 return not behind

@@ -26,6 +26,8 @@ from sidelight.spool import Spool
 from sidelight.threads import allocate_lock, start_new_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sidelight.relay import Relay
     from sidelight.worker import Health, Sink
 
@@ -194,8 +196,10 @@ class Runtime:
                 _logger.warning("sidelight: %s, %d times (%s)", reason, new, problem)
         self._logged, self._logged_at = dict(emitter.losses), time.monotonic()
 
-    def flush(self, timeout: float) -> bool:
-        """See `sidelight.flush`."""
+    def flush(
+        self, timeout: float, *, patient: bool = True, needed: Collection[str] = ("store",)
+    ) -> bool:
+        """See `sidelight.flush`, and for what is ``needed`` `Relay.flush`."""
         until = time.monotonic() + timeout
         self.write_ledger()
         while self.relay is None:
@@ -205,7 +209,7 @@ class Runtime:
             if external or self.ending or time.monotonic() >= until:
                 return False  # another process relays, and knows
             time.sleep(0.005)  # it is being started, in the background
-        return self.relay.flush(until - time.monotonic())
+        return self.relay.flush(until - time.monotonic(), patient=patient, needed=needed)
 
     def health(self) -> dict[str, Health]:
         """How each sink of this process's relay is doing."""

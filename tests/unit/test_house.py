@@ -35,7 +35,7 @@ LAYERS = [
     {"__init__"},
 ]
 #: Nothing in the core imports these at its top.
-LEAVES = {"sinks", "cli", "testing", "__main__", "pytest_plugin"}
+LEAVES = {"sinks", "cli", "testing", "otel", "sdkspan", "__main__", "pytest_plugin"}
 
 
 def name_of(path):

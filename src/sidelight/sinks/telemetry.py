@@ -1,7 +1,8 @@
 """From records to the SDK's spans and log records: the telemetry projection of the spool.
 
 What comes out is what the SDK would have made of the same calls, its limits and its counts of what
-was dropped included (`Limits` are those of the process that wrote the record).
+was dropped included (`Limits` are those of the process that wrote the record). A span that another
+tracer has made comes out as it went in.
 """
 
 from __future__ import annotations
@@ -13,21 +14,17 @@ from typing import Any, Final
 import msgspec
 from opentelemetry import trace
 from opentelemetry._logs import LogRecord, SeverityNumber
-from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context.context import Context
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
-    SpanContext,
     Status,
     StatusCode,
-    TraceState,
 )
 
 from sidelight.lightspan import (
@@ -35,11 +32,9 @@ from sidelight.lightspan import (
     ORGANIZATION_KEY,
     exception_attributes,
     failure,
-    w3c_flags,
 )
 from sidelight.record import (
     CUT,
-    REMOTE_PARENT,
     SPAN,
     Moment,
     Static,
@@ -47,6 +42,7 @@ from sidelight.record import (
     occurred_at,
 )
 from sidelight.sampling import DEFAULT_LIMITS, Limits
+from sidelight.sdkspan import attributes_but_for, but_for, context_of, contexts_of, span_from
 from sidelight.version import __version__
 
 _SCOPE: Final = InstrumentationScope("sidelight", __version__)
@@ -72,13 +68,11 @@ def span_of(
     """The span that a record carries; None where it carries none."""
     if not moment.flags & SPAN or moment.trace is None or static.span_name is None:
         return None
+    if static.origin is not None:
+        return span_from(static.origin, moment, moment.trace)
     details = moment.details or {}
     dropped = details.get("dropped", (0, 0, 0))
-    state = TraceState.from_header([details["trace_state"]]) if "trace_state" in details else None
-    parent = None
-    if moment.parent_id:
-        remote = bool(moment.flags & REMOTE_PARENT)
-        parent = _context_of(moment.trace, moment.parent_id, moment.flags, state, remote=remote)
+    context, parent = contexts_of(moment, moment.trace)
     attributes = {
         "code.function.name": static.point.replace(":", "."),
         **_about(moment),
@@ -100,14 +94,14 @@ def span_of(
         status = Status(StatusCode(code), description)
     links = [
         Link(
-            _context_of(bytes.fromhex(linked), span_id, 0, None, remote=bool(remote)),
+            context_of(bytes.fromhex(linked), span_id, 0, None, remote=bool(remote)),
             _bounded(given, limits.link_attributes, limits.length),
         )
         for linked, span_id, remote, given in details.get("links", ())
     ]
     return ReadableSpan(
         name=details.get("name", static.span_name),
-        context=_context_of(moment.trace, moment.span_id, moment.flags, state, remote=False),
+        context=context,
         parent=parent,
         resource=resource,
         attributes=_bounded(attributes, limits.attributes, limits.span_length, dropped[0]),
@@ -166,21 +160,9 @@ def _log_context(moment: Moment) -> Context:
     span: trace.Span = trace.INVALID_SPAN  # an empty context would take the current span
     if moment.trace is not None:
         span = NonRecordingSpan(
-            _context_of(moment.trace, moment.span_id, moment.flags, None, remote=False)
+            context_of(moment.trace, moment.span_id, moment.flags, None, remote=False)
         )
     return trace.set_span_in_context(span, Context())
-
-
-def _context_of(
-    trace_id: bytes, span_id: int, flags: int, state: TraceState | None, *, remote: bool
-) -> SpanContext:
-    return SpanContext(
-        trace_id=int.from_bytes(trace_id, "big"),
-        span_id=span_id,
-        is_remote=remote,
-        trace_flags=w3c_flags(flags),
-        trace_state=state,
-    )
 
 
 def _about(moment: Moment) -> dict[str, Any]:
@@ -203,28 +185,20 @@ def _id(value: Any) -> str:
 
 def _bounded(
     attributes: Mapping[str, Any], most: int | None, length: int | None, dropped: int = 0
-) -> BoundedAttributes | dict[str, Any]:
+) -> Mapping[str, Any]:
     """Attributes as OTLP takes them (None left out), the newest where there are too many."""
     valid = {key: _value(v, length) for key, v in attributes.items() if v is not None}
     if most is not None and len(valid) > most:
         dropped += len(valid) - most
         valid = dict(tuple(valid.items())[len(valid) - most :])
-    if not dropped:
-        return valid
-    told = BoundedAttributes(attributes=valid)
-    told.dropped = dropped
-    return told
+    return attributes_but_for(valid, dropped)
 
 
 def _newest(items: list[Any], most: int | None, dropped: int) -> Sequence[Any]:
     if most is not None and len(items) > most:
         dropped += len(items) - most
         items = items[len(items) - most :]
-    if not dropped:
-        return items
-    told = BoundedList.from_seq(None, items)
-    told.dropped = dropped
-    return told
+    return but_for(items, dropped)
 
 
 def _value(value: Any, length: int | None) -> Any:
