@@ -6,8 +6,9 @@ hold on to it, so that everything that can change at run time changes in it.
 
 from __future__ import annotations
 
+import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from sidelight.budget import Costs
@@ -24,6 +25,8 @@ from sidelight.record import (
     Static,
     encode,
     encode_static,
+    frame,
+    random_bits,
 )
 
 DEADLINE: Final = 0.010
@@ -31,6 +34,7 @@ DEADLINE: Final = 0.010
 MARGIN: Final = 0.005
 """What a timed wait may overshoot, in seconds: one switch interval of the GIL. A wait is so much
 shorter than the deadline."""
+_LEDGER: Final = encode_static(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
 _pack: Final = FRAME.pack
 _crc32: Final = zlib.crc32
 
@@ -167,12 +171,15 @@ class Emitter:
         """The histogram of one point."""
         return self.costs.setdefault(point, Costs())
 
-    def ledger(self) -> Mapping[str, Any]:
-        """Costs and losses of this process so far: cumulative, hence safe to deliver twice."""
-        return {
+    def ledger(self) -> bytes:
+        """A frame of costs and losses so far: cumulative, hence safe to deliver twice."""
+        told = {
             "losses": dict(self.losses),
+            "problems": dict(self.problems),
             "costs": {point: costs.snapshot() for point, costs in self.costs.copy().items()},
         }
+        moment = (time.time_ns(), random_bits(64), None, None, None, None, 0, 0, 0, told, None)
+        return frame(_LEDGER + encode(moment))
 
 
 class Closed:

@@ -16,10 +16,10 @@ from dataclasses import replace
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Final
 
-from sidelight.emitter import Closed, Head, emitter
+from sidelight.emitter import Closed, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.receipt import Progress
-from sidelight.record import Static, encode, frame, random_bits, reseed
+from sidelight.record import random_bits, reseed
 from sidelight.settings import RelayMode, Settings, settle, writer_meta
 from sidelight.span import tracing
 from sidelight.spool import Spool
@@ -39,7 +39,6 @@ _OPEN_WITHIN: Final = 1.0  # for another thread that opens; at the end it may be
 _LOG_EVERY: Final = 10.0
 
 _logger: Final = logging.getLogger("sidelight")
-_ledger_head: Final = Head(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
 
 
 class Runtime:
@@ -58,7 +57,7 @@ class Runtime:
         self._ledger: tuple[int, ...] = ()
         self._inherited: list[object] = []
 
-    def configure(self, settings: Settings) -> None:
+    def configure(self, settings: Settings) -> Spool:
         """Open the spool and the relay of ``settings``, and close what was open before."""
         with self._alone():
             until = time.monotonic() + EXIT_WITHIN
@@ -69,6 +68,7 @@ class Runtime:
             self._let_go(*before, until)
             if settings.relay == "thread":
                 self._start_relay(settings, spool)
+            return spool
 
     def open(self) -> Spool:
         """Open at the first emission, by the environment where nobody has configured.
@@ -177,12 +177,9 @@ class Runtime:
         )
         if fingerprint == self._ledger or self.spool is None:
             return
-        ledger = {**emitter.ledger(), "problems": dict(emitter.problems)}
-        moment = (time.time_ns(), random_bits(64), None, None, None, None, 0, 0, 0, ledger, None)
         # Into our own spool: that of the emitter may stand in for it in a test.
-        data = frame(_ledger_head.encoded + encode(moment))
         with contextlib.suppress(SpoolError, OSError):
-            (self.spool.append_last if last else self.spool.append)(data)
+            (self.spool.append_last if last else self.spool.append)(emitter.ledger())
             self._ledger = fingerprint
         self._log_losses()
 
@@ -219,32 +216,37 @@ class Runtime:
         """Bytes that the spool holds, all processes together."""
         return 0 if self.spool is None else self.spool.usage()
 
-    def close(self, seconds: float) -> None:
-        """Deliver what can be delivered in time, and let go. What is left stays in the spool."""
+    def close(self, seconds: float) -> bool:
+        """Deliver what can be delivered in time, and let go. What is left stays in the spool.
+
+        Returns:
+            Whether all threads have ended.
+        """
         until = time.monotonic() + seconds
         with self._alone():
             self._await_start(until)
             if self.spool is None:
-                return
+                return True
             with contextlib.suppress(Exception):
                 self.write_ledger(last=True)
             before = self.spool, self.relay
             emitter.spool = Closed(self.open)
             self.spool = self.relay = None
-        self._let_go(*before, until)
+        return self._let_go(*before, until)
 
     def _await_start(self, until: float) -> None:
         """Wait for a relay that is being started: it may still deliver what there is."""
         if self.starting.acquire(timeout=max(0.0, until - time.monotonic())):
             self.starting.release()
 
-    def _let_go(self, spool: Spool | None, relay: Relay | None, until: float) -> None:
+    def _let_go(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
         if relay is not None:
             relay.flush(0.75 * (until - time.monotonic()), patient=False)
             if not relay.stop(until - time.monotonic()):
-                return  # a thread is inside its library: the segments end with the process
+                return False  # one is inside its library: the segments end with the process
         if spool is not None:
             spool.close()
+        return True
 
     def abandon(self) -> None:
         """In a forked child: everything open is the parent's."""

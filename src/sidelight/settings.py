@@ -16,6 +16,7 @@ from sidelight.exceptions import ConfigurationError
 from sidelight.sampling import limits
 
 RelayMode = Literal["thread", "external"]
+Role = Literal["application", "relay"]
 _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 #: As SQLAlchemy reads it, and further where somebody has left an @ in it.
 _PASSWORD: Final = re.compile(r"^([^:/?#]+://[^:/@]*):[^@]*@(?:[^/?@]*@)*")
@@ -35,6 +36,7 @@ class Settings:
         spool_limit: bytes that the spool's directory may hold.
         deadline: seconds that an awaited emission may take.
         strict: raise what the instrumentation gets wrong (for tests).
+        role: "relay" where the process is there for the records of others.
     """
 
     store: str
@@ -46,6 +48,7 @@ class Settings:
     spool_limit: int = 1024 * 1024 * 1024
     deadline: float = 0.010
     strict: bool = False
+    role: Role = "application"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -187,6 +190,7 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
         "pid": os.getpid(),
         "store": public_url(settings.store),
         "relay": settings.relay,
+        "role": settings.role,
         "limit": settings.spool_limit,
         "sinks": list(settings.sinks),
         "limits": list(limits(env)),

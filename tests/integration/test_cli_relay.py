@@ -8,12 +8,16 @@ import select
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
 
 import pytest
 from tests.support.commands import KILLED, Living, emit, end, of, sidelight, spawn, stored, wait_for
 
 from sidelight import Store
+from sidelight.cli.segments import look_at
+from sidelight.emitter import emitter
+from sidelight.spool import segments_in
 
 # -- tail ------------------------------------------------------------------------------------
 
@@ -182,3 +186,168 @@ def test_a_relay_says_when_a_sink_ceases_to_answer_and_answers_again(tmp_path):
         finally:
             process.terminate()
             process.communicate(timeout=10)
+
+
+# -- what a relay finds is told ---------------------------------------------------------------
+
+
+def losses_of(path):
+    with Store(f"sqlite:///{path}") as store:
+        return {(loss.reason, loss.count) for loss in store.losses()}
+
+
+def damage(path):
+    (file,) = segments_in(path.with_name(f"{path.name}-spool"))
+    content = bytearray(file.read_bytes())
+    content[8000:8010] = b"xxxxxxxxxx"
+    file.write_bytes(content)
+
+
+def test_the_damage_that_relay_once_finds_is_among_the_losses(tmp_path):
+    path = tmp_path / "events.db"
+    emit(KILLED, path, ends=signal.SIGKILL)
+    damage(path)
+    said = sidelight("relay", "--once", "--json", *of(path))
+    assert "damaged stretch of the spool: 1 time, set aside" in said.err
+    assert losses_of(path) == {("damaged stretch of the spool", 1)}
+    assert [*segments_in(path.with_name("events.db-spool"))] == []
+    assert (
+        "damaged stretch of the spool: 1 time in 1 process" in sidelight("doctor", *of(path)).words
+    )
+
+
+def test_a_relay_that_runs_tells_it_once(tmp_path):
+    path = tmp_path / "events.db"
+    emit(KILLED, path, ends=signal.SIGKILL)
+    damage(path)
+    process = spawn("relay", *of(path))
+    try:
+        wait_for(lambda: stored(path) == 499 and losses_of(path))
+    finally:
+        process.terminate()
+        end(process)
+    assert losses_of(path) == {("damaged stretch of the spool", 1)}
+
+
+def test_what_is_found_while_the_store_is_down_is_told_later(tmp_path):
+    path = tmp_path / "events.db"
+    emit('receive("first")\nassert sidelight.flush()', path)
+    emit(KILLED, path, ends=signal.SIGKILL)
+    damage(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert sidelight("relay", "--once", *of(path)).code == 1
+    emitter.losses.clear()  # another process
+    said = sidelight("relay", "--once", *of(path))
+    assert said.code == 0, said
+    assert stored(path) == 500
+    assert losses_of(path) == {("damaged stretch of the spool", 1)}
+
+
+# -- the end of a relay, and several at once -------------------------------------------------
+
+
+def test_what_an_application_left_at_the_last_moment_is_delivered_before_the_end(tmp_path):
+    """In a pod the application ends, then the relay is told to: what is left then would be lost."""
+    path = tmp_path / "events.db"
+    emit('receive("first")\nassert sidelight.flush()', path)
+    process = spawn("relay", *of(path))
+    try:
+        wait_for(lambda: any(shown_segments(path)))
+        read_lines(process.stderr, 1)
+        time.sleep(0.3)  # the keeper's first look is over, its second is to come
+        emit(KILLED, path, ends=signal.SIGKILL)
+        process.terminate()
+        said = end(process)
+        assert said.code == 0, said
+        assert stored(path) == 501
+        assert re.search(r"store +50\d", said.out)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def shown_segments(path):
+    return [*segments_in(path.with_name(f"{path.name}-spool"))]
+
+
+@pytest.mark.parametrize("how", [["--once"], []], ids=["once", "running"])
+def test_lingering_until_no_application_writes(tmp_path, how):
+    path = tmp_path / "events.db"
+    emit('receive("first")\nassert sidelight.flush()', path)
+    living = Living(path)
+    process = None
+    try:
+        living.emit(1)
+        process = spawn("relay", *how, "--linger", "60", *of(path))
+        if not how:
+            wait_for(lambda: stored(path) == 2)
+            process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2.0)
+        living.emit(2)
+        living.kill()
+        began = time.monotonic()
+        assert end(process).code == 0
+        assert time.monotonic() - began < 10
+        assert stored(path) == 3
+    finally:
+        living.kill()
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def test_relays_do_not_wait_for_each_other_and_no_longer_than_they_were_told(tmp_path):
+    path = tmp_path / "events.db"
+    emit('receive("first")\nassert sidelight.flush()', path)
+    other = spawn("relay", *of(path))
+    living = None
+    try:
+        wait_for(lambda: any(shown_segments(path)))
+        began = time.monotonic()
+        assert sidelight("relay", "--once", "--linger", "60", *of(path)).code == 0
+        assert time.monotonic() - began < 30
+        living = Living(path)
+        assert sidelight("relay", "--once", "--linger", "0.3", *of(path)).code == 0
+    finally:
+        other.terminate()
+        end(other)
+        if living is not None:
+            living.kill()
+
+
+@pytest.mark.slow
+def test_several_relays_on_one_spool_and_one_of_them_is_killed(tmp_path):
+    path, spool = tmp_path / "events.db", tmp_path / "events.db-spool"
+    emit('receive("first")\nassert sidelight.flush()', path)
+    acknowledged = 1
+    with contextlib.ExitStack() as stack:
+        living = [Living(path) for _ in range(3)]
+        for each in living:
+            stack.callback(each.kill)
+        relays = [spawn("relay", *of(path)) for _ in range(3)]
+        for each in relays:
+            stack.callback(each.communicate)
+            stack.callback(each.kill)
+        for turn in range(3):
+            for n in range(600):
+                for each in living:
+                    each.emit(turn * 10_000 + n)
+                    acknowledged += 1
+            wait_for(
+                lambda: all(s.attended for s in look_at(spool) if s.meta["relay"] == "external"), 30
+            )
+            if turn < 2:
+                relays.pop().kill()
+                emit(KILLED, path, ends=signal.SIGKILL)
+                acknowledged += 500
+        wait_for(lambda: stored(path) == acknowledged, 30)
+        for each in relays:
+            each.terminate()
+            assert each.wait(10) == 0
+    assert sidelight("relay", "--once", *of(path)).code == 0
+    assert stored(path) == acknowledged
+    with Store(f"sqlite:///{path}") as store:
+        ids = [event.event_id for event in store.events()]
+    assert len(ids) == len(set(ids)) == acknowledged

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
@@ -21,11 +23,12 @@ from sidelight.relay import Relay
 from sidelight.runtime import runtime, sinks_of
 from sidelight.settings import Settings, public_url, writer_meta
 from sidelight.spool import Spool, prepare_directory
-from sidelight.worker import Health
+from sidelight.worker import Health, Sink
 
 _ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _END_WITHIN: Final = 5.0  # seconds for what is left when a signal comes
-_LOOK_EVERY: Final = 1.0
+_TELL_EVERY: Final = 1.0
+_LOOK_EVERY: Final = 0.2
 
 
 def relay(
@@ -33,6 +36,15 @@ def relay(
     once: Annotated[
         bool, typer.Option("--once", help="Deliver what is there, say how much, and end.")
     ] = False,
+    linger: Annotated[
+        float,
+        typer.Option(
+            "--linger",
+            metavar="SECONDS",
+            min=0.0,
+            help="Before the end, wait until no application writes any more; at most so long.",
+        ),
+    ] = 0.0,
     store: StoreUrl = None,
     spool: SpoolDirectory = None,
     otlp: Otlp = None,
@@ -42,56 +54,77 @@ def relay(
 
     Takes over what the dead have left, and reads along where a running process was configured with
     relay="external". Where no store is named, it is the one that the records themselves name. What
-    a sink does not take stays in the spool.
+    a sink does not take stays in the spool. Any number of relays may work on one spool.
 
-    Without --once it runs until SIGTERM or Ctrl-C. With it, it ends with 1 where something is left.
+    Without --once it runs until SIGTERM or Ctrl-C, and then delivers what is still there. With
+    --once, it ends with 1 where something is left.
 
     Examples:
       sidelight relay --once --store sqlite:///events.db
 
       sidelight relay --spool /var/lib/shop/spool --otlp http://collector:4318
     """
-    settings = settled(spool, store, otlp, [] if spool is None else writers_of(spool))
+    settings = replace(
+        settled(spool, store, otlp, [] if spool is None else writers_of(spool)), role="relay"
+    )
     if once:
-        _deliver_once(settings, as_json=as_json)
+        _deliver_once(settings, linger, as_json=as_json)
     else:
-        _run(settings, as_json=as_json)
+        _run(settings, linger, as_json=as_json)
 
 
-def _deliver_once(settings: Settings, *, as_json: bool) -> None:
+def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
     if not settings.spool.is_dir():
         raise SpoolError(
             directory=settings.spool,
             problem="it is not there",
             remedy="nothing was emitted yet, or name another with --spool or SIDELIGHT_SPOOL",
         )
-    health = _drain(settings)
-    if as_json:
-        print_json(_plain(health))
-    else:
-        _print(health)
+    until = time.monotonic() + linger
+    while time.monotonic() < until and _is_written(settings):
+        time.sleep(_LOOK_EVERY)
+    health = _drain(settings, sinks_of(settings), f"{random_bits(64):016x}")
+    _tell(health, as_json=as_json)
     if _tell_what_is_left(settings, health):
         raise typer.Exit(1)
 
 
-def _drain(settings: Settings) -> Mapping[str, Health]:
+def _is_written(settings: Settings) -> bool:
+    """Whether an application that emits into our store lives."""
+    ours = public_url(settings.store)
+    return any(
+        meta.get("role") != "relay" and meta.get("store", ours) == ours
+        for meta in writers_of(settings.spool, living=True)
+    )
+
+
+def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[str, Health]:
     """Deliver what there is; answers how each sink has done.
+
+    Args:
+        settings: of this process.
+        sinks: where to.
+        instance: under which this process reports what it found damaged or was refused.
 
     Raises:
         SpoolError: the spool cannot be used.
     """
     try:
-        spool = Spool(settings.spool, writer_meta(settings, f"{random_bits(64):016x}"))
+        spool = Spool(settings.spool, writer_meta(settings, instance))
     except SpoolError:
         raise
     except OSError as error:
         raise SpoolError(
             directory=settings.spool, problem=error.strerror, remedy="see `sidelight doctor`"
         ) from error
-    relay = Relay(spool, sinks_of(settings), Progress(), count=emitter.count)
+    relay = Relay(spool, sinks, Progress(), count=emitter.count)
     try:
         with contextlib.suppress(SinkUnavailableError):  # `health` says which, and why
             relay.drain()
+        if emitter.losses:
+            spool.append_last(emitter.ledger())
+            with contextlib.suppress(SinkUnavailableError):
+                relay.drain(attempts=1)
     finally:
         relay.stop(0.0)
         spool.close()
@@ -130,24 +163,35 @@ def _left(settings: Settings, health: Mapping[str, Health]) -> dict[str, Behind]
     return left
 
 
-def _run(settings: Settings, *, as_json: bool) -> None:
-    """Relay until a signal says to end; the signals are waited for, never handled."""
+def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
+    """Relay until a signal says to end; the signals are waited for, never handled.
+
+    The application may have ended a moment before: what it has left since the keeper's last look is
+    delivered as well, because it may be on a volume that ends with us.
+    """
     prepare_directory(settings.spool)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     try:
-        runtime.configure(settings)
+        spool = runtime.configure(settings)
         health = runtime.health()
         remark(f"relaying {settings.spool} to {public_url(settings.store)}{_telemetry(settings)}")
         failing: set[str] = set()
-        while signal.sigtimedwait(_ENDS, _LOOK_EVERY) is None:
+        while signal.sigtimedwait(_ENDS, _TELL_EVERY) is None:
             _tell_changes(health, failing)
-        runtime.close(_END_WITHIN)
+        until = time.monotonic() + linger
+        while time.monotonic() < until and _is_written(settings):
+            if signal.sigtimedwait(_ENDS, _LOOK_EVERY) is not None:  # impatience
+                break
+        ended = runtime.close(_END_WITHIN)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if as_json:
-        print_json(_plain(health))
-    else:
-        _print(health)
+    if ended:
+        answering = [s for s in sinks_of(settings) if health[s.name].failing_since is None]
+        for sink, each in _drain(settings, answering, spool.meta["instance"]).items():
+            health[sink].delivered += each.delivered
+            health[sink].failing_since, health[sink].problem = each.failing_since, each.problem
+    _tell(health, as_json=as_json)
+    _tell_what_is_left(settings, health)
 
 
 def _telemetry(settings: Settings) -> str:
@@ -167,7 +211,10 @@ def _tell_changes(health: Mapping[str, Health], failing: set[str]) -> None:
             remark(f"{sink}: it answers again")
 
 
-def _print(health: Mapping[str, Health]) -> None:
+def _tell(health: Mapping[str, Health], *, as_json: bool) -> None:
+    if as_json:
+        print_json(_plain(health))
+        return
     rows = table("sink", "records delivered", right=["records delivered"])
     for sink, each in health.items():
         rows.add_row(sink, number(each.delivered))

@@ -96,7 +96,8 @@ class Found:
     @property
     def writer(self) -> str:
         """The process that wrote it, in words."""
-        return f"{self.service or 'process'} {self.meta.get('pid', '(unknown)')}"
+        name = "relay" if self.meta.get("role") == "relay" else self.service or "process"
+        return f"{name} {self.meta.get('pid', '(unknown)')}"
 
     @property
     def host(self) -> str | None:
@@ -124,12 +125,18 @@ def look_at(directory: Path) -> list[Found]:
     return found
 
 
-def writers_of(directory: Path) -> list[dict[str, Any]]:
-    """What the headers of a spool directory's segments say of who wrote them."""
+def writers_of(directory: Path, *, living: bool = False) -> list[dict[str, Any]]:
+    """What the headers of a spool directory's segments say of who wrote them.
+
+    Args:
+        directory: the spool's.
+        living: only of those who hold them still.
+    """
     headers = []
     for path in segments_in(directory):
         with contextlib.suppress(OSError), contextlib.closing(Segment.look(path)) as segment:
-            headers.append(segment.meta)
+            if not living or segment.written:
+                headers.append(segment.meta)
     return headers
 
 
