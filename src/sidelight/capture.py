@@ -2,145 +2,43 @@
 
 For each phase of a call (start, success, failure, closed) a function is generated that knows the
 point's fields, so that at the call nothing is looked up, bound or decided that was known at
-decoration. The templates are Python as it will stand; see `source.fill`.
-
-In this code a name with an underscore is ours, and an argument of the call is ``arg_`` and its
-name: whatever a function calls its parameters, nothing is shadowed.
+decoration. The templates of that code are in `templates`.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from sidelight import templates
 from sidelight.emitter import Head
-from sidelight.fields import MISSING, Choice, Expression, field_source, is_computed
+from sidelight.exceptions import TransactionError
+from sidelight.fields import (
+    MISSING,
+    Choice,
+    Expression,
+    field_source,
+    is_computed,
+    transaction_source,
+)
 from sidelight.kinds import Phase
+from sidelight.late import Late, known, read
 from sidelight.lightspan import ARTIFACT_KEY, ORGANIZATION_KEY
 from sidelight.plain import MAX_TEXT, SCALARS, plain
 from sidelight.points import Declaration, Point
 from sidelight.record import SPAN, Outcome, Static
 from sidelight.signature import PREFIX, Signature
 from sidelight.source import Names, fill
+from sidelight.transaction import Joining
 
 Waits: TypeAlias = Literal["no", "here", "outside"]
 """Of an awaited emission: the phase itself blocks, bounded; or it returns the position that an
 asynchronous wrapper then awaits."""
 
-_PHASE: Final = """
-def {function}({parameters}):
-    _now = _clock()
-    {position}
-    try:
-        {details}
-        {records}
-        {account}
-    except _InstrumentationError:
-        raise
-    except RecursionError:  # there is no room for a call either
-        _losses['recursion limit'] = _losses.get('recursion limit', 0) + 1
-    except Exception as _problem:
-        _lost('not recorded', _problem)
-    {leave_other}
-"""
-
-# The span that the application's provider made is told what was captured, whatever that was.
-_LEAVE_OTHER: Final = """
-finally:
-    if _span.other is not None:
-        _span.leave_other({error}, _now, {about}, locals())
-"""
-
-_VALUE: Final = """
-try:
-    {name} = {value}
-{missing}
-except BaseException as _problem:
-    {name} = _uncaptured({field}, _problem)
-"""
-
-_MISSING: Final = """
-except _MISSING:
-    {name} = None
-"""
-
-# A short text and what is no larger than a machine word goes as it is: most values are such.
-_PLAIN: Final = """
-if (type({name}) is not str or len({name}) > {longest}) and type({name}) not in _SCALARS:
-    {name} = _plain({name})
-"""
-
-_DEFAULT: Final = """
-if {name} is None:
-    {name} = _bound().{field}
-"""
-
-# The fields of `record.Moment`, in their order.
-_EMIT: Final = """
-_emit({head}, (_span.time, _bits(64), _artifact_id, _organization_id, {duration}, \
-_span.trace or None, _span.id, _span.parent_id, {flags}, {attributes}, {details}))
-"""
-
-_EMIT_AWAITED: Final = """
-if {emit}:
-    _position = _place()
-"""
-
-_CHOSEN: Final = """
-{by}
-_head = {choose}(_by)
-{or_span}
-if _head is not None:
-    {record}
-"""
-
-_OR_SPAN: Final = """
-if _head is None and _span.flags & {span}:
-    _head = {head}
-"""
-
-# A span without an event of its own is found by the same names all the same.
-_SPAN_ALONE: Final = """
-if _span.flags & {span} or _span.other is not None:
-    {fields}
-if _span.flags & {span}:
-    {record}
-"""
-
-# What `closing_details` does, without the call: most spans have nothing to add.
-_DETAILS: Final = """
-_span.ended = True
-_details = _span.details
-if _span.trace_state is not None:
-    _details = _span.closing_details()
-"""
-
-_WAIT_HERE: Final = """
-if _position is not None:
-    _wait(_position, _span.cost + _clock() - _now)
-"""
-
-_COUNT: Final = """
-_cost = _span.cost + _clock() - _now
-_span.cost = 0
-try:
-    _fine[_cost >> 6] += 1
-except IndexError:
-    _add_cost(_cost)
-"""
-
-# An asynchronous wrapper counts after its wait, and together with it.
-_COUNT_OR_RETURN: Final = """
-if _position is not None:
-    _span.cost += _clock() - _now
-    return _position
-{count}
-"""
-
-_UNSPANNED: Final = f"_span.flags & {~SPAN}"
 _OUTCOMES: Final[Mapping[Phase, Outcome]] = {
     "start": "started",
     "success": "succeeded",
@@ -176,36 +74,76 @@ class Capture(msgspec.Struct, frozen=True):
         point: what is to be captured.
         signature: where the arguments are.
         waits: how an awaited emission waits.
+        asynchronous: whether the wrapper can await what joins a transaction.
         names: gets the objects that the code refers to.
     """
 
     point: Point
     signature: Signature
     waits: Waits
+    asynchronous: bool
     names: Names
 
     def phase(self, phase: Phase) -> PhaseCode | None:
         """The code of one phase; None where nothing happens in it."""
         emitting = [d for d in self.point.declarations if d.types(phase)]
         ends_span = self.point.span and phase != "start"
-        if not emitting and not ends_span:
+        enlisting = self._joining if phase == "start" else ()
+        if not emitting and not ends_span and not enlisting:
             return None
         self.signature.used.clear()
-        records = self._records(phase, emitting, ends_span=ends_span)
+        records = "".join(map(self._enlist, enlisting))
+        if enlisting:
+            records = f"_tickets = []\n{records}_span.tickets = _tickets\n"
+        if emitting or ends_span:
+            records += self._records(phase, emitting, ends_span=ends_span)
         used = list(self.signature.used)
         handed = _HANDED[phase]
         text = fill(
-            _PHASE,
+            templates.PHASE,
             function=_FUNCTIONS[phase],
             parameters=", ".join([*handed, *(f"{PREFIX}{name}" for name in used)]),
             position="" if self.waits == "no" else "_position = None",
             details=self._details(phase),
             records=records,
-            account=self._account(),
+            account=self._account(phase, emitting=bool(emitting or ends_span)),
+            raised="(_InstrumentationError, _TransactionError)"
+            if self._joining
+            else "_InstrumentationError",
             leave_other=self._leave_other(phase, emitting) if ends_span else "",
         )
         call = f"{_FUNCTIONS[phase]}({', '.join([*handed, *used])})"
         return PhaseCode(text, call, tuple(used))
+
+    @property
+    def _joining(self) -> Sequence[Declaration]:
+        """The declarations whose event on success joins a transaction."""
+        return [declaration for declaration in self.point.declarations if declaration.joins]
+
+    def _enlist(self, declaration: Declaration) -> str:
+        target = declaration.transaction
+        if target is None:
+            target = declaration.after_commit
+        source = transaction_source(target, self.signature, self.names)
+        field = "transaction" if declaration.after_commit is None else "after_commit"
+        return fill(
+            templates.ENLIST,
+            value=fill(
+                templates.VALUE,
+                name="_transaction",
+                value=source or "None",
+                missing=fill(templates.MISSING, name="_transaction"),
+                field=repr(field),
+            ),
+            enlist=self.names.give("enlist", self._made_joining(declaration).enlist),
+        )
+
+    def _made_joining(self, declaration: Declaration) -> Joining:
+        return Joining(
+            self.point.path,
+            strict=declaration.strict,
+            after_commit=declaration.after_commit is not None,
+        )
 
     def _leave_other(self, phase: Phase, emitting: list[Declaration]) -> str:
         about = {"_artifact_id": ARTIFACT_KEY, "_organization_id": ORGANIZATION_KEY}
@@ -213,15 +151,20 @@ class Capture(msgspec.Struct, frozen=True):
             fields = enumerate(declaration.attributes)
             about |= {f"_attribute_{index}": field for index, field in fields}
         return fill(
-            _LEAVE_OTHER,
+            templates.LEAVE_OTHER,
             error="_error" if phase == "failure" else "None",
             about=self.names.give("about", (self.point.path.replace(":", "."), about)),
         )
 
-    def _account(self) -> str:
+    def _account(self, phase: Phase, *, emitting: bool) -> str:
+        if phase == "start" and not emitting:
+            return "_span.cost += _clock() - _now"
+        count = templates.COUNT
+        if self.asynchronous and self._joining and phase == "success":
+            count = fill(templates.COUNT_UNLESS_JOINING, count=count)
         if self.waits == "outside":
-            return fill(_COUNT_OR_RETURN, count=_COUNT)
-        return (_WAIT_HERE if self.waits == "here" else "") + _COUNT
+            return fill(templates.COUNT_OR_RETURN, count=count)
+        return (templates.WAIT_HERE if self.waits == "here" else "") + count
 
     def _details(self, phase: Phase) -> str:
         """Lines that collect what is seldom there: the error, what was done to the span."""
@@ -229,7 +172,7 @@ class Capture(msgspec.Struct, frozen=True):
         if phase == "start":
             return ""
         if phase != "failure":
-            return _DETAILS if self.point.span else "_details = None"
+            return templates.DETAILS if self.point.span else "_details = None"
         return (
             "_error_only = {'error': _error_details(_error)}\n"
             f"_details = {{**({closing} or {{}}), **_error_only}}"
@@ -242,41 +185,84 @@ class Capture(msgspec.Struct, frozen=True):
             head = self._head(None, declaration, phase)
             fields, attributes = self._fields(declaration, phase)
             record = self._emit(head, phase, attributes, carries_span=True)
-            return fill(_SPAN_ALONE, span=str(SPAN), fields=fields, record=record)
+            return fill(templates.SPAN_ALONE, span=str(SPAN), fields=fields, record=record)
         return "".join(
             self._event(declaration, phase, carries_span=ends_span and index == 0)
             for index, declaration in enumerate(emitting)
         )
 
     def _event(self, declaration: Declaration, phase: Phase, *, carries_span: bool) -> str:
+        if declaration.joins and phase == "success":
+            return self._joined(declaration, carries_span=carries_span)
         declared = declaration.declared(phase)
         chosen = isinstance(declared, Choice)
         head = "_head" if chosen else self._head(declared, declaration, phase)
         fields, attributes = self._fields(declaration, phase)
         emit = self._emit(head, phase, attributes, carries_span=carries_span)
         if self.waits != "no" and declaration.mode == "awaited":
-            emit = fill(_EMIT_AWAITED, emit=emit.strip())
+            emit = fill(templates.EMIT_AWAITED, emit=emit.strip())
         if not isinstance(declared, Choice):
             return fields + emit
         or_span = ""
         if carries_span:
             span_alone = self._head(None, declaration, phase)
-            or_span = fill(_OR_SPAN, span=str(SPAN), head=span_alone)
+            or_span = fill(templates.OR_SPAN, span=str(SPAN), head=span_alone)
         return fill(
-            _CHOSEN,
+            templates.CHOSEN,
             by=self._value("_by", "choose", declared.by, phase) or "_by = None",
             choose=self.names.give("choose", self._chooser(declared, declaration, phase)),
             or_span=or_span,
             record=fields + emit,
         )
 
+    def _joined(self, declaration: Declaration, *, carries_span: bool) -> str:
+        """Lines that give the event to its transaction, and the span to the spool at once."""
+        declared = declaration.success
+        fields, attributes = self._fields(declaration, "success")
+        ticket = f"_span.tickets[{self._joining.index(declaration)}]"
+        head = "_head"
+        if isinstance(declared, Choice):
+            by = self._value("_by", "choose", declared.by, "success", mapped=True)
+            choose = self.names.give("choose", self._chooser(declared, declaration, "success"))
+            fields += f"{by}_head = {choose}(_known(_by))\n"
+        else:
+            head = self._head(declared, declaration, "success")
+        join = fill(
+            templates.JOIN,
+            ticket=ticket,
+            join="defer" if self.asynchronous else "join",
+            span="_span, " if self.asynchronous else "",
+            head=head,
+            moment=self._moment("success", attributes, carries_span=False).strip(),
+        )
+        span = ""
+        if carries_span:
+            now = re.sub(r"(_attribute_\d+)", r"_known(\1)", attributes)
+            moment = self._moment("success", now, carries_span=True, known=True)
+            alone = self._head(None, declaration, "success")
+            span = f"if _span.flags & {SPAN}:\n    _emit({alone}, {moment.strip()})\n"
+        return fill(
+            templates.JOINED,
+            ticket=ticket,
+            fields=fields,
+            span=span,
+            join=f"if _head is not None:\n    {join.strip()}\n" if head == "_head" else join,
+        )
+
     def _emit(self, head: str, phase: Phase, attributes: str, *, carries_span: bool) -> str:
+        moment = self._moment(phase, attributes, carries_span=carries_span)
+        return fill(templates.EMIT, head=head, moment=moment.strip())
+
+    def _moment(
+        self, phase: Phase, attributes: str, *, carries_span: bool, known: bool = False
+    ) -> str:
         only_error = "_error_only" if phase == "failure" else "None"
         return fill(
-            _EMIT,
-            head=head,
+            templates.MOMENT,
+            artifact="_known(_artifact_id)" if known else "_artifact_id",
+            organization="_known(_organization_id)" if known else "_organization_id",
             duration="None" if phase == "start" else "_now - _span.call",
-            flags="_span.flags" if carries_span else _UNSPANNED,
+            flags="_span.flags" if carries_span else templates.UNSPANNED,
             attributes=attributes,
             details="_details" if carries_span else only_error,
         )
@@ -286,36 +272,44 @@ class Capture(msgspec.Struct, frozen=True):
         lines = []
         for field in ("artifact_id", "organization_id"):
             name = f"_{field}"
-            lines.append(self._plain(name, field, getattr(declaration, field), phase))
-            lines.append(fill(_DEFAULT, name=name, field=field))
+            value = getattr(declaration, field)
+            lines.append(self._plain(name, field, value, phase, mapped=declaration.joins))
+            lines.append(fill(templates.DEFAULT, name=name, field=field))
         pairs = []
         for index, (field, value) in enumerate(declaration.attributes.items()):
             name = f"_attribute_{index}"
-            captured = self._plain(name, field, value, phase)
+            captured = self._plain(name, field, value, phase, mapped=declaration.joins)
             if captured != f"{name} = None\n":
                 lines.append(captured)
                 pairs.append(f"{field!r}: {name}")
         return "".join(lines), f"{{{', '.join(pairs)}}}" if pairs else "None"
 
-    def _plain(self, name: str, field: str, value: Any, phase: Phase) -> str:
+    def _plain(self, name: str, field: str, value: Any, phase: Phase, *, mapped: bool) -> str:
         """Lines that leave a field's value, made plain, in ``name``."""
         if not is_computed(value):
             value = plain(value)
             return f"{name} = {'None' if value is None else self.names.give('constant', value)}\n"
-        captured = self._value(name, field, value, phase)
+        captured = self._value(name, field, value, phase, mapped=mapped)
         if not captured:
             return f"{name} = None\n"
-        return captured + fill(_PLAIN, name=name, longest=str(MAX_TEXT))
+        scalars = "_SCALARS"
+        if mapped and phase == "success":
+            scalars = "_SCALARS_OR_LATE"
+        elif mapped:
+            captured += f"{name} = _known({name})\n"
+        return captured + fill(templates.PLAIN, name=name, longest=str(MAX_TEXT), scalars=scalars)
 
-    def _value(self, name: str, field: str, value: Any, phase: Phase) -> str:
+    def _value(
+        self, name: str, field: str, value: Any, phase: Phase, *, mapped: bool = False
+    ) -> str:
         """Lines that leave a field's value as it is in ``name``; none where the phase has none."""
-        source = field_source(value, self.signature, phase, self.names)
+        source = field_source(value, self.signature, phase, self.names, mapped=mapped)
         if source is None:
             return ""
         if source.isidentifier():
             return f"{name} = {source}\n"
-        missing = fill(_MISSING, name=name) if isinstance(value, Expression) else ""
-        return fill(_VALUE, name=name, value=source, missing=missing, field=repr(field))
+        missing = fill(templates.MISSING, name=name) if isinstance(value, Expression) else ""
+        return fill(templates.VALUE, name=name, value=source, missing=missing, field=repr(field))
 
     def _head(self, type_: Any, declaration: Declaration, phase: Phase) -> str:
         return self.names.give("head", self._made_head(type_, declaration, phase))
@@ -358,4 +352,12 @@ def _chooser(
     return choose
 
 
-COMMON: Final[Mapping[str, Any]] = {"_MISSING": MISSING, "_SCALARS": SCALARS, "_plain": plain}
+COMMON: Final[Mapping[str, Any]] = {
+    "_MISSING": MISSING,
+    "_SCALARS": SCALARS,
+    "_SCALARS_OR_LATE": SCALARS | {Late},
+    "_TransactionError": TransactionError,
+    "_known": known,
+    "_plain": plain,
+    "_read": read,
+}

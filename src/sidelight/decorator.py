@@ -35,6 +35,9 @@ def emits(
     failure: EventType | None = None,
     mode: Mode = "scheduled",
     span: bool = True,
+    transaction: Any = None,
+    after_commit: Any = None,
+    strict: bool = False,
     **fields: Any,
 ) -> Callable[[F], F]:
     """Emit events, and make a span, each time the decorated function is called.
@@ -48,6 +51,13 @@ def emits(
         mode: "scheduled" returns at once; "awaited" waits for the store's acknowledgement, until
             the deadline at the longest, and never raises.
         span: whether the call makes a span in the trace.
+        transaction: the caller's SQLAlchemy session or connection, psycopg connection or Django
+            database alias: the event on success is a row in its outbox, and exists if and only if
+            its transaction commits.
+        after_commit: the same, without an outbox: the event is emitted once the transaction has
+            committed, and lost if the process dies in between.
+        strict: with ``transaction=``, raise TransactionError where the event cannot be in the
+            transaction; else it goes its own way, and that is counted.
         fields: ``artifact_id`` and ``organization_id`` say what the event is about and whose it is;
             everything else is an attribute. Values are constants, recorded expressions
             (``arg.name``, ``result.id``, ``error.code``; missing along the way is None) or
@@ -72,7 +82,18 @@ def emits(
         if disabled():
             return function
         name = _name(function)
-        declaration = declare(name, type, start, failure, mode, fields, span=span)
+        declaration = declare(
+            name,
+            type,
+            start,
+            failure,
+            mode,
+            fields,
+            span=span,
+            transaction=transaction,
+            after_commit=after_commit,
+            strict=strict,
+        )
         woven: F = weave(function, (declaration,))
         return woven
 

@@ -6,11 +6,13 @@ import time
 from typing import Any, Final
 
 from sidelight.emitter import Head, emitter
+from sidelight.exceptions import TransactionError
 from sidelight.plain import plain
 from sidelight.points import disabled
 from sidelight.receipt import Receipt
 from sidelight.record import SPAN, Static, random_bits
 from sidelight.span import ambient
+from sidelight.transaction import Joining
 
 _heads: Final[dict[tuple[str, str], Head]] = {}
 _clock = time.perf_counter_ns
@@ -22,9 +24,14 @@ def emit(
     artifact_id: Any = None,
     organization_id: Any = None,
     mode: str = "scheduled",
+    transaction: Any = None,
+    after_commit: Any = None,
+    strict: bool = False,
     **attributes: Any,
 ) -> Receipt:
     """Emit an event from where you are, without a decorator: the same path, and never an error.
+
+    (But for the one that ``strict=True`` asks for.)
 
     Args:
         type: the event's type.
@@ -32,6 +39,10 @@ def emit(
         organization_id: whose it is; the artifact's where it is left out.
         mode: "awaited" gives the store the rest of the deadline to acknowledge it, anything else
             is "scheduled".
+        transaction: as for `emits`. On an asynchronous connection the event joins when the receipt
+            is awaited.
+        after_commit: as for `emits`.
+        strict: as for `emits`.
         attributes: further named values.
 
     Returns:
@@ -59,7 +70,11 @@ def emit(
             {name: plain(value) for name, value in attributes.items()} or None,
             None,
         )
+        if transaction is not None or after_commit is not None:
+            return _join(head, moment, transaction, after_commit, strict=strict)
         written = emitter.write(head, moment)
+    except TransactionError:
+        raise
     except Exception as error:  # noqa: BLE001  # the guard: nothing of ours reaches the caller
         emitter.lost("internal error", f"emit({type!r})", error)
     receipt = emitter.receipt(now, bits, written=written, spent=_clock() - begun)
@@ -67,6 +82,15 @@ def emit(
         receipt.wait()
     costs.add(_clock() - begun)
     return receipt
+
+
+def _join(
+    head: Head, moment: tuple[Any, ...], transaction: Any, after_commit: Any, *, strict: bool
+) -> Receipt:
+    """Give the event to the caller's transaction."""
+    joining = Joining("sidelight:emit", strict=strict, after_commit=after_commit is not None)
+    ticket = joining.enlist(after_commit if transaction is None else transaction)
+    return ticket.receipt(head, moment)
 
 
 def _head(type_: str, mode: str) -> Head:

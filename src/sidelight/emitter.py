@@ -101,6 +101,7 @@ class Emitter:
         costs: what each point has cost, by its path.
         strict: raise what the guard would count (in tests).
         spans: False while the spool is too full to carry them.
+        joins: whether events go into the caller's transactions; else they wait for the commit.
     """
 
     def __init__(self) -> None:
@@ -111,6 +112,7 @@ class Emitter:
         self.costs: dict[str, Costs] = {}
         self.strict = False
         self.spans = True
+        self.joins = True
         self.deadline = DEADLINE
 
     def write(self, head: Head, moment: tuple[Any, ...]) -> bool:
@@ -120,14 +122,11 @@ class Emitter:
         """
         try:
             body = encode(moment)
-        except Exception as error:  # a surrogate, a cycle, 2**64: the slow way copes
-            if from_outside(error):
-                raise
-            body = encode(head.robust(moment))
+        except Exception as error:  # noqa: BLE001  # a surrogate, a cycle, 2**64
+            body = self._encoded_slowly(head, moment, error)
         size = head.size + len(body)
         if size > MAX_PAYLOAD:
-            self.count("attributes too large", head.static.point)
-            body = encode(head.cut(moment))
+            body = self._encoded_short(head, moment)
             size = head.size + len(body)
         frame = _pack(FRAME_MAGIC, size, _crc32(body, head.seed)) + head.encoded + body
         try:
@@ -135,6 +134,25 @@ class Emitter:
         except ValueError:
             return self._append(head, frame)
         return True
+
+    def payload(self, head: Head, moment: tuple[Any, ...]) -> bytes:
+        """A record as `write` would frame it, for other places than the spool."""
+        try:
+            body = encode(moment)
+        except Exception as error:  # noqa: BLE001  # looked into there
+            body = self._encoded_slowly(head, moment, error)
+        if head.size + len(body) > MAX_PAYLOAD:
+            body = self._encoded_short(head, moment)
+        return head.encoded + body
+
+    def _encoded_slowly(self, head: Head, moment: tuple[Any, ...], error: Exception) -> bytes:
+        if from_outside(error):
+            raise error
+        return encode(head.robust(moment))
+
+    def _encoded_short(self, head: Head, moment: tuple[Any, ...]) -> bytes:
+        self.count("attributes too large", head.static.point)
+        return encode(head.cut(moment))
 
     def _append(self, head: Head, frame: bytes) -> bool:
         try:

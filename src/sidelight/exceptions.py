@@ -57,6 +57,18 @@ class ExpressionError(SidelightError, TypeError):
     """{expression} cannot be {action} in a field: {remedy}"""
 
 
+class NotLoadedError(SidelightError):
+    """{attribute} of {kind} is not loaded, and to load it would send SQL on your connection"""
+
+
+class TransactionError(SidelightError):
+    """{point}: the event cannot be in the transaction: {problem}; {remedy}"""
+
+
+class OutboxError(SidelightError):
+    """the outbox in {url}: {problem}; {remedy}"""
+
+
 class ConfigurationError(SidelightError, ValueError):
     """{setting}: {problem}; {remedy}"""
 

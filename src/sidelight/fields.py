@@ -142,7 +142,9 @@ def is_computed(field: object) -> bool:
     return isinstance(field, Expression) or callable(field)
 
 
-def field_source(field: Any, signature: Signature, phase: Phase, names: Names) -> str | None:
+def field_source(
+    field: Any, signature: Signature, phase: Phase, names: Names, *, mapped: bool = False
+) -> str | None:
     """Python source that computes ``field`` in the given phase; None where the phase has no value.
 
     Args:
@@ -150,6 +152,7 @@ def field_source(field: Any, signature: Signature, phase: Phase, names: Names) -
         signature: the parameters that the generated code has at hand.
         phase: ``result`` exists only in "success", ``error`` only in "failure".
         names: filled with the objects that the source refers to.
+        mapped: read attributes by `late.read`, for the sake of mapped objects.
 
     Raises:
         UnknownParameterError: the expression or callable names an argument that is not there.
@@ -157,10 +160,20 @@ def field_source(field: Any, signature: Signature, phase: Phase, names: Names) -
             called with what its parameters name.
     """
     if isinstance(field, Expression):
-        return _expression_source(field, signature, phase, names)
+        return _expression_source(field, signature, phase, names, mapped=mapped)
     if callable(field):
         return _callable_source(field, signature, phase, names)
     return names.give("constant", field)
+
+
+def transaction_source(field: Any, signature: Signature, names: Names) -> str | None:
+    """Python source for the transaction that an event is to join; None where the call has none yet.
+
+    An object that is no function stands for itself, though it may be called: a `scoped_session`.
+    """
+    if callable(field) and not inspect.isroutine(field) and not isinstance(field, Expression):
+        return names.give("constant", field)
+    return field_source(field, signature, "start", names)
 
 
 def _available(root: str, phase: Phase) -> bool:
@@ -168,7 +181,7 @@ def _available(root: str, phase: Phase) -> bool:
 
 
 def _expression_source(
-    field: Expression, signature: Signature, phase: Phase, names: Names
+    field: Expression, signature: Signature, phase: Phase, names: Names, *, mapped: bool
 ) -> str | None:
     root, steps = parts(field)
     rest = list(steps)
@@ -188,7 +201,7 @@ def _expression_source(
         return None
     for kind, key in rest:
         if kind == "attribute":
-            source += f".{key}"
+            source = f"_read({source}, {key!r})" if mapped else f"{source}.{key}"
         else:
             literal = type(key) in {int, str}
             source += f"[{key!r}]" if literal else f"[{names.give('key', key)}]"

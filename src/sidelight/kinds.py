@@ -154,7 +154,16 @@ RESERVED: Final = frozenset(
         *re.findall(r"\b(?:_[a-z_]+|[A-Z]\w+)\b", "".join(_TEMPLATES)),
         *("_span", "_enter", "_function", "_made", "_position", "_started", "_succeeded"),
         *("_failed", "_closed", "_wait_counted", "_original", "_detach_token"),
-        *("_arrive", "_arrive_last", "_get_context", "_set_context", "_outer", "_inner"),
+        *(
+            "_arrive",
+            "_arrive_last",
+            "_join_here",
+            "_join_awaited",
+            "_get_context",
+            "_set_context",
+            "_outer",
+            "_inner",
+        ),
     )
 )
 """The names that the templates need for themselves."""

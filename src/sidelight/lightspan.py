@@ -23,6 +23,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes, AttributeValue
 
+from sidelight.late import known
 from sidelight.plain import error_details, error_type, plain, text
 from sidelight.record import RANDOM, SAMPLED, SPAN
 from sidelight.sampling import DEFAULT_LIMITS, Limits
@@ -84,6 +85,9 @@ class LightSpan(Span):
     other: Span | None = None
     lost: Callable[[str, str, BaseException], None] | None = None
     ended: bool = False
+    #: The transactions that the call's events are to join, and the joins that are to be awaited.
+    tickets: tuple[Any, ...] = ()
+    joining: list[Any] | None = None
 
     # -- what the function inside may do -----------------------------------------------------
 
@@ -255,7 +259,7 @@ class LightSpan(Span):
         function, keys = about
         other.set_attribute("code.function.name", function)
         for variable, key in keys.items():
-            if (value := captured.get(variable)) is not None:
+            if (value := known(captured.get(variable))) is not None:
                 is_id = key in {ARTIFACT_KEY, ORGANIZATION_KEY}
                 other.set_attribute(key, str(value) if is_id else value)
         if error is not None:

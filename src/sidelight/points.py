@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias, get_args
 import msgspec
 
 from sidelight.exceptions import PointError
-from sidelight.fields import Choice, Expression, field_source, is_computed
+from sidelight.fields import Choice, Expression, field_source, is_computed, transaction_source
 from sidelight.kinds import Phase
 from sidelight.signature import Signature
 from sidelight.source import Names
@@ -42,8 +42,8 @@ _ASKED_FOR: Final = {
     **dict.fromkeys(("modes",), "did you mean mode=?"),
 }
 _NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
-_LATER: Final = frozenset({"transaction", "after_commit"})
-_MISSPELT: Final = ("failure", "artifact_id", "organization_id", *sorted(_LATER))
+_TRANSACTIONAL: Final = ("after_commit", "transaction")
+_MISSPELT: Final = ("failure", "artifact_id", "organization_id", *_TRANSACTIONAL)
 _CONSTANTS: Final = (
     *(str, int, float, type(None), datetime.date, datetime.time, datetime.timedelta),
     *(uuid.UUID, enum.Enum, decimal.Decimal, os.PathLike),
@@ -51,7 +51,13 @@ _CONSTANTS: Final = (
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What one ``@emits(…)`` asks for, checked."""
+    """What one ``@emits(…)`` asks for, checked.
+
+    Attributes:
+        transaction: whose transaction the event on success is part of.
+        after_commit: whose commit it waits for.
+        strict: with ``transaction``, raise rather than go on without the event in it.
+    """
 
     start: EventType | None = None
     success: EventType | None = None
@@ -60,6 +66,9 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     artifact_id: Any = None
     organization_id: Any = None
     span: bool = True
+    transaction: Any = None
+    after_commit: Any = None
+    strict: bool = False
     attributes: Mapping[str, Any] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
     def declared(self, phase: Phase) -> EventType | None:
@@ -73,6 +82,11 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if declared is None:
             return ()
         return declared.types if isinstance(declared, Choice) else (declared,)
+
+    @property
+    def joins(self) -> bool:
+        """Whether the event on success depends on a transaction of the caller's."""
+        return self.transaction is not None or self.after_commit is not None
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -90,6 +104,9 @@ def declare(
     fields: Mapping[str, Any],
     *,
     span: Any = True,
+    transaction: Any = None,
+    after_commit: Any = None,
+    strict: Any = False,
 ) -> Declaration:
     """Parse the arguments of a decorator; ``function`` is what errors call the function.
 
@@ -102,6 +119,9 @@ def declare(
     check.mode(mode)
     if not isinstance(span, bool):
         check.refuse(f"span={span!r}", "use span=True or span=False")
+    if not isinstance(strict, bool):
+        check.refuse(f"strict={strict!r}", "use strict=True or strict=False")
+    check.transaction(success, mode, transaction, after_commit, strict=strict)
     named = dict(fields)
     return Declaration(
         start=start,
@@ -111,6 +131,9 @@ def declare(
         artifact_id=named.pop("artifact_id", None),
         organization_id=named.pop("organization_id", None),
         span=span,
+        transaction=transaction,
+        after_commit=after_commit,
+        strict=strict,
         attributes=MappingProxyType(named),
     )
 
@@ -152,14 +175,32 @@ class _Check:
         meant = f'did you mean mode="{close}"?' if close else "use " + " or ".join(map(repr, known))
         self.refuse(f"mode={mode!r} is not known", meant)
 
+    def transaction(
+        self, success: Any, mode: Any, transaction: Any, after_commit: Any, *, strict: bool
+    ) -> None:
+        if strict and transaction is None:
+            self.refuse("strict= goes with transaction=", "name the transaction, or leave it out")
+        if transaction is not None and after_commit is not None:
+            self.refuse("transaction= and after_commit= are two ways", "choose one")
+        if transaction is None and after_commit is None:
+            return
+        name = "after_commit" if transaction is None else "transaction"
+        if success is None:
+            self.refuse(
+                f"{name}= goes with an event on success", "give its type first, without a name"
+            )
+        if mode == "awaited":
+            self.refuse(
+                f'{name}= cannot be mode="awaited": before the commit there is nothing to wait for',
+                'use mode="scheduled"',
+            )
+
     def fields(self, fields: Mapping[str, Any]) -> None:
         for name, value in fields.items():
             if isinstance(value, str) and (meant := _ASKED_FOR.get(name)):
                 self.refuse(f"{name}={value!r} is not known", meant)
             if name in _COLUMNS:
                 self.refuse(f"{name}= is set by sidelight", "call the attribute something else")
-            if name in _LATER:
-                self.refuse(f"{name}= is not there yet in this version", "leave it out")
             close = None
             if name not in _MISSPELT:
                 close = _close(name, [n for n in _MISSPELT if n not in fields], 0.88)
@@ -205,6 +246,14 @@ def check_fields(declaration: Declaration, signature: Signature) -> None:
             events can know: the result without an event on success, the error without failure=.
     """
     names = Names()
+    for name in _TRANSACTIONAL:
+        transaction = getattr(declaration, name)
+        if transaction_source(transaction, signature, names) is None:
+            raise PointError(
+                function=signature.function,
+                problem=f"{name}={_told(transaction)} is not known before the call",
+                remedy=f"name an argument: {name}=arg.NAME",
+            )
     emitting: list[Phase] = [phase for phase in _WHEN if declaration.types(phase)]
     for name, value in declaration.fields.items():
         sources = [field_source(value, signature, phase, names) for phase in emitting]

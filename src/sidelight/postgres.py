@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 def open_server(url: URL, *, read_only: bool) -> Engine:
     """An engine on a database. Nothing is sent yet."""
-    unsaid = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
+    unsaid = unsaid_by(url)
     engine = create_engine(
         url,
         # A pooler between us and the server may hand each transaction to another session.
@@ -57,16 +57,27 @@ def open_server(url: URL, *, read_only: bool) -> Engine:
         """Begin the transaction here, not in psycopg: all that it needs to know in one message."""
         within = READ_WITHIN if read_only else WRITE_WITHIN
         driver(connection).deadline = time.monotonic() + within
-        milliseconds = int(within * 1000 * _EARLIER)
         connection.exec_driver_sql(
-            f"BEGIN ISOLATION LEVEL READ COMMITTED {'READ ONLY' if read_only else 'READ WRITE'};"
-            f" SET LOCAL search_path = {SCHEMA};"
-            f" SET LOCAL statement_timeout = {milliseconds};"
-            # A process that is stopped in the middle must not keep its locks from all the others.
-            f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
+            f"{begin(within, read_only=read_only)}; SET LOCAL search_path = {SCHEMA}"
         )
 
     return engine
+
+
+def unsaid_by(url: URL) -> dict[str, Any]:
+    """The parameters of a connection that a URL leaves to us."""
+    return {name: value for name, value in _DEFAULTS.items() if name not in url.query}
+
+
+def begin(within: float, *, read_only: bool = False) -> str:
+    """The beginning of a transaction that the server does not let go on for longer (s)."""
+    milliseconds = int(within * 1000 * _EARLIER)
+    return (
+        f"BEGIN ISOLATION LEVEL READ COMMITTED {'READ ONLY' if read_only else 'READ WRITE'};"
+        f" SET LOCAL statement_timeout = {milliseconds};"
+        # A process that is stopped in the middle must not keep its locks from all the others.
+        f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
+    )
 
 
 def driver(connection: Connection) -> BoundedConnection:

@@ -159,3 +159,31 @@ class Receipt:
 
     def __repr__(self) -> str:
         return f"<Receipt {self.event_id or '—'} {self.state}>"
+
+
+class JoinedReceipt(Receipt):
+    """The receipt for an event in the caller's transaction: what becomes of it, the commit says.
+
+    The state is "joined" until the event leaves the transaction for the spool, as one does that
+    waits for the commit, or cannot join.
+    """
+
+    def __init__(self, progress: Progress, time_ns: int, random_bits: int) -> None:
+        super().__init__(progress, None, time_ns, random_bits, 0.0)
+        self._lost = False
+
+    @property
+    def event_id(self) -> str:
+        """The event's UUIDv7 as text; empty when it was lost."""
+        return "" if self._lost else event_id(self._time, self._random)
+
+    @property
+    def state(self) -> State:
+        """Where the event is now."""
+        if self._lost:
+            return "lost"
+        return "joined" if self._position is None else super().state
+
+    def left(self, position: Position | None) -> None:
+        """Take in that the event went to the spool, or was lost on the way there."""
+        self._position, self._lost = position, position is None

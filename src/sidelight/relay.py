@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.keeper import Keeper
 from sidelight.receipt import Progress
 from sidelight.spool import Spool
 from sidelight.worker import Health, Sink, Worker
+
+if TYPE_CHECKING:
+    from sidelight.outbox.mover import Mover, Outbox
 
 _BRIEFLY: Final = 0.05  # seconds
 
@@ -31,6 +34,7 @@ class Relay:
         ledger: Callable[[], None] = lambda: None,
         count: Callable[[str, str], None] = lambda _reason, _problem: None,
         spans: Callable[[bool], None] = lambda _: None,
+        outboxes: Sequence[Outbox] = (),
     ) -> None:
         self.spool = spool
         self.progress = progress
@@ -38,7 +42,8 @@ class Relay:
             Worker(sink, spool, count, progress if sink.name == "store" else None) for sink in sinks
         ]
         self.keeper = Keeper(spool, [sink.name for sink in sinks], ledger, count, spans)
-        self._loops = [self.keeper.loop, *(worker.loop for worker in self.workers)]
+        self.movers = _movers(outboxes, spool, self._store_answers)
+        self._loops = [self.keeper.loop, *(each.loop for each in self._members)]
 
     def start(self) -> None:
         """Begin, or go on after a `halt`, in daemon threads.
@@ -57,6 +62,13 @@ class Relay:
             if worker.is_store:
                 worker.poke()
 
+    @property
+    def _members(self) -> list[Worker | Mover]:
+        return [*self.workers, *self.movers]
+
+    def _store_answers(self) -> bool:
+        return not any(worker.failing for worker in self.workers if worker.is_store)
+
     def flush(
         self, seconds: float, *, patient: bool = True, needed: Collection[str] = ("store",)
     ) -> bool:
@@ -71,7 +83,13 @@ class Relay:
             Whether they have.
         """
         until = time.monotonic() + seconds
+        asked = [(mover, mover.ask()) for mover in self.movers]
         while True:
+            if any(not moved() for mover, moved in asked if patient or not mover.problem):
+                if time.monotonic() >= until:
+                    return False
+                time.sleep(0.002)
+                continue
             behind = [
                 w for w in self.workers if w.behind() and (w.sink.name in needed or not w.failing)
             ]
@@ -90,9 +108,12 @@ class Relay:
 
         Raises:
             SinkUnavailableError: a sink did not answer ``attempts`` times.
+            OutboxError: an outbox cannot be read.
         """
         self.spool.adopt()
         problem: SinkUnavailableError | None = None
+        for mover in self.movers:
+            mover.drain()
         for worker in self.workers:
             try:
                 while worker.step(attempts):
@@ -119,8 +140,8 @@ class Relay:
             False when one of them does not end in time: it is inside its library.
         """
         self.keeper.stop()
-        for worker in self.workers:
-            worker.stop()
+        for each in self._members:
+            each.stop()
         self.progress.active = False
         now = time.monotonic()
         until = {w.loop: now + _BRIEFLY for w in self.workers if briefly and not w.is_store}
@@ -134,6 +155,8 @@ class Relay:
             False when a thread of the parent's was inside a store that this process must not open
             again: what it emits has to be delivered by another.
         """
+        for mover in self.movers:
+            mover.disown()
         usable = [worker.sink.disown(busy=worker.busy) for worker in self.workers]
         return all(usable)
 
@@ -143,4 +166,14 @@ class Relay:
         if ended:
             for worker in self.workers:
                 worker.sink.close()
+            for mover in self.movers:
+                mover.outbox.close()
         return ended
+
+
+def _movers(outboxes: Sequence[Outbox], spool: Spool, ready: Callable[[], bool]) -> list[Mover]:
+    if not outboxes:
+        return []
+    from sidelight.outbox.mover import Mover  # noqa: PLC0415  # most processes have none
+
+    return [Mover(outbox, spool, ready) for outbox in outboxes]

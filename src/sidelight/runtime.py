@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Final
@@ -139,9 +139,10 @@ class Runtime:
             emitter.spans = on
 
         with self.starting:  # no fork in the middle of an import
-            from sidelight.relay import Relay  # noqa: PLC0415  # slow, and not needed to emit
+            from sidelight.outbox.reading import outboxes_of  # noqa: PLC0415  # as slow as …
+            from sidelight.relay import Relay  # noqa: PLC0415  # … this, and not needed to emit
 
-            sinks = sinks_of(settings)
+            sinks, outboxes = sinks_of(settings), outboxes_of(settings.outboxes)
             if self.spool is not spool:  # closed meanwhile, or configured anew
                 return
             self.relay = Relay(
@@ -151,6 +152,7 @@ class Runtime:
                 ledger=self.write_ledger,
                 count=emitter.count,
                 spans=span_switch,
+                outboxes=outboxes,
             )
             self.go_on()
             with contextlib.suppress(Exception):  # a stranger's MeterProvider
@@ -302,6 +304,7 @@ def configure(
     *,
     otlp: bool | str | None = None,
     spool: str | os.PathLike[str] | None = None,
+    outboxes: Sequence[str] | None = None,
     relay: RelayMode = "thread",
     spool_limit: int = 1024 * 1024 * 1024,
     deadline: float = 0.010,
@@ -316,6 +319,8 @@ def configure(
             nowhere; None exports when one of the endpoint variables is set.
         spool: directory of the spool; else ``SIDELIGHT_SPOOL``, else beside the SQLite store, else
             in the user's state directory.
+        outboxes: URLs of the databases whose transactions events join (``transaction=``); else
+            ``SIDELIGHT_OUTBOXES``, separated by spaces.
         relay: "thread" delivers from a daemon thread of this process; "external" leaves it all to
             `sidelight relay`.
         spool_limit: bytes that the spool may hold while a sink is down.
@@ -331,6 +336,7 @@ def configure(
             store,
             otlp=otlp,
             spool=spool,
+            outboxes=outboxes,
             relay=relay,
             spool_limit=spool_limit,
             deadline=deadline,

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -32,6 +32,7 @@ class Settings:
         spool: directory of the spool.
         otlp_traces, otlp_logs: whether spans and events go out over OTLP.
         otlp_endpoint: base URL; None leaves it to ``OTEL_EXPORTER_OTLP_*``.
+        outboxes: URLs of the databases whose outboxes are drained.
         relay: "thread" drains in this process; "external" leaves it to `sidelight relay`.
         spool_limit: bytes that the spool's directory may hold.
         deadline: seconds that an awaited emission may take.
@@ -44,6 +45,7 @@ class Settings:
     otlp_traces: bool = False
     otlp_logs: bool = False
     otlp_endpoint: str | None = None
+    outboxes: tuple[str, ...] = ()
     relay: RelayMode = "thread"
     spool_limit: int = 1024 * 1024 * 1024
     deadline: float = 0.010
@@ -63,6 +65,7 @@ def settle(
     *,
     otlp: bool | str | None = None,
     spool: str | os.PathLike[str] | None = None,
+    outboxes: Sequence[str] | None = None,
     relay: RelayMode = "thread",
     spool_limit: int = 1024 * 1024 * 1024,
     deadline: float = 0.010,
@@ -80,7 +83,7 @@ def settle(
     for name, number in (("deadline", deadline), ("spool_limit", spool_limit)):
         if not isinstance(number, int | float):
             _refuse(name, f"{number!r} is not a number", "give one")
-    url = _store(store or env.get("SIDELIGHT_STORE") or default_store())
+    url = _database(store or env.get("SIDELIGHT_STORE") or default_store())
     if relay not in {"thread", "external"}:
         _refuse("relay", f"{relay!r} is not known", 'use "thread" or "external"')
     if not 0.006 <= deadline <= 1.0:  # 5 ms of it are kept for the GIL's switch interval
@@ -97,12 +100,21 @@ def settle(
         otlp_traces=traces,
         otlp_logs=logs,
         otlp_endpoint=otlp if isinstance(otlp, str) else None,
+        outboxes=_outboxes(outboxes, env),
         relay=relay,
         spool_limit=spool_limit,
         deadline=deadline,
         strict=env.get("SIDELIGHT_STRICT", "0") not in {"", "0"} if strict is None else strict,
         environment=env,
     )
+
+
+def _outboxes(urls: Sequence[str] | None, env: Mapping[str, str]) -> tuple[str, ...]:
+    """URLs of business databases, as their applications have them: a driver does not matter."""
+    if isinstance(urls, str):
+        _refuse("outboxes", f"{without_password(urls)!r} is one URL", "give a list of them")
+    named = env.get("SIDELIGHT_OUTBOXES", "").split() if urls is None else urls
+    return tuple(_database(re.sub(r"^(\w+)\+\w+://", r"\1://", url), "outboxes") for url in named)
 
 
 def _refuse(setting: str, problem: str, remedy: str) -> None:
@@ -120,29 +132,29 @@ def _state_directory() -> Path:
     return platformdirs.user_state_path("sidelight")
 
 
-def _store(url: str) -> str:
-    """A store's URL with an absolute path: the process may change its directory later."""
+def _database(url: str, setting: str = "store") -> str:
+    """A database's URL with an absolute path: the process may change its directory later."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         hint = f"sqlite:///{url}" if url.endswith((".db", ".sqlite")) else "sqlite:///events.db"
         told = without_password(url)
-        _refuse("store", f"{told!r} is not a URL", f"write {hint} or postgresql://host/database")
+        _refuse(setting, f"{told!r} is not a URL", f"write {hint} or postgresql://host/database")
     backend = scheme.partition("+")[0]
     if backend not in {"sqlite", "postgresql", "postgres"}:
-        _refuse("store", f"{backend} is not supported", "use sqlite:///… or postgresql://…")
+        _refuse(setting, f"{backend} is not supported", "use sqlite:///… or postgresql://…")
     if backend != "sqlite":
         return url.replace("postgres://", "postgresql://", 1)
     if rest and not rest.startswith("/"):
-        _refuse("store", f"{url!r} names no file", f"write three slashes: sqlite:///{rest}")
+        _refuse(setting, f"{url!r} names no file", f"write three slashes: sqlite:///{rest}")
     if scheme not in {"sqlite", "sqlite+pysqlite"} or "?" in rest or "%" in rest:
         _refuse(
-            "store",
+            setting,
             f"{url!r} has a driver, parameters or escapes",
             "name the file as it is: sqlite:///events.db",
         )
     path = rest.removeprefix("/")
     if path in {"", ":memory:"}:
-        _refuse("store", "a SQLite store in memory dies with its connection", "name a file")
+        _refuse(setting, "a SQLite database in memory dies with its connection", "name a file")
     return f"sqlite:///{Path(path).expanduser().absolute()}"
 
 

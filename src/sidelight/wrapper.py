@@ -30,6 +30,7 @@ from sidelight.record import random_bits
 from sidelight.signature import ANY, Signature, declared, handed_on, signature_of
 from sidelight.source import Names, define, fill, pose
 from sidelight.span import bound, outside, tracing
+from sidelight.transaction import JoiningLater
 from sidelight.waiting import Waiting
 
 # How the span comes into the context, and out again: by calls into C of which the last changes it,
@@ -70,6 +71,12 @@ _ARRIVE: Final = """
 if _position is not None:
     await _arrive(_span, _position)
 """
+# What joins a transaction on an asynchronous connection.
+_JOIN: Final = """
+{emission}
+if _span.joining is not None:
+    {join}(_span)
+"""
 # Of what wrapt carries: where it is bound, wrapt hands the first argument over apart.
 _CARRY: Final = """
 args = _args if _function is _original else (_instance, *_args)
@@ -105,7 +112,8 @@ class _Writer:
         self.names = Names(_names(point, function, kind))
         awaited = any(d.mode == "awaited" for d in point.declarations)
         self.waits: Waits = "no" if not awaited else "outside" if kind.asynchronous else "here"
-        capture = Capture(point, signature, self.waits, self.names)
+        self.joins = kind.asynchronous and any(d.joins for d in point.declarations)
+        capture = Capture(point, signature, self.waits, kind.asynchronous, self.names)
         codes = ((phase, capture.phase(phase)) for phase in kind.phases)
         self.phases: dict[Phase, PhaseCode] = {phase: code for phase, code in codes if code}
 
@@ -167,12 +175,19 @@ class _Writer:
         return fill(kind.template, **{**contexts, **calls, **blocks, **parts})
 
     def _call(self, phase: Phase) -> str:
-        return self.phases[phase].call if phase in self.phases else "None"
+        call = self.phases[phase].call if phase in self.phases else "None"
+        return f"_join_here(_span, {call})" if self.joins and phase == "success" else call
 
     def _block(self, phase: Phase, *, later: bool) -> str:
         """The lines of a wrapper at which a phase happens."""
         if phase not in self.phases:
             return ""
+        lines = self._emission(phase, later=later)
+        if not self.joins or phase != "success":
+            return lines
+        return fill(_JOIN, emission=lines, join="_join_here" if later else "await _join_awaited")
+
+    def _emission(self, phase: Phase, *, later: bool) -> str:
         call = self.phases[phase].call
         if self.waits != "outside" or phase == "closed":
             return call
@@ -191,6 +206,7 @@ def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
         **_SHARED,
         **_guard(point.path),
         **Waiting(point.path, costs).names(),
+        **JoiningLater(costs).names(),
         "__name__": point.module,
         "_function": function,
         "_original": function,

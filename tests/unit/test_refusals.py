@@ -88,10 +88,24 @@ def test_positions():
         ({"mode": ["scheduled"]}, "mode=['scheduled'] is not known; use"),
         ({"span": "no"}, "span='no'; use span=True or span=False"),
         (
-            {"transaction": arg.session},
-            "transaction= is not there yet in this version; leave it out",
+            {"transaction": arg.artifact_id, "mode": "awaited"},
+            'transaction= cannot be mode="awaited": before the commit there is',
         ),
-        ({"after_commit": arg.session}, "after_commit= is not there yet in this version; leave"),
+        (
+            {"transaction": arg.artifact_id, "after_commit": arg.artifact_id},
+            "transaction= and after_commit= are two ways; choose one",
+        ),
+        ({"strict": True}, "strict= goes with transaction=; name the transaction, or leave it out"),
+        (
+            {"after_commit": arg.artifact_id, "strict": True},
+            "strict= goes with transaction=; name the transaction, or leave it out",
+        ),
+        ({"transaction": arg.artifact_id, "strict": "yes"}, "strict='yes'; use strict=True or"),
+        (
+            {"transaction": result.session},
+            "transaction=result.session is not known before the call; name an argument",
+        ),
+        ({"transaktion": arg.artifact_id}, "did you mean transaction=?"),
         ({"event_id": "x"}, "event_id= is set by sidelight; call the attribute something else"),
         ({"type": "x"}, "give the type first, without a name"),
         ({"artefact_id": arg.artifact_id}, "artefact_id= is not known; did you mean artifact_id=?"),

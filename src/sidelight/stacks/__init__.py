@@ -1,0 +1,39 @@
+"""The libraries whose transactions an event can join, each imported where one of its objects is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from sidelight.transaction import Transaction
+
+#: Class, by module and name → where it is known, and the function that looks at one.
+_KNOWN: Final = {
+    ("sqlalchemy.orm.session", "Session"): ("sqlalchemy_orm", "session"),
+    ("sqlalchemy.orm.scoping", "scoped_session"): ("sqlalchemy_orm", "scoped"),
+    ("sqlalchemy.engine.base", "Connection"): ("sqlalchemy_core", "connection"),
+    ("builtins", "str"): ("django", "alias"),
+}
+_found: dict[type, Callable[[Any], Transaction] | None] = {}
+
+
+def transaction_of(target: Any) -> Transaction | None:
+    """Look at the transaction of what a caller named; None where it is of no known kind."""
+    kind = type(target)
+    if kind not in _found:
+        _found[kind] = _look_up(kind)
+    look = _found[kind]
+    return None if look is None else look(target)
+
+
+def _look_up(kind: type) -> Callable[[Any], Transaction] | None:
+    for base in kind.__mro__:
+        if (known := _KNOWN.get((base.__module__, base.__qualname__))) is not None:
+            module, function = known
+            found: Callable[[Any], Transaction] = getattr(
+                importlib.import_module(f"sidelight.stacks.{module}"), function
+            )
+            return found
+    return None

@@ -1,0 +1,269 @@
+"""Applications with a database of their own: what ``transaction=`` is tried on.
+
+Each does the same: it keeps orders, and its functions emit an event about each order that carries
+the order's name. The scenarios are plain Python; where a way is asynchronous, an event loop runs
+underneath.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from tests.support.postgres import new_database
+
+import sidelight
+from sidelight import arg, emits, result
+from sidelight.outbox import table
+
+
+class Base(DeclarativeBase):
+    """The tables of the application, the outbox among them."""
+
+
+class Order(Base):
+    """A row of the business."""
+
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+OUTBOX = table(Base.metadata)
+INSERT = "INSERT INTO orders (name) VALUES ({}) RETURNING id"
+
+
+def sqlite(directory: Path) -> str:
+    """The URL of a database in a file, in WAL mode."""
+    path = directory / "business.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    return f"sqlite:///{path}"
+
+
+def postgresql(_: Path) -> str:
+    """The URL of a database on this worker's server."""
+    return new_database()
+
+
+DATABASES: dict[str, Callable[[Path], str]] = {"sqlite": sqlite, "postgresql": postgresql}
+
+
+def engine_on(url: str, **options: Any) -> Engine:
+    """An engine as an application would make it."""
+    return create_engine(url.replace("postgresql://", "postgresql+psycopg://"), **options)
+
+
+def committed(url: str) -> set[str]:
+    """The names of the orders that another connection sees."""
+    query = "SELECT name FROM orders"
+    if url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            return {name for (name,) in connection.execute(query)}
+    with psycopg.connect(url) as connection:
+        return {name for (name,) in connection.execute(query)}
+
+
+def create_tables(url: str) -> None:
+    """Make the tables, the outbox among them."""
+    engine = engine_on(url)
+    Base.metadata.create_all(engine)
+    engine.dispose()
+
+
+# Each function twice: with the event in the transaction, and after its commit.
+JOINS = ("transaction", "after_commit")
+
+
+def decorated(join: str, function: Callable[..., Any], **fields: Any) -> Any:
+    """A function that emits "ordered", in or after the transaction of its first argument."""
+    fields = {"artifact_id": result.id, "n": arg.name, **fields, join: arg.target}
+    return emits("ordered", **fields)(function)
+
+
+class Application:
+    """One way to a database.
+
+    Attributes:
+        url: of the database.
+        strict: whether its functions insist on the transaction.
+    """
+
+    name: str
+    databases: tuple[str, ...] = ("sqlite", "postgresql")
+
+    def __init__(self, url: str, join: str, *, strict: bool = False) -> None:
+        self.url = url
+        self.join = join
+        options = {"strict": strict} if strict else {}
+        self.order = decorated(join, self.insert, **options)
+        self.order_and_commit = decorated(join, self.insert_and_commit, **options)
+        self.commit_and_order = decorated(join, self.commit_and_insert, **options)
+
+    def close(self) -> None:
+        """Let go of the database."""
+
+    def unit(self) -> contextlib.AbstractContextManager[Unit]:
+        """A connection or session, with a transaction that somebody has to end."""
+        raise NotImplementedError
+
+    def insert(self, target: Any, name: str) -> Any:
+        """Insert an order."""
+        raise NotImplementedError
+
+    def insert_and_commit(self, target: Any, name: str) -> Any:
+        """Insert an order and commit."""
+        raise NotImplementedError
+
+    def commit_and_insert(self, target: Any, name: str) -> Any:
+        """Insert an order, commit, and insert another."""
+        raise NotImplementedError
+
+
+class Unit:
+    """What a scenario does with one connection or session."""
+
+    target: Any
+
+    def commit(self) -> None:
+        """Commit."""
+        raise NotImplementedError
+
+    def rollback(self) -> None:
+        """Roll back."""
+        raise NotImplementedError
+
+    def savepoint(self) -> contextlib.AbstractContextManager[None]:
+        """A savepoint: released at the end of the block, rolled back to where it raises."""
+        raise NotImplementedError
+
+
+class SessionUnit(Unit):
+    """Of a SQLAlchemy session."""
+
+    def __init__(self, target: Session) -> None:
+        self.target = target
+
+    def commit(self) -> None:
+        self.target.commit()
+
+    def rollback(self) -> None:
+        self.target.rollback()
+
+    def savepoint(self) -> contextlib.AbstractContextManager[None]:
+        return self.target.begin_nested()
+
+
+class WithSession(Application):
+    """SQLAlchemy's Session."""
+
+    name = "session"
+
+    def __init__(self, url: str, join: str, **options: Any) -> None:
+        super().__init__(url, join, **options)
+        self.engine = engine_on(url)
+        begin_explicitly(self.engine)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Unit]:
+        with Session(self.engine) as session:
+            yield SessionUnit(session)
+
+    def insert(self, target: Session, name: str) -> Order:
+        order = Order(name=name)
+        target.add(order)
+        return order
+
+    def insert_and_commit(self, target: Session, name: str) -> Order:
+        order = self.insert(target, name)
+        target.commit()
+        return order
+
+    def commit_and_insert(self, target: Session, name: str) -> Order:
+        self.insert_and_commit(target, f"{name} before")
+        return self.insert(target, name)
+
+
+class CoreUnit(Unit):
+    """Of a SQLAlchemy connection."""
+
+    def __init__(self, target: sqlalchemy.Connection) -> None:
+        self.target = target
+
+    def commit(self) -> None:
+        self.target.commit()
+
+    def rollback(self) -> None:
+        self.target.rollback()
+
+    def savepoint(self) -> contextlib.AbstractContextManager[None]:
+        return self.target.begin_nested()
+
+
+class WithConnection(WithSession):
+    """SQLAlchemy's Connection."""
+
+    name = "connection"
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Unit]:
+        with self.engine.connect() as connection:
+            yield CoreUnit(connection)
+
+    def insert(self, target: Any, name: str) -> Any:
+        insert = sqlalchemy.insert(Order).values(name=name).returning(Order.id)
+        return target.execute(insert).one()
+
+
+APPLICATIONS: dict[str, type[Application]] = {
+    application.name: application for application in (WithSession, WithConnection)
+}
+CASES = [
+    (name, database)
+    for name, application in APPLICATIONS.items()
+    for database in application.databases
+]
+"""Which way to which database."""
+
+
+def begin_explicitly(engine: Engine) -> None:
+    """As SQLAlchemy's documentation has it for savepoints in SQLite: the driver begins too late."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+
+class Watched:
+    """The store into which the events of an application go."""
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+
+    def events(self) -> list[sidelight.Event]:
+        """What is in the store when all that was committed has been moved there."""
+        assert sidelight.flush(20)
+        with sidelight.Store(self.store) as store:
+            return list(store.events(type="ordered"))
+
+    def names(self) -> set[str]:
+        """The names of the orders that there are events about, each of them once."""
+        names = [event.attributes["n"] for event in self.events()]
+        assert len(set(names)) == len(names)
+        return set(names)

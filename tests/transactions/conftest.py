@@ -1,0 +1,51 @@
+"""Applications of every kind, on every database that theirs can be, and a store beside them."""
+
+import pytest
+from tests.support import business
+from tests.support.telemetry import restore
+
+import sidelight
+
+
+@pytest.fixture(params=business.JOINS)
+def join(request):
+    return request.param
+
+
+@pytest.fixture(params=business.CASES, ids=lambda case: "-".join(case))
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def url(case, tmp_path):
+    url = business.DATABASES[case[1]](tmp_path)
+    business.create_tables(url)
+    return url
+
+
+@pytest.fixture
+def watched(url, tmp_path):
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    sidelight.configure(store, outboxes=[url], otlp=False)
+    yield business.Watched(store)
+    restore()
+
+
+@pytest.fixture
+def make(case, url):
+    """Makes the application of the case."""
+    made = []
+
+    def make(join, **options):
+        made.append(business.APPLICATIONS[case[0]](url, join, **options))
+        return made[-1]
+
+    yield make
+    for application in made:
+        application.close()
+
+
+@pytest.fixture
+def application(make, join):
+    return make(join)
