@@ -15,7 +15,7 @@ from sidelight.span import bind
 from sidelight.version import __version__
 
 if TYPE_CHECKING:
-    from sidelight.event import Event
+    from sidelight.event import Event, catalogue
     from sidelight.store import Store
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "__version__",
     "arg",
     "bind",
+    "catalogue",
     "choose",
     "configure",
     "emit",
@@ -42,8 +43,8 @@ def __getattr__(name: str) -> Any:
         from sidelight.store import Store  # noqa: PLC0415
 
         return Store
-    if name == "Event":
-        from sidelight.event import Event  # noqa: PLC0415
+    if name in {"Event", "catalogue"}:
+        from sidelight import event  # noqa: PLC0415
 
-        return Event
+        return getattr(event, name)
     raise AttributeError(f"module 'sidelight' has no attribute {name!r}")

@@ -69,6 +69,14 @@ class OutboxError(SidelightError):
     """the outbox in {url}: {problem}; {remedy}"""
 
 
+class CatalogueError(SidelightError, TypeError):
+    """catalogue: {what}: {problem}; {remedy}"""
+
+
+class PayloadError(SidelightError):
+    """the event {type} is not as the catalogue declares it: {problem}"""
+
+
 class ConfigurationError(SidelightError, ValueError):
     """{setting}: {problem}; {remedy}"""
 

@@ -161,7 +161,7 @@ class _Check:
     def _type(self, name: str, value: Any) -> None:
         if isinstance(value, Expression):
             self.refuse(f"{name} is {value!r}", "list its values: choose(…, {value: type})")
-        if value is not None and not (isinstance(value, str) and _TYPE_NAME.fullmatch(value)):
+        if value is not None and not is_type_name(value):
             self.refuse(
                 f"{name} is {value!r}",
                 "use a name of letters, digits and _ . - that starts with a letter, or choose(…)",
@@ -229,6 +229,11 @@ class _Check:
                     "give a callable that makes the whole value",
                 )
             self._constant(name, each)
+
+
+def is_type_name(value: object) -> bool:
+    """Whether an event type can be called so."""
+    return isinstance(value, str) and _TYPE_NAME.fullmatch(value) is not None
 
 
 def _close(name: Any, known: Any, cutoff: float = 0.6) -> str | None:

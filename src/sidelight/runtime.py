@@ -125,6 +125,10 @@ class Runtime:
         self._ledger = ()
         emitter.progress = Progress()  # positions in another spool say nothing of this one
         self.spool = emitter.spool = spool
+        if settings.strict:
+            from sidelight.event import Checked  # noqa: PLC0415  # pydantic is slow to import
+
+            emitter.spool = Checked(spool)
         return spool
 
     def _start_in_background(self, settings: Settings, spool: Spool) -> None:
@@ -284,7 +288,7 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None] = emitter.cou
     """
     from sidelight.sinks.store import StoreSink  # noqa: PLC0415
 
-    sinks: list[Sink] = [StoreSink(settings.store)]
+    sinks: list[Sink] = [StoreSink(settings.store, emitter.count)]
     if settings.otlp_traces or settings.otlp_logs:
         try:
             from sidelight.sinks import otlp_sinks  # noqa: PLC0415

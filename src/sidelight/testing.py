@@ -12,6 +12,7 @@ Nothing is written to a spool or a store, and what the instrumentation gets wron
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -79,8 +80,9 @@ class RecordedSpan(_Recorded):
 class Recorded:
     """What was emitted so far, oldest first."""
 
-    def __init__(self, *, deterministic: bool = False) -> None:
+    def __init__(self, *, strict: bool = False, deterministic: bool = False) -> None:
         self._frames: list[bytes] = []
+        self._strict = strict
         self._deterministic = deterministic
         self._losses_before = dict(emitter.losses)
         self._losses: dict[str, int] | None = None
@@ -88,7 +90,9 @@ class Recorded:
     # -- what the emitter asks of a spool ------------------------------------------------------
 
     def write(self, frame: bytes, /) -> None:
-        """Keep a record."""
+        """Keep a record; in strict mode, one that is as the catalogue declares it."""
+        if self._strict and (declared := sys.modules.get("sidelight.event")) is not None:
+            declared.check(frame)
         self._frames.append(frame)
 
     append = write
@@ -130,20 +134,47 @@ class Recorded:
         counts = {reason: n - before.get(reason, 0) for reason, n in emitter.losses.items()}
         return {reason: count for reason, count in counts.items() if count}
 
-    def one(self, type: str | None = None, **having: Any) -> RecordedEvent:  # noqa: A002
-        """The only event of that type, and with those values; AssertionError otherwise."""
-        events = self.events
-        found = [
+    def of(self, type: str | None = None, **having: Any) -> list[RecordedEvent]:  # noqa: A002
+        """The events of that type, and with those values; of None, of every type."""
+        return [
             event
-            for event in events
+            for event in self.events
             if type in {None, event.type}
             and all(getattr(event, name) == value for name, value in having.items())
         ]
+
+    def one(self, type: str | None = None, **having: Any) -> RecordedEvent:  # noqa: A002
+        """The only event of that type, and with those values; AssertionError otherwise."""
+        found = self.of(type, **having)
         if len(found) != 1:
-            wanted = ", ".join([repr(type), *(f"{n}={v!r}" for n, v in having.items())])
-            seen = "".join(f"\n  {event}" for event in events) or "\n  nothing"
-            raise AssertionError(f"{len(found)} events are {wanted}; there was:{seen}")
+            raise AssertionError(f"{self._told(found, type, having)}; there was:{self._seen()}")
         return found[0]
+
+    def none(self, type: str | None = None, **having: Any) -> None:  # noqa: A002
+        """AssertionError where there is an event of that type, and with those values."""
+        if found := self.of(type, **having):
+            raise AssertionError(f"{self._told(found, type, having)}; there was:{self._seen()}")
+
+    def in_order(self, *types: str) -> list[RecordedEvent]:
+        """The first events of these types that follow each other, others between them or not.
+
+        AssertionError where they do not.
+        """
+        found: list[RecordedEvent] = []
+        for event in self.events:
+            if len(found) < len(types) and event.type == types[len(found)]:
+                found.append(event)
+        if len(found) < len(types):
+            before = f" after {', '.join(types[: len(found)])}" if found else ""
+            raise AssertionError(f"no {types[len(found)]}{before}; there was:{self._seen()}")
+        return found
+
+    def _told(self, found: list[RecordedEvent], type_: str | None, having: dict[str, Any]) -> str:
+        wanted = ", ".join([repr(type_), *(f"{n}={v!r}" for n, v in having.items())])
+        return f"{len(found)} events are {wanted}"
+
+    def _seen(self) -> str:
+        return "".join(f"\n  {event}" for event in self.events) or "\n  nothing"
 
     def clear(self) -> None:
         """Forget what was emitted so far."""
@@ -208,7 +239,7 @@ def capture(*, strict: bool = True, deterministic: bool = False) -> Iterator[Rec
         deterministic: give the same ids in every run, and times that count seconds from the start
             of 2026, so that what was recorded can be compared with what is on file.
     """
-    recorded = Recorded(deterministic=deterministic)
+    recorded = Recorded(strict=strict, deterministic=deterministic)
     before = emitter.spool, emitter.strict, dict(emitter.losses), dict(emitter.problems)
     emitter.spool, emitter.strict = recorded, strict
     if deterministic:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import voice_notes.events  # noqa: F401  # declares what the points emit
 from voice_notes.actions.claims_extraction import extract_claims
 from voice_notes.actions.draft_generation import generate_drafts
 from voice_notes.actions.entity_resolution import resolve_entities

@@ -120,7 +120,7 @@ def environment(home):
         "LANG": "C.UTF-8",
         "PYTHONWARNINGS": "error",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTEST_ADDOPTS": "-p no:cacheprovider",
+        "PYTEST_ADDOPTS": "-p no:cacheprovider -p sidelight.pytest_plugin",
     }
 
 

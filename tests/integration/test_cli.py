@@ -1,6 +1,8 @@
 """The commands that ask, on a store that a real process has emitted into."""
 
 import contextlib
+import importlib
+import json
 import os
 import re
 import sqlite3
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.support.commands import TWO_ORDERS, emit, end, of, sidelight, spawn
 
+import voice_notes.events
 from sidelight import Store, __version__
 from sidelight.schema import connect
 
@@ -380,3 +383,47 @@ def test_the_map_of_nothing(shop):
     assert said.code == 0
     assert "no function there is decorated" in said.err
     assert "is a file; name the module" in sidelight("points", "shop/orders.py").err
+
+
+# -- the catalogue ---------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _declared():
+    """What other tests may have forgotten."""
+    importlib.reload(voice_notes.events)
+
+
+def test_catalogue():
+    answer = sidelight("catalogue", "voice_notes", columns=200)
+    assert answer.code == 0
+    assert "artifact_received" in answer.words
+    assert "A voice note has arrived." in answer.words
+    assert "seconds?: number | null" in answer.words
+    assert "voice_notes.artifacts:create_artifact" in answer.out
+    assert "17 event types" in answer.err
+    assert "nobody" not in answer.out
+
+
+def test_catalogue_for_programs():
+    answer = sidelight("catalogue", "voice_notes", "--json")
+    (failed,) = (each for each in answer.json if each["type"] == "artifact_failed")
+    assert failed["emitted_by"] == ["voice_notes.artifacts:update_artifact_status"]
+    assert failed["schema"]["required"] == ["artifact_id", "status"]
+    schema = json.loads(sidelight("catalogue", "voice_notes", "--json-schema").out)
+    assert schema["$defs"]["artifact_failed"]["required"] == ["artifact_id", "status"]
+
+
+def test_catalogue_as_a_page():
+    page = sidelight("catalogue", "voice_notes", "--markdown").out
+    assert page.startswith("# Events\n\n## `artifact_completed`\n")
+    assert "| `size` | integer | Its size in bytes. |" in page
+    assert '| `kind` | "crm_note" \\| "follow_up_mail" |  |' in page
+    assert "Emitted by `voice_notes.artifacts:create_artifact`." in page
+
+
+def test_a_catalogue_of_what_cannot_be_imported():
+    assert sidelight("catalogue").code == 2
+    answer = sidelight("catalogue", "no_such_module")
+    assert answer.code == 1
+    assert "cannot import no_such_module" in answer.err

@@ -8,7 +8,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from sidelight.cli import doctor, points, questions, relay, spool
+from sidelight.cli import catalogue, doctor, points, questions, relay, spool
 from sidelight.cli.output import complain
 from sidelight.exceptions import SidelightError
 from sidelight.version import __version__
@@ -50,6 +50,7 @@ for command in (
     questions.tail,
     questions.budget,
     points.points,
+    catalogue.catalogue,
     doctor.doctor,
     relay.relay,
 ):

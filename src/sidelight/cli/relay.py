@@ -14,9 +14,10 @@ import typer
 
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
+from sidelight.cli.points import import_all
 from sidelight.cli.segments import Behind, look_at, settled, writers_of
 from sidelight.emitter import emitter
-from sidelight.exceptions import SinkUnavailableError, SpoolError
+from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
 from sidelight.receipt import Progress
 from sidelight.record import random_bits
 from sidelight.relay import Relay
@@ -48,6 +49,13 @@ def relay(
     store: StoreUrl = None,
     spool: SpoolDirectory = None,
     otlp: Otlp = None,
+    catalogue: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            help="Import what declares event types: events that are not so are marked.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Deliver what processes have left in their spool, to the store and over OTLP.
@@ -64,6 +72,10 @@ def relay(
 
       sidelight relay --spool /var/lib/shop/spool --otlp http://collector:4318
     """
+    if problems := import_all(catalogue or ()):
+        raise ConfigurationError(
+            setting="--catalogue", problem="; ".join(problems), remedy="name modules that import"
+        )
     settings = replace(
         settled(spool, store, otlp, [] if spool is None else writers_of(spool)), role="relay"
     )

@@ -6,7 +6,7 @@ A record that comes twice (the relay delivers at least once) meets its own key a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from sidelight.record import Moment, Static
 from sidelight.schema import connect, costs, losses, parse_url, shown
 from sidelight.sinks import batch
 from sidelight.sinks.bulk import Bulk, bulk_of, insert_into
+from sidelight.sinks.declared import marked
 from sidelight.sinks.rows import Ledger, drafts_of, to_json
 from sidelight.sqlite import WriteLock, has_wal_reset_bug
 
@@ -36,14 +37,21 @@ class StoreSink:
 
     name: Final = "store"
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, count: Callable[[str, str], None] = lambda _reason, _problem: None
+    ) -> None:
         """Nothing is opened yet: a store that is down must not keep the application from starting.
+
+        Args:
+            url: ``sqlite:///…`` or ``postgresql://…``.
+            count: told of the events that are not as the process's catalogue declares them.
 
         Raises:
             ConfigurationError: the URL is none.
         """
         self.url = parse_url(url)
         self._shown = shown(self.url)
+        self._count = count
         self._connection: Connection | None = None
         self._file = None
         if self.url.get_backend_name() == "sqlite":
@@ -63,6 +71,7 @@ class StoreSink:
             SinkUnavailableError: the store does not answer, is locked, or lost the connection.
             SinkRefusedError: it took offence at a value.
         """
+        records, undeclared = marked(records)
         try:
             with self._lock:
                 self._write(records, writer)
@@ -77,6 +86,8 @@ class StoreSink:
                 raise SinkRefusedError(sink=self._shown, problem=problem) from error
             self.close()
             raise SinkUnavailableError(sink=self._shown, problem=problem) from error
+        for problem in undeclared:
+            self._count("event not as declared", problem)
 
     def close(self) -> None:
         """Let go of the connection; the next write opens another."""
