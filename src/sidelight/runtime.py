@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidelight.emitter import Closed, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
+from sidelight.ledger import Ledger
 from sidelight.receipt import Progress
 from sidelight.record import random_bits, reseed
 from sidelight.settings import RelayMode, Settings, settle, writer_meta
@@ -36,7 +37,6 @@ EXIT_WITHIN: Final = 0.6
 _FORK_WITHIN: Final = 0.3  # seconds that a fork may wait for the relay: longer than a lock's wait
 _START_WITHIN: Final = 5.0  # … and for the relay's imports
 _OPEN_WITHIN: Final = 1.0  # for another thread that opens; at the end it may be frozen for ever
-_LOG_EVERY: Final = 10.0
 
 _logger: Final = logging.getLogger("sidelight")
 
@@ -52,9 +52,7 @@ class Runtime:
         self.starting = allocate_lock()
         self._opening = RLock()
         self._is_opening = False
-        self._logged: dict[str, int] = {}
-        self._logged_at = 0.0
-        self._ledger: tuple[int, ...] = ()
+        self._ledger = Ledger(emitter)
         self._inherited: list[object] = []
 
     def configure(self, settings: Settings) -> Spool:
@@ -122,7 +120,7 @@ class Runtime:
                 error,
             )
             spool = Spool(None, meta)
-        self._ledger = ()
+        self._ledger.begin()
         emitter.progress = Progress()  # positions in another spool say nothing of this one
         self.spool = emitter.spool = spool
         if settings.strict:
@@ -172,32 +170,10 @@ class Runtime:
         except RuntimeError as error:
             _tell_of_no_thread(error)
 
-    def write_ledger(self, *, last: bool = False) -> None:
-        """Put costs and losses into the spool where they have changed, and log the losses.
-
-        Where there is no room for it, the next call tries again; the last one makes room.
-        """
-        fingerprint = (
-            *(sum(costs.fine) + sum(costs.coarse.values()) for costs in emitter.costs.values()),
-            sum(emitter.losses.values()),
-        )
-        if fingerprint == self._ledger or self.spool is None:
-            return
-        # Into our own spool: that of the emitter may stand in for it in a test.
-        with contextlib.suppress(SpoolError, OSError):
-            (self.spool.append_last if last else self.spool.append)(emitter.ledger())
-            self._ledger = fingerprint
-        self._log_losses()
-
-    def _log_losses(self) -> None:
-        if emitter.losses == self._logged or time.monotonic() - self._logged_at < _LOG_EVERY:
-            return
-        for reason, count in sorted(emitter.losses.items()):
-            new = count - self._logged.get(reason, 0)
-            if new:
-                problem = emitter.problems.get(reason)
-                _logger.warning("sidelight: %s, %d times (%s)", reason, new, problem)
-        self._logged, self._logged_at = dict(emitter.losses), time.monotonic()
+    def write_ledger(self) -> None:
+        """Tell what this process has lost and spent, where that has changed."""
+        if self.spool is not None:  # not the emitter's: another may stand in for it in a test
+            self._ledger.write(self.spool)
 
     def flush(
         self, timeout: float, *, patient: bool = True, needed: Collection[str] = ("store",)
@@ -234,7 +210,7 @@ class Runtime:
             if self.spool is None:
                 return True
             with contextlib.suppress(Exception):
-                self.write_ledger(last=True)
+                self._ledger.write(self.spool, last=True)
             before = self.spool, self.relay
             emitter.spool = Closed(self.open)
             self.spool = self.relay = None
@@ -288,7 +264,7 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None] = emitter.cou
     """
     from sidelight.sinks.store import StoreSink  # noqa: PLC0415
 
-    sinks: list[Sink] = [StoreSink(settings.store, emitter.count)]
+    sinks: list[Sink] = [StoreSink(settings.store, count)]
     if settings.otlp_traces or settings.otlp_logs:
         try:
             from sidelight.sinks import otlp_sinks  # noqa: PLC0415

@@ -38,7 +38,7 @@ LAYERS = [
         "templates",
     },
     {"spool", "emitter", "selection", "store"},
-    {"span", "transaction", "waiting", "worker", "keeper"},
+    {"span", "transaction", "waiting", "worker", "keeper", "ledger"},
     {"capture"},
     {"direct", "wrapper", "carried", "relay", "metrics"},
     {"decorator"},

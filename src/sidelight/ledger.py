@@ -1,0 +1,63 @@
+"""The ledger: what a process has lost and spent so far, told to the store and to the log.
+
+Into the store it goes by way of the spool, as a record of its own kind: cumulative, hence safe to
+deliver twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import Final
+
+from sidelight.emitter import Emitter
+from sidelight.exceptions import SpoolError
+from sidelight.spool import Spool
+
+_LOG_EVERY: Final = 10.0  # seconds between words about losses
+_logger: Final = logging.getLogger("sidelight")
+
+
+class Ledger:
+    """Tells what has changed since it told last."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self._emitter = emitter
+        self._told: tuple[int, ...] = ()
+        self._logged: dict[str, int] = {}
+        self._logged_at = 0.0
+
+    def begin(self) -> None:
+        """Tell everything anew: another spool knows nothing yet."""
+        self._told = ()
+
+    def write(self, spool: Spool, *, last: bool = False) -> None:
+        """Put costs and losses into the spool where they have changed, and log the losses.
+
+        Where there is no room for it, the next call tries again; the ``last`` one makes room.
+        """
+        state = (
+            *(
+                sum(costs.fine) + sum(costs.coarse.values())
+                for costs in self._emitter.costs.values()
+            ),
+            sum(self._emitter.losses.values()),
+        )
+        if state == self._told:
+            return
+        with contextlib.suppress(SpoolError, OSError):
+            (spool.append_last if last else spool.append)(self._emitter.ledger())
+            self._told = state
+        self._log_losses()
+
+    def _log_losses(self) -> None:
+        losses = dict(self._emitter.losses)
+        if losses == self._logged or time.monotonic() - self._logged_at < _LOG_EVERY:
+            return
+        for reason, count in sorted(losses.items()):
+            new = count - self._logged.get(reason, 0)
+            if new:
+                problem = self._emitter.problems.get(reason)
+                _logger.warning("sidelight: %s, %d times (%s)", reason, new, problem)
+        self._logged, self._logged_at = losses, time.monotonic()
