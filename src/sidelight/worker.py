@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 import tenacity
 
+from sidelight import adapter
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.quarantine import Entry
 from sidelight.receipt import Progress
@@ -116,6 +117,7 @@ class Worker:
 
     def run(self) -> None:
         """Drain until told to stop."""
+        adapter.set_context(adapter.suppressed())  # what we do is nobody's to make spans of
         if self.is_store:  # an empty batch opens it: the first who waits shall not wait for that
             with contextlib.suppress(SinkUnavailableError, SinkRefusedError, Stopped):
                 self._try((), {})

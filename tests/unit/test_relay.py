@@ -6,6 +6,7 @@ import time
 from collections import Counter
 
 import pytest
+from opentelemetry import context as otel_context
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.keeper import Keeper
@@ -232,6 +233,38 @@ def test_flush_says_that_the_store_is_behind(spool):
         assert relay.flush(10)
     finally:
         assert relay.stop(5)
+
+
+def test_flush_waits_for_what_is_needed(spool):
+    """A failing sink that is needed is waited for by who is patient; one that is not, by none."""
+    store, traces = ScriptedSink(), ScriptedSink("traces")
+    relay = Relay(spool, [store, traces], Progress())
+    traces.down.set()
+    relay.start()
+    emit(spool, 1)
+    assert relay.flush(5.0)
+    assert not relay.flush(5.0, patient=False, needed=("traces",))
+    begun = time.monotonic()
+    assert not relay.flush(0.2, needed=("traces",))
+    assert time.monotonic() - begun >= 0.2
+    later(traces.down.clear)
+    assert relay.flush(5.0, needed=("traces",))
+    assert relay.stop(5.0)
+
+
+def test_what_sinks_do_is_not_made_into_spans(spool):
+    class Looking(ScriptedSink):
+        def write(self, records, writer):
+            super().write(records, writer)
+            self.context = otel_context.get_current()
+
+    sink = Looking()
+    relay = Relay(spool, [sink], Progress())
+    relay.start()
+    emit(spool, 1)
+    assert relay.flush(5.0)
+    assert relay.stop(5.0)
+    assert any("suppress_instrumentation" in key and on for key, on in sink.context.items())
 
 
 def test_segments_go_when_every_sink_has_passed(spool):
