@@ -2,11 +2,15 @@
 
 This is the only process-wide state there is, and the only module that knows of forks and of exit.
 What the first emission needs is imported with it: a caller has 10 ms, and an import may take them.
+So are thread pools: what `concurrent.futures` does for a forked child must come before what the
+SDK's TracerProvider does there (it uses a pool), or the child hangs; hooks run in the order of
+their registration, and our exporters would import it later.
 """
 
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401  # here, so that its hooks precede a provider's
 import contextlib
 import logging
 import os

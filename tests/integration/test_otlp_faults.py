@@ -57,8 +57,10 @@ def instance():
 
 def arrived(collector, name):
     """How often each span and each log record of one process has come, by ``n``."""
-    spans = [s for s in collector.spans(at_least=0) if s.resource["service.instance.id"] == name]
-    logs = [r for r in collector.logs(at_least=0) if r.resource["service.instance.id"] == name]
+    spans = [
+        s for s in collector.spans(at_least=0) if s.resource.get("service.instance.id") == name
+    ]
+    logs = [r for r in collector.logs(at_least=0) if r.resource.get("service.instance.id") == name]
     return sorted(s.attributes["n"] for s in spans), sorted(r.attributes["n"] for r in logs)
 
 

@@ -114,7 +114,7 @@ def of_instance(read: Any, instance: str, wanted: int) -> list[Any]:
     """The records of one process, as soon as there are ``wanted``; never more than those."""
     until = time.monotonic() + _WAIT
     while True:
-        found = [r for r in read(at_least=0) if r.resource["service.instance.id"] == instance]
+        found = [r for r in read(at_least=0) if r.resource.get("service.instance.id") == instance]
         if len(found) >= wanted or time.monotonic() > until:
             assert len(found) == wanted, f"{len(found)} of {wanted}: {found}"
             return found
