@@ -89,11 +89,9 @@ class Segment:
             mapping[: len(header)] = header
             mapping.seek(PAGE)
             return cls(-1, None, mapping, size, dict(meta))
-        name = f"{time.time_ns():016x}-{random_bits(32):08x}"
+        fd, name = _new_file(directory)
         temporary = directory / f".{name}.new"
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WRITER_LOCK)
             os.posix_fallocate(fd, 0, size)
             for offset in range(0, size, len(_ZEROS)):
@@ -260,6 +258,28 @@ def _is_held(fd: int, lock: bytes) -> bool:
     """Whether somebody else holds a lock on these bytes."""
     kind, *_ = _LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, lock))
     return bool(kind != fcntl.F_UNLCK)
+
+
+def _new_file(directory: Path) -> tuple[int, str]:
+    """Make a file with a temporary name, and lock it: its descriptor, and its name to be.
+
+    Between the two another process may take it for what a dead one has left, and delete it.
+    """
+    while True:
+        name = f"{time.time_ns():016x}-{random_bits(32):08x}"
+        temporary = directory / f".{name}.new"
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return fd, name
+        except BlockingIOError:
+            pass
+        except BaseException:
+            os.close(fd)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(fd)
 
 
 def _map_pages(mapping: mmap.mmap, size: int) -> None:

@@ -18,6 +18,7 @@ from tests.support.telemetry import (
     agree,
     child,
     configured,
+    drain,
     eventually,
     exporting,
     finish,
@@ -265,8 +266,8 @@ def test_configured_by_the_environment_alone(shared_collector, tmp_path, applica
         work(100)
         """
     finish(program(application, script, tmp_path, shared_collector.http_endpoint))
-    arrived = eventually(lambda: application.arrived(shared_collector) == [*range(101)])
-    assert arrived or list(segments_in(tmp_path / "events.db-spool"))
+    drain(tmp_path, shared_collector.http_endpoint)  # on a busy machine the end is too short
+    assert eventually(lambda: application.arrived(shared_collector) == [*range(101)])
 
 
 def test_forked_children(shared_collector, tmp_path, application):
@@ -285,6 +286,7 @@ def test_forked_children(shared_collector, tmp_path, application):
         assert trace.get_tracer_provider().force_flush(10_000)
         """
     finish(program(application, script, tmp_path, shared_collector.http_endpoint))
+    drain(tmp_path, shared_collector.http_endpoint)  # what a child has had no time to deliver
     wanted = sorted([*range(10), *(100 * c + n for c in range(1, 5) for n in range(10))])
     assert eventually(lambda: application.arrived(shared_collector) == wanted)
     spans = application.spans(shared_collector)

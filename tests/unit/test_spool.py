@@ -1,5 +1,6 @@
 """The spool: rotation by several threads, spares, adoption, limits."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -136,6 +137,30 @@ def test_what_a_dead_process_left_is_adopted(tmp_path):
     spool.forget(adopted)
     spool.close()
     assert not list(segments_in(tmp_path / "spool"))
+
+
+@pytest.mark.parametrize("holding", [False, True], ids=["deleted", "held for a moment"])
+def test_one_that_is_tidied_away_before_it_is_locked_is_made_again(tmp_path, monkeypatch, holding):
+    """By a process that takes it for what a dead one has left."""
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    locked, tidied = fcntl.flock, []
+
+    def flock(fd, operation):
+        if not tidied:
+            tidied.extend(directory.glob(".*.new"))
+            with tidied[0].open() as other:
+                locked(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                tidied[0].unlink()
+                if holding:
+                    return locked(fd, operation)
+        return locked(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    segment = Segment.create(directory, PAGE * 4, {})
+    assert tidied
+    assert list(directory.iterdir()) == [segment.path]
+    segment.close()
 
 
 def test_unfinished_allocations_of_the_dead_are_removed(tmp_path):
