@@ -21,6 +21,22 @@ from sidelight import arg, emits
 directory, relay, emissions = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sidelight.configure(f"sqlite:///{directory}/events.db", relay=relay, otlp=False)
 
+{prelude}
+null = os.open("/dev/null", os.O_WRONLY)
+for _ in range(200):
+    emit()
+sidelight.flush(5)
+# Room in every pool of Python's allocator, or it would ask the kernel for an arena at some point.
+ballast = [bytes(size) for size in range(0, 480, 8) for _ in range(400)]
+del ballast[::2]
+time.sleep(0.3)  # the relay comes to rest, spare segments are there
+os.write(null, b"MARKER begin")
+for _ in range(emissions):
+    emit()
+os.write(null, b"MARKER end")
+"""
+
+_EVENTS = """
 @emits("artifact_received", artifact_id=arg.artifact_id, organization_id=arg.organization_id,
        size=arg.size)
 def receive(artifact_id, organization_id, size):
@@ -30,18 +46,21 @@ def receive(artifact_id, organization_id, size):
 def read(artifact_id):
     return artifact_id
 
-null = os.open("/dev/null", os.O_WRONLY)
-for _ in range(200):
-    receive("a1", "o1", 5), read("a1"), sidelight.emit("warm_up", artifact_id="a1")
-sidelight.flush(5)
-# Room in every pool of Python's allocator, or it would ask the kernel for an arena at some point.
-ballast = [bytes(size) for size in range(0, 480, 8) for _ in range(400)]
-del ballast[::2]
-time.sleep(0.3)  # the relay comes to rest, spare segments are there
-os.write(null, b"MARKER begin")
-for _ in range(emissions):
+def emit():
     receive("a1", "o1", 5), read("a1"), sidelight.emit("said", artifact_id="a1", size=5)
-os.write(null, b"MARKER end")
+"""
+
+_SPANS = """
+from opentelemetry.sdk.trace import TracerProvider
+from sidelight.otel import SpoolSpanProcessor
+
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(SpoolSpanProcessor())
+tracer = provider.get_tracer("app")
+
+def emit():
+    with tracer.start_as_current_span("work", attributes={"a": 1}) as span:
+        span.add_event("happened", {"b": "c"})
 """
 
 # With the relay in the process, its threads take turns with ours: handing the GIL over is a futex
@@ -51,14 +70,15 @@ _HAND_OVER = {"futex"}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="strace traces Linux")
 
 
-def traced(directory: Path, relay: str, emissions: int) -> Counter[str]:
+def traced(directory: Path, relay: str, emissions: int, prelude: str = _EVENTS) -> Counter[str]:
     """The system calls of the emitting thread between the markers, by name."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed: apt-get install strace (or your system's package)")
     output = directory / "trace"
     command = [strace, "-f", "-q", "-e", "trace=all", "-e", "signal=none", "-o", str(output)]
-    child = [sys.executable, "-c", _CHILD, str(directory), relay, str(emissions)]
+    code = _CHILD.replace("{prelude}", prelude)
+    child = [sys.executable, "-c", code, str(directory), relay, str(emissions)]
     done = subprocess.run([*command, *child], capture_output=True, text=True, timeout=120)
     if done.returncode and "ptrace" in done.stderr:
         pytest.skip(f"strace may not trace here (containers need SYS_PTRACE): {done.stderr}")
@@ -85,6 +105,11 @@ def between_markers(trace: str) -> Counter[str]:
 @pytest.mark.parametrize("emissions", [500, 1000])
 def test_the_emitting_thread_makes_no_system_call(tmp_path, emissions):
     assert traced(tmp_path, "external", emissions) == Counter()
+
+
+def test_a_span_of_another_provider_makes_none_either(tmp_path):
+    """Those of the SDK included: it makes none where no exporter does."""
+    assert traced(tmp_path, "external", 500, _SPANS) == Counter()
 
 
 def test_a_relay_in_the_process_adds_none_of_its_own(tmp_path):
