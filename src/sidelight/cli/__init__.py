@@ -2,18 +2,61 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections import UserDict
 from collections.abc import Sequence
-from typing import Annotated, TextIO
+from typing import Annotated, Any, Final, TextIO
 
 import typer
+from typer.core import TyperGroup
 
-from sidelight.cli import catalogue, doctor, points, questions, relay, spool
 from sidelight.cli.output import complain
 from sidelight.exceptions import SidelightError
 from sidelight.version import __version__
 
+_MODULES: Final = {
+    "events": "questions",
+    "artifacts": "questions",
+    "timeline": "questions",
+    "counts": "questions",
+    "tail": "questions",
+    "budget": "questions",
+    "points": "points",
+    "catalogue": "catalogue",
+    "doctor": "doctor",
+    "relay": "relay",
+    "spool": "spool",
+}
+"""Where each command is, in the order in which they are listed."""
+
+
+class _Commands(UserDict[str, Any]):
+    """The commands by their names, imported when they are asked for.
+
+    A probe that asks `sidelight doctor --ready` shall not wait for what other commands need.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        command = super().__getitem__(name)
+        if command is None:
+            command = getattr(importlib.import_module(f"sidelight.cli.{_MODULES[name]}"), name)
+            if not isinstance(command, typer.Typer):
+                alone = typer.Typer(add_completion=False)
+                alone.command()(command)
+                command = alone
+            command = self[name] = typer.main.get_command(command)
+        return command
+
+
+class _Group(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands(dict.fromkeys(_MODULES))
+
+
 app = typer.Typer(
+    cls=_Group,
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -40,22 +83,6 @@ def sidelight(
     programs. Times are UTC. Exit codes: 0 all is well, 1 something is not (stderr says what, and
     what helps), 2 the command was not understood.
     """
-
-
-for command in (
-    questions.events,
-    questions.artifacts,
-    questions.timeline,
-    questions.counts,
-    questions.tail,
-    questions.budget,
-    points.points,
-    catalogue.catalogue,
-    doctor.doctor,
-    relay.relay,
-):
-    app.command()(command)
-app.add_typer(spool.spool, name="spool")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,18 +9,19 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
-from pydantic import BaseModel
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sidelight.event import Event
 from sidelight.times import from_ns
+
+if TYPE_CHECKING:
+    from sidelight.event import Event
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def remark(message: object) -> None:
 def print_json(items: Iterable[object]) -> None:
     """One JSON object per line."""
     for item in items:
-        if isinstance(item, BaseModel):
+        if hasattr(item, "model_dump_json"):
             line = item.model_dump_json()
         else:
             plain = dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ from sidelight.spool import filesystem
 
 _LATEST: Final = 20  # entries of the quarantine that are shown beside the segments
 
-spool: Final = typer.Typer(invoke_without_command=True)
+spool: Final = typer.Typer(invoke_without_command=True, add_completion=False)
 for command in (quarantined, replay, discard):
     spool.command()(command)
 
