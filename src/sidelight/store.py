@@ -266,9 +266,18 @@ class Store:
             for row in self._read(query)
         ]
 
-    def costs(self) -> list[CostSummary]:
-        """What emitting has cost each point's callers, all processes together, by point."""
+    def costs(self, *, since: When | None = None) -> list[CostSummary]:
+        """What emitting has cost each point's callers, all processes together, by point.
+
+        Args:
+            since: only of processes that have reported since then.
+
+        Raises:
+            QueryError: the time cannot be understood.
+        """
         query = select(costs.c.point, costs.c.histogram).order_by(costs.c.point)
+        if since is not None:
+            query = query.where(costs.c.last_at >= beginning_ns("since", since))
         return [
             CostSummary.of(point, [msgspec.json.decode(row.histogram) for row in rows])
             for point, rows in groupby(self._read(query), lambda row: str(row.point))

@@ -75,7 +75,7 @@ def test_the_doctor_leaves_the_living_their_time(tmp_path, monkeypatch):
         monkeypatch.setattr("sidelight.cli.backlog._PATIENCE", 0)
         said = sidelight("doctor", *of(path))
         assert said.code == 1
-        assert "which is running: no relay brings them to the store" in said.words
+        assert "which is running: no relay reads them → start `sidelight relay`" in said.words
     finally:
         living.kill()
 
@@ -102,9 +102,9 @@ def test_the_doctor_finds_damage_and_what_was_set_aside(tmp_path):
     assert "no records any more" in found["spool", "wrong"]
     said = sidelight("relay", "--once", *of(path))
     assert "damaged stretch of the spool: 1 time, set aside" in said.err
-    assert re.search(r"store +499", said.out)
+    assert re.search(r"store +500", said.out)  # 499 events, and what was lost
     found = findings(sidelight("doctor", "--json", *of(path)))
-    assert "1 record that could not be read" in found["quarantine", "wrong"]
+    assert "1 entry: damaged stretch of the spool; the latest" in found["quarantine", "wrong"]
 
 
 def test_the_doctor_tells_of_losses(tmp_path):

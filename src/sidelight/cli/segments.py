@@ -140,6 +140,14 @@ def writers_of(directory: Path, *, living: bool = False) -> list[dict[str, Any]]
     return headers
 
 
+def look_again(found: Found) -> Found | None:
+    """The same segment now; None where it has been delivered and deleted."""
+    try:
+        return _look_at(found.path)
+    except FileNotFoundError:
+        return None
+
+
 def _look_at(path: Path) -> Found:
     with contextlib.closing(Segment.look(path)) as segment:
         written = segment.written
