@@ -22,6 +22,7 @@ from tests.docs.pages import ROOT, RUNS, every_page
 import sidelight
 from sidelight import schema
 from sidelight.cli import app
+from sidelight.cli.remedies import REMEDIES, remedy_for
 from sidelight.settings import Settings
 
 SOURCES = sorted((ROOT / "src" / "sidelight").rglob("*.py"))
@@ -313,6 +314,40 @@ def test_the_reasons_of_loss_are_the_documented_ones():
     in_code = {reason for path in SOURCES for reason in reasons_in(path)}
     in_docs = set(re.findall(r"^\| `([^`]+)` \|", reference("losses.md"), flags=re.MULTILINE))
     assert in_docs == in_code
+
+
+def test_every_reason_of_loss_has_a_remedy():
+    in_docs = set(re.findall(r"^\| `([^`]+)` \|", reference("losses.md"), flags=re.MULTILINE))
+    assert in_docs <= REMEDIES.keys()
+    for reason in in_docs:
+        assert remedy_for(reason.replace("…", "something")) == REMEDIES[reason]
+    assert remedy_for("something else") == ""
+
+
+def said_by(*modules):
+    """What is written in a module as text; "…" where a value is put in."""
+    for name in modules:
+        tree = ast.parse((ROOT / "src/sidelight/cli" / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                parts = (
+                    part.value if isinstance(part, ast.Constant) else "…" for part in node.values
+                )
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_what_the_doctor_says_is_what_the_page_says():
+    said = [*said_by("backlog", "doctor", "endpoint", "room", "stored")]
+    said += [f"{reason}: …" for reason in REMEDIES]
+    shown = re.findall(r"^\|[^|]+\| (\w+) \| (.+) \|$", reference("doctor.md"), flags=re.MULTILINE)
+    assert len(shown) > 20
+    for check, words in shown:
+        assert check in {*said, "check"}
+        for phrase in re.findall(r"`([^`]+)`", words):
+            for piece in phrase.split("…"):
+                assert any(piece.strip(" ,:") in each for each in said), phrase
 
 
 def test_nothing_of_a_machine_is_written_down():

@@ -33,8 +33,7 @@ def check_place(directory: Path) -> Iterator[Finding]:
         return
     if not directory.is_dir():
         yield Finding("spool", "ok", f"{directory} is not there yet: nothing waits in it")
-        return
-    kind = filesystem(directory)
+    kind = filesystem(_existing(directory))
     if kind in _IN_MEMORY:
         yield Finding(
             "spool",
@@ -42,7 +41,7 @@ def check_place(directory: Path) -> Iterator[Finding]:
             f"{directory} lies in memory ({kind}): it outlives the process, not the machine",
             "set SIDELIGHT_SPOOL to a directory on a disk, if it must",
         )
-    yield from check_disk(directory, "soon nothing can be recorded")
+    yield from check_disk(_existing(directory), "soon nothing can be recorded")
 
 
 def check_disk(place: Path, threat: str) -> Iterator[Finding]:
