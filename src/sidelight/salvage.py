@@ -7,23 +7,26 @@ magic or its length. It is found by how a record begins, and proved by its check
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Final
 
 from sidelight.record import FRAME, MAX_PAYLOAD
 
-_BEGINNING: Final = b"\x92\x95"  # msgpack: an array of two, the first an array of five
+#: msgpack: an array of two, of which the first is a short array.
+_BEGINNING: Final = re.compile(rb"\x92[\x91-\x9f]")
 
 
 def salvage(stretch: bytes) -> Iterator[tuple[int, int]]:
     """Where the payloads of whole records begin and end in a damaged stretch."""
-    at = stretch.find(_BEGINNING, FRAME.size)
-    while at >= 0:
+    begins = _BEGINNING.search(stretch, FRAME.size)
+    while begins is not None:
+        at = begins.start()
         end = _end_of(stretch, at)
         if end is not None:
             yield at, end
-        at = stretch.find(_BEGINNING, at + 1 if end is None else end + FRAME.size)
+        begins = _BEGINNING.search(stretch, at + 1 if end is None else end + FRAME.size)
 
 
 def _end_of(stretch: bytes, at: int) -> int | None:

@@ -316,7 +316,7 @@ def test_the_reasons_of_loss_are_the_documented_ones():
     assert in_docs == in_code
 
 
-def test_every_reason_of_loss_has_a_remedy():
+def test_the_doctor_knows_what_helps_against_each_loss():
     in_docs = set(re.findall(r"^\| `([^`]+)` \|", reference("losses.md"), flags=re.MULTILINE))
     assert in_docs <= REMEDIES.keys()
     for reason in in_docs:

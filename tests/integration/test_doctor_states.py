@@ -1,7 +1,6 @@
 """What `sidelight doctor` says of each trouble of the fault table, while it lasts."""
 
 import contextlib
-import errno
 import os
 import re
 import signal
@@ -160,7 +159,7 @@ def burn():
     while True:
         sum(range(1000))
 print("ready", flush=True)
-for _ in range(4):
+for _ in range(2):
     threading.Thread(target=burn, daemon=True).start()
 n = 0
 while True:
@@ -181,8 +180,9 @@ def test_a_relay_that_is_late(path, impatient):
     try:
         busy.stdout.readline()
         wait_for(lambda: stored(path) > 1)
-        wait_for(lambda: "being delivered, but late" in doctor(path).words, 60)
-        says(doctor(path), "backlog", "note", "a relay of its own helps")
+        said = []
+        wait_for(lambda: said.append(doctor(path)) or "but late" in said[-1].words, 60)
+        says(said[-1], "backlog", "note", "are being delivered, but late → .* a relay of its own")
     finally:
         busy.kill()
         busy.communicate()
@@ -354,22 +354,6 @@ def test_a_spool_at_its_bound(path):
     said = doctor(path)
     says(said, "losses", "wrong", "no room in the spool: .* → free the disk, raise spool_limit")
     assert "that it may" not in said.out
-
-
-def test_a_disk_that_does_not_flush(path, tmp_path):
-    shim = Shim(tmp_path)
-    spool = path.with_name("events.db-spool")
-    shim.fail("sync", errno.EIO, under=spool)
-    script = """
-        receive("second")
-        from sidelight.emitter import emitter
-        until = time.monotonic() + 20
-        while not emitter.losses and time.monotonic() < until:
-            time.sleep(0.05)
-        assert sidelight.flush()
-        """
-    emit(script, path, **shim.environment)
-    says(doctor(path), "losses", "wrong", "not power-safe: .*Input/output error")
 
 
 # -- row 10: damage --------------------------------------------------------------------------
