@@ -35,7 +35,7 @@ def _needs(module: str) -> Any:
         raise AbsentError(f"{package} is not installed: pip install '.[bench]'") from error
 
 
-def _inside(make: Callable[[str, str], contextlib.AbstractContextManager[Any]]) -> Subject:
+def inside(make: Callable[[str, str], contextlib.AbstractContextManager[Any]]) -> Subject:
     """The work inside a context manager."""
 
     def instrument(work: Work) -> Work:
@@ -49,7 +49,7 @@ def _inside(make: Callable[[str, str], contextlib.AbstractContextManager[Any]]) 
     return Subject.of(instrument)
 
 
-def _before(tell: Callable[[str, str], object]) -> Subject:
+def before(tell: Callable[[str, str], object]) -> Subject:
     """The work, and then something that tells of it."""
 
     def instrument(work: Work) -> Work:
@@ -64,7 +64,9 @@ def _before(tell: Callable[[str, str], object]) -> Subject:
     return Subject.of(instrument)
 
 
-def _discarding_processor() -> Any:
+def discarding_processor() -> BatchSpanProcessor:
+    """The SDK's batch processor, with an exporter that keeps nothing."""
+
     class Discard(SpanExporter):
         def export(self, spans: Any) -> SpanExportResult:
             return SpanExportResult.SUCCESS
@@ -80,7 +82,7 @@ def opentelemetry(_directory: Path) -> Iterator[Subjects]:
     """
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # its queue overflows; it says so
     provider = TracerProvider()
-    provider.add_span_processor(_discarding_processor())
+    provider.add_span_processor(discarding_processor())
     tracer = provider.get_tracer("benchmarks")
 
     def plain(_artifact: str, _organization: str) -> Any:
@@ -90,7 +92,7 @@ def opentelemetry(_directory: Path) -> Iterator[Subjects]:
         attributes = {"artifact_id": artifact, "organization_id": organization}
         return tracer.start_as_current_span("work", attributes=attributes)
 
-    yield {SPAN: _inside(plain), f"{SPAN}, two attributes": _inside(telling)}
+    yield {SPAN: inside(plain), f"{SPAN}, two attributes": inside(telling)}
     provider.shutdown()
 
 
@@ -102,13 +104,13 @@ def logfire(_directory: Path) -> Iterator[Subjects]:
         console=False,
         metrics=False,
         inspect_arguments=False,
-        additional_span_processors=[_discarding_processor()],
+        additional_span_processors=[discarding_processor()],
     )
 
     def span(artifact: str, organization: str) -> Any:
         return module.span("work", artifact_id=artifact, organization_id=organization)
 
-    yield {"Logfire span": _inside(span)}
+    yield {"Logfire span": inside(span)}
     module.shutdown()
 
 
@@ -130,7 +132,7 @@ def structlog(directory: Path) -> Iterator[Subjects]:
         def line(artifact: str, organization: str) -> None:
             logger.info("work", artifact_id=artifact, organization_id=organization)
 
-        yield {"structlog JSON line": _before(line)}
+        yield {"structlog JSON line": before(line)}
 
 
 def eliot(directory: Path) -> Iterator[Subjects]:
@@ -144,7 +146,7 @@ def eliot(directory: Path) -> Iterator[Subjects]:
                 action_type="work", artifact_id=artifact, organization_id=organization
             )
 
-        yield {"Eliot action": _inside(action)}
+        yield {"Eliot action": inside(action)}
 
 
 def ddtrace(_directory: Path) -> Iterator[Subjects]:
@@ -183,7 +185,7 @@ def ddtrace(_directory: Path) -> Iterator[Subjects]:
         made.set_tag("organization_id", organization)
         return made
 
-    yield {"ddtrace span": _inside(span)}
+    yield {"ddtrace span": inside(span)}
 
 
 def sentry(_directory: Path) -> Iterator[Subjects]:
@@ -223,7 +225,7 @@ def sentry(_directory: Path) -> Iterator[Subjects]:
         made.set_data("organization_id", organization)
         return made
 
-    yield {"Sentry transaction": _inside(transaction), "Sentry span": _inside(span)}
+    yield {"Sentry transaction": inside(transaction), "Sentry span": inside(span)}
 
 
 def sqlite(directory: Path) -> Iterator[Subjects]:
@@ -244,7 +246,7 @@ def sqlite(directory: Path) -> Iterator[Subjects]:
     def insert(artifact: str, organization: str) -> None:
         connection.execute(statement, (artifact, organization, time.time_ns(), json.dumps({})))
 
-    yield {"direct SQLite insert": _before(insert)}
+    yield {"direct SQLite insert": before(insert)}
     connection.close()
 
 

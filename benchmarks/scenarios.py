@@ -109,6 +109,7 @@ def houses() -> dict[str, Address]:
         _ALONE: ours.address(external=True),
         _HERE: ours.address(),
         _FED: ours.address(fed=True),
+        "span processors": Address("processors", "processors"),
         **peers.PEERS,
     }
 
