@@ -98,6 +98,10 @@ class StoreVersionError(StoreError):
 upgrade sidelight, or name another store"""
 
 
+class StoreBusyError(StoreError):
+    """the events store {url} is kept locked: {problem}; {remedy}"""
+
+
 class QueryError(SidelightError, ValueError):
     """{argument}: {problem}; {remedy}"""
 

@@ -2,14 +2,13 @@
 
 Times are nanoseconds since 1970 (UTC), durations nanoseconds, ids text. ``event_id`` is a UUIDv7,
 so that its order is that of time and a range of time is a range of keys. In PostgreSQL the tables
-are in a schema of their own, ``sidelight``.
+are in a schema of their own, ``sidelight``, and `events` is partitioned by month.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -40,8 +39,10 @@ from sidelight.exceptions import (
     StoreMissingError,
     StoreVersionError,
 )
+from sidelight.partitions import make_rest
 from sidelight.settings import public_url
 from sidelight.sqlite import open_file
+from sidelight.upgrades import UPGRADES
 
 NOBODY: Final = ""
 """Stands in counters for events that belong to no organization: keys cannot be NULL."""
@@ -106,6 +107,7 @@ event_counts: Final = Table(
     Column("type", _text, primary_key=True),
     Column("day", _text, primary_key=True),
     Column("count", BigInteger, nullable=False),
+    Index("event_counts_by_day", "day"),
     sqlite_with_rowid=False,
 )
 
@@ -117,6 +119,8 @@ artifacts: Final = Table(
     Column("first_event_at", BigInteger, nullable=False),
     Column("last_event_at", BigInteger, nullable=False),
     Column("events", BigInteger, nullable=False),
+    Index("artifacts_by_last_event", "last_event_at"),
+    Index("artifacts_by_organization", "organization_id", "last_event_at"),
     sqlite_with_rowid=False,
 )
 
@@ -142,14 +146,12 @@ costs: Final = Table(
     sqlite_with_rowid=False,
 )
 
+retention: Final = Table(  # one row
+    "retention", metadata, Column("kept_since", BigInteger, nullable=False)
+)
+
 _version: Final = Table("sidelight_schema", metadata, Column("version", Integer, nullable=False))
 
-UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = ()
-"""What brings a store from version 1 to 2, from 2 to 3, and so on; a new store is made whole.
-
-A step is one transaction, which all who would upgrade wait for. Relays of the version before may go
-on writing after it: it adds, and takes nothing away.
-"""
 VERSION: Final = 1 + len(UPGRADES)
 
 
@@ -197,12 +199,15 @@ def shown(url: URL) -> str:
     return public_url(whole)
 
 
-def connect(url: str | URL, *, create: bool, read_only: bool = False) -> Engine:
+def connect(
+    url: str | URL, *, create: bool, upgrade: bool = False, read_only: bool = False
+) -> Engine:
     """Open a store.
 
     Args:
         url: ``sqlite:///…`` or ``postgresql://…``.
         create: make the tables where they are missing, and upgrade them where they are old.
+        upgrade: do only the latter.
         read_only: for questions: never locks, never writes.
 
     Raises:
@@ -218,7 +223,7 @@ def connect(url: str | URL, *, create: bool, read_only: bool = False) -> Engine:
 
         engine = open_server(parsed, read_only=read_only)
     try:
-        _check(engine, parsed, create=create)
+        _check(engine, parsed, create=create, upgrade=create or upgrade)
     except SQLAlchemyError as error:
         engine.dispose()
         raise StoreError(
@@ -232,7 +237,7 @@ def connect(url: str | URL, *, create: bool, read_only: bool = False) -> Engine:
     return engine
 
 
-def _check(engine: Engine, url: URL, *, create: bool) -> None:
+def _check(engine: Engine, url: URL, *, create: bool, upgrade: bool) -> None:
     """See that the tables are there and of this version.
 
     Raises:
@@ -240,7 +245,7 @@ def _check(engine: Engine, url: URL, *, create: bool) -> None:
     """
     with engine.begin() as connection:
         found = _version_of(connection)
-    if create and (found is None or found < VERSION):
+    if create if found is None else upgrade and found < VERSION:
         with engine.begin() as connection:
             found = _upgrade(connection, url)
     if found is None:
@@ -280,8 +285,7 @@ def _upgrade(connection: Connection, url: URL) -> int | None:
                 problem=f"it has tables of somebody else's: {', '.join(sorted(strangers))}",
                 remedy="name a database of its own",
             )
-        metadata.create_all(connection, checkfirst=False)
-        connection.execute(_version.insert().values(version=VERSION))
+        _create(connection)
         return VERSION
     for step in UPGRADES[found - 1 :]:
         step(connection)
@@ -289,6 +293,17 @@ def _upgrade(connection: Connection, url: URL) -> int | None:
         connection.execute(update(_version).values(version=VERSION))
         return VERSION
     return found
+
+
+def _create(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # Here, where the dialect is imported anyway.
+        events.dialect_options["postgresql"]["partition_by"] = "RANGE (event_id)"
+    metadata.create_all(connection, checkfirst=False)
+    if connection.dialect.name == "postgresql":
+        make_rest(connection)
+    connection.execute(retention.insert().values(kept_since=0))
+    connection.execute(_version.insert().values(version=VERSION))
 
 
 def fitted(key: str) -> str:

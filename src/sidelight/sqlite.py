@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,8 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
         if read_only:
             cursor.execute("PRAGMA query_only = ON")
         else:
+            # Of a new file; of one that is there it says nothing. `sidelight prune` shortens it.
+            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = NORMAL")
             # A checkpoint every 32 MB, not every 4: it is the fsyncs that cost.
@@ -65,6 +68,11 @@ def has_wal_reset_bug() -> bool:
     version = sqlite3.sqlite_version_info
     fixed = {(3, 50): (3, 50, 7), (3, 44): (3, 44, 6)}
     return version < fixed.get(version[:2], (3, 51, 3))
+
+
+def write_lock(path: Path) -> AbstractContextManager[None]:
+    """What every transaction that writes to a store's file, of whatever process, has to hold."""
+    return WriteLock(Path(f"{path}.lock")) if has_wal_reset_bug() else nullcontext()
 
 
 class WriteLock:

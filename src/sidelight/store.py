@@ -21,7 +21,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from sidelight.budget import CostSummary
 from sidelight.event import Event
 from sidelight.exceptions import StoreError
-from sidelight.schema import NOBODY, artifacts, connect, costs, event_counts, events, losses
+from sidelight.schema import (
+    NOBODY,
+    artifacts,
+    connect,
+    costs,
+    event_counts,
+    events,
+    losses,
+    retention,
+)
 from sidelight.selection import (
     ORDER,
     Arrivals,
@@ -286,7 +295,14 @@ class Store:
     def size(self) -> int:
         """How many events the store holds."""
         query = select(func.coalesce(func.sum(event_counts.c.count), 0))
+        if (kept_since := self.kept_since()) is not None:
+            query = query.where(event_counts.c.day >= kept_since.isoformat())
         return int(self._read(query)[0][0])
+
+    def kept_since(self) -> date | None:
+        """The first day (UTC) of which events are kept; None where nothing was pruned yet."""
+        ns = int(self._read(select(retention.c.kept_since))[0][0])
+        return from_ns(ns).date() if ns else None
 
     def follow(
         self,

@@ -8,10 +8,12 @@ and counters each sorted: relays that took the same ones in another order would 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from sidelight.partitions import first_key
 from sidelight.schema import NOBODY, artifacts, event_counts
 from sidelight.sinks.bulk import Bulk, insert_into
 from sidelight.sinks.rows import ARTIFACT, OCCURRED, ORGANIZATION, TYPE, Draft, Row, day_of, rows_of
@@ -23,8 +25,33 @@ _INTO_ARTIFACTS: Final = insert_into(artifacts)
 _INTO_COUNTS: Final = insert_into(event_counts)
 
 
-def store(bulk: Bulk, drafts: Sequence[Draft]) -> None:
-    """Store events within the transaction, and what follows from those that are new."""
+class _Named(NamedTuple):
+    """An artifact whose organization has become known, and from when on it had events."""
+
+    artifact: str
+    organization: str
+    since: int
+
+
+def store(bulk: Bulk, drafts: Sequence[Draft]) -> int:
+    """Store events within the transaction, and what follows from those that are new.
+
+    Args:
+        bulk: the way of the database.
+        drafts: the events, in the order of time.
+
+    Returns:
+        How many were left out: they occurred before what the store keeps. Whether such a one was
+        there before it was pruned, nobody knows any more.
+    """
+    kept_since = bulk.kept_since()
+    left_out = bisect_left(drafts, (kept_since,))
+    if left_out < len(drafts):
+        _store(bulk, drafts[left_out:], kept_since)
+    return left_out
+
+
+def _store(bulk: Bulk, drafts: Sequence[Draft], kept_since: int) -> None:
     known = _known_organizations(bulk, drafts)
     named = {artifact: o for _, _, artifact, o, _, _ in reversed(drafts) if artifact and o}
     sums = _Sums()
@@ -35,7 +62,8 @@ def store(bulk: Bulk, drafts: Sequence[Draft]) -> None:
             pass
     if new:
         earlier = _count_artifacts(bulk, sums)
-        _give_late(bulk, {a: o for a, o in earlier.items() if a not in known}, sums.counts)
+        named_late = [each for each in earlier if each.artifact not in known]
+        _give_late(bulk, named_late, sums.counts, kept_since)
         bulk.run(
             *_INTO_COUNTS,
             [(*key, count) for key, count in sorted(sums.counts.items()) if count],
@@ -90,8 +118,8 @@ def _known_organizations(bulk: Bulk, drafts: Sequence[Draft]) -> dict[str, str]:
     )
 
 
-def _count_artifacts(bulk: Bulk, sums: _Sums) -> dict[str, str]:
-    """Add up the artifacts; answers the organizations of those that had events before."""
+def _count_artifacts(bulk: Bulk, sums: _Sums) -> list[_Named]:
+    """Add up the artifacts; answers those with an organization that had events before."""
     merged = bulk.run(
         *_INTO_ARTIFACTS,
         [(artifact, *each) for artifact, each in sorted(sums.artifacts.items())],
@@ -100,23 +128,27 @@ def _count_artifacts(bulk: Bulk, sums: _Sums) -> dict[str, str]:
         f" first_event_at = {bulk.least}(artifacts.first_event_at, excluded.first_event_at),"
         f" last_event_at = {bulk.most}(artifacts.last_event_at, excluded.last_event_at),"
         " events = artifacts.events + excluded.events"
-        " RETURNING artifact_id, organization_id, events",
+        " RETURNING artifact_id, organization_id, events, first_event_at",
     )
-    return {
-        artifact: organization
-        for artifact, organization, count in merged
+    return [
+        _Named(artifact, organization, since)
+        for artifact, organization, count, since in merged
         if organization is not None and count > sums.artifacts[artifact][3]
-    }
+    ]
 
 
-def _give_late(bulk: Bulk, named: dict[str, str], counts: _Counts) -> None:
-    """Give earlier events of artifacts the organization that has just become known."""
+def _give_late(bulk: Bulk, named: Iterable[_Named], counts: _Counts, kept_since: int) -> None:
+    """Give earlier events of artifacts the organization that has just become known.
+
+    By their key as well, for the sake of the partitions: most are passed over by it. What is being
+    pruned is left alone.
+    """
     given = bulk.run(
         "UPDATE events SET organization_id = given.column2 FROM (",
-        "tt",
-        sorted(named.items()),
+        "ttu",
+        [(a, o, first_key(max(since, kept_since))) for a, o, since in sorted(named)],
         ") AS given WHERE events.artifact_id = given.column1"
-        " AND events.organization_id IS NULL"
+        " AND events.organization_id IS NULL AND events.event_id >= given.column3"
         " RETURNING type, occurred_at, organization_id",
     )
     for type_, occurred, organization in given:

@@ -14,12 +14,14 @@ from sqlalchemy import BigInteger, Table
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from sidelight.partitions import RETENTION_LOCK
 from sidelight.schema import events
 from sidelight.sinks.rows import KEY, RECORDED, Row
 
 _CHUNK: Final = 500  # rows of one statement, where each value is a parameter
 _INTO_EVENTS: Final = f"INSERT INTO events ({', '.join(events.columns.keys())})"
 _UNLESS_THERE: Final = "ON CONFLICT DO NOTHING"
+_KEPT_SINCE: Final = "SELECT kept_since FROM retention"
 
 
 class Bulk(Protocol):
@@ -32,6 +34,9 @@ class Bulk(Protocol):
     least: str
     most: str
 
+    def kept_since(self) -> int:
+        """From when on events are kept (ns); it stays so until the transaction ends."""
+
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
     ) -> list[tuple[Any, ...]]:
@@ -39,7 +44,8 @@ class Bulk(Protocol):
 
         In the statement the rows are a query; their columns are called column1, column2, …
 
-        ``types`` are those of the columns, a letter for each: t for text, n for whole numbers.
+        ``types`` are those of the columns, a letter for each: t for text, n for whole numbers, u
+        for an event's id.
         """
 
     def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
@@ -63,6 +69,10 @@ class _Sqlite:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def kept_since(self) -> int:
+        """Nobody else writes meanwhile."""
+        return int(self._connection.exec_driver_sql(_KEPT_SINCE).scalar_one())
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
@@ -113,6 +123,14 @@ class _Postgres:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def kept_since(self) -> int:
+        """Whoever prunes waits for the lock, and moves it between the transactions of relays."""
+        cursor: Any = self._connection.exec_driver_sql(
+            f"SELECT pg_advisory_xact_lock_shared({RETENTION_LOCK}); {_KEPT_SINCE}"
+        ).cursor
+        cursor.nextset()
+        return int(cursor.fetchone()[0])
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""

@@ -6,6 +6,7 @@ A record that comes twice (the relay delivers at least once) meets its own key a
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,13 +15,15 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
+from sidelight.partitions import Months
 from sidelight.record import Moment, Static
 from sidelight.schema import connect, costs, losses, parse_url, shown
 from sidelight.sinks import batch
 from sidelight.sinks.bulk import Bulk, bulk_of, insert_into
 from sidelight.sinks.declared import marked
 from sidelight.sinks.rows import Ledger, drafts_of, to_json
-from sidelight.sqlite import WriteLock, has_wal_reset_bug
+from sidelight.sqlite import write_lock
+from sidelight.times import from_ns
 
 _VALUE_CLASSES: Final = frozenset({"22", "23", "54"})
 """SQLSTATE classes of errors that lie in the values: data, constraints, limits.
@@ -53,12 +56,12 @@ class StoreSink:
         self._shown = shown(self.url)
         self._count = count
         self._connection: Connection | None = None
-        self._file = None
+        self._file: Path | None = None
+        self._lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        self._months: Months | None = None
         if self.url.get_backend_name() == "sqlite":
             self._file = Path(self.url.database or "")
-        self._lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if self._file is not None and has_wal_reset_bug():
-            self._lock = WriteLock(Path(f"{self._file}.lock"))
+            self._lock = write_lock(self._file)
 
     def write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
         """Store a batch, all of it or nothing.
@@ -116,15 +119,21 @@ class StoreSink:
             self.close()  # deleted under us: what is written to it now would be lost with it
         if self._connection is None:
             self._connection = connect(self.url, create=True).connect()
+            self._months = Months() if self._file is None else None
         drafts, ledgers = drafts_of(records)
+        if self._months is not None:
+            self._months.provide(self._connection, [draft[0] for draft in drafts])
         if not drafts and not ledgers:
             return
+        process = str(writer.get("instance", ""))
         with self._connection.begin():
             bulk = bulk_of(self._connection)
-            if drafts:
-                batch.store(bulk, drafts)
+            if drafts and (left_out := batch.store(bulk, drafts)):
+                latest = from_ns(drafts[left_out - 1][0]).isoformat(timespec="seconds")
+                problem = f"the latest occurred at {latest}, which is pruned"
+                _lost("older than the store keeps", left_out, problem, process, bulk)
             for ledger in ledgers:
-                _write_ledger(bulk, ledger, str(writer.get("instance", "")))
+                _write_ledger(bulk, ledger, process)
 
 
 def _lies_in_the_values(error: SQLAlchemyError) -> bool:
@@ -132,6 +141,16 @@ def _lies_in_the_values(error: SQLAlchemyError) -> bool:
     if state is not None:
         return str(state)[:2] in _VALUE_CLASSES
     return isinstance(error, DataError | IntegrityError)
+
+
+def _lost(reason: str, count: int, problem: str, process: str, bulk: Bulk) -> None:
+    """Add to what could not be stored, whichever process it came from."""
+    bulk.run(
+        *_INTO_LOSSES,
+        [(process, reason, count, problem, time.time_ns())],
+        "ON CONFLICT (process, reason) DO UPDATE SET count = losses.count + excluded.count,"
+        " problem = excluded.problem, last_at = excluded.last_at",
+    )
 
 
 def _write_ledger(bulk: Bulk, ledger: Ledger, process: str) -> None:

@@ -1,0 +1,119 @@
+"""A simulated year of a voice-note pipeline, as frames of the spool, in the order of delivery."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sidelight.record import SAMPLED, SPAN, Moment, Outcome, Static, encode, encode_static, frame
+
+DAY: Final = 86_400_000_000_000
+_AT_ONCE: Final = 1_000
+"""Artifacts that are on their way at the same time; their events come mixed."""
+_LATE: Final = 0.002
+"""Share of the events that are delivered up to `_LATE_BY` after they occurred."""
+_LATE_BY: Final = 14 * DAY
+
+_PATH: Final[tuple[tuple[str, str, str, Outcome], ...]] = (
+    ("artifact_received", "artifacts:create_artifact", "scheduled", "succeeded"),
+    ("transcription_started", "actions.voice_notes:transcribe_audio", "awaited", "started"),
+    ("transcription_completed", "transcripts:create_transcript", "scheduled", "succeeded"),
+    ("claims_extraction_started", "actions.claims:extract_claims", "awaited", "started"),
+    ("claims_extracted", "claims:store_claims", "scheduled", "succeeded"),
+    ("entity_resolution_started", "actions.entities:resolve_entities", "awaited", "started"),
+    ("entity_resolution_completed", "entities:store_resolutions", "scheduled", "succeeded"),
+    ("draft_generation_started", "actions.drafts:generate_drafts", "awaited", "started"),
+    ("drafts_generated", "drafts:create_drafts", "scheduled", "succeeded"),
+    ("draft_confirmed", "drafts:confirm_draft", "scheduled", "succeeded"),
+)
+TYPES: Final = tuple(type_ for type_, _, _, _ in _PATH)
+
+
+@dataclass(slots=True)
+class _Artifact:
+    key: str
+    organization: str
+    trace: bytes
+    step: int = 0
+
+
+@dataclass
+class Year:
+    """Events evenly over ``days`` that end today, each artifact with ten of them.
+
+    Only the first event of an artifact names its organization, as in the pipeline; a few
+    organizations have most of the artifacts.
+
+    Attributes:
+        written: how many events there have been.
+        known: some of the artifacts, to be asked for.
+    """
+
+    events: int
+    days: int = 365
+    organizations: int = 200
+    seed: int = 20_261_123
+    written: int = 0
+    known: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.end = time.time_ns() // DAY * DAY
+        self.begin = self.end - self.days * DAY
+        self._chance = random.Random(self.seed)
+        self._heads = [
+            encode_static(Static(type_, f"voice_notes.{point}", mode, outcome, type_))
+            for type_, point, mode, outcome in _PATH
+        ]
+        self._active = [self._artifact() for _ in range(_AT_ONCE)]
+
+    def organization(self, chance: random.Random) -> str:
+        """One of them, the large ones oftener."""
+        return f"organization-{int(self.organizations * chance.random() ** 3):04}"
+
+    def frames(self, count: int) -> Iterator[bytes]:
+        """The next so many events."""
+        chance, heads, last = self._chance, self._heads, len(_PATH) - 1
+        pace = (self.end - self.begin) / self.events
+        for number in range(self.written, self.written + count):
+            slot = int(chance.random() * _AT_ONCE)
+            artifact = self._active[slot]
+            at = self.begin + int(number * pace)
+            if chance.random() < _LATE:
+                at -= int(chance.random() * _LATE_BY)
+            yield frame(heads[artifact.step] + encode(self._moment(artifact, at)))
+            if artifact.step == last:
+                self._active[slot] = self._artifact()
+            else:
+                artifact.step += 1
+        self.written += count
+
+    def _moment(self, artifact: _Artifact, at: int) -> Moment:
+        bits = self._chance.getrandbits
+        step = artifact.step
+        attributes: dict[str, Any] = {"model": "tiny-en", "step": step, "seconds": bits(10) / 16}
+        return Moment(
+            time=at,
+            random=bits(64),
+            artifact_id=artifact.key,
+            organization_id=artifact.organization if step == 0 else None,
+            duration=None if step % 2 else bits(30),
+            trace=artifact.trace,
+            span_id=bits(64),
+            parent_id=0,
+            flags=SPAN | SAMPLED,
+            attributes=attributes,
+            details=None,
+        )
+
+    def _artifact(self) -> _Artifact:
+        bits = self._chance.getrandbits
+        key = str(uuid.UUID(int=bits(128), version=4))
+        if len(self.known) < 10_000:
+            self.known.append(key)
+        elif bits(8) == 0:  # a few of the later ones as well
+            self.known[bits(13)] = key
+        return _Artifact(key, self.organization(self._chance), bits(128).to_bytes(16))
