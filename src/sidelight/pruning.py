@@ -15,10 +15,11 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_, update
@@ -135,8 +136,7 @@ class Pruner:
         """
         kept_since = beginning_ns("kept since", plan.kept_since)
         already = self._in_turn(lambda connection: self._move(connection, kept_since))
-        for name in plan.partitions:
-            yield self._drop(name, already)
+        yield from self._drop(plan.partitions, already)
         yield from self._delete_events(first_key(kept_since))
         yield from self._trim(artifacts, artifacts.c.last_event_at < kept_since)
         for table in (losses, costs):
@@ -146,6 +146,19 @@ class Pruner:
             yield from (0 for _ in self._trim(event_counts, ended))
         if not self._is_postgres:
             yield from (0 for _ in self._give_back())
+
+    def unused(self) -> int:
+        """Bytes of an SQLite file that wait for new events, and that only a VACUUM would give back.
+
+        None where it was made by this version: `run` has shortened it.
+        """
+        if self._is_postgres:
+            return 0
+        with self._reader.begin() as connection:
+            ask = _pragmas(connection)
+            if ask("auto_vacuum") == _INCREMENTAL:
+                return 0
+            return ask("freelist_count") * ask("page_size")
 
     def _plan(self, connection: Connection, kept_since: int) -> Plan:
         already = connection.execute(select(retention.c.kept_since)).scalar_one()
@@ -172,21 +185,13 @@ class Pruner:
             connection.execute(update(retention).values(kept_since=kept_since))
         return int(before)
 
-    def _drop(self, name: str, already: int) -> int:
-        """Drop a partition; where others use it all the time, its rows are deleted instead."""
-
-        def drop(connection: Connection) -> int:
-            lock_layout(connection)
-            spans = {each.name: each.span for each in partitions_of(connection)}
-            if (span := spans.get(name)) is None:
-                return 0
-            connection.exec_driver_sql(f"DROP TABLE {name}")
-            return _counted(connection, max(span[0], already), span[1])
-
-        try:
-            return self._in_turn(drop)
-        except StoreBusyError:
-            return 0
+    def _drop(self, names: Iterable[str], already: int) -> Iterator[int]:
+        """Drop partitions; where others use them all the time, their rows are deleted instead."""
+        for name in names:
+            try:
+                yield self._in_turn(partial(_drop, name=name, already=already))
+            except StoreBusyError:
+                return
 
     def _delete_events(self, end: str) -> Iterator[int]:
         key = events.c.event_id
@@ -222,15 +227,12 @@ class Pruner:
         """Shorten an SQLite file; what is free up to a tenth of it stays for what comes."""
 
         def step(connection: Connection) -> int:
-            cursor = connection.connection.cursor()
-
-            def ask(what: str) -> int:
-                return int(cursor.execute(f"PRAGMA {what}").fetchone()[0])
-
-            if ask("auto_vacuum") != _INCREMENTAL:  # made by an earlier version
+            ask = _pragmas(connection)
+            if ask("auto_vacuum") != _INCREMENTAL:
                 return 0
             excess = min(int(ask("freelist_count") - ask("page_count") * _FREE), self._rows)
-            if excess > 0:  # a row for each page
+            if excess > 0:  # it answers a row for each page
+                cursor = connection.connection.cursor()
                 cursor.execute(f"PRAGMA incremental_vacuum({excess})").fetchall()
             return excess
 
@@ -283,12 +285,27 @@ class Pruner:
         )
 
 
+def _drop(connection: Connection, name: str, already: int) -> int:
+    """Drop one, unless somebody else has; answers how many events were in it."""
+    lock_layout(connection)
+    spans = {each.name: each.span for each in partitions_of(connection)}
+    if (span := spans.get(name)) is None:
+        return 0
+    connection.exec_driver_sql(f"DROP TABLE {name}")
+    return _counted(connection, max(span[0], already), span[1])
+
+
 def _counted(connection: Connection, begin: int, end: int) -> int:
     """How many events occurred on these days, from one's beginning up to another's."""
     day = event_counts.c.day
     days = (from_ns(at).date().isoformat() for at in (begin, end))
     counted = select(func.coalesce(func.sum(event_counts.c.count), 0))
     return int(connection.execute(counted.where(day >= next(days), day < next(days))).scalar_one())
+
+
+def _pragmas(connection: Connection) -> Callable[[str], int]:
+    """Asks SQLite for its figures."""
+    return lambda name: int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
 
 
 def _is_locked(error: Exception) -> bool:

@@ -5,13 +5,14 @@ The statements are those that it sent, and stay as they are.
 
 from __future__ import annotations
 
-from pathlib import Path
+import sqlite3
+from contextlib import closing
 
 from sqlalchemy import Connection, Engine
 
 from sidelight.postgres import open_server
 from sidelight.schema import parse_url
-from sidelight.sinks.rows import drafts_of, rows_of
+from sidelight.sinks.rows import day_of, drafts_of, rows_of
 from sidelight.sqlite import open_file
 
 _EVENTS = """
@@ -73,6 +74,10 @@ def engine_of(url: str) -> Engine:
 
 def create(url: str) -> None:
     """Make the tables."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(parsed.database)) as file:
+            file.execute("PRAGMA journal_mode = WAL")
     engine = engine_of(url)
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -103,16 +108,9 @@ def write(connection: Connection, records: list) -> None:
                 " ON CONFLICT (artifact_id) DO UPDATE SET events = artifacts.events + 1",
                 (artifact,),
             )
-            day = _day(occurred)
             connection.exec_driver_sql(
-                f"INSERT INTO event_counts VALUES ('', {mark}, '{day}', 1)"
+                f"INSERT INTO event_counts VALUES ('', {mark}, '{day_of(occurred)}', 1)"
                 " ON CONFLICT (organization_id, type, day)"
                 " DO UPDATE SET count = event_counts.count + 1",
                 (type_,),
             )
-
-
-def _day(ns: int) -> str:
-    from sidelight.times import from_ns
-
-    return from_ns(ns).date().isoformat()

@@ -26,6 +26,7 @@ _MODULES: Final = {
     "catalogue": "catalogue",
     "doctor": "doctor",
     "relay": "relay",
+    "prune": "prune",
     "spool": "spool",
 }
 """Where each command is, in the order in which they are listed."""
