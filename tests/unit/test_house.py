@@ -24,6 +24,8 @@ LAYERS = [
         "settings",
         "sqlite",
         "postgres",
+        "partitions",
+        "upgrades",
         "times",
     },
     {
@@ -37,7 +39,7 @@ LAYERS = [
         "lightspan",
         "templates",
     },
-    {"spool", "emitter", "selection", "store"},
+    {"spool", "emitter", "selection", "store", "pruning"},
     {"span", "transaction", "waiting", "worker", "keeper", "ledger"},
     {"capture"},
     {"direct", "wrapper", "carried", "relay", "metrics"},

@@ -27,6 +27,7 @@ REMEDIES: Final = {
     "not joined: …": "the event was kept, outside the transaction: correct what the problem names",
     "event not as declared": "correct the point's attributes, or the catalogue: it was kept",
     "tracer provider not loaded": "correct OTEL_PYTHON_TRACER_PROVIDER",
+    "older than the store keeps": "drain the spools before you prune, or keep events for longer",
     "unreadable record": _ASIDE,
     "damaged stretch of the spool": _ASIDE,
     "refused by …": _ASIDE,
