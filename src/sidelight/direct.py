@@ -76,7 +76,7 @@ def emit(
     except TransactionError:
         raise
     except Exception as error:  # noqa: BLE001  # the guard: nothing of ours reaches the caller
-        emitter.lost("internal error", f"emit({type!r})", error)
+        emitter.lost("internal error", f"emit({type!r})", error, looking=False)
     receipt = emitter.receipt(now, bits, written=written, spent=_clock() - begun)
     if mode == "awaited":
         receipt.wait()

@@ -146,7 +146,7 @@ class Emitter:
         return head.encoded + body
 
     def _encoded_slowly(self, head: Head, moment: tuple[Any, ...], error: Exception) -> bytes:
-        if from_outside(error):
+        if from_outside(error, looking=False):
             raise error
         return encode(head.robust(moment))
 
@@ -158,7 +158,7 @@ class Emitter:
         try:
             self.spool.append(frame)
         except (SpoolError, OSError) as error:
-            self.lost("no room in the spool", head.static.point, error)
+            self.lost("no room in the spool", head.static.point, error, looking=False)
             return False
         return True
 
@@ -168,12 +168,13 @@ class Emitter:
         remaining = self.deadline - MARGIN - spent / 1e9
         return Receipt(self.progress, position, moment_time, random, remaining)
 
-    def lost(self, reason: str, point: str, error: BaseException) -> None:
+    def lost(self, reason: str, point: str, error: BaseException, *, looking: bool = True) -> None:
         """Count something that could not be recorded.
 
-        Raises in strict mode only; but what came from outside (a signal handler's error) goes on.
+        Raises in strict mode only; but what came from outside (a signal handler's error) goes on:
+        see `from_outside`.
         """
-        if from_outside(error):
+        if from_outside(error, looking=looking):
             raise error
         self.count(reason, f"{point}: {type(error).__name__}: {error_message(error)}")
         if self.strict and not isinstance(error, InstrumentationError):

@@ -39,16 +39,18 @@ COROUTINE: Final = """
 async def {name}({parameters}):
     {begin}
     try:
-        {attach}
-        {started}
-        _result = await {call}
-        {detach}
+        try:
+            {attach}
+            {started}
+            _result = await {call}
+        finally:
+            {detach}
     except GeneratorExit:
-        {detach}
+        {detach_again}
         {closed}
         raise
     except BaseException as _error:
-        {detach}
+        {detach_again}
         {failed}
         raise
     {succeeded}

@@ -23,6 +23,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes, AttributeValue
 
+from sidelight.interrupt import from_outside
 from sidelight.late import known
 from sidelight.plain import error_details, error_type, plain, text
 from sidelight.record import RANDOM, SAMPLED, SPAN
@@ -53,7 +54,9 @@ def _guarded(
             return
         try:
             method(self, *args, **kwargs)
-        except Exception:  # noqa: BLE001  # the guard: a stranger's mapping, two threads at once
+        except Exception as error:  # the guard: a stranger's mapping, two threads at once
+            if from_outside(error):
+                raise
             self._drop(_ATTRIBUTES)
 
     return call

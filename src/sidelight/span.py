@@ -18,6 +18,7 @@ from opentelemetry.trace import Span, TraceFlags
 
 from sidelight import adapter
 from sidelight.emitter import Emitter
+from sidelight.interrupt import from_outside
 from sidelight.lightspan import LightSpan
 from sidelight.plain import plain
 from sidelight.record import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, random_bits
@@ -106,7 +107,9 @@ def ids_of(span: Any) -> tuple[bytes | None, int, int]:
         if not context.is_valid:
             return None, 0, 0
         return context.trace_id.to_bytes(16, "big"), context.span_id, flags_of(context.trace_flags)
-    except Exception:  # noqa: BLE001  # a stranger's span
+    except Exception as error:  # a stranger's span
+        if from_outside(error):
+            raise
         return None, 0, 0
 
 
@@ -181,7 +184,8 @@ class Tracing:
                         emitter.count("spool nearly full: span left out", name)
                     span.context = _with_span(context, span)
             except Exception as error:  # noqa: BLE001  # the guard
-                emitter.lost("span not begun", name, error)
+                strange = self.others or providers._TRACER_PROVIDER is not None  # noqa: SLF001
+                emitter.lost("span not begun", name, error, looking=strange)
             span.time = _wall()
             span.call = now = _clock()
             span.cost = now - begun
@@ -247,7 +251,7 @@ def outside(emitter: Emitter, name: str) -> Callable[[], LightSpan]:
             traced, span.id, span.flags = ids_of(_get_context().get(_KEY))
             span.trace = traced or b""
         except Exception as error:  # noqa: BLE001  # the guard
-            emitter.lost("context not read", name, error)
+            emitter.lost("context not read", name, error, looking=False)
         span.time = _wall()
         span.call = now = _clock()
         span.cost = now - begun

@@ -42,7 +42,7 @@ class Waiting:
         try:
             emitter.progress.wait(position, _remaining(spent))
         except Exception as problem:  # noqa: BLE001  # the guard
-            emitter.lost("store not awaited", self._path, problem)
+            emitter.lost("store not awaited", self._path, problem, looking=False)
 
     def wait_counted(self, span: LightSpan, position: Position) -> None:
         """Block, in a wrapper that would rather have awaited."""
@@ -56,7 +56,7 @@ class Waiting:
         try:
             await emitter.progress.arrive(position, _remaining(span.cost))
         except Exception as problem:  # noqa: BLE001  # the guard
-            emitter.lost("store not awaited", self._path, problem)
+            emitter.lost("store not awaited", self._path, problem, looking=False)
         self._count(span, begun)
 
     async def arrive_last(self, span: LightSpan, position: Position) -> None:

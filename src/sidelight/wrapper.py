@@ -45,6 +45,10 @@ if _get_context() is _span.context:
 else:
     _detach_token(_span.token)
 """,
+    "detach_again": """
+if _get_context() is _span.context:  # an interrupt came before it was detached
+    _set_context(_span.outer)
+""",
     "keep": "_outer = _get_context()",
     "give_way": """
 _inner = _get_context()
@@ -204,7 +208,7 @@ def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
     return {
         **COMMON,
         **_SHARED,
-        **_guard(point.path),
+        **_guard(point),
         **Waiting(point.path, costs).names(),
         **JoiningLater(costs).names(),
         "__name__": point.module,
@@ -217,14 +221,16 @@ def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
     }
 
 
-def _guard(path: str) -> dict[str, Any]:
+def _guard(point: Point) -> dict[str, Any]:
     """What is done with a problem: counted, and kept from the caller unless it is the caller's."""
+    path = point.path
+    strange = any(declaration.joins for declaration in point.declarations)  # a database's driver
 
     def lost(reason: str, problem: BaseException) -> None:
-        emitter.lost(reason, path, problem)
+        emitter.lost(reason, path, problem, looking=strange)
 
     def uncaptured(field: str, problem: BaseException) -> None:
-        lost(f"field {field} not captured", problem)
+        emitter.lost(f"field {field} not captured", path, problem)
 
     return {"_lost": lost, "_uncaptured": uncaptured}
 
@@ -244,8 +250,8 @@ def _adopt(generator: AsyncGenerator[Any, Any]) -> Callable[[Any], Awaitable[Any
 
     def resume(value: Any) -> Awaitable[Any]:
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, None)
         try:
+            sys.set_asyncgen_hooks(None, None)
             return generator.asend(value)
         finally:
             sys.set_asyncgen_hooks(*hooks)

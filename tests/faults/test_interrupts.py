@@ -1,0 +1,35 @@
+"""Row 14: exceptions that come from outside, at any moment."""
+
+import json
+import time
+
+import pytest
+from tests.support.emitting import Order
+from tests.support.programs import deliver, judge, nothing_left, running
+
+TIMES_FULL, TIMES_SHORT = 100_000, 1000
+FAULTS = {
+    "signal": "errors of a signal handler, Ctrl-C",
+    "thread": "PyThreadState_SetAsyncExc, no Exception",
+    "limit": "PyThreadState_SetAsyncExc, an Exception",
+}
+
+
+@pytest.mark.parametrize("by", FAULTS)
+def test_an_exception_in_the_middle_of_a_call(by, tmp_path, full, seed, progress, row):
+    """It arrives, whatever it meets; a call that returned all the same is recorded."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    times = TIMES_FULL if full else TIMES_SHORT
+    order = Order(calls=times, prelude=f"by = {by!r}", seed=seed)
+    with running(store, order=order, command=("-m", "tests.support.interrupted")) as program:
+        while program.process.poll() is None:
+            progress(f"{program.calls} calls have returned, of {2 * times} or so")
+            time.sleep(0.1)
+        assert program.end() == 0, program.told()
+    *complaints, told = program.told().splitlines()
+    told = json.loads(told)
+    assert told["wrong"] == [], complaints
+    deliver(store)
+    row(14, FAULTS[by], injected=times, verdict=judge(store, program), budget=False)
+    assert told["inside"] > times // 4
+    nothing_left(store)
