@@ -10,8 +10,8 @@ swallow one would change the work. They are told from the others by where they w
 - What was raised where Python only looks whether there is something to raise, passes.
 - What is no Exception was raised by a stranger only where his code says so.
 - While only code of ours runs, an Exception that is neither Python's nor of a library that it
-  calls was sent, and so was what is thrown into a coroutine that waits. (One that is sent while a value is looked at cannot be told from the value's own,
-  and is taken for that.)
+  calls was sent, and so was what is thrown into a coroutine that waits. (One that is sent while a
+  value is looked at cannot be told from the value's own, and is taken for that.)
 """
 
 from __future__ import annotations
