@@ -41,6 +41,8 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
         cursor = connection.cursor()
+        # In a container only the volumes may be writable: there is no place for files of its own.
+        cursor.execute("PRAGMA temp_store = MEMORY")
         if read_only:
             cursor.execute("PRAGMA query_only = ON")
         else:
