@@ -1,4 +1,7 @@
-"""The keeper of the segments: allocates ahead of need, makes power-safe, adopts, deletes."""
+"""The keeper of the segments: allocates ahead of need, makes power-safe, adopts, deletes.
+
+What fails in one of its duties is counted and keeps none of the others from being done.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sidelight.spool import SMALLEST, SPARES, Spool
+from sidelight.segment import Segment
+from sidelight.spool import Spool
+from sidelight.supply import SMALLEST, SPARES
 from sidelight.threads import Loop, allocate_lock
+from sidelight.trouble import why
 
 _ROUND: Final = 0.1  # seconds
 _SYNC: Final = 0.5  # seconds between fdatasyncs: what survives a power loss
@@ -24,13 +30,19 @@ logger: Final = logging.getLogger("sidelight")
 
 @dataclass
 class Keeper:
-    """Looks after the segments."""
+    """Looks after the segments.
+
+    Attributes:
+        loop: its thread.
+        ending: it is to begin no more: its last act is to delete what the sinks have.
+    """
 
     spool: Spool
     sinks: Sequence[str]
     ledger: Callable[[], None]
     count: Callable[[str, str], None]
     spans: Callable[[bool], None]
+    ending: bool = False
     _wake: Any = field(default_factory=allocate_lock)
     _last: dict[str, float] = field(default_factory=dict)
 
@@ -41,11 +53,10 @@ class Keeper:
     def run(self) -> None:
         """Keep house until told to stop."""
         while not self.loop.halting:
-            try:
-                self.step()
-            except Exception:
-                logger.exception("sidelight: the spool's keeper stumbled")
+            self.step()
             self._wake.acquire(timeout=_ROUND)
+        if self.ending:
+            self.finish()
 
     def poke(self) -> None:
         """Wake the keeper: a segment was used up."""
@@ -57,26 +68,57 @@ class Keeper:
         self.loop.halt()
         self.poke()
 
+    def finish(self) -> None:
+        """The last act: the sinks have done theirs."""
+        self._do(lambda: self.spool.finish(self.sinks))
+
     def step(self) -> None:
         """One round."""
+        self._do(self.spool.rescue)
         self.collect()
-        if self.spool.full or self._due("measure", _MEASURE):
-            self._measure()
-        self.spool.provide()
+        if self.spool.supply.full or self._due("measure", _MEASURE):
+            self._do(self._measure)
+        self._do(self.spool.provide)
         if self._due("sync", _SYNC):
-            self.ledger()
-            self._sync()
+            self._do(self.ledger)
+            self.sync()
         if self._due("adopt", _ADOPT):
-            self.spool.rescue()
-            self.spool.adopt()
-            self.spool.rotate_aged(_AGED)
+            self._do(self.spool.adopt)
+            self._do(lambda: self.spool.rotate_aged(_AGED))
 
     def collect(self) -> None:
         """Delete the segments that every sink has passed, also those that only their writer had."""
-        for segment in (*self.spool.own, *self.spool.adopted):
-            wanted = {*self.sinks, *segment.meta.get("sinks", ())}
-            if segment.sealed and wanted <= segment.passed:
-                self.spool.forget(segment)
+        self._do(lambda: self.spool.discard(self.spool.ended(self.sinks)))
+        self.spool.leave(self.sinks)
+
+    def sync(self) -> None:
+        """Make power-safe what was written up to now: the segments' names, and what is in them."""
+        self._sync(self.spool.sync_names)
+        for segment in (*self.spool.adopted, *self.spool.own):
+            if not self._sync(segment.sync):
+                self._leave(segment)
+
+    def _sync(self, sync: Callable[[], None]) -> bool:
+        try:
+            sync()
+        except OSError as error:
+            return not self.spool.troubles.count(f"not power-safe: {why(error)}", str(error))
+        return True
+
+    def _leave(self, segment: Segment) -> None:
+        """Write no more where the disk has failed: what it did not take it may forget."""
+        if segment.mapping is not None and segment.live:
+            self._do(lambda: self.spool.rotate(segment))
+
+    def _do(self, duty: Callable[[], object]) -> None:
+        try:
+            duty()
+        except OSError as error:
+            self.spool.troubles.count(f"spool not looked after: {why(error)}", str(error))
+        except Exception as error:
+            said = type(error).__name__
+            if self.spool.troubles.count(f"spool not looked after: {said}", repr(error)):
+                logger.exception("sidelight: the spool's keeper stumbled")
 
     def _due(self, what: str, seconds: float) -> bool:
         now = time.monotonic()
@@ -85,26 +127,19 @@ class Keeper:
         self._last[what] = now
         return True
 
-    def _sync(self) -> None:
-        for segment in tuple(self.spool.adopted):
-            if segment.live:
-                segment.sync()
-        for segment in tuple(self.spool.own):
-            written = segment.tell()
-            if segment.synced < written:
-                segment.sync()
-                segment.synced = written
-
     def _measure(self) -> None:
         """Hold the directory within its limit: telemetry goes first, then spans, then events."""
-        limit = self.spool.limit
+        limit = self.spool.supply.limit
         used = self.spool.usage()
+        if used + SPARES * SMALLEST > limit:
+            self.spool.take_back()
         for segment in (*self.spool.adopted, *self.spool.own):
             if used + SPARES * SMALLEST <= limit:
                 break
             if segment.sealed and "store" in segment.passed:
+                self.spool.settle()  # as far as can be: at the limit it is these or new events
+                self.spool.forget(segment)
                 self.count("spool full: telemetry let go", str(segment.path))
                 used -= segment.size
-                self.spool.forget(segment)
-        self.spool.full = used + SMALLEST > limit
+        self.spool.supply.full = used + SMALLEST > limit
         self.spans(used < _NEARLY * limit)

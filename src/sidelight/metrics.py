@@ -16,7 +16,7 @@ from sidelight.emitter import emitter
 from sidelight.version import __version__
 
 if TYPE_CHECKING:
-    from sidelight.worker import Health
+    from sidelight.sink import Health
 
 #: ``sidelight.point`` is a point's path; ``sidelight.sink`` "store", "traces" or "logs".
 _POINT, _SINK, _REASON = "sidelight.point", "sidelight.sink", "sidelight.loss.reason"

@@ -58,7 +58,10 @@ def open_server(url: URL, *, read_only: bool) -> Engine:
         within = READ_WITHIN if read_only else WRITE_WITHIN
         driver(connection).deadline = time.monotonic() + within
         connection.exec_driver_sql(
-            f"{begin(within, read_only=read_only)}; SET LOCAL search_path = {SCHEMA}"
+            f"{begin(within, read_only=read_only)}; SET LOCAL search_path = {SCHEMA};"
+            # What is committed is deleted from the spool: it must survive the server's power loss.
+            " SELECT set_config('synchronous_commit', 'local', true)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
         )
 
     return engine

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.keeper import Keeper
 from sidelight.receipt import Progress
+from sidelight.sink import Health, Sink
 from sidelight.spool import Spool
-from sidelight.worker import Health, Sink, Worker
+from sidelight.worker import Worker
 
 if TYPE_CHECKING:
     from sidelight.outbox.mover import Mover, Outbox
@@ -43,6 +44,7 @@ class Relay:
         ]
         self.keeper = Keeper(spool, [sink.name for sink in sinks], ledger, count, spans)
         self.movers = _movers(outboxes, spool, self._store_answers)
+        spool.settle = lambda: all(worker.sync() for worker in self.workers)
         self._loops = [self.keeper.loop, *(each.loop for each in self._members)]
 
     def start(self) -> None:
@@ -110,17 +112,22 @@ class Relay:
             SinkUnavailableError: a sink did not answer ``attempts`` times.
             OutboxError: an outbox cannot be read.
         """
-        self.spool.adopt()
         problem: SinkUnavailableError | None = None
+        self.spool.adopt()
         for mover in self.movers:
             mover.drain()
-        for worker in self.workers:
-            try:
-                while worker.step(attempts):
-                    self.keeper.collect()
-            except SinkUnavailableError as error:
-                problem = error
-        self.keeper.collect()
+        while True:
+            for worker in self.workers:
+                try:
+                    while worker.step(attempts):
+                        self.keeper.collect()
+                except SinkUnavailableError as error:
+                    problem = error
+            self.keeper.collect()
+            known = len(self.spool.adopted)
+            self.spool.adopt()
+            if problem is not None or len(self.spool.adopted) == known:
+                break
         if problem is not None:
             raise problem
         return {worker.sink.name: worker.health.delivered for worker in self.workers}
@@ -161,14 +168,31 @@ class Relay:
         return all(usable)
 
     def stop(self, seconds: float) -> bool:
-        """End the threads and let go of the sinks; False when one does not end in time."""
-        ended = self.halt(seconds)
-        if ended:
-            for worker in self.workers:
+        """End the threads and let go of the sinks; False when one does not end in time.
+
+        Each thread does its own last act, so that no disk can hold up who calls this. The keeper's
+        comes last: it deletes what the workers have brought to the sinks.
+        """
+        until = time.monotonic() + seconds
+        self.progress.active = False
+        for worker in self.workers:
+            worker.ending = True
+            if worker.loop.is_running:
+                worker.stop()
+            else:
                 worker.sink.close()
-            for mover in self.movers:
+        for mover in self.movers:
+            mover.stop()
+        ended = [each.loop.join(until) for each in self._members]
+        for mover in self.movers:
+            if not mover.loop.is_running:
                 mover.outbox.close()
-        return ended
+        self.keeper.ending = True
+        if self.keeper.loop.is_running:
+            self.keeper.stop()
+        else:
+            self.keeper.finish()
+        return all([*ended, self.keeper.loop.join(until)])
 
 
 def _movers(outboxes: Sequence[Outbox], spool: Spool, ready: Callable[[], bool]) -> list[Mover]:

@@ -29,12 +29,13 @@ from sidelight.settings import RelayMode, Settings, settle, writer_meta
 from sidelight.span import tracing
 from sidelight.spool import Spool
 from sidelight.threads import allocate_lock, start_new_thread
+from sidelight.trouble import why
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sidelight.relay import Relay
-    from sidelight.worker import Health, Sink
+    from sidelight.sink import Health, Sink
 
 EXIT_WITHIN: Final = 0.6
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
@@ -117,13 +118,14 @@ class Runtime:
         emitter.strict, emitter.deadline = settings.strict, settings.deadline
         meta = writer_meta(settings, f"{random_bits(64):016x}")
         try:
-            spool = Spool(settings.spool, meta, limit=settings.spool_limit)
+            spool = Spool(settings.spool, meta, limit=settings.spool_limit, count=emitter.count)
         except (SpoolError, OSError) as error:
             _logger.warning(
                 "sidelight keeps its spool in memory, and what is in it dies with the process: %s",
                 error,
             )
-            spool = Spool(None, meta)
+            emitter.count(f"kept in memory: {why(error)}", str(error))
+            spool = Spool(None, meta, count=emitter.count)
         self._ledger.begin()
         emitter.progress = Progress()  # positions in another spool say nothing of this one
         self.spool = emitter.spool = spool

@@ -4,35 +4,39 @@ The caller's path is ``spool.write(frame)``, and ``write`` *is* the C method of 
 segment's mapping. Only where that raises (the segment is full) is anything decided here: the next
 segment, allocated ahead of need by the relay, takes its place. Nothing here waits for a lock, so
 that a signal handler may emit in the middle of a rotation.
+
+Where the disk has no room, or cannot be written, the next segment is kept in memory, which is
+counted. It moves to the disk when that can be written again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
+import logging
 import time
+from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from sidelight.directory import prepare_directory, remove_unfinished, segments_in
+from sidelight.disk import DISK, Disk
 from sidelight.exceptions import SpoolError
+from sidelight.header import PAGE, fitted
+from sidelight.quarantine import DIRECTORY as QUARANTINE
 from sidelight.quarantine import Quarantine
-from sidelight.segment import PAGE, SUFFIX, Segment
+from sidelight.segment import Segment
+from sidelight.supply import SMALL, SMALLEST, Supply
+from sidelight.trouble import Troubles, why
 
 Position: TypeAlias = tuple[int, int]
 """A place in this process's own part of the spool: number of the segment, offset in it."""
 
-SMALLEST: Final = 1024 * 1024
-LARGEST: Final = 32 * 1024 * 1024
-_SMALL: Final = 64 * 1024
-SPARES: Final = 2
-_LOOK_AGAIN: Final = 0.5  # seconds
-_IN_MEMORY_LIMIT: Final = 64 * 1024 * 1024
-_NETWORK_FILESYSTEMS: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
-)
+_TAKEN_OVER: Final = 16  # segments of the dead at once: the process has use for descriptors too
+
+
+logger: Final = logging.getLogger("sidelight")
 
 
 class Spool:
@@ -42,9 +46,11 @@ class Spool:
         write: copies one frame in; raises ValueError where `append` must help. Looked up anew for
             each emission, because it changes with the segment.
         directory: where the segments lie; None keeps them in memory (nothing survives then).
-        limit: bytes that the directory may hold, all processes together.
-        full: whether the directory held that much at the last look: nothing more is allocated.
+        supply: where the next segment comes from, and how much the directory may hold.
         quarantine: where what cannot be delivered is set aside.
+        count: told what goes wrong, by reason.
+        settle: makes what the sinks have taken survive a power loss, and answers whether it would;
+            segments are deleted after that.
     """
 
     write: Callable[[bytes], int]
@@ -55,28 +61,33 @@ class Spool:
         meta: Mapping[str, Any],
         *,
         limit: int = 1024 * 1024 * 1024,
-        on_rotation: Callable[[], object] = lambda: None,
+        count: Callable[[str, str], object] = lambda _reason, _problem: None,
+        disk: Disk = DISK,
     ) -> None:
         self.directory = directory
         self.quarantine = Quarantine(directory)
-        self.meta = dict(meta)
-        self.limit = limit
-        self.full = False
-        self._look_again = 0.0
-        self.on_rotation = on_rotation
+        self.meta, left_out = fitted(meta)
+        self.supply = Supply(directory, self.meta, limit, count, disk)
+        self.count = count
+        self.troubles = Troubles(count)
+        self.disk = disk
+        self.on_rotation: Callable[[], object] = lambda: None
+        self.settle: Callable[[], bool] = lambda: True
         self.own: deque[Segment] = deque()
         self.adopted: deque[Segment] = deque()
-        self.trouble: OSError | None = None
+        self._left: set[Path] = set()
         self._hands_over = self.meta.get("relay") == "external"
-        self._spares: deque[Segment] = deque()
+        self._handing_over = allocate_lock()
         self._successors: dict[int, Segment] = {}
-        self._size = SMALLEST
+        self._is_rooted = False
         if directory is not None:
-            prepare_directory(directory)
-        first = Segment.create(directory, SMALLEST, self.meta)
+            prepare_directory(directory, disk)
+        first = self.supply.create(SMALLEST)
         first.number = 1
         self._install(first)
         self.own.append(first)
+        if left_out:
+            self.count("resource attributes too large", ", ".join(left_out))
 
     # -- the caller's side -------------------------------------------------------------------
 
@@ -91,10 +102,10 @@ class Spool:
             try:
                 segment.write(frame)
             except ValueError:
-                self._rotate(segment)
+                self.rotate(segment)
             else:
                 return
-        raise self._error("its segments fill faster than they can be replaced")
+        raise self.supply.error("its segments fill faster than they can be replaced")
 
     def append_last(self, frame: bytes) -> None:
         """Copy one frame in, if need be a little beyond the limit: it says what was lost.
@@ -106,7 +117,7 @@ class Spool:
         try:
             self.append(frame)
         except SpoolError:
-            self._spares.append(Segment.create(self.directory, _SMALL, self.meta))
+            self.supply.spares.append(self.supply.create(SMALL))
             self.append(frame)
 
     def position(self) -> Position:
@@ -114,29 +125,34 @@ class Spool:
         newest = self.own[-1]
         return newest.number, newest.tell()
 
-    def _rotate(self, segment: Segment) -> None:
+    def rotate(self, segment: Segment) -> None:
         """Put the next segment in the place of ``segment``; of several threads, one wins.
 
         A segment is sealed, and may be deleted, once it has a successor: until then it stays.
+
+        Raises:
+            SpoolError: there is no room for another.
         """
         newest = self.own[-1]
         if newest.number > segment.number:
             segment.seal()
             self._install(newest)
             return
-        spare = self._spare()
+        try:
+            spare = self.supply.take(self.own)
+        except SpoolError:
+            self.on_rotation()  # the relay may have something to let go
+            raise
         spare.number = segment.number + 1
         winner = self._successors.setdefault(segment.number, spare)
         if winner is spare:
             self.own.append(spare)
         else:
-            self._spares.appendleft(spare)
+            self.supply.give_back(spare)
         segment.seal()
         self._install(winner)
         if self._hands_over:
-            segment.close()  # unlocked: it belongs to whoever relays
-            with contextlib.suppress(ValueError):
-                self.own.remove(segment)
+            self._hand_over()
         self.on_rotation()
 
     def _install(self, segment: Segment) -> None:
@@ -144,204 +160,239 @@ class Spool:
         self._current = segment
         self.write = segment.write
 
-    def _spare(self) -> Segment:
-        with contextlib.suppress(IndexError):
-            return self._spares.popleft()
-        if self._room() < SMALLEST:
-            self.on_rotation()  # the relay may have something to let go
-            raise self._error(f"it holds its limit of {self.limit} bytes")
-        try:
-            return Segment.create(self.directory, SMALLEST, self.meta)
-        except OSError as error:
-            self.trouble = error
-        if sum(s.size for s in self.own if s.path is None) >= _IN_MEMORY_LIMIT:
-            raise self._error(f"nothing can be allocated ({self.trouble.strerror})")
-        return Segment.create(None, SMALLEST, self.meta)
-
-    def _room(self) -> int:
-        """How many more bytes are within the limit; that they are too few stands for a while."""
-        now = time.monotonic()
-        if self.full and now < self._look_again:
-            return 0
-        room = self.limit - self.usage()
-        self.full = room < SMALLEST
-        self._look_again = now + _LOOK_AGAIN
-        return room
-
-    def _error(self, problem: str) -> SpoolError:
-        return SpoolError(
-            directory=self.directory or "in memory",
-            problem=problem,
-            remedy="see `sidelight doctor`",
-        )
+    def _hand_over(self) -> None:
+        """Leave what is full to whoever relays: unlocked. It needs a file for that."""
+        if self._handing_over.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError):  # another time
+                    self.shelter()
+                for segment in [each for each in self.own if each.sealed]:
+                    if segment is not self._current and not segment.is_homeless():
+                        self.own.remove(segment)
+                        segment.close()
+            finally:
+                self._handing_over.release()
 
     # -- the relay's side --------------------------------------------------------------------
 
     def provide(self) -> None:
-        """Allocate ahead of need; larger segments where they fill within the second.
+        """Allocate ahead of need; what is in memory moves to the disk when that can be written.
 
-        None is so large that a few of them, still empty, would take up the limit.
+        Raises:
+            OSError: it cannot.
         """
-        if self.directory is None and self.usage() >= _IN_MEMORY_LIMIT:
-            return
-        if len(self.own) > 1 and self.own[-1].created - self.own[-2].created < 1.0:
-            self._size = max(SMALLEST, min(LARGEST, self.limit // 32, self._size * 2))
-        else:
-            self._size = max(SMALLEST, self._size // 2)
-        while len(self._spares) < SPARES and (room := self._room()) >= SMALLEST:
-            size = self._size if self._size <= room else SMALLEST
-            try:
-                self._spares.append(Segment.create(self.directory, size, self.meta))
-                self.trouble = None
-            except OSError as error:
-                self.trouble = error
+        self.supply.provide(self.own)
+        if self.directory is not None:
+            if self.supply.spares and self._current.path is None:
+                self.rotate(self._current)
+            self.shelter()
+
+    def shelter(self) -> None:
+        """Give a file to each full segment that has none: it is in memory, or its file was deleted.
+
+        Raises:
+            OSError: the disk does not let us.
+        """
+        for segment in tuple(self.own):
+            if self.directory is None or not segment.is_homeless() or not segment.sealed:
+                continue
+            if self.supply.room(self.own) < segment.size:
                 return
+            saved = segment.saved(self.directory)
+            self.supply.has_new_names = True
+            try:
+                self.own[self.own.index(segment)] = saved
+            except ValueError:  # delivered and forgotten meanwhile
+                saved.remove()
+                saved.close()
+
+    def rescue(self) -> None:
+        """Start a new segment where the file of the current one was deleted or cut short.
+
+        What was written to it is still in memory: it is delivered from there, and gets a new file.
+
+        Raises:
+            OSError: there is no other.
+        """
+        self.supply.drop_threatened()
+        if self.directory is None or not self._current.is_threatened():
+            return
+        self.count("segment deleted under its writer", str(self._current.path))
+        prepare_directory(self.directory, self.disk)
+        self._is_rooted = False
+        self.rotate(self._current)
 
     def rotate_aged(self, seconds: float) -> None:
         """Seal a segment that has been written to for so long, so that its room can be freed."""
         current = self._current
         if current.tell() > PAGE and time.monotonic() - current.created > seconds:
             with contextlib.suppress(SpoolError):
-                self._rotate(current)
-
-    def rescue(self) -> None:
-        """Start a new segment where the file of the current one was deleted under us.
-
-        What was written to the old one is still mapped, and is delivered from there.
-        """
-        current = self._current
-        if self.directory is None or current.fd < 0 or os.fstat(current.fd).st_nlink:
-            return
-        prepare_directory(self.directory)
-        self._spares.clear()
-        with contextlib.suppress(SpoolError):
-            self._rotate(current)
+                self.rotate(current)
 
     def adopt(self) -> None:
-        """Take over what dead processes left, and read along where a living one wants that."""
+        """Take over what dead processes left, and read along where a living one wants that.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
         if self.directory is None:
             return
         for attended in self.adopted:
             if attended.live:
                 attended.orphaned()
-        mine = {segment.path for segment in (*self.own, *self.adopted, *self._spares)}
-        for path in segments_in(self.directory):
-            if path in mine:
-                continue
-            with contextlib.suppress(OSError):
-                segment = Segment.adopt(path) or Segment.attend(path)
-                if segment is not None and self._is_ours(segment):
-                    self.adopted.append(segment)
-                elif segment is not None:
-                    segment.close()
-        _remove_unfinished(self.directory)
+        mine = {segment.path for segment in (*self.own, *self.adopted, *self.supply.spares)}
+        found = segments_in(self.directory, self.disk)
+        self._left.intersection_update(found)
+        for path in found:
+            if path not in mine and path not in self._left:
+                try:
+                    self._take_over(path)
+                except OSError as error:
+                    self.troubles.count(f"segment not taken over: {why(error)}", str(error))
+        remove_unfinished(self.directory, self.disk)
+
+    def _take_over(self, path: Path) -> None:
+        ended = sum(segment.sealed for segment in self.adopted)
+        segment = Segment.adopt(path, self.disk) if ended < _TAKEN_OVER else None
+        segment = segment or Segment.attend(path, self.disk)
+        if segment is None:
+            return
+        if not self._is_ours(segment):
+            segment.close()
+            return
+        self.adopted.append(segment)
+        self.supply.has_new_names = True
+        if not segment.version and segment.has_more(PAGE):
+            self.count("damaged header of a segment", str(path))
 
     def _is_ours(self, segment: Segment) -> bool:
         """Whether a segment is meant for our store: a directory may serve several."""
         mine, theirs = self.meta.get("store"), segment.meta.get("store")
         return mine is None or theirs is None or mine == theirs
 
+    def sync_names(self) -> None:
+        """Make the segments' names survive a power loss; once also those that lead to them.
+
+        Raises:
+            OSError: they would not.
+        """
+        if self.directory is None or not self.supply.has_new_names:
+            return
+        self.supply.has_new_names = False  # first: what is made meanwhile is for the next time
+        try:
+            self.disk.sync_directory(self.directory)
+        except OSError:
+            self.supply.has_new_names = True
+            raise
+        if not self._is_rooted:
+            for parent in self.directory.parents:
+                with contextlib.suppress(OSError):  # we may not read it, so we have not made it
+                    self.disk.sync_directory(parent)
+            self._is_rooted = True
+
+    def ended(self, sinks: Iterable[str]) -> list[Segment]:
+        """The full segments that these sinks, and those that their writers had, have passed."""
+        return [
+            segment
+            for segment in (*self.own, *self.adopted)
+            if segment.sealed and {*sinks, *segment.meta.get("sinks", ())} <= segment.passed
+        ]
+
+    def discard(self, segments: Sequence[Segment]) -> None:
+        """Delete segments that every sink has, when what they have would survive a power loss.
+
+        Raises:
+            OSError: something could not be deleted. The next time will do.
+        """
+        read = any(segment.path and max(segment.cursors.values()) > PAGE for segment in segments)
+        if not read or self.settle():
+            for segment in segments:
+                self.forget(segment)
+
+    def leave(self, sinks: Iterable[str]) -> None:
+        """Let go of what dead processes left, once all that is left is for sinks that we have not.
+
+        It stays for a relay that has them, and keeps no descriptor of this process's until then.
+        """
+        for segment in tuple(self.adopted):
+            theirs = segment.meta.get("sinks", ())
+            done = segment.sealed and segment.passed.issuperset(sinks)
+            if done and not segment.passed.issuperset(theirs):
+                self.adopted.remove(segment)
+                segment.close()
+                if segment.path is not None:
+                    self._left.add(segment.path)
+
+    def take_back(self) -> None:
+        """Take over again some of what was left: its room is needed."""
+        for path in sorted(self._left)[:_TAKEN_OVER]:
+            self._left.remove(path)
+            with contextlib.suppress(OSError):
+                segment = Segment.adopt(path, self.disk)
+                if segment is not None:
+                    segment.passed.add("store")
+                    self.adopted.append(segment)
+
     def forget(self, segment: Segment) -> None:
-        """Delete a segment that every sink has passed."""
+        """Delete a segment; one that the disk cannot read is set aside.
+
+        Raises:
+            OSError: it is still there.
+        """
+        if segment.is_sick and segment.path is not None:
+            aside = segment.path.parent / QUARANTINE
+            self.disk.make_directory(aside)
+            self.disk.rename(segment.path, aside / segment.path.name)
+        else:
+            segment.remove()
         self._successors.pop(segment.number - 1, None)
         (self.own if segment in self.own else self.adopted).remove(segment)
-        segment.remove()
 
     def usage(self) -> int:
-        """Bytes that the directory holds, all processes together."""
-        if self.directory is None:
-            return sum(segment.size for segment in self.own)
-        total = 0
-        for path in segments_in(self.directory):
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size
-        return total
+        """Bytes that the directory holds, all processes together.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return self.supply.usage(self.own)
+
+    def finish(self, sinks: Iterable[str]) -> None:
+        """Let nothing more in, and delete what every sink has: the relay's last act.
+
+        Raises:
+            OSError: something is left that was delivered. That does no harm.
+        """
+        current, end = self._current, self._current.tell()
+        current.seal()
+        if not current.has_more(end):  # written between the two
+            current.passed |= {sink for sink, at in current.cursors.items() if at >= end}
+        self.discard(self.ended(sinks))
 
     def close(self) -> None:
         """Let go of everything; what some sink still has to read stays for the next process."""
-        for segment in self._spares:
-            segment.remove()
-            segment.close()
-        for segment in (*self.own, *self.adopted):
-            if segment in self.adopted and segment.live:  # its owner goes on writing
-                segment.close()
-                continue
-            wanted = {"store", *self.meta.get("sinks", ()), *segment.meta.get("sinks", ())}
-            end = PAGE if _is_empty(segment) else segment.tell()
-            segment.seal()
-            passed = segment.passed | {s for s, cursor in segment.cursors.items() if cursor >= end}
-            if end == PAGE or wanted <= passed:
+        for segment in self.supply.spares:
+            with contextlib.suppress(OSError):
                 segment.remove()
+            segment.close()
+        for segment in self.own:
+            segment.seal()
+        with contextlib.suppress(OSError):
+            self.shelter()
+        lost = 0
+        for segment in self.own:
+            with contextlib.suppress(OSError):
+                if not segment.has_more(PAGE):
+                    segment.remove()
+                elif segment.path is None and "store" not in segment.passed:
+                    lost += 1
+            segment.close()
+        if lost:
+            logger.error("sidelight: %d segments were kept in memory, and are lost with it", lost)
+        for segment in self.adopted:
             segment.close()
 
     def abandon(self) -> None:
         """In a forked child: forget what is the parent's, touching neither files nor locks."""
-        for segment in (*self.own, *self.adopted, *self._spares):
+        for segment in (*self.own, *self.adopted, *self.supply.spares):
             with contextlib.suppress(OSError, BufferError):
                 segment.close()
-
-
-def _is_empty(segment: Segment) -> bool:
-    return not segment.read(PAGE, 4).strip(b"\0")
-
-
-def segments_in(directory: Path) -> Iterable[Path]:
-    """The segments of a spool directory, oldest first."""
-    try:
-        return sorted(path for path in directory.iterdir() if path.suffix == SUFFIX)
-    except FileNotFoundError:
-        return ()
-
-
-def prepare_directory(directory: Path) -> None:
-    """Make the spool's directory, for its owner alone.
-
-    Raises:
-        SpoolError: it cannot be made or written, or lies on a network filesystem, where neither
-            memory mappings nor locks can be trusted.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise SpoolError(
-            directory=directory, problem=error.strerror, remedy="set SIDELIGHT_SPOOL"
-        ) from error
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise SpoolError(
-            directory=directory, problem="it is not writable", remedy="set SIDELIGHT_SPOOL"
-        )
-    kind = filesystem(directory)
-    if kind in _NETWORK_FILESYSTEMS:
-        raise SpoolError(
-            directory=directory,
-            problem=f"it lies on a network filesystem ({kind})",
-            remedy="set SIDELIGHT_SPOOL to a directory on a local disk",
-        )
-
-
-def filesystem(directory: Path) -> str:
-    """The type of the filesystem that holds ``directory``; "" where the system does not tell."""
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    resolved = directory.resolve()
-    best, kind = -1, ""
-    for line in mounts.splitlines():
-        _, mount, filesystem_type, *_ = line.split(" ")
-        point = Path(mount.replace("\\040", " "))
-        if resolved.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), filesystem_type
-    return kind
-
-
-def _remove_unfinished(directory: Path) -> None:
-    """Delete allocations that died before they got their name."""
-    for path in directory.glob(".*.new"):
-        with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-            finally:
-                os.close(fd)

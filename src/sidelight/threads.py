@@ -57,6 +57,11 @@ class Loop:
         """Whether the thread was told to end."""
         return bool(self._halts)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a thread."""
+        return bool(self._ended.locked())
+
     def begin(self) -> None:
         """Let the function run, in the thread that there is or else in a new one.
 
@@ -65,7 +70,7 @@ class Loop:
         """
         with contextlib.suppress(IndexError):
             self._halts.pop()  # by us, not by the thread: it has not noticed, and goes on
-            if self._ended.locked():
+            if self.is_running:
                 return
         self._ended = ended = allocate_lock()
         ended.acquire()

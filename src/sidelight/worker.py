@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final
 
 import msgspec
 import tenacity
@@ -21,55 +21,24 @@ from sidelight import adapter
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.quarantine import Entry
 from sidelight.receipt import Progress
-from sidelight.record import FRAME_MAGIC, Moment, Static, decode, encode
-from sidelight.segment import Batch, Scanner, Segment
+from sidelight.record import decode, encode
+from sidelight.scanner import Batch, Scanner
+from sidelight.segment import Segment
+from sidelight.sink import Health, Record, Sink
 from sidelight.spool import Spool
 from sidelight.threads import Loop, allocate_lock, sleep
+from sidelight.trouble import why
 
 _BATCH: Final = 2000
 """Records of one delivery."""
 _PIECE: Final = 100  # records decoded without offering the GIL
 _IDLE: Final = 0.05  # seconds between looks at a quiet spool
 _LATE: Final = 0.003  # a wake-up this much too late means that the GIL is contended …
+_PATIENCE: Final = 5.0  # seconds for a disk to become readable again
 _OUTAGE: Final = 5.0  # seconds after which a sink that does not answer is worth a log line
 _WAKE_UPS: Final = 10  # … and so do the next ones, until all of the last ones came in time
 
 logger: Final = logging.getLogger("sidelight")
-
-Record: TypeAlias = tuple[Static, Moment]
-
-
-class Sink(Protocol):
-    """Where a worker takes records to (see `sidelight.sinks`)."""
-
-    @property
-    def name(self) -> str:
-        """Of its cursor: "store", "traces", "logs" or "stream"."""
-
-    def write(self, records: Sequence[Record], writer: dict[str, Any], /) -> None:
-        """Take a batch, all of it, or raise."""
-
-    def close(self) -> None:
-        """Let go of connections; the next write makes new ones."""
-
-    def disown(self, *, busy: bool) -> bool:
-        """In a forked child: let go of what is shared with the parent, doing nothing to it.
-
-        Args:
-            busy: the parent forked in the middle of a write.
-
-        Returns:
-            False when this process must not use the sink.
-        """
-
-
-@dataclass(slots=True)
-class Health:
-    """How a sink is doing."""
-
-    delivered: int = 0
-    failing_since: float | None = None
-    problem: str = ""
 
 
 class Stopped(Exception):  # noqa: N818  # a signal, not an error
@@ -84,6 +53,7 @@ class Worker:
         progress: told how far the store is, for those who wait; None for the other sinks.
         count: told what was set aside, by reason.
         loop: its thread.
+        ending: it is to begin no more: it lets go of the sink when it has ended.
         busy: inside the sink's library at the moment.
     """
 
@@ -92,8 +62,10 @@ class Worker:
     count: Callable[[str, str], None]
     progress: Progress | None = None
     health: Health = field(default_factory=Health)
+    ending: bool = False
     busy: bool = False
     _scanners: dict[int, Scanner] = field(default_factory=dict)
+    _unreadable: dict[int, float] = field(default_factory=dict)
     _wake: Any = field(default_factory=allocate_lock)
     _poked_at: float = 0.0
     _told: bool = False
@@ -121,16 +93,23 @@ class Worker:
         if self.is_store:  # an empty batch opens it: the first who waits shall not wait for that
             with contextlib.suppress(SinkUnavailableError, SinkRefusedError, Stopped):
                 self._try((), {})
-        while not self.loop.halting:
-            try:
-                if not self.step():
-                    self._rest()
-            except Stopped:
-                return
-            except Exception as error:  # a sink or disk in a state nobody thought of
-                self._failing(error)
+        with contextlib.suppress(Stopped):
+            while not self.loop.halting:
+                self._turn()
+        if self.ending:
+            self.sink.close()
+
+    def _turn(self) -> None:
+        try:
+            if not self.step():
+                self._rest()
+        except Stopped:
+            raise
+        except Exception as error:  # a sink or disk in a state nobody thought of
+            self._failing(error)
+            if self.spool.troubles.count("relay stumbled", f"{self.sink.name}: {error!r}"):
                 logger.exception("sidelight: the %s relay stumbled", self.sink.name)
-                self._pause(1.0)
+            self._pause(1.0)
 
     def poke(self) -> None:
         """Wake the worker: somebody waits."""
@@ -167,22 +146,43 @@ class Worker:
         """
         delivered = False
         for segment in self._sources():
-            key = id(segment)
-            scanner = self._scanners.get(key)
-            if scanner is None or scanner.segment is not segment:
-                scanner = self._scanners[key] = Scanner(segment, segment.cursors[self.sink.name])
+            scanner = self._scanner_of(segment)
             final = segment.sealed
             if not final and segment.mapping is not None and segment.tell() <= scanner.offset:
                 continue
-            batch = scanner.batch(_BATCH)
+            try:
+                batch = scanner.batch(_BATCH)
+            except OSError as error:
+                self._cannot_read(segment, scanner.offset, error)
+                continue
             self._set_aside(segment, batch)
             if batch.payloads:
                 self._deliver(segment, batch, attempts)
-                delivered = True
             elif final:
-                self._finish(segment, key)
-                delivered = True
+                self._finish(segment)
+            elif batch.damaged:
+                self._advance(segment, batch.end)
+            else:
+                continue
+            delivered = True
         return delivered
+
+    def _scanner_of(self, segment: Segment) -> Scanner:
+        if len(self._scanners) > len(self.spool.own) + len(self.spool.adopted):
+            self._scanners.clear()  # some have gone without being read to the end
+        scanner = self._scanners.get(id(segment))
+        if scanner is None or scanner.segment is not segment:
+            scanner = Scanner(segment, segment.cursors[self.sink.name])
+            self._scanners[id(segment)] = scanner
+        return scanner
+
+    def _cannot_read(self, segment: Segment, offset: int, error: OSError) -> None:
+        """Give the disk some time; then what it still cannot read is passed over."""
+        since = self._unreadable.setdefault(id(segment), time.monotonic())
+        if time.monotonic() - since > _PATIENCE:
+            del self._unreadable[id(segment)]
+            segment.is_sick = True
+            self.count(f"segment not readable: {why(error)}", f"{segment.path} from {offset} on")
 
     def _sources(self) -> Iterator[Segment]:
         """The oldest unread segment of our own, that of the dead, and all of the living."""
@@ -209,9 +209,19 @@ class Worker:
             self._scanners.pop(id(segment), None)  # to be read again from the cursor
             raise
         self.health.delivered += len(records)
-        segment.advance(self.sink.name, batch.end)
+        self._advance(segment, batch.end)
+
+    def _advance(self, segment: Segment, offset: int) -> None:
+        try:
+            segment.advance(self.sink.name, offset)
+        except OSError as error:
+            self.spool.troubles.count(f"cursor not written: {why(error)}", str(error))
+        self._reach(segment, (segment.number, offset))
+
+    def _reach(self, segment: Segment, position: tuple[int, int]) -> None:
+        """Tell those who wait how far the store is; what is read again takes nothing back."""
         if self.progress is not None and segment.number:
-            self.progress.advance((segment.number, batch.end))
+            self.progress.advance(max(position, self.progress.position))
 
     def _write_singly(
         self, segment: Segment, records: Sequence[Record], attempts: int | None
@@ -286,7 +296,7 @@ class Worker:
         return records
 
     def _set_aside(self, segment: Segment, batch: Batch) -> None:
-        for at, stretch in batch.damaged:
+        for at, stretch in () if segment.is_sick else batch.damaged:  # that is set aside whole
             self._quarantine(
                 segment, "damaged stretch of the spool", f"at {at}", stretch, offset=at
             )
@@ -325,22 +335,34 @@ class Worker:
             self.count(reason, problem)
             self.count("not kept in quarantine", f"{reason}: {error.strerror}")
 
-    def _finish(self, segment: Segment, key: int) -> None:
+    def _finish(self, segment: Segment) -> None:
         segment.passed.add(self.sink.name)
-        self._scanners.pop(key, None)
-        if self.progress is not None and segment.number:
-            self.progress.advance((segment.number + 1, 0))
+        self._scanners.pop(id(segment), None)
+        self._reach(segment, (segment.number + 1, 0))
+
+    def sync(self) -> bool:
+        """Make what the sink has taken survive a power loss; what it was taken from may go then."""
+        try:
+            self.sink.sync()
+        except OSError as error:
+            problem = f"{self.sink.name}: {error}"
+            self.spool.troubles.count(f"not power-safe: {why(error)}", problem)
+            return False
+        return True
 
     def behind(self) -> bool:
         """Whether this sink has something left to take."""
-        for segment in (*self.spool.own, *self.spool.adopted):
-            if self.sink.name in segment.passed:
-                continue
-            cursor = segment.cursors[self.sink.name]
-            if segment.sealed or (
-                segment.read(cursor, len(FRAME_MAGIC)) == FRAME_MAGIC  # of another process
-                if segment.mapping is None
-                else segment.tell() > cursor
-            ):
-                return True
-        return False
+        return any(
+            self._is_behind(segment)
+            for segment in (*self.spool.own, *self.spool.adopted)
+            if self.sink.name not in segment.passed
+        )
+
+    def _is_behind(self, segment: Segment) -> bool:
+        cursor = segment.cursors[self.sink.name]
+        if segment.sealed or segment.mapping is not None:
+            return segment.sealed or segment.tell() > cursor
+        try:
+            return segment.has_more(cursor)  # of another process
+        except OSError:
+            return True

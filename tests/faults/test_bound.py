@@ -11,10 +11,13 @@ from tests.support.emitting import Order
 from tests.support.programs import deliver, judge, nothing_left, running, wait_until
 from tests.support.proxy import Proxy
 
+from sidelight.directory import segments_in
+from sidelight.header import PAGE
 from sidelight.record import SPAN, decode
-from sidelight.segment import PAGE, Scanner, Segment
+from sidelight.scanner import Scanner
+from sidelight.segment import Segment
 from sidelight.sinks.store import StoreSink
-from sidelight.spool import SMALLEST, segments_in
+from sidelight.supply import SMALLEST
 
 LIMIT = 8 * 1024 * 1024
 PADDED = """

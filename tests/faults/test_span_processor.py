@@ -8,7 +8,7 @@ from tests.support.collector import Collector, require_collector
 from tests.support.oracle import start
 from tests.support.telemetry import drain, eventually
 
-from sidelight.spool import segments_in
+from sidelight.directory import segments_in
 
 THREADS = 3
 ROUNDS_FULL, ROUNDS_SHORT = 200, 12

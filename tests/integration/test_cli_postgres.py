@@ -11,8 +11,8 @@ from tests.support.commands import KILLED, TWO_ORDERS, emit, end, sidelight, spa
 from tests.support.postgres import new_database, own_server
 
 from sidelight import Store
+from sidelight.directory import segments_in
 from sidelight.exceptions import SidelightError
-from sidelight.spool import segments_in
 
 
 @pytest.fixture

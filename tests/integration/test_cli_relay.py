@@ -16,8 +16,8 @@ from tests.support.commands import KILLED, Living, emit, end, of, sidelight, spa
 
 from sidelight import Store
 from sidelight.cli.segments import look_at
+from sidelight.directory import segments_in
 from sidelight.emitter import emitter
-from sidelight.spool import segments_in
 
 # -- tail ------------------------------------------------------------------------------------
 

@@ -16,9 +16,10 @@ import pytest
 from tests.support.commands import KILLED, Living, emit, end, of, sidelight, spawn, stored, wait_for
 
 from sidelight.cli import segments
+from sidelight.directory import segments_in
+from sidelight.header import PAGE
 from sidelight.record import FRAME_MAGIC
-from sidelight.segment import PAGE, Segment
-from sidelight.spool import segments_in
+from sidelight.segment import Segment
 
 POISON = """
 sidelight.configure(relay="external")

@@ -27,10 +27,10 @@ from tests.support.telemetry import (
 
 import sidelight
 from sidelight import arg, emits
+from sidelight.directory import segments_in
 from sidelight.emitter import emitter
 from sidelight.otel import SpoolSpanProcessor
 from sidelight.runtime import runtime
-from sidelight.spool import segments_in
 
 pytestmark = pytest.mark.usefixtures("plain_otel")
 REMOTE = SpanContext(

@@ -13,11 +13,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sidelight.directory import segments_in
 from sidelight.receipt import Progress
 from sidelight.relay import Relay
 from sidelight.runtime import sinks_of
 from sidelight.settings import settle
-from sidelight.spool import Spool, segments_in
+from sidelight.spool import Spool
 
 PRELUDE = """
     import os, sys, threading, time, asyncio

@@ -26,11 +26,11 @@ from sqlalchemy import text
 from tests.support.emitting import KINDS, LOSSES, ORDER, REPORT, Order
 
 from sidelight import Store
+from sidelight.directory import segments_in
 from sidelight.exceptions import StoreError
 from sidelight.schema import NOBODY, connect
 from sidelight.settings import settle
 from sidelight.sinks.rows import day_of
-from sidelight.spool import segments_in
 
 BUDGET_NS = 10_000_000
 ALLOWED = 0.0005

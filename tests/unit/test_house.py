@@ -12,7 +12,7 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 
 #: From the ground up: a module may import, at its top, only from lines above its own.
 LAYERS = [
-    {"version", "exceptions", "interrupt", "source", "kinds", "late", "threads"},
+    {"version", "exceptions", "interrupt", "source", "kinds", "late", "threads", "disk", "trouble"},
     {
         "fields",
         "signature",
@@ -32,13 +32,15 @@ LAYERS = [
         "points",
         "quarantine",
         "salvage",
-        "segment",
         "receipt",
+        "sink",
+        "header",
         "event",
         "schema",
         "lightspan",
         "templates",
     },
+    {"segment", "scanner", "directory", "supply"},
     {"spool", "emitter", "selection", "store", "pruning"},
     {"span", "transaction", "waiting", "worker", "keeper", "ledger"},
     {"capture"},

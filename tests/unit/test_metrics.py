@@ -10,7 +10,7 @@ from tests.support.telemetry import child, finish
 from sidelight import metrics
 from sidelight.budget import Costs
 from sidelight.emitter import emitter
-from sidelight.worker import Health
+from sidelight.sink import Health
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from collections import Counter
 import pytest
 from opentelemetry import context as otel_context
 
+from sidelight.directory import segments_in
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.header import PAGE
 from sidelight.keeper import Keeper
 from sidelight.receipt import Progress, Receipt
 from sidelight.record import Static, decode, encode, encode_static, frame, random_bits
 from sidelight.relay import Relay
-from sidelight.segment import PAGE
-from sidelight.spool import Spool, segments_in
+from sidelight.spool import Spool
 from sidelight.worker import Worker
 
 HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
@@ -46,6 +47,9 @@ class ScriptedSink:
             raise SinkRefusedError(sink=self.name, problem="poison")
         self.taken += [moment.artifact_id for _, moment in records]
         self.writers.append(writer)
+
+    def sync(self):
+        pass
 
     def close(self):
         pass
@@ -146,7 +150,7 @@ def test_damage_that_several_sinks_meet_is_set_aside_and_counted_once(spool, los
     spool.write(b"these bytes are no record")
     emit(spool, 1)
     spool.write(frame(b"\x92 not a record"))
-    spool._rotate(spool._current)
+    spool.rotate(spool._current)
     relay = Relay(
         spool,
         [ScriptedSink(), ScriptedSink("traces")],
@@ -302,16 +306,16 @@ def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
     while len(spool.own) < 6:
         emit(spool, 1)
     drain(store)
-    spool.limit = 4 * 1024 * 1024
+    spool.supply.limit = 4 * 1024 * 1024
     spans = []
     keeper_of(spool, ["store", "traces"], losses, spans)._measure()
     assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
-    assert spool.usage() < spool.limit
-    assert not spool.full
+    assert spool.usage() < spool.supply.limit
+    assert not spool.supply.full
 
 
 def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):
-    spool.limit = 8 * 1024 * 1024
+    spool.supply.limit = 8 * 1024 * 1024
     store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
     keeper = keeper_of(spool, ["store", "traces"], losses, [])
     keeper.step()  # and measures again in half a second, if nothing hurries it
@@ -322,27 +326,27 @@ def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):
         drain(store)
         keeper.step()
     assert len(losses) > 10
-    assert spool.usage() <= spool.limit
+    assert spool.usage() <= spool.supply.limit
 
 
 def test_what_the_store_has_not_is_never_let_go(spool, losses):
     while len(spool.own) < 6:
         emit(spool, 1)
-    spool.limit = 4 * 1024 * 1024
+    spool.supply.limit = 4 * 1024 * 1024
     spans = []
     keeper_of(spool, ["store", "traces"], losses, spans)._measure()
     assert not losses
-    assert spool.full
+    assert spool.supply.full
     assert spans == [False]
 
 
 def test_spans_are_let_go_before_events(spool, losses):
     while len(spool.own) < 10:
         emit(spool, 1)
-    spool.limit = 11 * 1024 * 1024
+    spool.supply.limit = 11 * 1024 * 1024
     spans = []
     keeper_of(spool, ["store"], losses, spans)._measure()
-    assert not spool.full
+    assert not spool.supply.full
     assert spans == [False]
 
 

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidelight.header import PAGE
 from sidelight.record import FRAME, FRAME_MAGIC, frame
-from sidelight.segment import PAGE, Scanner, Segment
+from sidelight.scanner import Scanner
+from sidelight.segment import Segment
 
 SIZE = 64 * 1024
 
@@ -226,14 +228,45 @@ def test_a_payload_that_looks_like_a_frame_is_a_payload(tmp_path):
 
 
 def test_while_the_writer_lives_damage_is_not_yet(tmp_path):
+    """Another process can see a frame half copied."""
     segment = create(tmp_path)
+    reader = Segment.look(segment.path)
     whole = frame(b"x" * 100)
     at = segment.tell()
     segment.write(whole[:40])
-    assert read_all(segment) == ([], [])
+    assert read_all(reader) == ([], [])
     segment.mapping.seek(at)
     segment.write(whole)
-    assert read_all(segment) == ([b"x" * 100], [])
+    assert read_all(reader) == ([b"x" * 100], [])
+    reader.close()
+
+
+def test_what_a_living_writer_has_behind_it_is_damage(tmp_path, monkeypatch):
+    """Else one bad frame would hold up all others until the segment is full."""
+    segment = create(tmp_path)
+    for payload in (b"a" * 50, b"b" * 60, b"c" * 70):
+        segment.write(frame(payload))
+    segment.mapping[PAGE + FRAME.size + 50 + 20] ^= 1
+    reader = Segment.look(segment.path)
+    scanner = Scanner(reader, PAGE)
+    assert scanner.batch(9).payloads == [b"a" * 50]
+    assert scanner.batch(9).payloads == []  # it might be half copied
+    monkeypatch.setattr("sidelight.scanner._DOUBT", 0.0)
+    batch = scanner.batch(9)
+    assert batch.payloads == [b"c" * 70]
+    assert [at for at, _ in batch.damaged] == [PAGE + FRAME.size + 50]
+    reader.close()
+
+
+def test_what_is_damaged_in_a_segment_of_our_own_holds_up_nobody(tmp_path):
+    """Our own writers' frames are whole as soon as they are there."""
+    segment = create(tmp_path)
+    for payload in (b"a" * 50, b"b" * 60):
+        segment.write(frame(payload))
+    segment.mapping[PAGE + 20] ^= 1
+    payloads, damaged = read_all(segment)
+    assert payloads == [b"b" * 60]
+    assert [at for at, _ in damaged] == [PAGE]
 
 
 def test_what_is_written_between_the_last_look_and_the_seal_is_read(tmp_path):

@@ -10,10 +10,14 @@ import threading
 
 import pytest
 
+from sidelight.directory import filesystem, prepare_directory, segments_in
 from sidelight.exceptions import SpoolError
+from sidelight.header import PAGE
 from sidelight.record import frame
-from sidelight.segment import PAGE, Scanner, Segment
-from sidelight.spool import SMALLEST, Spool, filesystem, prepare_directory, segments_in
+from sidelight.scanner import Scanner
+from sidelight.segment import Segment
+from sidelight.spool import Spool
+from sidelight.supply import SMALLEST
 
 
 def payloads_of(segment):
@@ -174,26 +178,26 @@ def test_unfinished_allocations_of_the_dead_are_removed(tmp_path):
 
 
 def test_at_the_limit_it_says_so_and_blocks_nobody(spool):
-    spool.limit = 5 * SMALLEST
+    spool.supply.limit = 5 * SMALLEST
     spool.provide()
     with pytest.raises(SpoolError, match="holds its limit"):
         while True:
             write(spool, b"y" * 9000)
-    assert spool.usage() <= spool.limit
+    assert spool.usage() <= spool.supply.limit
 
 
 def test_room_that_was_made_is_used(spool):
-    spool.limit = 2 * SMALLEST
+    spool.supply.limit = 2 * SMALLEST
     with pytest.raises(SpoolError):
         while True:
             write(spool, b"y" * 9000)
     spool.forget(spool.own[0])
-    spool._look_again = 0
+    spool.supply._look_again = 0
     write(spool, b"again")
 
 
 def test_the_last_segment_stays_while_no_other_can_take_its_place(spool):
-    spool.limit = SMALLEST
+    spool.supply.limit = SMALLEST
     with pytest.raises(SpoolError):
         while True:
             write(spool, b"y" * 9000)
@@ -205,26 +209,26 @@ def test_the_last_segment_stays_while_no_other_can_take_its_place(spool):
 
 
 def test_the_room_that_is_left_is_used_up_by_smaller_segments(spool):
-    spool.limit = 64 * SMALLEST
-    while spool._size < 2 * SMALLEST:  # larger ones, as they fill within the second
+    spool.supply.limit = 64 * SMALLEST
+    while spool.supply._size < 2 * SMALLEST:  # larger ones, as they fill within the second
         write(spool, b"y" * 9000)
         spool.provide()
-    assert max(s.size for s in (*spool.own, *spool._spares)) == 2 * SMALLEST
+    assert max(s.size for s in (*spool.own, *spool.supply.spares)) == 2 * SMALLEST
     with pytest.raises(SpoolError):
         while True:
             write(spool, b"y" * 9000)
             spool.provide()
-    assert spool.usage() == spool.limit
+    assert spool.usage() == spool.supply.limit
 
 
 def test_what_was_lost_is_written_beyond_the_limit(spool):
-    spool.limit = SMALLEST
+    spool.supply.limit = SMALLEST
     with pytest.raises(SpoolError):
         while True:
             write(spool, b"y")
     spool.append_last(frame(b"the ledger"))
     assert payloads_of(spool.own[-1]) == [b"the ledger"]
-    assert spool.usage() < spool.limit + SMALLEST // 8
+    assert spool.usage() < spool.supply.limit + SMALLEST // 8
 
 
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):

@@ -14,9 +14,10 @@ from sidelight.cli.output import ago, duration, plural, size, time_of
 from sidelight.cli.processes import is_stopped
 from sidelight.cli.room import check_place
 from sidelight.cli.segments import Behind, Found, look_again, look_at
+from sidelight.directory import filesystem
+from sidelight.header import PAGE
 from sidelight.quarantine import Entry, Quarantine
-from sidelight.segment import PAGE
-from sidelight.spool import SMALLEST, filesystem
+from sidelight.supply import SMALLEST
 
 _PATIENCE: Final = 5_000_000_000
 """Nanoseconds that a record may wait for a relay that works."""

@@ -16,6 +16,7 @@ from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
 from sidelight.cli.points import import_all
 from sidelight.cli.segments import Behind, look_at, settled, writers_of
+from sidelight.directory import prepare_directory
 from sidelight.emitter import emitter
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
 from sidelight.receipt import Progress
@@ -23,8 +24,8 @@ from sidelight.record import random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import runtime, sinks_of
 from sidelight.settings import Settings, public_url, writer_meta
-from sidelight.spool import Spool, prepare_directory
-from sidelight.worker import Health, Sink
+from sidelight.sink import Health, Sink
+from sidelight.spool import Spool
 
 _ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _END_WITHIN: Final = 5.0  # seconds for what is left when a signal comes

@@ -14,7 +14,7 @@ from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.quarantine import Entry, Quarantine
 from sidelight.record import FRAME, Moment, Static, decode
 from sidelight.salvage import salvage
-from sidelight.worker import Sink
+from sidelight.sink import Sink
 
 Record: TypeAlias = tuple[Static, Moment]
 

@@ -9,8 +9,9 @@ from typing import Final
 
 from sidelight.cli.findings import Finding
 from sidelight.cli.output import size
+from sidelight.directory import filesystem, prepare_directory
 from sidelight.exceptions import SpoolError
-from sidelight.spool import SMALLEST, filesystem, prepare_directory
+from sidelight.supply import SMALLEST
 
 _LITTLE: Final = 64 * 1024 * 1024  # bytes: two of the largest segments
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})

@@ -12,11 +12,13 @@ from typing import Any, Final
 import msgspec
 
 from sidelight.cli.output import duration, plural, size, slowly
+from sidelight.directory import segments_in
 from sidelight.exceptions import ConfigurationError
+from sidelight.header import PAGE
 from sidelight.record import decode, occurred_at
-from sidelight.segment import PAGE, Scanner, Segment
+from sidelight.scanner import Scanner
+from sidelight.segment import Segment
 from sidelight.settings import Settings, settle
-from sidelight.spool import segments_in
 
 _BATCH: Final = 2000
 

@@ -26,11 +26,11 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.quarantined import discard, plain_entry, quarantined, replay, table_of
 from sidelight.cli.segments import Behind, Found, look_at
+from sidelight.directory import filesystem
 from sidelight.exceptions import SpoolError
+from sidelight.header import PAGE
 from sidelight.quarantine import Entry, Quarantine
-from sidelight.segment import PAGE
 from sidelight.settings import settle
-from sidelight.spool import filesystem
 
 _LATEST: Final = 20  # entries of the quarantine that are shown beside the segments
 

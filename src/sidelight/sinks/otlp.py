@@ -97,6 +97,9 @@ class OtlpSink:
         if refused:
             raise SinkRefusedError(sink=self._title, problem=self._problem, records=refused)
 
+    def sync(self) -> None:
+        """Nothing is ours to do: what the endpoint has acknowledged is its own."""
+
     def close(self) -> None:
         """Let go of the connection; the next write makes another."""
         exporter, self._exporter = self._exporter, None

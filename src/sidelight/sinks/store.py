@@ -22,7 +22,7 @@ from sidelight.sinks import batch
 from sidelight.sinks.bulk import Bulk, bulk_of, insert_into
 from sidelight.sinks.declared import marked
 from sidelight.sinks.rows import Ledger, drafts_of, to_json
-from sidelight.sqlite import write_lock
+from sidelight.sqlite import make_durable, write_lock
 from sidelight.times import from_ns
 
 _VALUE_CLASSES: Final = frozenset({"22", "23", "54"})
@@ -91,6 +91,15 @@ class StoreSink:
             raise SinkUnavailableError(sink=self._shown, problem=problem) from error
         for problem in undeclared:
             self._count("event not as declared", problem)
+
+    def sync(self) -> None:
+        """Make what was committed survive a power loss. In PostgreSQL it does already.
+
+        Raises:
+            OSError: it would not.
+        """
+        if self._file is not None:
+            make_durable(self._file)
 
     def close(self) -> None:
         """Let go of the connection; the next write opens another."""

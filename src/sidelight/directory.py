@@ -1,0 +1,101 @@
+"""The spool's directory: whether it will do, and what lies in it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from sidelight.disk import DISK, Disk
+from sidelight.exceptions import SpoolError
+from sidelight.segment import SUFFIX, UNFINISHED
+
+_NETWORK_FILESYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
+)
+
+
+def segments_in(directory: Path, disk: Disk = DISK) -> list[Path]:
+    """The segments of a spool directory, oldest first.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        names = disk.names(directory)
+    except FileNotFoundError:
+        return []
+    return [directory / name for name in sorted(names) if name.endswith(SUFFIX)]
+
+
+def bytes_in(directory: Path, disk: Disk = DISK) -> int:
+    """What the segments of a spool directory come to.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    total = 0
+    for path in segments_in(directory, disk):
+        with contextlib.suppress(FileNotFoundError):  # delivered and deleted meanwhile
+            total += disk.size_of(path)
+    return total
+
+
+def remove_unfinished(directory: Path, disk: Disk = DISK) -> None:
+    """Delete what died before it got its name.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    for name in disk.names(directory):
+        if not (name.startswith(".") and name.endswith(UNFINISHED)):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            fd = disk.open(directory / name, writable=True)
+            try:
+                if disk.lock(fd):
+                    disk.unlink(directory / name)
+            finally:
+                disk.close(fd)
+
+
+def prepare_directory(directory: Path, disk: Disk = DISK) -> None:
+    """Make the spool's directory, for its owner alone.
+
+    Raises:
+        SpoolError: it cannot be made or written, or lies on a network filesystem, where neither
+            memory mappings nor locks can be trusted.
+    """
+    try:
+        disk.make_directory(directory)
+    except OSError as error:
+        raise SpoolError(
+            directory=directory, problem=error.strerror, remedy="set SIDELIGHT_SPOOL"
+        ) from error
+    if not disk.is_writable(directory):
+        raise SpoolError(
+            directory=directory, problem="it is not writable", remedy="set SIDELIGHT_SPOOL"
+        )
+    kind = filesystem(directory)
+    if kind in _NETWORK_FILESYSTEMS:
+        raise SpoolError(
+            directory=directory,
+            problem=f"it lies on a network filesystem ({kind})",
+            remedy="set SIDELIGHT_SPOOL to a directory on a local disk",
+        )
+
+
+def filesystem(directory: Path) -> str:
+    """The type of the filesystem that holds ``directory``; "" where the system does not tell."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    resolved = directory.resolve()
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        _, mount, filesystem_type, *_ = line.split(" ")
+        point = Path(mount.replace("\\040", " "))
+        if resolved.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), filesystem_type
+    return kind
