@@ -6,9 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import Final
 
+from sidelight.allocation import SUFFIX, UNFINISHED
 from sidelight.disk import DISK, Disk
 from sidelight.exceptions import SpoolError
-from sidelight.segment import SUFFIX, UNFINISHED
 
 _NETWORK_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}

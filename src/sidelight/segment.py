@@ -13,12 +13,12 @@ import contextlib
 import errno
 import mmap
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from sidelight.allocation import NAME, WRITERS_BYTE, ZEROS, new_file, write_whole
 from sidelight.disk import DISK, Disk
 from sidelight.header import (
     PAGE,
@@ -31,17 +31,12 @@ from sidelight.header import (
     parsed,
     parsed_cursor,
 )
-from sidelight.record import FRAME_MAGIC, random_bits
+from sidelight.record import FRAME_MAGIC
 
-SUFFIX: Final = ".segment"
-UNFINISHED: Final = ".new"
-_NAME: Final = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.segment")
 READ: Final = 512 * 1024
 """Bytes of one read: more than the largest frame has."""
 _MADV_POPULATE_WRITE: Final = 23  # Linux; the mmap module has no name for it yet
-_ZEROS: Final = bytes(256 * 1024)
 _READERS_BYTE: Final = 0
-_WRITERS_BYTE: Final = 1  # for those who only ask
 _GONE: Final = b"\xff"  # what the disk could not read; no frame begins with it
 
 
@@ -103,9 +98,9 @@ class Segment:
             mapping[: len(head)] = head
             mapping.seek(PAGE)
             return cls(-1, None, mapping, size, header, disk)
-        pieces = (_ZEROS[: size - offset] for offset in range(0, size, len(_ZEROS)))
-        with _new_file(directory, size, pieces, disk) as (fd, path):
-            _write(disk, fd, head, 0)
+        pieces = (ZEROS[: size - offset] for offset in range(0, size, len(ZEROS)))
+        with new_file(directory, size, pieces, disk) as (fd, path):
+            write_whole(disk, fd, head, 0)
             mapping = disk.map(fd, size)
             _map_pages(mapping, size)
             mapping.seek(PAGE)
@@ -151,9 +146,9 @@ class Segment:
         Raises:
             OSError: there is no room, or no right to write.
         """
-        pieces = (self.read(at, len(_ZEROS)) for at in range(0, self.size, len(_ZEROS)))
-        with _new_file(directory, self.size, pieces, self.disk) as (fd, path):
-            _write(self.disk, fd, packed(self.meta), 0)
+        pieces = (self.read(at, len(ZEROS)) for at in range(0, self.size, len(ZEROS)))
+        with new_file(directory, self.size, pieces, self.disk) as (fd, path):
+            write_whole(self.disk, fd, packed(self.meta), 0)
         saved = Segment(fd, path, None, self.size, Header(self.version, self.meta), self.disk)
         saved.number, saved.created = self.number, self.created
         saved.cursors, saved.passed = self.cursors, self.passed  # whoever reads the old one counts
@@ -222,7 +217,7 @@ class Segment:
     def _claimed(cls, path: Path, disk: Disk) -> Segment | None:
         """Open it as its one reader, who holds a lock of his own beside the owner's."""
         segment = cls._opened(path, disk, writable=True)
-        if segment is not None and not segment.version and not _NAME.fullmatch(path.name):
+        if segment is not None and not segment.version and not NAME.fullmatch(path.name):
             return None  # a stranger's file
         if (
             segment is None
@@ -271,7 +266,7 @@ class Segment:
     @property
     def written(self) -> bool:
         """Whether the process that made it holds it still; asked without taking a lock."""
-        return self.disk.is_byte_locked(self.fd, _WRITERS_BYTE)
+        return self.disk.is_byte_locked(self.fd, WRITERS_BYTE)
 
     @property
     def attended(self) -> bool:
@@ -336,57 +331,6 @@ class Segment:
         self.close()
 
 
-@contextlib.contextmanager
-def _new_file(
-    directory: Path, size: int, pieces: Iterable[bytes], disk: Disk
-) -> Iterator[tuple[int, Path]]:
-    """A new file, filled and locked; it gets its name when the block has ended well."""
-    fd, name = _locked_file(directory, disk)
-    temporary, path = directory / f".{name}{UNFINISHED}", directory / f"{name}{SUFFIX}"
-    try:
-        disk.lock_byte(fd, _WRITERS_BYTE)
-        disk.allocate(fd, size)
-        offset = 0
-        for piece in pieces:
-            _write(disk, fd, piece, offset)
-            offset += len(piece)
-        yield fd, path
-        disk.rename(temporary, path)
-    except BaseException:
-        disk.close(fd)
-        with contextlib.suppress(OSError):  # whoever adopts removes it
-            disk.unlink(temporary)
-        raise
-
-
-def _locked_file(directory: Path, disk: Disk) -> tuple[int, str]:
-    """Make a file with a temporary name, and lock it: its descriptor, and its name to be.
-
-    Between the two another process may take it for what a dead one has left, and delete it.
-    """
-    while True:
-        name = f"{time.time_ns():016x}-{random_bits(32):08x}"
-        temporary = directory / f".{name}{UNFINISHED}"
-        fd = disk.create(temporary)
-        try:
-            if disk.lock(fd) and disk.is_linked(fd):
-                return fd, name
-        except BaseException:
-            disk.close(fd)
-            disk.unlink(temporary)
-            raise
-        disk.close(fd)
-
-
-def _write(disk: Disk, fd: int, data: bytes, offset: int) -> None:
-    """Write all of it."""
-    while written := disk.write(fd, data, offset):
-        data, offset = data[written:], offset + written
-        if not data:
-            return
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def _page_bounds(offset: int, end: int) -> Iterator[int]:
     """The offsets at which a read page by page begins."""
     yield offset
@@ -399,5 +343,5 @@ def _map_pages(mapping: mmap.mmap, size: int) -> None:
     In pieces, because the call keeps the GIL. Kernels before 5.14 do not have it.
     """
     with contextlib.suppress(OSError, ValueError):
-        for offset in range(0, size, len(_ZEROS)):
-            mapping.madvise(_MADV_POPULATE_WRITE, offset, min(len(_ZEROS), size - offset))
+        for offset in range(0, size, len(ZEROS)):
+            mapping.madvise(_MADV_POPULATE_WRITE, offset, min(len(ZEROS), size - offset))

@@ -35,6 +35,7 @@ LAYERS = [
         "receipt",
         "sink",
         "header",
+        "allocation",
         "event",
         "schema",
         "lightspan",
