@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -253,9 +254,17 @@ def span_from(origin: Origin, moment: Moment, trace_id: bytes) -> ReadableSpan:
 
 @functools.lru_cache(maxsize=1000)
 def _whence(origin: Origin) -> tuple[InstrumentationScope, Resource]:
-    """One object for all spans of a tracer: the exporter groups spans by it."""
+    """One scope for all spans of a tracer, one resource for all of a provider.
+
+    The exporter groups spans by them, and compares only what is not the same object.
+    """
     scope = InstrumentationScope(origin.name, origin.version, origin.schema_url, origin.attributes)
-    return scope, Resource(origin.resource, origin.resource_schema_url)
+    return scope, _resource(encode((origin.resource, origin.resource_schema_url)))
+
+
+@functools.lru_cache(maxsize=1000)
+def _resource(encoded: bytes) -> Resource:
+    return Resource(*msgspec.msgpack.decode(encoded))
 
 
 def contexts_of(moment: Moment, trace_id: bytes) -> tuple[SpanContext, SpanContext | None]:

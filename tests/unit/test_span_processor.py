@@ -271,6 +271,16 @@ def test_one_head_for_each_tracer(beside):
     assert mine[0].instrumentation_scope is mine[2].instrumentation_scope
 
 
+def test_tracers_of_one_provider_are_one_group(kept):
+    """Even where a resource is not equal to itself; the exporter need not compare them."""
+    beside = Beside(kept, resource=Resource({"numbers": [float("nan")]}))
+    for name in ("one", "two"):
+        beside.provider.get_tracer(name).start_span("work").end()
+    beside.agree()
+    one, two = beside.rebuilt
+    assert one.resource is two.resource
+
+
 def test_a_resource_that_changes(beside):
     """As after a fork, where the provider describes the new process."""
     tracer = beside.provider.get_tracer("app")
@@ -585,16 +595,16 @@ def test_one_too_large_is_cut_and_says_so(kept, case):
 
 
 def test_what_was_dropped_before_is_counted_too(kept):
-    beside = Beside(kept, span_limits=SpanLimits(max_span_attributes=3, max_events=1))
+    beside = Beside(kept, span_limits=SpanLimits(max_span_attributes=10, max_events=1))
     span = beside.provider.get_tracer("app").start_span("work")
-    for n in range(5):
-        span.set_attribute(f"long {n}", b"x" * 100_000)
+    for n in range(12):
+        span.set_attribute(f"long {n}", "x" * 30_000)
         span.add_event("event")
     span.end()
     (mine,) = beside.rebuilt
-    assert mine.dropped_attributes == 2 + 1
-    assert mine.dropped_events == 4
-    assert len(mine.events) == 1
+    assert mine.dropped_attributes > 2
+    assert len(mine.attributes) - 1 + mine.dropped_attributes == 12
+    assert (len(mine.events), mine.dropped_events) == (1, 11)
 
 
 def test_a_resource_too_large_leaves_room_for_spans(kept):
