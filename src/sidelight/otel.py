@@ -17,6 +17,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from sidelight.budget import SHIFT
 from sidelight.emitter import emitter
 from sidelight.runtime import runtime
 from sidelight.sdkspan import SpanHead, moment_of, origin_of
@@ -81,7 +82,11 @@ class SpoolSpanProcessor(SpanProcessor):
             emitter.losses["recursion limit"] = emitter.losses.get("recursion limit", 0) + 1
         except Exception as error:  # noqa: BLE001  # the guard
             emitter.lost("span not copied", "SpoolSpanProcessor", error)
-        self._costs.add(_clock() - begun)
+        cost = _clock() - begun
+        try:
+            self._costs.fine[cost >> SHIFT] += 1
+        except IndexError:
+            self._costs.add(cost)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Wait until the spans that have ended are exported.

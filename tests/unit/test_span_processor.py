@@ -389,6 +389,17 @@ def handmade(name="work", scope=None, context=CONTEXT, **fields):
     )
 
 
+def test_an_sdk_that_keeps_its_spans_otherwise(kept, monkeypatch):
+    monkeypatch.setattr("sidelight.sdkspan._AS_KNOWN", False)
+    beside = Beside(kept)
+    tracer = beside.provider.get_tracer("app")
+    with tracer.start_as_current_span("work", links=[Link(CONTEXT)]) as span:
+        span.add_event("happened", {"a": 1})
+        span.set_attribute("b", 2)
+    tracer.start_span("nothing").end()
+    beside.agree()
+
+
 def through(kept, span):
     SpoolSpanProcessor().on_end(span)
     return span_of(*kept.records[-1], ANOTHER)
