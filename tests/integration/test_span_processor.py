@@ -272,6 +272,8 @@ def test_configured_by_the_environment_alone(shared_collector, tmp_path, applica
 
 def test_forked_children(shared_collector, tmp_path, application):
     script = """
+        import warnings
+        warnings.filterwarnings("ignore", ".*multi-threaded")  # Python 3.12: the parent's relay
         for n in range(10):
             work(n)
         assert trace.get_tracer_provider().force_flush(20_000)
