@@ -1,0 +1,68 @@
+"""Row 12: processes that fork while sidelight's threads are at work, and pools of workers."""
+
+import json
+
+import pytest
+from tests.support.emitting import Order
+from tests.support.programs import deliver, judge, nothing_left, running
+
+
+def forking(store, how, count, order):
+    """Run a program that forks; answers it and what it measured."""
+    command = ("-m", "tests.support.forking", how, str(count))
+    with running(store, order=order, command=command) as program:
+        assert program.end(600.0) == 0, program.told()
+        told = program.told().strip().splitlines()
+    return program, json.loads(told[-1]) if told else {}
+
+
+def test_beside_a_busy_relay(tmp_path, full, row):
+    """No child hangs in a store of its own, no id comes twice, and no fork takes long."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    forks = 1500 if full else 150
+    program, told = forking(store, "many", forks, Order(threads=2, pause=0.0005))
+    deliver(store)
+    assert told["failed"] == 0, "children that hang or fail"
+    assert told["longest"] < 0.5 + told["twin"]
+    longest = f"fork beside a busy relay, {told['longest'] * 1e3:.0f} ms at most"
+    row(12, longest, injected=forks, verdict=judge(store, program))
+    nothing_left(store)
+
+
+def test_children_that_outlive_their_parent(tmp_path, full, row):
+    """The store that a child writes is not the one that its parent has closed under it."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    children = 20 if full else 3
+    program, _ = forking(store, "outlived", children, Order())
+    deliver(store)
+    verdict = judge(store, program)
+    assert verdict.acknowledged == 50 + 200 * children
+    row(12, "children outlive their parent", injected=children, verdict=verdict)
+    nothing_left(store)
+
+
+def test_in_the_middle_of_the_imports(tmp_path, full, progress, row):
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    rounds, children = (20 if full else 2), 3
+    programs = []
+    for number in range(rounds):
+        progress(f"round {number} of {rounds}")
+        program, told = forking(store, "early", children, Order(first=1000 * number))
+        assert told["failed"] == 0
+        programs.append(program)
+    deliver(store)
+    verdict = judge(store, *programs)
+    row(12, "fork after the first emission", injected=rounds * children, verdict=verdict)
+    nothing_left(store)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_pools_of_short_lived_workers(method, tmp_path, full, row):
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    tasks = {"fork": (300, 40), "spawn": (60, 5)}[method][not full]
+    program, _ = forking(store, f"pool_{method}", tasks, Order())
+    deliver(store)
+    verdict = judge(store, program)
+    assert verdict.acknowledged == 50 + 10 * tasks
+    row(12, f"multiprocessing, {method}", injected=tasks, verdict=verdict)
+    nothing_left(store)
