@@ -20,6 +20,8 @@ from typing import Any
 
 from tests.support.emitting import Caller, Order, prepare, run
 
+import sidelight
+
 CHILDREN = 1_000_000_000
 """Numbers of a child's calls begin at so much times its own number, from 1."""
 AT_ONCE = 4
@@ -104,8 +106,6 @@ def outlived(count: int) -> None:
     order = Order.received()
     prepare(order)
     emit(0, order, 50)
-    import sidelight
-
     sidelight.flush()
     for number in range(1, count + 1):
         # Its first event comes while the parent's store is open, the others mostly afterwards.
@@ -117,8 +117,6 @@ def emit_slowly(child: int, order: Order) -> None:
     """Make calls for two seconds, then deliver what is left."""
     first = order.first + CHILDREN * child
     run(Caller(replace(order, first=first, calls=200, pause=0.01), 0).run)
-    import sidelight
-
     sidelight.flush()
 
 

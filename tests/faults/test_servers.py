@@ -1,0 +1,70 @@
+"""Row 12: servers that fork their workers, and end each after some work."""
+
+import contextlib
+import http.client
+import time
+
+import psutil
+from tests.support.emitting import Order
+from tests.support.ports import free_ports
+from tests.support.programs import deliver, judge, nothing_left, running
+
+CALLS = 10  # of a request, and of a task
+
+
+def answers(port, path):
+    """Whether a request was answered: its worker may die meanwhile, or none be there yet."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", path)
+        return connection.getresponse().read() == b"done"
+    return False
+
+
+def test_gunicorn(tmp_path, full, randomness, progress, row):
+    """The application is loaded before the fork; workers end after 5 requests, or are killed."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    requests, (port,) = (1500 if full else 60), free_ports(1)
+    command = ["-m", "gunicorn", "--preload", "--workers", "3", "--max-requests", "5"]
+    command += ["--bind", f"127.0.0.1:{port}", "--log-level", "error"]
+    command += ["tests.support.serving:application"]
+    with running(store, order=Order(), command=command) as program:
+        until, answered, killed = time.monotonic() + 60, 0, 0
+        for number in range(1, requests + 1):
+            progress(f"request {number} of {requests}")
+            if number % 20 == 0:
+                workers = psutil.Process(program.process.pid).children()
+                randomness.choice(workers).kill()
+                killed += 1
+            while not (served := answers(port, f"/{number}")) and number == 1:
+                assert time.monotonic() < until, program.told()
+                time.sleep(0.05)
+            answered += served
+        program.process.terminate()
+        assert program.end() == 0, program.told()
+    assert answered > 0.8 * requests
+    deliver(store)
+    verdict = judge(store, program)
+    assert verdict.acknowledged >= CALLS * answered
+    row(12, f"gunicorn --preload, {killed} kills", injected=requests // 5, verdict=verdict)
+    nothing_left(store)
+
+
+def test_celery(tmp_path, full, row):
+    """Each task has a process of its own, forked from one that has emitted."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    count = 200 if full else 6
+    environment = {"FAULTS_TASKS": str(count), "FAULTS_BROKER": str(tmp_path / "broker")}
+    command = ["-m", "celery", "-A", "tests.support.tasks", "worker", "--pool", "prefork"]
+    command += ["--concurrency", "2", "--max-tasks-per-child", "1", "--loglevel", "ERROR"]
+    command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    options = {"environment": environment, "stdout": -3, "cwd": tmp_path}
+    with running(store, order=Order(), command=command, **options) as program:
+        program.emit(20 + CALLS * count, seconds=30.0 + 2.0 * count)
+        program.process.terminate()
+        assert program.end() == 0, program.told()
+    deliver(store)
+    verdict = judge(store, program)
+    assert verdict.acknowledged == 20 + CALLS * count
+    row(12, "Celery, a process for each task", injected=count, verdict=verdict)
+    nothing_left(store)
