@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from threading import RLock, get_ident
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.emitter import Closed, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
@@ -59,6 +59,8 @@ class Runtime:
         self._is_opening = False
         self._ledger = Ledger(emitter)
         self._inherited: list[object] = []
+        self._instance = f"{random_bits(64):016x}"
+        self._meta: dict[str, Any] | None = None
 
     def configure(self, settings: Settings) -> Spool:
         """Open the spool and the relay of ``settings``, and close what was open before."""
@@ -66,7 +68,7 @@ class Runtime:
             until = time.monotonic() + EXIT_WITHIN
             self._await_start(until)
             before = self.spool, self.relay
-            self.relay, self.settings = None, settings
+            self.relay, self.settings, self._meta = None, settings, None
             spool = self._open(settings)
             self._let_go(*before, until)
             if settings.relay == "thread":
@@ -116,16 +118,17 @@ class Runtime:
     def _open(self, settings: Settings) -> Spool:
         tracing.configure(settings.environment)
         emitter.strict, emitter.deadline = settings.strict, settings.deadline
-        meta = writer_meta(settings, f"{random_bits(64):016x}")
+        if self._meta is None:  # made once: at the very end there are no imports any more
+            self._meta = writer_meta(settings, self._instance)
         try:
-            spool = Spool(settings.spool, meta, limit=settings.spool_limit, count=emitter.count)
+            spool = Spool(settings.spool, self._meta, limit=settings.spool_limit, count=emitter.count)
         except (SpoolError, OSError) as error:
             _logger.warning(
                 "sidelight keeps its spool in memory, and what is in it dies with the process: %s",
                 error,
             )
             emitter.count(f"kept in memory: {why(error)}", str(error))
-            spool = Spool(None, meta, count=emitter.count)
+            spool = Spool(None, self._meta, count=emitter.count)
         self._ledger.begin()
         emitter.progress = Progress()  # positions in another spool say nothing of this one
         self.spool = emitter.spool = spool
@@ -239,6 +242,7 @@ class Runtime:
     def abandon(self) -> None:
         """In a forked child: everything open is the parent's."""
         reseed()
+        self._instance, self._meta = f"{random_bits(64):016x}", None
         self._opening, self.starting, self._is_opening = RLock(), allocate_lock(), False
         if self.spool is not None:
             self.spool.abandon()

@@ -13,6 +13,7 @@ store, its twin waits for as long in plain Python: an interruption by the machin
 from __future__ import annotations
 
 import asyncio
+import atexit  # noqa: F401
 import contextlib
 import functools
 import itertools
@@ -22,11 +23,11 @@ import pkgutil
 import random
 import signal
 import struct
-import sys  # noqa: F401  # for preludes
+import sys  # noqa: F401  # as others here, for preludes
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace  # noqa: F401
 from typing import Any
 
 import sidelight
@@ -232,11 +233,12 @@ def arm(place: str, when: str, nth: int, number: int = signal.SIGKILL) -> None:
 
 
 def call(n: int, *kinds: str) -> None:
-    """Make a call of each of these kinds, numbered from n, with no event loop about."""
-    caller = Caller(Order.received(), 0)
-    for i, kind in enumerate(kinds or ("scheduled", "awaited", "emit")):
+    """Make a call of each of these kinds, the nth of the order and its next, without a loop."""
+    order = Order.received()
+    caller = Caller(order, 0)
+    for i, kind in enumerate(kinds or ("scheduled", "awaited", "emit"), order.first + n):
         with contextlib.suppress(StopIteration):
-            caller.call(n + i, kind).send(None)
+            caller.call(i, kind).send(None)
 
 
 def prepare(order: Order) -> None:

@@ -1,0 +1,250 @@
+"""Row 18: the end of a process, in every way, on every version of Python there is.
+
+The end is delayed by no more than a second, also where neither the store nor the Collector
+answers; what was not delivered is delivered by the next process.
+"""
+
+import contextlib
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+from tests.support.emitting import Order
+from tests.support.interpreters import VERSIONS, how_to_get, interpreter
+from tests.support.programs import deliver, judge, nothing_left, running, stored
+
+CALLS = 300
+DELAY = 1.0  # seconds
+AT_ONCE = 3
+LATER = 1_000_000  # numbers of calls made at the end begin here
+
+
+@dataclass(frozen=True)
+class End:
+    """A way to end.
+
+    Attributes:
+        finale: what is run after the last call.
+        code: with which the process ends; None is any.
+        prelude: what is run before the first call.
+        later: how many calls are made and acknowledged during the end, at least.
+        calls: how many before it.
+        until: the first version of Python that has it no more.
+        configured: whether sidelight was opened before.
+    """
+
+    finale: str = ""
+    code: int | None = 0
+    prelude: str = ""
+    later: int = 0
+    calls: int = CALLS
+    until: str = "9.9"
+    configured: bool = True
+
+
+ENDS = {
+    "the last line": End(),
+    "sys.exit": End("sys.exit(3)", 3),
+    "os._exit": End("os._exit(3)", 3),
+    "an unhandled exception": End("raise ValueError('unhandled')", 1),
+    "SIGTERM": End("os.kill(os.getpid(), 15); time.sleep(9)", -signal.SIGTERM),
+    "SIGTERM, handled": End(
+        "os.kill(os.getpid(), 15); time.sleep(9)",
+        5,
+        prelude="signal.signal(15, lambda *_: sys.exit(5))",
+    ),
+    "an exception in atexit": End("atexit.register(lambda: 1 / 0)"),
+    "calls in atexit": End(f"atexit.register(call, {LATER})", later=3),
+    "the first call in atexit": End(
+        f"atexit.register(call, {LATER})", later=3, calls=-1, configured=False
+    ),
+    "calls in atexit, after ours": End(
+        f"""
+from sidelight import runtime
+atexit.unregister(runtime._end)
+atexit.register(call, {LATER})
+atexit.register(runtime._end)
+""",
+        later=3,
+    ),
+    "a fork in atexit": End(
+        f"""
+def fork():
+    pid = os.fork()
+    call({LATER} + (10 if pid else 0))
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+atexit.register(fork)
+""",
+        later=6,
+        until="3.12",  # which refuses it
+    ),
+    "a daemon thread that emits": End(
+        f"""
+endless = Caller(replace(Order.received(), first=Order.received().first + {LATER}, calls=0), 0)
+threading.Thread(target=run, args=(endless.run,), daemon=True).start()
+time.sleep(0.05)
+""",
+        None,  # the interpreter may give up on a daemon thread
+        later=1,
+    ),
+    "a thread that emits on": End(
+        f"""
+def emit_on():
+    for i in range(100):
+        call({LATER} + 10 * i)
+threading.Thread(target=emit_on).start()
+""",
+        later=300,
+    ),
+    "an executor that works on": End(
+        f"""
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor(2)
+for i in range(50):
+    pool.submit(call, {LATER} + 10 * i)
+""",
+        later=150,
+    ),
+    "__del__ while the interpreter is taken apart": End(
+        f"""
+class Last:
+    def __del__(self):
+        call({LATER})
+last = Last()
+last.circle = last
+""",
+        later=3,
+    ),
+}
+ELSEWHERE = [
+    "SIGTERM, handled",
+    "the first call in atexit",
+    "calls in atexit, after ours",
+    "a daemon thread that emits",
+    "__del__ while the interpreter is taken apart",
+]
+"""The ends that other versions of Python are tried with in the short form."""
+
+
+def python(version):
+    found = interpreter(version)
+    if found is None:
+        pytest.skip(how_to_get(version))
+    return found
+
+
+def ends(store, version, names, progress):
+    """Run a program for each way to end, some at a time; answers them."""
+    programs = []
+    for start in range(0, len(names), AT_ONCE):
+        progress(f"end {start} of {len(names)}")
+        with contextlib.ExitStack() as stack:
+            started = []
+            for i, name in enumerate(names[start : start + AT_ONCE], start):
+                end, order = ENDS[name], Order(first=10 * LATER * i)
+                order = replace(order, calls=end.calls, prelude=end.prelude, finale=end.finale)
+                order = replace(order, configure={} if end.configured else None)
+                program = stack.enter_context(running(store, order=order, python=version))
+                started.append((name, end, program))
+            for name, end, program in started:
+                code = program.end()
+                assert end.code is None or code == end.code, f"{name}: {code}, {program.told()}"
+                made = program.calls - max(0, end.calls)
+                assert made >= end.later, f"{name}: {made} calls at the end, {program.told()}"
+                programs.append(program)
+    return programs
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_ways_to_end(version, tmp_path, full, progress, row):
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    names = ELSEWHERE if not full and version != VERSIONS[0] else list(ENDS)
+    names = [name for name in names if version < ENDS[name].until] * (10 if full else 1)
+    programs = ends(store, python(version), names, progress)
+    deliver(store)
+    verdict = judge(store, *programs)
+    row(18, f"ends of a process, {version}", injected=len(names), verdict=verdict)
+    nothing_left(store)
+
+
+@contextlib.contextmanager
+def silent_collector():
+    """The URL of a server that takes requests and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Somebody else writes to the store, and does not come to an end."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+TELL_WHEN = "print(time.monotonic(), file=sys.stderr, flush=True)"
+
+
+def seconds_of_the_end(store, number, end, version, environment):
+    """How long a program took from its last line to its end; answers that and the program."""
+    order = Order(first=number * LATER, calls=CALLS, pause=0.001, prelude=end.prelude)
+    order = replace(order, finale=f"{TELL_WHEN}\n{end.finale}")
+    with running(store, order=order, python=version, environment=environment) as program:
+        code = program.process.wait(60.0)
+        ended = time.monotonic()
+        assert code == end.code, program.told()
+    begun = next(float(line) for line in program.told().splitlines() if line[:1].isdigit())
+    return ended - begun, program
+
+
+def once(store):
+    """What ``sidelight relay --once`` complains of: something is left for the Collector."""
+    command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", store]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    return ran.stderr
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["", "Collector silent"])
+@pytest.mark.parametrize("frozen", [False, True], ids=["", "store locked"])
+def test_the_end_is_not_delayed(silent, frozen, tmp_path, full, row):
+    """No more than a second longer than without sidelight; where all answer, all is delivered."""
+    path = tmp_path / "events.db"
+    store = f"sqlite:///{path}"
+    versions = VERSIONS if full else VERSIONS[:1]
+    found = [name for version in versions if (name := interpreter(version))]
+    names = ("the last line", "SIGTERM, handled")
+    cases = [(ENDS[name], version) for name in names for version in found]
+    programs, longest = [], 0.0
+    with contextlib.ExitStack() as stack:
+        environment = {}
+        if silent:
+            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = stack.enter_context(silent_collector())
+        if frozen:
+            stack.enter_context(locked(path))
+        for number, (end, version) in enumerate(cases):
+            off = {"SIDELIGHT_DISABLED": "1"}
+            twin, _ = seconds_of_the_end(store, number, end, version, off)
+            seconds, program = seconds_of_the_end(store, number, end, version, environment)
+            programs.append(program)
+            longest = max(longest, seconds - twin)
+    calls = sum(program.calls for program in programs)
+    if not silent and not frozen:
+        assert stored(store) == calls
+    elif silent:
+        assert "for traces" in once(store)
+    else:
+        deliver(store)
+    fault = "end" + ", Collector silent" * silent + ", store locked" * frozen
+    fault += f": {longest:.2f} s more"
+    row(18, fault, injected=len(cases), verdict=judge(store, *programs))
+    assert longest < DELAY
+    if not silent:
+        nothing_left(store)
