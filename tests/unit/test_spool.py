@@ -268,6 +268,26 @@ def test_a_closed_spool_leaves_only_what_holds_records(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_is_written_while_it_closes_stays(tmp_path, monkeypatch):
+    """The store has everything; then another thread writes, before the segment is sealed."""
+    spool = Spool(tmp_path, {"sinks": ["store"]})
+    spool.write(frame(b"before"))
+    spool.own[0].advance("store", spool.own[0].tell())
+    seal, wrote = Segment.seal, []
+
+    def late(segment):
+        if not wrote:
+            wrote.append(segment.write(frame(b"meanwhile")))
+        seal(segment)
+
+    monkeypatch.setattr(Segment, "seal", late)
+    spool.close()
+    (path,) = segments_in(tmp_path)
+    left = Segment.adopt(path)
+    assert payloads_of(left) == [b"before", b"meanwhile"]
+    left.close()
+
+
 def test_filesystem_is_named(tmp_path):
     assert filesystem(tmp_path)
     if os.path.isdir("/proc/self"):  # noqa: PTH112
