@@ -5,6 +5,7 @@ It shows what your functions did, from beside and outside them, and touches noth
 
 from typing import TYPE_CHECKING, Any
 
+import sidelight.forks  # noqa: F401  # its hooks
 from sidelight.decorator import emits
 from sidelight.direct import emit
 from sidelight.exceptions import SidelightError

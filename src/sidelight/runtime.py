@@ -1,6 +1,6 @@
 """The process's own sidelight: configured once, opened at the first emission, closed at the end.
 
-This is the only process-wide state there is, and the only module that knows of forks and of exit.
+This is the only process-wide state there is, and the only module that knows of exit.
 What the first emission needs is imported with it: a caller has 10 ms, and an import may take them.
 So are thread pools: what `concurrent.futures` does for a forked child must come before what the
 SDK's TracerProvider does there (it uses a pool), or the child hangs; hooks run in the order of
@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from threading import RLock, get_ident
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.emitter import Closed, emitter
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sidelight.relay import Relay
+    from sidelight.segment import Segment
     from sidelight.sink import Health, Sink
 
 EXIT_WITHIN: Final = 0.6
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
-_FORK_WITHIN: Final = 0.3  # seconds that a fork may wait for the relay: longer than a lock's wait
-_START_WITHIN: Final = 5.0  # … and for the relay's imports
 _OPEN_WITHIN: Final = 1.0  # for another thread that opens; at the end it may be frozen for ever
 
 _logger: Final = logging.getLogger("sidelight")
@@ -61,6 +60,7 @@ class Runtime:
         self._inherited: list[object] = []
         self._instance = f"{random_bits(64):016x}"
         self._meta: dict[str, Any] | None = None
+        self._inheritance: Segment | None = None
 
     def configure(self, settings: Settings) -> Spool:
         """Open the spool and the relay of ``settings``, and close what was open before."""
@@ -120,8 +120,15 @@ class Runtime:
         emitter.strict, emitter.deadline = settings.strict, settings.deadline
         if self._meta is None:  # made once: at the very end there are no imports any more
             self._meta = writer_meta(settings, self._instance)
+        first, self._inheritance = self._inheritance, None
         try:
-            spool = Spool(settings.spool, self._meta, limit=settings.spool_limit, count=emitter.count)
+            spool = Spool(
+                settings.spool,
+                self._meta,
+                limit=settings.spool_limit,
+                count=emitter.count,
+                first=first,
+            )
         except (SpoolError, OSError) as error:
             _logger.warning(
                 "sidelight keeps its spool in memory, and what is in it dies with the process: %s",
@@ -239,11 +246,14 @@ class Runtime:
             spool.close()
         return True
 
-    def abandon(self) -> None:
-        """In a forked child: everything open is the parent's."""
+    def abandon(self, inheritance: Segment | None) -> None:
+        """In a forked child: everything open is the parent's, but for one segment, still empty."""
         reseed()
         self._instance, self._meta = f"{random_bits(64):016x}", None
         self._opening, self.starting, self._is_opening = RLock(), allocate_lock(), False
+        if self._inheritance is not None:  # the parent was a child itself, and has not used it
+            self._inheritance.close()
+        self._inheritance = inheritance
         if self.spool is not None:
             self.spool.abandon()
         if self.relay is not None:
@@ -346,38 +356,6 @@ def flush(timeout: float = 5.0) -> bool:
         yet stays in the spool; with ``relay="external"`` only `sidelight relay` knows of it.
     """
     return runtime.flush(timeout)
-
-
-_forking: set[int] = set()
-"""The threads that hold `Runtime.starting` while they fork."""
-
-
-def _before_fork() -> None:
-    """Let no thread of ours be anywhere while the process forks, nor in the middle of an import."""
-    if runtime.starting.acquire(timeout=_START_WITHIN):
-        _forking.add(get_ident())
-        if runtime.relay is not None:
-            runtime.relay.halt(_FORK_WITHIN, briefly=True)
-
-
-def _after_fork_in_parent() -> None:
-    if get_ident() in _forking:
-        _forking.remove(get_ident())
-        if not runtime.ending:
-            runtime.go_on()
-        runtime.starting.release()
-
-
-def _after_fork_in_child() -> None:
-    _forking.clear()
-    runtime.abandon()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)
 
 
 def _end() -> None:

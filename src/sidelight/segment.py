@@ -106,6 +106,17 @@ class Segment:
             mapping.seek(PAGE)
         return cls(fd, path, mapping, size, header, disk)
 
+    def dedicate(self, meta: Mapping[str, Any]) -> bool:
+        """Say anew whose records these will be; False where its file is gone.
+
+        A copy within memory: the disk may be busy.
+        """
+        if self.mapping is None or self.is_threatened():
+            return False
+        self.mapping[:PAGE] = packed(meta).ljust(PAGE, b"\0")
+        self.meta = dict(meta)
+        return True
+
     @property
     def write(self) -> Callable[[bytes], int]:
         """The C call that appends a frame; ValueError when the segment is full or closed."""

@@ -63,7 +63,22 @@ class Spool:
         limit: int = 1024 * 1024 * 1024,
         count: Callable[[str, str], object] = lambda _reason, _problem: None,
         disk: Disk = DISK,
+        first: Segment | None = None,
     ) -> None:
+        """Open it.
+
+        Args:
+            directory: see above.
+            meta: goes into each segment's header (see `settings.writer_meta`).
+            limit: bytes that the directory may hold, all processes together.
+            count: see above.
+            disk: what the files lie on.
+            first: an empty segment to begin with, where it lies in ``directory``.
+
+        Raises:
+            SpoolError: the directory cannot be used.
+            OSError: it has no room.
+        """
         self.directory = directory
         self.quarantine = Quarantine(directory)
         self.meta, left_out = fitted(meta)
@@ -82,12 +97,23 @@ class Spool:
         self._is_rooted = False
         if directory is not None:
             prepare_directory(directory, disk)
-        first = self.supply.create(SMALLEST)
+        if first is not None and not self._takes(first):
+            with contextlib.suppress(OSError):
+                first.remove()
+            first.close()
+            first = None
+        first = first or self.supply.create(SMALLEST)
         first.number = 1
         self._install(first)
         self.own.append(first)
         if left_out:
             self.count("resource attributes too large", ", ".join(left_out))
+
+    def _takes(self, segment: Segment) -> bool:
+        """Whether an empty segment is fit to be the first, and is made so."""
+        if segment.path is None or segment.path.parent != self.directory:
+            return False
+        return segment.dedicate(self.meta)
 
     # -- the caller's side -------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ SMALLEST: Final = 1024 * 1024
 LARGEST: Final = 32 * 1024 * 1024
 SMALL: Final = 64 * 1024
 SPARES: Final = 2
+_GIVEN: Final = 4 * SMALLEST  # the largest that is given away
 _MANY: Final = 8  # segments of our own that wait: from here on they are larger, not more
 _LOOK_AGAIN: Final = 0.5  # seconds
 _IN_MEMORY_LIMIT: Final = 64 * 1024 * 1024
@@ -78,6 +79,13 @@ class Supply:
             else:
                 raise self.error(f"it holds its limit of {self.limit} bytes")
         return self._in_memory(own)
+
+    def give_away(self) -> Segment | None:
+        """One that was allocated ahead, for a process that is about to be forked."""
+        with contextlib.suppress(IndexError):
+            if self.spares[0].size <= _GIVEN and self.spares[0].path is not None:
+                return self.spares.popleft()
+        return None
 
     def give_back(self, spare: Segment) -> None:
         """Another thread's was put in the place that this one was for."""

@@ -48,6 +48,7 @@ LAYERS = [
     {"direct", "wrapper", "carried", "relay", "metrics"},
     {"decorator"},
     {"runtime"},
+    {"forks"},
     {"__init__"},
 ]
 #: Nothing in the core imports these at its top.

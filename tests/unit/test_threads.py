@@ -10,7 +10,7 @@ import pytest
 from tests.support.programs import wait_until
 
 import sidelight
-from sidelight import runtime
+from sidelight import forks, runtime
 from sidelight.threads import Loop, allocate_lock
 
 TASKS = Path("/proc/self/task")
@@ -105,9 +105,9 @@ def test_before_a_fork_they_end_and_after_it_they_go_on(tmp_path):
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}")
     try:
         wait_until(lambda: ours() == ["sidelight-keepe", "sidelight-store"])
-        runtime._before_fork()
+        forks._before()
         assert ours() == []
-        runtime._after_fork_in_parent()
+        forks._after_in_parent()
         wait_until(lambda: ours() == ["sidelight-keepe", "sidelight-store"])
         sidelight.emit("after", artifact_id="a")
         assert sidelight.flush()
