@@ -27,7 +27,7 @@ from sidelight.header import PAGE, fitted
 from sidelight.quarantine import DIRECTORY as QUARANTINE
 from sidelight.quarantine import Quarantine
 from sidelight.segment import Segment
-from sidelight.supply import SMALL, SMALLEST, Supply
+from sidelight.supply import SMALL, Supply
 from sidelight.trouble import Troubles, why
 
 Position: TypeAlias = tuple[int, int]
@@ -65,20 +65,6 @@ class Spool:
         disk: Disk = DISK,
         first: Segment | None = None,
     ) -> None:
-        """Open it.
-
-        Args:
-            directory: see above.
-            meta: goes into each segment's header (see `settings.writer_meta`).
-            limit: bytes that the directory may hold, all processes together.
-            count: see above.
-            disk: what the files lie on.
-            first: an empty segment to begin with, where it lies in ``directory``.
-
-        Raises:
-            SpoolError: the directory cannot be used.
-            OSError: it has no room.
-        """
         self.directory = directory
         self.quarantine = Quarantine(directory)
         self.meta, left_out = fitted(meta)
@@ -97,23 +83,12 @@ class Spool:
         self._is_rooted = False
         if directory is not None:
             prepare_directory(directory, disk)
-        if first is not None and not self._takes(first):
-            with contextlib.suppress(OSError):
-                first.remove()
-            first.close()
-            first = None
-        first = first or self.supply.create(SMALLEST)
+        first = self.supply.first(first)
         first.number = 1
         self._install(first)
         self.own.append(first)
         if left_out:
             self.count("resource attributes too large", ", ".join(left_out))
-
-    def _takes(self, segment: Segment) -> bool:
-        """Whether an empty segment is fit to be the first, and is made so."""
-        if segment.path is None or segment.path.parent != self.directory:
-            return False
-        return segment.dedicate(self.meta)
 
     # -- the caller's side -------------------------------------------------------------------
 

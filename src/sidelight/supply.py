@@ -59,6 +59,22 @@ class Supply:
         self._failure: OSError | None = None
         self._failed_at = -_LOOK_AGAIN
 
+    def first(self, given: Segment | None) -> Segment:
+        """The segment to begin with: the one that was ``given``, where it lies in our directory.
+
+        Raises:
+            OSError: the disk does not let us.
+        """
+        if given is None:
+            return self.create(SMALLEST)
+        ours = given.path is not None and given.path.parent == self._directory
+        if ours and given.dedicate(self._meta):
+            return given
+        with contextlib.suppress(OSError):
+            given.remove()
+        given.close()
+        return self.create(SMALLEST)
+
     def take(self, own: Sequence[Segment]) -> Segment:
         """The next segment, at once; called by those who emit.
 
