@@ -19,6 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from sidelight.budget import SHIFT
 from sidelight.emitter import emitter
+from sidelight.points import disabled
 from sidelight.runtime import runtime
 from sidelight.sdkspan import SpanHead, moment_of, origin_of
 from sidelight.settings import Settings
@@ -48,11 +49,15 @@ class SpoolSpanProcessor(SpanProcessor):
     """
 
     def __init__(self) -> None:
-        """Nothing is opened yet. Warns where sidelight has been told to export no spans."""
+        """Nothing is opened yet. Warns where sidelight has been told to export no spans.
+
+        Where ``SIDELIGHT_DISABLED`` is set it does nothing at all.
+        """
         self._heads: dict[int, tuple[InstrumentationScope | None, Resource, SpanHead]] = {}
         self._costs = emitter.costs_of("sidelight:span")
         self._settings: Settings | None = None
         self._is_off = False
+        self._is_disabled = disabled()
         self._look()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -60,6 +65,8 @@ class SpoolSpanProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Copy a sampled span into the spool. What goes wrong is counted."""
+        if self._is_disabled:
+            return
         begun = _clock()
         try:
             context = span.context
@@ -115,7 +122,7 @@ class SpoolSpanProcessor(SpanProcessor):
         self._is_off = (
             settings is not None and settings.relay == "thread" and not settings.otlp_traces
         )
-        if self._is_off:
+        if self._is_off and not self._is_disabled:
             _logger.warning("sidelight exports no spans, and keeps none: %s", _NO_ENDPOINT)
 
     def _meet(

@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 )
 from tests.support.telemetry import Kept
 
-from sidelight import emits
+from sidelight import emits, testing
 from sidelight.emitter import emitter
 from sidelight.exceptions import InstrumentationError
 from sidelight.otel import SpoolSpanProcessor
@@ -376,6 +376,26 @@ def test_spans_that_have_nowhere_to_go(kept, tmp_path, caplog, relay, environmen
     assert emitter.losses == ({} if kept_ else {"OTLP is off: span not kept": 3})
     if not kept_:
         assert ENDPOINT in emitter.problems["OTLP is off: span not kept"]
+
+
+def test_disabled(kept, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("SIDELIGHT_DISABLED", "1")
+    runtime.settings = settle(f"sqlite:///{tmp_path / 'e.db'}", environment={})
+    beside = Beside(kept)
+    beside.provider.get_tracer("app").start_span("work").end()
+    assert beside.originals.spans
+    assert not kept.records
+    assert not emitter.losses
+    assert not caplog.text
+
+
+def test_they_are_among_what_a_test_captures(kept):
+    beside = Beside(kept)
+    with testing.capture() as recorded:
+        beside.provider.get_tracer("app").start_span("work").end()
+    (span,) = recorded.spans
+    assert (span.name, span.point) == ("work", "app")
+    assert not recorded.events
 
 
 # -- spans that the SDK would not have made -------------------------------------------------------
