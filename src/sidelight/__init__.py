@@ -18,6 +18,7 @@ from sidelight.version import __version__
 if TYPE_CHECKING:
     from sidelight.event import Event, catalogue
     from sidelight.store import Store
+    from sidelight.weaving import weave
 
 __all__ = [
     "Event",
@@ -35,6 +36,7 @@ __all__ = [
     "error",
     "flush",
     "result",
+    "weave",
 ]
 
 
@@ -48,4 +50,8 @@ def __getattr__(name: str) -> Any:
         from sidelight import event  # noqa: PLC0415
 
         return getattr(event, name)
+    if name == "weave":
+        from sidelight.weaving import weave  # noqa: PLC0415
+
+        return weave
     raise AttributeError(f"module 'sidelight' has no attribute {name!r}")

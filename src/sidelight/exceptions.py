@@ -69,6 +69,10 @@ class OutboxError(SidelightError):
     """the outbox in {url}: {problem}; {remedy}"""
 
 
+class MapError(SidelightError, ValueError):
+    """{place}: {problem}; {remedy}"""
+
+
 class CatalogueError(SidelightError, TypeError):
     """catalogue: {what}: {problem}; {remedy}"""
 

@@ -76,6 +76,11 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         kind: EventType | None = getattr(self, phase, None)
         return kind
 
+    @property
+    def emitted(self) -> frozenset[tuple[Phase, str]]:
+        """Every event type that this declaration can emit, with its phase."""
+        return frozenset((phase, each) for phase in _WHEN for each in self.types(phase))
+
     def types(self, phase: Phase) -> tuple[str, ...]:
         """The event types that this declaration can emit in ``phase``."""
         declared = self.declared(phase)
@@ -326,6 +331,13 @@ class Registry:
     def add(self, point: Point) -> None:
         """Enter a point; the same function decorated again replaces what it was."""
         self._points[point.path] = point
+
+    def restore(self, path: str, point: Point | None) -> None:
+        """Let a path stand again for what it stood for; for nothing where that is None."""
+        if point is None:
+            self._points.pop(path, None)
+        else:
+            self._points[path] = point
 
     def get(self, path: str) -> Point | None:
         """The point of a path."""

@@ -42,17 +42,18 @@ LAYERS = [
         "templates",
     },
     {"segment", "scanner", "directory", "supply"},
-    {"spool", "emitter", "selection", "store", "pruning"},
+    {"spool", "emitter", "selection", "store", "mapfile", "pruning"},
     {"span", "transaction", "waiting", "worker", "keeper", "ledger"},
     {"capture"},
     {"direct", "wrapper", "carried", "relay", "metrics"},
     {"decorator"},
+    {"weaving"},
     {"runtime"},
     {"forks"},
     {"__init__"},
 ]
 #: Nothing in the core imports these at its top.
-LEAVES = {
+LEAVES = {"bootstrap", 
     *("sinks", "stacks", "outbox", "cli", "testing", "otel", "sdkspan", "__main__"),
     "pytest_plugin",
 }

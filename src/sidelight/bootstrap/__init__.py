@@ -1,0 +1,1 @@
+"""The directory that `sidelight run` puts on the path of the programs that it starts."""

@@ -1,0 +1,100 @@
+"""`sidelight run`: programs under a map, their code untouched."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tests.support.commands import of, sidelight
+
+from sidelight import Store
+
+APP = """
+import sys
+import subprocess
+import shop
+
+if __name__ == "__main__":
+    print(shop.send(sys.argv[1]), "sitecustomized" if hasattr(sys, "customized") else "plain")
+    if sys.argv[1] == "parent":
+        sys.exit(subprocess.run([sys.executable, "-m", "app", "child"]).returncode or 3)
+    import sidelight
+    assert sidelight.flush(30)
+"""
+SHOP = """
+def send(order):
+    return order
+"""
+MAP = """
+[[point]]
+function = "shop:send"
+success = "sent"
+artifact_id = "arg.order"
+"""
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch):
+    for name, text in {"app.py": APP, "shop.py": SHOP, "sidelight.toml": MAP}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "sidelight", "run", *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def artifacts(path):
+    with Store(f"sqlite:///{path}") as store:
+        return [event.artifact_id for event in store.events()]
+
+
+def test_a_module_and_the_processes_that_it_starts(app):
+    done = run(*of(app / "events.db"), "--", sys.executable, "-m", "app", "parent")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.split() == ["parent", "plain", "child", "plain"]
+    sidelight("relay", "--once", *of(app / "events.db"))
+    assert sorted(artifacts(app / "events.db")) == ["child", "parent"]
+
+
+def test_a_script_a_map_of_another_name_and_a_sitecustomize_of_ones_own(app):
+    (app / "site").mkdir()
+    (app / "site" / "sitecustomize.py").write_text("import sys\nsys.customized = True\n")
+    (app / "sidelight.toml").rename(app / "points.toml")
+    done = run(
+        *of(app / "events.db"),
+        *("--map", "points.toml", "--", sys.executable, "app.py", "o1"),
+        PYTHONPATH=os.pathsep.join([str(app / "site"), os.environ.get("PYTHONPATH", "")]),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "o1 sitecustomized\n", "")
+    assert artifacts(app / "events.db") == ["o1"]
+
+
+def test_a_map_that_does_not_fit_fails_the_import(app):
+    (app / "sidelight.toml").write_text(MAP.replace("arg.order", "arg.ordre"))
+    done = run("--", sys.executable, "-m", "app", "o1")
+    assert done.returncode == 1
+    assert "sidelight.toml:2: shop:send: send has no parameter ordre; did you" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "say what to run: sidelight run --map FILE -- python -m app"),
+        (["--map", "no.toml", "--", "true"], 1, "no.toml: No such file or directory"),
+        (["--", "no-such-command"], 127, "there is no command no-such-command"),
+    ],
+)
+def test_refusals(app, arguments, code, message):
+    done = run(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
