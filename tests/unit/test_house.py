@@ -53,7 +53,8 @@ LAYERS = [
     {"__init__"},
 ]
 #: Nothing in the core imports these at its top.
-LEAVES = {"bootstrap", 
+LEAVES = {
+    "bootstrap",
     *("sinks", "stacks", "outbox", "cli", "testing", "otel", "sdkspan", "__main__"),
     "pytest_plugin",
 }
