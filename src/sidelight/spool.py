@@ -262,6 +262,7 @@ class Spool:
             segment.close()
             return
         self.adopted.append(segment)
+        self.supply.mind(segment.meta)
         self.supply.has_new_names = True
         if not segment.version and segment.has_more(PAGE):
             self.count("damaged header of a segment", str(path))

@@ -62,18 +62,21 @@ class Supply:
     def first(self, given: Segment | None) -> Segment:
         """The segment to begin with: the one that was ``given``, where it lies in our directory.
 
-        Raises:
-            OSError: the disk does not let us.
+        It is in memory where the disk lets us make none. A relay that finds the disk full must be
+        able to begin: it is the one that makes room.
         """
-        if given is None:
+        if given is not None:
+            ours = given.path is not None and given.path.parent == self._directory
+            if ours and given.dedicate(self._meta):
+                return given
+            with contextlib.suppress(OSError):
+                given.remove()
+            given.close()
+        try:
             return self.create(SMALLEST)
-        ours = given.path is not None and given.path.parent == self._directory
-        if ours and given.dedicate(self._meta):
-            return given
-        with contextlib.suppress(OSError):
-            given.remove()
-        given.close()
-        return self.create(SMALLEST)
+        except OSError as error:
+            self._has_failed(error)
+            return self._in_memory(())
 
     def take(self, own: Sequence[Segment]) -> Segment:
         """The next segment, at once; called by those who emit.
@@ -138,6 +141,14 @@ class Supply:
         segment = Segment.create(self._directory, size, self._meta, self._disk)
         self.has_new_names, self._failure = True, None
         return segment
+
+    def mind(self, writer: Mapping[str, Any]) -> None:
+        """A relay holds the directory within what those who write there may: nobody told it."""
+        limit = writer.get("limit")
+        if self._meta.get("role") == writer.get("role") or not isinstance(limit, int):
+            return
+        if self._meta.get("role") == "relay":
+            self.limit = limit
 
     def drop_threatened(self) -> None:
         """Let go of spares whose files were deleted or cut short."""

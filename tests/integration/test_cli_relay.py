@@ -13,6 +13,7 @@ import time
 
 import pytest
 from tests.support.commands import KILLED, Living, emit, end, of, sidelight, spawn, stored, wait_for
+from tests.support.disks import small_disk
 
 from sidelight import Store
 from sidelight.cli.segments import look_at
@@ -208,7 +209,7 @@ def test_the_damage_that_relay_once_finds_is_among_the_losses(tmp_path):
     emit(KILLED, path, ends=signal.SIGKILL)
     damage(path)
     said = sidelight("relay", "--once", "--json", *of(path))
-    assert "damaged stretch of the spool: 1 time, set aside" in said.err
+    assert "damaged stretch of the spool: 1 time: " in said.err
     assert losses_of(path) == {("damaged stretch of the spool", 1)}
     assert [*segments_in(path.with_name("events.db-spool"))] == []
     assert (
@@ -351,3 +352,58 @@ def test_several_relays_on_one_spool_and_one_of_them_is_killed(tmp_path):
     with Store(f"sqlite:///{path}") as store:
         ids = [event.event_id for event in store.events()]
     assert len(ids) == len(set(ids)) == acknowledged
+
+
+# -- disks and limits ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["once", "running"])
+def test_a_relay_makes_room_on_a_disk_that_is_full(tmp_path, how):
+    """It can make no segment of its own there, and must begin all the same."""
+    path = tmp_path / "events.db"
+    emit('receive("first")\nassert sidelight.flush()', path)
+    with small_disk(tmp_path / "disk", 10) as disk:
+        spool = disk.path / "spool"
+        emit(KILLED, path, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(spool))
+        disk.fill()
+        if how == "once":
+            said = sidelight("relay", "--once", "--spool", spool, *of(path))
+            assert said.code == 0, said
+        else:
+            process = spawn("relay", "--spool", spool, *of(path))
+            try:
+                wait_for(lambda: stored(path) == 501)
+            finally:
+                process.terminate()
+                said = end(process)
+            assert said.code == 0, said
+        assert stored(path) == 501
+        assert [*segments_in(spool)] == []
+        assert disk.free >= 1024 * 1024
+
+
+def test_a_relay_holds_the_spool_within_what_its_writers_may(tmp_path):
+    """Here 8 MiB: telemetry that the store has is let go for them."""
+    path = tmp_path / "events.db"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        emit(
+            """
+            sidelight.configure(relay="external", spool_limit=8 * 1024 * 1024)
+            for n in range(40_000):
+                receive(f"order-{n}")
+            """,
+            path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=nowhere,
+        )
+        spool = path.with_name("events.db-spool")
+        assert sum(each.stat().st_size for each in segments_in(spool)) >= 6 * 1024 * 1024
+        process = spawn("relay", "--otlp", nowhere, *of(path))
+        try:
+            wait_for(
+                lambda: any(r == "spool full: telemetry let go" for r, _ in losses_of(path)), 30
+            )
+        finally:
+            process.kill()
+            process.communicate()

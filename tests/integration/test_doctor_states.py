@@ -1,6 +1,7 @@
 """What `sidelight doctor` says of each trouble of the fault table, while it lasts."""
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -354,6 +355,22 @@ def test_a_spool_at_its_bound(path):
     said = doctor(path)
     says(said, "losses", "wrong", "no room in the spool: .* → free the disk, raise spool_limit")
     assert "that it may" not in said.out
+
+
+def test_a_disk_that_does_not_flush(path, tmp_path):
+    shim = Shim(tmp_path)
+    spool = path.with_name("events.db-spool")
+    shim.fail("sync", errno.EIO, under=spool)
+    script = """
+        receive("second")
+        from sidelight.emitter import emitter
+        until = time.monotonic() + 20
+        while not emitter.losses and time.monotonic() < until:
+            time.sleep(0.05)
+        assert sidelight.flush()
+        """
+    emit(script, path, **shim.environment)
+    says(doctor(path), "losses", "wrong", "not power-safe: .*Input/output error")
 
 
 # -- row 10: damage --------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def _tell_what_is_left(settings: Settings, health: Mapping[str, Health]) -> bool
         if each.failing_since is not None:
             complain(f"{sink}: {each.problem}")
     for reason, count in emitter.losses.items():
-        complain(f"{reason}: {plural(count, 'time')}, set aside: {emitter.problems[reason]}")
+        complain(f"{reason}: {plural(count, 'time')}: {emitter.problems[reason]}")
     left = _left(settings, health)
     for why, behind in left.items():
         complain(f"left in {settings.spool} {why}: {behind}")
