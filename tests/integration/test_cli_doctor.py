@@ -30,7 +30,7 @@ def findings(said):
 def test_all_is_well(filled):
     said = sidelight("doctor", *of(filled))
     assert said.code == 0, said
-    assert "6 events, the latest" in said.out
+    assert "6 events, the latest" in said.words
     assert "all is well" in said.out
     assert {each["state"] for each in sidelight("doctor", "--json", *of(filled)).json} <= {
         "ok",

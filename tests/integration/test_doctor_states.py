@@ -465,7 +465,7 @@ def test_emissions_that_held_their_callers_up(path, over, state):
     says(
         said, "budget", state, r"\d+ of \d+ emissions .*took over 10 ms"
     )  # a busy machine adds some
-    assert (state == "ok") != ("most of them at __main__:receive, 25 ms at the most" in said.words)
+    assert (state == "ok") != ("most of them at __main__:receive," in said.words)
 
 
 # -- readiness -------------------------------------------------------------------------------
