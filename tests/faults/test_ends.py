@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import pytest
 from tests.support.emitting import Order
 from tests.support.interpreters import VERSIONS, how_to_get, interpreter
-from tests.support.programs import deliver, judge, nothing_left, running, stored
+from tests.support.programs import caught_up, deliver, judge, nothing_left, running, stored
 
 CALLS = 300
 DELAY = 1.0  # seconds
@@ -171,6 +171,20 @@ def test_ways_to_end(version, tmp_path, full, progress, row):
     deliver(store)
     verdict = judge(store, *programs)
     row(18, f"ends of a process, {version}", injected=len(names), verdict=verdict)
+    nothing_left(store)
+
+
+def test_the_next_process_delivers(tmp_path):
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    dead = Order(calls=CALLS, finale="os.kill(os.getpid(), 9)", configure={"relay": "external"})
+    with running(store, order=dead) as killed:
+        assert killed.end() == -signal.SIGKILL
+    assert stored(store) == 0
+    with running(store, order=Order(first=LATER, pause=0.01)) as living:
+        living.emit(1)
+        caught_up(store, killed, living)
+        living.stop()
+    judge(store, killed, living).check()
     nothing_left(store)
 
 

@@ -4,8 +4,8 @@ import time
 from collections import Counter
 
 import pytest
+from tests.support.children import start
 from tests.support.collector import Collector, require_collector
-from tests.support.oracle import start
 from tests.support.telemetry import drain, eventually
 
 from sidelight.directory import segments_in

@@ -1,0 +1,68 @@
+"""Programs that report a number for each thing that they have done, whatever that is.
+
+What programs do that emit events is judged by `tests.support.programs`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PRELUDE = """
+    import os, sys, threading, time, asyncio
+    import sidelight
+
+    def acknowledge(n):
+        os.write(1, b"%d\\n" % n)
+"""
+
+
+@dataclass
+class Child:
+    """A process that emits, and reports each wrapped call that has returned."""
+
+    process: subprocess.Popen[bytes]
+    acknowledged: list[int] = field(default_factory=list)
+    _rest: bytes = b""
+
+    def read(self, seconds: float, at_least: int = 1) -> None:
+        """Take in what it reports until it has reported so much, or the time is over."""
+        assert self.process.stdout is not None
+        until = time.monotonic() + seconds
+        wanted = len(self.acknowledged) + at_least
+        while time.monotonic() < until and len(self.acknowledged) < wanted:
+            if select.select([self.process.stdout], [], [], 0.05)[0]:
+                data = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not data:
+                    break
+                *lines, self._rest = (self._rest + data).split(b"\n")
+                self.acknowledged += [int(line) for line in lines]
+
+    def kill(self) -> None:
+        """SIGKILL, and take in what it had still reported."""
+        self.process.send_signal(signal.SIGKILL)
+        self.end()
+
+    def end(self, seconds: float = 10.0) -> int:
+        """Wait for its end, take in the rest of what it reported, and answer its exit code."""
+        assert self.process.stdout is not None
+        code = self.process.wait(seconds)
+        self.read(2.0, at_least=1 << 30)
+        self.process.stdout.close()
+        return code
+
+
+def start(script: str, store: Path, **environment: str) -> Child:
+    """Start a child that may `acknowledge`, configured by the environment."""
+    env = {**os.environ, "SIDELIGHT_STORE": f"sqlite:///{store}", **environment}
+    for name in [name for name in env if name.startswith("OTEL_") and name not in environment]:
+        del env[name]
+    code = textwrap.dedent(PRELUDE) + textwrap.dedent(script)
+    return Child(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env))
