@@ -322,6 +322,29 @@ def test_a_disk_that_is_full_and_read_only(path, tmp_path):
             says(doctor(path, *there), "spool", "wrong", "it is on a read-only filesystem")
 
 
+def test_a_spool_in_the_memory_of_a_living_process(path, tmp_path):
+    """Somebody has put a file where the directory would be; the process has told the store."""
+    spool = tmp_path / "spool"
+    spool.write_text("in the way")
+    child = subprocess.Popen(
+        [sys.executable, "-c", EMITTER + "receive('second')\nsys.stdin.readline()"],
+        env={
+            **os.environ,
+            "SIDELIGHT_STORE": f"sqlite:///{path}",
+            "SIDELIGHT_SPOOL": str(spool),
+        },
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_for(lambda: "kept in memory" in doctor(path).words)
+        said = doctor(path, "--spool", spool)
+        says(said, "losses", "wrong", "kept in memory: .* 1 time in 1 process.* → make room for")
+        says(said, "spool", "wrong", "is not a directory: what is emitted is kept in memory")
+    finally:
+        child.communicate(b"\n")
+
+
 BOUND = """
 from sidelight.emitter import emitter
 sidelight.configure(relay="external", spool_limit=8 * 1024 * 1024)
