@@ -112,6 +112,15 @@ class Entry:
         if self.receipt is not None:
             self.receipt.left(emitter.spool.position() if written else None)
 
+    def forget(self) -> None:
+        """Give the event up, and count that: nobody knows whether its transaction has committed."""
+        if self.receipt is not None:
+            self.receipt.left(None)
+        problem = "the connection broke before the commit was answered"
+        remedy = "use transaction= where this must not happen"
+        told = TransactionError(point=self._joining.point, problem=problem, remedy=remedy)
+        emitter.lost("commit without an answer", self._joining.point, told)
+
     def refuse(self, reason: str, error: BaseException | None = None) -> None:
         """Let the event go its own way, and count that.
 

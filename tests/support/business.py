@@ -7,15 +7,21 @@ underneath.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import secrets
 import sqlite3
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import sqlalchemy
+from django.db import connections, transaction
+from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from tests.support.postgres import new_database
 
@@ -225,8 +231,342 @@ class WithConnection(WithSession):
         return target.execute(insert).one()
 
 
+class AsyncUnit(Unit):
+    """Of an asynchronous session or connection."""
+
+    def __init__(self, target: Any, run: Callable[[Any], Any]) -> None:
+        self.target = target
+        self._run = run
+
+    def commit(self) -> None:
+        self._run(self.target.commit())
+
+    def rollback(self) -> None:
+        self._run(self.target.rollback())
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        nested = self.target.begin_nested()
+        self._run(nested.__aenter__())
+        with _left(lambda *error: self._run(nested.__aexit__(*error))):
+            yield
+
+
+@contextlib.contextmanager
+def _left(leave: Callable[..., Any]) -> Iterator[None]:
+    """Leave an asynchronous context as the block is left."""
+    try:
+        yield
+    except BaseException as error:
+        leave(type(error), error, error.__traceback__)
+        raise
+    leave(None, None, None)
+
+
+class _Looping(Application):
+    """A way that is asynchronous."""
+
+    def __init__(self, url: str, join: str, **options: Any) -> None:
+        super().__init__(url, join, **options)
+        self._runner = asyncio.Runner()
+        for name in ("order", "order_and_commit", "commit_and_order"):
+            setattr(self, name, _running(self.run, getattr(self, name)))
+
+    def run(self, awaitable: Any) -> Any:
+        """Run to its end."""
+        return self._runner.run(_awaited(awaitable))
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _running(run: Callable[[Any], Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments, **named: run(function(*arguments, **named))
+
+
+class WithAsyncSession(_Looping):
+    """SQLAlchemy's AsyncSession."""
+
+    name = "async session"
+
+    def __init__(self, url: str, join: str, **options: Any) -> None:
+        super().__init__(url, join, **options)
+        self.engine = create_async_engine(
+            url.replace("postgresql://", "postgresql+psycopg://").replace(
+                "sqlite://", "sqlite+aiosqlite://"
+            )
+        )
+        begin_explicitly(self.engine.sync_engine)
+
+    def close(self) -> None:
+        self.run(self.engine.dispose())
+        super().close()
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Unit]:
+        session = AsyncSession(self.engine)
+        try:
+            yield AsyncUnit(session, self.run)
+        finally:
+            self.run(session.close())
+
+    async def insert(self, target: AsyncSession, name: str) -> Order:
+        order = Order(name=name)
+        target.add(order)
+        return order
+
+    async def insert_and_commit(self, target: Any, name: str) -> Any:
+        order = await self.insert(target, name)
+        await target.commit()
+        return order
+
+    async def commit_and_insert(self, target: Any, name: str) -> Any:
+        await self.insert_and_commit(target, f"{name} before")
+        return await self.insert(target, name)
+
+
+class WithFlushedAsyncSession(WithAsyncSession):
+    """The same, where nothing is left pending: the event is awaited."""
+
+    name = "flushed async session"
+
+    async def insert(self, target: AsyncSession, name: str) -> Order:
+        order = await super().insert(target, name)
+        await target.flush()
+        return order
+
+
+class WithAsyncConnection(WithAsyncSession):
+    """SQLAlchemy's AsyncConnection."""
+
+    name = "async connection"
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Unit]:
+        connection = self.run(self.engine.connect().start())
+        try:
+            yield AsyncUnit(connection, self.run)
+        finally:
+            self.run(connection.close())
+
+    async def insert(self, target: Any, name: str) -> Any:
+        insert = sqlalchemy.insert(Order).values(name=name).returning(Order.id)
+        return (await target.execute(insert)).one()
+
+
+class PsycopgUnit(Unit):
+    """Of a psycopg connection."""
+
+    def __init__(self, target: psycopg.Connection[Any]) -> None:
+        self.target = target
+
+    def commit(self) -> None:
+        self.target.commit()
+
+    def rollback(self) -> None:
+        self.target.rollback()
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        with self.target.transaction():
+            yield
+
+
+class WithPsycopg(Application):
+    """psycopg's connection."""
+
+    name = "psycopg"
+    databases = ("postgresql",)
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Unit]:
+        with contextlib.closing(psycopg.connect(self.url, row_factory=namedtuple_row)) as target:
+            yield PsycopgUnit(target)
+
+    def insert(self, target: Any, name: str) -> Any:
+        return target.execute(INSERT.format("%s"), (name,)).fetchone()
+
+    def insert_and_commit(self, target: Any, name: str) -> Any:
+        order = self.insert(target, name)
+        target.commit()
+        return order
+
+    def commit_and_insert(self, target: Any, name: str) -> Any:
+        self.insert_and_commit(target, f"{name} before")
+        return self.insert(target, name)
+
+
+class WithPsycopgInSql(WithPsycopg):
+    """The same, where the application says in SQL what psycopg has methods for."""
+
+    name = "psycopg in SQL"
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Unit]:
+        with contextlib.closing(psycopg.connect(self.url, row_factory=namedtuple_row)) as target:
+            yield SqlUnit(target)
+
+    def insert_and_commit(self, target: Any, name: str) -> Any:
+        order = self.insert(target, name)
+        target.execute("commit")
+        return order
+
+
+class SqlUnit(PsycopgUnit):
+    """Commits and rolls back in SQL."""
+
+    def commit(self) -> None:
+        self.target.execute("COMMIT")
+
+    def rollback(self) -> None:
+        self.target.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        self.target.execute("SAVEPOINT mine")
+        try:
+            yield
+        except BaseException:
+            self.target.execute("ROLLBACK TO mine")
+            raise
+        self.target.execute("RELEASE SAVEPOINT mine")
+
+
+class AsyncPsycopgUnit(AsyncUnit):
+    """Of an asynchronous psycopg connection."""
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        nested = self.target.transaction()
+        self._run(nested.__aenter__())
+        with _left(lambda *error: self._run(nested.__aexit__(*error))):
+            yield
+
+
+class WithAsyncPsycopg(_Looping):
+    """psycopg's AsyncConnection."""
+
+    name = "async psycopg"
+    databases = ("postgresql",)
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Unit]:
+        target = self.run(psycopg.AsyncConnection.connect(self.url, row_factory=namedtuple_row))
+        try:
+            yield AsyncPsycopgUnit(target, self.run)
+        finally:
+            self.run(target.close())
+
+    async def insert(self, target: Any, name: str) -> Any:
+        return await (await target.execute(INSERT.format("%s"), (name,))).fetchone()
+
+    insert_and_commit = WithAsyncSession.insert_and_commit
+    commit_and_insert = WithAsyncSession.commit_and_insert
+
+
+class DjangoUnit(Unit):
+    """Of a database of Django's."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._atomic: Any = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Enter an atomic block."""
+        self._atomic = transaction.atomic(using=self.target)
+        self._atomic.__enter__()
+
+    def commit(self) -> None:
+        self._leave(None)
+        self.begin()
+
+    def rollback(self) -> None:
+        self._leave(RuntimeError())
+        self.begin()
+
+    def _leave(self, error: Exception | None) -> None:
+        self._atomic.__exit__(error and type(error), error, None)
+
+    def close(self) -> None:
+        """Leave the block that is open."""
+        self._leave(RuntimeError())
+
+    def savepoint(self) -> contextlib.AbstractContextManager[None]:
+        return transaction.atomic(using=self.target)
+
+
+class WithDjango(Application):
+    """Django, by a database's alias."""
+
+    name = "django"
+
+    def __init__(self, url: str, join: str, **options: Any) -> None:
+        super().__init__(url, join, **options)
+        self.alias = django_database(url)
+
+    def close(self) -> None:
+        connections[self.alias].close()
+        del connections.databases[self.alias]
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Unit]:
+        with contextlib.closing(DjangoUnit(self.alias)) as unit:
+            yield unit
+
+    def insert(self, target: Any, name: str) -> Any:
+        with connections[target].cursor() as cursor:
+            cursor.execute(INSERT.format("%s"), (name,))
+            return types.SimpleNamespace(id=cursor.fetchone()[0])
+
+    def insert_and_commit(self, target: Any, name: str) -> Any:
+        """Outside of any block this commits by itself."""
+        return self.insert(target, name)
+
+
+def django_database(url: str) -> str:
+    """Tell Django of a database; answers its alias."""
+    import django  # noqa: PLC0415
+    from django.conf import settings  # noqa: PLC0415
+
+    if not settings.configured:
+        settings.configure(DATABASES={}, USE_TZ=True)
+        django.setup()
+    given = sqlalchemy.make_url(url)
+    alias = f"db{len(connections.databases)}_{secrets.token_hex(4)}"
+    named = {"ENGINE": f"django.db.backends.{given.get_backend_name()}", "NAME": given.database}
+    connections.databases[alias] = connections.configure_settings(
+        {
+            "default": {},
+            alias: {
+                **named,
+                "USER": given.username or "",
+                "HOST": given.host or "",
+                "PORT": given.port or "",
+                "PASSWORD": given.password or "",
+            },
+        }
+    )[alias]
+    return alias
+
+
 APPLICATIONS: dict[str, type[Application]] = {
-    application.name: application for application in (WithSession, WithConnection)
+    application.name: application
+    for application in (
+        WithSession,
+        WithConnection,
+        WithAsyncSession,
+        WithFlushedAsyncSession,
+        WithAsyncConnection,
+        WithPsycopg,
+        WithPsycopgInSql,
+        WithAsyncPsycopg,
+        WithDjango,
+    )
 }
 CASES = [
     (name, database)

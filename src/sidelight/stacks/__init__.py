@@ -14,6 +14,14 @@ _KNOWN: Final = {
     ("sqlalchemy.orm.session", "Session"): ("sqlalchemy_orm", "session"),
     ("sqlalchemy.orm.scoping", "scoped_session"): ("sqlalchemy_orm", "scoped"),
     ("sqlalchemy.engine.base", "Connection"): ("sqlalchemy_core", "connection"),
+    ("sqlalchemy.ext.asyncio.session", "AsyncSession"): ("sqlalchemy_async", "async_session"),
+    ("sqlalchemy.ext.asyncio.scoping", "async_scoped_session"): (
+        "sqlalchemy_async",
+        "async_scoped",
+    ),
+    ("sqlalchemy.ext.asyncio.engine", "AsyncConnection"): ("sqlalchemy_async", "async_connection"),
+    ("psycopg", "Connection"): ("psycopg", "connection"),
+    ("psycopg", "AsyncConnection"): ("psycopg", "async_connection"),
     ("builtins", "str"): ("django", "alias"),
 }
 _found: dict[type, Callable[[Any], Transaction] | None] = {}

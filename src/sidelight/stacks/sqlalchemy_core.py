@@ -6,6 +6,7 @@ The INSERT goes to the driver's cursor, past what listens to the engine: the cal
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -14,11 +15,19 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection
 
 from sidelight.emitter import emitter
-from sidelight.stacks.statements import BACK, is_autocommit, postgres_insert, sqlite_insert
+from sidelight.stacks.statements import (
+    BACK,
+    check_postgres,
+    is_autocommit,
+    postgres_insert,
+    sqlite_insert,
+)
 from sidelight.transaction import ENDED, Entry, Guard, Refused
 
 _MESSAGES: Final = frozenset({"psycopg", "psycopg2", "psycopg_async"})
 """Drivers that take several statements in one message."""
+
+_OVERLAID: Final = ("_commit_impl", "_commit_twophase_impl")
 
 _files: Final[weakref.WeakKeyDictionary[Engine, str]] = weakref.WeakKeyDictionary()
 _commits: Final[weakref.WeakKeyDictionary[Connection, int]] = weakref.WeakKeyDictionary()
@@ -73,28 +82,13 @@ def _insert_postgres(connection: Connection, rows: Any, within: float | None) ->
     cursor = pooled.cursor()
     try:
         cursor.execute(postgres_insert(rows, within=within))
-    except Exception:
+    except BaseException:
         if within is not None:
-            cursor.execute(BACK)
+            with contextlib.suppress(Exception):  # the connection is gone
+                cursor.execute(BACK)
         raise
     finally:
         cursor.close()
-
-
-def check_postgres(raw: Any) -> None:
-    """See that an insert on a connection of a PostgreSQL driver will be part of a transaction.
-
-    Raises:
-        Refused: it will not.
-    """
-    status = raw.info.transaction_status
-    if status == 3:  # INERROR, in libpq's words
-        raise Refused("broken transaction")
-    if status == 0 and raw.autocommit:  # IDLE
-        raise Refused("autocommit")
-    pgconn = getattr(raw, "pgconn", None)
-    if pgconn is not None and pgconn.pipeline_status:
-        raise Refused("pipeline mode")
 
 
 def connection(target: Connection) -> ConnectionTransaction:
@@ -179,10 +173,11 @@ _waiting: Final[weakref.WeakKeyDictionary[Connection, list[tuple[frozenset[str],
 def wait(connection: Connection, entry: Entry) -> None:
     """Emit an event when the transaction that a connection is in has committed."""
     entry.settle()
+    _watch(connection.engine)
     waiting = _waiting.get(connection)
     if waiting is None:
         waiting = _waiting[connection] = []
-        for name in ("_commit_impl", "_commit_twophase_impl"):
+        for name in _OVERLAID:
             _tell_when_done(connection, name)
     savepoints = set()
     nested: Any = connection.get_nested_transaction()
@@ -199,13 +194,19 @@ def _tell_when_done(connection: Connection, name: str) -> None:
 
     def commit_and_tell(*arguments: Any) -> None:
         connection = weakly()
-        commit(connection, *arguments)
-        if connection is not None:
-            for _, entry in _waiting.pop(connection, ()):
-                with Guard(entry):
-                    entry.emit()
-            for overlaid in ("_commit_impl", "_commit_twophase_impl"):
-                connection.__dict__.pop(overlaid, None)
+        assert connection is not None  # noqa: S101  # it is being called
+        try:
+            commit(connection, *arguments)
+        except BaseException:
+            if connection.invalidated:
+                for _, entry in _waiting.pop(connection, ()):
+                    entry.forget()
+            raise
+        for _, entry in _waiting.pop(connection, ()):
+            with Guard(entry):
+                entry.emit()
+        for overlaid in _OVERLAID:
+            connection.__dict__.pop(overlaid, None)
 
     connection.__dict__[name] = commit_and_tell
 

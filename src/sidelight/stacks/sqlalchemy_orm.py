@@ -12,12 +12,14 @@ from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
 from sidelight.outbox.table import OUTBOX
 from sidelight.stacks import sqlalchemy_core
 from sidelight.transaction import ENDED, Entry, Guard, Refused
+
+#: A session on several databases needs to be told which of them has the outbox.
+_HINT: Final = {"clause": OUTBOX}
 
 
 class _Watched:
@@ -66,6 +68,11 @@ class SessionTransactionOf:
         self._watched = watched
         self._commits = watched.commits
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing waits to be flushed."""
+        return _is_clean(self._session)
+
     def hush(self) -> Callable[[], object]:
         """Let nothing that is read now flush what is pending."""
         session, before = self._session, self._session.autoflush
@@ -87,10 +94,14 @@ class SessionTransactionOf:
 
     def insert(self, entry: Entry) -> None:
         """Put an event into the outbox, when what is pending has been flushed."""
-        if _is_clean(self._session):
+        if self.is_clean:
             _insert(self._session, [entry], first=True)
         else:
-            self._watched.rows.append((_innermost(self._session), entry))
+            self.insert_later(entry)
+
+    def insert_later(self, entry: Entry) -> None:
+        """Put an event into the outbox at the next flush, or at the commit."""
+        self._watched.rows.append((_innermost(self._session), entry))
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Put an event into the outbox."""
@@ -120,8 +131,7 @@ def _insert(session: Session, entries: list[Entry], *, first: bool) -> None:
     for _, group in groupby(entries, key=lambda entry: entry.strict):
         alike = list(group)
         with Guard(*alike):
-            # With the outbox's table for a hint, as a session on several databases needs one.
-            connection = session.connection(bind_arguments={"clause": OUTBOX})
+            connection = session.connection(bind_arguments=_HINT)
             sqlalchemy_core.insert(connection, alike, first=first)
 
 
@@ -150,6 +160,14 @@ def _before_commit(session: Session) -> None:
     if not _is_clean(session):
         session.flush()  # as the commit would do next
     _take_in(session, watched, first=True)
+    innermost = _innermost(session)
+    # The commit is the connection's, of whose transaction the session's may be no more than a part.
+    if innermost is not None and not innermost.nested and innermost._connections:  # noqa: SLF001
+        waiting, watched.waiting = watched.waiting, []
+        (connection, *_), *_ = innermost._connections.values()  # noqa: SLF001
+        for _, entry in waiting:
+            with Guard(entry):
+                sqlalchemy_core.wait(connection, entry)
 
 
 def _committed(session: Session) -> None:
@@ -168,19 +186,9 @@ def _committed(session: Session) -> None:
         return
     watched.commits += 1
     waiting, watched.waiting = watched.waiting, []
-    around = _outer_connection(session) if waiting else None
     for _, entry in waiting:
         with Guard(entry):
-            if around is None:
-                entry.emit()
-            else:
-                sqlalchemy_core.wait(around, entry)
-
-
-def _outer_connection(session: Session) -> Connection | None:
-    """The connection in whose transaction the session's own was no more than a part."""
-    bind = session.bind
-    return bind if isinstance(bind, Connection) and bind.in_transaction() else None
+            entry.emit()
 
 
 def _rolled_back(session: Session, transaction: SessionTransaction) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from sidelight.outbox.moved import moved_from
-from sidelight.transaction import Row
+from sidelight.transaction import Refused, Row
 
 # In one message, which costs one round trip. Within the savepoint nothing that fails can fail the
 # caller's transaction, and the server itself keeps to the deadline.
+SAVEPOINT: Final = "SAVEPOINT sidelight;"
+"""How a guarded statement begins."""
 _GUARDED: Final = (
-    "SAVEPOINT sidelight;"
+    f"{SAVEPOINT}"
     " SELECT set_config('sidelight.timeout', current_setting('statement_timeout'), true);"
     " SET LOCAL statement_timeout = {milliseconds};"
     " {insert};"
@@ -94,3 +96,19 @@ def is_autocommit(raw: Any) -> bool:
     """Whether a statement on a SQLite connection would commit by itself."""
     begins = raw.isolation_level is not None or getattr(raw, "autocommit", True) is False
     return not (raw.in_transaction or begins)
+
+
+def check_postgres(raw: Any) -> None:
+    """See that an insert on a connection of a PostgreSQL driver will be part of a transaction.
+
+    Raises:
+        Refused: it will not.
+    """
+    status = raw.info.transaction_status
+    if status == 3:  # INERROR, in libpq's words
+        raise Refused("broken transaction")
+    if status == 0 and raw.autocommit:  # IDLE
+        raise Refused("autocommit")
+    pgconn = getattr(raw, "pgconn", None)
+    if pgconn is not None and pgconn.pipeline_status:
+        raise Refused("pipeline mode")
