@@ -99,10 +99,11 @@ class Application:
 
     Attributes:
         url: of the database.
-        strict: whether its functions insist on the transaction.
+        commits: whether a function can commit while its caller has a transaction.
     """
 
     name: str
+    commits = True
     databases: tuple[str, ...] = ("sqlite", "postgresql")
 
     def __init__(self, url: str, join: str, *, strict: bool = False) -> None:
@@ -504,6 +505,7 @@ class WithDjango(Application):
     """Django, by a database's alias."""
 
     name = "django"
+    commits = False
 
     def __init__(self, url: str, join: str, **options: Any) -> None:
         super().__init__(url, join, **options)
@@ -523,10 +525,6 @@ class WithDjango(Application):
             cursor.execute(INSERT.format("%s"), (name,))
             return types.SimpleNamespace(id=cursor.fetchone()[0])
 
-    def insert_and_commit(self, target: Any, name: str) -> Any:
-        """Outside of any block this commits by itself."""
-        return self.insert(target, name)
-
 
 def django_database(url: str) -> str:
     """Tell Django of a database; answers its alias."""
@@ -538,7 +536,8 @@ def django_database(url: str) -> str:
         django.setup()
     given = sqlalchemy.make_url(url)
     alias = f"db{len(connections.databases)}_{secrets.token_hex(4)}"
-    named = {"ENGINE": f"django.db.backends.{given.get_backend_name()}", "NAME": given.database}
+    backend = given.get_backend_name().replace("sqlite", "sqlite3")
+    named = {"ENGINE": f"django.db.backends.{backend}", "NAME": given.database}
     connections.databases[alias] = connections.configure_settings(
         {
             "default": {},

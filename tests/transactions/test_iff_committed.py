@@ -55,6 +55,7 @@ def test_a_savepoint_takes_its_events_along(application, watched, url):
 
 def test_all_is_rolled_back_after_released_savepoints(application, watched, url):
     with application.unit() as unit:
+        application.order(unit.target, "before")
         with unit.savepoint():
             application.order(unit.target, "inside")
         unit.rollback()
@@ -70,6 +71,8 @@ def test_a_key_that_the_database_gives_is_known(application, watched):
 
 
 def test_who_commits_by_himself_has_the_event_all_the_same(application, join, watched, url):
+    if not application.commits:
+        pytest.skip("its blocks are left where they were entered")
     with application.unit() as unit:
         application.order_and_commit(unit.target, "mine")
     (event,) = watched.events()
@@ -79,6 +82,8 @@ def test_who_commits_by_himself_has_the_event_all_the_same(application, join, wa
 
 
 def test_what_is_done_after_a_commit_of_the_function_is_told(application, join, watched):
+    if not application.commits:
+        pytest.skip("its blocks are left where they were entered")
     with application.unit() as unit:
         application.commit_and_order(unit.target, "two")
     (event,) = watched.events()
