@@ -10,9 +10,7 @@ _ASIDE: Final = "`sidelight spool quarantined` shows it, `sidelight spool replay
 _DISK: Final = "see what the system's log says of the disk; until it is well, nothing is power-safe"
 
 REMEDIES: Final = {
-    "transaction not looked at": "the latest problem says what it raised; check transaction=",
     "commit without an answer": "use transaction= where the event must not be lost",
-    "not joined: …": "the latest problem says what helps; the events are in the spool",
     "no room in the spool": "free the disk, raise spool_limit, or bring back the sink that failed",
     "attributes too large": "capture less: a record holds 256 KiB",
     "field … not captured": "correct the field's expression; the event was kept without it",
