@@ -89,7 +89,11 @@ def test_what_comes_late_has_its_month(url):
     assert all(month_of(begin) == (begin, end) for begin, end in spans)
 
 
-@pytest.mark.parametrize("at", [0, 1, NOW - 30 * YEARS, NOW + 3 * YEARS, NOW + 90 * DAY])
+@pytest.mark.parametrize(
+    "at",
+    [0, 1, NOW - 30 * YEARS, NOW + 3 * YEARS, NOW + 90 * DAY],
+    ids=["1970", "after 1970", "30 years ago", "in 3 years", "in 90 days"],
+)
 def test_a_clock_that_is_wrong_makes_no_partition(url, at):
     store(url, [record()])
     before = found(url)

@@ -478,7 +478,7 @@ class Strange(Mapping):
         handmade(kind=SpanKind.CONSUMER, links=[Link(CONTEXT)]),
         handmade(scope=InstrumentationScope(Text("app"), Text("1"), None, {"a": Text("b")})),
     ],
-    ids=str,
+    ids=lambda _: "span",
 )
 def test_spans_made_by_hand(kept, span):
     assert encode_spans([through(kept, span)]) == encode_spans([span])
