@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -22,6 +21,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from sidelight.record import random_bits
+from sidelight.threads import allocate_lock
 
 DIRECTORY: Final = "quarantine"
 LIMIT: Final = 1000
@@ -83,7 +83,7 @@ class Quarantine:
 
     def __init__(self, spool: Path | None) -> None:
         self.directory = None if spool is None else spool / DIRECTORY
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._held: dict[str, list[int]] = {}
         self._counted = 0.0
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import time
-from _thread import allocate_lock
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from sidelight.loops import signal
 from sidelight.record import event_id
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Progress:
             return True
         if seconds <= 0 or not self._is_worth_while():
             return False
-        lock = allocate_lock()
+        lock = _thread.allocate_lock()  # looked up now: gevent may have put its own there
         lock.acquire()
         waiter = (position, lock.release)
         self._waiters.append(waiter)
@@ -65,32 +66,20 @@ class Progress:
         return self._waited(position)
 
     async def arrive(self, position: Position, seconds: float) -> bool:
-        """Like `wait`, for an asyncio task; a cancellation while waiting passes through."""
+        """Like `wait`, for a task; others run meanwhile where its event loop is known to us."""
         if self.reached(position):
             return True
         if seconds <= 0 or not self._is_worth_while():
             return False
-        import asyncio  # noqa: PLC0415  # loaded already where it is needed
-
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # another kind of event loop: a bounded block
+        if (done := signal()) is None:  # another kind of event loop: a bounded block
             return self.wait(position, seconds)
-        done = loop.create_future()
-
-        def finish() -> None:
-            if not done.done():
-                done.set_result(None)
-
-        waiter = (position, lambda: loop.call_soon_threadsafe(finish))
-        timer = loop.call_later(seconds, finish)
+        waiter = (position, done.set)
         self._waiters.append(waiter)
         try:
             if not self.reached(position):
                 self.poke()
-                await done
+                await done.wait(seconds)
         finally:
-            timer.cancel()
             self._leave(waiter)
         return self._waited(position)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from sidelight.quarantine import DIRECTORY as QUARANTINE
 from sidelight.quarantine import Quarantine
 from sidelight.segment import Segment
 from sidelight.supply import SMALL, Supply
+from sidelight.threads import allocate_lock
 from sidelight.trouble import Troubles, why
 
 Position: TypeAlias = tuple[int, int]

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, Connection
 
 from sidelight.exceptions import StoreMissingError
+from sidelight.threads import sleep
 
 _LOCK_WITHIN: Final = 0.25  # seconds
 
@@ -115,7 +116,7 @@ class WriteLock:
             except BlockingIOError as error:
                 if time.monotonic() > until:
                     raise TimeoutError from error
-                time.sleep(0.001)
+                sleep(0.001)
             else:
                 return
 

@@ -65,11 +65,12 @@ class Waiting:
         Where it can be, a cancellation is handed on to the caller's next await, so that it does not
         take the work's outcome away. Before 3.13 `asyncio.timeout` would not take such a one back.
         """
-        import asyncio  # noqa: PLC0415  # loaded already where it is needed
-
         try:
             await self.arrive(span, position)
-        except asyncio.CancelledError as cancelled:
+        except BaseException as cancelled:
+            asyncio = sys.modules.get("asyncio")  # as `loops` has it
+            if asyncio is None or not isinstance(cancelled, asyncio.CancelledError):
+                raise
             task = asyncio.current_task()
             if task is None or not _UNCANCEL_IS_WHOLE:
                 raise

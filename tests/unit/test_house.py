@@ -12,7 +12,18 @@ MODULES = sorted(path for path in ROOT.rglob("*.py"))
 
 #: From the ground up: a module may import, at its top, only from lines above its own.
 LAYERS = [
-    {"version", "exceptions", "interrupt", "source", "kinds", "late", "threads", "disk", "trouble"},
+    {
+        "version",
+        "exceptions",
+        "interrupt",
+        "source",
+        "kinds",
+        "late",
+        "threads",
+        "loops",
+        "disk",
+        "trouble",
+    },
     {
         "fields",
         "signature",

@@ -21,6 +21,7 @@ from sidelight.record import Moment, Static
 from sidelight.sampling import Limits, limits_of
 from sidelight.sinks.exporters import Endpoint, Exporter, ExportError, SignalName, quiet
 from sidelight.sinks.telemetry import log_of, resource_of, span_of
+from sidelight.threads import sleep
 
 _PIECE: Final = 128  # records of one request: encoding them must not hold the GIL for long
 _PATIENCE: Final = 8  # failures before a request is suspected of being the cause
@@ -130,7 +131,7 @@ class OtlpSink:
                 self._send(exporter, pairs)
             self._sent += len(piece)
             self._failures = 0
-            time.sleep(0)  # let the application have the GIL between pieces
+            sleep(0)  # let the application have the GIL between pieces
 
     def _send(
         self, exporter: Exporter, pairs: Sequence[tuple[Record, Any]], *, suspect: bool = True

@@ -1,0 +1,66 @@
+"""Row 19: other event loops than asyncio's, and greenlets in the place of threads."""
+
+import pytest
+from tests.support.emitting import Order
+from tests.support.interpreters import FREE_THREADED, how_to_get, interpreter
+from tests.support.programs import deliver, judge, nothing_left, running
+
+CALLS_FULL, CALLS_SHORT = 20_000, 1500
+PATCH = "from gevent import monkey; monkey.patch_all()"
+#: Coroutines are driven by hand: greenlets of one thread cannot have an asyncio loop each.
+BY_HAND = """
+import gevent
+def run(work):
+    try:
+        work().send(None)
+    except StopIteration:
+        pass
+async def sleep(seconds):
+    gevent.sleep(seconds)
+"""
+LOOPS = {
+    "uvloop": "import uvloop\ndef run(work): uvloop.run(work())",
+    "trio": "import trio\nrun, sleep = trio.run, trio.sleep",
+    "asyncio through anyio": "import anyio\nrun, sleep = anyio.run, anyio.sleep",
+    "trio through anyio": """
+import anyio
+sleep = anyio.sleep
+def run(work):
+    anyio.run(work, backend="trio")
+""",
+    "no loop that we know": BY_HAND.replace("import gevent", "").replace("gevent", "time"),
+    "gevent, patched later": f"{PATCH}\n{BY_HAND}",
+    "gevent, patched first": BY_HAND,
+}
+FIRST = ("-c", f"{PATCH}\nfrom tests.support import emitting\nemitting.main()")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_event_loop(loop, tmp_path, full, row):
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    calls = CALLS_FULL if full else CALLS_SHORT
+    order = Order(calls=calls // 3, threads=3, pause=0.001, prelude=LOOPS[loop])
+    command = {"command": FIRST} if "patched first" in loop else {}
+    with running(store, order=order, **command) as program:
+        assert program.end() == 0, program.told()
+        complaints = [line for line in program.told().splitlines() if "sidelight" in line]
+    assert not complaints, program.told()
+    deliver(store)
+    verdict = judge(store, program)
+    assert verdict.acknowledged == 3 * (calls // 3)
+    row(19, loop, injected=1, verdict=verdict)
+    nothing_left(store)
+
+
+def test_free_threaded(tmp_path, full, row):
+    """Without a GIL, where there is such a build."""
+    found = next((path for version in FREE_THREADED if (path := interpreter(version))), None)
+    if found is None:
+        pytest.skip(how_to_get(FREE_THREADED[0]))
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    calls = CALLS_FULL if full else CALLS_SHORT
+    with running(store, order=Order(calls=calls // 4, threads=4), python=found) as program:
+        assert program.end() == 0, program.told()
+    deliver(store)
+    row(19, "without a GIL", injected=1, verdict=judge(store, program))
+    nothing_left(store)
