@@ -5,6 +5,7 @@ answers; what was not delivered is delivered by the next process.
 """
 
 import contextlib
+import itertools
 import signal
 import socket
 import sqlite3
@@ -226,39 +227,53 @@ def once(store):
     return ran.stderr
 
 
-@pytest.mark.parametrize("silent", [False, True], ids=["", "Collector silent"])
-@pytest.mark.parametrize("frozen", [False, True], ids=["", "store locked"])
-def test_the_end_is_not_delayed(silent, frozen, tmp_path, full, row):
-    """No more than a second longer than without sidelight; where all answer, all is delivered."""
+def delays(store, full, environment):
+    """Let programs end; answers them, and how many seconds longer than its twin the longest took.
+
+    A busy machine may delay an end, but not three in a row.
+    """
+    versions = VERSIONS if full else VERSIONS[:1]
+    names = ("the last line", "SIGTERM, handled") if full else ("SIGTERM, handled",)
+    found = [name for version in versions if (name := interpreter(version))]
+    programs, longest = [], 0.0
+    for name, version in itertools.product(names, found):
+        took = []
+        while len(took) < 3 and (not took or took[-1] > DELAY):
+            off = {"SIDELIGHT_DISABLED": "1"}
+            twin, _ = seconds_of_the_end(store, 0, ENDS[name], version, off)
+            order = len(programs), ENDS[name], version, environment
+            seconds, program = seconds_of_the_end(store, *order)
+            programs.append(program)
+            took.append(seconds - twin)
+        longest = max(longest, min(took))
+    return programs, longest
+
+
+def test_where_all_answer_all_is_delivered_before_the_end(tmp_path, full, row):
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    programs, longest = delays(store, full, {})
+    assert stored(store) == sum(program.calls for program in programs)
+    fault = f"end, {longest:.2f} s more"
+    row(18, fault, injected=len(programs), verdict=judge(store, *programs))
+    nothing_left(store)
+    assert longest < DELAY
+
+
+@pytest.mark.parametrize("dead", ["store locked", "Collector silent", "store and Collector"])
+def test_where_nobody_answers_the_end_is_not_delayed(dead, tmp_path, full, row):
     path = tmp_path / "events.db"
     store = f"sqlite:///{path}"
-    versions = VERSIONS if full else VERSIONS[:1]
-    found = [name for version in versions if (name := interpreter(version))]
-    names = ("the last line", "SIGTERM, handled")
-    cases = [(ENDS[name], version) for name in names for version in found]
-    programs, longest = [], 0.0
     with contextlib.ExitStack() as stack:
         environment = {}
-        if silent:
+        if "Collector" in dead:
             environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = stack.enter_context(silent_collector())
-        if frozen:
+        if "store" in dead:
             stack.enter_context(locked(path))
-        for number, (end, version) in enumerate(cases):
-            off = {"SIDELIGHT_DISABLED": "1"}
-            twin, _ = seconds_of_the_end(store, number, end, version, off)
-            seconds, program = seconds_of_the_end(store, number, end, version, environment)
-            programs.append(program)
-            longest = max(longest, seconds - twin)
-    calls = sum(program.calls for program in programs)
-    if not silent and not frozen:
-        assert stored(store) == calls
-    elif silent:
+        programs, longest = delays(store, full, environment)
+    if "Collector" in dead:
         assert "for traces" in once(store)
     else:
         deliver(store)
-    fault = "end" + ", Collector silent" * silent + ", store locked" * frozen
-    fault += f": {longest:.2f} s more"
-    row(18, fault, injected=len(cases), verdict=judge(store, *programs))
+    fault = f"end, {dead}: {longest:.2f} s more"
+    row(18, fault, injected=len(programs), verdict=judge(store, *programs))
     assert longest < DELAY
-    if not silent:
-        nothing_left(store)
