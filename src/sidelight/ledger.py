@@ -25,8 +25,7 @@ class Ledger:
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
         self._told: tuple[int, ...] = ()
-        self._logged: dict[str, int] = {}
-        self._logged_at = 0.0
+        self._logged: dict[str, tuple[int, float]] = {}
 
     def begin(self) -> None:
         """Tell everything anew: another spool knows nothing yet."""
@@ -44,20 +43,19 @@ class Ledger:
             ),
             sum(self._emitter.losses.values()),
         )
-        if state == self._told:
-            return
-        with contextlib.suppress(SpoolError, OSError):
-            (spool.append_last if last else spool.append)(self._emitter.ledger())
-            self._told = state
+        if state != self._told:
+            with contextlib.suppress(SpoolError, OSError):
+                (spool.append_last if last else spool.append)(self._emitter.ledger())
+                self._told = state
         self._log_losses()
 
     def _log_losses(self) -> None:
-        losses = dict(self._emitter.losses)
-        if losses == self._logged or time.monotonic() - self._logged_at < _LOG_EVERY:
-            return
-        for reason, count in sorted(losses.items()):
-            new = count - self._logged.get(reason, 0)
-            if new:
+        """Each reason at once, and what comes after that every ten seconds at the most."""
+        now = time.monotonic()
+        for reason, count in sorted(self._emitter.losses.copy().items()):
+            before, at = self._logged.get(reason, (0, now - _LOG_EVERY))
+            new = count - before if count >= before else count  # a forked child begins anew
+            if new and now - at >= _LOG_EVERY:
+                self._logged[reason] = count, now
                 problem = self._emitter.problems.get(reason)
                 _logger.warning("sidelight: %s, %d times (%s)", reason, new, problem)
-        self._logged, self._logged_at = losses, time.monotonic()

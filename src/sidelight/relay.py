@@ -54,7 +54,7 @@ class Relay:
             RuntimeError: there are no threads to be had; at the end of the interpreter there are
                 none.
         """
-        self.spool.on_rotation = self.keeper.poke
+        self.spool.on_rotation = self.spool.on_refusal = self.keeper.poke
         self.progress.poke = self._poke_store
         for loop in self._loops:
             loop.begin()

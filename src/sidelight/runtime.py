@@ -139,6 +139,8 @@ class Runtime:
         self._ledger.begin()
         emitter.progress = Progress()  # positions in another spool say nothing of this one
         self.spool = emitter.spool = spool
+        if settings.relay == "external":  # nobody else tells of losses, before the end
+            spool.on_rotation = self.write_ledger
         if settings.strict:
             from sidelight.event import Checked  # noqa: PLC0415  # pydantic is slow to import
 

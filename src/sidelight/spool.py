@@ -73,6 +73,7 @@ class Spool:
         self.troubles = Troubles(count)
         self.disk = disk
         self.on_rotation: Callable[[], object] = lambda: None
+        self.on_refusal: Callable[[], object] = lambda: None
         self.settle: Callable[[], bool] = lambda: True
         self.own: deque[Segment] = deque()
         self.adopted: deque[Segment] = deque()
@@ -81,6 +82,7 @@ class Spool:
         self._handing_over = allocate_lock()
         self._successors: dict[int, Segment] = {}
         self._is_rooted = False
+        self._naming = allocate_lock()
         if directory is not None:
             prepare_directory(directory, disk)
         first = self.supply.first(first)
@@ -142,7 +144,7 @@ class Spool:
         try:
             spare = self.supply.take(self.own)
         except SpoolError:
-            self.on_rotation()  # the relay may have something to let go
+            self.on_refusal()  # the relay may have something to let go
             raise
         spare.number = segment.number + 1
         winner = self._successors.setdefault(segment.number, spare)
@@ -278,19 +280,33 @@ class Spool:
         Raises:
             OSError: they would not.
         """
-        if self.directory is None or not self.supply.has_new_names:
-            return
-        self.supply.has_new_names = False  # first: what is made meanwhile is for the next time
-        try:
-            self.disk.sync_directory(self.directory)
-        except OSError:
-            self.supply.has_new_names = True
-            raise
-        if not self._is_rooted:
-            for parent in self.directory.parents:
-                with contextlib.suppress(OSError):  # we may not read it, so we have not made it
-                    self.disk.sync_directory(parent)
-            self._is_rooted = True
+        with self._naming:  # nobody is to think that it is done while another does it
+            if self.directory is None or not self.supply.has_new_names:
+                return
+            self.supply.has_new_names = False  # what is made meanwhile is for the next time
+            try:
+                self.disk.sync_directory(self.directory)
+            except OSError:
+                self.supply.has_new_names = True
+                raise
+            if not self._is_rooted:
+                for parent in self.directory.parents:
+                    with contextlib.suppress(OSError):  # not ours to read, hence not ours to make
+                        self.disk.sync_directory(parent)
+                self._is_rooted = True
+
+    def sync(self) -> None:
+        """Make all that this process has written up to now survive a power loss.
+
+        Raises:
+            SpoolError: some of it is in memory, and does not even survive the process.
+            OSError: it would not.
+        """
+        for segment in tuple(self.own):
+            if segment.is_homeless():
+                raise self.supply.error("some of it has no file")
+            segment.sync()
+        self.sync_names()
 
     def ended(self, sinks: Iterable[str]) -> list[Segment]:
         """The full segments that these sinks, and those that their writers had, have passed."""

@@ -155,6 +155,7 @@ class Worker:
             except OSError as error:
                 self._cannot_read(segment, scanner.offset, error)
                 continue
+            self._unreadable.pop(id(segment), None)
             self._set_aside(segment, batch)
             if batch.payloads:
                 self._deliver(segment, batch, attempts)
@@ -180,7 +181,6 @@ class Worker:
         """Give the disk some time; then what it still cannot read is passed over."""
         since = self._unreadable.setdefault(id(segment), time.monotonic())
         if time.monotonic() - since > _PATIENCE:
-            del self._unreadable[id(segment)]
             segment.is_sick = True
             self.count(f"segment not readable: {why(error)}", f"{segment.path} from {offset} on")
 

@@ -154,17 +154,7 @@ class Mover:
                 self.spool.write(framed)
             except ValueError:
                 self.spool.append(framed)
-        for segment in tuple(self.spool.own):
-            if segment.path is None:
-                raise SpoolError(
-                    directory=self.spool.directory or "in memory",
-                    problem="what it has in memory would not survive the process",
-                    remedy="see `sidelight doctor`",
-                )
-            written = segment.tell()
-            if segment.synced < written:
-                segment.sync()
-                segment.synced = written
+        self.spool.sync()
 
     def _fails(self, error: Exception) -> None:
         self.problem = str(error)
