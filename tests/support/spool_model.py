@@ -279,7 +279,7 @@ class SpoolModel(RuleBasedStateMachine):
     @precondition(lambda self: self.processes)
     @rule(which=st.integers(0, 2))
     def sync(self, which: int) -> None:
-        """What a round of the keeper promises: what its process had written survives from now on."""
+        """A round of the keeper: what its process had written survives from now on."""
         process = self._process(which)
         if process.relay is None:
             return
@@ -432,7 +432,7 @@ class SpoolModel(RuleBasedStateMachine):
                     process.relay.keeper.step()
                     process.relay.drain(1)
             self.nobody_reads_what_another_reads()
-        for process in list(self.processes):
+        while self.processes:
             self.end(0)
         self.start("relay")
         (last,) = self.processes
