@@ -93,7 +93,7 @@ class Keeper:
 
     def sync(self) -> None:
         """Make power-safe what was written up to now: the segments' names, and what is in them."""
-        self._sync(self.spool.sync_names)
+        self._sync(self.spool.names.sync)
         for segment in (*self.spool.adopted, *self.spool.own):
             if not self._sync(segment.sync):
                 self._leave(segment)

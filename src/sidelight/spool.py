@@ -23,6 +23,7 @@ from sidelight.directory import prepare_directory, remove_unfinished, segments_i
 from sidelight.disk import DISK, Disk
 from sidelight.exceptions import SpoolError
 from sidelight.header import PAGE, fitted
+from sidelight.names import Names
 from sidelight.quarantine import DIRECTORY as QUARANTINE
 from sidelight.quarantine import Quarantine
 from sidelight.segment import Segment
@@ -46,6 +47,7 @@ class Spool:
         write: copies one frame in; raises ValueError where `append` must help. Looked up anew for
             each emission, because it changes with the segment.
         directory: where the segments lie; None keeps them in memory (nothing survives then).
+        names: of the segments, which must survive a power loss as they do.
         supply: where the next segment comes from, and how much the directory may hold.
         quarantine: where what cannot be delivered is set aside.
         count: told what goes wrong, by reason.
@@ -68,7 +70,8 @@ class Spool:
         self.directory = directory
         self.quarantine = Quarantine(directory)
         self.meta, left_out = fitted(meta)
-        self.supply = Supply(directory, self.meta, limit, count, disk)
+        self.names = Names(directory, disk)
+        self.supply = Supply(directory, self.meta, limit, count, disk, self.names)
         self.count = count
         self.troubles = Troubles(count)
         self.disk = disk
@@ -81,8 +84,6 @@ class Spool:
         self._hands_over = self.meta.get("relay") == "external"
         self._handing_over = allocate_lock()
         self._successors: dict[int, Segment] = {}
-        self._is_rooted = False
-        self._naming = allocate_lock()
         if directory is not None:
             prepare_directory(directory, disk)
         first = self.supply.first(first)
@@ -202,7 +203,7 @@ class Spool:
             if self.supply.room(self.own) < segment.size:
                 return
             saved = segment.saved(self.directory)
-            self.supply.has_new_names = True
+            self.names.new = True
             try:
                 self.own[self.own.index(segment)] = saved
             except ValueError:  # delivered and forgotten meanwhile
@@ -222,7 +223,7 @@ class Spool:
             return
         self.count("segment deleted under its writer", str(self._current.path))
         prepare_directory(self.directory, self.disk)
-        self._is_rooted = False
+        self.names.uproot()
         self.rotate(self._current)
 
     def rotate_aged(self, seconds: float) -> None:
@@ -265,7 +266,7 @@ class Spool:
             return
         self.adopted.append(segment)
         self.supply.mind(segment.meta)
-        self.supply.has_new_names = True
+        self.names.new = True
         if not segment.version and segment.has_more(PAGE):
             self.count("damaged header of a segment", str(path))
 
@@ -273,27 +274,6 @@ class Spool:
         """Whether a segment is meant for our store: a directory may serve several."""
         mine, theirs = self.meta.get("store"), segment.meta.get("store")
         return mine is None or theirs is None or mine == theirs
-
-    def sync_names(self) -> None:
-        """Make the segments' names survive a power loss; once also those that lead to them.
-
-        Raises:
-            OSError: they would not.
-        """
-        with self._naming:  # nobody is to think that it is done while another does it
-            if self.directory is None or not self.supply.has_new_names:
-                return
-            self.supply.has_new_names = False  # what is made meanwhile is for the next time
-            try:
-                self.disk.sync_directory(self.directory)
-            except OSError:
-                self.supply.has_new_names = True
-                raise
-            if not self._is_rooted:
-                for parent in self.directory.parents:
-                    with contextlib.suppress(OSError):  # not ours to read, hence not ours to make
-                        self.disk.sync_directory(parent)
-                self._is_rooted = True
 
     def sync(self) -> None:
         """Make all that this process has written up to now survive a power loss.
@@ -306,7 +286,7 @@ class Spool:
             if segment.is_homeless():
                 raise self.supply.error("some of it has no file")
             segment.sync()
-        self.sync_names()
+        self.names.sync()
 
     def ended(self, sinks: Iterable[str]) -> list[Segment]:
         """The full segments that these sinks, and those that their writers had, have passed."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 from sidelight.directory import bytes_in
 from sidelight.disk import Disk
 from sidelight.exceptions import SpoolError
+from sidelight.names import Names
 from sidelight.segment import Segment
 from sidelight.trouble import why
 
@@ -35,7 +36,6 @@ class Supply:
         limit: bytes that the directory may hold, all processes together.
         full: whether it held that much at the last look: nothing more is allocated.
         spares: what was allocated ahead of need.
-        has_new_names: whether something was made since `sync_names` looked.
     """
 
     def __init__(
@@ -45,15 +45,16 @@ class Supply:
         limit: int,
         count: Callable[[str, str], object],
         disk: Disk,
+        names: Names,
     ) -> None:
         self.limit = limit if directory is not None else min(limit, _IN_MEMORY_LIMIT)
         self.full = False
         self.spares: deque[Segment] = deque()
-        self.has_new_names = True
         self._directory = directory
         self._meta = meta
         self._count = count
         self._disk = disk
+        self._names = names
         self._size = SMALLEST
         self._look_again = 0.0
         self._failure: OSError | None = None
@@ -139,7 +140,7 @@ class Supply:
             OSError: the disk does not let us.
         """
         segment = Segment.create(self._directory, size, self._meta, self._disk)
-        self.has_new_names, self._failure = True, None
+        self._names.new, self._failure = True, None
         return segment
 
     def mind(self, writer: Mapping[str, Any]) -> None:

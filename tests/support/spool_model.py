@@ -43,7 +43,7 @@ CONSTANTS = {
         "SMALL": SEGMENT,
         "_IN_MEMORY_LIMIT": 6 * SEGMENT,
     },
-    spool: {"SMALLEST": SEGMENT, "SMALL": SEGMENT, "_TAKEN_OVER": 2},
+    spool: {"SMALL": SEGMENT, "_TAKEN_OVER": 2},
     keeper: {"SMALLEST": SEGMENT},
 }
 ERRORS = {

@@ -52,7 +52,7 @@ LAYERS = [
         "lightspan",
         "templates",
     },
-    {"segment", "scanner", "directory", "supply"},
+    {"segment", "scanner", "directory", "names", "supply"},
     {"spool", "emitter", "selection", "store", "mapfile", "pruning"},
     {"span", "transaction", "waiting", "worker", "keeper", "ledger"},
     {"capture"},
