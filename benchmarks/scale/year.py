@@ -12,8 +12,10 @@ from typing import Any, Final
 from sidelight.record import SAMPLED, SPAN, Moment, Outcome, Static, encode, encode_static, frame
 
 DAY: Final = 86_400_000_000_000
-_AT_ONCE: Final = 1_000
-"""Artifacts that are on their way at the same time; their events come mixed."""
+_AT_ONCE: Final = 50
+"""Artifacts that are in the machine at the same time; their events come mixed."""
+_WAITING: Final = 2_000
+"""Artifacts whose drafts wait for a person, one as long as the other on the average."""
 _LATE: Final = 0.002
 """Share of the events that are delivered up to `_LATE_BY` after they occurred."""
 _LATE_BY: Final = 14 * DAY
@@ -45,8 +47,8 @@ class _Artifact:
 class Year:
     """Events evenly over ``days`` that end today, each artifact with ten of them.
 
-    Only the first event of an artifact names its organization, as in the pipeline; a few
-    organizations have most of the artifacts.
+    Nine come close together, the tenth when a person confirms the drafts. Only the first names the
+    organization, as in the pipeline; a few organizations have most of the artifacts.
 
     Attributes:
         written: how many events there have been.
@@ -69,6 +71,7 @@ class Year:
             for type_, point, mode, outcome in _PATH
         ]
         self._active = [self._artifact() for _ in range(_AT_ONCE)]
+        self._waiting: list[_Artifact] = []
 
     def organization(self, chance: random.Random) -> str:
         """One of them, the large ones oftener."""
@@ -76,20 +79,30 @@ class Year:
 
     def frames(self, count: int) -> Iterator[bytes]:
         """The next so many events."""
-        chance, heads, last = self._chance, self._heads, len(_PATH) - 1
+        chance, heads = self._chance, self._heads
         pace = (self.end - self.begin) / self.events
         for number in range(self.written, self.written + count):
-            slot = int(chance.random() * _AT_ONCE)
-            artifact = self._active[slot]
+            artifact = self._next(chance)
             at = self.begin + int(number * pace)
             if chance.random() < _LATE:
                 at -= int(chance.random() * _LATE_BY)
             yield frame(heads[artifact.step] + encode(self._moment(artifact, at)))
-            if artifact.step == last:
-                self._active[slot] = self._artifact()
-            else:
-                artifact.step += 1
+            artifact.step += 1
         self.written += count
+
+    def _next(self, chance: random.Random) -> _Artifact:
+        """The one to which something happens next."""
+        waiting = self._waiting
+        if len(waiting) > _WAITING:
+            place = int(chance.random() * len(waiting))
+            waiting[place], waiting[-1] = waiting[-1], waiting[place]
+            return waiting.pop()
+        place = int(chance.random() * _AT_ONCE)
+        artifact = self._active[place]
+        if artifact.step == len(_PATH) - 1:
+            waiting.append(artifact)
+            artifact = self._active[place] = self._artifact()
+        return artifact
 
     def _moment(self, artifact: _Artifact, at: int) -> Moment:
         bits = self._chance.getrandbits
