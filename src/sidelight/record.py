@@ -57,7 +57,7 @@ class Origin(msgspec.Struct, array_like=True, frozen=True, eq=False):
     resource_schema_url: str | None
 
 
-class Static(msgspec.Struct, array_like=True, frozen=True):
+class Static(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What every record of one emission of one point has in common.
 
     ``origin`` is there where the record carries a span that is not of our making.
@@ -71,7 +71,7 @@ class Static(msgspec.Struct, array_like=True, frozen=True):
     origin: Origin | None = None
 
 
-class Moment(msgspec.Struct, array_like=True, frozen=True):
+class Moment(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What one call adds: ``time`` is the wall clock at the start of the call.
 
     ``trace`` is 16 bytes; ``parent_id`` 0 means a root. ``details`` holds what is seldom there:
@@ -122,17 +122,16 @@ def occurred_at(moment: Moment) -> int:
     return moment.time + (moment.duration or 0)
 
 
+_halves: Final = struct.Struct(">QQ").pack
+
+
 def event_id(occurred_ns: int, random_bits: int) -> str:
     """The event's UUIDv7 as text (RFC 9562, method 3: the sub-millisecond part in rand_a)."""
     milliseconds, rest = divmod(occurred_ns, 1_000_000)
-    value = (
-        (milliseconds & 0xFFFF_FFFF_FFFF) << 80
-        | 0x7 << 76
-        | ((rest << 12) // 1_000_000) << 64
-        | 0b10 << 62
-        | (random_bits & 0x3FFF_FFFF_FFFF_FFFF)
-    )
-    digits = f"{value:032x}"
+    digits = _halves(
+        (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (rest << 12) // 1_000_000,
+        0b10 << 62 | random_bits & 0x3FFF_FFFF_FFFF_FFFF,
+    ).hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 

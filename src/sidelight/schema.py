@@ -39,7 +39,7 @@ from sidelight.exceptions import (
     StoreMissingError,
     StoreVersionError,
 )
-from sidelight.partitions import make_rest
+from sidelight.partitions import complete
 from sidelight.settings import public_url
 from sidelight.sqlite import open_file
 from sidelight.upgrades import UPGRADES
@@ -301,7 +301,7 @@ def _create(connection: Connection) -> None:
         events.dialect_options["postgresql"]["partition_by"] = "RANGE (event_id)"
     metadata.create_all(connection, checkfirst=False)
     if connection.dialect.name == "postgresql":
-        make_rest(connection)
+        complete(connection)
     connection.execute(retention.insert().values(kept_since=0))
     connection.execute(_version.insert().values(version=VERSION))
 

@@ -54,6 +54,7 @@ def _partition(connection: Connection) -> None:
     run("CREATE INDEX events_by_type ON events (type, occurred_at)")
     run("CREATE INDEX events_by_recording ON events (recorded_at)")
     run("CREATE INDEX events_by_trace ON events USING hash (trace_id)")
+    run("ALTER TABLE event_counts SET (fillfactor = 50)")
     run("CREATE TABLE events_rest PARTITION OF events DEFAULT")
     run(_LATER.format(key))
     span = f"FROM (MINVALUE) TO ('{key}')"

@@ -31,6 +31,8 @@ from sidelight.trouble import why
 
 _BATCH: Final = 2000
 """Records of one delivery."""
+_BACKLOG: Final = 10_000
+"""Of one to the store, which takes them in pieces: the larger these are, the less each costs."""
 _PIECE: Final = 100  # records decoded without offering the GIL
 _IDLE: Final = 0.05  # seconds between looks at a quiet spool
 _LATE: Final = 0.003  # a wake-up this much too late means that the GIL is contended …
@@ -151,7 +153,7 @@ class Worker:
             if not final and segment.mapping is not None and segment.tell() <= scanner.offset:
                 continue
             try:
-                batch = scanner.batch(_BATCH)
+                batch = scanner.batch(_BACKLOG if self.is_store else _BATCH)
             except OSError as error:
                 self._cannot_read(segment, scanner.offset, error)
                 continue
@@ -201,7 +203,7 @@ class Worker:
             self._write(records, segment.meta, attempts)
         except SinkRefusedError as error:
             if (refused := error.facts.get("records")) is None:
-                self._write_singly(segment, records, attempts)
+                self._write_halves(segment, records, attempts, error)
             else:  # it has found them by itself, and taken the others
                 for record in refused:  # type: ignore[attr-defined]
                     self._refused(segment, record, error)
@@ -223,15 +225,23 @@ class Worker:
         if self.progress is not None and segment.number:
             self.progress.advance(max(position, self.progress.position))
 
-    def _write_singly(
-        self, segment: Segment, records: Sequence[Record], attempts: int | None
+    def _write_halves(
+        self,
+        segment: Segment,
+        records: Sequence[Record],
+        attempts: int | None,
+        error: SinkRefusedError,
     ) -> None:
-        """Find the records that the sink refuses, and set them aside."""
-        for record in records:
+        """Find the records that the sink refuses, and set them aside; it takes all the others."""
+        if len(records) == 1:
+            self._refused(segment, records[0], error)
+            return
+        middle = len(records) // 2
+        for half in (records[:middle], records[middle:]):
             try:
-                self._write([record], segment.meta, attempts)
-            except SinkRefusedError as error:
-                self._refused(segment, record, error)
+                self._write(half, segment.meta, attempts)
+            except SinkRefusedError as refused:
+                self._write_halves(segment, half, attempts, refused)
 
     def _write(
         self, records: Sequence[Record], writer: dict[str, Any], attempts: int | None

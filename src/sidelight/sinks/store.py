@@ -21,6 +21,7 @@ from sidelight.schema import connect, costs, losses, parse_url, shown
 from sidelight.sinks import batch
 from sidelight.sinks.bulk import Bulk, bulk_of, insert_into
 from sidelight.sinks.declared import marked
+from sidelight.sinks.pace import Pace
 from sidelight.sinks.rows import Ledger, drafts_of, to_json
 from sidelight.sqlite import make_durable, write_lock
 from sidelight.times import from_ns
@@ -31,6 +32,9 @@ _VALUE_CLASSES: Final = frozenset({"22", "23", "54"})
 With every other one (deadlock, shutdown, no rights, no space, a standby, …) it is the store that
 is not fit, and all will be well another time.
 """
+_SQLITE_AIM: Final = 0.1
+"""Seconds of one transaction, in which nobody else can write: they wait no longer than 0.25."""
+_POSTGRES_AIM: Final = 0.3
 _INTO_LOSSES: Final = insert_into(losses)
 _INTO_COSTS: Final = insert_into(costs)
 
@@ -62,9 +66,10 @@ class StoreSink:
         if self.url.get_backend_name() == "sqlite":
             self._file = Path(self.url.database or "")
             self._lock = write_lock(self._file)
+        self._pace = Pace(_SQLITE_AIM if self._file else _POSTGRES_AIM)
 
     def write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
-        """Store a batch, all of it or nothing.
+        """Store a batch, a piece at a time: each whole or not at all, and none holds others up.
 
         Args:
             records: events, spans and ledgers; spans alone have no row here.
@@ -75,6 +80,15 @@ class StoreSink:
             SinkRefusedError: it took offence at a value.
         """
         records, undeclared = marked(records)
+        for piece in self._pace.pieces(records):
+            with self._pace:
+                self._write_piece(piece, writer)
+        for problem in undeclared:
+            self._count("event not as declared", problem)
+
+    def _write_piece(
+        self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]
+    ) -> None:
         try:
             with self._lock:
                 self._write(records, writer)
@@ -89,8 +103,6 @@ class StoreSink:
                 raise SinkRefusedError(sink=self._shown, problem=problem) from error
             self.close()
             raise SinkUnavailableError(sink=self._shown, problem=problem) from error
-        for problem in undeclared:
-            self._count("event not as declared", problem)
 
     def sync(self) -> None:
         """Make what was committed survive a power loss. In PostgreSQL it does already.
