@@ -203,6 +203,15 @@ class Postgres:
         self.kill()
         self.start()
 
+    def cpu_seconds(self) -> float:
+        """What its processes have used of the processor; of those that have ended, nothing."""
+        used = 0.0
+        for process in self._processes():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                used += times.user + times.system
+        return used
+
     def close(self) -> None:
         """End it and remove what it had."""
         with contextlib.suppress(psutil.Error):
