@@ -20,7 +20,7 @@ def _drained(report: dict[str, Any]) -> str:
     lines = [
         f"### {report['store']}: draining {report['events']:,} events of {report['days']} days",
         "",
-        "| stored | events/s | best 100,000 | relay's CPU, µs/event | server's | memory, MB | load |",
+        "| stored | events/s | best 100,000 | relay's CPU, µs/event | server's | MB | load |",
         "|---|---|---|---|---|---|---|",
     ]
     for those in tenths.values():
@@ -69,18 +69,23 @@ def _asked(report: dict[str, Any]) -> str:
 def _pruned(report: dict[str, Any]) -> str:
     pruned = report["pruned"]
     before, most = (size / 1e6 for size in pruned["memory"])
+    told = (
+        f"{pruned['events']:,} events and {pruned['artifacts']:,} artifacts,"
+        f" {pruned['partitions']} partitions dropped, in {pruned['seconds']:.1f} s"
+        f" ({pruned['events'] / pruned['seconds']:,.0f} events/s),"
+        f" {pruned['steps']:,} transactions,"
+        f" the longest with its pause {pruned['longest'] * 1e3:.0f} ms;"
+        f" memory {before:.0f} to {most:.0f} MB."
+    )
     lines = [
         "### Pruning the oldest tenth beside a relay",
         "",
-        f"{pruned['events']:,} events and {pruned['artifacts']:,} artifacts,"
-        f" {pruned['partitions']} partitions dropped, in {pruned['seconds']:.1f} s"
-        f" ({pruned['events'] / pruned['seconds']:,.0f} events/s), {pruned['steps']:,} transactions,"
-        f" the longest with its pause {pruned['longest'] * 1e3:.0f} ms;"
-        f" memory {before:.0f} to {most:.0f} MB.",
+        told,
         "",
         "| a relay stores 20 events, ms | median | 99 % | slowest |",
         "|---|---|---|---|",
     ]
     for name in ("control", "beside"):
-        lines.append(f"| {name} | " + " | ".join(f"{s * 1e3:.1f}" for s in pruned[name]) + " |")
+        cells = " | ".join(f"{seconds * 1e3:.1f}" for seconds in pruned[name])
+        lines.append(f"| {name} | {cells} |")
     return "\n".join([*lines, ""])
