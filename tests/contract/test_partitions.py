@@ -13,8 +13,10 @@ from tests.support.postgres import connected, new_database
 from tests.support.stored import DAY, deliver, record, store
 
 from sidelight import Store, partitions, pruning, schema
+from sidelight.exceptions import SinkUnavailableError
 from sidelight.partitions import Partition, month_of, partitions_of
 from sidelight.pruning import Pruner
+from sidelight.sinks import batch
 from sidelight.sinks.store import StoreSink
 
 NOW = time.time_ns()
@@ -138,6 +140,26 @@ def test_relays_that_need_the_same_month_at_once(url):
         assert opened.size() == sum(1 for _ in opened.events()) == 49
     names = [each.name for each in found(url)]
     assert len(names) == len(set(names))
+
+
+def test_a_month_that_another_makes_in_the_middle_is_no_fault_of_the_records(url, monkeypatch):
+    at = NOW - 2 * YEARS
+    rows_of = batch.rows_of
+
+    def meanwhile(*arguments):
+        """The COPY has begun when the first row is asked for."""
+        monkeypatch.setattr(batch, "rows_of", rows_of)
+        store(url, [record(at=at)])
+        yield from rows_of(*arguments)
+
+    with closing(StoreSink(url)) as sink:
+        sink.write([record()], {})
+        sink._months.provide = lambda *_: None
+        monkeypatch.setattr(batch, "rows_of", meanwhile)
+        with pytest.raises(SinkUnavailableError, match="violates partition constraint"):
+            sink.write([record(at=at + 1)], {})
+        sink.write([record(at=at + 1)], {})
+    assert rows_in(url, named(at)) == 2
 
 
 @contextlib.contextmanager

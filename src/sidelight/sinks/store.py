@@ -32,6 +32,7 @@ _VALUE_CLASSES: Final = frozenset({"22", "23", "54"})
 With every other one (deadlock, shutdown, no rights, no space, a standby, …) it is the store that
 is not fit, and all will be well another time.
 """
+_CHECK: Final = "23514"
 _SQLITE_AIM: Final = 0.1
 """Seconds of one transaction, in which nobody else can write: they wait no longer than 0.25."""
 _POSTGRES_AIM: Final = 0.3
@@ -158,10 +159,13 @@ class StoreSink:
 
 
 def _lies_in_the_values(error: SQLAlchemyError) -> bool:
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    if state is not None:
-        return str(state)[:2] in _VALUE_CLASSES
-    return isinstance(error, DataError | IntegrityError)
+    original: Any = getattr(error, "orig", None)
+    state = getattr(original, "sqlstate", None)
+    if state is None:
+        return isinstance(error, DataError | IntegrityError)
+    if state == _CHECK and original.diag.table_name and not original.diag.constraint_name:
+        return False  # of a partition: another relay has made one meanwhile
+    return str(state)[:2] in _VALUE_CLASSES
 
 
 def _lost(reason: str, count: int, problem: str, process: str, bulk: Bulk) -> None:
