@@ -46,13 +46,13 @@ def test_sigkill_at_random_moments(tmp_path, full, randomness, progress, row):
 
 
 FAILPOINTS = {
-    "after the store's commit, before its cursor": ("segment:Segment.advance", "before", 50),
-    "after its cursor": ("segment:Segment.advance", "after", 50),
+    "after the store's commit, before its cursor": ("segment:Segment.advance", "before", 25),
+    "after its cursor": ("segment:Segment.advance", "after", 25),
     "before a segment is removed": ("segment:Segment.remove", "before", 3),
     "after a segment is removed": ("segment:Segment.remove", "after", 3),
-    "in recovery": ("segment:Scanner.batch", "after", 100),
+    "in recovery": ("segment:Scanner.batch", "after", 25),
     "during adoption": ("spool:Spool.adopt", "after", 1),
-    "before the store's commit": ("sinks.batch:store", "after", 50),
+    "before the store's commit": ("sinks.batch:store", "after", 25),
     "in an allocation": ("segment:_map_pages", "after", 3),
 }
 """What is killed before or after a call of a function, and the latest such call."""

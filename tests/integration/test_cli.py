@@ -15,7 +15,7 @@ from tests.support.commands import TWO_ORDERS, emit, end, of, sidelight, spawn
 
 import voice_notes.events
 from sidelight import Store, __version__
-from sidelight.schema import connect
+from sidelight.schema import VERSION, connect
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,7 @@ def test_a_newer_store_is_named(tmp_path, command):
         connection.commit()
     said = sidelight(*command, *of(path))
     assert (said.code, said.out) == (1, "")
-    assert "has schema version 99, this sidelight knows 1: upgrade sidelight" in said.err
+    assert f"has schema version 99, this sidelight knows {VERSION}: upgrade sidelight" in said.err
 
 
 @pytest.mark.parametrize("command", QUESTIONS[:4], ids=" ".join)

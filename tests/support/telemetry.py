@@ -27,7 +27,7 @@ from tests.support.otlp_json import LogRecord, SpanRecord
 
 import sidelight
 from sidelight.emitter import Closed, emitter
-from sidelight.record import Moment, Static, decode
+from sidelight.record import Moment, Static, decode, random_bits
 from sidelight.runtime import runtime
 from sidelight.span import tracing
 
@@ -100,9 +100,10 @@ def configured(directory: Path, **options: Any) -> Iterator[None]:
 
 
 def restore() -> None:
-    """Close what is open; the next emission would open it anew."""
+    """Close what is open; the next emission would open it anew, as another process."""
     runtime.close(1.0)
     runtime.settings = None
+    runtime._instance = f"{random_bits(64):016x}"
     emitter.spool = Closed(runtime.open)
     emitter.strict, emitter.spans = False, True
     emitter.losses.clear()
