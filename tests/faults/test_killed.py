@@ -50,7 +50,7 @@ FAILPOINTS = {
     "after its cursor": ("segment:Segment.advance", "after", 25),
     "before a segment is removed": ("segment:Segment.remove", "before", 3),
     "after a segment is removed": ("segment:Segment.remove", "after", 3),
-    "in recovery": ("segment:Scanner.batch", "after", 25),
+    "in recovery": ("scanner:Scanner.batch", "after", 25),
     "during adoption": ("spool:Spool.adopt", "after", 1),
     "before the store's commit": ("sinks.batch:store", "after", 25),
     "in an allocation": ("segment:_map_pages", "after", 3),
