@@ -4,7 +4,9 @@ A value is looked at on the caller's path, so the work is bounded before it begi
 before it is encoded, containers are read only as far as they are kept, and one value has an
 allowance for everything in it. Built-in containers and numbers are read by the methods of the
 built-in class, whatever a subclass has made of them. Only for what is of no known kind is a
-stranger's code asked (its `repr`), and whatever that raises costs a placeholder.
+stranger's code asked (its `repr`), and whatever that raises costs a placeholder. How long that
+takes is not in our hands: of a class whose code took too long three times in a row nothing is asked
+any more.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import enum
 import math
 import numbers
 import os
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +40,10 @@ MAX_ALL_TEXT: Final = 16 * MAX_TEXT
 """Characters inside one value, at all depths together."""
 MAX_FRAMES: Final = 64
 """Frames of one exception: those nearest to where it was raised."""
+TOO_LONG: Final = 5_000_000
+"""Nanoseconds that a stranger's code may take: half the budget."""
+STRIKES: Final = 3
+"""How often in a row it may take longer. (Once may be the machine's doing.)"""
 SCALARS: Final = frozenset({int, bool, type(None)})
 """Types that the encoder takes as they are. (An int of more than 64 bits it refuses; the emitter
 then comes back here. A float is not among them, for NaN and infinity have no JSON.)"""
@@ -45,6 +52,8 @@ _INT_RANGE: Final = range(-(1 << 63), 1 << 64)
 _ELLIPSIS: Final = "…"
 _FRAMES_WALKED: Final = 20_000
 _SEQUENCES: Final = (list, tuple, set, frozenset, deque)
+_TEXTS: Final = frozenset({str, bytes, bytearray})
+_clock: Final = time.perf_counter_ns
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -122,6 +131,39 @@ _CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
 )
 
 
+class _Patience:
+    """How long strangers may talk. Classes are kept by identity: theirs may be hostile too."""
+
+    def __init__(self) -> None:
+        self._strikes: dict[int, tuple[type, int]] = {}
+        self.lost: dict[int, type] = {}
+
+    def ask(self, kind: type, way: Callable[[Any], Any], value: Any) -> Any:
+        """What the class's own code says of a value."""
+        begun = _clock()
+        try:
+            return way(value)
+        finally:
+            if _clock() - begun > TOO_LONG:
+                self._strike(kind)
+            elif self._strikes:
+                self._strikes.pop(id(kind), None)
+
+    def _strike(self, kind: type) -> None:
+        _, strikes = self._strikes.pop(id(kind), (kind, 0))
+        if strikes + 1 < STRIKES:
+            self._strikes[id(kind)] = kind, strikes + 1
+        else:
+            self.lost[id(kind)] = kind
+
+
+_patience: Final = _Patience()
+
+
+def _unasked(kind: type) -> str:
+    return f"<{_name(kind)}: it takes too long to tell>"
+
+
 class _Copy:
     """The copy of one value, and what is left of its allowance."""
 
@@ -139,6 +181,8 @@ class _Copy:
         self.values -= 1
         if self.values < 0:
             return _ELLIPSIS
+        if id(kind) in _patience.lost:
+            return _unasked(kind)
         try:
             copied = self._read(kind, value, depth)
         except BaseException as error:
@@ -158,15 +202,17 @@ class _Copy:
         for known, convert in _CONVERSIONS:
             if issubclass(kind, known):
                 return convert(value)
-        return repr(value)
+        return _patience.ask(kind, repr, value)
 
     def _inside(self, kind: type, value: Any, depth: int) -> Any:
         for base in _SEQUENCES:
             if issubclass(kind, base):
                 items = list(islice(base.__iter__(value), MAX_ITEMS))
                 return [*self._each(items, depth), *_rest(base.__len__(value))]
-        pairs = dict.items(value) if issubclass(kind, dict) else value.items()
-        kept = list(islice(pairs, MAX_ITEMS))
+        if issubclass(kind, dict):
+            kept = list(islice(dict.items(value), MAX_ITEMS))
+        else:
+            kept = _patience.ask(kind, lambda value: list(islice(value.items(), MAX_ITEMS)), value)
         keys = [key if type(key) is str else str(self.of(key, MAX_DEPTH - 1)) for key, _ in kept]
         copied = self._each((item for _, item in kept), depth)
         more = dict.fromkeys(_rest(len(value)), _ELLIPSIS)
@@ -188,11 +234,26 @@ def error_type(error: BaseException) -> str:
 def error_message(error: BaseException) -> str:
     """What the exception says, cut short; a placeholder when it raises instead."""
     try:
-        return text(str(error))
+        return text(_said(error))
     except BaseException as problem:
         if from_outside(problem):
             raise
         return f"<{_name(type(problem))} while it was captured>"
+
+
+def _said(error: BaseException) -> str:
+    """Its text. Of what it was raised with only so much is put into that as will be kept."""
+    kind = type(error)
+    if id(kind) in _patience.lost:
+        return _unasked(kind)
+    made_by = {BaseException.__str__: BaseException, KeyError.__str__: KeyError}.get(
+        type.__getattribute__(kind, "__str__")
+    )
+    args = BaseException.__dict__["args"].__get__(error)
+    if made_by and any(type(each) in _TEXTS and len(each) > MAX_TEXT for each in args):
+        return str(made_by(*(e[: MAX_TEXT + 1] if type(e) in _TEXTS else e for e in args)))
+    said: str = _patience.ask(kind, str, error)
+    return said
 
 
 def error_details(error: BaseException) -> list[Any]:
