@@ -210,16 +210,20 @@ class _Copy:
                 items = list(islice(base.__iter__(value), MAX_ITEMS))
                 return [*self._each(items, depth), *_rest(base.__len__(value))]
         if issubclass(kind, dict):
-            kept = list(islice(dict.items(value), MAX_ITEMS))
+            kept, length = list(islice(dict.items(value), MAX_ITEMS)), dict.__len__(value)
         else:
-            kept = _patience.ask(kind, lambda value: list(islice(value.items(), MAX_ITEMS)), value)
+            kept, length = _patience.ask(kind, _items, value)
         keys = [key if type(key) is str else str(self.of(key, MAX_DEPTH - 1)) for key, _ in kept]
         copied = self._each((item for _, item in kept), depth)
-        more = dict.fromkeys(_rest(len(value)), _ELLIPSIS)
+        more = dict.fromkeys(_rest(length), _ELLIPSIS)
         return dict(zip((text(key, MAX_NAME) for key in keys), copied, strict=True)) | more
 
     def _each(self, items: Iterable[Any], depth: int) -> list[Any]:
         return [self.of(item, depth + 1) for item in items]
+
+
+def _items(value: Mapping[Any, Any]) -> tuple[list[tuple[Any, Any]], int]:
+    return list(islice(value.items(), MAX_ITEMS)), len(value)
 
 
 def _rest(length: int) -> list[str]:

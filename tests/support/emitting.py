@@ -113,12 +113,20 @@ async def plain_async(n: int, thing: Any) -> Any:
 
 
 FIELDS: dict[str, Any] = {"artifact_id": arg.n, "organization_id": "org", "n": arg.n}
-scheduled = emits("scheduled", failure="scheduled_failed", **FIELDS)(plain)
-awaited = emits("awaited", failure="awaited_failed", mode="awaited", **FIELDS)(plain)
-scheduled_async = emits("scheduled_async", failure="async_failed", **FIELDS)(plain_async)
-awaited_async = emits("awaited_async", failure="awaited_async_failed", mode="awaited", **FIELDS)(
-    plain_async
-)
+
+
+def decorate(**fields: Any) -> None:
+    """Decorate anew, to capture these as well."""
+    global scheduled, awaited, scheduled_async, awaited_async
+    captured = {**FIELDS, **fields}
+    scheduled = emits("scheduled", failure="scheduled_failed", **captured)(plain)
+    scheduled_async = emits("scheduled_async", failure="async_failed", **captured)(plain_async)
+    captured["mode"] = "awaited"
+    awaited = emits("awaited", failure="awaited_failed", **captured)(plain)
+    awaited_async = emits("awaited_async", failure="awaited_async_failed", **captured)(plain_async)
+
+
+decorate()
 
 
 @dataclass
