@@ -6,8 +6,10 @@ hold on to it, so that everything that can change at run time changes in it.
 
 from __future__ import annotations
 
+import sys
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -220,8 +222,37 @@ class Closed:
         self._reopen().append(frame)
 
     def position(self) -> tuple[int, int]:
-        """Nothing was written yet."""
-        return (0, 0)
+        """Behind everything that is acknowledged: `Early` has it."""
+        return (sys.maxsize, 0)
+
+
+class Early:
+    """Keeps what is emitted while the spool is being opened, by the very thread that opens it.
+
+    A signal handler does that, a `__del__`, the log of a failure. Nobody else can be waited for.
+    """
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self.append = self.write = self._frames.append
+
+    def position(self) -> tuple[int, int]:
+        """Behind everything that is acknowledged: where it will lie is not known yet."""
+        return (sys.maxsize, 0)
+
+    def move(self, spool: Destination) -> None:
+        """Append all of it to the spool that is open now; what finds no room is counted."""
+        while self._frames:
+            try:
+                spool.append(self._frames.popleft())
+            except (SpoolError, OSError) as error:
+                emitter.count("no room in the spool", error_message(error))
+
+    def lose(self, problem: str) -> None:
+        """There will be no spool: count what would have been in it."""
+        while self._frames:
+            self._frames.popleft()
+            emitter.count("internal error", problem)
 
 
 #: Of a span's details these are kept: they are bounded.

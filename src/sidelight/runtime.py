@@ -20,7 +20,7 @@ from dataclasses import replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from sidelight.emitter import Closed, emitter
+from sidelight.emitter import Closed, Early, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.ledger import Ledger
 from sidelight.receipt import Progress
@@ -56,6 +56,7 @@ class Runtime:
         self.starting = allocate_lock()
         self._opening = RLock()
         self._is_opening = False
+        self._early = Early()
         self._ledger = Ledger(emitter)
         self._inherited: list[object] = []
         self._instance = f"{random_bits(64):016x}"
@@ -75,7 +76,7 @@ class Runtime:
                 self._start_relay(settings, spool)
             return spool
 
-    def open(self) -> Spool:
+    def open(self) -> Spool | Early:
         """Open at the first emission, by the environment where nobody has configured.
 
         The relay, whose libraries take long to import, is started in the background.
@@ -87,13 +88,15 @@ class Runtime:
             if self.spool is not None:
                 return self.spool
             if self._is_opening:  # a signal handler, or the log of a failure, emits
-                raise SpoolError(directory="", problem="it is being opened", remedy="")
+                return self._early
             self._is_opening = True
             try:
                 settings = self.settings = self.settings or settle()
                 spool = self._open(settings)
+                self._early.move(spool)
             except ConfigurationError as error:
                 emitter.spool = Closed()
+                self._early.lose(str(error))
                 _logger.warning("sidelight loses every event: %s", error)
                 raise SpoolError(directory="", problem=str(error), remedy="") from error
             finally:

@@ -1,0 +1,72 @@
+"""Row 16: emissions in the middle of emissions. Each is written, and none waits for itself."""
+
+import json
+
+import pytest
+from sqlalchemy import text
+from tests.support.emitting import Order
+from tests.support.programs import deliver, judge, nothing_left, running
+from tests.support.reentering import WAYS
+
+from sidelight.schema import connect
+
+PRELUDE = """
+from tests.support import reentering
+
+if {way!r} == "a logging handler":
+    decorate(value=lambda n: reentering.logged(n))
+reentering.WAYS[{way!r}]()
+"""
+CALLS = 300
+"""Of a program in which every line of ours emits."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_emission_in_the_middle_of_another(way, tmp_path, full, row):
+    store, told = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "ids.json"
+    at_every_line = way.startswith("sys.")
+    calls = (CALLS if at_every_line else 2_000) * (10 if full else 1)
+    order = Order(
+        calls=calls,
+        prelude=PRELUDE.format(way=way),
+        finale=f"reentering.tell({str(told)!r})",
+    )
+    with running(store, order=order) as program:
+        program.emit(calls, seconds=300)
+        assert program.end() == 0, program.told()
+    inside = json.loads(told.read_text())
+    deliver(store)
+    verdict = judge(store, program)
+    row(16, f"from {way}", injected=len(inside), verdict=verdict, budget=not at_every_line)
+    assert len(inside) > calls // 10
+    assert set(inside) == ids(store, "reentered")
+    nothing_left(store)
+
+
+def test_emissions_while_the_spool_is_being_opened(tmp_path, row):
+    """The first of them opens it, and the next signals come before it has."""
+    store, told = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "ids.json"
+    order = Order(
+        calls=50,
+        configure=None,
+        prelude="from tests.support import reentering\nreentering.from_signal(1e-4)",
+        finale=f"reentering.tell({str(told)!r})",
+    )
+    with running(store, order=order) as program:
+        assert program.end() == 0, program.told()
+    inside = json.loads(told.read_text())
+    deliver(store)
+    verdict = judge(store, program)
+    row(16, "while the spool is opened", injected=len(inside), verdict=verdict, budget=False)
+    assert "" not in inside
+    assert set(inside) == ids(store, "reentered")
+
+
+def ids(store, type_):
+    engine = connect(store, create=False, read_only=True)
+    try:
+        with engine.begin() as connection:
+            asked = text("SELECT CAST(event_id AS TEXT) FROM events WHERE type = :type")
+            return {row[0] for row in connection.execute(asked, {"type": type_})}
+    finally:
+        engine.dispose()
