@@ -28,6 +28,7 @@ for _ in range(200):
 sidelight.flush(5)
 # Room in every pool of Python's allocator, or it would ask the kernel for an arena at some point.
 ballast = [bytes(size) for size in range(0, 480, 8) for _ in range(400)]
+ballast += [small for n in range(20_000) for small in (object(), float(n))]
 del ballast[::2]
 time.sleep(0.3)  # the relay comes to rest, spare segments are there
 os.write(null, b"MARKER begin")
