@@ -25,7 +25,9 @@ from sidelight.record import (
     MAX_PAYLOAD,
     Moment,
     Static,
+    blank,
     encode,
+    encode_into,
     encode_static,
     frame,
     random_bits,
@@ -122,8 +124,9 @@ class Emitter:
 
         ``moment`` has the fields of `record.Moment`, in their order.
         """
+        body: Any = blank()
         try:
-            body = encode(moment)
+            encode_into(moment, body)
         except Exception as error:  # noqa: BLE001  # a surrogate, a cycle, 2**64
             body = self._encoded_slowly(head, moment, error)
         size = head.size + len(body)

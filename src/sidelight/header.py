@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from sidelight.record import encode
+
 PAGE: Final = 4096
 VERSION: Final = 2
 SLOTS: Final[Mapping[str, int]] = {"store": 0, "traces": 1, "logs": 2, "stream": 3}
@@ -42,7 +44,7 @@ class Header:
 
 def packed(meta: Mapping[str, Any]) -> bytes:
     """The header of a new segment; ``meta`` is `fitted`."""
-    encoded = msgspec.msgpack.encode(meta)
+    encoded = encode(meta)
     head = _HEAD.pack(_MAGIC, VERSION, len(encoded), zlib.crc32(encoded))
     return head.ljust(_META_AT, b"\0") + encoded
 
@@ -52,8 +54,8 @@ def fitted(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     resource = dict(meta.get("resource", ()))
     kept = {**meta, "resource": resource}
     left_out = []
-    while len(msgspec.msgpack.encode(kept)) > PAGE - _META_AT and resource:
-        longest = max(resource, key=lambda name: len(msgspec.msgpack.encode(resource[name])))
+    while len(encode(kept)) > PAGE - _META_AT and resource:
+        longest = max(resource, key=lambda name: len(encode(resource[name])))
         del resource[longest]
         left_out.append(longest)
     return (kept, left_out) if left_out else (dict(meta), [])

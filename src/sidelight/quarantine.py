@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from sidelight.record import random_bits
+from sidelight.record import encode, random_bits
 from sidelight.threads import allocate_lock
 
 DIRECTORY: Final = "quarantine"
@@ -182,7 +182,7 @@ def _read(path: Path) -> Entry | None:
 
 def _write(path: Path, entry: Entry) -> int:
     """Write the whole file or none; it is on the disk then."""
-    content = msgspec.msgpack.encode(entry)
+    content = encode(entry)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{random_bits(32):08x}.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

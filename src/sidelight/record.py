@@ -34,8 +34,21 @@ CUT: Final = 8
 RANDOM: Final = 16
 
 _PREFIX: Final = b"\x92"  # msgpack: an array of two follows
-_encoder: Final = msgspec.msgpack.Encoder()
-encode: Final[Callable[[object], bytes]] = _encoder.encode
+
+#: A buffer for `encode_into`, to begin with.
+blank: Final[Callable[[], bytearray]] = bytearray(256).copy
+encode_into: Final[Callable[[object, bytearray], None]] = msgspec.msgpack.Encoder().encode_into
+
+
+def encode(value: object) -> bytes:
+    """A value as msgpack.
+
+    Into a buffer of ours: where no memory is left, msgspec's own `encode` crashes the process (in
+    0.22, when it cannot enlarge the buffer that it has made).
+    """
+    buffer = blank()
+    encode_into(value, buffer)
+    return bytes(buffer)
 
 
 def frame(payload: bytes) -> bytes:

@@ -51,8 +51,16 @@ class Scanner:
         """Up to ``limit`` payloads; an empty batch means that there is nothing to read now.
 
         Raises:
-            OSError: the disk cannot read them.
+            OSError: the disk cannot read them. The next call begins where this one did.
         """
+        begun = self.offset
+        try:
+            return self._batch(limit)
+        except BaseException:
+            self.offset, self._base, self._data = begun, begun, b""
+            raise
+
+    def _batch(self, limit: int) -> Batch:
         end, whole = self.segment.extent()
         if not (whole and self._was_whole):  # it may have changed since it was read
             self._data = b""

@@ -158,17 +158,25 @@ class Worker:
                 self._cannot_read(segment, scanner.offset, error)
                 continue
             self._unreadable.pop(id(segment), None)
-            self._set_aside(segment, batch)
-            if batch.payloads:
-                self._deliver(segment, batch, attempts)
-            elif final:
-                self._finish(segment)
-            elif batch.damaged:
-                self._advance(segment, batch.end)
-            else:
-                continue
-            delivered = True
+            try:
+                delivered |= self._bring(segment, batch, attempts, final=final)
+            except BaseException:
+                self._scanners.pop(id(segment), None)  # to be read again from the cursor
+                raise
         return delivered
+
+    def _bring(self, segment: Segment, batch: Batch, attempts: int | None, *, final: bool) -> bool:
+        """Deliver what was read; False when that is nothing."""
+        self._set_aside(segment, batch)
+        if batch.payloads:
+            self._deliver(segment, batch, attempts)
+        elif final:
+            self._finish(segment)
+        elif batch.damaged:
+            self._advance(segment, batch.end)
+        else:
+            return False
+        return True
 
     def _scanner_of(self, segment: Segment) -> Scanner:
         if len(self._scanners) > len(self.spool.own) + len(self.spool.adopted):
@@ -207,9 +215,6 @@ class Worker:
             else:  # it has found them by itself, and taken the others
                 for record in refused:  # type: ignore[attr-defined]
                     self._refused(segment, record, error)
-        except BaseException:
-            self._scanners.pop(id(segment), None)  # to be read again from the cursor
-            raise
         self.health.delivered += len(records)
         self._advance(segment, batch.end)
 
@@ -263,19 +268,28 @@ class Worker:
     def _try(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
         try:
             self.busy = True
-            self.sink.write(records, writer)
+            self._hand_over(records, writer)
             self._answers(yes=True)
         except SinkUnavailableError as error:
             self._failing(error)
             if self.loop.halting:
                 raise Stopped from error
             raise
-        except SinkRefusedError:
-            raise
-        except Exception as error:  # it chokes on a value in a way of its own
-            raise SinkRefusedError(sink=self.sink.name, problem=repr(error)) from error
         finally:
             self.busy = False
+
+    def _hand_over(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
+        try:
+            self.sink.write(records, writer)
+        except (SinkUnavailableError, SinkRefusedError):
+            raise
+        except MemoryError as error:  # the records are not to blame
+            with contextlib.suppress(Exception):  # it may be in any state
+                self.sink.close()
+            problem = "no memory is left"
+            raise SinkUnavailableError(sink=self.sink.name, problem=problem) from error
+        except Exception as error:  # it chokes on a value in a way of its own
+            raise SinkRefusedError(sink=self.sink.name, problem=repr(error)) from error
 
     def _answers(self, *, yes: bool) -> None:
         """Note whether the sink answers; only for a store that does is it worth while to wait."""

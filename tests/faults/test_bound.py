@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 from tests.support.emitting import Order
+from tests.support.preludes import PACED, padded
 from tests.support.programs import deliver, judge, nothing_left, running, wait_until
 from tests.support.proxy import Proxy
 
@@ -20,27 +21,6 @@ from sidelight.sinks.store import StoreSink
 from sidelight.supply import SMALLEST
 
 LIMIT = 8 * 1024 * 1024
-PADDED = """
-FIELDS["padding"] = ["x" * 4000] * {times}
-scheduled = emits("scheduled", failure="scheduled_failed", **FIELDS)(plain)
-awaited = emits("awaited", failure="awaited_failed", mode="awaited", **FIELDS)(plain)
-scheduled_async = emits("scheduled_async", failure="async_failed", **FIELDS)(plain_async)
-awaited_async = emits(
-    "awaited_async", failure="awaited_async_failed", mode="awaited", **FIELDS
-)(plain_async)
-"""
-"""Larger records, so that a bound is soon reached."""
-PACED = """
-call = Caller.call
-
-async def paced(self, n, kind):
-    await call(self, n, kind)
-    if n % 16 == 0:
-        sidelight.flush(30.0)
-
-Caller.call = paced
-"""
-"""No faster than the store: what it has not got is never more than a fraction of the bound."""
 
 
 def make(store):
@@ -122,7 +102,7 @@ def test_telemetry_goes_first_where_the_store_has_it(store, spool, collector, fu
     calls = 10_000 if full else 600
     order = Order(
         calls=calls,
-        prelude=PADDED.format(times=15) + PACED,
+        prelude=padded(60) + PACED,
         configure={"otlp": collector.endpoint, "spool_limit": LIMIT},
     )
     with running(store, order=order) as program, Watch(spool) as watch:
@@ -145,7 +125,7 @@ def test_at_the_bound_spans_go_and_then_events(store, spool, collector, tmp_path
     """The store is locked and the Collector down; then the store comes back."""
     order = Order(
         pause=0.01,
-        prelude=PADDED.format(times=15),
+        prelude=padded(60),
         configure={"otlp": collector.endpoint, "spool_limit": LIMIT},
     )
     with running(store, order=order) as program, Watch(spool) as watch:
@@ -194,7 +174,7 @@ def test_several_processes_within_one_bound(store, spool, tmp_path, full, row):
                         order=Order(
                             first=number * 10_000_000,
                             pause=0.01,
-                            prelude=PADDED.format(times=15),
+                            prelude=padded(60),
                             configure={"spool_limit": LIMIT},
                         ),
                     )

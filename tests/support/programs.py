@@ -238,7 +238,8 @@ def stored(store: str) -> int:
 
 def caught_up(store: str, *programs: Program, seconds: float = 60.0) -> None:
     """Wait until the store has what the programs have reported so far: by itself, in time."""
-    wanted, until = sum(program.calls for program in programs), time.monotonic() + seconds
+    wanted = sum(program.calls - len(program.reports.lost) for program in programs)
+    until = time.monotonic() + seconds
     while (found := stored(store)) < wanted:
         told = "; ".join(program.told() for program in programs)
         assert time.monotonic() < until, f"{found} of {wanted} events came in {seconds} s: {told}"

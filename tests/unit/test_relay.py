@@ -122,6 +122,20 @@ def test_poison_is_set_aside_and_its_neighbours_arrive(worker, spool, losses):
         assert entry.writer["instance"] == "me"
 
 
+def test_a_sink_that_has_no_memory_left_is_asked_again(worker, spool, losses):
+    emit(spool, 1)
+    write = worker.sink.write
+
+    def starve(records, writer):
+        worker.sink.write = write
+        raise MemoryError
+
+    worker.sink.write = starve
+    drain(worker)
+    assert worker.sink.taken == [1]
+    assert not losses
+
+
 def test_a_sink_that_chokes_in_its_own_way_is_treated_like_a_refusal(worker, spool, losses):
     emit(spool, 1)
     worker.sink.poison = {1}

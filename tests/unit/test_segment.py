@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidelight.disk import Disk
 from sidelight.header import PAGE
 from sidelight.record import FRAME, FRAME_MAGIC, frame
 from sidelight.scanner import Scanner
@@ -280,6 +281,35 @@ def test_what_is_written_between_the_last_look_and_the_seal_is_read(tmp_path):
         segment.write(frame(b"%d" % n))
     segment.seal()
     assert scanner.batch(9).payloads == [b"2", b"3", b"4", b"5"]
+
+
+class FailingDisk(Disk):
+    """Reads so often, and then once not."""
+
+    reads = 0
+
+    def read(self, fd, size, offset):
+        self.reads -= 1
+        if not self.reads:
+            raise MemoryError
+        return super().read(fd, size, offset)
+
+
+@pytest.mark.parametrize("reads", range(1, 6))
+def test_what_was_read_when_the_rest_could_not_be_is_read_again(tmp_path, reads):
+    sent = [bytes([n]) * 100_000 for n in range(1, 21)]
+    writer = create(tmp_path, 3 * 1024 * 1024)
+    for payload in sent:
+        writer.write(frame(payload))
+    writer.close()
+    disk = FailingDisk()
+    segment = Segment.adopt(writer.path, disk)
+    scanner = Scanner(segment, PAGE)
+    disk.reads = reads
+    with pytest.raises(MemoryError):
+        scanner.batch(100)
+    assert scanner.batch(100).payloads == sent
+    segment.close()
 
 
 def test_a_header_page_that_is_gone_costs_only_the_names(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from sidelight.record import CUT, Moment, Static, event_id, occurred_at
+from sidelight.record import CUT, Moment, Static, blank, event_id, occurred_at
 from sidelight.schema import fitted
 
 Record: TypeAlias = tuple[Static, Moment]
@@ -29,7 +29,7 @@ OCCURRED: Final = 4
 RECORDED: Final = 5
 
 _DAY: Final = 86_400_000_000_000
-to_json: Final = msgspec.json.Encoder(enc_hook=repr).encode
+_json_into: Final = msgspec.json.Encoder(enc_hook=repr).encode_into
 _name: Final = functools.lru_cache(maxsize=10_000)(fitted)
 _in_order: Final = itemgetter(0, 1)
 
@@ -86,9 +86,16 @@ def rows_of(drafts: Sequence[Draft], organizations: Mapping[str, str]) -> Iterat
         )
 
 
+def to_json(value: object) -> str:
+    """A value as JSON."""
+    buffer = blank()
+    _json_into(value, buffer)
+    return buffer.decode()
+
+
 def _id(value: Any) -> str:
     if type(value) is not str:
-        value = str(value) if isinstance(value, int | float) else to_json(value).decode()
+        value = str(value) if isinstance(value, int | float) else to_json(value)
     return fitted(value)
 
 
@@ -98,7 +105,7 @@ def _attributes(moment: Moment) -> str:
         attributes = {**(attributes or {}), "error.type": error[0], "error.message": error[1]}
     if moment.flags & CUT:
         attributes = {**(attributes or {}), "sidelight.truncated": True}
-    return to_json(attributes).decode() if attributes else "{}"
+    return to_json(attributes) if attributes else "{}"
 
 
 @functools.lru_cache(maxsize=64)

@@ -193,7 +193,7 @@ def _write_ledger(bulk: Bulk, ledger: Ledger, process: str) -> None:
     bulk.run(
         *_INTO_COSTS,
         [
-            (process, point, snapshot["count"], to_json(snapshot).decode(), at)
+            (process, point, snapshot["count"], to_json(snapshot), at)
             for point, snapshot in sorted(told.get("costs", {}).items())
         ],
         _replace("costs", "point", "histogram"),

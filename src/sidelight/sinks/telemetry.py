@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 from opentelemetry import trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context.context import Context
@@ -43,6 +42,7 @@ from sidelight.record import (
 )
 from sidelight.sampling import DEFAULT_LIMITS, Limits
 from sidelight.sdkspan import attributes_but_for, but_for, context_of, contexts_of, span_from
+from sidelight.sinks.rows import to_json
 from sidelight.version import __version__
 
 _SCOPE: Final = InstrumentationScope("sidelight", __version__)
@@ -180,7 +180,7 @@ def _id(value: Any) -> str:
     """An id as the store has it."""
     if isinstance(value, str | int | float):
         return str(value)
-    return msgspec.json.encode(value).decode()
+    return to_json(value)
 
 
 def _bounded(
