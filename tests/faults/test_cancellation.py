@@ -95,7 +95,7 @@ async def test_cancelled_at_each_step(kind, store, full, row):
     assert sidelight.flush()
     injected, verdict = 2 * rounds * LAST_STEP, judge(store, reports=caller.reports)
     row(14, f"{kind}, cancelled", injected=injected, verdict=verdict, budget=False)
-    assert rounds < verdict.acknowledged < injected
+    assert 0 < verdict.acknowledged < injected
 
 
 @pytest.mark.parametrize("kind", CALLS)

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,10 @@ def test_a_dry_run_says_what_would_go(url):
     said = sidelight("prune", "--older-than", "50d", "--dry-run", "--store", url)
     assert said.code == 0
     with Store(url) as opened:
-        gone = 200 - sum(1 for _ in opened.events(since="50d"))
+        midnight = (datetime.now(UTC) - timedelta(days=50)).replace(
+            hour=0, minute=0, second=0, microsecond=0
+        )
+        gone = 200 - sum(1 for _ in opened.events(since=midnight))
         assert opened.size() == 200
     assert f"events {gone}" in said.words
     assert "would then keep what occurred since" in said.err

@@ -273,7 +273,7 @@ def test_a_child_process_set_up_by_its_environment_alone(shared_collector, tmp_p
 
     def mine():
         records = (*shared_collector.spans(at_least=0), *shared_collector.logs(at_least=0))
-        return [r for r in records if r.resource["service.name"] == f"child-{tmp_path}"]
+        return [r for r in records if r.resource.get("service.name") == f"child-{tmp_path}"]
 
     assert eventually(lambda: len(mine()) == 2)
     assert len(stored(tmp_path / "events.db")) == 1
