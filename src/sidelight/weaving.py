@@ -97,7 +97,7 @@ class Weaving:
 
     def _refusal(self, point: MappedPoint, error: PointError) -> MapError:
         problem = error.facts.get("problem") or str(error)
-        remedy = error.facts.get("remedy") or "see `sidelight points --check`"
+        remedy = error.facts.get("remedy") or "see docs/reference/map.md"
         return MapError(
             place=self._map.place(point), problem=f"{point.function}: {problem}", remedy=remedy
         )
