@@ -3,12 +3,11 @@
 import json
 
 import pytest
-from sqlalchemy import text
 from tests.support.emitting import Order
 from tests.support.programs import deliver, judge, nothing_left, running
 from tests.support.reentering import WAYS
 
-from sidelight.schema import connect
+from sidelight import Store
 
 PRELUDE = """
 from tests.support import reentering
@@ -63,10 +62,5 @@ def test_emissions_while_the_spool_is_being_opened(tmp_path, row):
 
 
 def ids(store, type_):
-    engine = connect(store, create=False, read_only=True)
-    try:
-        with engine.begin() as connection:
-            asked = text("SELECT CAST(event_id AS TEXT) FROM events WHERE type = :type")
-            return {row[0] for row in connection.execute(asked, {"type": type_})}
-    finally:
-        engine.dispose()
+    with Store(store) as opened:
+        return {str(event.event_id) for event in opened.events(type=type_)}

@@ -1,15 +1,5 @@
 """What programs that emit (`tests.support.emitting`) do differently: text for `Order.prelude`."""
 
-_PADDED = """
-FIELDS["padding"] = ["x" * 4000] * {times}
-scheduled = emits("scheduled", failure="scheduled_failed", **FIELDS)(plain)
-awaited = emits("awaited", failure="awaited_failed", mode="awaited", **FIELDS)(plain)
-scheduled_async = emits("scheduled_async", failure="async_failed", **FIELDS)(plain_async)
-awaited_async = emits(
-    "awaited_async", failure="awaited_async_failed", mode="awaited", **FIELDS
-)(plain_async)
-"""
-
 PACED = """
 call = Caller.call
 
@@ -25,4 +15,4 @@ Caller.call = paced
 
 def padded(kilobytes: int) -> str:
     """Larger records, so that a bound is soon reached."""
-    return _PADDED.format(times=kilobytes // 4)
+    return f"\ndecorate(padding=['x' * 4000] * {kilobytes // 4})\n"
