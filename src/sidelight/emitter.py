@@ -82,15 +82,19 @@ class Head:
         )
 
 
-class Destination(Protocol):
+class Appending(Protocol):
+    """What takes frames."""
+
+    def append(self, frame: bytes, /) -> None:
+        """Copy a frame in, making room for it."""
+
+
+class Destination(Appending, Protocol):
     """What the emitter needs of a spool."""
 
     @property
     def write(self) -> Callable[[bytes], Any]:
         """Copies a frame in; ValueError asks for `append`."""
-
-    def append(self, frame: bytes, /) -> None:
-        """Copy a frame in, making room for it."""
 
     def position(self) -> tuple[int, int]:
         """A place behind what was written."""
@@ -209,7 +213,7 @@ class Emitter:
 class Closed:
     """The spool before it is opened, and after it was closed for good: `reopen` decides."""
 
-    def __init__(self, reopen: Callable[[], Destination] | None = None) -> None:
+    def __init__(self, reopen: Callable[[], Appending] | None = None) -> None:
         self._reopen = reopen
 
     def write(self, frame: bytes) -> None:
@@ -225,7 +229,7 @@ class Closed:
         self._reopen().append(frame)
 
     def position(self) -> tuple[int, int]:
-        """Behind everything that is acknowledged: `Early` has it."""
+        """Behind everything that is acknowledged: where `Early` will put it is not known yet."""
         return (sys.maxsize, 0)
 
 
@@ -237,13 +241,9 @@ class Early:
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
-        self.append = self.write = self._frames.append
+        self.append = self._frames.append
 
-    def position(self) -> tuple[int, int]:
-        """Behind everything that is acknowledged: where it will lie is not known yet."""
-        return (sys.maxsize, 0)
-
-    def move(self, spool: Destination) -> None:
+    def move(self, spool: Appending) -> None:
         """Append all of it to the spool that is open now; what finds no room is counted."""
         while self._frames:
             try:

@@ -256,6 +256,7 @@ class Runtime:
         reseed()
         self._instance, self._meta = f"{random_bits(64):016x}", None
         self._opening, self.starting, self._is_opening = RLock(), allocate_lock(), False
+        self._early = Early()
         if self._inheritance is not None:  # the parent was a child itself, and has not used it
             self._inheritance.close()
         self._inheritance = inheritance
