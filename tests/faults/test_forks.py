@@ -1,6 +1,8 @@
 """Row 12: processes that fork while sidelight's threads are at work, and pools of workers."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from tests.support.emitting import Order
@@ -66,3 +68,19 @@ def test_pools_of_short_lived_workers(method, tmp_path, full, row):
     assert verdict.acknowledged == 50 + 10 * tasks
     row(12, f"multiprocessing, {method}", injected=tasks, verdict=verdict)
     nothing_left(store)
+
+
+def test_what_waits_for_the_spool_is_not_taken_into_a_child():
+    """It is the parent's, which is opening its spool while another thread forks."""
+    code = """
+import os
+from sidelight.runtime import runtime
+
+runtime._early.append(b"of the parent")
+if not os.fork():
+    os._exit(len(runtime._early._frames))
+_, status = os.wait()
+assert os.waitstatus_to_exitcode(status) == 0, "the child has it too"
+assert len(runtime._early._frames) == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
