@@ -69,7 +69,7 @@ class Relay:
         return [*self.workers, *self.movers]
 
     def _store_answers(self) -> bool:
-        return not any(worker.failing for worker in self.workers if worker.is_store)
+        return self.progress.active
 
     def flush(
         self, seconds: float, *, patient: bool = True, needed: Collection[str] = ("store",)
@@ -87,7 +87,8 @@ class Relay:
         until = time.monotonic() + seconds
         asked = [(mover, mover.ask()) for mover in self.movers]
         while True:
-            if any(not moved() for mover, moved in asked if patient or not mover.problem):
+            stuck = not patient and any(w.failing for w in self.workers if w.is_store)
+            if not stuck and any(not moved() for m, moved in asked if patient or not m.failing):
                 if time.monotonic() >= until:
                     return False
                 time.sleep(0.002)
@@ -110,12 +111,10 @@ class Relay:
 
         Raises:
             SinkUnavailableError: a sink did not answer ``attempts`` times.
-            OutboxError: an outbox cannot be read.
         """
         problem: SinkUnavailableError | None = None
         self.spool.adopt()
-        for mover in self.movers:
-            mover.drain()
+        self._drain_outboxes()
         while True:
             for worker in self.workers:
                 try:
@@ -132,9 +131,19 @@ class Relay:
             raise problem
         return {worker.sink.name: worker.health.delivered for worker in self.workers}
 
+    def _drain_outboxes(self) -> None:
+        if not self.movers:
+            return
+        for worker in self.workers:
+            if worker.is_store:
+                worker.open()
+        for mover in self.movers:
+            mover.drain()
+
     def health(self) -> Mapping[str, Health]:
-        """How each sink is doing."""
-        return {worker.sink.name: worker.health for worker in self.workers}
+        """How each sink is doing, and each outbox."""
+        sinks = {worker.sink.name: worker.health for worker in self.workers}
+        return sinks | {f"outbox {mover.outbox.shown}": mover.health for mover in self.movers}
 
     def halt(self, seconds: float, *, briefly: bool = False) -> bool:
         """End the threads, until the next `start`.

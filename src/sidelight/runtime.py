@@ -165,7 +165,8 @@ class Runtime:
             from sidelight.outbox.reading import outboxes_of  # noqa: PLC0415  # as slow as …
             from sidelight.relay import Relay  # noqa: PLC0415  # … this, and not needed to emit
 
-            sinks, outboxes = sinks_of(settings), outboxes_of(settings.outboxes)
+            sinks = sinks_of(settings)
+            outboxes = outboxes_of(settings, spool.meta, emitter.count)
             if self.spool is not spool:  # closed meanwhile, or configured anew
                 return
             self.relay = Relay(

@@ -114,7 +114,16 @@ def _outboxes(urls: Sequence[str] | None, env: Mapping[str, str]) -> tuple[str, 
     if isinstance(urls, str):
         _refuse("outboxes", f"{without_password(urls)!r} is one URL", "give a list of them")
     named = env.get("SIDELIGHT_OUTBOXES", "").split() if urls is None else urls
-    return tuple(_database(re.sub(r"^(\w+)\+\w+://", r"\1://", url), "outboxes") for url in named)
+    return tuple(map(outbox_url, named))
+
+
+def outbox_url(url: str) -> str:
+    """The URL of a business database, without the driver and with an absolute path.
+
+    Raises:
+        ConfigurationError: it is none that can have an outbox.
+    """
+    return _database(re.sub(r"^(\w+)\+\w+://", r"\1://", url), "outboxes")
 
 
 def _refuse(setting: str, problem: str, remedy: str) -> None:

@@ -92,14 +92,18 @@ class Worker:
     def run(self) -> None:
         """Drain until told to stop."""
         adapter.set_context(adapter.suppressed())  # what we do is nobody's to make spans of
-        if self.is_store:  # an empty batch opens it: the first who waits shall not wait for that
-            with contextlib.suppress(SinkUnavailableError, SinkRefusedError, Stopped):
-                self._try((), {})
+        if self.is_store:  # the first who waits shall not wait for that
+            self.open()
         with contextlib.suppress(Stopped):
             while not self.loop.halting:
                 self._turn()
         if self.ending:
             self.sink.close()
+
+    def open(self) -> None:
+        """Open the sink, if it answers: an empty batch does that."""
+        with contextlib.suppress(SinkUnavailableError, SinkRefusedError, Stopped):
+            self._try((), {})
 
     def _turn(self) -> None:
         try:

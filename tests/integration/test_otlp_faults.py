@@ -91,7 +91,7 @@ def test_down_at_first(collector, tmp_path, monkeypatch, protocol, silence):
 
 
 TROUBLE = {
-    "reset": "reset",
+    "reset": "reset|RemoteDisconnected",
     "silent": "timed out|in time|DEADLINE",
     "drip": "in time|timed out|DEADLINE",
     "302": "302 Found",

@@ -77,6 +77,11 @@ def committed(url: str) -> set[str]:
         return {name for (name,) in connection.execute(query)}
 
 
+def count(url: str) -> int:
+    """How many orders there are."""
+    return len(committed(url))
+
+
 def create_tables(url: str) -> None:
     """Make the tables, the outbox among them."""
     engine = engine_on(url)
@@ -603,6 +608,15 @@ class Watched:
 
     def names(self) -> set[str]:
         """The names of the orders that there are events about, each of them once."""
-        names = [event.attributes["n"] for event in self.events()]
-        assert len(set(names)) == len(names)
-        return set(names)
+        return _once(self.events())
+
+    def stored_names(self) -> set[str]:
+        """The same, without waiting for what is under way."""
+        with sidelight.Store(self.store) as store:
+            return _once(list(store.events(type="ordered")))
+
+
+def _once(events: list[sidelight.Event]) -> set[str]:
+    names = [event.attributes["n"] for event in events]
+    assert len(set(names)) == len(names)
+    return set(names)

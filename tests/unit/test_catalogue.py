@@ -14,7 +14,7 @@ from sidelight import Store, arg, emits
 from sidelight.emitter import emitter
 from sidelight.event import Catalogue
 from sidelight.exceptions import CatalogueError, InstrumentationError
-from sidelight.record import CUT
+from sidelight.record import CUT, event_id
 from sidelight.sinks.store import StoreSink
 from sidelight.testing import capture
 
@@ -129,6 +129,19 @@ def test_the_relay_stores_marks_and_counts(tmp_path):
     (mark,) = [mark for mark in marks if mark]
     assert mark.startswith("price: Input should be a valid integer")
     assert counted == [("event not as declared", f"shop:make: sold: {mark}")]
+
+
+def test_relays_that_share_a_batch_count_what_they_store(tmp_path):
+    counted = []
+    batch = [record("sold", attributes={"price": price}) for price in ("dear", "cheap")]
+    ids = [event_id(moment.time, moment.random) for _, moment in batch]
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    for mine in ids:
+        with closing(StoreSink(url, lambda *why: counted.append(why))) as sink:
+            assert sink.write_claimed(batch, {}, lambda _, mine=mine: {mine}) == {mine}
+    with Store(url) as opened:
+        assert {event.event_id for event in opened.events()} == set(ids)
+    assert len(counted) == 2
 
 
 def test_what_was_cut_is_not_blamed():

@@ -26,6 +26,7 @@ _MODULES: Final = {
     "catalogue": "catalogue",
     "doctor": "doctor",
     "relay": "relay",
+    "outbox": "outbox",
     "run": "run",
     "prune": "prune",
     "spool": "spool",

@@ -19,11 +19,12 @@ from sidelight.cli.segments import Behind, look_at, settled, writers_of
 from sidelight.directory import prepare_directory
 from sidelight.emitter import emitter
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
+from sidelight.outbox.reading import outboxes_of
 from sidelight.receipt import Progress
 from sidelight.record import random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import runtime, sinks_of
-from sidelight.settings import Settings, public_url, writer_meta
+from sidelight.settings import Settings, outbox_url, public_url, writer_meta
 from sidelight.sink import Health, Sink
 from sidelight.spool import Spool
 
@@ -50,6 +51,14 @@ def relay(
     store: StoreUrl = None,
     spool: SpoolDirectory = None,
     otlp: Otlp = None,
+    outbox: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            envvar="SIDELIGHT_OUTBOXES",
+            help="A database whose transactions events join. May be repeated.",
+        ),
+    ] = None,
     catalogue: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,6 +74,9 @@ def relay(
     relay="external". Where no store is named, it is the one that the records themselves name. What
     a sink does not take stays in the spool. Any number of relays may work on one spool.
 
+    With --outbox it also moves the events that have joined transactions of a business database
+    (transaction=) to where all others go, as soon as those have committed.
+
     Without --once it runs until SIGTERM or Ctrl-C, and then delivers what is still there. With
     --once, it ends with 1 where something is left.
 
@@ -72,6 +84,8 @@ def relay(
       sidelight relay --once --store sqlite:///events.db
 
       sidelight relay --spool /var/lib/shop/spool --otlp http://collector:4318
+
+      sidelight relay --outbox postgresql://localhost/shop
     """
     if problems := import_all(catalogue or ()):
         raise ConfigurationError(
@@ -80,6 +94,8 @@ def relay(
     settings = replace(
         settled(spool, store, otlp, [] if spool is None else writers_of(spool)), role="relay"
     )
+    if outbox:
+        settings = replace(settings, outboxes=tuple(map(outbox_url, outbox)))
     if once:
         _deliver_once(settings, linger, as_json=as_json)
     else:
@@ -87,7 +103,7 @@ def relay(
 
 
 def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
-    if not settings.spool.is_dir():
+    if not settings.spool.is_dir() and not settings.outboxes:
         raise SpoolError(
             directory=settings.spool,
             problem="it is not there",
@@ -130,7 +146,8 @@ def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[
         raise SpoolError(
             directory=settings.spool, problem=error.strerror, remedy="see `sidelight doctor`"
         ) from error
-    relay = Relay(spool, sinks, Progress(), count=emitter.count)
+    outboxes = outboxes_of(settings, spool.meta, emitter.count)
+    relay = Relay(spool, sinks, Progress(), count=emitter.count, outboxes=outboxes)
     try:
         with contextlib.suppress(SinkUnavailableError):  # `health` says which, and why
             relay.drain()

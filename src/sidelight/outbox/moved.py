@@ -16,6 +16,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 SUFFIX: Final = "-outbox"
@@ -68,6 +69,15 @@ class MovedFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def look(database: str) -> Moved:
+    """What the file beside a database says, if there is one."""
+    try:
+        with Path(f"{database}{SUFFIX}").open("rb") as file:
+            return _parse(file.read(_FORMAT.size))
+    except OSError:
+        return Moved()
 
 
 def _parse(content: bytes) -> Moved:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from sidelight.exceptions import OutboxError, SpoolError
 from sidelight.record import frame
+from sidelight.sink import Health
 from sidelight.spool import Spool
 from sidelight.threads import Loop, allocate_lock
 
@@ -53,20 +54,17 @@ class Mover:
         spool: where they go.
         ready: whether the store answers; else the rows are safer where they are.
         busy: whether it is inside the database's library.
-        moved: rows so far.
-        problem: why the last look has failed; "" when it has not.
+        health: how it is doing; ``delivered`` counts rows.
     """
 
     outbox: Outbox
     spool: Spool
     ready: Callable[[], bool]
     busy: bool = False
-    moved: int = 0
-    problem: str = ""
+    health: Health = field(default_factory=Health)
     _wake: Any = field(default_factory=allocate_lock)
     _asked: int = 0
     _answered: int = 0
-    _failing_since: float | None = None
     _told: bool = False
 
     def __post_init__(self) -> None:
@@ -78,47 +76,39 @@ class Mover:
         pause = _ROUND
         while not self.loop.halting:
             asked = self._asked
-            try:
-                found = self.step()
-            except (OutboxError, SpoolError, OSError) as error:
-                found = 0
-                self._fails(error)
-            except Exception as error:
-                found = 0
-                self._fails(error)
-                logger.exception("sidelight: the mover of %s stumbled", self.outbox.shown)
-            else:
-                self._failing_since, self.problem = None, ""
-            if found < LIMIT:
+            found = self.step()
+            if found is not None and found < LIMIT:
                 self._answered = asked
+            if not found or found < LIMIT:
                 pause = _ROUND if found else min(2 * pause, _LAZIEST)
                 self._rest(pause)
 
-    def step(self) -> int:
-        """Move one batch; answers how many rows there were.
+    def step(self) -> int | None:
+        """Move one batch; answers how many rows there were, None where that is not known.
 
-        Raises:
-            OutboxError: the outbox cannot be read.
-            SpoolError: the spool cannot take them.
+        What goes wrong is in `health`.
         """
         if not self.ready():
-            return 0
+            return None
         self.busy = True
         try:
             found = self.outbox.move(self._take, LIMIT)
+        except (OutboxError, SpoolError, OSError) as error:
+            self._fails(error)
+            return None
+        except Exception as error:
+            self._fails(error)
+            logger.exception("sidelight: the mover of %s stumbled", self.outbox.shown)
+            return None
         finally:
             self.busy = False
-        self.moved += found
+        self.health.failing_since = None
+        self.health.delivered += found
         return found
 
     def drain(self) -> None:
-        """Move all there is.
-
-        Raises:
-            OutboxError: the outbox cannot be read.
-            SpoolError: the spool cannot take them.
-        """
-        while self.step() == LIMIT:
+        """Move all there is."""
+        while self.step():
             pass
 
     def ask(self) -> Callable[[], bool]:
@@ -126,7 +116,7 @@ class Mover:
         self._asked += 1
         wanted = self._asked
         self._poke()
-        return lambda: self._answered >= wanted and not self.problem
+        return lambda: self._answered >= wanted
 
     def stop(self) -> None:
         """End after the current batch."""
@@ -156,11 +146,16 @@ class Mover:
                 self.spool.append(framed)
         self.spool.sync()
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last look has failed."""
+        return self.health.failing_since is not None
+
     def _fails(self, error: Exception) -> None:
-        self.problem = str(error)
-        now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since, self._told = now, False
-        elif not self._told and now - self._failing_since > _OUTAGE:
+        self.health.problem = str(error)
+        now = time.time()
+        if self.health.failing_since is None:
+            self.health.failing_since, self._told = now, False
+        elif not self._told and now - self.health.failing_since > _OUTAGE:
             self._told = True
-            logger.warning("sidelight: %s; its events wait there", self.problem)
+            logger.warning("sidelight: %s; its events wait there", error)

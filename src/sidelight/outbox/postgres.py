@@ -19,9 +19,11 @@ from sidelight.exceptions import OutboxError
 from sidelight.postgres import WRITE_WITHIN, BoundedConnection, begin, unsaid_by
 from sidelight.settings import public_url
 
-_TAKE: Final = (
-    "SELECT position, event_id, record FROM sidelight_outbox"
-    " ORDER BY position LIMIT %s FOR UPDATE SKIP LOCKED"
+_PEEK: Final = "SELECT position, event_id, record FROM sidelight_outbox ORDER BY position LIMIT %s"
+_TAKE: Final = f"{_PEEK} FOR UPDATE SKIP LOCKED"
+_SCHEMA: Final = (
+    "SELECT quote_ident(nspname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+    " WHERE pg_class.oid = 'sidelight_outbox'::regclass"
 )
 _FORGET: Final = (
     "DELETE FROM sidelight_outbox WHERE (position, event_id) IN"
@@ -70,6 +72,24 @@ class PostgresOutbox:
             if self._connection is not None and self._connection.pgconn.transaction_status:
                 self.close()  # whatever it was: the transaction is not to stay open
         return len(rows)
+
+    def peek(self, limit: int) -> list[tuple[int, str, bytes]]:
+        """Rows that are there, left where they are.
+
+        Raises:
+            psycopg.Error: the database does not answer, or not as it should.
+        """
+        rows = self._opened().execute(_PEEK, (limit,)).fetchall()
+        return [(position, event_id, bytes(record)) for position, event_id, record in rows]
+
+    def schema(self) -> str:
+        """Where the table is that the connection sees, quoted.
+
+        Raises:
+            psycopg.Error: there is none.
+        """
+        (name,) = self._opened().execute(_SCHEMA).fetchall()[0]
+        return str(name)
 
     def _opened(self) -> BoundedConnection:
         if self._connection is None:

@@ -1,29 +1,41 @@
-"""Which outbox a URL names."""
+"""Which outboxes a process drains, and how."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import make_url
 
 from sidelight.exceptions import ConfigurationError
 from sidelight.outbox.mover import Outbox
 from sidelight.outbox.sqlite import SqliteOutbox
+from sidelight.settings import Settings, sqlite_path
 
 
-def outboxes_of(urls: Iterable[str]) -> list[Outbox]:
-    """The outboxes that a process is to drain."""
-    return [outbox_of(url) for url in urls]
+def outboxes_of(
+    settings: Settings, writer: dict[str, Any], count: Callable[[str, str], None]
+) -> Sequence[Outbox]:
+    """The outboxes that the settings name; nothing is opened yet.
 
-
-def outbox_of(url: str) -> Outbox:
-    """The outbox in a database; nothing is opened yet.
+    Args:
+        settings: of this process.
+        writer: the header of its spool.
+        count: told of the events that are not as its catalogue declares them.
 
     Raises:
-        ConfigurationError: it is in a PostgreSQL, and psycopg is missing.
+        ConfigurationError: one is in a PostgreSQL, and psycopg is missing.
     """
-    if url.startswith("sqlite:///"):
-        return SqliteOutbox(Path(url.removeprefix("sqlite:///")))
+    return [_outbox(url, settings, writer, count) for url in settings.outboxes]
+
+
+def _outbox(
+    url: str, settings: Settings, writer: dict[str, Any], count: Callable[[str, str], None]
+) -> Outbox:
+    if (path := sqlite_path(url)) is not None:
+        return SqliteOutbox(Path(path))
     if importlib.util.find_spec("psycopg") is None:
         raise ConfigurationError(
             setting="outboxes",
@@ -32,4 +44,18 @@ def outbox_of(url: str) -> Outbox:
         )
     from sidelight.outbox.postgres import PostgresOutbox  # noqa: PLC0415  # where psycopg is
 
-    return PostgresOutbox(url)
+    outbox = PostgresOutbox(url)
+    # Telemetry wants its records in the spool: then they go to the store from there, too.
+    if settings.sinks == ("store",) and _place(url) == _place(settings.store):
+        from sidelight.outbox.same import SameDatabase  # noqa: PLC0415
+        from sidelight.sinks.store import StoreSink  # noqa: PLC0415
+
+        return SameDatabase(outbox, StoreSink(settings.store, count), writer)
+    return outbox
+
+
+def _place(url: str) -> tuple[Any, ...]:
+    """What tells one database from another, and one login from another."""
+    parsed = make_url(url)
+    host, port = parsed.query.get("host", parsed.host), parsed.query.get("port", parsed.port)
+    return parsed.get_backend_name(), host, str(port or 5432), parsed.database, parsed.username

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from sidelight.record import Moment, Static
+from sidelight.record import Moment, Static, event_id, occurred_at
 
 Record: TypeAlias = tuple[Static, Moment]
 
@@ -17,24 +17,25 @@ INVALID: Final = "sidelight.invalid"
 _LONGEST: Final = 500  # characters of it
 
 
-def marked(records: Sequence[Record]) -> tuple[Sequence[Record], list[str]]:
-    """The records, those that are not as declared marked; and what is wrong with them, in words.
+def marked(records: Sequence[Record]) -> tuple[Sequence[Record], dict[str, str]]:
+    """The records, those that are not as declared marked; and what is wrong with them, by id.
 
     Where nothing was declared in this process, nothing is imported for it.
     """
     module = sys.modules.get("sidelight.event")
     catalogue = getattr(module, "catalogue", None)
     if not catalogue:
-        return records, []
+        return records, {}
     told: list[Record] = []
-    problems = []
+    problems: dict[str, str] = {}
     for static, moment in records:
         problem = catalogue.problem(static, moment)
         if problem is None:
             told.append((static, moment))
             continue
         problem = problem[:_LONGEST]
-        problems.append(f"{static.point}: {static.type}: {problem}")
+        key = event_id(occurred_at(moment), moment.random)
+        problems[key] = f"{static.point}: {static.type}: {problem}"
         attributes = {**(moment.attributes or {}), INVALID: problem}
         told.append((static, msgspec.structs.replace(moment, attributes=attributes)))
     return told, problems

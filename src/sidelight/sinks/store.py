@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
 from sidelight.partitions import Months
-from sidelight.record import Moment, Static
+from sidelight.record import event_id
 from sidelight.schema import connect, costs, losses, parse_url, shown
 from sidelight.sinks import batch
 from sidelight.sinks.bulk import Bulk, bulk_of, insert_into
 from sidelight.sinks.declared import marked
 from sidelight.sinks.pace import Pace
-from sidelight.sinks.rows import Ledger, drafts_of, to_json
+from sidelight.sinks.rows import Ledger, Record, drafts_of, to_json
 from sidelight.sqlite import make_durable, write_lock
 from sidelight.times import from_ns
 
@@ -38,6 +38,9 @@ _SQLITE_AIM: Final = 0.1
 _POSTGRES_AIM: Final = 0.3
 _INTO_LOSSES: Final = insert_into(losses)
 _INTO_COSTS: Final = insert_into(costs)
+
+
+Claim: TypeAlias = Callable[[Connection], Collection[str]]
 
 
 class StoreSink:
@@ -69,7 +72,7 @@ class StoreSink:
             self._lock = write_lock(self._file)
         self._pace = Pace(_SQLITE_AIM if self._file else _POSTGRES_AIM)
 
-    def write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
+    def write(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
         """Store a batch, a piece at a time: each whole or not at all, and none holds others up.
 
         Args:
@@ -84,15 +87,47 @@ class StoreSink:
         for piece in self._pace.pieces(records):
             with self._pace:
                 self._write_piece(piece, writer)
+        self._tell(undeclared.values())
+
+    def write_claimed(
+        self, records: Sequence[Record], writer: dict[str, Any], claim: Claim
+    ) -> Collection[str]:
+        """Store what is claimed of a batch, in the transaction that claims it.
+
+        Args:
+            records: events.
+            writer: the header of the spool of who moves them.
+            claim: asked within the transaction for the ids of the events that are to be stored.
+
+        Returns:
+            What it has claimed.
+
+        Raises:
+            SinkUnavailableError: as in `write`.
+            SinkRefusedError: as in `write`; then nothing is claimed either.
+        """
+        records, undeclared = marked(records)
+        claimed: Collection[str] = ()
+
+        def claim_once(connection: Connection) -> Collection[str]:
+            nonlocal claimed
+            claimed = claim(connection)
+            return claimed
+
+        self._write_piece(records, writer, claim_once)
+        self._tell(problem for key, problem in undeclared.items() if key in claimed)
+        return claimed
+
+    def _tell(self, undeclared: Iterable[str]) -> None:
         for problem in undeclared:
             self._count("event not as declared", problem)
 
     def _write_piece(
-        self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]
+        self, records: Sequence[Record], writer: dict[str, Any], claim: Claim | None = None
     ) -> None:
         try:
             with self._lock:
-                self._write(records, writer)
+                self._write(records, writer, claim)
         except TimeoutError as error:  # the lock of another relay
             raise SinkUnavailableError(sink=self._shown, problem="its lock is held") from error
         except (StoreError, OSError) as error:  # no directory, no right, no room: not yet
@@ -136,7 +171,9 @@ class StoreSink:
             self.close()
         return not busy
 
-    def _write(self, records: Sequence[tuple[Static, Moment]], writer: dict[str, Any]) -> None:
+    def _write(
+        self, records: Sequence[Record], writer: dict[str, Any], claim: Claim | None
+    ) -> None:
         if self._file is not None and not self._file.exists():
             self.close()  # deleted under us: what is written to it now would be lost with it
         if self._connection is None:
@@ -150,6 +187,9 @@ class StoreSink:
         process = str(writer.get("instance", ""))
         with self._connection.begin():
             bulk = bulk_of(self._connection)
+            if claim is not None:
+                claimed = claim(self._connection)
+                drafts = [draft for draft in drafts if event_id(*draft[:2]) in claimed]
             if drafts and (left_out := batch.store(bulk, drafts)):
                 latest = from_ns(drafts[left_out - 1][0]).isoformat(timespec="seconds")
                 problem = f"the latest occurred at {latest}, which is pruned"

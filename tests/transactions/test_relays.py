@@ -1,0 +1,282 @@
+"""From the outbox to the store: by several relays at once, and never at the business's expense."""
+
+import contextlib
+import itertools
+import shutil
+import sqlite3
+import threading
+import time
+
+import psycopg
+import pytest
+from sqlalchemy.orm import Session
+from tests.support import business
+from tests.support.commands import end, of, sidelight, spawn, stored, wait_for
+from tests.support.postgres import new_database
+from tests.support.telemetry import restore
+
+import sidelight as library
+from sidelight.outbox import admin
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    url = business.DATABASES[request.param](tmp_path)
+    business.create_tables(url)
+    return url
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "events.db"
+
+
+@pytest.fixture
+def external(store):
+    """This process only emits; others relay."""
+    library.configure(f"sqlite:///{store}", relay="external", otlp=False)
+    yield
+    restore()
+
+
+@pytest.fixture
+def application(url, external):
+    application = business.WithSession(url, "transaction")
+    yield application
+    application.close()
+
+
+@contextlib.contextmanager
+def relaying(url, *stores):
+    """A relay for each store's spool, each a process of its own."""
+    relays = [
+        spawn("relay", *of(path), "--spool", f"{path}-spool-{n}", "--outbox", url)
+        for n, path in enumerate(stores)
+    ]
+    try:
+        yield relays
+    finally:
+        for relay in relays:
+            relay.terminate()
+            end(relay)
+
+
+def order_many(application, count, start=0, each=20):
+    for first in range(start, start + count, each):
+        with Session(application.engine) as session:
+            for n in range(first, first + each):
+                application.order(session, f"order {n}")
+            session.commit()
+
+
+def waiting(url):
+    return admin.status(url).waiting
+
+
+# -- the command line --------------------------------------------------------------------------
+
+
+def test_an_outbox_is_made_once(request, tmp_path):
+    for url in (f"sqlite:///{tmp_path / 'shop.db'}", new_database()):
+        missing = sidelight("outbox", "status", url)
+        assert missing.code == 1
+        assert "`sidelight outbox create`" in missing.err
+        assert "made" in sidelight("outbox", "create", url).out
+        assert "was there" in sidelight("outbox", "create", url).out
+        assert "0 events waiting" in sidelight("outbox", "status", url).out
+        assert sidelight("outbox", "status", url, "--json").json[0]["waiting"] == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_what_waits_is_told_and_delivered(application, url, store):
+    order_many(application, 40)
+    assert "40 events waiting, the oldest of" in sidelight("outbox", "status", url).out
+    done = sidelight("relay", "--once", *of(store), "--outbox", url)
+    assert done.code == 0, done.err
+    assert "outbox" in done.out
+    assert stored(store) == 40
+    assert waiting(url) == 0
+
+
+def test_an_outbox_that_is_not_there_is_told(tmp_path, store):
+    url = f"sqlite:///{tmp_path / 'nowhere.db'}"
+    done = sidelight("relay", "--once", *of(store), "--outbox", url)
+    assert done.code == 1
+    assert "nowhere.db" in done.err
+
+
+def test_another_journal_mode_is_told(tmp_path):
+    path = tmp_path / "shop.db"
+    url = f"sqlite:///{path}"
+    sidelight("outbox", "create", url)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    assert "journal mode is delete" in sidelight("outbox", "status", url).err
+
+
+# -- several at once ---------------------------------------------------------------------------
+
+
+def test_several_relays_share_the_work(application, url, store):
+    order_many(application, 2000)
+    with relaying(url, store, store, store):
+        order_many(application, 1000, start=2000)
+        wait_for(lambda: stored(store) >= 3000, 60)
+    assert stored(store) == 3000
+    assert waiting(url) == 0
+    names = business.Watched(f"sqlite:///{store}").stored_names()
+    assert names == business.committed(url)
+
+
+def test_relays_that_are_killed_lose_nothing(application, url, store):
+    order_many(application, 1000)
+    for _ in range(4):
+        with relaying(url, store) as (relay,):
+            wait_for(lambda: relay.poll() is not None or stored(store) > 0, 20)
+            order_many(application, 200, start=business.count(url))
+            relay.kill()
+    for n in range(1):
+        assert sidelight("relay", "--once", *of(store), "--outbox", url).code == 0
+        spool = f"{store}-spool-{n}"
+        assert sidelight("relay", "--once", *of(store), "--spool", spool).code == 0
+    names = business.Watched(f"sqlite:///{store}").stored_names()
+    assert names == business.committed(url)
+
+
+# -- the same database -------------------------------------------------------------------------
+
+
+def test_in_the_stores_own_database_it_is_one_transaction(tmp_path):
+    url = new_database()
+    business.create_tables(url)
+    library.configure(url, outboxes=[url], spool=tmp_path / "spool", otlp=False)
+    application = business.WithSession(url, "transaction")
+    try:
+        order_many(application, 1200)
+        assert library.flush(20)
+        assert business.Watched(url).stored_names() == business.committed(url)
+        assert waiting(url) == 0
+        # None of them went by the spool.
+        with psycopg.connect(url) as connection:
+            moved = connection.execute(
+                "SELECT count(DISTINCT xmin::text) FROM sidelight.events"
+            ).fetchone()
+        assert moved[0] <= 1200 / 20 + 2
+        assert "outbox" in " ".join(library.runtime.runtime.health())
+    finally:
+        application.close()
+        restore()
+
+
+# -- the business is not hurt ------------------------------------------------------------------
+
+
+def test_a_reader_of_sqlite_disturbs_no_transaction(tmp_path, store, external):
+    url = business.sqlite(tmp_path)
+    business.create_tables(url)
+    application = business.WithSession(url, "transaction")
+    path = url.removeprefix("sqlite:///")
+    try:
+        with relaying(url, store, store):
+            until = time.monotonic() + 4
+            n = 0
+            longest = 0.0
+            connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+            with contextlib.closing(connection):
+                while time.monotonic() < until:
+                    begun = time.perf_counter()
+                    connection.execute("BEGIN")
+                    connection.execute("SELECT count(*) FROM orders").fetchone()
+                    # An error here would be SQLITE_BUSY, or SQLITE_BUSY_SNAPSHOT.
+                    connection.execute("INSERT INTO orders (name) VALUES (?)", (f"direct {n}",))
+                    connection.execute("COMMIT")
+                    longest = max(longest, time.perf_counter() - begun)
+                    order_many(application, 5, start=1000 * (n + 1), each=5)
+                    n += 1
+            wait_for(lambda: stored(store) == 5 * n, 30)
+        assert n > 20
+    finally:
+        application.close()
+
+
+def test_nobody_waits_for_a_relay_in_postgresql(store, external):
+    url = new_database()
+    business.create_tables(url)
+    application = business.WithSession(
+        f"{url}?options=-c%20lock_timeout%3D1ms", "transaction", strict=True
+    )
+    try:
+        with relaying(url, store, store):
+            threads = [
+                threading.Thread(target=order_many, args=(application, 1000, 1000 * n, 5))
+                for n in range(2)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            wait_for(lambda: stored(store) == 2000, 60)
+        assert business.count(url) == 2000  # no error, in strict mode
+    finally:
+        application.close()
+
+
+def test_rows_that_were_moved_are_deleted_by_the_next_event(tmp_path, store, external):
+    url = business.sqlite(tmp_path)
+    business.create_tables(url)
+    application = business.WithSession(url, "transaction")
+    try:
+        order_many(application, 300)
+        assert sidelight("relay", "--once", *of(store), "--outbox", url).code == 0
+        assert admin.status(url).moved == 300
+        orders = itertools.count(300)
+
+        def order_one_more():
+            order_many(application, 1, start=next(orders), each=1)
+            return admin.status(url).moved <= 1  # one stays: it is how far the relay has got
+
+        wait_for(order_one_more)
+        assert waiting(url) == next(orders) - 300
+    finally:
+        application.close()
+
+
+def test_another_database_in_its_place_is_read_from_the_start(tmp_path, store, external):
+    """Restored from a copy, or deleted and made anew: positions are used again then."""
+    url = business.sqlite(tmp_path)
+    business.create_tables(url)
+    path = tmp_path / "business.db"
+    application = business.WithSession(url, "transaction")
+    try:
+        order_many(application, 20)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"VACUUM INTO '{tmp_path / 'copy.db'}'")
+        order_many(application, 40, start=20)
+        assert sidelight("relay", "--once", *of(store), "--outbox", url).code == 0
+        assert stored(store) == 60
+        application.close()
+        for suffix in ("", "-wal", "-shm"):
+            (tmp_path / f"business.db{suffix}").unlink(missing_ok=True)
+        shutil.move(tmp_path / "copy.db", path)
+        application = business.WithSession(url, "transaction")
+        order_many(application, 20, start=1000)
+        assert sidelight("relay", "--once", *of(store), "--outbox", url).code == 0
+        names = business.Watched(f"sqlite:///{store}").stored_names()
+        assert names >= business.committed(url)
+        assert len(names) == 80
+    finally:
+        application.close()
+
+
+def test_while_the_store_does_not_answer_rows_stay(application, url, store, tmp_path):
+    """A spool can be full; the business's database has room, and keeps them safe."""
+    order_many(application, 40)
+    down = "postgresql://nobody@127.0.0.1:9/none"
+    done = sidelight(
+        "relay", "--once", "--store", down, "--spool", tmp_path / "elsewhere", "--outbox", url
+    )
+    assert done.code == 1
+    assert waiting(url) == 40
