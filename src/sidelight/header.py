@@ -20,9 +20,12 @@ import msgspec
 from sidelight.record import encode
 
 PAGE: Final = 4096
-VERSION: Final = 2
+VERSION: Final = 3
+_CHECKED: Final = 3
+"""From here on a check covers the head, too."""
 SLOTS: Final[Mapping[str, int]] = {"store": 0, "traces": 1, "logs": 2, "stream": 3}
 _HEAD: Final = struct.Struct("<8sIII")
+_CHECK: Final = struct.Struct("<I")
 _MAGIC: Final = b"SIDELITE"
 _CURSOR: Final = struct.Struct("<II")
 _CURSORS_AT: Final = 64
@@ -46,7 +49,7 @@ def packed(meta: Mapping[str, Any]) -> bytes:
     """The header of a new segment; ``meta`` is `fitted`."""
     encoded = encode(meta)
     head = _HEAD.pack(_MAGIC, VERSION, len(encoded), zlib.crc32(encoded))
-    return head.ljust(_META_AT, b"\0") + encoded
+    return (head + _CHECK.pack(zlib.crc32(head))).ljust(_META_AT, b"\0") + encoded
 
 
 def fitted(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -62,22 +65,31 @@ def fitted(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def parsed(page: bytes) -> Header:
-    """Read a header page; one that is damaged costs what it says, not the records behind it."""
-    if len(page) < _META_AT:
+    """Read a header page; one that is damaged costs what it says, not the records behind it.
+
+    A version that is not known is believed only with its check: else a flipped bit would have us
+    leave a segment to a sidelight that there is not.
+    """
+    if len(page) < _META_AT or not _is_whole(page):
         return Header()
-    magic, version, length, check = _HEAD.unpack_from(page)
-    if magic != _MAGIC:
-        return Header()
-    encoded = page[_META_AT : _META_AT + min(length, PAGE)]
-    if version == VERSION and zlib.crc32(encoded) != check:
-        return Header()
+    _, version, length, check = _HEAD.unpack_from(page)
     if version > VERSION:
         return Header(version)
+    encoded = page[_META_AT : _META_AT + min(length, PAGE)]
+    if version > 1 and zlib.crc32(encoded) != check:
+        return Header()
     try:
         meta = msgspec.msgpack.decode(encoded)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Header()
     return Header(version, meta) if isinstance(meta, dict) else Header()
+
+
+def _is_whole(page: bytes) -> bool:
+    """Whether the head is one of ours, and says what was written there."""
+    magic, version, _, _ = _HEAD.unpack_from(page)
+    (check,) = _CHECK.unpack_from(page, _HEAD.size)
+    return bool(magic == _MAGIC) and (version < _CHECKED or zlib.crc32(page[: _HEAD.size]) == check)
 
 
 def cursor_place(sink: str) -> int:

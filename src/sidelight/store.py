@@ -318,7 +318,7 @@ class Store:
 
         What is stored late is not missed: events are found by when they came into the store, which
         may be long after they occurred, and by relays that finish in another order than they began
-        in (up to half a minute apart).
+        in (up to half a minute apart). Nor is what is stored after a clock was set back.
 
         Args:
             artifact_id: only those about this artifact.

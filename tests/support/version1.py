@@ -6,6 +6,7 @@ The statements are those that it sent, and stay as they are.
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 
 from sqlalchemy import Connection, Engine
@@ -89,7 +90,7 @@ def create(url: str) -> None:
 
 def write(connection: Connection, records: list) -> None:
     """Store events, each of an artifact and of nobody, in one transaction."""
-    rows = list(rows_of(drafts_of(records)[0], {}))
+    rows = list(rows_of(drafts_of(records)[0], {}, time.time_ns()))
     with connection.begin():
         if connection.dialect.name == "postgresql":
             cursor = connection.connection.cursor()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidelight import header
 from sidelight.disk import Disk
 from sidelight.header import PAGE
 from sidelight.record import FRAME, FRAME_MAGIC, frame
@@ -319,6 +320,25 @@ def test_a_header_page_that_is_gone_costs_only_the_names(tmp_path):
     path.write_bytes(content)
     again = reopened(path)
     assert Scanner(again, PAGE).batch(9).payloads == [b"a"]
+
+
+def test_a_later_version_is_left_alone_and_one_that_is_damage_is_not(tmp_path, monkeypatch):
+    """Every later one has the check of its head where ours is."""
+    with monkeypatch.context() as patch:
+        patch.setattr(header, "VERSION", header.VERSION + 1)
+        later = Segment.create(tmp_path, SIZE, {"instance": "later"})
+    later.write(frame(b"one"))
+    path = later.path
+    later.close()
+    assert Segment.adopt(path) is None
+    content = bytearray(path.read_bytes())
+    content[9] ^= 1
+    path.write_bytes(content)
+    damaged = Segment.adopt(path)
+    assert damaged is not None
+    assert damaged.version == 0
+    assert read_all(damaged)[0] == [b"one"]
+    damaged.close()
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,6 +5,7 @@ import time
 import uuid
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
@@ -254,6 +255,21 @@ def test_nothing_is_missed_and_nothing_told_twice_while_several_write(url):
         for thread in threads:
             thread.join()
     assert sorted(int(event.artifact_id) for event in told) == list(range(total * writers))
+
+
+def test_a_clock_that_is_set_back_hides_nothing_from_who_follows(url, monkeypatch):
+    with Store(url) as opened, closing(StoreSink(url)) as sink:
+        following = opened.follow(pause=0.01)
+        for hours in (0, 1, -1, 0):
+            wrong = time.time_ns() + hours * 3600 * SECOND
+            clock = SimpleNamespace(time_ns=lambda at=wrong: at, monotonic=time.monotonic)
+            monkeypatch.setattr("sidelight.sinks.store.time", clock)
+            deliver(sink, [record("made", artifact=f"{hours} a")])
+            deliver(sink, [record("made", artifact=f"{hours} b")])
+            told = [next(following) for _ in "ab"]
+            assert {event.artifact_id for event in told} == {f"{hours} a", f"{hours} b"}
+        recorded = [event.recorded_ns for event in opened.events() if " " in event.artifact_id]
+    assert len(set(recorded)) == len(recorded) == 8
 
 
 class Rows:

@@ -33,12 +33,13 @@ class _Named(NamedTuple):
     since: int
 
 
-def store(bulk: Bulk, drafts: Sequence[Draft]) -> int:
+def store(bulk: Bulk, drafts: Sequence[Draft], recorded_at: int) -> int:
     """Store events within the transaction, and what follows from those that are new.
 
     Args:
         bulk: the way of the database.
         drafts: the events, in the order of time.
+        recorded_at: the time of the transaction (ns), like that of no other.
 
     Returns:
         How many were left out: they occurred before what the store keeps. Whether such a one was
@@ -47,15 +48,15 @@ def store(bulk: Bulk, drafts: Sequence[Draft]) -> int:
     kept_since = bulk.kept_since()
     left_out = bisect_left(drafts, (kept_since,))
     if left_out < len(drafts):
-        _store(bulk, drafts[left_out:], kept_since)
+        _store(bulk, drafts[left_out:], recorded_at, kept_since)
     return left_out
 
 
-def _store(bulk: Bulk, drafts: Sequence[Draft], kept_since: int) -> None:
+def _store(bulk: Bulk, drafts: Sequence[Draft], recorded_at: int, kept_since: int) -> None:
     known = _known_organizations(bulk, drafts)
     named = {artifact: o for _, _, artifact, o, _, _ in reversed(drafts) if artifact and o}
     sums = _Sums()
-    new = bulk.insert_new(sums.adding(rows_of(drafts, {**named, **known})))
+    new = bulk.insert_new(sums.adding(rows_of(drafts, {**named, **known}, recorded_at)))
     if len(new) < sums.rows:  # some were there: counted again, without them
         sums = _Sums()
         for _ in sums.adding(new):

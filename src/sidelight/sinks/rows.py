@@ -57,9 +57,10 @@ def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
     return drafts, ledgers
 
 
-def rows_of(drafts: Sequence[Draft], organizations: Mapping[str, str]) -> Iterator[Row]:
+def rows_of(
+    drafts: Sequence[Draft], organizations: Mapping[str, str], recorded_at: int
+) -> Iterator[Row]:
     """The rows, each once; one without an organization takes that of its artifact."""
-    recorded_at = time.time_ns()
     last = ""
     for occurred, random, artifact, organization, static, moment in drafts:
         key = event_id(occurred, random)

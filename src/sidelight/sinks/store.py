@@ -16,7 +16,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
 from sidelight.partitions import Months
-from sidelight.record import event_id
+from sidelight.record import event_id, random_bits
 from sidelight.schema import connect, costs, losses, parse_url, shown
 from sidelight.sinks import batch
 from sidelight.sinks.bulk import Bulk, bulk_of, insert_into
@@ -36,6 +36,8 @@ _CHECK: Final = "23514"
 _SQLITE_AIM: Final = 0.1
 """Seconds of one transaction, in which nobody else can write: they wait no longer than 0.25."""
 _POSTGRES_AIM: Final = 0.3
+_NEWEST: Final = "SELECT max(recorded_at) FROM events"
+_APART: Final = 20  # bits: a millisecond
 _INTO_LOSSES: Final = insert_into(losses)
 _INTO_COSTS: Final = insert_into(costs)
 
@@ -185,17 +187,31 @@ class StoreSink:
         if not drafts and not ledgers:
             return
         process = str(writer.get("instance", ""))
+        recorded_at = _time_after_all(self._connection)
         with self._connection.begin():
             bulk = bulk_of(self._connection)
             if claim is not None:
                 claimed = claim(self._connection)
                 drafts = [draft for draft in drafts if event_id(*draft[:2]) in claimed]
-            if drafts and (left_out := batch.store(bulk, drafts)):
+            if drafts and (left_out := batch.store(bulk, drafts, recorded_at)):
                 latest = from_ns(drafts[left_out - 1][0]).isoformat(timespec="seconds")
                 problem = f"the latest occurred at {latest}, which is pruned"
                 _lost("older than the store keeps", left_out, problem, process, bulk)
             for ledger in ledgers:
                 _write_ledger(bulk, ledger, process)
+
+
+def _time_after_all(connection: Connection) -> int:
+    """A time for a transaction (ns): now, and behind all that are there, whatever the clock says.
+
+    Who follows the store looks for what is newer than what he has seen, and a clock may be set
+    back, or be behind that of another relay. Two that begin at once are told apart by chance.
+    Asked beforehand: within, it would hold on to every month.
+    """
+    with connection.begin():
+        newest = int(connection.exec_driver_sql(_NEWEST).scalar() or 0)
+    now = time.time_ns()
+    return now if now > newest else newest + 1 + random_bits(_APART)
 
 
 def _lies_in_the_values(error: SQLAlchemyError) -> bool:

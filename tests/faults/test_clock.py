@@ -1,0 +1,145 @@
+"""Row 11: the wall clock steps an hour ahead and back while programs run."""
+
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.support.emitting import Order
+from tests.support.programs import (
+    ROOT,
+    caught_up,
+    deliver,
+    judge,
+    nothing_left,
+    running,
+    wait_until,
+)
+from tests.support.shim import Shim
+
+from sidelight.directory import segments_in
+from sidelight.header import PAGE
+from sidelight.record import decode
+from sidelight.scanner import Scanner
+from sidelight.segment import Segment
+
+HOUR = 3600
+DAY = 24 * HOUR
+
+
+@pytest.fixture
+def shim(tmp_path):
+    return Shim(tmp_path)
+
+
+def steps(full):
+    """Seconds by which the clock is wrong, one after the other; midnight lies among them."""
+    midnight = DAY - time.time() % DAY - HOUR / 2
+    once = [0, HOUR, 0, -HOUR, 0, midnight, midnight + HOUR, midnight]
+    return once * (20 if full else 1)
+
+
+def doctor(store, shim):
+    """What the doctor finds wrong, at the clock's present state."""
+    command = [sys.executable, "-m", "sidelight", "doctor", "--json", "--store", store]
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SIDELIGHT_"))}
+    env |= {"PYTHONPATH": str(ROOT / "src"), **shim.environment}
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert not ran.stderr
+    findings = map(json.loads, ran.stdout.splitlines())
+    return [finding for finding in findings if finding["state"] == "wrong"]
+
+
+def rows(tmp_path, query):
+    with contextlib.closing(sqlite3.connect(tmp_path / "events.db")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_the_clock_steps_while_programs_run(tmp_path, shim, full, progress, row):
+    """What a program that was killed in the future has left is delivered by one in the past."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    wrong = steps(full)
+    with running(store, order=Order(pause=0.001), environment=shim.environment) as program:
+        program.emit(50)
+        killed = []
+        for number, seconds in enumerate(wrong):
+            progress(f"step {number} of {len(wrong)}")
+            shim.set_clock(seconds)
+            program.emit(50)
+            if seconds == HOUR:
+                order = Order(first=(number + 1) * 1_000_000, configure={"relay": "external"})
+                with running(store, order=order, environment=shim.environment) as other:
+                    other.emit(50)
+                    other.kill()
+                killed.append(other)
+                program.emit(50)
+                shim.set_clock(-HOUR)
+                caught_up(store, *killed)
+        shim.set_clock(-HOUR)  # of everything that is there the clock knows nothing
+        program.emit(10)
+        caught_up(store, program, *killed)
+        assert {finding["check"] for finding in doctor(store, shim)} == {"clock"}
+        assert program.stop() == 0, program.told()
+    shim.set_clock(0)
+    verdict = judge(store, program, *killed)
+    row(11, "clock stepped an hour", injected=len(wrong), verdict=verdict)
+    ((shortest, longest),) = rows(tmp_path, "SELECT min(duration), max(duration) FROM events")
+    assert 0 <= shortest <= longest < 10e9
+    ((days,),) = rows(tmp_path, "SELECT count(DISTINCT day) FROM event_counts")
+    assert days == 2
+    assert shim.met("open") == 0
+    nothing_left(store)
+
+
+def test_a_segment_keeps_the_order_of_the_calls(tmp_path, shim, full, row):
+    """Whatever their times say; the ids are unique."""
+    store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
+    order = Order(pause=0.001, configure={"relay": "external"})
+    with running(store, spool, order=order, environment=shim.environment) as program:
+        for seconds in steps(full):
+            shim.set_clock(seconds)
+            program.emit(50)
+        program.kill()
+    found, times = [], []
+    for path in segments_in(spool):
+        with contextlib.closing(Segment.look(path)) as segment:
+            segment.sealed = True
+            for payload in Scanner(segment, PAGE).batch(1_000_000).payloads:
+                _, moment = decode(payload)
+                found.append(moment.attributes["n"])
+                times.append(moment.time)
+    assert found == list(range(len(found)))
+    assert times != sorted(times)
+    deliver(store, spool)
+    verdict = judge(store, program)
+    row(11, "clock stepped, order kept", injected=len(steps(full)), verdict=verdict)
+    nothing_left(store, spool)
+
+
+def test_who_follows_misses_nothing(tmp_path, shim):
+    """`sidelight tail` goes on after the clock was set back."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "sidelight", "tail", "-n", "0", "--json", "--store", store]
+    with running(store, order=Order(pause=0.001), environment=shim.environment) as program:
+        program.emit(10)
+        caught_up(store, program)
+        output = tmp_path / "followed"
+        with (
+            output.open("wb") as file,
+            subprocess.Popen(command, env=env, stdout=file) as following,
+        ):
+            try:
+                wait_until(lambda: output.read_bytes())
+                for seconds in (HOUR, -HOUR):
+                    shim.set_clock(seconds)
+                    before = program.calls
+                    program.emit(50)
+                    wait_until(lambda n=before + 40: f'"n":{n}' in output.read_text(), 20.0)
+            finally:
+                following.terminate()
+        assert program.stop() == 0, program.told()
