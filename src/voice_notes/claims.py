@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidelight import arg, emits
+from voice_notes import counts
 from voice_notes.models import Claim
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     "claims_extracted",
     mode="scheduled",
     artifact_id=arg.artifact_id,
-    claims=lambda result: len(result),  # noqa: PLW0108 - its parameter says what it takes
-    people=lambda result: len({claim.subject for claim in result}),
+    claims=counts.claims,
+    people=counts.people,
 )
 def store_claims(
     session: Session, artifact_id: str, extracted: Sequence[ExtractedClaim]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidelight import arg, emits, result
+from voice_notes import counts
 from voice_notes.errors import DraftStateError
-from voice_notes.models import Draft, DraftKind, DraftStatus, RejectionReason
+from voice_notes.models import Draft, DraftStatus, RejectionReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     "drafts_generated",
     mode="scheduled",
     artifact_id=arg.artifact_id,
-    notes=lambda result: sum(draft.kind is DraftKind.CRM_NOTE for draft in result),
-    mails=lambda result: sum(draft.kind is DraftKind.FOLLOW_UP_MAIL for draft in result),
+    notes=counts.notes,
+    mails=counts.mails,
 )
 def create_drafts(
     session: Session, artifact_id: str, written: Sequence[WrittenDraft]

@@ -3,10 +3,12 @@
 import ast
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 import voice_notes
+from sidelight.fields import Expression
 from sidelight.points import registry
 
 SCHEDULED = {
@@ -54,6 +56,20 @@ def test_twelve_points(mode, points):
         and {declaration.mode for declaration in point.declarations} == {mode}
     }
     assert found == points
+
+
+def test_a_map_can_say_all_that_they_capture():
+    """No lambda: a field is an expression, or a function that can be named."""
+    for module in MODULES:
+        import_module(f"voice_notes.{module}")
+    for point in registry:
+        if not point.module.startswith("voice_notes."):
+            continue
+        for declaration in point.declarations:
+            for name, value in declaration.fields.items():
+                if value is not None and not isinstance(value, Expression):
+                    path = f"{value.__module__}:{value.__qualname__}"
+                    assert resolve_name(path) is value, f"{point.path}: {name}"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from sidelight import arg, emits
+from voice_notes import counts
 from voice_notes.matching import match
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     start="entity_resolution_started",
     mode="awaited",
     artifact_id=arg.artifact_id,
-    names=lambda claims: len({claim.subject for claim in claims}),
+    names=counts.names,
 )
 async def resolve_entities(
     artifact_id: str,  # noqa: ARG001 - names the work, as in every action
