@@ -152,6 +152,9 @@ class Unit:
         """Roll back."""
         raise NotImplementedError
 
+    def flush(self) -> None:
+        """Send what is pending, where this kind holds it back."""
+
     def savepoint(self) -> contextlib.AbstractContextManager[None]:
         """A savepoint: released at the end of the block, rolled back to where it raises."""
         raise NotImplementedError
@@ -168,6 +171,9 @@ class SessionUnit(Unit):
 
     def rollback(self) -> None:
         self.target.rollback()
+
+    def flush(self) -> None:
+        self.target.flush()
 
     def savepoint(self) -> contextlib.AbstractContextManager[None]:
         return self.target.begin_nested()
@@ -249,6 +255,10 @@ class AsyncUnit(Unit):
 
     def rollback(self) -> None:
         self._run(self.target.rollback())
+
+    def flush(self) -> None:
+        if isinstance(self.target, AsyncSession):
+            self._run(self.target.flush())
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:

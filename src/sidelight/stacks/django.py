@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 from django.db.utils import ConnectionDoesNotExist
+
+if TYPE_CHECKING:
+    from sidelight.stacks.psycopg_watch import Watched
 
 from sidelight.emitter import emitter
 from sidelight.stacks.statements import BACK, check_postgres, postgres_insert, sqlite_insert
@@ -79,7 +83,41 @@ class DjangoTransaction:
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed; at once where there is none."""
-        transaction.on_commit(entry.emit, using=self._alias, robust=True)
+        waiting = _Waiting(entry, self._connection)
+        transaction.on_commit(waiting, using=self._alias, robust=True)
+
+
+class _Waiting:
+    """An event that waits for a commit. Django lets go of it where there is none.
+
+    Of a commit that was not answered it tells nobody; psycopg's connection knows.
+    """
+
+    __slots__ = ("_entry", "_watched")
+
+    def __init__(self, entry: Entry, connection: Any) -> None:
+        self._entry: Entry | None = entry
+        self._watched = _watched(connection)
+
+    def __call__(self) -> None:
+        """Emit it."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.emit()
+
+    def __del__(self) -> None:
+        if self._entry is not None and self._watched is not None and self._watched.is_unknown:
+            self._entry.forget()
+
+
+def _watched(connection: Any) -> Watched | None:
+    """What is known of the connection below; None where the driver is another."""
+    psycopg = sys.modules.get("psycopg")
+    if psycopg is None or not isinstance(connection.connection, psycopg.Connection):
+        return None
+    from sidelight.stacks.psycopg_watch import watch  # noqa: PLC0415  # where psycopg is
+
+    return watch(connection.connection)
 
 
 def _nothing() -> None:

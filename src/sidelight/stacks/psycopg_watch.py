@@ -36,10 +36,12 @@ class Watched:
 
     Attributes:
         commits: how many have ended otherwise than by a rollback, as far as can be told.
+        is_unknown: whether the last one ended in a commit that was not answered.
     """
 
     def __init__(self) -> None:
         self.commits = 0
+        self.is_unknown = False
         self._savepoints: list[tuple[str, object]] = []
         self._waiting: list[tuple[frozenset[object], Entry]] = []
         self._said = ""
@@ -92,6 +94,7 @@ class Watched:
         """Take in that an exchange has failed, by a refusal or because the connection broke."""
         said, self._said = self._said, ""
         if cut_off and said in {*_COMMITS, "COMMIT PREPARED"}:
+            self.is_unknown = True  # for good: the connection has gone with it
             for _, entry in self._waiting:
                 entry.forget()
         if cut_off or said in {*_COMMITS, "PREPARE TRANSACTION"}:

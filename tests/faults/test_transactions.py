@@ -1,0 +1,103 @@
+"""SIGKILL between INSERT and COMMIT, and whenever: the events are those of the committed rows."""
+
+import contextlib
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy
+from tests.support import business
+from tests.support.commands import of, sidelight
+from tests.support.ordering import MOMENTS
+from tests.support.postgres import new_database
+from tests.support.proxy import Proxy
+from tests.support.telemetry import restore
+
+import sidelight as library
+from sidelight.emitter import emitter
+
+ON_SERVERS = [name for name, database in business.CASES if database == "postgresql"]
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def test_whoever_is_killed_leaves_the_events_of_what_he_has_committed(tmp_path, full, seed, row):
+    rounds = 50 if full else 1
+    cases = []
+    for name, database in business.CASES:
+        directory = tmp_path / f"{name}-{database}"
+        directory.mkdir()
+        cases.append((name, business.DATABASES[database](directory)))
+        business.create_tables(cases[-1][1])
+    store = tmp_path / "events.db"
+    ordering = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.support.ordering", f"sqlite:///{store}"),
+            *(str(rounds), str(seed), *(f"{name}={url}" for name, url in cases)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ordering.returncode == 0, ordering.stderr
+    assert int(ordering.stdout) == len(cases) * rounds * len(MOMENTS)
+    outboxes = [argument for _, url in cases for argument in ("--outbox", url)]
+    done = sidelight("relay", "--once", *of(store), *outboxes)
+    assert done.code == 0, done.err
+    names = business.Watched(f"sqlite:///{store}").stored_names()
+    killed, kept = int(ordering.stdout), 0
+    for name, url in cases:
+        wanted = business.committed(url)
+        assert {told for told in names if told.startswith(f"{url}|")} == wanted, name
+        assert len(wanted) >= rounds * 2 * (len(MOMENTS) + 1)
+        kept += len(wanted)
+    row(1, "killed in a transaction", injected=killed, acknowledged=kept, stored=len(names), lost=0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Where others relay to; this process only emits."""
+    path = tmp_path / "events.db"
+    library.configure(f"sqlite:///{path}", relay="external", otlp=False)
+    yield path
+    restore()
+
+
+def delivered(store, url):
+    """The names that the store has once everything has been moved there."""
+    for _ in range(2):
+        done = sidelight("relay", "--once", *of(store), "--outbox", url)
+        assert done.code == 0, done.err
+    return business.Watched(f"sqlite:///{store}").stored_names()
+
+
+@pytest.mark.parametrize("name", ON_SERVERS)
+@pytest.mark.parametrize("join", business.JOINS)
+def test_a_commit_whose_answer_is_lost(store, name, join):
+    """It has happened: the event is there with its row; or was given up, and that is counted."""
+    url = new_database()
+    business.create_tables(url)
+    behind = sqlalchemy.make_url(url)
+    with Proxy((behind.host, behind.port)) as proxy:
+        host, port = proxy.address
+        through = behind.set(host=host, port=port).render_as_string(hide_password=False)
+        application = business.APPLICATIONS[name](through, join)
+        with contextlib.suppress(Exception), application.unit() as unit:
+            application.order(unit.target, "answered")
+            unit.commit()
+            application.order(unit.target, "not answered")
+            unit.flush()
+            proxy.mode = "lose_reply"
+            with pytest.raises(Exception) as met:
+                unit.commit()
+        proxy.mode = "pass"
+        with contextlib.suppress(Exception):
+            application.close()
+    assert "Transaction" not in type(met.value).__name__
+    assert business.committed(url) == {"answered", "not answered"}
+    if join == "transaction":
+        assert delivered(store, url) == {"answered", "not answered"}
+        assert not emitter.losses
+    else:
+        assert delivered(store, url) == {"answered"}
+        assert emitter.losses == {"commit without an answer": 1}
