@@ -81,7 +81,7 @@ def server() -> Server:
 def own_server() -> Postgres:
     """A server that a test may stop and kill; it has to bring it back."""
     sweep()
-    running = Postgres(binaries(), "-c", "fsync=off")
+    running = Postgres(binaries(), "-c", "fsync=off", "-c", "max_prepared_transactions=10")
     _to_be_closed.append(running.close)
     running.start()
     return running
