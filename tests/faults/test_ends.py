@@ -17,7 +17,16 @@ from dataclasses import dataclass, replace
 import pytest
 from tests.support.emitting import Order
 from tests.support.interpreters import VERSIONS, how_to_get, interpreter
-from tests.support.programs import caught_up, deliver, judge, nothing_left, running, stored
+from tests.support.preludes import TELL_WHEN
+from tests.support.programs import (
+    caught_up,
+    deliver,
+    judge,
+    nothing_left,
+    running,
+    seconds_of_the_end,
+    stored,
+)
 
 CALLS = 300
 DELAY = 1.0  # seconds
@@ -204,19 +213,14 @@ def locked(path):
         yield
 
 
-TELL_WHEN = "print(time.monotonic(), file=sys.stderr, flush=True)"
-
-
-def seconds_of_the_end(store, number, end, version, environment):
+def timed(store, number, end, version, environment):
     """How long a program took from its last line to its end; answers that and the program."""
     order = Order(first=number * LATER, calls=CALLS, pause=0.001, prelude=end.prelude)
-    order = replace(order, finale=f"{TELL_WHEN}\n{end.finale}")
+    order = replace(order, finale=f"{TELL_WHEN}{end.finale}")
     with running(store, order=order, python=version, environment=environment) as program:
-        code = program.process.wait(60.0)
-        ended = time.monotonic()
-        assert code == end.code, program.told()
-    begun = next(float(line) for line in program.told().splitlines() if line[:1].isdigit())
-    return ended - begun, program
+        took = seconds_of_the_end(program)
+        assert program.process.returncode == end.code, program.told()
+    return took, program
 
 
 def once(store):
@@ -240,9 +244,9 @@ def delays(store, full, environment):
         took = []
         while len(took) < 3 and (not took or took[-1] > DELAY):
             off = {"SIDELIGHT_DISABLED": "1"}
-            twin, _ = seconds_of_the_end(store, 0, ENDS[name], version, off)
+            twin, _ = timed(store, 0, ENDS[name], version, off)
             order = len(programs), ENDS[name], version, environment
-            seconds, program = seconds_of_the_end(store, *order)
+            seconds, program = timed(store, *order)
             programs.append(program)
             took.append(seconds - twin)
         longest = max(longest, min(took))

@@ -1,4 +1,5 @@
-"""What programs that emit (`tests.support.emitting`) do differently: text for `Order.prelude`."""
+"""What programs that emit (`tests.support.emitting`) do differently: text for `Order.prelude`,
+and one for `Order.finale`."""
 
 PACED = """
 call = Caller.call
@@ -11,6 +12,9 @@ async def paced(self, n, kind):
 Caller.call = paced
 """
 """No faster than the store: what it has not got is never more than a few calls."""
+
+TELL_WHEN = "print(time.monotonic(), file=sys.stderr, flush=True)\n"
+"""The finale that `programs.seconds_of_the_end` looks for."""
 
 
 def padded(kilobytes: int) -> str:

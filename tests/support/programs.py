@@ -221,6 +221,15 @@ def running(*arguments: Any, **named: Any) -> Iterator[Program]:
             program.end()
 
 
+def seconds_of_the_end(program: Program) -> float:
+    """How long a program took from `preludes.TELL_WHEN` to its end."""
+    program.process.wait(60.0)
+    ended = time.monotonic()
+    program.end()
+    told = program.told().splitlines()
+    return ended - next(float(line) for line in told if line.replace(".", "", 1).isdigit())
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for something to come true; fails where it does not in time."""
     until = time.monotonic() + seconds
