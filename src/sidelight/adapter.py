@@ -6,6 +6,7 @@ public functions take its place (slower, never wrong).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final
@@ -45,6 +46,18 @@ else:
     get_context = _context.get_current
     set_context = _context.attach
     reset_context = _context.detach
+
+
+def _attach_to_ddtrace(context: Any) -> Any:
+    """Like `attach`, of which ddtrace's runtime makes nothing where a context has no span."""
+    token = _context.attach(context)
+    if SPAN_KEY and context.get(SPAN_KEY) is None:
+        sys.modules["ddtrace.trace"].tracer.context_provider.activate(None)
+    return token
+
+
+if type(_runtime).__module__.startswith("ddtrace."):
+    set_context = _attach_to_ddtrace
 
 
 def with_span(context: Any, span: object) -> Any:

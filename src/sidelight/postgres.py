@@ -5,16 +5,18 @@ Imported only where there is such a store: it needs psycopg.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import time
 from collections.abc import Generator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine.create import create_engine  # as it is: tracers wrap the package's
 
 SCHEMA: Final = "sidelight"
 """Where the tables are: `events` and `artifacts` are names that an application may well have."""
@@ -110,6 +112,13 @@ class BoundedConnection(psycopg.Connection[Any]):
     """
 
     deadline: float = 0.0
+
+    @classmethod
+    def connect(cls, *arguments: Any, **named: Any) -> Self:
+        """As psycopg does, and not what a tracer has put around it: our queries are none of its."""
+        function = inspect.unwrap(vars(psycopg.Connection)["connect"])
+        connection: Self = getattr(function, "__func__", function)(cls, *arguments, **named)
+        return connection
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

@@ -227,7 +227,7 @@ class Tracing:
         provider = adapter.providers._TRACER_PROVIDER  # noqa: SLF001
         if provider is None and not self.others:
             return False
-        if provider is None and self.disabled:
+        if provider is None:  # disabled, or in a context that takes no span of ours
             traced, span.id, span.flags = ids_of(_get_context().get(_KEY))
             span.trace = traced or b""
             return True

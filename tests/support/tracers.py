@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from tests.support.http_wire import Request
 
 ANSWER = b'{"version": "7.70.0", "endpoints": ["/v0.4/traces"], "rate_by_service": {}}'
@@ -111,7 +112,7 @@ def span(name, **attributes):
 BY_LOGFIRE = """
 import logfire
 
-logfire.configure(send_to_logfire=False, console=False)
+logfire.configure(send_to_logfire=False, console=False, inspect_arguments=False)
 
 def span(name, **attributes):
     return logfire.span(name, **attributes)
@@ -144,13 +145,15 @@ class Tracer:
         read: finds the spans in what the intake has been sent.
         environment: ``{intake}`` is the URL of the intake.
         launcher: the command, beside the interpreter, that starts it.
-        provides: whether the application gets a TracerProvider, which then makes our spans too.
+        shows: whether its spans are OpenTelemetry's current ones as well: events then name them.
+        provides: whether it is the application's TracerProvider, and so makes our spans too.
     """
 
     prelude: str
     read: Callable[[Iterable[Request]], Iterator[Span]]
     environment: Mapping[str, str] = field(default_factory=dict)
     launcher: str | None = None
+    shows: bool = False
     provides: bool = False
 
 
@@ -196,7 +199,9 @@ def of_sentry(requests: Iterable[Request]) -> Iterator[Span]:
         if not request.path.endswith("/envelope/"):
             continue
         lines = [json.loads(line) for line in body_of(request).splitlines() if line]
-        for item in (line for line in lines if line.get("type") == "transaction" and "spans" in line):
+        for item in (
+            line for line in lines if line.get("type") == "transaction" and "spans" in line
+        ):
             first = {**item["contexts"]["trace"], "description": item["transaction"]}
             for span in (first, *item["spans"]):
                 told = {"status": span.get("status"), "op": span["op"], **span.get("data", {})}
@@ -216,7 +221,7 @@ def of_otlp(requests: Iterable[Request]) -> Iterator[Span]:
             continue
         for resource in ExportTraceServiceRequest.FromString(body_of(request)).resource_spans:
             for span in (span for scope in resource.scope_spans for span in scope.spans):
-                told = {each.key: str(each.value) for each in span.attributes}
+                told = {each.key: _plain(each.value) for each in span.attributes}
                 events = [event.name for event in span.events]
                 yield Span(
                     span.trace_id.hex(),
@@ -227,6 +232,12 @@ def of_otlp(requests: Iterable[Request]) -> Iterator[Span]:
                 )
 
 
+def _plain(value: AnyValue) -> Any:
+    """A number or a text; a list as text."""
+    found = getattr(value, value.WhichOneof("value"))
+    return found if isinstance(found, int | float | str) else str(found)
+
+
 TRACERS = {
     "ddtrace": Tracer(BY_DATADOG, of_datadog, {**DATADOG, **OTLP}, "ddtrace-run"),
     "ddtrace, OpenTelemetry": Tracer(
@@ -234,6 +245,7 @@ TRACERS = {
         of_datadog,
         {**DATADOG, "DD_TRACE_OTEL_ENABLED": "true"},
         "ddtrace-run",
+        shows=True,
         provides=True,
     ),
     "ddtrace, its context alone": Tracer(
@@ -241,11 +253,12 @@ TRACERS = {
         of_datadog,
         {**DATADOG, "OTEL_PYTHON_CONTEXT": "ddcontextvars_context"},
         "ddtrace-run",
+        shows=True,
     ),
     "Sentry": Tracer(BY_SENTRY, of_sentry, {"INTAKE": "{intake}"}),
-    "Logfire": Tracer(BY_LOGFIRE, of_otlp, OTLP, provides=True),
+    "Logfire": Tracer(BY_LOGFIRE, of_otlp, OTLP, shows=True, provides=True),
     "opentelemetry-instrument": Tracer(
-        BY_OPENTELEMETRY, of_otlp, OTLP, "opentelemetry-instrument", provides=True
+        BY_OPENTELEMETRY, of_otlp, OTLP, "opentelemetry-instrument", shows=True, provides=True
     ),
 }
 

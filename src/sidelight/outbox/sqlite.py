@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from sidelight.exceptions import OutboxError
 from sidelight.outbox.moved import Moved, MovedFile
+from sidelight.sqlite import connect
 
 _NEXT: Final = (
     "SELECT position, event_id, record FROM sidelight_outbox"
@@ -82,7 +83,7 @@ class SqliteOutbox:
         file = (status.st_dev, status.st_ino)
         if self._connection is None or file != self._file:
             self.close()
-            self._connection = sqlite3.connect(
+            self._connection = connect(
                 f"file:{quote(os.fspath(self._path))}?mode=ro",
                 uri=True,
                 timeout=0.25,
