@@ -74,6 +74,7 @@ OTLP = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "{intake}",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
     "OTEL_METRICS_EXPORTER": "none",
+    "OTEL_BSP_MAX_QUEUE_SIZE": "100000",  # it drops what a busy machine has not sent in time
 }
 DATADOG = {
     "DD_TRACE_AGENT_URL": "{intake}",
@@ -82,6 +83,7 @@ DATADOG = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_CRASHTRACKING_ENABLED": "false",
+    "DD_TRACE_AGENT_TIMEOUT_SECONDS": "30",
 }
 BY_DATADOG = """
 from ddtrace.trace import tracer
@@ -94,7 +96,12 @@ def span(name, **attributes):
 BY_SENTRY = """
 import sentry_sdk
 
-sentry_sdk.init(dsn=os.environ["INTAKE"].replace("//", "//public@") + "/1", traces_sample_rate=1.0)
+sentry_sdk.init(
+    dsn=os.environ["INTAKE"].replace("//", "//public@") + "/1",
+    traces_sample_rate=1.0,
+    transport_queue_size=100_000,  # it drops what a busy machine has not sent in time
+    shutdown_timeout=30,
+)
 
 def span(name, **attributes):
     begin = sentry_sdk.start_span if sentry_sdk.get_current_span() else sentry_sdk.start_transaction

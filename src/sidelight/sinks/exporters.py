@@ -2,8 +2,8 @@
 
 Over HTTP the SDK's exporter sends, through a session of ours. Over gRPC the SDK's exporter makes
 channel, credentials and headers from the environment, and the call is made here: its own loop
-retries, hides the cause and ignores what was rejected. (``_client`` and ``_headers`` are private
-in it; where they are missing, its own `export` is used.)
+retries, hides the cause and ignores what was rejected. (``_channel``, ``_stub`` and ``_headers``
+are private in it; where they are missing, its own `export` is used.)
 """
 
 from __future__ import annotations
@@ -200,13 +200,14 @@ class GrpcExporter:
         self._timeout = endpoint.timeout
         self._encode = encode_spans if endpoint.signal == "traces" else encode_logs
         self._sdk = endpoint.sdk()(endpoint=endpoint.url, timeout=endpoint.timeout)
+        channel, stub = getattr(self._sdk, "_channel", None), getattr(self._sdk, "_stub", None)
+        self._client = stub(_bare(channel)) if channel is not None and stub is not None else None
 
     def send(self, items: Sequence[Any], /) -> Rejected:
         """See `Exporter`."""
         import grpc  # type: ignore[import-untyped]  # noqa: PLC0415
 
-        client = getattr(self._sdk, "_client", None)
-        if client is None:
+        if self._client is None:
             if self._sdk.export(items).name == "SUCCESS":
                 return Rejected()
             raise ExportError("unavailable", "the export failed")
@@ -216,7 +217,7 @@ class GrpcExporter:
         except Exception as error:
             raise ExportError("refused", f"{type(error).__name__}: {error}") from error
         try:
-            response = client.Export(request, metadata=headers or None, timeout=self._timeout)
+            response = self._client.Export(request, metadata=headers or None, timeout=self._timeout)
         except grpc.RpcError as error:
             raise _grpc_error(error) from error
         return _partial(self._signal, response)
@@ -224,6 +225,13 @@ class GrpcExporter:
     def close(self) -> None:
         """See `Exporter`."""
         self._sdk.shutdown()
+
+
+def _bare(channel: Any) -> Any:
+    """A channel as it is, and not what a tracer has put around it: our exports are none of its."""
+    while type(channel).__module__ == "grpc._interceptor":
+        channel = channel._channel  # noqa: SLF001  # there is no other way to it
+    return channel
 
 
 def _grpc_error(error: Any) -> ExportError:
