@@ -361,6 +361,9 @@ def test_the_map_for_programs(shop):
                 "success": ["order_done", "order_changed"],
                 "failure": None,
                 "fields": {"artifact_id": "arg.order"},
+                "transaction": None,
+                "after_commit": None,
+                "not_in_a_map": {},
             }
         ],
     }

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from sidelight.cli.imported import import_all
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import (
     clean,
@@ -21,7 +22,6 @@ from sidelight.cli.output import (
     stdout_kept_clean,
     table,
 )
-from sidelight.cli.points import import_all
 from sidelight.event import Declared
 from sidelight.event import catalogue as declared_here
 from sidelight.kinds import Phase

@@ -12,9 +12,9 @@ from typing import Annotated, Final
 
 import typer
 
+from sidelight.cli.imported import import_all
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
-from sidelight.cli.points import import_all
 from sidelight.cli.segments import Behind, look_at, settled, writers_of
 from sidelight.directory import prepare_directory
 from sidelight.emitter import emitter
