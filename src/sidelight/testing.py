@@ -233,6 +233,8 @@ class Recorded:
 def capture(*, strict: bool = True, deterministic: bool = False) -> Iterator[Recorded]:
     """Catch in memory what this process emits while the block runs.
 
+    An event of ``transaction=`` is caught at the commit; it needs no table here.
+
     Args:
         strict: raise what the instrumentation gets wrong (InstrumentationError) rather than count
             it as the application's own process would.
@@ -240,15 +242,16 @@ def capture(*, strict: bool = True, deterministic: bool = False) -> Iterator[Rec
             of 2026, so that what was recorded can be compared with what is on file.
     """
     recorded = Recorded(strict=strict, deterministic=deterministic)
-    before = emitter.spool, emitter.strict, dict(emitter.losses), dict(emitter.problems)
-    emitter.spool, emitter.strict = recorded, strict
+    kept = emitter.spool, emitter.strict, emitter.joins
+    losses, problems = dict(emitter.losses), dict(emitter.problems)
+    emitter.spool, emitter.strict, emitter.joins = recorded, strict, False
     if deterministic:
         reseed(_SEED)
     try:
         yield recorded
     finally:
         recorded._losses = recorded.losses  # noqa: SLF001  # they stay as they are
-        emitter.spool, emitter.strict, losses, problems = before
+        emitter.spool, emitter.strict, emitter.joins = kept
         emitter.losses.clear()
         emitter.losses.update(losses)
         emitter.problems.clear()

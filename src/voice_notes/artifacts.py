@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @emits(
     "artifact_received",
     mode="scheduled",
+    transaction=arg.session,
     artifact_id=result.id,
     organization_id=arg.org_context_candidates[0].organization_id,
     seconds=arg.audio.seconds,
@@ -50,6 +51,7 @@ def create_artifact(
         otherwise="artifact_status_changed",
     ),
     mode="scheduled",
+    transaction=arg.session,
     artifact_id=arg.artifact_id,
     status=arg.status,
 )

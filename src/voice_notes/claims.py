@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @emits(
     "claims_extracted",
     mode="scheduled",
+    transaction=arg.session,
     artifact_id=arg.artifact_id,
     claims=counts.claims,
     people=counts.people,

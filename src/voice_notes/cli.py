@@ -61,13 +61,13 @@ def voice_notes(
             organizations = [OrganizationCandidate(organization)]
         else:
             organizations = people.candidates()
-        sidelight.configure(store)
     named = f" --store {shlex.quote(store)}" if store else ""
+    read_on = f"sidelight timeline {{artifact}}{named}"
     with (
-        _events_delivered(),
         _failures_in_words(database),
         open_database(database) as sessions,
-        Presentation(_console, read_on=f"sidelight timeline {{artifact}}{named}") as presentation,
+        _emitting(store, database),
+        Presentation(_console, read_on=read_on) as presentation,
     ):
         presentation.arrived(recording)
         reviewer = presentation.ask if review else standing_policy
@@ -88,7 +88,8 @@ def _failures_in_words(database: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _events_delivered() -> Iterator[None]:
+def _emitting(store: str | None, database: Path) -> Iterator[None]:
+    sidelight.configure(store, outboxes=[f"sqlite:///{database}"])
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Opening the business database, a SQLite file."""
+"""Opening the business database, a SQLite file. The events of its transactions lie in it, too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from sidelight.outbox import table
 from voice_notes.errors import DatabaseError
 from voice_notes.models import Base
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+table(Base.metadata)
+
 
 @contextmanager
 def open_database(path: Path) -> Iterator[sessionmaker[Session]]:
     """Yield a maker of sessions on the database at `path`, which is created if need be."""
     engine = create_engine(f"sqlite:///{path}")
-    event.listen(engine, "connect", _enforce_foreign_keys)
+    event.listen(engine, "connect", _prepare)
     try:
         try:
             Base.metadata.create_all(engine)
@@ -36,5 +39,6 @@ def open_database(path: Path) -> Iterator[sessionmaker[Session]]:
         engine.dispose()
 
 
-def _enforce_foreign_keys(connection: Any, _record: object) -> None:
+def _prepare(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA journal_mode = WAL")  # who reads holds up nobody's commit

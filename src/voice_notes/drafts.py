@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @emits(
     "drafts_generated",
     mode="scheduled",
+    transaction=arg.session,
     artifact_id=arg.artifact_id,
     notes=counts.notes,
     mails=counts.mails,
@@ -46,6 +47,7 @@ def create_drafts(
 @emits(
     "draft_confirmed",
     mode="scheduled",
+    transaction=arg.session,
     artifact_id=result.artifact_id,
     draft_id=arg.draft_id,
     kind=result.kind,
@@ -60,6 +62,7 @@ def confirm_draft(session: Session, draft_id: str) -> Draft:
 @emits(
     "draft_rejected",
     mode="scheduled",
+    transaction=arg.session,
     artifact_id=result.artifact_id,
     draft_id=arg.draft_id,
     kind=result.kind,

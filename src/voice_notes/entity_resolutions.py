@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         },
     ),
     mode="scheduled",
+    transaction=arg.session,
     artifact_id=arg.artifact_id,
     resolved=result.resolved,
     ambiguous=result.ambiguous,

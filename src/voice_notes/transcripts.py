@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 @emits(
     "transcription_completed",
     mode="scheduled",
+    transaction=arg.session,
     artifact_id=arg.artifact_id,
     words=result.words,
 )

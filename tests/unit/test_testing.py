@@ -4,6 +4,7 @@ import datetime
 import threading
 
 import pytest
+from sqlalchemy import create_engine
 
 import sidelight
 from sidelight import arg, emits, result
@@ -131,3 +132,21 @@ def test_an_awaited_emission_does_not_wait():
         receipt = sidelight.emit("x", mode="awaited")
         assert receipt.state == "stored"
         assert str(receipt) == recorded.one().event_id
+
+
+def test_what_joins_a_transaction_is_caught_at_the_commit():
+    """Also where there is no outbox: the tests of an application need no table for it."""
+    engine = create_engine("sqlite://")
+
+    @emits("ordered", transaction=arg.connection)
+    def order(connection):
+        connection.exec_driver_sql("SELECT 1")
+
+    with capture() as recorded, engine.connect() as connection:
+        order(connection)
+        assert recorded.types == []
+        connection.rollback()
+        order(connection)
+        connection.commit()
+        assert recorded.types == ["ordered"]
+    engine.dispose()
