@@ -246,6 +246,10 @@ class Runtime:
     def _let_go(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
         if relay is not None:
             relay.flush(0.75 * (until - time.monotonic()), patient=False)
+            if spool is not None:  # a sink may have refused some of it
+                with contextlib.suppress(Exception):
+                    self._ledger.write(spool, last=True)
+                relay.flush(0.5 * (until - time.monotonic()), patient=False)
             if not relay.stop(until - time.monotonic()):
                 return False  # one is inside its library: the segments end with the process
         if spool is not None:

@@ -1,7 +1,7 @@
 """One sink's worker: reads the spool from its own cursor, delivers in batches, retries for ever.
 
-What a sink refuses is found record by record and set aside; what it cannot take now stays in the
-spool, and no other sink notices.
+What a sink refuses is set aside record by record; what it cannot take now stays in the spool, and
+no other sink notices.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import tenacity
@@ -24,6 +25,7 @@ from sidelight.receipt import Progress
 from sidelight.record import decode, encode
 from sidelight.scanner import Batch, Scanner
 from sidelight.segment import Segment
+from sidelight.sieve import Sieve
 from sidelight.sink import Health, Record, Sink
 from sidelight.spool import Spool
 from sidelight.threads import Loop, allocate_lock, sleep
@@ -39,6 +41,9 @@ _LATE: Final = 0.003  # a wake-up this much too late means that the GIL is conte
 _PATIENCE: Final = 5.0  # seconds for a disk to become readable again
 _OUTAGE: Final = 5.0  # seconds after which a sink that does not answer is worth a log line
 _WAKE_UPS: Final = 10  # … and so do the next ones, until all of the last ones came in time
+
+Writer: TypeAlias = dict[str, Any]
+Attempt: TypeAlias = Callable[[Sequence[Record], Writer], None]
 
 logger: Final = logging.getLogger("sidelight")
 
@@ -66,6 +71,7 @@ class Worker:
     health: Health = field(default_factory=Health)
     ending: bool = False
     busy: bool = False
+    _sieve: Sieve = field(default_factory=Sieve)
     _scanners: dict[int, Scanner] = field(default_factory=dict)
     _unreadable: dict[int, float] = field(default_factory=dict)
     _wake: Any = field(default_factory=allocate_lock)
@@ -211,14 +217,12 @@ class Worker:
 
     def _deliver(self, segment: Segment, batch: Batch, attempts: int | None) -> None:
         records = self._decoded(segment, batch)
+        take = partial(self._write, self._try, writer=segment.meta, attempts=attempts)
         try:
-            self._write(records, segment.meta, attempts)
+            self._write(self._attempt, records, segment.meta, attempts)
         except SinkRefusedError as error:
-            if (refused := error.facts.get("records")) is None:
-                self._write_halves(segment, records, attempts, error)
-            else:  # it has found them by itself, and taken the others
-                for record in refused:  # type: ignore[attr-defined]
-                    self._refused(segment, record, error)
+            for record, why_not in self._sieve.refused(records, take, error):
+                self._refused(segment, record, why_not)
         self.health.delivered += len(records)
         self._advance(segment, batch.end)
 
@@ -234,55 +238,52 @@ class Worker:
         if self.progress is not None and segment.number:
             self.progress.advance(max(position, self.progress.position))
 
-    def _write_halves(
-        self,
-        segment: Segment,
-        records: Sequence[Record],
-        attempts: int | None,
-        error: SinkRefusedError,
-    ) -> None:
-        """Find the records that the sink refuses, and set them aside; it takes all the others."""
-        if len(records) == 1:
-            self._refused(segment, records[0], error)
-            return
-        middle = len(records) // 2
-        for half in (records[:middle], records[middle:]):
-            try:
-                self._write(half, segment.meta, attempts)
-            except SinkRefusedError as refused:
-                self._write_halves(segment, half, attempts, refused)
-
     def _write(
-        self, records: Sequence[Record], writer: dict[str, Any], attempts: int | None
+        self, attempt: Attempt, records: Sequence[Record], writer: Writer, attempts: int | None
     ) -> None:
         """Deliver, with a jittered back-off until it succeeds."""
         try:
-            self._try(records, writer)
+            attempt(records, writer)
         except SinkUnavailableError:
             policy = tenacity.Retrying(
                 sleep=self._pause,
-                wait=tenacity.wait_exponential(multiplier=0.05, max=2.0)
-                + tenacity.wait_random(0.0, 0.1),
+                wait=tenacity.wait_exponential(0.05, max=2.0) + tenacity.wait_random(0.0, 0.1),
                 stop=tenacity.stop_after_attempt(attempts) if attempts else tenacity.stop_never,
                 retry=tenacity.retry_if_exception_type(SinkUnavailableError),
                 reraise=True,
             )
-            policy(self._try, records, writer)
+            policy(attempt, records, writer)
 
-    def _try(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
+    def _attempt(self, records: Sequence[Record], writer: Writer) -> None:
+        """Try a batch. A store that refuses whatever it is given is one that does not answer."""
         try:
-            self.busy = True
+            self._try(records, writer)
+        except SinkRefusedError as error:
+            if not self.is_store or self._sieve.blames(records, lambda r: self._try(r, writer)):
+                raise
+            problem = f"it refuses every event: {error.facts['problem']}"
+            with self._noting():
+                raise SinkUnavailableError(sink=self.sink.name, problem=problem) from error
+
+    def _try(self, records: Sequence[Record], writer: Writer) -> None:
+        with self._noting():
             self._hand_over(records, writer)
             self._answers(yes=True)
+            self._sieve.took(records)
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Note that the sink does not answer; who is told to stop, does not try again."""
+        try:
+            yield
         except SinkUnavailableError as error:
             self._failing(error)
             if self.loop.halting:
                 raise Stopped from error
             raise
-        finally:
-            self.busy = False
 
-    def _hand_over(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
+    def _hand_over(self, records: Sequence[Record], writer: Writer) -> None:
+        self.busy = True
         try:
             self.sink.write(records, writer)
         except (SinkUnavailableError, SinkRefusedError):
@@ -294,6 +295,8 @@ class Worker:
             raise SinkUnavailableError(sink=self.sink.name, problem=problem) from error
         except Exception as error:  # it chokes on a value in a way of its own
             raise SinkRefusedError(sink=self.sink.name, problem=repr(error)) from error
+        finally:
+            self.busy = False
 
     def _answers(self, *, yes: bool) -> None:
         """Note whether the sink answers; only for a store that does is it worth while to wait."""

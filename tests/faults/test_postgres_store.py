@@ -74,15 +74,15 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER fails AFTER INSERT OR UPDATE ON event_counts
+CREATE CONSTRAINT TRIGGER fails AFTER INSERT OR UPDATE ON {table}
     DEFERRABLE INITIALLY {when} FOR EACH ROW EXECUTE FUNCTION fail()
 """
 
 
-def make_fail(url, action, *, times=1, when="IMMEDIATE"):
+def make_fail(url, action, *, times=1, when="IMMEDIATE", table="event_counts"):
     """Let the next writes fail: at the last statement, or in COMMIT itself (DEFERRED)."""
     with connected(url) as connection:
-        connection.execute(FAIL.format(action=action, times=times, when=when))
+        connection.execute(FAIL.format(action=action, times=times, when=when, table=table))
 
 
 def raising(state):
@@ -107,10 +107,23 @@ def test_what_is_not_the_records_fault_comes_later(url, state, when):
     assert content(url) == (2, {"a1": (None, 2)})
 
 
-@pytest.mark.parametrize("state", ["22003", "22P05", "23514", "54000"])
+@pytest.mark.parametrize("table", ["event_counts", "artifacts"])
+@pytest.mark.parametrize("state", ["22003", "23505", "23514", "P0001"])
+def test_what_a_sum_is_refused_for_is_no_records_fault(url, state, table):
+    """`events` has taken the values by then."""
+    store(url, [record("made", NOON)])
+    make_fail(url, raising(state), table=table)
+    with closing(StoreSink(url)) as sink:
+        with pytest.raises(SinkUnavailableError, match="no luck"):
+            sink.write([record("sent", NOON, bits=1)], {})
+        sink.write([record("sent", NOON, bits=1)], {})
+    assert content(url)[0] == 2
+
+
+@pytest.mark.parametrize("state", ["22003", "22P05", "23514", "54000", "P0001"])
 def test_what_is_the_records_fault_is_refused(url, state):
     store(url, [record("made", NOON)])
-    make_fail(url, raising(state))
+    make_fail(url, raising(state), table="events")
     with closing(StoreSink(url)) as sink:
         with pytest.raises(SinkRefusedError, match="no luck"):
             sink.write([record("sent")], {})

@@ -52,7 +52,7 @@ LAYERS = [
         "lightspan",
         "templates",
     },
-    {"segment", "scanner", "directory", "names", "supply"},
+    {"segment", "scanner", "directory", "names", "supply", "sieve"},
     {"spool", "emitter", "selection", "store", "mapfile", "pruning"},
     {"described", "span", "transaction", "waiting", "worker", "keeper", "ledger"},
     {"capture", "mapwriter"},

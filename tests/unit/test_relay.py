@@ -15,10 +15,12 @@ from sidelight.keeper import Keeper
 from sidelight.receipt import Progress, Receipt
 from sidelight.record import Static, decode, encode, encode_static, frame, random_bits
 from sidelight.relay import Relay
+from sidelight.sieve import DOUBTFUL
 from sidelight.spool import Spool
 from sidelight.worker import Worker
 
 HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
+LEDGER = encode_static(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
 
 
 def emit(spool, n):
@@ -31,7 +33,7 @@ def emit(spool, n):
 
 
 class ScriptedSink:
-    """Takes records, and fails as it is told."""
+    """Takes records, each once, and fails as it is told."""
 
     def __init__(self, name="store"):
         self.name = name
@@ -45,7 +47,8 @@ class ScriptedSink:
             raise SinkUnavailableError(sink=self.name, problem="down")
         if self.poison & {moment.artifact_id for _, moment in records}:
             raise SinkRefusedError(sink=self.name, problem="poison")
-        self.taken += [moment.artifact_id for _, moment in records]
+        known = set(self.taken)
+        self.taken += [m.artifact_id for _, m in records if m.artifact_id not in known]
         self.writers.append(writer)
 
     def sync(self):
@@ -109,7 +112,7 @@ def test_poison_is_set_aside_and_its_neighbours_arrive(worker, spool, losses):
         emit(spool, n)
     worker.sink.poison = {7, 30}
     drain(worker)
-    assert worker.sink.taken == [n for n in range(50) if n not in {7, 30}]
+    assert sorted(worker.sink.taken) == [n for n in range(50) if n not in {7, 30}]
     assert [reason for reason, _ in losses] == ["refused by store"] * 2
     quarantined = list((spool.directory / "quarantine").iterdir())
     assert len(quarantined) == 2
@@ -206,6 +209,56 @@ def test_a_flood_of_poison_fills_no_disk_and_is_counted(worker, spool, losses, m
     counted = Counter(reason for reason, _ in losses)
     assert counted == {"refused by store": 99, "not kept in quarantine": 79}
     assert ("not kept in quarantine", "refused by store: the quarantine is full") in losses
+
+
+def refusing_store(worker):
+    """A rule that no event meets; what a process says of itself is no event."""
+    write = worker.sink.write
+
+    def refuse(records, writer):
+        if any(static.type is not None for static, _ in records):
+            raise SinkRefusedError(sink="store", problem="closed for the night")
+        write(records, writer)
+
+    worker.sink.write = refuse
+    return lambda: setattr(worker.sink, "write", write)
+
+
+def test_a_store_that_refuses_everything_is_asked_again(worker, spool, losses):
+    reopen = refusing_store(worker)
+    for n in range(500):
+        emit(spool, n)
+    spool.write(frame(LEDGER + encode((time.time_ns(), 0, *[None] * 4, 0, 0, 0, {}, None))))
+    with pytest.raises(SinkUnavailableError, match="refuses every event: closed for the night"):
+        drain(worker)
+    assert worker.failing
+    assert "closed" in worker.health.problem
+    assert (losses, [*spool.quarantine.entries()]) == ([], [])
+    reopen()
+    drain(worker)
+    assert worker.sink.taken == [*range(500), None]
+    assert not worker.failing
+
+
+def test_events_that_come_one_by_one_are_set_aside_until_the_store_is_in_doubt(
+    worker, spool, losses
+):
+    emit(spool, 0)
+    drain(worker)
+    reopen = refusing_store(worker)
+    for n in range(1, DOUBTFUL + 1):
+        emit(spool, n)
+        drain(worker)
+    assert len(losses) == DOUBTFUL
+    emit(spool, 21)
+    with pytest.raises(SinkUnavailableError):
+        drain(worker)
+    reopen()
+    worker.sink.poison = {21}
+    emit(spool, 22)
+    drain(worker)
+    assert worker.sink.taken == [0, 22]
+    assert len(losses) == DOUBTFUL + 1
 
 
 def test_a_new_worker_goes_on_where_the_last_one_was(worker, spool):

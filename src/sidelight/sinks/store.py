@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
 from sidelight.partitions import Months
@@ -21,18 +21,12 @@ from sidelight.schema import connect, costs, losses, parse_url, shown
 from sidelight.sinks import batch
 from sidelight.sinks.bulk import Bulk, bulk_of, insert_into
 from sidelight.sinks.declared import marked
+from sidelight.sinks.errors import lies_in_the_values
 from sidelight.sinks.pace import Pace
 from sidelight.sinks.rows import Ledger, Record, drafts_of, to_json
 from sidelight.sqlite import make_durable, write_lock
 from sidelight.times import from_ns
 
-_VALUE_CLASSES: Final = frozenset({"22", "23", "54"})
-"""SQLSTATE classes of errors that lie in the values: data, constraints, limits.
-
-With every other one (deadlock, shutdown, no rights, no space, a standby, …) it is the store that
-is not fit, and all will be well another time.
-"""
-_CHECK: Final = "23514"
 _SQLITE_AIM: Final = 0.1
 """Seconds of one transaction, in which nobody else can write: they wait no longer than 0.25."""
 _POSTGRES_AIM: Final = 0.3
@@ -137,7 +131,7 @@ class StoreSink:
             raise SinkUnavailableError(sink=self._shown, problem=error) from error
         except SQLAlchemyError as error:
             problem = " ".join(str(getattr(error, "orig", error)).split())
-            if _lies_in_the_values(error):
+            if lies_in_the_values(error):
                 raise SinkRefusedError(sink=self._shown, problem=problem) from error
             self.close()
             raise SinkUnavailableError(sink=self._shown, problem=problem) from error
@@ -212,16 +206,6 @@ def _time_after_all(connection: Connection) -> int:
         newest = int(connection.exec_driver_sql(_NEWEST).scalar() or 0)
     now = time.time_ns()
     return now if now > newest else newest + 1 + random_bits(_APART)
-
-
-def _lies_in_the_values(error: SQLAlchemyError) -> bool:
-    original: Any = getattr(error, "orig", None)
-    state = getattr(original, "sqlstate", None)
-    if state is None:
-        return isinstance(error, DataError | IntegrityError)
-    if state == _CHECK and original.diag.table_name and not original.diag.constraint_name:
-        return False  # of a partition: another relay has made one meanwhile
-    return str(state)[:2] in _VALUE_CLASSES
 
 
 def _lost(reason: str, count: int, problem: str, process: str, bulk: Bulk) -> None:

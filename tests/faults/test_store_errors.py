@@ -1,0 +1,289 @@
+"""Row 17: the store answers with an error: a deadlock, a conflict, a rule of somebody else's.
+
+What is nobody's fault is tried again; what is a record's own is set aside, beside all the others,
+and delivered when its reason is gone.
+"""
+
+import contextlib
+import sqlite3
+import time
+
+import pytest
+from sqlalchemy.engine import make_url
+from tests.support.commands import sidelight
+from tests.support.emitting import Order
+from tests.support.postgres import connected, new_database, own_server
+from tests.support.programs import (
+    caught_up,
+    deliver,
+    judge,
+    nothing_left,
+    running,
+    stored,
+)
+from tests.support.stored import NOON, record, store
+
+from sidelight.schema import connect
+from sidelight.sieve import DOUBTFUL
+
+ROUNDS_FULL, ROUNDS_SHORT = 100, 2
+CALLS_FULL, CALLS_SHORT = 20_000, 200
+PAUSE = 0.001
+EVERY = 31  # numbers between two that are poison: not a multiple of the kinds', so that each is hit
+
+
+@pytest.fixture
+def rounds(full):
+    return ROUNDS_FULL if full else ROUNDS_SHORT
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def url(backend, tmp_path):
+    """Of a store that has its tables already."""
+    made = new_database(own_server())
+    if backend == "SQLite":
+        made = f"sqlite:///{tmp_path / 'events.db'}"
+    connect(made, create=True).dispose()
+    return made
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return tmp_path / "spool"
+
+
+def alter(url, *statements):
+    """What an operator does to the store."""
+    if url.startswith("postgresql"):
+        with connected(url) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        return
+    path = make_url(url).database
+    with contextlib.closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+# -- what is nobody's fault: PostgreSQL alone has it --------------------------------------------
+
+#: A session of a relay's that waits for a lock of ours.
+BLOCKED = """
+SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+AND application_name = 'sidelight' AND wait_event_type = 'Lock'
+"""
+#: Events of these artifacts into another partition.
+MOVE = """
+UPDATE events SET event_id = overlay(event_id::text PLACING '01ff' FROM 1 FOR 4)::uuid
+WHERE type = 'made' AND artifact_id::int BETWEEN %s AND %s AND organization_id IS NULL
+AND event_id < '01ff0000-0000-7000-0000-000000000000'
+"""
+
+
+@pytest.fixture
+def server_said():
+    """How often the server has told of an error since."""
+    log = own_server().directory / "log"
+    before = log.stat().st_size
+
+    def count(error):
+        return log.read_bytes()[before:].count(f"ERROR:  {error}".encode())
+
+    return count
+
+
+def is_blocked(watch, seconds=2.0):
+    """Wait until a relay waits for a lock."""
+    until = time.monotonic() + seconds
+    while not (found := watch.execute(BLOCKED).fetchall()) and time.monotonic() < until:
+        time.sleep(0.002)
+    return bool(found)
+
+
+@pytest.mark.parametrize("backend", ["PostgreSQL"], indirect=True)
+def test_deadlocks(url, spool, server_said, rounds, progress, row):
+    """Another session locks a counter and then an artifact; the relay does it the other way."""
+    deadlocks = "deadlock detected"
+    alter(url, f"ALTER DATABASE {make_url(url).database} SET deadlock_timeout = '200ms'")
+    order = Order(threads=2, pause=PAUSE, configure={}, prelude="decorate(artifact_id='one')")
+    with (
+        running(url, spool, order=order) as program,
+        connected(url) as other,
+        connected(url) as watch,
+    ):
+        program.emit(40)
+        caught_up(url, program)
+        other.execute("SET deadlock_timeout = '60s'")  # it is the relay that is to be the victim
+        while (met := server_said(deadlocks)) < rounds:
+            progress(f"{met} deadlocks")
+            with other.transaction():
+                other.execute("UPDATE event_counts SET count = count WHERE type = 'scheduled'")
+                if is_blocked(watch):
+                    other.execute("UPDATE artifacts SET events = events WHERE artifact_id = 'one'")
+            program.emit(10)
+        caught_up(url, program)
+        assert program.stop() == 0, program.told()
+    deliver(url, spool)
+    row(17, "PostgreSQL: deadlocks", injected=met, verdict=judge(url, program))
+    nothing_left(url, spool)
+
+
+@pytest.mark.parametrize("backend", ["PostgreSQL"], indirect=True)
+def test_serialization_failures(url, spool, server_said, rounds, progress, row):
+    """A relay's transactions are READ COMMITTED, whatever is the default: one thing is left there.
+
+    A row that the relay gives its organization was moved into another partition meanwhile.
+    """
+    failures = "tuple to be locked was already moved to another partition"
+    nameless = 400 * rounds
+    store(url, [record("made", NOON + n, artifact=n, bits=n) for n in range(nameless)])
+    database = make_url(url).database
+    alter(url, f"ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'")
+    order = Order(pause=PAUSE, configure={})
+    with (
+        running(url, spool, order=order) as program,
+        connected(url) as other,
+        connected(url) as watch,
+    ):
+        program.emit(20)
+        caught_up(url, program)
+        while (met := server_said(failures)) < rounds:
+            progress(f"{met} failures")
+            begin = program.calls + 20
+            assert begin < nameless
+            with other.transaction():
+                other.execute(MOVE, (begin, begin + 100))
+                is_blocked(watch)
+        caught_up(url, program)
+        assert program.stop() == 0, program.told()
+    deliver(url, spool)
+    row(17, "PostgreSQL: serialization failures", injected=met, verdict=judge(url, program))
+    nothing_left(url, spool)
+
+
+# -- rules that are not about a record ----------------------------------------------------------
+
+
+def rule(backend, name, table, when="true", *, then=""):
+    """A rule on a table, and its end: where ``when`` is true a new row is refused."""
+    if backend == "SQLite":
+        then = then or f"SELECT RAISE(ABORT, '{name}')"
+        made = f"CREATE TRIGGER {name} BEFORE INSERT ON {table} WHEN {when} BEGIN {then}; END"
+        return made, f"DROP TRIGGER {name}"
+    then = then or f"RAISE EXCEPTION '{name}'"
+    made = f"""
+    CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN IF {when} THEN {then}; END IF; RETURN NEW; END $$;
+    CREATE TRIGGER {name} BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()
+    """
+    return made, f"DROP FUNCTION {name} CASCADE"
+
+
+def set_aside(url, spool):
+    """What was set aside, as the command line tells it."""
+    answer = sidelight("spool", "quarantined", "--store", url, "--spool", spool, "--json")
+    assert answer.code == 0, answer.err
+    return answer.json
+
+
+def wrong(url, spool):
+    """What the doctor says is wrong: words, by what it has looked at."""
+    answer = sidelight("doctor", "--store", url, "--spool", spool, "--json")
+    return {each["check"]: each["message"] for each in answer.json if each["state"] == "wrong"}
+
+
+@pytest.mark.parametrize("where", ["counters", "another table"])
+def test_a_rule_that_no_record_is_to_blame_for(backend, url, spool, where, full, row):
+    """Records wait until it is gone, also those that others of their batch could have passed."""
+    made, gone = rule(backend, "no_more", "event_counts", "NEW.type = 'scheduled'")
+    if where == "another table":
+        alter(url, "CREATE TABLE seen (type TEXT UNIQUE)")
+        then = "INSERT INTO seen VALUES (NEW.type)"
+        made, gone = rule(backend, "no_more", "events", then=then)
+    elif backend == "PostgreSQL":
+        made = (
+            "ALTER TABLE event_counts ADD CONSTRAINT no_more CHECK (type <> 'scheduled') NOT VALID"
+        )
+        gone = "ALTER TABLE event_counts DROP CONSTRAINT no_more"
+    with running(url, spool, order=Order(threads=2, pause=PAUSE, configure={})) as program:
+        for _ in range(10 if full else 1):
+            program.emit(40)
+            caught_up(url, program)
+            alter(url, made)
+            program.emit(100)
+            assert set_aside(url, spool) == []
+            assert stored(url) < program.calls
+            alter(url, gone)
+            caught_up(url, program)
+        assert program.stop() == 0, program.told()
+    deliver(url, spool)
+    verdict = judge(url, program)
+    row(17, f"{backend}: a rule on {where}", injected=10 if full else 1, verdict=verdict)
+    nothing_left(url, spool)
+    assert set_aside(url, spool) == []
+
+
+def test_a_rule_that_no_event_meets(backend, url, spool, full, row):
+    """Whatever the store is given it refuses: a few are set aside, then it is left in peace."""
+    made, gone = rule(backend, "closed", "events")
+    with running(url, spool, order=Order(threads=2, pause=PAUSE, configure={})) as program:
+        program.emit(40)
+        caught_up(url, program)
+        alter(url, made)
+        program.emit(2000 if full else 100)
+        alter(url, gone)
+        aside = len(set_aside(url, spool))
+        assert aside <= DOUBTFUL
+        program.emit(20)
+        assert program.stop() == 0, program.told()
+    deliver(url, spool)
+    if aside:
+        answer = sidelight("spool", "replay", "--store", url, "--spool", spool)
+        assert f"store: {aside} record" in answer.out
+    row(17, f"{backend}: a rule that no event meets", injected=1, verdict=judge(url, program))
+    nothing_left(url, spool)
+
+
+# -- a record's own fault -----------------------------------------------------------------------
+
+
+def test_poison_among_good_ones(backend, url, spool, full, row):
+    """The store will not have one value in many: those are set aside, told of, and come later."""
+    n = "json_extract(NEW.attributes, '$.n')"
+    if backend == "PostgreSQL":
+        n = "(NEW.attributes ->> 'n')::int"
+    made, gone = rule(backend, "an_odd_one", "events", f"{n} % {EVERY} = 7")
+    alter(url, made)
+    with running(url, spool, order=Order(pause=PAUSE, configure={})) as program:
+        program.emit(CALLS_FULL if full else CALLS_SHORT)
+        assert program.stop() == 0, program.told()
+    deliver(url, spool)
+    nothing_left(url, spool)
+    poison = {number for number in program.reports.numbers if number % EVERY == 7}
+    found = judge(url, program)
+    lost_ids = {each for each in found.lost if isinstance(each, str)}
+    assert {each for each in found.lost if isinstance(each, int)} == poison
+    assert found.counted["refused by store"] == len(poison)
+
+    entries = set_aside(url, spool)
+    assert sorted(each["attributes"]["n"] for each in entries) == sorted(poison)
+    assert lost_ids <= {each["event_id"] for each in entries}
+    assert {each["reason"] for each in entries} == {"refused by store"}
+    assert all("an_odd_one" in each["problem"] for each in entries)
+    told = wrong(url, spool)
+    assert told["quarantine"].startswith(f"{len(poison)} entries: refused by store")
+    assert f"refused by store: {len(poison)} times" in told["losses"]
+
+    again = sidelight("spool", "replay", "--store", url, "--spool", spool)
+    assert (again.code, len(set_aside(url, spool))) == (1, len(poison))
+    alter(url, gone)
+    again = sidelight("spool", "replay", "--store", url, "--spool", spool)
+    assert (again.code, again.words) == (0, f"store: {len(poison)} records delivered")
+    assert set_aside(url, spool) == []
+    verdict = judge(url, program)
+    row(17, f"{backend}: poison among good ones", injected=len(poison), verdict=verdict)
