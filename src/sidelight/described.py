@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -25,7 +25,7 @@ _NAMES: Final = (
     *("artifact_id", "organization_id", "transaction", "after_commit"),
 )
 _DEFAULTS: Final = {"span": True, "strict": False}
-_NO_NAME: Final = "a map calls functions by their names: give it one"
+NO_NAME: Final = "a map calls functions by their names: give it one"
 _NO_CONSTANT: Final = "a constant in a map is a text, a number, true or false"
 
 
@@ -219,9 +219,9 @@ def _described(declaration: Declaration) -> Described:
 
 def _type(declared: str | Choice | None) -> Type | None:
     if not isinstance(declared, Choice):
-        return declared
+        return None if declared is None else str.__str__(declared)  # an Enum's text
     cases = {
-        key.value if isinstance(key, enum.Enum) else key: type_
+        str.__str__(key): str.__str__(type_)
         for key, type_ in declared.cases.items()
         if _is_text(key)
     }
@@ -266,14 +266,14 @@ def constant(value: object) -> Value:
     """A constant, if TOML has such."""
     if type(value) in {bool, int, float}:
         return value  # type: ignore[return-value]
-    if type(value) is str and _is_text(value):
-        return Constant(value=value)
+    if _is_text(value) and (type(value) is str or isinstance(value, enum.Enum)):
+        return Constant(value=str.__str__(value))
     if value is None:
         return Unsaid("None", "TOML has no None: leave it out")
     return Unsaid(repr(value), _NO_CONSTANT)
 
 
-def _is_text(value: object) -> bool:
+def _is_text(value: object) -> TypeGuard[str]:
     """Whether TOML can have it: a text without halves of characters."""
     return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
 
@@ -286,4 +286,4 @@ def _call(function: Any) -> Value:
             return Call(call=path)
     except (ValueError, ImportError, AttributeError):
         pass
-    return Unsaid(name.rpartition("<locals>.")[2], _NO_NAME)
+    return Unsaid(name.rpartition("<locals>.")[2], NO_NAME)

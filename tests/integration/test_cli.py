@@ -342,6 +342,10 @@ def test_the_map_of_a_package(shop):
     assert "awaited  ▸ packing_started  ✗ packing_failed" in said.out
     assert "Packer.pack" in said.out
     assert "artifact_id = result.id" in said.out
+    assert "n = lambda order: len(order)" in said.out
+    assert "a module that prints" not in said.out + said.err
+    said = points(shop, "shop", "--import")
+    assert "Packer.pack" in said.out
     assert "a module that prints" not in said.out
 
 
@@ -372,7 +376,13 @@ def test_the_map_for_programs(shop):
 
 def test_what_cannot_be_imported_is_named_beside_the_rest(shop):
     (shop / "shop" / "broken.py").write_text("import nowhere_to_be_found")
+    (shop / "shop" / "unread.py").write_text("def f(:")
     said = points(shop, "shop", "missing")
+    assert said.code == 1
+    assert "cannot read shop.unread: line 1: invalid syntax" in said.err
+    assert "there is no module missing; name it as in an import statement" in said.err
+    assert "Packer.pack" in said.out
+    said = points(shop, "shop", "missing", "--import")
     assert said.code == 1
     assert "cannot import shop.broken: ModuleNotFoundError" in said.err
     assert "cannot import missing: ModuleNotFoundError: No module named 'missing'" in said.err

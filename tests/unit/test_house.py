@@ -66,7 +66,7 @@ LAYERS = [
 #: Nothing in the core imports these at its top.
 LEAVES = {
     "bootstrap",
-    *("sinks", "stacks", "outbox", "cli", "testing", "otel", "sdkspan", "__main__"),
+    *("sinks", "static", "stacks", "outbox", "cli", "testing", "otel", "sdkspan", "__main__"),
     "pytest_plugin",
 }
 

@@ -8,8 +8,11 @@ from pkgutil import resolve_name
 import pytest
 
 import voice_notes
+from sidelight.described import of_code
 from sidelight.fields import Expression
 from sidelight.points import registry
+from sidelight.static.names import Codebase
+from sidelight.static.points import read_points
 
 SCHEDULED = {
     "artifacts:create_artifact": {"artifact_received"},
@@ -70,6 +73,20 @@ def test_a_map_can_say_all_that_they_capture():
                 if value is not None and not isinstance(value, Expression):
                     path = f"{value.__module__}:{value.__qualname__}"
                     assert resolve_name(path) is value, f"{point.path}: {name}"
+
+
+def test_its_source_shows_what_importing_it_shows():
+    for module in MODULES:
+        import_module(f"voice_notes.{module}")
+    reading = read_points(Codebase(["voice_notes"]), ["voice_notes"])
+    assert (reading.problems, reading.remarks) == ([], [])
+    assert len(reading.points) == 12
+    for point in reading.points:
+        imported = of_code(registry.get(point.path))
+        assert (point.file, point.line) == (imported.file, imported.line)
+        assert point.kind == imported.kind
+        (read,), (known,) = point.declarations, imported.declarations
+        assert read.facts() == known.facts()
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from sidelight.cli.flowchart import flowchart
-from sidelight.cli.imported import import_all
 from sidelight.cli.options import AsJson
-from sidelight.cli.output import complain, plural, print_json, remark, stdout_kept_clean
+from sidelight.cli.output import complain, plural, print_json, remark
 from sidelight.cli.point_page import page
 from sidelight.cli.point_tree import print_tree
-from sidelight.described import Described, Found, of_code, spelled
+from sidelight.cli.readings import hidden, imported, read
+from sidelight.described import Described, Found, spelled
 from sidelight.kinds import Phase
 from sidelight.mapwriter import losses, written
-from sidelight.points import registry
+from sidelight.static.points import Reading
 
 
 def points(
@@ -38,10 +36,15 @@ def points(
         bool, typer.Option("--mermaid", help="The functions and their events as a flowchart.")
     ] = False,
     as_json: AsJson = False,
+    importing: Annotated[
+        bool,
+        typer.Option("--import", help="Import the modules: for what their source does not show."),
+    ] = False,
 ) -> None:
     """List the instrumented functions of some code: where they are and what they emit.
 
-    The modules are imported, from the current directory too, as your program imports them.
+    The source is read, from the current directory too, and nothing is run. What it does not show,
+    because it is computed, is named; --import imports the modules, as your program does.
 
     Examples:
       sidelight points voice_notes
@@ -56,7 +59,8 @@ def points(
     if as_toml + as_markdown + as_mermaid + as_json > 1:
         complain("choose one of --toml, --markdown, --mermaid and --json")
         raise typer.Exit(2)
-    found, problems = _imported(modules)
+    reading = imported(modules) if importing else read(modules)
+    found, problems = reading.points, reading.problems
     if as_json:
         print_json(_plain(point) for point in found)
     elif as_toml or as_markdown or as_mermaid:
@@ -67,24 +71,21 @@ def points(
         remark(plural(len(found), "point"))
     if as_toml:
         problems += [f"the map does not say all: {loss}" for loss in losses(found)]
+    else:
+        reading.remarks += hidden(found)
     if not found and not problems:
         remark(f"{', '.join(modules)}: no function there is decorated with @emits")
-    for problem in problems:
-        complain(problem)
-    if problems:
-        raise typer.Exit(1)
+    _end(reading)
 
 
-def _imported(modules: Sequence[str]) -> tuple[list[Found], list[str]]:
-    if os.environ.get("SIDELIGHT_DISABLED", "") not in {"", "0"}:
-        complain("SIDELIGHT_DISABLED is set: the decorators leave no points; unset it")
+def _end(reading: Reading) -> None:
+    """Say what is not certain, and what is wrong; with exit code 1 if anything is."""
+    for each in reading.remarks:
+        remark(each)
+    for each in reading.problems:
+        complain(each)
+    if reading.problems:
         raise typer.Exit(1)
-    with stdout_kept_clean():
-        problems = import_all(modules)
-    inside = tuple(f"{name}." for name in modules)
-    found = [point for point in registry if f"{point.module}.".startswith(inside)]
-    found.sort(key=lambda point: (point.file or "", point.line or 0))
-    return [of_code(point) for point in found], problems
 
 
 def _type_or_types(described: Described, phase: Phase) -> str | list[str] | None:
