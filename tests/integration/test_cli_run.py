@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.support.commands import of, sidelight
@@ -41,9 +42,21 @@ def app(tmp_path, monkeypatch):
     return tmp_path
 
 
+RUN = [sys.executable, "-m", "sidelight", "run"]
+
+
 def run(*arguments, **environment):
+    return started([*RUN, *map(str, arguments)], **environment)
+
+
+def beside(name):
+    """A command of the environment that we run in."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def started(command, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "sidelight", "run", *map(str, arguments)],
+        command,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -78,6 +91,31 @@ def test_a_script_a_map_of_another_name_and_a_sitecustomize_of_ones_own(app):
     assert artifacts(app / "events.db") == ["o1"]
 
 
+@pytest.mark.parametrize(
+    "starters",
+    [
+        ("ddtrace-run", "sidelight"),
+        ("sidelight", "ddtrace-run"),
+        ("opentelemetry-instrument", "sidelight"),
+    ],
+    ids=" ".join,
+)
+def test_beside_a_tracer_that_starts_programs_as_well(app, starters):
+    commands = {"sidelight": [*RUN, *of(app / "events.db"), "--"]}
+    command = [arg for name in starters for arg in commands.get(name, [beside(name)])]
+    done = started(
+        [*command, sys.executable, "-m", "app", "o1"],
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="none",
+        OTEL_LOGS_EXPORTER="none",
+        DD_TRACE_ENABLED="false",
+        DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
+        DD_REMOTE_CONFIGURATION_ENABLED="false",
+    )
+    assert (done.returncode, done.stdout) == (0, "o1 plain\n"), done.stderr
+    assert artifacts(app / "events.db") == ["o1"]
+
+
 def test_a_map_that_does_not_fit_fails_the_import(app):
     (app / "sidelight.toml").write_text(MAP.replace("arg.order", "arg.ordre"))
     done = run("--", sys.executable, "-m", "app", "o1")
@@ -91,6 +129,11 @@ def test_a_map_that_does_not_fit_fails_the_import(app):
         ([], 2, "say what to run: sidelight run --map FILE -- python -m app"),
         (["--map", "no.toml", "--", "true"], 1, "no.toml: No such file or directory"),
         (["--", "no-such-command"], 127, "there is no command no-such-command"),
+        (
+            ["--", "opentelemetry-instrument", "python", "-m", "app"],
+            2,
+            "opentelemetry-instrument sidelight run --map FILE -- python -m app",
+        ),
     ],
 )
 def test_refusals(app, arguments, code, message):

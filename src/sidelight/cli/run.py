@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -14,6 +14,9 @@ from sidelight import bootstrap
 from sidelight.cli.options import StoreUrl
 from sidelight.cli.output import complain
 from sidelight.mapfile import read
+
+_DISPLACES: Final = "opentelemetry-instrument"
+"""It puts a `sitecustomize` of its own before ours, and that one imports no other."""
 
 
 def run(
@@ -40,6 +43,12 @@ def run(
     """
     if not command:
         complain("say what to run: sidelight run --map FILE -- python -m app")
+        raise typer.Exit(2)
+    if Path(command[0]).name == _DISPLACES:
+        complain(
+            f"{_DISPLACES} keeps the map out of what it starts; let it start sidelight:"
+            f" {_DISPLACES} sidelight run --map FILE -- python -m app"
+        )
         raise typer.Exit(2)
     path = read(points).path.absolute()  # what is wrong with it is told now, and not in there
     program = shutil.which(command[0])
