@@ -103,7 +103,7 @@ class _Finder(ast.NodeVisitor):
             self.visit(each)
         self.visit_body(node.body, self._scope.inner(node))
 
-    def visit_Assign(self, node: ast.Assign) -> None:  # noqa: N802
+    def visit_Assign(self, node: ast.Assign) -> None:
         alias = len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
         if not (alias and self._code.resolve(node.value, self._scope) == _EMITS):
             self.generic_visit(node)  # another name for it is followed
