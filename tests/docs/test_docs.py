@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import typer.main
 from tests.docs.pages import ROOT, RUNS, every_page
+from tests.support.postgres import new_database
 
 import sidelight
 from sidelight import schema
@@ -28,6 +29,8 @@ from sidelight.settings import Settings
 SOURCES = sorted((ROOT / "src" / "sidelight").rglob("*.py"))
 REFERENCE = ROOT / "docs" / "reference"
 COLLECTOR = "localhost:4318"
+DATABASE = "localhost/shop"
+"""A PostgreSQL, in the URLs of pages that use one."""
 NAMED = pytest.mark.parametrize("page", every_page(), ids=lambda page: page.name)
 
 
@@ -84,9 +87,12 @@ def test_what_a_page_shows_runs(page, tmp_path):
     steps = list(steps_of(page))
     home = tmp_path / "home"
     home.mkdir()
+    shop = DATABASE
+    if any(f"://{DATABASE}" in step["text"] for step in steps):
+        shop = new_database().partition("://")[2]
     with collector() as (address, asked):
         for step in steps:
-            step["text"] = step["text"].replace(COLLECTOR, address)
+            step["text"] = step["text"].replace(COLLECTOR, address).replace(DATABASE, shop)
         (home / "steps.json").write_text(json.dumps(steps), encoding="utf-8")
         work = tmp_path / "work"
         work.mkdir()
@@ -129,6 +135,7 @@ def environment(home):
 def test_blocks_say_what_they_are(page):
     for block in page.blocks:
         assert block.language, f"{page.name}:{block.line}: a block without a language"
+        assert block.language != "output", f"{page.name}:{block.line}: nobody compares it"
         if block.language == "python":
             compile(block.text, page.name, "exec")
 

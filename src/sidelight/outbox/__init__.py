@@ -15,6 +15,6 @@ TABLE_NAME = "sidelight_outbox"
 
 def table(metadata: MetaData) -> Table:
     """The outbox's table in a collection of tables of yours."""
-    from sidelight.outbox.table import OUTBOX  # noqa: PLC0415  # SQLAlchemy is slow to import
+    from sidelight.outbox.schema import OUTBOX  # noqa: PLC0415  # SQLAlchemy is slow to import
 
     return OUTBOX.to_metadata(metadata)

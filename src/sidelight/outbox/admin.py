@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sidelight.exceptions import OutboxError
 from sidelight.outbox import TABLE_NAME
 from sidelight.outbox.moved import look
-from sidelight.outbox.table import OUTBOX
+from sidelight.outbox.schema import OUTBOX
 from sidelight.settings import outbox_url, public_url, sqlite_path
 
 _WITHIN: Final = 5.0  # seconds

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from sidelight.outbox.table import OUTBOX
+from sidelight.outbox.schema import OUTBOX
 from sidelight.stacks import sqlalchemy_core
 from sidelight.transaction import ENDED, Entry, Guard, Refused
 
