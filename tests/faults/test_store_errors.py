@@ -4,8 +4,6 @@ What is nobody's fault is tried again; what is a record's own is set aside, besi
 and delivered when its reason is gone.
 """
 
-import contextlib
-import sqlite3
 import time
 
 import pytest
@@ -21,6 +19,7 @@ from tests.support.programs import (
     running,
     stored,
 )
+from tests.support.rules import alter, rule
 from tests.support.stored import NOON, record, store
 
 from sidelight.schema import connect
@@ -55,19 +54,6 @@ def url(backend, tmp_path):
 @pytest.fixture
 def spool(tmp_path):
     return tmp_path / "spool"
-
-
-def alter(url, *statements):
-    """What an operator does to the store."""
-    if url.startswith("postgresql"):
-        with connected(url) as connection:
-            for statement in statements:
-                connection.execute(statement)
-        return
-    path = make_url(url).database
-    with contextlib.closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as connection:
-        for statement in statements:
-            connection.execute(statement)
 
 
 # -- what is nobody's fault: PostgreSQL alone has it --------------------------------------------
@@ -169,21 +155,6 @@ def test_serialization_failures(url, spool, server_said, rounds, progress, row):
 # -- rules that are not about a record ----------------------------------------------------------
 
 
-def rule(backend, name, table, when="true", *, then=""):
-    """A rule on a table, and its end: where ``when`` is true a new row is refused."""
-    if backend == "SQLite":
-        then = then or f"SELECT RAISE(ABORT, '{name}')"
-        made = f"CREATE TRIGGER {name} BEFORE INSERT ON {table} WHEN {when} BEGIN {then}; END"
-        return made, f"DROP TRIGGER {name}"
-    then = then or f"RAISE EXCEPTION '{name}'"
-    made = f"""
-    CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN IF {when} THEN {then}; END IF; RETURN NEW; END $$;
-    CREATE TRIGGER {name} BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()
-    """
-    return made, f"DROP FUNCTION {name} CASCADE"
-
-
 def set_aside(url, spool):
     """What was set aside, as the command line tells it."""
     answer = sidelight("spool", "quarantined", "--store", url, "--spool", spool, "--json")
@@ -200,11 +171,11 @@ def wrong(url, spool):
 @pytest.mark.parametrize("where", ["counters", "another table"])
 def test_a_rule_that_no_record_is_to_blame_for(backend, url, spool, where, full, row):
     """Records wait until it is gone, also those that others of their batch could have passed."""
-    made, gone = rule(backend, "no_more", "event_counts", "NEW.type = 'scheduled'")
+    made, gone = rule(url, "event_counts", "NEW.type = 'scheduled'")
     if where == "another table":
         alter(url, "CREATE TABLE seen (type TEXT UNIQUE)")
         then = "INSERT INTO seen VALUES (NEW.type)"
-        made, gone = rule(backend, "no_more", "events", then=then)
+        made, gone = rule(url, "events", then=then)
     elif backend == "PostgreSQL":
         made = (
             "ALTER TABLE event_counts ADD CONSTRAINT no_more CHECK (type <> 'scheduled') NOT VALID"
@@ -230,7 +201,7 @@ def test_a_rule_that_no_record_is_to_blame_for(backend, url, spool, where, full,
 
 def test_a_rule_that_no_event_meets(backend, url, spool, full, row):
     """Whatever the store is given it refuses: a few are set aside, then it is left in peace."""
-    made, gone = rule(backend, "closed", "events")
+    made, gone = rule(url, "events")
     with running(url, spool, order=Order(threads=2, pause=PAUSE, configure={})) as program:
         program.emit(40)
         caught_up(url, program)
@@ -257,7 +228,7 @@ def test_poison_among_good_ones(backend, url, spool, full, row):
     n = "json_extract(NEW.attributes, '$.n')"
     if backend == "PostgreSQL":
         n = "(NEW.attributes ->> 'n')::int"
-    made, gone = rule(backend, "an_odd_one", "events", f"{n} % {EVERY} = 7")
+    made, gone = rule(url, "events", f"{n} % {EVERY} = 7", name="an_odd_one")
     alter(url, made)
     with running(url, spool, order=Order(pause=PAUSE, configure={})) as program:
         program.emit(CALLS_FULL if full else CALLS_SHORT)

@@ -26,7 +26,11 @@ from tests.support.commands import (
 from tests.support.disks import small_disk
 from tests.support.postgres import Postgres, binaries, new_database, own_server
 from tests.support.proxy import Proxy
+from tests.support.rules import alter, rule
 from tests.support.shim import Shim
+from tests.support.stored import BACKENDS
+
+from sidelight import Store
 
 FIRST = 'receive("first")\nassert sidelight.flush()'
 
@@ -47,6 +51,10 @@ def impatient(monkeypatch):
 
 def doctor(path, *arguments):
     return sidelight("doctor", *arguments, *of(path), columns=300)
+
+
+def doctor_at(*there):
+    return sidelight("doctor", *there, columns=300)
 
 
 def says(said, check, state, words):
@@ -467,6 +475,50 @@ def test_a_record_that_the_store_refuses(path):
     said = doctor(path)
     says(said, "quarantine", "wrong", "1 entry: refused by store; the latest")
     says(said, "losses", "wrong", "refused by store: 1 time .* not welcome → `sidelight spool")
+
+
+WAITS = """
+receive("first")
+assert sidelight.flush()
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(50):
+    receive(f"order-{n}")
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("table", ["event_counts", "events"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_store_that_takes_none_of_them(backend, table, tmp_path, impatient):
+    """A rule on the counters is no record's fault, nor is one that no event meets."""
+    url, spool = BACKENDS[backend](tmp_path), tmp_path / "spool"
+    there = ("--store", url, "--spool", spool)
+    made, gone = rule(url, table)
+    child = subprocess.Popen(
+        [sys.executable, "-c", EMITTER + WAITS],
+        env={**os.environ, "SIDELIGHT_STORE": url, "SIDELIGHT_SPOOL": str(spool)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout.readline() == "ready\n"
+        alter(url, made)
+        child.stdin.write("\n")
+        child.stdin.flush()
+        said = []
+        wait_for(lambda: said.append(doctor_at(*there)) or "does not take" in said[-1].words)
+        says(said[-1], "backlog", "wrong", "the store does not take them: .*not_now.* → put right")
+        with Store(url) as store:
+            assert store.size() == 1
+        alter(url, gone)
+        wait_for(lambda: "every sink has what there is" in doctor_at(*there).words)
+        aside = sidelight("spool", "quarantined", *there, "--json").json
+        with Store(url) as store:
+            assert store.size() + len(aside) == 51
+    finally:
+        child.communicate("\n")
 
 
 # -- the budget ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Final
 from sidelight.cli.findings import Finding, State
 from sidelight.cli.output import ago, duration, plural, size, time_of
 from sidelight.cli.processes import is_stopped
+from sidelight.cli.rehearsal import refusal
 from sidelight.cli.room import check_place
 from sidelight.cli.segments import Behind, Found, look_again, look_at
 from sidelight.directory import filesystem
@@ -26,8 +27,13 @@ _NEARLY: Final = 0.9  # of the limit: from here on spans are left out
 _AHEAD: Final = 60_000_000_000  # nanoseconds by which clocks may differ
 
 
-def check_spool(directory: Path) -> Iterator[Finding]:
-    """Is there a place for the records, and do they leave it?"""
+def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
+    """Is there a place for the records, and do they leave it?
+
+    Args:
+        directory: the spool's.
+        store: the URL of one that answers; whether it takes what waits, is tried and undone.
+    """
     problems = list(check_place(directory))
     yield from problems
     if not directory.is_dir():
@@ -42,7 +48,7 @@ def check_spool(directory: Path) -> Iterator[Finding]:
     yield from _check_bound(directory, segments)
     yield from _check_clock(segments)
     yield from _check_relays(segments)
-    yield from _check_backlog(segments)
+    yield from _check_backlog(segments, store)
     yield from _check_damage(segments)
     yield from _check_quarantine(entries)
 
@@ -146,7 +152,7 @@ class _Waiting:
     segments: list[Found] = field(default_factory=list)
 
 
-def _check_backlog(segments: Sequence[Found]) -> Iterator[Finding]:
+def _check_backlog(segments: Sequence[Found], store: str | None) -> Iterator[Finding]:
     """What the dead have left waits for somebody; that of the living may only wait for a moment."""
     left: dict[tuple[str, str, bool, bool], _Waiting] = defaultdict(_Waiting)
     for segment in segments:
@@ -160,7 +166,7 @@ def _check_backlog(segments: Sequence[Found]) -> Iterator[Finding]:
         if alive or attended:
             if waiting.behind.age_ns <= _PATIENCE:
                 continue
-            state, problem, remedy = _why_waiting(sink, waiting.segments)
+            state, problem, remedy = _why_waiting(sink, waiting.segments, store)
         else:
             state, problem = "wrong", "which has ended"
             otlp = "" if sink == "store" else " --otlp URL"
@@ -173,7 +179,7 @@ def _check_backlog(segments: Sequence[Found]) -> Iterator[Finding]:
         yield Finding("backlog", "ok", "every sink has what there is" if not left else "on its way")
 
 
-def _why_waiting(sink: str, segments: Sequence[Found]) -> tuple[State, str, str]:
+def _why_waiting(sink: str, segments: Sequence[Found], store: str | None) -> tuple[State, str, str]:
     """Why records wait that somebody should deliver: state, problem and remedy."""
     first = segments[0]
     if any(map(is_stopped, segments)):
@@ -185,6 +191,9 @@ def _why_waiting(sink: str, segments: Sequence[Found]) -> tuple[State, str, str]
     if any(_gets_on(sink, each) for each in segments):
         remedy = "where it is short of the GIL, a relay of its own helps (`sidelight relay`)"
         return "note", f"{who}: they are being delivered, but late", remedy
+    if sink == "store" and store is not None and (problem := refusal(store, segments)):
+        remedy = "put right what refuses them; until then they wait, and nothing is lost"
+        return "wrong", f"{who}: the store does not take them: {problem}", remedy
     return "wrong", f"{who}: no relay brings them to the {sink}", _REMEDIES.get(sink, "")
 
 

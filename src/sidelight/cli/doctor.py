@@ -69,8 +69,11 @@ def _examine(settings: Settings) -> Iterable[Finding]:
     from sidelight.cli.stored import check_store  # noqa: PLC0415
 
     yield from _check_switches()
-    yield from check_store(settings.store)
-    yield from check_spool(settings.spool)
+    answers = True
+    for finding in check_store(settings.store):
+        answers &= (finding.check, finding.state) != ("store", "wrong")
+        yield finding
+    yield from check_spool(settings.spool, settings.store if answers else None)
 
     from sidelight.cli.endpoint import check_endpoints  # noqa: PLC0415
 

@@ -51,6 +51,9 @@ class Bulk(Protocol):
     def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
         """Put rows into `events`, and answer those that were not there; rows are made meanwhile."""
 
+    def check(self) -> None:
+        """Have the rules looked at now that would be when it commits."""
+
 
 def bulk_of(connection: Connection) -> Bulk:
     """The way of the database that this is a connection to."""
@@ -102,6 +105,9 @@ class _Sqlite:
             new.extend(row for row in chunk if row[KEY] in mine)
         return new
 
+    def check(self) -> None:
+        """There are none: foreign keys are not looked at unless a connection asks for it."""
+
     def _execute(self, before: str, width: int, rows: Sequence[Row], after: str) -> Any:
         statement = _values(before, width, len(rows), after)
         return self._connection.exec_driver_sql(statement, tuple(chain.from_iterable(rows)))
@@ -152,6 +158,9 @@ class _Postgres:
         inserted = self.run(into, types, copied, f"{_UNLESS_THERE} RETURNING event_id::text")
         mine = {key for (key,) in inserted}
         return [row for row in copied if row[KEY] in mine]
+
+    def check(self) -> None:
+        self._connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
 
     def _copy(self, rows: Iterator[Row], copied: list[Row]) -> bool:
         """Put rows in by COPY, the cheapest way; False where one of them is there already."""

@@ -114,16 +114,25 @@ class StoreSink:
         self._tell(problem for key, problem in undeclared.items() if key in claimed)
         return claimed
 
+    def rehearse(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
+        """Store a batch in a transaction that is undone: it raises what `write` would."""
+        self._write_piece(records, writer, undo=True)
+
     def _tell(self, undeclared: Iterable[str]) -> None:
         for problem in undeclared:
             self._count("event not as declared", problem)
 
     def _write_piece(
-        self, records: Sequence[Record], writer: dict[str, Any], claim: Claim | None = None
+        self,
+        records: Sequence[Record],
+        writer: dict[str, Any],
+        claim: Claim | None = None,
+        *,
+        undo: bool = False,
     ) -> None:
         try:
             with self._lock:
-                self._write(records, writer, claim)
+                self._write(records, writer, claim, undo=undo)
         except TimeoutError as error:  # the lock of another relay
             raise SinkUnavailableError(sink=self._shown, problem="its lock is held") from error
         except (StoreError, OSError) as error:  # no directory, no right, no room: not yet
@@ -168,21 +177,26 @@ class StoreSink:
         return not busy
 
     def _write(
-        self, records: Sequence[Record], writer: dict[str, Any], claim: Claim | None
+        self,
+        records: Sequence[Record],
+        writer: dict[str, Any],
+        claim: Claim | None,
+        *,
+        undo: bool,
     ) -> None:
         if self._file is not None and not self._file.exists():
             self.close()  # deleted under us: what is written to it now would be lost with it
         if self._connection is None:
-            self._connection = connect(self.url, create=True).connect()
+            self._connection = connect(self.url, create=not undo).connect()
             self._months = Months() if self._file is None else None
         drafts, ledgers = drafts_of(records)
-        if self._months is not None:
+        if self._months is not None and not undo:
             self._months.provide(self._connection, [draft[0] for draft in drafts])
         if not drafts and not ledgers:
             return
         process = str(writer.get("instance", ""))
         recorded_at = _time_after_all(self._connection)
-        with self._connection.begin():
+        with self._connection.begin() as transaction:
             bulk = bulk_of(self._connection)
             if claim is not None:
                 claimed = claim(self._connection)
@@ -193,6 +207,9 @@ class StoreSink:
                 _lost("older than the store keeps", left_out, problem, process, bulk)
             for ledger in ledgers:
                 _write_ledger(bulk, ledger, process)
+            if undo:
+                bulk.check()
+                transaction.rollback()
 
 
 def _time_after_all(connection: Connection) -> int:
