@@ -240,7 +240,7 @@ def test_a_postgresql_that_is_frozen_killed_and_well_again(postgres, tmp_path):
 def test_a_standby(postgres, tmp_path):
     url, spool = new_database(postgres), tmp_path / "spool"
     emit(FIRST, spool, SIDELIGHT_STORE=url, SIDELIGHT_SPOOL=str(spool))
-    standby = Postgres(binaries())
+    standby = Postgres(binaries(), *postgres._options)
     try:
         data = standby.directory / "data"
         copied = standby._run(
