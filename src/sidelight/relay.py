@@ -123,9 +123,10 @@ class Relay:
                 except SinkUnavailableError as error:
                     problem = error
             self.keeper.collect()
-            known = len(self.spool.adopted)
+            known = [(segment, segment.sealed) for segment in self.spool.adopted]
             self.spool.adopt()
-            if problem is not None or len(self.spool.adopted) == known:
+            now = [(segment, segment.sealed) for segment in self.spool.adopted]
+            if problem is not None or now == known:
                 break
         if problem is not None:
             raise problem

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -165,13 +166,17 @@ class Spool:
         self.write = segment.write
 
     def _hand_over(self) -> None:
-        """Leave what is full to whoever relays: unlocked. It needs a file for that."""
+        """Leave what is full to whoever relays: unlocked. It needs a file for that.
+
+        One that is in memory gets one each time: a caller waits for it.
+        """
         if self._handing_over.acquire(blocking=False):
             try:
                 with contextlib.suppress(OSError):  # another time
-                    self.shelter()
-                for segment in [each for each in self.own if each.sealed]:
-                    if segment is not self._current and not segment.is_homeless():
+                    self.shelter(most=1)
+                for segment in tuple(self.own):
+                    done = segment.sealed and segment is not self._current
+                    if done and not segment.is_homeless():
                         self.own.remove(segment)
                         segment.close()
             finally:
@@ -191,16 +196,15 @@ class Spool:
                 self.rotate(self._current)
             self.shelter()
 
-    def shelter(self) -> None:
-        """Give a file to each full segment that has none: it is in memory, or its file was deleted.
+    def shelter(self, most: int = sys.maxsize) -> None:
+        """Give a file to ``most`` full segments that have none: in memory, or theirs was deleted.
 
         Raises:
             OSError: the disk does not let us.
         """
-        for segment in tuple(self.own):
-            if self.directory is None or not segment.is_homeless() or not segment.sealed:
-                continue
-            if self.supply.room(self.own) < segment.size:
+        homeless = [each for each in tuple(self.own) if each.sealed and each.is_homeless()]
+        for segment in homeless[:most]:
+            if self.directory is None or self.supply.room(self.own) < segment.size:
                 return
             saved = segment.saved(self.directory)
             self.names.new = True

@@ -346,7 +346,7 @@ def said_by(*modules):
 
 
 def test_what_the_doctor_says_is_what_the_page_says():
-    said = [*said_by("backlog", "doctor", "endpoint", "room", "stored")]
+    said = [*said_by("backlog", "doctor", "endpoint", "processes", "room", "stored")]
     said += [f"{reason}: …" for reason in REMEDIES]
     shown = re.findall(r"^\|[^|]+\| (\w+) \| (.+) \|$", reference("doctor.md"), flags=re.MULTILINE)
     assert len(shown) > 20

@@ -106,6 +106,13 @@ def sidelight(*arguments: object, columns: int = 100) -> Answer:
     return Answer(code or 0, out.getvalue(), err.getvalue())
 
 
+def wrong(check: str, *options: object) -> str:
+    """What the doctor finds wrong with one thing, in a line; "" where nothing is."""
+    found = sidelight("doctor", "--json", *options).json
+    told = (each for each in found if each["check"] == check and each["state"] == "wrong")
+    return "; ".join(each["message"] for each in told)
+
+
 def spawn(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Run a command in a process of its own."""
     return subprocess.Popen(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from tests.support.emitting import KINDS, LOSSES, ORDER, REPORT, Order
 
 from sidelight import Store
@@ -253,6 +254,28 @@ def caught_up(store: str, *programs: Program, seconds: float = 60.0) -> None:
         told = "; ".join(program.told() for program in programs)
         assert time.monotonic() < until, f"{found} of {wanted} events came in {seconds} s: {told}"
         time.sleep(0.02)
+
+
+def all_arrive(store: str, *programs: Program, seconds: float = 60.0) -> None:
+    """Wait for each event that was reported so far, also where later ones come before them."""
+    wanted = {str(n) for program in programs for n in program.reports.numbers}
+    until = time.monotonic() + seconds
+    while missing := wanted - _artifacts(store):
+        told = "; ".join(program.told() for program in programs)
+        assert time.monotonic() < until, f"{len(missing)} did not come in {seconds} s: {told}"
+        time.sleep(0.05)
+
+
+def _artifacts(store: str) -> set[str]:
+    """Each call's event is about an artifact of its own; none where the store cannot be read."""
+    with contextlib.suppress(StoreError, SQLAlchemyError):
+        engine = connect(store, create=False, read_only=True)
+        try:
+            with engine.connect() as connection:
+                return set(connection.scalars(text("SELECT artifact_id FROM artifacts")))
+        finally:
+            engine.dispose()
+    return set()
 
 
 def deliver(

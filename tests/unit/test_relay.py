@@ -364,6 +364,19 @@ def test_segments_stay_for_a_sink_that_only_their_writer_had(tmp_path):
     assert not list(segments_in(tmp_path))
 
 
+def test_a_drain_deletes_all_that_the_dead_have_left(tmp_path):
+    """However many they are: no more than some are taken over at once."""
+    for number in range(40):
+        dead = Spool(tmp_path, {"sinks": ["store"], "relay": "external"})
+        emit(dead, number)
+        dead.close()
+    relay = Relay(Spool(tmp_path, {"sinks": ["store"]}), [ScriptedSink()], Progress())
+    assert relay.drain() == {"store": 40}
+    relay.stop(1.0)
+    relay.spool.close()
+    assert segments_in(tmp_path) == []
+
+
 def keeper_of(spool, sinks, losses, spans):
     return Keeper(spool, sinks, lambda: None, lambda *loss: losses.append(loss), spans.append)
 

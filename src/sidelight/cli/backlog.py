@@ -11,7 +11,7 @@ from typing import Final
 
 from sidelight.cli.findings import Finding, State
 from sidelight.cli.output import ago, duration, plural, size, time_of
-from sidelight.cli.processes import is_stopped
+from sidelight.cli.processes import check_limits, is_stopped
 from sidelight.cli.rehearsal import refusal
 from sidelight.cli.room import check_place
 from sidelight.cli.segments import Behind, Found, look_again, look_at
@@ -47,6 +47,7 @@ def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
     yield _contents(directory, segments)
     yield from _check_bound(directory, segments)
     yield from _check_clock(segments)
+    yield from check_limits(segments)
     yield from _check_relays(segments)
     yield from _check_backlog(segments, store)
     yield from _check_damage(segments)

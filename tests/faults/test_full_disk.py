@@ -1,0 +1,156 @@
+"""Row 7: the disk is full, or files may not grow (RLIMIT_FSIZE): never SIGBUS, never SIGXFSZ."""
+
+import contextlib
+import resource
+import time
+
+import pytest
+from tests.support.commands import end, spawn, wrong
+from tests.support.disks import small_disk
+from tests.support.emitting import Order
+from tests.support.preludes import padded
+from tests.support.programs import (
+    all_arrive,
+    caught_up,
+    deliver,
+    judge,
+    nothing_left,
+    running,
+    wait_until,
+)
+
+from sidelight.directory import segments_in
+from sidelight.header import PAGE
+from sidelight.segment import Segment
+
+LEFT = (0, 50_000, 600_000, 1_300_000)
+"""Bytes that are still free: for nothing, for a cursor, for half a segment, for one."""
+
+
+def keeps_on_disk(program, spool, since):
+    """Whether what it emits lies on the disk: in a segment that was made after ``since``."""
+    for path in segments_in(spool):
+        with contextlib.suppress(FileNotFoundError):
+            if int(path.name[:16], 16) > since:
+                with contextlib.closing(Segment.look(path)) as segment:
+                    if segment.meta.get("pid") == program.process.pid and segment.has_more(PAGE):
+                        return True
+    return False
+
+
+def doctor_says_that_it_is_full(disk, store, spool):
+    """While it lasts: what is delivered makes room again, and that is taken."""
+    disk.fill()
+    return "is full" in wrong("spool", "--store", store, "--spool", spool)
+
+
+@contextlib.contextmanager
+def relaying(store, spool):
+    """`sidelight relay` in a process of its own."""
+    process = spawn("relay", "--store", store, "--spool", spool)
+    try:
+        yield
+    finally:
+        process.terminate()
+        assert end(process).code == 0
+
+
+@pytest.mark.parametrize("relay", ["thread", "external"])
+def test_the_spools_disk_is_full(relay, tmp_path, full, progress, row):
+    """The store takes all. One program ends while it lasts, one is killed when it is over."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    lefts = LEFT * 10 if full else LEFT[:1]
+    order = Order(pause=0.004, prelude=padded(20), configure={"relay": relay})
+    with small_disk(tmp_path / "disk", 96) as disk:
+        spool = disk.path / "spool"
+        with (
+            relaying(store, spool) if relay == "external" else contextlib.nullcontext(),
+            running(store, spool, order=order) as living,
+        ):
+            living.emit(20)
+            caught_up(store, living)
+            ended = []
+            for number, left in enumerate(lefts):
+                progress(f"{number} of {len(lefts)}")
+                disk.fill(leave=left)
+                order = Order(first=(number + 1) * 1_000_000, prelude=padded(20), pause=0.004)
+                with running(store, spool, order=order) as ending:
+                    living.emit(150)
+                    ending.emit(150)
+                    if relay == "thread" and number % len(LEFT) == 0:
+                        wait_until(lambda: doctor_says_that_it_is_full(disk, store, spool))
+                    assert ending.stop() == 0, ending.told()
+                ended.append(ending)
+                disk.make_room()
+                since = time.time_ns()
+                wait_until(lambda since=since: keeps_on_disk(living, spool, since))
+            all_arrive(store, living, *ended)
+            living.emit(50)
+            living.kill()
+        deliver(store, spool)
+        verdict = judge(store, living, *ended)
+        row(7, f"spool's disk full, relay: {relay}", injected=len(lefts), verdict=verdict)
+        assert verdict.let_go == 0
+        assert verdict.counted["kept in memory: No space left on device"]
+        nothing_left(store, spool)
+
+
+def test_the_disk_of_store_and_spool_is_full(tmp_path, full, progress, row):
+    """The store takes nothing: what is emitted waits in memory, until that is full as well."""
+    with small_disk(tmp_path / "disk", 600) as disk:
+        store, spool = f"sqlite:///{disk.path / 'events.db'}", disk.path / "events.db-spool"
+        rounds = 3 if full else 1
+        order = Order(pause=0.004, prelude=padded(60))
+        with running(store, order=order) as program:
+            program.emit(20)
+            caught_up(store, program)
+            for number in range(rounds):
+                disk.fill()
+                program.emit(100)
+                assert "the store takes no more" in wrong("disk", "--store", store)
+                before = len(program.reports.lost)
+                while full and len(program.reports.lost) < before + 500:
+                    progress(f"round {number}, {program.calls} calls")
+                    program.emit(100)
+                disk.make_room()
+                since = time.time_ns()
+                wait_until(lambda since=since: keeps_on_disk(program, spool, since))
+                all_arrive(store, program)
+            assert program.stop() == 0, program.told()
+        deliver(store)
+        verdict = judge(store, program)
+        row(7, "disk of store and spool full", injected=rounds, verdict=verdict)
+        assert verdict.stored + verdict.let_go == verdict.calls
+        assert verdict.counted["kept in memory: No space left on device"]
+        nothing_left(store)
+
+
+def limit_files(program, size):
+    """Let no file of a program grow beyond this."""
+    limits = (size, resource.RLIM_INFINITY)
+    resource.prlimit(program.process.pid, resource.RLIMIT_FSIZE, limits)
+
+
+def test_files_may_not_grow(tmp_path, full, progress, row):
+    """RLIMIT_FSIZE: neither segments nor the store can be written, or not by much."""
+    store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "events.db-spool"
+    sizes = (0, 500_000) * (10 if full else 1)
+    with running(store, order=Order(pause=0.004, prelude=padded(20))) as program:
+        program.emit(20)
+        caught_up(store, program)
+        for number, size in enumerate(sizes):
+            progress(f"{number} of {len(sizes)}")
+            limit_files(program, size)
+            program.emit(150)
+            assert "RLIMIT_FSIZE" in wrong("limits", "--store", store)
+            limit_files(program, resource.RLIM_INFINITY)
+            since = time.time_ns()
+            wait_until(lambda since=since: keeps_on_disk(program, spool, since))
+            all_arrive(store, program)
+        assert program.stop() == 0, program.told()
+    deliver(store)
+    verdict = judge(store, program)
+    row(7, "files may not grow", injected=len(sizes), verdict=verdict)
+    assert verdict.let_go == 0
+    assert verdict.counted["kept in memory: File too large"]
+    nothing_left(store)

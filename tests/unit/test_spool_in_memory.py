@@ -1,0 +1,52 @@
+"""What the disk does not take is kept in memory, and moves there when it takes it."""
+
+import errno
+import os
+
+import pytest
+
+from sidelight.disk import Disk
+from sidelight.record import frame
+from sidelight.spool import Spool
+
+
+class FullDisk(Disk):
+    """One that has no room, while it is full."""
+
+    full = False
+
+    def allocate(self, fd, size):
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().allocate(fd, size)
+
+
+@pytest.fixture
+def disk():
+    return FullDisk()
+
+
+def fill(spool, segments):
+    """Use up so many segments, as a caller does."""
+    until = spool.own[-1].number + segments
+    while spool.own[-1].number < until:
+        spool.append(frame(b"x" * 100_000))
+
+
+def in_memory(spool):
+    return sum(segment.path is None for segment in spool.own)
+
+
+def test_who_leaves_it_to_an_external_relay_moves_one_segment_at_a_time(tmp_path, disk):
+    """It is a caller who does it, and has no time: all of them would take him a second."""
+    spool = Spool(tmp_path, {"relay": "external"}, disk=disk)
+    disk.full = True
+    fill(spool, 8)
+    assert in_memory(spool) == 8
+    disk.full, spool.supply._failed_at = False, 0.0
+    left = []
+    for _ in range(9):
+        fill(spool, 1)
+        left.append(in_memory(spool))
+    assert left == [7, 6, 5, 4, 3, 2, 1, 0, 0]
+    spool.close()
