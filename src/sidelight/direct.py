@@ -40,7 +40,7 @@ def emit(
         mode: "awaited" gives the store the rest of the deadline to acknowledge it, anything else
             is "scheduled".
         transaction: as for `emits`. On an asynchronous connection the event joins when the receipt
-            is awaited.
+            is awaited; if nobody does that, it goes to the spool and says so.
         after_commit: as for `emits`.
         strict: as for `emits`.
         attributes: further named values.
@@ -71,7 +71,9 @@ def emit(
             None,
         )
         if transaction is not None or after_commit is not None:
-            return _join(head, moment, transaction, after_commit, strict=strict)
+            joined = _join(head, moment, transaction, after_commit, strict=strict)
+            costs.add(_clock() - begun)
+            return joined
         written = emitter.write(head, moment)
     except TransactionError:
         raise

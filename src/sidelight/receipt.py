@@ -6,7 +6,7 @@ import _thread
 import contextlib
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from sidelight.loops import signal
 from sidelight.record import event_id
@@ -150,6 +150,20 @@ class Receipt:
         return f"<Receipt {self.event_id or '—'} {self.state}>"
 
 
+class Unjoined(Protocol):
+    """An event that joins by an `await`, because its connection is asynchronous."""
+
+    async def join(self, receipt: JoinedReceipt) -> None:
+        """Put it into its transaction.
+
+        Raises:
+            TransactionError: in strict mode, when it cannot be.
+        """
+
+    def give_up(self) -> None:
+        """Nobody has awaited it: let it go its own way."""
+
+
 class JoinedReceipt(Receipt):
     """The receipt for an event in the caller's transaction: what becomes of it, the commit says.
 
@@ -157,9 +171,26 @@ class JoinedReceipt(Receipt):
     waits for the commit, or cannot join.
     """
 
-    def __init__(self, progress: Progress, time_ns: int, random_bits: int) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        time_ns: int,
+        random_bits: int,
+        unjoined: Unjoined | None = None,
+    ) -> None:
         super().__init__(progress, None, time_ns, random_bits, 0.0)
         self._lost = False
+        self._unjoined = unjoined
+
+    def __await__(self) -> Generator[Any, None, Receipt]:
+        unjoined, self._unjoined = self._unjoined, None
+        if unjoined is not None:
+            yield from unjoined.join(self).__await__()
+        return (yield from super().__await__())
+
+    def __del__(self) -> None:
+        if self._unjoined is not None:
+            self._unjoined.give_up()
 
     @property
     def event_id(self) -> str:

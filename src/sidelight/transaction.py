@@ -121,11 +121,13 @@ class Entry:
         told = TransactionError(point=self._joining.point, problem=problem, remedy=remedy)
         emitter.lost("commit without an answer", self._joining.point, told)
 
-    def refuse(self, reason: str, error: BaseException | None = None) -> None:
+    def refuse(
+        self, reason: str, error: BaseException | None = None, *, too_late: bool = False
+    ) -> None:
         """Let the event go its own way, and count that.
 
         Raises:
-            TransactionError: in strict mode, where the work can still be undone.
+            TransactionError: in strict mode, where it is not too late to undo the work.
         """
         problem, remedy = REASONS[reason]
         told = TransactionError(
@@ -133,7 +135,7 @@ class Entry:
             problem=problem if error is None else f"{problem}: {error}",
             remedy=remedy,
         )
-        if self.strict and reason != ENDED:
+        if self.strict and not too_late and reason != ENDED:
             raise told from error
         attributes = {**(self._moment[9] or {}), LABEL: reason}
         self._moment = (*self._moment[:9], attributes, self._moment[10])
@@ -197,6 +199,9 @@ class Ticket:
             TransactionError: in strict mode, when it cannot be.
         """
         entry = Entry(self._joining, head, moment)
+        if self.has_to_be_awaited:
+            unjoined = _Unjoined(self, entry)
+            return JoinedReceipt(emitter.progress, *moment[:2], unjoined=unjoined)
         entry.receipt = JoinedReceipt(emitter.progress, *moment[:2])
         self.take(entry)
         return entry.receipt
@@ -235,6 +240,25 @@ class Ticket:
             assert self._transaction is not None  # noqa: S101  # it has to be awaited
             self._transaction.check()
             await self._transaction.insert_awaited(entry)
+
+
+class _Unjoined:
+    """What the receipt of an event holds until it is awaited."""
+
+    __slots__ = ("_entry", "_ticket")
+
+    def __init__(self, ticket: Ticket, entry: Entry) -> None:
+        self._ticket = ticket
+        self._entry = entry
+
+    async def join(self, receipt: JoinedReceipt) -> None:
+        """Put it into its transaction."""
+        self._entry.receipt = receipt
+        await self._ticket.take_awaited(self._entry)
+
+    def give_up(self) -> None:
+        """Let it go its own way; what is done is done."""
+        self._entry.refuse("not awaited", too_late=True)
 
 
 class JoiningLater:
