@@ -199,10 +199,10 @@ class Ticket:
             TransactionError: in strict mode, when it cannot be.
         """
         entry = Entry(self._joining, head, moment)
+        time, random, *_ = moment
         if self.has_to_be_awaited:
-            unjoined = _Unjoined(self, entry)
-            return JoinedReceipt(emitter.progress, *moment[:2], unjoined=unjoined)
-        entry.receipt = JoinedReceipt(emitter.progress, *moment[:2])
+            return JoinedReceipt(emitter.progress, time, random, _Unjoined(self, entry))
+        entry.receipt = JoinedReceipt(emitter.progress, time, random)
         self.take(entry)
         return entry.receipt
 
