@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import Any
 
 
-def look_here() -> None:
-    """Find modules in the current directory, as ``python -m`` does."""
-    if not any(Path(entry or ".").absolute() == Path.cwd() for entry in sys.path):
-        sys.path.insert(0, str(Path.cwd()))
+def look_here(*, source: bool = False) -> None:
+    """Find modules in the current directory, as ``python -m`` does.
+
+    Args:
+        source: also in its ``src``, where many keep what they install.
+    """
+    here = Path.cwd()
+    for folder in (here, here / "src") if source else (here,):
+        if not any(Path(entry or ".").absolute() == folder for entry in sys.path):
+            sys.path.insert(0, str(folder))
 
 
 def import_all(names: Sequence[str]) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sidelight.cli.checking import check
 from sidelight.cli.flowchart import flowchart
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import complain, plural, print_json, remark
@@ -36,6 +38,14 @@ def points(
         bool, typer.Option("--mermaid", help="The functions and their events as a flowchart.")
     ] = False,
     as_json: AsJson = False,
+    map_to_check: Annotated[
+        Path | None,
+        typer.Option(
+            "--check",
+            metavar="FILE",
+            help="Hold a map against the code: one line for each thing that does not fit, and 1.",
+        ),
+    ] = None,
     importing: Annotated[
         bool,
         typer.Option("--import", help="Import the modules: for what their source does not show."),
@@ -52,7 +62,12 @@ def points(
       sidelight points shop.orders shop.invoices --json
 
       sidelight points voice_notes --toml > sidelight.toml
+
+      sidelight points --check sidelight.toml
     """
+    if map_to_check is not None:
+        check(map_to_check, modules or (), importing=importing, as_json=as_json)
+        return
     if not modules:
         complain("say whose points: sidelight points MODULE… (as your program imports it)")
         raise typer.Exit(2)

@@ -14,7 +14,7 @@ from sidelight.static.points import Reading, read_points
 
 def read(modules: Sequence[str]) -> Reading:
     """Read the source of modules and packages, and run nothing."""
-    look_here()
+    look_here(source=True)
     files = [name for name in modules if is_file(name)]
     names = [name for name in modules if name not in files]
     code = Codebase(name.partition(".")[0] for name in names)

@@ -76,3 +76,9 @@ def below(name: str) -> Iterator[str]:
     for each in pkgutil.iter_modules(folders(spec), f"{name}."):
         if not each.name.endswith(".__main__"):  # its points are called otherwise when it runs
             yield from below(each.name)
+
+
+def near(place: str) -> str:
+    """``file:line``, from here where the file is below."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

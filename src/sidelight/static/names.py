@@ -70,7 +70,12 @@ _Binding: TypeAlias = _Import | Function | ast.ClassDef | ast.expr | _Other
 
 
 class Scope:
-    """The names of a module, class or function, and the scopes around it."""
+    """The names of a module, class or function, and the scopes around it.
+
+    Attributes:
+        stars: modules of which it imports everything.
+        open: there may be names in it that nobody can tell.
+    """
 
     def __init__(
         self, module: Module, body: Iterable[ast.stmt], qualname: str, outer: Scope | None
@@ -80,6 +85,7 @@ class Scope:
         self.outer = outer
         self.bindings: dict[str, list[_Binding]] = defaultdict(list)
         self.stars: list[str] = []
+        self.open = False
         self.known: dict[tuple[str, bool], Target | None] = {}
         for statement in body:
             self._collect(statement)
@@ -218,6 +224,10 @@ class Codebase:
             far: also look into modules that have nothing to do with sidelight.
         """
         return self._resolve(node, scope, far, _FOLLOWED)
+
+    def member(self, scope: Scope, name: str) -> Target | None:
+        """What a name of a scope stands for, wherever else it may be looked for."""
+        return self._in_scope(name, scope, far=True, left=_FOLLOWED)
 
     def _resolve(self, node: ast.expr, scope: Scope, far: bool, left: int) -> Target | None:
         if left <= 0:
