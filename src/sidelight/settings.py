@@ -53,6 +53,20 @@ class Settings:
     role: Role = "application"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        """See that what was said goes together.
+
+        Raises:
+            ConfigurationError: it does not.
+        """
+        if self.store in self.outboxes and sqlite_path(self.store) is not None:
+            # The business would have to wait for the store's transactions, and time out.
+            _refuse(
+                "outboxes",
+                f"{self.store} is the events store as well",
+                "give the store a file of its own: SQLite has one writer at a time",
+            )
+
     @property
     def sinks(self) -> tuple[str, ...]:
         """The names of the sinks that every record must reach before it may be forgotten."""
