@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from sidelight import Store
 
 CALLS_FULL, CALLS_SHORT = 2_000, 35
 DELAY = 1.0  # seconds
+LONGEST = 300.0  # seconds of one program: what a tracer makes of so many spans takes its time
 
 
 def asked(tracer, calls, finale=TELL_WHEN):
@@ -59,7 +61,7 @@ def compare(name, store, calls, row):
     off = traced(tracer, "", replace(order, configure=None), SIDELIGHT_DISABLED="1")
     with traced(tracer, store, order) as (program, intake), off as (twin, expected):
         with ThreadPoolExecutor() as waiting:
-            took = list(waiting.map(seconds_of_the_end, (program, twin)))
+            took = list(waiting.map(seconds_of_the_end, (program, twin), repeat(LONGEST)))
         assert (program.process.returncode, twin.process.returncode) == (0, 0), program.told()
         complaints = [line for line in program.told().splitlines() if "sidelight" in line]
         spans, others = (list(tracer.read(each.requests)) for each in (intake, expected))
@@ -90,7 +92,7 @@ def test_what_sidelight_asks_of_others_is_not_traced(tmp_path, full, row):
             "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
         }
         with traced(tracer, store, order, **environment) as (program, intake):
-            assert program.end() == 0, program.told()
+            assert program.end(LONGEST) == 0, program.told()
             spans = list(tracer.read(intake.requests))
         assert len(collector.logs()) > calls
     verdict = judge(store, program)

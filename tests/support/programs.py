@@ -222,9 +222,9 @@ def running(*arguments: Any, **named: Any) -> Iterator[Program]:
             program.end()
 
 
-def seconds_of_the_end(program: Program) -> float:
-    """How long a program took from `preludes.TELL_WHEN` to its end."""
-    program.process.wait(60.0)
+def seconds_of_the_end(program: Program, seconds: float = 60.0) -> float:
+    """How long a program took from `preludes.TELL_WHEN` to its end, which is waited for."""
+    program.process.wait(seconds)
     ended = time.monotonic()
     program.end()
     told = program.told().splitlines()
