@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 from tests.support.collector import Collector, require_collector
+from tests.support.commands import sidelight
 from tests.support.emitting import Order
 from tests.support.postgres import new_database
 from tests.support.preludes import TELL_WHEN
 from tests.support.programs import deliver, judge, nothing_left, running, seconds_of_the_end
 from tests.support.proxy import Proxy
+from tests.support.telemetry import child
 from tests.support.tracers import ANSWER, PIPELINE, TRACERS, trees
 
 from sidelight import Store
@@ -33,16 +35,23 @@ def asked(tracer, calls, finale=TELL_WHEN):
 
 
 @contextlib.contextmanager
-def traced(tracer, store, order, **environment):
-    """A running program with a tracer, and the intake that this sends to."""
+def intake_of(tracer):
+    """Servers for a tracer, and the environment that sends it there."""
     with Proxy(mode="answer") as intake:
         intake.answer(200, {"Content-Type": "application/json"}, ANSWER)
-        given = {
-            name: text.format(intake=intake.endpoint) for name, text in tracer.environment.items()
-        }
-        before = [str(Path(sys.executable).with_name(tracer.launcher))] if tracer.launcher else []
-        with running(store, order=order, environment=given | environment, before=before) as program:
-            yield program, intake
+        there = tracer.environment.items()
+        yield intake, {name: text.format(intake=intake.endpoint) for name, text in there}
+
+
+@contextlib.contextmanager
+def traced(tracer, store, order, **environment):
+    """A running program with a tracer, and the intake that this sends to."""
+    before = [str(Path(sys.executable).with_name(tracer.launcher))] if tracer.launcher else []
+    with (
+        intake_of(tracer) as (intake, given),
+        running(store, order=order, environment=given | environment, before=before) as program,
+    ):
+        yield program, intake
 
 
 @pytest.mark.parametrize("name", TRACERS)
@@ -99,6 +108,43 @@ def test_what_sidelight_asks_of_others_is_not_traced(tmp_path, full, row):
     row(20, "ddtrace, PostgreSQL and gRPC", injected=len(spans), verdict=verdict)
     assert {span.name for span in spans} == {"call", "work", "step", "between", "after"}
     nothing_left(store)
+
+
+TRANSACTIONS = """
+    import ddtrace.auto
+    import psycopg
+
+    @emits("before_the_end", transaction=arg.connection, n=arg.n)
+    @emits("after_the_end", after_commit=arg.connection, n=arg.n)
+    def work(connection, n):
+        connection.execute("SELECT 1")
+
+    url = os.environ["DATABASE"]
+    sidelight.configure(outboxes=[url])
+    with psycopg.connect(url) as connection:
+        assert type(connection).__module__.startswith("ddtrace."), type(connection)
+        for n, end in enumerate((connection.commit, connection.rollback) * 2):
+            connection.execute("SELECT 1")
+            work(connection, n)
+            end()
+    assert sidelight.flush(20.0)
+"""
+
+
+def test_a_transaction_of_a_traced_connection(tmp_path):
+    """psycopg's connections are then ddtrace's proxies; events are still where they belong."""
+    url, store = new_database(), tmp_path / "events.db"
+    sidelight("outbox", "create", url)
+    with intake_of(TRACERS["ddtrace"]) as (_, environment):
+        process = child(TRANSACTIONS, store, DATABASE=url, **environment)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert "sidelight" not in told
+    with Store(f"sqlite:///{store}") as opened:
+        found = Counter((event.type, event.attributes["n"]) for event in opened.events())
+    assert found == Counter(
+        (type_, n) for type_ in ("before_the_end", "after_the_end") for n in (0, 2)
+    )
 
 
 def same(found, expected):

@@ -28,12 +28,17 @@ _found: dict[type, Callable[[Any], Transaction] | None] = {}
 
 
 def transaction_of(target: Any) -> Transaction | None:
-    """Look at the transaction of what a caller named; None where it is of no known kind."""
+    """Look at the transaction of what a caller named; None where it is of no known kind.
+
+    Where that is a tracer's proxy of a connection, it is the connection's.
+    """
     kind = type(target)
     if kind not in _found:
         _found[kind] = _look_up(kind)
-    look = _found[kind]
-    return None if look is None else look(target)
+    if (look := _found[kind]) is not None:
+        return look(target)
+    wrapped = None if target.__class__ is kind else getattr(target, "__wrapped__", None)
+    return None if wrapped is None else transaction_of(wrapped)
 
 
 def _look_up(kind: type) -> Callable[[Any], Transaction] | None:
