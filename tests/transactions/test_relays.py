@@ -17,6 +17,8 @@ from tests.support.telemetry import restore
 
 import sidelight as library
 from sidelight.outbox import admin
+from sidelight.outbox.mover import Mover
+from sidelight.spool import Spool
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -147,6 +149,32 @@ def test_relays_that_are_killed_lose_nothing(application, url, store):
 
 
 # -- the same database -------------------------------------------------------------------------
+
+
+def test_relays_of_the_stores_own_database_may_be_killed(tmp_path):
+    """Together and one after the other: what one has claimed when it dies is still there."""
+    url = new_database()
+    business.create_tables(url)
+    library.configure(url, relay="external", spool=tmp_path / "spool", otlp=False)
+    application = business.WithSession(url, "transaction")
+    command = ("--store", url, "--outbox", url, "--spool")
+    try:
+        for number in range(4):
+            order_many(application, 400, start=400 * number)
+            relays = [spawn("relay", *command, tmp_path / f"spool-{n}") for n in range(2)]
+            try:
+                wait_for(lambda: waiting(url) < 400, 20)
+            finally:
+                for relay in relays:
+                    relay.kill()
+                    relay.communicate()
+        done = sidelight("relay", "--once", *command, tmp_path / "spool-0")
+        assert done.code == 0, done.err
+        assert waiting(url) == 0
+        assert business.Watched(url).stored_names() == business.committed(url)
+    finally:
+        application.close()
+        restore()
 
 
 def test_in_the_stores_own_database_it_is_one_transaction(tmp_path):
@@ -280,3 +308,36 @@ def test_while_the_store_does_not_answer_rows_stay(application, url, store, tmp_
     )
     assert done.code == 1
     assert waiting(url) == 40
+
+
+class Found:
+    """An outbox in which there is one row."""
+
+    shown = "found"
+
+    def __init__(self):
+        self.rows = 1
+
+    def move(self, take, limit):
+        found, self.rows = self.rows, 0
+        take([b""] * found)
+        return found
+
+
+def test_a_flush_is_not_answered_by_a_look_that_was_not_taken(tmp_path):
+    """The store has not answered yet when the first is asked for."""
+    spool = Spool(tmp_path, {})
+    ready = []
+    mover = Mover(Found(), spool, lambda: bool(ready))
+    mover.loop.begin()
+    try:
+        moved = mover.ask()
+        time.sleep(0.2)
+        assert not moved()
+        ready.append(True)
+        wait_for(moved, 10)
+        assert mover.health.delivered == 1
+    finally:
+        mover.stop()
+        mover.loop.join(5)
+        spool.close()
