@@ -2,7 +2,6 @@
 
 import contextlib
 import resource
-import time
 
 import pytest
 from tests.support.commands import end, spawn, wrong
@@ -16,26 +15,12 @@ from tests.support.programs import (
     judge,
     nothing_left,
     running,
+    wait_for_the_disk,
     wait_until,
 )
 
-from sidelight.directory import segments_in
-from sidelight.header import PAGE
-from sidelight.segment import Segment
-
 LEFT = (0, 50_000, 600_000, 1_300_000)
 """Bytes that are still free: for nothing, for a cursor, for half a segment, for one."""
-
-
-def keeps_on_disk(program, spool, since):
-    """Whether what it emits lies on the disk: in a segment that was made after ``since``."""
-    for path in segments_in(spool):
-        with contextlib.suppress(FileNotFoundError):
-            if int(path.name[:16], 16) > since:
-                with contextlib.closing(Segment.look(path)) as segment:
-                    if segment.meta.get("pid") == program.process.pid and segment.has_more(PAGE):
-                        return True
-    return False
 
 
 def doctor_says_that_it_is_full(disk, store, spool):
@@ -82,9 +67,8 @@ def test_the_spools_disk_is_full(relay, tmp_path, full, progress, row):
                     assert ending.stop() == 0, ending.told()
                 ended.append(ending)
                 disk.make_room()
-                since = time.time_ns()
-                wait_until(lambda since=since: keeps_on_disk(living, spool, since))
-            all_arrive(store, living, *ended)
+                wait_for_the_disk(living, spool)
+                all_arrive(store, living, *ended)
             living.emit(50)
             living.kill()
         deliver(store, spool)
@@ -113,8 +97,7 @@ def test_the_disk_of_store_and_spool_is_full(tmp_path, full, progress, row):
                     progress(f"round {number}, {program.calls} calls")
                     program.emit(100)
                 disk.make_room()
-                since = time.time_ns()
-                wait_until(lambda since=since: keeps_on_disk(program, spool, since))
+                wait_for_the_disk(program, spool)
                 all_arrive(store, program)
             assert program.stop() == 0, program.told()
         deliver(store)
@@ -144,8 +127,7 @@ def test_files_may_not_grow(tmp_path, full, progress, row):
             program.emit(150)
             assert "RLIMIT_FSIZE" in wrong("limits", "--store", store)
             limit_files(program, resource.RLIM_INFINITY)
-            since = time.time_ns()
-            wait_until(lambda since=since: keeps_on_disk(program, spool, since))
+            wait_for_the_disk(program, spool)
             all_arrive(store, program)
         assert program.stop() == 0, program.told()
     deliver(store)

@@ -29,7 +29,9 @@ from tests.support.emitting import KINDS, LOSSES, ORDER, REPORT, Order
 from sidelight import Store
 from sidelight.directory import segments_in
 from sidelight.exceptions import StoreError
+from sidelight.header import PAGE
 from sidelight.schema import NOBODY, connect
+from sidelight.segment import Segment
 from sidelight.settings import settle
 from sidelight.sinks.rows import day_of
 
@@ -276,6 +278,23 @@ def _artifacts(store: str) -> set[str]:
         finally:
             engine.dispose()
     return set()
+
+
+def wait_for_the_disk(program: Program, spool: Path) -> None:
+    """Wait until what a program emits lies on a disk that was full, or has failed, up to now."""
+    since = time.time_ns()
+    wait_until(lambda: any(_keeps(program, path) for path in segments_in(spool) if _at(path) > since))
+
+
+def _at(segment: Path) -> int:
+    """When it was made (ns): its name says so."""
+    return int(segment.name.partition("-")[0], 16)
+
+
+def _keeps(program: Program, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError), contextlib.closing(Segment.look(path)) as segment:
+        return segment.meta.get("pid") == program.process.pid and segment.has_more(PAGE)
+    return False
 
 
 def deliver(
