@@ -134,12 +134,20 @@ class Supply:
                 self._size = SMALLEST
 
     def create(self, size: int) -> Segment:
-        """A new segment.
+        """A new segment, in a new directory where somebody has removed it.
 
         Raises:
             OSError: the disk does not let us.
         """
-        segment = Segment.create(self._directory, size, self._meta, self._disk)
+        try:
+            segment = Segment.create(self._directory, size, self._meta, self._disk)
+        except FileNotFoundError as error:
+            if self._directory is None:
+                raise
+            self._count("segment deleted under its writer", str(error))
+            self._disk.make_directory(self._directory)
+            self._names.uproot()
+            segment = Segment.create(self._directory, size, self._meta, self._disk)
         self._names.new, self._failure = True, None
         return segment
 

@@ -2,15 +2,19 @@
 
 import contextlib
 import errno
+import os
+import re
 import resource
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from tests.support.commands import wrong
 from tests.support.disks import small_disk
 from tests.support.emitting import Order
-from tests.support.preludes import padded
+from tests.support.preludes import SMALL, padded
 from tests.support.programs import (
     all_arrive,
     caught_up,
@@ -20,22 +24,21 @@ from tests.support.programs import (
     running,
     wait_for_the_disk,
 )
-from tests.support.shim import CALLS, Shim
+from tests.support.shim import Shim
 
-ORDER = Order(pause=0.004, prelude=padded(40))
-"""Some 25 calls fill a segment."""
+ORDER = Order(pause=0.01, prelude=padded(40), configure={"spool_limit": SMALL})
+"""Some 25 calls fill a segment: what is allocated ahead of need is soon used up."""
 
 
 @contextlib.contextmanager
 def no_more_files(_, *programs):
     """EMFILE: what is open stays so."""
-    before = [
-        resource.prlimit(each.process.pid, resource.RLIMIT_NOFILE, (3, resource.RLIM_INFINITY))
-        for each in programs
-    ]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for each in programs:
+        resource.prlimit(each.process.pid, resource.RLIMIT_NOFILE, (3, hard))
     yield
-    for each, limits in zip(programs, before, strict=True):
-        resource.prlimit(each.process.pid, resource.RLIMIT_NOFILE, limits)
+    for each in programs:
+        resource.prlimit(each.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextlib.contextmanager
@@ -52,20 +55,18 @@ def removed(disk, *_):
     yield
 
 
-FAULTS = {
-    "no file can be opened": (no_more_files, "limits", "RLIMIT_NOFILE"),
-    "read-only": (read_only, "spool", "read-only filesystem"),
-    "directory removed": (removed, "losses", "segment deleted under its writer"),
-}
+FAULTS = (
+    (no_more_files, "limits", "RLIMIT_NOFILE"),
+    (read_only, "spool", "read-only filesystem"),
+    (removed, "losses", "segment deleted under its writer"),
+)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_spool_can_not_be_written(fault, tmp_path, full, progress, row):
+def test_the_spool_cannot_be_written(tmp_path, full, progress, row):
     """One program relays for itself and for another, which has no thread of ours."""
-    inject, check, words = FAULTS[fault]
     store = f"sqlite:///{tmp_path / 'events.db'}"
-    rounds = 20 if full else 1
-    external = replace(ORDER, first=10**8, configure={"relay": "external"})
+    faults = FAULTS * (20 if full else 1)
+    external = replace(ORDER, first=10**8, configure={"relay": "external", "spool_limit": SMALL})
     with small_disk(tmp_path / "disk", 96) as disk:
         spool = disk.path / "spool"
         with (
@@ -74,10 +75,10 @@ def test_the_spool_can_not_be_written(fault, tmp_path, full, progress, row):
         ):
             relayed.emit(20)
             caught_up(store, relaying, relayed)
-            for number in range(rounds):
-                progress(f"round {number} of {rounds}")
+            for number, (inject, check, words) in enumerate(faults):
+                progress(f"{number} of {len(faults)}")
                 with inject(disk, relaying, relayed):
-                    relayed.emit(100)
+                    relayed.emit(60)
                     assert words in wrong(check, "--store", store, "--spool", spool)
                 wait_for_the_disk(relaying, spool)
                 wait_for_the_disk(relayed, spool)
@@ -88,7 +89,7 @@ def test_the_spool_can_not_be_written(fault, tmp_path, full, progress, row):
             assert relayed.stop() == 0, relayed.told()
         deliver(store, spool)
         verdict = judge(store, relaying, relayed)
-        row(9, f"spool: {fault}", injected=rounds, verdict=verdict)
+        row(9, "EMFILE, EROFS, directory removed", injected=len(faults), verdict=verdict)
         assert verdict.let_go == 0
         nothing_left(store, spool)
 
@@ -97,65 +98,97 @@ SPOOL = {
     "open": errno.EIO,
     "write": errno.EIO,
     "sync": errno.EIO,
-    "allocate": errno.ENOSPC,
+    "allocate": errno.EDQUOT,
     "map": errno.ENOMEM,
-    "rename": errno.EIO,
-    "unlink": errno.EIO,
+    "rename": errno.EROFS,
+    "unlink": errno.EPERM,
     "read": errno.EIO,
+}
+STORE = {
+    "open": (errno.EMFILE, "unable to open database file|Too many open files"),
+    "write": (errno.EIO, "disk I/O error"),
+    "sync": (errno.EIO, "Input/output error|disk I/O error"),
+    "read": (errno.EIO, "disk I/O error"),
 }
 
 
-def test_each_call_fails_in_the_spool(tmp_path, full, progress, row):
+def fail(shim, call, error, under, program):
+    """Let a call fail while a program emits, until it has been met."""
+    before = shim.met(call)
+    shim.fail(call, error, under)
+    program.emit(40)
+    while shim.met(call) == before:
+        program.emit(5)
+
+
+@pytest.fixture
+def shim(tmp_path):
+    return Shim(tmp_path)
+
+
+def test_each_call_fails_in_the_spool(tmp_path, shim, full, progress, row):
     """For less than the five seconds that a disk has to become readable again."""
-    shim = Shim(tmp_path)
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
-    rounds = 10 if full else 1
+    rounds = 20 if full else 1
     with running(store, spool, order=ORDER, environment=shim.environment) as program:
         program.emit(20)
         caught_up(store, program)
         for number in range(rounds):
+            progress(f"round {number} of {rounds}")
             for call, error in SPOOL.items():
-                progress(f"round {number} of {rounds}: {call}")
-                shim.fail(call, error, spool)
-                program.emit(60)
+                fail(shim, call, error, spool, program)
                 shim.heal(call)
-                wait_for_the_disk(program, spool)
-                all_arrive(store, program)
-                assert shim.met(call), call
+            wait_for_the_disk(program, spool)
+            all_arrive(store, program)
+        told = wrong("losses", "--store", store, "--spool", spool)
         program.emit(20)
         program.kill()
+    for error in {errno.EIO, errno.EDQUOT, errno.ENOMEM, errno.EROFS, errno.EPERM}:
+        assert os.strerror(error) in told
     deliver(store, spool)
     verdict = judge(store, program)
+
     row(9, "spool: each call fails", injected=rounds * len(SPOOL), verdict=verdict)
-    print(verdict.counted)
     assert verdict.let_go == 0
     nothing_left(store, spool)
 
 
-STORE = {"open": errno.EMFILE, "write": errno.EIO, "sync": errno.EIO, "read": errno.EIO}
+IMPATIENT = """
+import sys
+import sidelight.cli.backlog
+sidelight.cli.backlog._PATIENCE = 0
+sidelight.cli.main(sys.argv[1:])
+"""
 
 
-def test_each_call_fails_in_the_store(tmp_path, full, progress, row):
-    shim = Shim(tmp_path)
-    (tmp_path / "store").mkdir()
-    store, spool = f"sqlite:///{tmp_path / 'store' / 'events.db'}", tmp_path / "spool"
-    rounds = 10 if full else 1
+def doctor(store, spool, shim):
+    """What it says that meets the same errors, of records that should be delivered at once."""
+    command = [sys.executable, "-c", IMPATIENT, "doctor", "--store", store, "--spool", str(spool)]
+    env = {**os.environ, **shim.environment}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False).stdout
+
+
+def test_each_call_fails_in_the_store(tmp_path, shim, full, progress, row):
+    """What is emitted waits in the spool."""
+    disk, spool = tmp_path / "disk", tmp_path / "spool"
+    disk.mkdir()
+    store = f"sqlite:///{disk / 'events.db'}"
+    rounds = 20 if full else 1
     with running(store, spool, order=ORDER, environment=shim.environment) as program:
         program.emit(20)
         caught_up(store, program)
         for number in range(rounds):
-            for call, error in STORE.items():
-                progress(f"round {number} of {rounds}: {call}")
-                shim.fail(call, error, tmp_path / "store")
-                program.emit(60)
-                print(call, wrong("store", "--store", store, "--spool", spool), wrong("backlog", "--store", store, "--spool", spool),wrong("losses", "--store", store, "--spool", spool))
+            progress(f"round {number} of {rounds}")
+            for call, (error, words) in STORE.items():
+                fail(shim, call, error, disk, program)
+                if full or call == "write":
+                    assert re.search(words, doctor(store, spool, shim))
                 shim.heal(call)
                 all_arrive(store, program)
-                print(call, shim.met(call))
-        program.emit(20)
         assert program.stop() == 0, program.told()
     deliver(store, spool)
     verdict = judge(store, program)
+
     row(9, "store: each call fails", injected=rounds * len(STORE), verdict=verdict)
     assert verdict.let_go == 0
     nothing_left(store, spool)

@@ -2,12 +2,13 @@
 
 import contextlib
 import resource
+from dataclasses import replace
 
 import pytest
 from tests.support.commands import end, spawn, wrong
 from tests.support.disks import small_disk
 from tests.support.emitting import Order
-from tests.support.preludes import padded
+from tests.support.preludes import SMALL, padded
 from tests.support.programs import (
     all_arrive,
     caught_up,
@@ -19,6 +20,8 @@ from tests.support.programs import (
     wait_until,
 )
 
+ORDER = Order(pause=0.01, prelude=padded(40), configure={"spool_limit": SMALL})
+"""Some 25 calls fill a segment: what is allocated ahead of need is soon used up."""
 LEFT = (0, 50_000, 600_000, 1_300_000)
 """Bytes that are still free: for nothing, for a cursor, for half a segment, for one."""
 
@@ -45,7 +48,7 @@ def test_the_spools_disk_is_full(relay, tmp_path, full, progress, row):
     """The store takes all. One program ends while it lasts, one is killed when it is over."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
     lefts = LEFT * 10 if full else LEFT[:1]
-    order = Order(pause=0.004, prelude=padded(20), configure={"relay": relay})
+    order = replace(ORDER, configure={"relay": relay, "spool_limit": SMALL})
     with small_disk(tmp_path / "disk", 96) as disk:
         spool = disk.path / "spool"
         with (
@@ -58,10 +61,10 @@ def test_the_spools_disk_is_full(relay, tmp_path, full, progress, row):
             for number, left in enumerate(lefts):
                 progress(f"{number} of {len(lefts)}")
                 disk.fill(leave=left)
-                order = Order(first=(number + 1) * 1_000_000, prelude=padded(20), pause=0.004)
+                order = replace(ORDER, first=(number + 1) * 1_000_000)
                 with running(store, spool, order=order) as ending:
-                    living.emit(150)
-                    ending.emit(150)
+                    living.emit(80)
+                    ending.emit(80)
                     if relay == "thread" and number % len(LEFT) == 0:
                         wait_until(lambda: doctor_says_that_it_is_full(disk, store, spool))
                     assert ending.stop() == 0, ending.told()
@@ -69,7 +72,7 @@ def test_the_spools_disk_is_full(relay, tmp_path, full, progress, row):
                 disk.make_room()
                 wait_for_the_disk(living, spool)
                 all_arrive(store, living, *ended)
-            living.emit(50)
+            living.emit(30)
             living.kill()
         deliver(store, spool)
         verdict = judge(store, living, *ended)
@@ -84,8 +87,7 @@ def test_the_disk_of_store_and_spool_is_full(tmp_path, full, progress, row):
     with small_disk(tmp_path / "disk", 600) as disk:
         store, spool = f"sqlite:///{disk.path / 'events.db'}", disk.path / "events.db-spool"
         rounds = 3 if full else 1
-        order = Order(pause=0.004, prelude=padded(60))
-        with running(store, order=order) as program:
+        with running(store, order=ORDER) as program:
             program.emit(20)
             caught_up(store, program)
             for number in range(rounds):
@@ -118,13 +120,13 @@ def test_files_may_not_grow(tmp_path, full, progress, row):
     """RLIMIT_FSIZE: neither segments nor the store can be written, or not by much."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "events.db-spool"
     sizes = (0, 500_000) * (10 if full else 1)
-    with running(store, order=Order(pause=0.004, prelude=padded(20))) as program:
+    with running(store, order=ORDER) as program:
         program.emit(20)
         caught_up(store, program)
         for number, size in enumerate(sizes):
             progress(f"{number} of {len(sizes)}")
             limit_files(program, size)
-            program.emit(150)
+            program.emit(80)
             assert "RLIMIT_FSIZE" in wrong("limits", "--store", store)
             limit_files(program, resource.RLIM_INFINITY)
             wait_for_the_disk(program, spool)

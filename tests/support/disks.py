@@ -47,14 +47,14 @@ class Disk:
         """Nothing can be made or opened to write; what is open stays so.
 
         A read-only view of the directory lies over it: the disk itself cannot be remounted while
-        a program writes to it.
+        a program writes to it, nor can a view through which it does. So that is made elsewhere.
         """
-        _run("mount", "--bind", str(self.path), str(self.path))
-        try:
-            _run("mount", "-o", "remount,bind,ro", str(self.path))
-            yield
-        finally:
-            _run("umount", "-l", str(self.path))
+        view = self.path.with_name(f"{self.path.name}-read-only")
+        view.mkdir(exist_ok=True)
+        with _mounted("--bind", self.path, view):
+            _run("mount", "-o", "remount,bind,ro", str(view))
+            with _mounted("--bind", view, self.path):
+                yield
 
 
 @contextlib.contextmanager
@@ -69,6 +69,15 @@ def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
         yield Disk(path)
     finally:
         _run("umount", "-l", str(path))
+
+
+@contextlib.contextmanager
+def _mounted(how: str, what: Path, where: Path) -> Iterator[None]:
+    _run("mount", how, str(what), str(where))
+    try:
+        yield
+    finally:
+        _run("umount", "-l", str(where))
 
 
 def _run(*command: str) -> None:

@@ -16,6 +16,9 @@ Caller.call = paced
 TELL_WHEN = "print(time.monotonic(), file=sys.stderr, flush=True)\n"
 """The finale that `programs.seconds_of_the_end` looks for."""
 
+SMALL = 48 * 1024 * 1024
+"""A bound of the spool under which segments stay small."""
+
 
 def padded(kilobytes: int) -> str:
     """Larger records, so that a bound is soon reached."""

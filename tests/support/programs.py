@@ -283,7 +283,9 @@ def _artifacts(store: str) -> set[str]:
 def wait_for_the_disk(program: Program, spool: Path) -> None:
     """Wait until what a program emits lies on a disk that was full, or has failed, up to now."""
     since = time.time_ns()
-    wait_until(lambda: any(_keeps(program, path) for path in segments_in(spool) if _at(path) > since))
+    wait_until(
+        lambda: any(_keeps(program, path) for path in segments_in(spool) if _at(path) > since)
+    )
 
 
 def _at(segment: Path) -> int:

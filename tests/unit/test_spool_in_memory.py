@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
+from sidelight.directory import segments_in
 from sidelight.disk import Disk
 from sidelight.record import frame
 from sidelight.spool import Spool
@@ -50,3 +52,14 @@ def test_who_leaves_it_to_an_external_relay_moves_one_segment_at_a_time(tmp_path
         left.append(in_memory(spool))
     assert left == [7, 6, 5, 4, 3, 2, 1, 0, 0]
     spool.close()
+
+
+def test_the_directory_removed_under_one_without_a_relay_is_made_again(tmp_path, disk):
+    """Who leaves it all to an external relay has no thread to look after it."""
+    spool = Spool(tmp_path / "spool", {"relay": "external"}, disk=disk)
+    fill(spool, 2)
+    shutil.rmtree(tmp_path / "spool")
+    fill(spool, 3)
+    assert in_memory(spool) == 0
+    spool.close()
+    assert len(segments_in(tmp_path / "spool")) == 4
