@@ -66,7 +66,18 @@ LAYERS = [
 #: Nothing in the core imports these at its top.
 LEAVES = {
     "bootstrap",
-    *("sinks", "static", "stacks", "outbox", "cli", "testing", "otel", "sdkspan", "__main__"),
+    *(
+        "sinks",
+        "static",
+        "codemod",
+        "stacks",
+        "outbox",
+        "cli",
+        "testing",
+        "otel",
+        "sdkspan",
+        "__main__",
+    ),
     "pytest_plugin",
 }
 

@@ -23,6 +23,8 @@ _MODULES: Final = {
     "tail": "questions",
     "budget": "questions",
     "points": "points",
+    "apply": "apply",
+    "strip": "apply",
     "catalogue": "catalogue",
     "doctor": "doctor",
     "relay": "relay",

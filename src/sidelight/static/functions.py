@@ -59,6 +59,15 @@ class Functions:
 
     def look(self, path: str) -> Seen | Gone | Unseen:
         """Look for ``package.module:Class.method``."""
+        found = self.defined(path)
+        if not isinstance(found, Defined):
+            return found
+        if isinstance(found.node, ast.ClassDef):
+            return Gone(f"{path} is a class", "name its methods")
+        return Seen(parameters_of(found.node), self._transaction(found.node, found.scope))
+
+    def defined(self, path: str) -> Defined | Gone | Unseen:
+        """Where the function of a path is defined, by this name or another."""
         name, _, qualname = path.partition(":")
         if find(name) is None:
             return Gone(f"there is no module {name}", "see where it has gone")
@@ -75,7 +84,7 @@ class Functions:
             if not isinstance(inside, list):
                 return inside
             scopes = inside
-        return self._function(path, last, scopes)
+        return self._find(last, scopes)
 
     def _classes(self, name: str, scopes: list[Scope]) -> list[Scope] | Gone | Unseen:
         """The scope of a class and of those that it inherits from."""
@@ -117,14 +126,6 @@ class Functions:
         close = get_close_matches(name, known, 1)
         remedy = f"did you mean {close[0]}?" if close else "see where it has gone"
         return Gone("it is not there", remedy)
-
-    def _function(self, path: str, name: str, scopes: list[Scope]) -> Seen | Gone | Unseen:
-        found = self._find(name, scopes)
-        if not isinstance(found, Defined):
-            return found
-        if isinstance(found.node, ast.ClassDef):
-            return Gone(f"{path} is a class", "name its methods")
-        return Seen(parameters_of(found.node), self._transaction(found.node, found.scope))
 
     def _transaction(self, node: Function, scope: Scope) -> str:
         arguments = node.args

@@ -215,6 +215,10 @@ class Codebase:
         module = self._modules[name] = Module(name, str(path), text, package=package)
         return module
 
+    def replace(self, module: Module) -> None:
+        """Read this in place of what is in the file."""
+        self._modules[module.name] = module
+
     def resolve(self, node: ast.expr, scope: Scope, *, far: bool = False) -> Target | None:
         """What an expression of names and dots stands for; None where that is not known.
 
@@ -255,7 +259,7 @@ class Codebase:
 
     def _in_scope(self, name: str, scope: Scope, far: bool, left: int) -> Target | None:
         found = scope.bindings.get(name, [])
-        for each in found:
+        for each in reversed(found):  # the last definition counts
             target = self._bound(each, name, scope, len(found) == 1, far, left)
             if target is not None:
                 return target

@@ -68,12 +68,22 @@ def _is_folder(name: str) -> bool:
     return spec is not None and spec.origin is None and bool(folders(spec))
 
 
+def declared_on(code: Codebase, node: Function, scope: Scope) -> list[Described | None]:
+    """What each decorator of a function asks for; None for those that are none of ours."""
+    values = Values(code)
+    return [
+        values.described(each, scope)
+        if isinstance(each, ast.Call) and code.resolve(each.func, scope) == _EMITS
+        else None
+        for each in node.decorator_list
+    ]
+
+
 class _Finder(ast.NodeVisitor):
     """Walks one module, with the scope that each node stands in."""
 
     def __init__(self, code: Codebase, module: Module) -> None:
         self._code = code
-        self._values = Values(code)
         self._module = module
         self._scope = module.scope
         self.points: list[Found] = []
@@ -86,7 +96,7 @@ class _Finder(ast.NodeVisitor):
         self._scope = outer
 
     def visit_FunctionDef(self, node: Function) -> None:  # ast calls it so
-        decorators = [self._emits(decorator) for decorator in node.decorator_list]
+        decorators = declared_on(self._code, node, self._scope)
         found = [each for each in decorators if each is not None]
         if found:
             self.points.append(self._point(node, found))
@@ -114,13 +124,6 @@ class _Finder(ast.NodeVisitor):
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if not self._remark(node):
             self.generic_visit(node)
-
-    def _emits(self, decorator: ast.expr) -> Described | None:
-        if not isinstance(decorator, ast.Call):
-            return None
-        if self._code.resolve(decorator.func, self._scope) != _EMITS:
-            return None
-        return self._values.described(decorator, self._scope)
 
     def _remark(self, node: ast.Name | ast.Attribute) -> bool:
         """Whether it is ``emits``, at work where no reading can follow it."""
