@@ -21,7 +21,7 @@ import sqlalchemy
 from django.db import connections, transaction
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from tests.support.postgres import new_database
 
@@ -65,6 +65,12 @@ DATABASES: dict[str, Callable[[Path], str]] = {"sqlite": sqlite, "postgresql": p
 def engine_on(url: str, **options: Any) -> Engine:
     """An engine as an application would make it."""
     return create_engine(url.replace("postgresql://", "postgresql+psycopg://"), **options)
+
+
+def async_engine_on(url: str, driver: str = "psycopg", **options: Any) -> AsyncEngine:
+    """The same, asynchronous."""
+    url = url.replace("postgresql://", f"postgresql+{driver}://")
+    return create_async_engine(url.replace("sqlite://", "sqlite+aiosqlite://"), **options)
 
 
 def committed(url: str) -> set[str]:
@@ -308,14 +314,11 @@ class WithAsyncSession(_Looping):
     """SQLAlchemy's AsyncSession."""
 
     name = "async session"
+    driver = "psycopg"
 
     def __init__(self, url: str, join: str, **options: Any) -> None:
         super().__init__(url, join, **options)
-        self.engine = create_async_engine(
-            url.replace("postgresql://", "postgresql+psycopg://").replace(
-                "sqlite://", "sqlite+aiosqlite://"
-            )
-        )
+        self.engine = async_engine_on(url, self.driver)
         begin_explicitly(self.engine.sync_engine)
 
     def close(self) -> None:
@@ -372,6 +375,31 @@ class WithAsyncConnection(WithAsyncSession):
     async def insert(self, target: Any, name: str) -> Any:
         insert = sqlalchemy.insert(Order).values(name=name).returning(Order.id)
         return (await target.execute(insert)).one()
+
+
+class _OnAsyncpg:
+    """The same on another driver, which prepares what SQLAlchemy gives it."""
+
+    databases = ("postgresql",)
+    driver = "asyncpg"
+
+
+class WithAsyncSessionOnAsyncpg(_OnAsyncpg, WithAsyncSession):
+    """SQLAlchemy's AsyncSession on asyncpg."""
+
+    name = "async session on asyncpg"
+
+
+class WithFlushedAsyncSessionOnAsyncpg(_OnAsyncpg, WithFlushedAsyncSession):
+    """The same, where nothing is left pending."""
+
+    name = "flushed async session on asyncpg"
+
+
+class WithAsyncConnectionOnAsyncpg(_OnAsyncpg, WithAsyncConnection):
+    """SQLAlchemy's AsyncConnection on asyncpg."""
+
+    name = "async connection on asyncpg"
 
 
 class PsycopgUnit(Unit):
@@ -576,6 +604,9 @@ APPLICATIONS: dict[str, type[Application]] = {
         WithAsyncSession,
         WithFlushedAsyncSession,
         WithAsyncConnection,
+        WithAsyncSessionOnAsyncpg,
+        WithFlushedAsyncSessionOnAsyncpg,
+        WithAsyncConnectionOnAsyncpg,
         WithPsycopg,
         WithPsycopgInSql,
         WithAsyncPsycopg,

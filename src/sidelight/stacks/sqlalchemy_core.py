@@ -1,12 +1,7 @@
-"""SQLAlchemy's Connection, and the insert that its Session shares.
-
-The INSERT goes to the driver's cursor, past what listens to the engine: the caller's log and
-`before_cursor_execute` show what they showed.
-"""
+"""SQLAlchemy's Connection, and the insert that its Session shares."""
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -15,21 +10,11 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection
 
 from sidelight.emitter import emitter
-from sidelight.stacks.statements import (
-    BACK,
-    check_postgres,
-    is_autocommit,
-    postgres_insert,
-    sqlite_insert,
-)
+from sidelight.stacks.sqlalchemy_drivers import driver_of
 from sidelight.transaction import ENDED, Entry, Guard, Refused
-
-_MESSAGES: Final = frozenset({"psycopg", "psycopg2", "psycopg_async"})
-"""Drivers that take several statements in one message."""
 
 _OVERLAID: Final = ("_commit_impl", "_commit_twophase_impl")
 
-_files: Final[weakref.WeakKeyDictionary[Engine, str]] = weakref.WeakKeyDictionary()
 _commits: Final[weakref.WeakKeyDictionary[Connection, int]] = weakref.WeakKeyDictionary()
 _watched: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 
@@ -48,47 +33,7 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
     """
     within = None if entries[0].strict else emitter.deadline
     rows = [entry.row() for entry in entries]
-    if connection.dialect.name == "sqlite":
-        _insert_sqlite(connection, rows, within if first else None)
-    elif connection.dialect.name == "postgresql":
-        _insert_postgres(connection, rows, within)
-    else:
-        raise Refused("unsupported database")
-
-
-def _insert_sqlite(connection: Connection, rows: Any, within: float | None) -> None:
-    pooled = connection.connection
-    if is_autocommit(pooled.driver_connection):
-        raise Refused("autocommit")
-    cursor = pooled.cursor()
-    try:
-        path = _files.get(connection.engine)
-        if path is None:
-            cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'")
-            path = str((cursor.fetchone() or [""])[0])
-            _files[connection.engine] = path
-        if not path:  # in memory
-            raise Refused("unsupported database")
-        sqlite_insert(cursor, rows, path, within=within)
-    finally:
-        cursor.close()
-
-
-def _insert_postgres(connection: Connection, rows: Any, within: float | None) -> None:
-    pooled = connection.connection
-    if connection.dialect.driver not in _MESSAGES:
-        raise Refused("unsupported database")
-    check_postgres(pooled.driver_connection)
-    cursor = pooled.cursor()
-    try:
-        cursor.execute(postgres_insert(rows, within=within))
-    except BaseException:
-        if within is not None:
-            with contextlib.suppress(Exception):  # the connection is gone
-                cursor.execute(BACK)
-        raise
-    finally:
-        cursor.close()
+    driver_of(connection).insert(connection, rows, within=within, first=first)
 
 
 def connection(target: Connection) -> ConnectionTransaction:
@@ -131,10 +76,13 @@ class ConnectionTransaction:
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed."""
-        if _commits.get(self._connection, 0) != self._commits or _commits_itself(self._connection):
+        connection = self._connection
+        if _commits.get(connection, 0) != self._commits or driver_of(connection).commits_itself(
+            connection
+        ):
             entry.emit()  # the work is done
-        elif self._connection.in_transaction():
-            wait(self._connection, entry)
+        elif connection.in_transaction():
+            wait(connection, entry)
         else:
             raise Refused("no transaction")
 
@@ -153,13 +101,6 @@ def _watch(engine: Engine) -> None:
 def _committed(connection: Connection, *_: object) -> None:
     if connection in _commits:
         _commits[connection] += 1
-
-
-def _commits_itself(connection: Connection) -> bool:
-    raw: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        return is_autocommit(raw)
-    return bool(getattr(raw, "autocommit", False)) and raw.info.transaction_status == 0
 
 
 # -- after the commit --------------------------------------------------------------------------
