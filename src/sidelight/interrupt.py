@@ -37,6 +37,7 @@ _MOST_FRAMES: Final = 10_000
 _LOOKS: Final = frozenset({opmap["RESUME"], opmap["JUMP_BACKWARD"]})
 _RESUMED: Final = frozenset({opmap["YIELD_VALUE"], opmap["SEND"]})
 _RAISES: Final = frozenset({opmap["RAISE_VARARGS"], opmap["RERAISE"]})
+_RAISES_AT_ONCE: Final = bytes((opmap["RAISE_VARARGS"], 1))
 _EXITS: Final = frozenset({"exit", "quit"})  # by these a stranger raises without saying so
 _OUR_FILES: Final = ("<sidelight ", os.path.join(os.path.dirname(__file__), ""))  # noqa: PTH118, PTH120
 #: The modules of the errors that are raised while only code of ours runs.
@@ -72,13 +73,21 @@ def from_outside(error: BaseException, *, looking: bool = True) -> bool:
 def _was_sent(error: BaseException, raised: TracebackType, *, looking: bool) -> bool:
     code = raised.tb_frame.f_code
     instruction = code.co_code[raised.tb_lasti]
-    if instruction in _LOOKS:
+    if instruction in _LOOKS and not _is_compiled(code):
         return True
     if not isinstance(error, Exception):
         ours = code.co_filename.startswith(_OUR_FILES)
         return ours or not (instruction in _RAISES or _EXITS.intersection(code.co_names))
     thrown_in = instruction in _RESUMED or _module(type(error)) not in _KNOWN
     return not looking and thrown_in
+
+
+def _is_compiled(code: CodeType) -> bool:
+    """Whether the frame was made for the traceback only, as Cython and mypyc do for a function.
+
+    Its code never ran: three instructions, the last of which raises.
+    """
+    return code.co_code[4:] == _RAISES_AT_ONCE and not code.co_nlocals
 
 
 def _code(handler: object) -> CodeType | None:

@@ -254,23 +254,23 @@ class AsyncUnit(Unit):
 
     def __init__(self, target: Any, run: Callable[[Any], Any]) -> None:
         self.target = target
-        self._run = run
+        self.run = run
 
     def commit(self) -> None:
-        self._run(self.target.commit())
+        self.run(self.target.commit())
 
     def rollback(self) -> None:
-        self._run(self.target.rollback())
+        self.run(self.target.rollback())
 
     def flush(self) -> None:
         if isinstance(self.target, AsyncSession):
-            self._run(self.target.flush())
+            self.run(self.target.flush())
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
         nested = self.target.begin_nested()
-        self._run(nested.__aenter__())
-        with _left(lambda *error: self._run(nested.__aexit__(*error))):
+        self.run(nested.__aenter__())
+        with _left(lambda *error: self.run(nested.__aexit__(*error))):
             yield
 
 
@@ -296,13 +296,14 @@ class _Looping(Application):
 
     def run(self, awaitable: Any) -> Any:
         """Run to its end."""
-        return self._runner.run(_awaited(awaitable))
+        return self._runner.run(awaited(awaitable))
 
     def close(self) -> None:
         self._runner.close()
 
 
-async def _awaited(awaitable: Any) -> Any:
+async def awaited(awaitable: Any) -> Any:
+    """Any awaitable, as a coroutine."""
     return await awaitable
 
 
@@ -486,8 +487,8 @@ class AsyncPsycopgUnit(AsyncUnit):
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
         nested = self.target.transaction()
-        self._run(nested.__aenter__())
-        with _left(lambda *error: self._run(nested.__aexit__(*error))):
+        self.run(nested.__aenter__())
+        with _left(lambda *error: self.run(nested.__aexit__(*error))):
             yield
 
 

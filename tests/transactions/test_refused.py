@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import sqlalchemy
 from django.db import connections, transaction
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
 from tests.support.postgres import new_database
@@ -27,7 +27,10 @@ SCENARIOS: dict[str, tuple[str, Callable[[str, Any], contextlib.AbstractContextM
 
 
 def scenario(reason, way, database="postgresql"):
-    """Register a way to a transaction that no event can join; it gives what names the target."""
+    """Register a way to a transaction that no event can join.
+
+    It gives what names the target, or an `AsyncUnit` of it, whose loop is to be used.
+    """
 
     def register(make):
         name = f"{reason}: {way} on {database}"
@@ -192,11 +195,7 @@ def _(url):
 @scenario("not awaited", "async connection")
 @scenario("not awaited", "async connection", "sqlite")
 def _(url):
-    engine = create_async_engine(
-        url.replace("postgresql://", "postgresql+psycopg://").replace(
-            "sqlite://", "sqlite+aiosqlite://"
-        )
-    )
+    engine = business.async_engine_on(url)
     with asyncio.Runner() as runner:
         connection = runner.run(engine.connect().start())
         runner.run(connection.begin().start())
@@ -204,6 +203,74 @@ def _(url):
         yield connection
         runner.run(connection.close())
         runner.run(engine.dispose())
+
+
+@contextlib.contextmanager
+def on_asyncpg(url, kind, statement=None, **options):
+    """A connection or session whose transaction has begun with a statement, if one is given."""
+    engine = business.async_engine_on(url, "asyncpg", **options)
+    with asyncio.Runner() as runner:
+        target = kind(engine)
+        unit = business.AsyncUnit(target, lambda awaitable: runner.run(business.awaited(awaitable)))
+        try:
+            if not isinstance(target, AsyncSession):
+                unit.run(target.start())
+            if statement is not None:
+                unit.run(target.execute(sqlalchemy.text(statement)))
+            yield unit
+        finally:
+            unit.run(target.close())
+            unit.run(engine.dispose())
+
+
+@scenario("no transaction", "async connection on asyncpg")
+def _(url):
+    with on_asyncpg(url, AsyncEngine.connect) as unit:
+        yield unit
+
+
+@scenario("autocommit", "async connection on asyncpg")
+def _(url):
+    query = "SELECT count(*) FROM orders"
+    with on_asyncpg(url, AsyncEngine.connect, query, isolation_level="AUTOCOMMIT") as unit:
+        yield unit
+
+
+@scenario("broken transaction", "async session on asyncpg")
+def _(url):
+    with on_asyncpg(url, AsyncSession) as unit:
+        with pytest.raises(sqlalchemy.exc.ProgrammingError):
+            unit.run(unit.target.execute(sqlalchemy.text("SELECT * FROM nowhere")))
+        yield unit
+
+
+@scenario("no outbox table", "async session on asyncpg")
+def _(url):
+    with psycopg.connect(url) as other:
+        other.execute("DROP TABLE sidelight_outbox")
+    with on_asyncpg(url, AsyncSession, "SELECT 1") as unit:
+        yield unit
+
+
+@scenario("database too slow", "async session on asyncpg")
+def _(url):
+    with psycopg.connect(url) as other, on_asyncpg(url, AsyncSession, "SELECT 1") as unit:
+        other.execute("LOCK TABLE sidelight_outbox")
+        yield unit
+
+
+@scenario("read-only transaction", "async session on asyncpg")
+def _(url):
+    with on_asyncpg(url, AsyncSession, "SET TRANSACTION READ ONLY") as unit:
+        yield unit
+
+
+@scenario("insert failed", "async session on asyncpg")
+def _(url):
+    with psycopg.connect(url) as other:
+        other.execute("ALTER TABLE sidelight_outbox ADD CHECK (position < 0)")
+    with on_asyncpg(url, AsyncSession, "SELECT 1") as unit:
+        yield unit
 
 
 @contextlib.contextmanager
@@ -236,15 +303,27 @@ def stored(tmp_path):
         return list(store.events())
 
 
-def test_guarded_it_goes_its_own_way_and_says_so(case, tmp_path):
-    reason, target = case
+def look_at(given, **options):
+    """Call a function that emits an event; where the target has a loop, an asynchronous one."""
+    if isinstance(given, business.AsyncUnit):
 
-    @emits("looked_at", transaction=arg.target, n=arg.n)
+        @emits("looked_at", transaction=arg.target, n=arg.n, **options)
+        async def look(target, n):
+            return n
+
+        return given.run(look(given.target, 1))
+
+    @emits("looked_at", transaction=arg.target, n=arg.n, **options)
     def look(target, n):
         return n
 
+    return look(given, 1)
+
+
+def test_guarded_it_goes_its_own_way_and_says_so(case, tmp_path):
+    reason, given = case
     begun = time.perf_counter()
-    assert look(target, 1) == 1
+    assert look_at(given) == 1
     assert time.perf_counter() - begun < 1  # not for as long as a lock may be held
     (event,) = stored(tmp_path)
     assert event.attributes == {"n": 1, "sidelight.not_joined": reason}
@@ -252,17 +331,12 @@ def test_guarded_it_goes_its_own_way_and_says_so(case, tmp_path):
 
 
 def test_strict_the_work_learns_of_it(case, tmp_path):
-    reason, target = case
-
-    @emits("looked_at", transaction=arg.target, strict=True)
-    def look(target):
-        return target
-
+    reason, given = case
     if reason == "database too slow":
         pytest.skip("it waits as long as the application's own statements would")
     problem, remedy = REASONS[reason]
     with pytest.raises(TransactionError) as met:
-        look(target)
+        look_at(given, strict=True)
     assert problem in str(met.value)
     assert remedy in str(met.value)
     assert not stored(tmp_path)
@@ -280,17 +354,36 @@ def test_guarded_the_work_goes_on(tmp_path):
             continue
         url = new_database()
         business.create_tables(url)
-        application = business.WithSession(url, "transaction")
-        with make(url) as session:
-            application.order(session, "before")
-            session.flush()
-            application.order(session, "after")
-            session.commit()
-        application.close()
+        with make(url) as given:
+            order, unit = ordering(given)
+            order(unit.target, "before")
+            unit.flush()
+            order(unit.target, "after")
+            unit.commit()
         assert business.committed(url) == {"before", "after"}, name
         labels = {event.attributes["sidelight.not_joined"] for event in stored(tmp_path)}
         assert reason in labels, name
     restore()
+
+
+def ordering(given):
+    """A function that orders and emits, and the unit that it does it in."""
+    if not isinstance(given, business.AsyncUnit):
+        return business.decorated("transaction", add), business.SessionUnit(given)
+
+    async def add_and_flush(target, name):
+        order = add(target, name)
+        await target.flush()
+        return order
+
+    order = business.decorated("transaction", add_and_flush)
+    return lambda target, name: given.run(order(target, name)), given
+
+
+def add(target, name):
+    order = business.Order(name=name)
+    target.add(order)
+    return order
 
 
 def test_every_reason_has_a_scenario():

@@ -1,0 +1,123 @@
+"""Whatever driver is below SQLAlchemy: where one begins late, takes turns, or commits by itself."""
+
+import asyncio
+
+import psycopg
+import pytest
+import sqlalchemy
+from sqlalchemy.ext.asyncio import AsyncSession
+from tests.support import business
+from tests.support.postgres import new_database
+from tests.support.telemetry import restore
+
+import sidelight
+from sidelight import arg, emits
+from sidelight.emitter import emitter
+from sidelight.stacks import sqlalchemy_drivers
+
+ASYNCHRONOUS = ("psycopg", "asyncpg")
+
+
+@pytest.fixture
+def url():
+    url = new_database()
+    business.create_tables(url)
+    return url
+
+
+@pytest.fixture
+def watched(url, tmp_path):
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    sidelight.configure(store, outboxes=[url], otlp=False)
+    yield business.Watched(store)
+    restore()
+
+
+@pytest.fixture(params=ASYNCHRONOUS)
+async def engine(request, url, watched):
+    engine = business.async_engine_on(url, request.param)
+    yield engine
+    await engine.dispose()
+
+
+@emits("ordered", transaction=arg.target, n=arg.name)
+async def note(target, name):
+    """Do nothing else in the transaction."""
+
+
+@emits("ordered", transaction=arg.target, n=arg.name)
+async def order(target, name):
+    await target.execute(sqlalchemy.insert(business.Order).values(name=name))
+
+
+@emits("ordered", after_commit=arg.target, n=arg.name)
+def told(target, name):
+    """Be told when it is committed."""
+
+
+@pytest.mark.parametrize("kind", ["session", "connection"])
+async def test_nothing_else_may_be_in_the_transaction(engine, kind, watched):
+    async with AsyncSession(engine) if kind == "session" else engine.connect() as target:
+        async with target.begin():
+            await note(target, "first")
+        async with target.begin() as begun:
+            await note(target, "in vain")
+            await begun.rollback()
+        async with target.begin():
+            await note(target, "last")
+    assert watched.names() == {"first", "last"}
+    assert not emitter.losses
+
+
+async def test_tasks_take_turns_on_a_connection(engine, watched, url):
+    names = {f"order {number}" for number in range(40)}
+    async with engine.begin() as connection:
+        await asyncio.gather(*(order(connection, name) for name in names))
+    assert watched.names() == business.committed(url) == names
+    assert not emitter.losses
+
+
+async def test_who_is_cancelled_has_a_connection_that_can_be_used(engine, watched, url):
+    strictly = emits("ordered", transaction=arg.target, n=arg.name, strict=True)(note.__wrapped__)
+    async with engine.connect() as connection:
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE sidelight_outbox")
+            await connection.execute(sqlalchemy.text("SELECT 1"))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await strictly(connection, "cancelled")
+        await connection.rollback()
+        await order(connection, "afterwards")
+        await connection.commit()
+    assert watched.names() == business.committed(url) == {"afterwards"}
+    assert not emitter.losses
+
+
+async def test_who_commits_each_statement_has_no_commit_to_wait_for(engine, watched):
+    async with engine.connect() as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(sqlalchemy.text("SELECT 1"))
+        told(connection, "at once")
+        assert watched.names() == {"at once"}
+    assert not emitter.losses
+
+
+def test_a_driver_without_an_outbox_has_commits(url, watched, monkeypatch):
+    monkeypatch.setattr(sqlalchemy_drivers, "_POSTGRESQL", {})
+    engine = business.engine_on(url)
+    with engine.connect() as connection:
+        connection.begin()
+        told(connection, "committed")
+        assert watched.names() == set()
+        connection.commit()
+        connection.begin()
+        told(connection, "rolled back")
+        connection.rollback()
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.exec_driver_sql("SELECT 1")
+        told(connection, "at once")
+        assert watched.names() == {"committed", "at once"}
+        assert not emitter.losses
+        asyncio.run(note(connection, "not joined"))
+    engine.dispose()
+    assert emitter.losses == {"not joined: unsupported database": 1}
