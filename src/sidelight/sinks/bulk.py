@@ -21,6 +21,7 @@ from sidelight.sinks.rows import KEY, RECORDED, Row
 _CHUNK: Final = 500  # rows of one statement, where each value is a parameter
 _INTO_EVENTS: Final = f"INSERT INTO events ({', '.join(events.columns.keys())})"
 _UNLESS_THERE: Final = "ON CONFLICT DO NOTHING"
+_LAST: Final = "SELECT max(recorded_at) FROM "
 _KEPT_SINCE: Final = "SELECT kept_since FROM retention"
 
 
@@ -65,6 +66,23 @@ def insert_into(table: Table) -> tuple[str, str]:
     columns = table.columns
     types = ("n" if isinstance(column.type, BigInteger) else "t" for column in columns)
     return f"INSERT INTO {table.name} ({', '.join(columns.keys())})", "".join(types)
+
+
+def last_recorded(connection: Connection) -> int:
+    """When the newest events were recorded (ns); 0 where there are none.
+
+    Asked outside of a transaction: until its end, it would hold on to the partition of every month.
+
+    Raises:
+        DBAPIError: the database does not answer.
+    """
+    raw: Any = connection.connection.driver_connection
+    events = "sidelight.events" if connection.dialect.name == "postgresql" else "events"
+    try:
+        return int(raw.execute(_LAST + events).fetchone()[0] or 0)
+    except connection.dialect.loaded_dbapi.Error as error:
+        connection.invalidate()
+        raise DBAPIError(_LAST, None, error) from error
 
 
 class _Sqlite:

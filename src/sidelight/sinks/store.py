@@ -19,7 +19,7 @@ from sidelight.partitions import Months
 from sidelight.record import event_id, random_bits
 from sidelight.schema import connect, costs, losses, parse_url, shown
 from sidelight.sinks import batch
-from sidelight.sinks.bulk import Bulk, bulk_of, insert_into
+from sidelight.sinks.bulk import Bulk, bulk_of, insert_into, last_recorded
 from sidelight.sinks.declared import marked
 from sidelight.sinks.errors import lies_in_the_values
 from sidelight.sinks.pace import Pace
@@ -30,7 +30,6 @@ from sidelight.times import from_ns
 _SQLITE_AIM: Final = 0.1
 """Seconds of one transaction, in which nobody else can write: they wait no longer than 0.25."""
 _POSTGRES_AIM: Final = 0.3
-_NEWEST: Final = "SELECT max(recorded_at) FROM events"
 _APART: Final = 20  # bits: a millisecond
 _INTO_LOSSES: Final = insert_into(losses)
 _INTO_COSTS: Final = insert_into(costs)
@@ -217,11 +216,8 @@ def _time_after_all(connection: Connection) -> int:
 
     Who follows the store looks for what is newer than what he has seen, and a clock may be set
     back, or be behind that of another relay. Two that begin at once are told apart by chance.
-    Asked beforehand: within, it would hold on to every month.
     """
-    with connection.begin():
-        newest = int(connection.exec_driver_sql(_NEWEST).scalar() or 0)
-    now = time.time_ns()
+    newest, now = last_recorded(connection), time.time_ns()
     return now if now > newest else newest + 1 + random_bits(_APART)
 
 
