@@ -114,6 +114,10 @@ class SinkUnavailableError(SidelightError):
     """{sink} does not answer: {problem}"""
 
 
+class SinkInDoubtError(SinkUnavailableError):
+    """{sink} refuses every event: {problem}"""
+
+
 class SinkRefusedError(SidelightError):
     """{sink} refused a record: {problem}"""
 

@@ -263,6 +263,16 @@ class Segment:
         """Whether something was written at ``offset``."""
         return bool(self.read(offset, len(FRAME_MAGIC)).strip(b"\0"))
 
+    def is_ahead_of(self, sink: str) -> bool:
+        """Whether it may hold something that a sink has not taken."""
+        cursor = self.cursors[sink]
+        if self.sealed or self.mapping is not None:
+            return self.sealed or self.tell() > cursor
+        try:
+            return self.has_more(cursor)  # of another process
+        except OSError:
+            return True
+
     def _may_begin(self, offset: int) -> bool:
         """Whether a frame is at ``offset``, or none yet."""
         return offset <= self.size and self.read(offset, 4).rstrip(b"\0") in {b"", FRAME_MAGIC}

@@ -7,11 +7,17 @@ set aside, and soon lost, for the quarantine is bounded; in the spool they can w
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
-from sidelight.exceptions import SinkRefusedError
+import msgspec
+
+from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
+from sidelight.record import decode
+from sidelight.scanner import Scanner
+from sidelight.segment import Segment
 from sidelight.sink import Record
 
 Take: TypeAlias = Callable[[Sequence[Record]], None]
@@ -27,36 +33,56 @@ _TRIED: Final = 100
 """Events of a batch that are tried one by one, to see whether the store takes any."""
 
 
+def may_be_over(error: BaseException) -> bool:
+    """Whether the same records may be taken when they are tried again, without others."""
+    return isinstance(error, SinkUnavailableError) and not isinstance(error, SinkInDoubtError)
+
+
 class Sieve:
     """What a worker knows of the records that its sink refuses."""
 
     def __init__(self) -> None:
         self._in_a_row = 0
+        self._taken = 0
+        self._doubted: dict[int, int] = {}
         self._random = random.Random()  # noqa: S311  # the application's own sequence is left alone
 
     def took(self, records: Sequence[Record]) -> None:
         """The sink has taken something; only events tell that it takes events."""
         if any(static.type is not None for static, _ in records):
             self._in_a_row = 0
+            self._taken += 1
 
-    def blames(self, records: Sequence[Record], take: Take) -> bool:
+    def blames(self, records: Sequence[Record], others: Iterable[Record], take: Take) -> bool:
         """Whether records are to blame for the refusal of their batch, and not the store.
 
-        They are where the store takes others of the batch; and where the batch has none, as long as
-        it has taken something not long ago.
+        They are where the store takes other events, of the batch or not, or has done so since the
+        batch was last looked at; and where there are none, as long as only few were refused since.
 
         Args:
             records: the batch.
+            others: that wait as well.
             take: tried with some of them.
         """
         events = [record for record in records if record[0].type is not None]
-        for event in self._random.sample(events, min(len(events), _TRIED)):
+        first = events[0][1].random if events else 0
+        if self._doubted.get(first, self._taken) < self._taken:
+            del self._doubted[first]
+            return True
+        more = [record for record in others if record[0].type is not None]
+        for event in (*self._some(events), *self._some(more)):
             try:
                 take([event])
             except SinkRefusedError:
                 continue
             return True
-        return self._in_a_row + len(events) <= DOUBTFUL
+        if self._in_a_row + len(events) <= DOUBTFUL:
+            return True
+        self._doubted[first] = self._taken
+        return False
+
+    def _some(self, events: Sequence[Record]) -> Sequence[Record]:
+        return self._random.sample(events, min(len(events), _TRIED))
 
     def refused(
         self, records: Sequence[Record], take: Take, error: SinkRefusedError
@@ -75,3 +101,12 @@ class Sieve:
                 take(half)
             except SinkRefusedError as refused:
                 yield from self.refused(half, take, refused)
+
+
+def newest_of(segments: Iterable[Segment], sink: str) -> Iterator[Record]:
+    """Some of the records that a sink has not taken of the last segment, if they can be read."""
+    for segment in tuple(segments)[-1:]:
+        with contextlib.suppress(OSError):
+            for payload in Scanner(segment, segment.cursors[sink]).batch(_TRIED).payloads:
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    yield decode(payload)

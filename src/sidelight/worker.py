@@ -19,13 +19,13 @@ import msgspec
 import tenacity
 
 from sidelight import adapter
-from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
 from sidelight.quarantine import Entry
 from sidelight.receipt import Progress
 from sidelight.record import decode, encode
 from sidelight.scanner import Batch, Scanner
 from sidelight.segment import Segment
-from sidelight.sieve import Sieve
+from sidelight.sieve import Sieve, may_be_over, newest_of
 from sidelight.sink import Health, Record, Sink
 from sidelight.spool import Spool
 from sidelight.threads import Loop, allocate_lock, sleep
@@ -117,6 +117,8 @@ class Worker:
                 self._rest()
         except Stopped:
             raise
+        except SinkInDoubtError:  # to be read again, with what comes meanwhile
+            self._pause(1.0)
         except Exception as error:  # a sink or disk in a state nobody thought of
             self._failing(error)
             if self.spool.troubles.count("relay stumbled", f"{self.sink.name}: {error!r}"):
@@ -244,12 +246,14 @@ class Worker:
         """Deliver, with a jittered back-off until it succeeds."""
         try:
             attempt(records, writer)
-        except SinkUnavailableError:
+        except SinkUnavailableError as error:
+            if not may_be_over(error):
+                raise
             policy = tenacity.Retrying(
                 sleep=self._pause,
                 wait=tenacity.wait_exponential(0.05, max=2.0) + tenacity.wait_random(0.0, 0.1),
                 stop=tenacity.stop_after_attempt(attempts) if attempts else tenacity.stop_never,
-                retry=tenacity.retry_if_exception_type(SinkUnavailableError),
+                retry=tenacity.retry_if_exception(may_be_over),
                 reraise=True,
             )
             policy(attempt, records, writer)
@@ -259,11 +263,15 @@ class Worker:
         try:
             self._try(records, writer)
         except SinkRefusedError as error:
-            if not self.is_store or self._sieve.blames(records, lambda r: self._try(r, writer)):
+            others = newest_of(self.spool.own, self.sink.name)
+            if not self.is_store or self._sieve.blames(
+                records, others, lambda some: self._try(some, writer)
+            ):
                 raise
-            problem = f"it refuses every event: {error.facts['problem']}"
             with self._noting():
-                raise SinkUnavailableError(sink=self.sink.name, problem=problem) from error
+                raise SinkInDoubtError(
+                    sink=self.sink.name, problem=error.facts["problem"]
+                ) from error
 
     def _try(self, records: Sequence[Record], writer: Writer) -> None:
         with self._noting():
@@ -384,16 +392,7 @@ class Worker:
     def behind(self) -> bool:
         """Whether this sink has something left to take."""
         return any(
-            self._is_behind(segment)
+            segment.is_ahead_of(self.sink.name)
             for segment in (*self.spool.own, *self.spool.adopted)
             if self.sink.name not in segment.passed
         )
-
-    def _is_behind(self, segment: Segment) -> bool:
-        cursor = segment.cursors[self.sink.name]
-        if segment.sealed or segment.mapping is not None:
-            return segment.sealed or segment.tell() > cursor
-        try:
-            return segment.has_more(cursor)  # of another process
-        except OSError:
-            return True

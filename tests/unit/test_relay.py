@@ -261,6 +261,36 @@ def test_events_that_come_one_by_one_are_set_aside_until_the_store_is_in_doubt(
     assert len(losses) == DOUBTFUL + 1
 
 
+@pytest.mark.parametrize("where", ["the same segment", "the next one", "another process's"])
+def test_many_that_are_refused_hold_up_nobody(spool, losses, tmp_path, where):
+    """They are to blame as soon as there is something else that the store takes."""
+    many = set(range(DOUBTFUL + 5))
+    sink = ScriptedSink()
+    sink.poison = many
+    writer = spool
+    if where == "another process's":
+        writer = Spool(spool.directory, {"sinks": ["store"], "instance": "another"})
+    for n in many:
+        emit(writer, n)
+    if where == "the next one":
+        spool.rotate(spool._current)
+    elif where == "another process's":
+        writer.close()
+        spool.adopt()
+        assert spool.adopted
+    relay = Relay(spool, [sink], Progress(), count=lambda *loss: losses.append(loss))
+    relay.start()
+    try:
+        assert not relay.flush(0.3)
+        assert not losses
+        emit(spool, 100)
+        assert relay.flush(10)
+    finally:
+        assert relay.stop(5)
+    assert sink.taken == [100]
+    assert len(losses) == len(many)
+
+
 def test_a_new_worker_goes_on_where_the_last_one_was(worker, spool):
     for n in range(10):
         emit(spool, n)
