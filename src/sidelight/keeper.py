@@ -70,6 +70,7 @@ class Keeper:
 
     def finish(self) -> None:
         """The last act: the sinks have done theirs."""
+        self._do(self.ledger)
         self._do(lambda: self.spool.finish(self.sinks))
 
     def step(self) -> None:

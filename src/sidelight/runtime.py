@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -246,10 +247,12 @@ class Runtime:
     def _let_go(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
         if relay is not None:
             relay.flush(0.75 * (until - time.monotonic()), patient=False)
-            if spool is not None:  # a sink may have refused some of it
+            if spool is not None:  # a sink may have refused some of it, and may yet
+                tell = partial(self._ledger.write, spool, last=True)
                 with contextlib.suppress(Exception):
-                    self._ledger.write(spool, last=True)
+                    tell()
                 relay.flush(0.5 * (until - time.monotonic()), patient=False)
+                relay.keeper.ledger = tell
             if not relay.stop(until - time.monotonic()):
                 return False  # one is inside its library: the segments end with the process
         if spool is not None:

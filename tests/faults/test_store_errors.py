@@ -25,8 +25,8 @@ from tests.support.stored import NOON, record, store
 from sidelight.schema import connect
 from sidelight.sieve import DOUBTFUL
 
-ROUNDS_FULL, ROUNDS_SHORT = 100, 2
-CALLS_FULL, CALLS_SHORT = 20_000, 200
+ROUNDS_FULL, ROUNDS_SHORT = 40, 2
+CALLS_FULL, CALLS_SHORT = 10_000, 200
 PAUSE = 0.001
 EVERY = 31  # numbers between two that are poison: not a multiple of the kinds', so that each is hit
 
@@ -230,9 +230,10 @@ def test_poison_among_good_ones(backend, url, spool, full, row):
         n = "(NEW.attributes ->> 'n')::int"
     made, gone = rule(url, "events", f"{n} % {EVERY} = 7", name="an_odd_one")
     alter(url, made)
-    with running(url, spool, order=Order(pause=PAUSE, configure={})) as program:
-        program.emit(CALLS_FULL if full else CALLS_SHORT)
-        assert program.stop() == 0, program.told()
+    calls = CALLS_FULL if full else CALLS_SHORT
+    order = Order(calls=calls, pause=PAUSE, configure={}, finale="assert sidelight.flush(60)")
+    with running(url, spool, order=order) as program:
+        assert program.end() == 0, program.told()
     deliver(url, spool)
     nothing_left(url, spool)
     poison = {number for number in program.reports.numbers if number % EVERY == 7}

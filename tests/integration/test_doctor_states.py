@@ -465,13 +465,16 @@ def test_values_that_cannot_be_captured(path):
     says(said, "losses", "wrong", "field .* not captured: 1 time .*hostile → correct the field's")
 
 
-def test_a_record_that_the_store_refuses(path):
+@pytest.mark.parametrize("last", ["assert sidelight.flush()", ""], ids=["before", "at the end"])
+def test_a_record_that_the_store_refuses(path, last):
+    """It is counted too where the process has ended meanwhile."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(
             "CREATE TRIGGER no BEFORE INSERT ON events WHEN NEW.artifact_id = 'poison'"
             " BEGIN SELECT RAISE(ABORT, 'not welcome'); END"
         )
-    emit('receive("poison")\nreceive("good")\nassert sidelight.flush()', path)
+    emit(f'{FIRST}\nreceive("poison")\nreceive("good")\n{last}', path)
+    end(spawn("relay", "--once", *of(path)))
     said = doctor(path)
     says(said, "quarantine", "wrong", "1 entry: refused by store; the latest")
     says(said, "losses", "wrong", "refused by store: 1 time .* not welcome → `sidelight spool")
