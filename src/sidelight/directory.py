@@ -23,7 +23,7 @@ def segments_in(directory: Path, disk: Disk = DISK) -> list[Path]:
     """
     try:
         names = disk.names(directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [directory / name for name in sorted(names) if name.endswith(SUFFIX)]
 
@@ -76,13 +76,17 @@ def prepare_directory(directory: Path, disk: Disk = DISK) -> None:
         raise SpoolError(
             directory=directory, problem="it is not writable", remedy="set SIDELIGHT_SPOOL"
         )
-    kind = filesystem(directory)
-    if kind in _NETWORK_FILESYSTEMS:
+    if is_remote(directory):
         raise SpoolError(
             directory=directory,
-            problem=f"it lies on a network filesystem ({kind})",
+            problem=f"it lies on a network filesystem ({filesystem(directory)})",
             remedy="set SIDELIGHT_SPOOL to a directory on a local disk",
         )
+
+
+def is_remote(directory: Path) -> bool:
+    """Whether a directory lies on a network filesystem, or would, were it there."""
+    return filesystem(directory) in _NETWORK_FILESYSTEMS
 
 
 def filesystem(directory: Path) -> str:

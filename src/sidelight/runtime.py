@@ -21,6 +21,7 @@ from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
+from sidelight.directory import is_remote, prepare_directory
 from sidelight.emitter import Closed, Early, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.ledger import Ledger
@@ -34,6 +35,7 @@ from sidelight.trouble import why
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     from sidelight.relay import Relay
     from sidelight.segment import Segment
@@ -125,21 +127,13 @@ class Runtime:
         if self._meta is None:  # made once: at the very end there are no imports any more
             self._meta = writer_meta(settings, self._instance)
         first, self._inheritance = self._inheritance, None
-        try:
-            spool = Spool(
-                settings.spool,
-                self._meta,
-                limit=settings.spool_limit,
-                count=emitter.count,
-                first=first,
-            )
-        except (SpoolError, OSError) as error:
-            _logger.warning(
-                "sidelight keeps its spool in memory, and what is in it dies with the process: %s",
-                error,
-            )
-            emitter.count(f"kept in memory: {why(error)}", str(error))
-            spool = Spool(None, self._meta, count=emitter.count)
+        spool = Spool(
+            _place(settings.spool),
+            self._meta,
+            limit=settings.spool_limit,
+            count=emitter.count,
+            first=first,
+        )
         self._ledger.begin()
         emitter.progress = Progress()  # positions in another spool say nothing of this one
         self.spool = emitter.spool = spool
@@ -280,6 +274,24 @@ class Runtime:
         emitter.problems.clear()
         for costs in emitter.costs.values():
             costs.clear()
+
+
+def _place(directory: Path) -> Path | None:
+    """The spool's directory; None where it must be in memory for good.
+
+    One that cannot be made or written is tried again and again: until then it is in memory.
+    """
+    try:
+        prepare_directory(directory)
+    except SpoolError as error:
+        _logger.warning(
+            "sidelight keeps its spool in memory, and what is in it dies with the process: %s",
+            error,
+        )
+        if is_remote(directory):
+            emitter.count(f"kept in memory: {why(error)}", str(error))
+            return None
+    return directory
 
 
 def _tell_of_no_thread(error: RuntimeError) -> None:

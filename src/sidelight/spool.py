@@ -85,8 +85,6 @@ class Spool:
         self._hands_over = self.meta.get("relay") == "external"
         self._handing_over = allocate_lock()
         self._successors: dict[int, Segment] = {}
-        if directory is not None:
-            prepare_directory(directory, disk)
         first = self.supply.first(first)
         first.number = 1
         self._install(first)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.directory import bytes_in
+from sidelight.directory import bytes_in, prepare_directory
 from sidelight.disk import Disk
 from sidelight.exceptions import SpoolError
 from sidelight.names import Names
@@ -55,6 +55,7 @@ class Supply:
         self._count = count
         self._disk = disk
         self._names = names
+        self._begun = False
         self._size = SMALLEST
         self._look_again = 0.0
         self._failure: OSError | None = None
@@ -134,7 +135,7 @@ class Supply:
                 self._size = SMALLEST
 
     def create(self, size: int) -> Segment:
-        """A new segment, in a new directory where somebody has removed it.
+        """A new segment, in a new directory where there is none, or none any more.
 
         Raises:
             OSError: the disk does not let us.
@@ -144,11 +145,12 @@ class Supply:
         except FileNotFoundError as error:
             if self._directory is None:
                 raise
-            self._count("segment deleted under its writer", str(error))
-            self._disk.make_directory(self._directory)
+            prepare_directory(self._directory, self._disk)
+            if self._begun:
+                self._count("segment deleted under its writer", str(error))
             self._names.uproot()
             segment = Segment.create(self._directory, size, self._meta, self._disk)
-        self._names.new, self._failure = True, None
+        self._names.new, self._failure, self._begun = True, None, True
         return segment
 
     def mind(self, writer: Mapping[str, Any]) -> None:

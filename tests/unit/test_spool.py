@@ -234,7 +234,7 @@ def test_what_was_lost_is_written_beyond_the_limit(spool):
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolError, match="SIDELIGHT_SPOOL"):
-        Spool(tmp_path / "file" / "spool", {})
+        prepare_directory(tmp_path / "file" / "spool")
 
 
 def test_without_a_directory_it_is_kept_in_memory():

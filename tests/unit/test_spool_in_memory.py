@@ -63,3 +63,18 @@ def test_the_directory_removed_under_one_without_a_relay_is_made_again(tmp_path,
     assert in_memory(spool) == 0
     spool.close()
     assert len(segments_in(tmp_path / "spool")) == 4
+
+
+def test_one_that_cannot_be_on_the_disk_yet_begins_in_memory(tmp_path):
+    losses = []
+    (tmp_path / "spool").write_text("in the way")
+    spool = Spool(tmp_path / "spool", {}, count=lambda *loss: losses.append(loss))
+    spool.append(frame(b"first"))
+    with pytest.raises(NotADirectoryError):
+        spool.provide()
+    (tmp_path / "spool").unlink()
+    spool.provide()
+    assert in_memory(spool) == 0
+    spool.close()
+    assert len(segments_in(tmp_path / "spool")) == 1
+    assert [reason for reason, _ in losses] == ["kept in memory: Not a directory"]

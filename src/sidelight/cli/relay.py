@@ -138,14 +138,8 @@ def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[
     Raises:
         SpoolError: the spool cannot be used.
     """
-    try:
-        spool = Spool(settings.spool, writer_meta(settings, instance))
-    except SpoolError:
-        raise
-    except OSError as error:
-        raise SpoolError(
-            directory=settings.spool, problem=error.strerror, remedy="see `sidelight doctor`"
-        ) from error
+    prepare_directory(settings.spool)
+    spool = Spool(settings.spool, writer_meta(settings, instance))
     outboxes = outboxes_of(settings, spool.meta, emitter.count)
     relay = Relay(spool, sinks, Progress(), count=emitter.count, outboxes=outboxes)
     try:
