@@ -30,7 +30,7 @@ from sidelight.record import random_bits, reseed
 from sidelight.settings import RelayMode, Settings, settle, writer_meta
 from sidelight.span import tracing
 from sidelight.spool import Spool
-from sidelight.threads import allocate_lock, start_new_thread
+from sidelight.threads import allocate_lock, sleep, start_new_thread
 from sidelight.trouble import why
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 EXIT_WITHIN: Final = 0.6
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
+_TRY_AGAIN: Final = 0.5  # seconds after which a relay that could not start does, then ever more
 _OPEN_WITHIN: Final = 1.0  # for another thread that opens; at the end it may be frozen for ever
 
 _logger: Final = logging.getLogger("sidelight")
@@ -76,7 +77,10 @@ class Runtime:
             spool = self._open(settings)
             self._let_go(*before, until)
             if settings.relay == "thread":
-                self._start_relay(settings, spool)
+                try:
+                    self._start_relay(settings, spool)
+                except OSError:  # no file can be opened, to import it
+                    self._start_later(settings, spool)
             return spool
 
     def open(self) -> Spool | Early:
@@ -105,11 +109,7 @@ class Runtime:
             finally:
                 self._is_opening = False
             if settings.relay == "thread" and not self.ending:
-                try:
-                    # Not `Thread.start`: that waits for the new thread, which goes on to import.
-                    start_new_thread(self._start_in_background, (settings, spool))
-                except RuntimeError as error:
-                    _tell_of_no_thread(error)
+                self._start_later(settings, spool)
             return spool
 
     @contextlib.contextmanager
@@ -145,12 +145,25 @@ class Runtime:
             emitter.spool = Checked(spool)
         return spool
 
-    def _start_in_background(self, settings: Settings, spool: Spool) -> None:
+    def _start_later(self, settings: Settings, spool: Spool) -> None:
+        """Start the relay in the background."""
         try:
-            self._start_relay(settings, spool)
-        except Exception:
-            if not self.ending:  # else there may be nothing left to import
-                _logger.exception("sidelight's relay cannot start; events wait in the spool")
+            # Not `Thread.start`: that waits for the new thread, which goes on to import.
+            start_new_thread(self._start_in_background, (settings, spool))
+        except RuntimeError as error:
+            _tell_of_no_thread(error)
+
+    def _start_in_background(self, settings: Settings, spool: Spool) -> None:
+        """Start the relay; where it cannot now (no file can be opened), try again and again."""
+        pause = _TRY_AGAIN
+        while self.relay is None and self.spool is spool and not self.ending:
+            try:
+                self._start_relay(settings, spool)
+            except Exception:
+                if pause == _TRY_AGAIN and not self.ending:  # else there is nothing to import
+                    _logger.exception("sidelight's relay cannot start; events wait in the spool")
+                sleep(pause)
+                pause = min(2 * pause, 30.0)
 
     def _start_relay(self, settings: Settings, spool: Spool) -> None:
         def span_switch(on: bool) -> None:
@@ -277,17 +290,11 @@ class Runtime:
 
 
 def _place(directory: Path) -> Path | None:
-    """The spool's directory; None where it must be in memory for good.
-
-    One that cannot be made or written is tried again and again: until then it is in memory.
-    """
+    """The spool's directory, also where it cannot be used yet; None where it never can."""
     try:
         prepare_directory(directory)
     except SpoolError as error:
-        _logger.warning(
-            "sidelight keeps its spool in memory, and what is in it dies with the process: %s",
-            error,
-        )
+        _logger.warning("sidelight's spool is in memory, and dies with the process: %s", error)
         if is_remote(directory):
             emitter.count(f"kept in memory: {why(error)}", str(error))
             return None

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from tests.support.commands import wrong
@@ -32,7 +31,7 @@ ORDER = Order(pause=0.01, prelude=padded(40), configure={"spool_limit": SMALL})
 
 
 @contextlib.contextmanager
-def no_more_files(_, *programs):
+def no_more_files(_disk, _store, *programs):
     """EMFILE: what is open stays so."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for each in programs:
@@ -50,9 +49,16 @@ def read_only(disk, *_):
 
 
 @contextlib.contextmanager
-def removed(disk, *_):
-    """ENOENT for whoever makes a segment; what has no name any more dies with its writer."""
+def removed(disk, store, _relaying, relayed):
+    """ENOENT for whoever makes a segment; what has no name any more dies with its writer.
+
+    What nobody has open is gone with its name: segments that are left to a relay which has not
+    looked yet.
+    """
+    relayed.pause()
+    all_arrive(store, relayed)
     shutil.rmtree(disk.path / "spool")
+    relayed.resume()
     yield
 
 
@@ -66,7 +72,7 @@ FAULTS = (
 def test_the_spool_cannot_be_written(tmp_path, full, progress, row):
     """One program relays for itself and for another, which has no thread of ours."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
-    faults = FAULTS * (20 if full else 1)
+    faults = FAULTS * (10 if full else 1)
     external = replace(ORDER, first=10**8, configure={"relay": "external", "spool_limit": SMALL})
     with small_disk(tmp_path / "disk", 96) as disk:
         spool = disk.path / "spool"
@@ -78,7 +84,7 @@ def test_the_spool_cannot_be_written(tmp_path, full, progress, row):
             caught_up(store, relaying, relayed)
             for number, (inject, check, words) in enumerate(faults):
                 progress(f"{number} of {len(faults)}")
-                with inject(disk, relaying, relayed):
+                with inject(disk, store, relaying, relayed):
                     relayed.emit(60)
                     assert words in wrong(check, "--store", store, "--spool", spool)
                 wait_for_the_disk(relaying, spool)
@@ -95,38 +101,53 @@ def test_the_spool_cannot_be_written(tmp_path, full, progress, row):
         nothing_left(store, spool)
 
 
-def in_the_way(disk):
-    """ENOTDIR: somebody has put a file where the spool's directory would be."""
-    (disk.path / "spool").write_text("in the way")
-    return contextlib.closing(SimpleNamespace(close=(disk.path / "spool").unlink))
+def test_a_program_begins_where_its_spool_cannot_be(tmp_path, row):
+    """A file is in the way: it begins in memory, and moves to the disk as soon as that takes it."""
+    store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
+    spool.write_text("in the way")
+    with running(store, spool, order=ORDER) as program:
+        program.emit(40)
+        caught_up(store, program)
+        assert "kept in memory" in wrong("spool", "--store", store, "--spool", spool)
+        spool.unlink()
+        wait_for_the_disk(program, spool)
+        all_arrive(store, program)
+        program.emit(20)
+        program.kill()
+    deliver(store, spool)
+    verdict = judge(store, program)
+    row(9, "begun with a file in the way", injected=1, verdict=verdict)
+    assert verdict.let_go == 0
+    nothing_left(store, spool)
 
 
-@pytest.mark.parametrize("fault", [read_only, in_the_way])
-def test_a_program_begins_where_its_spool_cannot_be(fault, tmp_path, row):
-    """It begins in memory, and its spool is on the disk as soon as that takes it."""
-    store = f"sqlite:///{tmp_path / 'events.db'}"
-    with small_disk(tmp_path / "disk", 96) as disk:
-        spool = disk.path / "spool"
-        with contextlib.ExitStack() as stack:
-            with fault(disk):
-                program = stack.enter_context(running(store, spool, order=ORDER))
-                program.emit(40)
-                caught_up(store, program)
-                assert "kept in memory" in wrong("spool", "--store", store, "--spool", spool)
-            wait_for_the_disk(program, spool)
-            all_arrive(store, program)
-            program.emit(20)
-            program.kill()
-        deliver(store, spool)
-        verdict = judge(store, program)
-        row(
-            9,
-            f"begun with the spool {fault.__name__.replace('_', ' ')}",
-            injected=1,
-            verdict=verdict,
-        )
-        assert verdict.let_go == 0
-        nothing_left(store, spool)
+STARVED = """
+import resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+{}
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+"""
+"""Not even a module can be imported meanwhile."""
+
+
+BEGINNINGS = {"configured": "sidelight.configure()", "emitting": "call(-9); time.sleep(0.5)"}
+
+
+@pytest.mark.parametrize("how", BEGINNINGS)
+def test_a_program_begins_where_no_file_can_be_opened(how, tmp_path, row):
+    """Its relay, whose libraries could not be imported, is started later."""
+    store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
+    order = replace(ORDER, first=100, prelude=STARVED.format(BEGINNINGS[how]), configure=None)
+    with running(store, spool, order=order) as program:
+        program.emit(20)
+        all_arrive(store, program)
+        program.kill()
+    deliver(store, spool)
+    verdict = judge(store, program)
+    row(9, f"begun where no file can be opened, {how}", injected=1, verdict=verdict)
+    assert verdict.let_go == 0
+    nothing_left(store, spool)
 
 
 SPOOL = {
@@ -164,7 +185,7 @@ def shim(tmp_path):
 def test_each_call_fails_in_the_spool(tmp_path, shim, full, progress, row):
     """For less than the five seconds that a disk has to become readable again."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
-    rounds = 20 if full else 1
+    rounds = 10 if full else 1
     with running(store, spool, order=ORDER, environment=shim.environment) as program:
         program.emit(20)
         caught_up(store, program)

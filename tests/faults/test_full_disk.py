@@ -47,7 +47,7 @@ def relaying(store, spool):
 def test_the_spools_disk_is_full(relay, tmp_path, full, progress, row):
     """The store takes all. One program ends while it lasts, one is killed when it is over."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
-    lefts = LEFT * 10 if full else LEFT[:1]
+    lefts = LEFT * 3 if full else LEFT[:1]
     order = replace(ORDER, configure={"relay": relay, "spool_limit": SMALL})
     with small_disk(tmp_path / "disk", 96) as disk:
         spool = disk.path / "spool"
@@ -119,7 +119,7 @@ def limit_files(program, size):
 def test_files_may_not_grow(tmp_path, full, progress, row):
     """RLIMIT_FSIZE: neither segments nor the store can be written, or not by much."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "events.db-spool"
-    sizes = (0, 500_000) * (10 if full else 1)
+    sizes = (0, 500_000) * (5 if full else 1)
     with running(store, order=ORDER) as program:
         program.emit(20)
         caught_up(store, program)
