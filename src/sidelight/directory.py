@@ -93,9 +93,9 @@ def filesystem(directory: Path) -> str:
     """The type of the filesystem that holds ``directory``; "" where the system does not tell."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        resolved = directory.resolve()
+    except (OSError, RuntimeError):  # a loop of links is either, as Python's version has it
         return ""
-    resolved = directory.resolve()
     best, kind = -1, ""
     for line in mounts.splitlines():
         _, mount, filesystem_type, *_ = line.split(" ")

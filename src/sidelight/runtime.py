@@ -293,7 +293,7 @@ def _place(directory: Path) -> Path | None:
     """The spool's directory, also where it cannot be used yet; None where it never can."""
     try:
         prepare_directory(directory)
-    except SpoolError as error:
+    except OSError as error:
         _logger.warning("sidelight's spool is in memory, and dies with the process: %s", error)
         if is_remote(directory):
             emitter.count(f"kept in memory: {why(error)}", str(error))

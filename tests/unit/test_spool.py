@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from sidelight.directory import filesystem, prepare_directory, segments_in
+from sidelight.directory import filesystem, is_remote, prepare_directory, segments_in
 from sidelight.exceptions import SpoolError
 from sidelight.header import PAGE
 from sidelight.record import frame
@@ -286,6 +286,14 @@ def test_what_is_written_while_it_closes_stays(tmp_path, monkeypatch):
     left = Segment.adopt(path)
     assert payloads_of(left) == [b"before", b"meanwhile"]
     left.close()
+
+
+def test_a_loop_of_links_is_refused_as_other_places_are(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(SpoolError, match="symbolic links"):
+        prepare_directory(tmp_path / "a" / "spool")
+    assert not is_remote(tmp_path / "a" / "spool")
 
 
 def test_filesystem_is_named(tmp_path):
