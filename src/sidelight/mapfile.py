@@ -139,11 +139,12 @@ class Map:
     def __init__(self, points: Sequence[MappedPoint], path: Path, lines: Sequence[int]) -> None:
         self.points = tuple(points)
         self.path = path
-        self._lines = lines
+        # By identity: points may be alike, and expressions are not compared.
+        self._lines = {id(point): line for point, line in zip(self.points, lines, strict=False)}
 
     def place(self, point: MappedPoint) -> str:
         """Where a point is declared: ``sidelight.toml:12``."""
-        return f"{self.path}:{self._lines[self.points.index(point)]}"
+        return f"{self.path}:{self._lines.get(id(point), 1)}"
 
 
 def read(path: str | Path) -> Map:

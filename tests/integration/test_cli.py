@@ -367,7 +367,7 @@ def test_the_map_for_programs(shop):
                 "fields": {"artifact_id": "arg.order"},
                 "transaction": None,
                 "after_commit": None,
-                "not_in_a_map": {},
+                "unsaid": {},
             }
         ],
     }

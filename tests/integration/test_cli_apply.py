@@ -105,16 +105,6 @@ def test_all_or_nothing(pipeline):
     assert sources(folder) == stripped
 
 
-def test_without_libcst(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "libcst", None)
-    path = tmp_path / "sidelight.toml"
-    path.write_text('[[point]]\nfunction = "shop:send"\nsuccess = "sent"\n')
-    for command in ("apply", "strip"):
-        said = sidelight(command, path)
-        assert said.code == 1
-        assert f"sidelight {command} needs libcst: pip install 'sidelight[apply]'" in said.err
-
-
 def test_help():
     for command in ("apply", "strip"):
         said = sidelight(command, "--help")

@@ -227,6 +227,17 @@ def test_awaited_inside_of_a_transaction(shop):
     )
 
 
+def test_the_same_event_twice(shop):
+    line = '[[point]]\nfunction = "shop.orders:send"\nsuccess = "order_sent"\n'
+    said = shop((MAP, SEND, f"{line}\n{SEND}"))
+    assert said.code == 0  # the one that says more comes last, and is woven as well
+    said = shop((MAP, SEND, f"{line}\n{line}\n{SEND}"))
+    assert said.out == (
+        "sidelight.toml:13: shop.orders:send: another point of the map emits the same, which is"
+        " not emitted twice; keep one\n"
+    )
+
+
 def test_map_and_decorator_contradict(shop):
     line = '[[point]]\nfunction = "shop.orders:bill"\nsuccess = "order_billed"\n'
     said = shop((MAP, SEND, f"{line}\n{SEND}"))

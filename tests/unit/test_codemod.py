@@ -46,6 +46,7 @@ HEADS = {
         "from __future__ import annotations\n\nimport os\nfrom typing import Any\n\nimport attr\n"
         "from zope import a\n\nimport written_shop\nfrom written_shop import desk\n\n\n"
     ),
+    "all mixed": "import os\nfrom . import desk\nimport sys\n\n\n",
     "for type checkers": (
         "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from sidelight import arg\n\n"
     ),
@@ -332,6 +333,13 @@ def test_what_cannot_be_written_is_named(shop, points, source, problem):
     (said,) = shop.problems()
     assert said.startswith("2: ")
     assert problem in said
+
+
+def test_what_the_map_says_twice_is_written_once(shop):
+    shop.write(FUNCTIONS["plain"], MAP + MAP.replace("arg.order", "result"))
+    (said,) = shop.problems()
+    assert said.startswith("7: ")
+    assert "another point of the map emits the same, which is not emitted twice; keep one" in said
 
 
 def test_strip_leaves_what_the_map_does_not_say(shop):

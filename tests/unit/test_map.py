@@ -63,6 +63,14 @@ def test_what_it_can_say():
     assert (repr(joined.transaction), joined.strict) == ("arg.session", True)
 
 
+def test_points_that_are_alike_have_their_own_places():
+    found = parse_map(
+        point('success = "sent"', 'artifact_id = "arg.a"') * 2, Path("sidelight.toml")
+    )
+    places = [found.place(each) for each in found.points]
+    assert places == ["sidelight.toml:2", "sidelight.toml:6"]
+
+
 def test_pyproject(tmp_path):
     path = tmp_path / "pyproject.toml"
     path.write_text(

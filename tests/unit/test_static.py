@@ -8,6 +8,7 @@ import pytest
 
 from sidelight.described import of_code
 from sidelight.points import registry
+from sidelight.static.functions import Functions, Seen, Unseen
 from sidelight.static.names import Codebase
 from sidelight.static.points import read_points
 
@@ -275,3 +276,39 @@ def test_what_cannot_be_read_is_named(package):
         "zlib has no Python source: what it has shows with --import",
         "sys has no Python source: what it has shows with --import",
     ]
+
+
+def test_names_that_lead_in_circles(package):
+    stars = "\n".join(f"from .m{n} import *" for n in range(12))
+    files = {f"m{n}.py": stars for n in range(12)}
+    package.write(
+        {
+            "__init__.py": "",
+            **files,
+            "orders.py": f"""
+            {"; ".join(stars.splitlines())}
+            from sidelight import emits
+            from .m1 import Desk
+
+            class Desk(Desk):
+                @emits("sent")
+                def send(self): ...
+
+            @unknown("x")
+            def receive(): ...
+            """,
+        }
+    )
+    assert [point.qualname for point in package.read().points] == ["Desk.send"]
+    functions = Functions(Codebase(["read_shop"]))
+    assert isinstance(functions.look("read_shop.orders:Desk.send"), Seen)
+    assert isinstance(functions.look("read_shop.orders:Desk.bill"), Unseen)
+
+
+@pytest.mark.parametrize("depth", [600, 1200, 20_000])
+def test_code_that_is_nested_too_deep_is_named(package, depth):
+    deep = "x = " + " + ".join(["1"] * depth)
+    package.write({"__init__.py": "", "deep.py": deep, "fine.py": "x = 1"})
+    reading = package.read()
+    (problem,) = reading.problems
+    assert problem.startswith("cannot read read_shop.deep: ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -11,6 +10,7 @@ import typer
 
 from sidelight.cli.imported import look_here
 from sidelight.cli.output import clean, complain, plural, remark
+from sidelight.codemod.plan import Plan
 from sidelight.mapfile import read
 from sidelight.static.files import near
 
@@ -53,12 +53,6 @@ def strip(file: MapFile = Path("sidelight.toml"), *, diff: AsDiff = False) -> No
 
 def _edit(file: Path, *, diff: bool, strip: bool) -> None:
     points = read(file)
-    if importlib.util.find_spec("libcst") is None:
-        name = "strip" if strip else "apply"
-        complain(f"sidelight {name} needs libcst: pip install 'sidelight[apply]'")
-        raise typer.Exit(1)
-    from sidelight.codemod.plan import Plan  # noqa: PLC0415  # with the extra only
-
     look_here(source=True)
     plan = Plan(points)
     edits = plan.stripped() if strip else plan.applied()

@@ -129,7 +129,7 @@ def _plain_declaration(described: Described) -> dict[str, Any]:
         "failure": _type_or_types(described, "failure"),
         "fields": described.captured,
         **{name: None if value is None else spelled(value) for name, value in joined.items()},
-        "not_in_a_map": {
+        "unsaid": {
             name: {"source": each.source, "why": each.why}
             for name, each in described.unsaid.items()
         },

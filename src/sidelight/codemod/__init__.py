@@ -1,5 +1,6 @@
 """A map written into the code as decorators, and taken out of it again.
 
-`writing` spells a decorator, `imports` edits the imports of a file, `trees` its decorators (with
-LibCST, which keeps every other byte); `plan` decides what is to be done where, `files` does it.
+`writing` spells a decorator, `decorators` and `imports` edit the text of a file, whose other bytes
+stay as they are; `bindings` knows what things are called in it; `plan` decides what is to be done
+where, and reads what would be written before `files` does it.
 """

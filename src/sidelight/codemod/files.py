@@ -50,6 +50,12 @@ class Edit(msgspec.Struct, frozen=True):
             )
         )
 
+    def _check(self) -> None:
+        if self.path.read_bytes() != self.data:
+            raise MapError(
+                place=self.path, problem="somebody changed it meanwhile", remedy="try again"
+            )
+
     def write(self) -> None:
         """Put the new text in the place of the old one, in one step.
 
@@ -57,11 +63,8 @@ class Edit(msgspec.Struct, frozen=True):
             MapError: the file is another than it was, or cannot be written.
         """
         temporary = None
-        if self.path.read_bytes() != self.data:
-            raise MapError(
-                place=self.path, problem="somebody changed it meanwhile", remedy="try again"
-            )
         try:
+            self._check()
             with tempfile.NamedTemporaryFile(
                 dir=self.path.parent, prefix=f".{self.path.name}.", delete=False
             ) as file:

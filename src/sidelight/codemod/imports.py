@@ -8,12 +8,13 @@ come with it are told from the result: so that taking it away can be the exact i
 from __future__ import annotations
 
 import ast
-import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
+
+from sidelight.codemod.lines import lines_of, newline_of
 
 Alias: TypeAlias = tuple[str, str | None]
 Kind: TypeAlias = Callable[[str], int]
@@ -68,8 +69,8 @@ def add(text: str, module: str, names: Sequence[Alias], kind: Kind, *, width: in
         kind: tells the kind of a module.
         width: characters that there are for a line.
     """
-    lines = _lines(text)
-    newline = _newline(lines)
+    lines = lines_of(text)
+    newline = newline_of(lines)
     imports = list(_imports(text))
     for each in imports:
         style = _style(each, lines, newline) if _is_from(each, module) else None
@@ -107,8 +108,8 @@ def remove(text: str, names: Sequence[str]) -> str:
             continue
         if isinstance(each.node, ast.Import) and (left or each.module != "sidelight"):
             continue  # somebody may want what importing it does
-        lines = _lines(text)
-        newline = _newline(lines)
+        lines = lines_of(text)
+        newline = newline_of(lines)
         if not left:
             if "#" not in "".join(lines[each.first : each.end]):
                 text = _without(lines, each)
@@ -159,7 +160,8 @@ def _place(
         return (block[0].end if commented else first), False
     later = [each for each in imports if kind(each.module) > wanted]
     if later:
-        return _above_comments(lines, later[0].first), True
+        at = _above_comments(lines, later[0].first)
+        return at, all(each.end != at for each in imports)  # in the middle of others it is one
     if imports:
         return _behind(lines, imports[-1].end, tight=False)
     return _place_of_first(text, lines)
@@ -230,16 +232,6 @@ def _rank(alias: Alias) -> tuple[int, str]:
     """Constants, classes, the rest; each by the alphabet."""
     name = alias[0]
     return (0 if name.isupper() and len(name) > 1 else 1 if name[:1].isupper() else 2), name
-
-
-def _lines(text: str) -> list[str]:
-    """The lines as Python counts them, with their ends."""
-    return list(io.StringIO(text, newline=""))
-
-
-def _newline(lines: Sequence[str]) -> str:
-    first = lines[0] if lines else ""
-    return "\r\n" if first.endswith("\r\n") else "\n"
 
 
 def _blank(line: str) -> bool:

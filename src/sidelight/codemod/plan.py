@@ -11,15 +11,16 @@ from typing import Any, Final
 
 import msgspec
 
-from sidelight.codemod import imports, trees
+from sidelight.codemod import imports
 from sidelight.codemod.bindings import Bindings, names_in
+from sidelight.codemod.decorators import Write, definitions, put_on, take_off
 from sidelight.codemod.files import Edit, source, width_of
 from sidelight.codemod.refusal import Refusal
-from sidelight.codemod.trees import Which, Write
 from sidelight.codemod.writing import check_writable, decorator, needed
 from sidelight.described import Described, of_map
 from sidelight.exceptions import MapError
 from sidelight.mapfile import Map, MappedPoint
+from sidelight.static.checks import TWICE
 from sidelight.static.functions import Functions, Gone, Unseen
 from sidelight.static.names import Codebase, Defined, Function, Module, Scope
 from sidelight.static.points import declared_on
@@ -35,7 +36,6 @@ class _Task(msgspec.Struct, frozen=True):
     module: Module
     node: Function
     scope: Scope
-    which: Which
     declared: list[Described | None]  # by its decorators
 
 
@@ -98,15 +98,14 @@ class Plan:
         module = self._loaded(point.module)
         if not Path(module.path).resolve().is_relative_to(Path.cwd()):
             raise Refusal(f"{module.path} is not below this directory", _LEAVE)
-        named = _definitions(module.tree.body, "")
+        named = definitions(module.tree.body)
         same = [node for name, node in named if name == point.qualname]
         if sum(not _is(node, "overload") for node in same) != 1:
             raise Refusal("it is defined more than once", _LEAVE)
         if _is(found.node, "property", "cached_property", "setter"):
             raise Refusal("it is a property", "name what it calls")
-        which = (point.qualname, same.index(found.node))
         declared = declared_on(self._code, found.node, found.scope)
-        return _Task(point, module, found.node, found.scope, which, declared)
+        return _Task(point, module, found.node, found.scope, declared)
 
     def _loaded(self, name: str) -> Module:
         module = self._code.load(name)
@@ -127,10 +126,16 @@ class Plan:
         path = Path(module.path).resolve()
         width = width_of(path, _WIDTH)
         bindings = Bindings(self._code, module, (task.scope for task in tasks))
-        added: dict[Which, list[Write]] = defaultdict(list)
+        added: dict[Function, list[Write]] = defaultdict(list)
+        emitting: dict[Function, list[frozenset[Any]]] = defaultdict(list)
         for task in tasks:
             if self._there(task) is not None or self._contradicts(task):
                 continue
+            emitted = of_map(task.point).emitted
+            if any(emitted <= each for each in emitting[task.node]):
+                self._refuse(task.point, *TWICE)
+                continue
+            emitting[task.node].append(emitted)
             try:
                 check_writable(task.point)
                 names = bindings.names(*needed(task.point), task.node.lineno)
@@ -138,29 +143,29 @@ class Plan:
                 self._refuse(task.point, refusal.problem, refusal.remedy)
                 continue
             room = width - task.node.col_offset
-            added[task.which].append(partial(_written, task.point, names, room))
+            added[task.node].append(partial(_written, task.point, names, room))
         if not added:
             return text, 0
-        text = trees.put_on(text, added)
+        text = put_on(text, added.items())
         kind = imports.kind_in(partial(_is_own, module))
         for name in sorted(bindings.wanted):
             text = imports.add(text, name, bindings.wanted[name], kind, width=width)
         return text, sum(map(len, added.values()))
 
     def _strip(self, text: str, tasks: Sequence[_Task]) -> tuple[str, int]:
-        removed: dict[Which, list[int]] = defaultdict(list)
+        removed: dict[Function, list[int]] = defaultdict(list)
         used: set[str] = set()
         for task in tasks:
             at = self._there(task)
             if at is None:
                 self._contradicts(task)
                 continue
-            removed[task.which].append(at)
+            removed[task.node].append(at)
             inside = ast.walk(task.node.decorator_list[at])
             used |= {node.id for node in inside if isinstance(node, ast.Name)}
         if not removed:
             return text, 0
-        text = trees.take_off(text, removed)
+        text = take_off(text, removed.items())
         text = imports.remove(text, sorted(used - names_in(text)))
         return text, sum(map(len, removed.values()))
 
@@ -197,7 +202,11 @@ class Plan:
         """Read what would be written: it has to say what the map says, or no longer."""
         code = Codebase(self._tops)
         before = tasks[0].module
-        module = Module(before.name, before.path, data, package=before.package)
+        try:
+            module = Module(before.name, before.path, data, package=before.package)
+        except (SyntaxError, ValueError) as error:
+            self._refuse(tasks[0].point, f"it cannot be written: {error}", _LEAVE)
+            return
         code.replace(module)
         functions = Functions(code)
         for task in tasks:
@@ -212,20 +221,6 @@ class Plan:
 
 def _written(point: MappedPoint, names: Any, room: int, indent: str) -> str:
     return decorator(point, names, width=room, indent=indent)
-
-
-def _definitions(body: Sequence[ast.stmt], around: str) -> Iterator[tuple[str, Function]]:
-    """The functions of a module and its classes, in the order of the source."""
-    for node in body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield around + node.name, node
-        elif isinstance(node, ast.ClassDef):
-            yield from _definitions(node.body, f"{around}{node.name}.")
-        else:
-            inside = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt)]
-            for handler in ast.iter_child_nodes(node):
-                inside += getattr(handler, "body", ()) if not isinstance(handler, ast.stmt) else ()
-            yield from _definitions(inside, around)
 
 
 def _is(node: Function, *decorators: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Signature as PythonSignature
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,8 @@ from sidelight.signature import Signature
 from sidelight.static.events import Events
 from sidelight.static.files import near
 from sidelight.static.functions import Gone, Seen, Unseen
+
+TWICE: Final = ("another point of the map emits the same, which is not emitted twice", "keep one")
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -100,6 +102,7 @@ class Checks:
                 yield from self._arguments(each, seen)
             yield from _waiting_in_a_transaction(path, stated, seen)
         yield from _without_success(path, stated)
+        yield from _twice(path, stated)
         yield from _contradictions(path, stated)
 
     def _arguments(self, stated: _Stated, seen: Seen) -> Iterator[Difference]:
@@ -213,6 +216,14 @@ def _waiting_in_a_transaction(
                 f"it is awaited inside of a transaction ({what}), whose locks are held meanwhile",
                 'use mode = "scheduled"',
             )
+
+
+def _twice(path: str, stated: Sequence[_Stated]) -> Iterator[Difference]:
+    emitted: frozenset[Any] = frozenset()
+    for each in stated:
+        if each.mapped and each.described.emitted <= emitted:
+            yield Difference(each.place, path, *TWICE)
+        emitted |= each.described.emitted if each.mapped else frozenset()
 
 
 def _contradictions(path: str, stated: Sequence[_Stated]) -> Iterator[Difference]:

@@ -30,7 +30,10 @@ def read_events(code: Codebase, names: Sequence[str]) -> Events:
     """The event types of modules and packages, with all that is in them."""
     events = Events()
     for module in modules(code, names, []):
-        _Finder(code, module, events).walk(module.tree.body, module.scope)
+        try:
+            _Finder(code, module, events).walk(module.tree.body, module.scope)
+        except RecursionError:
+            events.remarks.append(f"{module.path}: it is nested too deep to be read")
     return events
 
 

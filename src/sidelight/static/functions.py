@@ -93,17 +93,20 @@ class Functions:
             return found
         if not isinstance(found.node, ast.ClassDef):
             return Gone(f"{found.path} is no class", "write package.module:Class.method")
-        return self._with_bases(found, [])
+        return self._with_bases(found, {found.path})
 
-    def _with_bases(self, found: Defined, seen: list[Scope]) -> list[Scope]:
+    def _with_bases(self, found: Defined, seen: set[str]) -> list[Scope]:
         assert isinstance(found.node, ast.ClassDef)  # noqa: S101  # for the type checker
         scope = found.scope.inner(found.node)
         scopes = [scope]
         for base in found.node.bases:
             target = self._code.resolve(base, found.scope, far=True)
             if isinstance(target, Defined) and isinstance(target.node, ast.ClassDef):
-                if target.path not in {each.qualname for each in seen}:
-                    scopes += self._with_bases(target, [*seen, scope])
+                if target.path in seen:  # of its own name: what it was before is not known
+                    scope.open = scope.open or target.node is found.node
+                else:
+                    seen.add(target.path)
+                    scopes += self._with_bases(target, seen)
             elif target != Named("builtins:object"):
                 scope.open = True  # of what it inherits nothing is known
         scope.open = scope.open or bool(found.node.keywords)  # a metaclass

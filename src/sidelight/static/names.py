@@ -237,11 +237,7 @@ class Codebase:
         if left <= 0:
             return None
         if isinstance(node, ast.Name):
-            key = (node.id, far)
-            if key not in scope.known:
-                scope.known[key] = None  # a name that leads back to itself
-                scope.known[key] = self._by_name(node.id, scope, far, left)
-            return scope.known[key]
+            return self._by_name(node.id, scope, far, left)
         if isinstance(node, ast.Attribute):
             owner = self._resolve(node.value, scope, far, left - 1)
             return self._member(owner, node.attr, far, left)
@@ -258,6 +254,13 @@ class Codebase:
         return Named(f"builtins:{name}") if hasattr(builtins, name) else None
 
     def _in_scope(self, name: str, scope: Scope, far: bool, left: int) -> Target | None:
+        key = (name, far)
+        if key not in scope.known:
+            scope.known[key] = None  # a name that leads back to itself
+            scope.known[key] = self._search(name, scope, far, left)
+        return scope.known[key]
+
+    def _search(self, name: str, scope: Scope, far: bool, left: int) -> Target | None:
         found = scope.bindings.get(name, [])
         for each in reversed(found):  # the last definition counts
             target = self._bound(each, name, scope, len(found) == 1, far, left)

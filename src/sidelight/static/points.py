@@ -34,7 +34,11 @@ def read_points(code: Codebase, names: Sequence[str]) -> Reading:
     reading = Reading()
     for module in modules(code, names, reading.problems):
         finder = _Finder(code, module)
-        finder.visit_body(module.tree.body, module.scope)
+        try:
+            finder.visit_body(module.tree.body, module.scope)
+        except RecursionError:
+            reading.problems.append(f"cannot read {module.name}: it is nested too deep")
+            continue
         reading.points += finder.points
         reading.remarks += finder.remarks
     reading.points.sort(key=lambda point: (point.file or "", point.line or 0))
@@ -53,7 +57,7 @@ def modules(code: Codebase, names: Sequence[str], problems: list[str]) -> Iterat
             module = code.load(name)
         except SyntaxError as error:
             problems.append(f"cannot read {name}: line {error.lineno}: {error.msg}")
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             problems.append(f"cannot read {name}: {error}")
         else:
             if module is not None:
