@@ -263,13 +263,13 @@ def test_what_cannot_be_read_is_named(package):
     package.write(
         {
             "__init__.py": "",
-            "broken.py": "def f(:",
+            "broken.py": "import sidelight\ndef f(:",
             "fine.py": "from sidelight import emits\n@emits('sent')\ndef send(): ...\n",
         }
     )
     reading = package.read()
     assert [point.qualname for point in reading.points] == ["send"]
-    assert reading.problems == ["cannot read read_shop.broken: line 1: invalid syntax"]
+    assert reading.problems == ["cannot read read_shop.broken: line 2: invalid syntax"]
     problems = read_points(Codebase([]), ["zlib", "sys", "nowhere.at.all"]).problems
     assert problems == [
         "there is no module nowhere.at.all; name it as in an import statement",
@@ -307,8 +307,27 @@ def test_names_that_lead_in_circles(package):
 
 @pytest.mark.parametrize("depth", [600, 1200, 20_000])
 def test_code_that_is_nested_too_deep_is_named(package, depth):
-    deep = "x = " + " + ".join(["1"] * depth)
+    deep = "import sidelight\nx = " + " + ".join(["1"] * depth)
     package.write({"__init__.py": "", "deep.py": deep, "fine.py": "x = 1"})
     reading = package.read()
     (problem,) = reading.problems
     assert problem.startswith("cannot read read_shop.deep: ")
+
+
+def test_only_what_may_have_to_do_with_us_is_parsed(package, monkeypatch):
+    """What mentions neither sidelight nor a module that does cannot have a point."""
+    package.write(
+        {
+            "__init__.py": "",
+            "plain.py": "def f(:",
+            "watching.py": "from sidelight import emits as watch",
+            "far.py": "from .watching import watch as look",
+            "farther.py": "from read_shop.far import look\n@look('a')\ndef a(): ...",
+            "deep/__init__.py": "from ..farther import look",
+            "deep/inside.py": "from . import look\n@look('b')\ndef b(): ...",
+            "deep/plain.py": "x = 1",
+        }
+    )
+    reading = package.read()
+    assert [point.qualname for point in reading.points] == ["b", "a"]
+    assert reading.problems == []

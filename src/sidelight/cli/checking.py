@@ -37,8 +37,8 @@ def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool)
     points = read_map(path)
     look_here(source=not importing)
     names = modules or list(dict.fromkeys(each.module.partition(".")[0] for each in points.points))
-    reading = imported(names) if importing else read(names)
     code = Codebase(name.partition(".")[0] for name in names)
+    reading = imported(names) if importing else read(names, code)
     events = read_events(code, names)
     if importing:
         for declared in catalogue:

@@ -12,12 +12,12 @@ from sidelight.static.names import Codebase
 from sidelight.static.points import Reading, read_points
 
 
-def read(modules: Sequence[str]) -> Reading:
-    """Read the source of modules and packages, and run nothing."""
+def read(modules: Sequence[str], code: Codebase | None = None) -> Reading:
+    """Read the source of modules and packages, and run nothing; ``code`` is what was read yet."""
     look_here(source=True)
     files = [name for name in modules if is_file(name)]
     names = [name for name in modules if name not in files]
-    code = Codebase(name.partition(".")[0] for name in names)
+    code = code or Codebase(name.partition(".")[0] for name in names)
     reading = read_points(code, names)
     reading.problems += [
         f"{name} is a file; name the module, as in an import statement" for name in files

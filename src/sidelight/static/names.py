@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -187,6 +187,7 @@ class Codebase:
         self._packages = frozenset(packages)
         self._modules: dict[str, Module | None] = {}
         self._passed_over: set[str] = set()
+        self._chosen: dict[tuple[str, ...], list[str]] = {}
 
     def load(self, name: str, *, far: bool = True) -> Module | None:
         """Read a module; None where there is no Python source of it, or nobody asked for it.
@@ -214,6 +215,14 @@ class Codebase:
         package = spec.submodule_search_locations is not None
         module = self._modules[name] = Module(name, str(path), text, package=package)
         return module
+
+    def chosen(
+        self, names: Sequence[str], choose: Callable[[Sequence[str]], list[str]]
+    ) -> list[str]:
+        """Which modules of these packages are read, decided once."""
+        if tuple(names) not in self._chosen:
+            self._chosen[tuple(names)] = choose(names)
+        return self._chosen[tuple(names)]
 
     def replace(self, module: Module) -> None:
         """Read this in place of what is in the file."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from sidelight.described import Described, Found
-from sidelight.static.files import below, find, folders
+from sidelight.static.files import below, find, folders, source_of
 from sidelight.static.names import Codebase, Function, Module, Public, Scope
 from sidelight.static.values import Values
 
@@ -52,7 +52,7 @@ def modules(code: Codebase, names: Sequence[str], problems: list[str]) -> Iterat
         for name in names
         if find(name) is None
     ]
-    for name in dict.fromkeys(each for top in names for each in below(top)):
+    for name in code.chosen(names, _concerned):
         try:
             module = code.load(name)
         except SyntaxError as error:
@@ -64,6 +64,36 @@ def modules(code: Codebase, names: Sequence[str], problems: list[str]) -> Iterat
                 yield module
             elif name in names and not _is_folder(name):
                 problems.append(f"{name} has no Python source: what it has shows with --import")
+
+
+def _concerned(names: Sequence[str]) -> list[str]:
+    """The modules in which there may be something of ours, by a look at their text.
+
+    They mention sidelight, or one that does, or lie in a package that does: only these are parsed.
+    """
+    texts: dict[str, bytes] = {}
+    chosen: set[str] = set()
+    for name in dict.fromkeys(each for top in names for each in below(top)):
+        spec = find(name)
+        path = None if spec is None else source_of(spec)
+        try:
+            texts[name] = b"" if path is None else path.read_bytes()
+        except OSError:
+            chosen.add(name)  # which is said when it is parsed
+        if path is None and name in names:
+            chosen.add(name)
+    new = chosen | {name for name, text in texts.items() if b"sidelight" in text}
+    while new - chosen:
+        chosen |= new
+        marks = [name.rpartition(".")[2].encode() for name in new]
+        inside = tuple(f"{name}." for name in new)  # relative imports name no module
+        new = {
+            name
+            for name, text in texts.items()
+            if name not in chosen
+            and (name.startswith(inside) or any(mark in text for mark in marks))
+        }
+    return [name for name in texts if name in chosen] + sorted(chosen - texts.keys())
 
 
 def _is_folder(name: str) -> bool:
