@@ -6,6 +6,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
+from tests.docs.pages import every_page
+from tests.support.commands import sidelight
 
 import voice_notes
 from sidelight.described import of_code
@@ -87,6 +89,12 @@ def test_its_source_shows_what_importing_it_shows():
         assert point.kind == imported.kind
         (read,), (known,) = point.declarations, imported.declarations
         assert read.facts() == known.facts()
+
+
+def test_the_picture_in_the_documentation_is_the_code():
+    page = next(page for page in every_page() if page.name == "docs/how-to/voice-notes.md")
+    (drawn,) = (block.text for block in page.blocks if block.language == "mermaid")
+    assert sidelight("points", "voice_notes", "--mermaid").out == drawn
 
 
 @pytest.mark.parametrize("module", MODULES)
