@@ -348,6 +348,35 @@ def test_strip_leaves_what_the_map_does_not_say(shop):
     assert "captures something else than the map says; make them agree" in said
 
 
+@pytest.mark.parametrize(
+    "desk",
+    ["from . import orders", "import written_shop.more", "from .more import x"],
+    ids=["itself", "far", "by name"],
+)
+def test_no_import_that_goes_in_a_circle(shop, desk):
+    shop.write(
+        "def send(order): ...\n",
+        MAP + 'attributes = { n = { call = "written_shop.desk:weigh" } }\n',
+    )
+    folder = shop.orders.parent
+    (folder / "desk.py").write_text(f"{desk}\n\ndef weigh(order): ...\n")
+    (folder / "more.py").write_text("from written_shop.orders import send as x\n")
+    (said,) = shop.problems()
+    assert "written_shop.desk imports written_shop.orders, which would import it" in said
+    (folder / "more.py").write_text("def x(): import written_shop.orders\n")
+    assert len(shop.problems()) == (desk == "from . import orders")
+
+
+def test_names_that_a_class_has_taken(shop):
+    source = "class Desk:\n    result = emits = 1\n\n    def send(self, order): ...\n"
+    text = (
+        shop.write(source, MAP.replace("orders:send", "orders:Desk.send")).edit("applied").decode()
+    )
+    assert text.startswith("from sidelight import arg, emits as sidelight_emits\n")
+    assert '    @sidelight_emits("order_sent", mode="scheduled", artifact_id=arg.order)\n' in text
+    assert shop.edit("stripped").decode() == source
+
+
 def test_overloads(shop):
     source = (
         "from typing import overload\n\n\n@overload\ndef send(order: int): ...\n@overload\n"

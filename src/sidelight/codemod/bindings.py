@@ -67,11 +67,35 @@ class Bindings:
                 return f"{bound}{dot}{rest}"
             if target == Named(module):
                 return f"{bound}.{qualname}"
+        if self._leads_back(module, set()):
+            circle = f"{module} imports {self._module.name}, which would import it"
+            raise Refusal(circle, "move the function into a module that does not")
         package, _, last = module.rpartition(".")
         if package and not self._taken(last, None):  # a module's name says where it comes from
             return f"{self._import(package, last, last, Named(module))}.{qualname}"
         target = found if isinstance(found, Defined) else None
         return f"{self._import(module, root, f'{last}_{root}', target)}{dot}{rest}"
+
+    def _leads_back(self, name: str, seen: set[str]) -> bool:
+        """Whether importing a module of the same package imports the one that is written into."""
+        top = self._module.name.partition(".")[0]
+        if name in seen or name.partition(".")[0] != top:
+            return False
+        seen.add(name)
+        try:
+            module = self._code.load(name)
+        except (SyntaxError, ValueError, OSError):
+            return False  # it would fail by itself
+        for node in module.tree.body if module is not None else ():
+            imported: list[str] = []
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and module is not None:
+                whole = module.absolute(node)
+                imported = [whole, *(f"{whole}.{alias.name}" for alias in node.names)]
+            if self._module.name in imported or any(self._leads_back(n, seen) for n in imported):
+                return True
+        return False
 
     def _import(self, module: str, name: str, otherwise: str, target: Target | None) -> str:
         """Ask for an import, under another name where that one is taken."""
