@@ -377,6 +377,20 @@ def test_names_that_a_class_has_taken(shop):
     assert shop.edit("stripped").decode() == source
 
 
+def test_names_that_come_with_a_star(shop):
+    """Of what is written in C nobody knows which names it gives."""
+    source = (
+        "from _socket import *\nfrom written_shop.star import *\n\n\n"
+        "def send(order):\n    raise error\n"
+    )
+    points = MAP + 'failure = "order_lost"\nattributes = { why = "error", what = "result" }\n'
+    (shop.orders.parent / "star.py").write_text("result = 1\n")
+    text = shop.write(source, points).edit("applied").decode()
+    assert "arg, emits, error as sidelight_error, result as sidelight_result\n" in text
+    assert "why=sidelight_error" in text
+    assert shop.edit("stripped").decode() == source
+
+
 def test_overloads(shop):
     source = (
         "from typing import overload\n\n\n@overload\ndef send(order: int): ...\n@overload\n"

@@ -22,12 +22,13 @@ class Bindings:
         wanted: what has to be imported, by module.
     """
 
-    def __init__(self, code: Codebase, module: Module, scopes: Iterable[Scope]) -> None:
+    def __init__(self, code: Codebase, module: Module, text: str, scopes: Iterable[Scope]) -> None:
         self._code = code
         self._functions = Functions(code)
         self._module = module
         self._scopes = [module.scope, *scopes]
         self.wanted: dict[str, list[Alias]] = defaultdict(list)
+        self._used = names_in(text)
         self._here = {name: self._target(name) for name in self._imported()}
 
     def names(self, ours: Iterable[str], functions: Iterable[str], line: int) -> Names:
@@ -110,10 +111,13 @@ class Bindings:
         """Whether a name stands for something else, where a decorator would look it up."""
         if name in self._here:
             return True
-        bound = [scope for scope in self._scopes if name in scope.bindings]
-        return any(
-            _path(self._code.resolve(ast.Name(name), scope)) != _path(target) for scope in bound
-        )
+        for scope in self._scopes:
+            found = self._code.resolve(ast.Name(name), scope, far=True)
+            same = target is not None and _path(found) == _path(target)
+            unknown = found is None or _path(found) == f"builtins:{name}"
+            if not same and (not unknown or name in scope.bindings or name in self._used):
+                return True  # a name that is used comes from somewhere: a star, for example
+        return False
 
     def _imported(self) -> Iterator[str]:
         """What the module imports whenever it runs (not for type checkers only)."""

@@ -125,7 +125,7 @@ class Plan:
         module = tasks[0].module
         path = Path(module.path).resolve()
         width = width_of(path, _WIDTH)
-        bindings = Bindings(self._code, module, (task.scope for task in tasks))
+        bindings = Bindings(self._code, module, text, (task.scope for task in tasks))
         added: dict[Function, list[Write]] = defaultdict(list)
         emitting: dict[Function, list[frozenset[Any]]] = defaultdict(list)
         for task in tasks:
