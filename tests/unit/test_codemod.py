@@ -386,7 +386,8 @@ def test_names_that_come_with_a_star(shop):
     points = MAP + 'failure = "order_lost"\nattributes = { why = "error", what = "result" }\n'
     (shop.orders.parent / "star.py").write_text("result = 1\n")
     text = shop.write(source, points).edit("applied").decode()
-    assert "arg, emits, error as sidelight_error, result as sidelight_result\n" in text
+    for name in ("arg", "emits", "error", "result"):
+        assert f"    {name} as sidelight_{name},\n" in text
     assert "why=sidelight_error" in text
     assert shop.edit("stripped").decode() == source
 

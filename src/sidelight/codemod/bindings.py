@@ -29,6 +29,7 @@ class Bindings:
         self._scopes = [module.scope, *scopes]
         self.wanted: dict[str, list[Alias]] = defaultdict(list)
         self._used = names_in(text)
+        self._veiled = any(map(self._is_opaque, module.scope.stars))
         self._here = {name: self._target(name) for name in self._imported()}
 
     def names(self, ours: Iterable[str], functions: Iterable[str], line: int) -> Names:
@@ -72,10 +73,19 @@ class Bindings:
             circle = f"{module} imports {self._module.name}, which would import it"
             raise Refusal(circle, "move the function into a module that does not")
         package, _, last = module.rpartition(".")
-        if package and not self._taken(last, None):  # a module's name says where it comes from
+        if (
+            package and not self._veiled and not self._taken(last, None)
+        ):  # a module's name says where it comes from
             return f"{self._import(package, last, last, Named(module))}.{qualname}"
         target = found if isinstance(found, Defined) else None
         return f"{self._import(module, root, f'{last}_{root}', target)}{dot}{rest}"
+
+    def _is_opaque(self, star: str) -> bool:
+        """Whether nobody can see which names it brings: even after an import of ours, then."""
+        try:
+            return self._code.load(star) is None
+        except (SyntaxError, ValueError, OSError):
+            return True
 
     def _leads_back(self, name: str, seen: set[str]) -> bool:
         """Whether importing a module of the same package imports the one that is written into."""
@@ -100,7 +110,7 @@ class Bindings:
 
     def _import(self, module: str, name: str, otherwise: str, target: Target | None) -> str:
         """Ask for an import, under another name where that one is taken."""
-        called = otherwise if self._taken(name, target) else name
+        called = otherwise if self._veiled or self._taken(name, target) else name
         while called != name and self._taken(called, None):
             called += "_"
         self.wanted[module].append((name, None if called == name else called))
