@@ -38,10 +38,10 @@ class Ledger:
         """
         state = (
             *(
-                sum(costs.fine) + sum(costs.coarse.values())
-                for costs in self._emitter.costs.values()
+                sum(costs.fine) + sum(costs.coarse.copy().values())
+                for costs in self._emitter.costs.copy().values()  # callers add to both meanwhile
             ),
-            sum(self._emitter.losses.values()),
+            sum(self._emitter.losses.copy().values()),
         )
         if state != self._told:
             with contextlib.suppress(SpoolError, OSError):

@@ -157,15 +157,15 @@ def test_terminated_in_its_commit(url, program, rounds, progress, finish):
         for number in range(rounds):
             progress(f"terminated {number} times")
             with slowed(connection):
-                before = stored(url)
                 pid = in_commit(connection, "PgSleep")
+                before = stored(url)
                 connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
                 assert stored(url) == before
             grow(url, before)
             program.emit(10)
             with replicated(connection):
-                before = stored(url)
                 pid = in_commit(connection, "SyncRep")
+                before = stored(url)
                 connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
                 assert stored(url) > before
             grow(url, stored(url))

@@ -6,7 +6,7 @@ call = Caller.call
 
 async def paced(self, n, kind):
     await call(self, n, kind)
-    if n % 16 == 0:
+    if n % 4 == 0:
         sidelight.flush(30.0)
 
 Caller.call = paced

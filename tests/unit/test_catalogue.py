@@ -73,8 +73,9 @@ def test_refusals(type_, model, message):
 
 
 def test_a_module_that_is_loaded_again_declares_again():
+    before = len(sidelight.catalogue)
     sidelight.catalogue.event("sold")(Sold)
-    assert len(sidelight.catalogue) == 2
+    assert len(sidelight.catalogue) == before
 
 
 def test_strict_mode_raises_at_emission():
