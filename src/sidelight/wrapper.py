@@ -60,6 +60,7 @@ _set_context(_inner)
 """,
     "leave_resumed": "_set_context(_outer)",
 }
+_NO_CONTEXTS: Final = {**dict.fromkeys(_CONTEXTS, ""), "detach": "pass"}  # alone in its block
 
 _AWAIT: Final = """
 _position = {call}
@@ -170,7 +171,7 @@ class _Writer:
             "failed": self._block("failure", later=later),
             "closed": self._block("closed", later=later),
         }
-        contexts = _CONTEXTS if self.point.span else dict.fromkeys(_CONTEXTS, "")
+        contexts = _CONTEXTS if self.point.span else _NO_CONTEXTS
         calls = {
             "handed": "".join(f", {name}" for name in self._used()),
             "success": self._call("success"),
