@@ -8,9 +8,7 @@ import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.support import business
 from tests.support.postgres import new_database
-from tests.support.telemetry import restore
 
-import sidelight
 from sidelight import arg, emits
 from sidelight.emitter import emitter
 from sidelight.stacks import sqlalchemy_drivers
@@ -23,14 +21,6 @@ def url():
     url = new_database()
     business.create_tables(url)
     return url
-
-
-@pytest.fixture
-def watched(url, tmp_path):
-    store = f"sqlite:///{tmp_path / 'events.db'}"
-    sidelight.configure(store, outboxes=[url], otlp=False)
-    yield business.Watched(store)
-    restore()
 
 
 @pytest.fixture(params=ASYNCHRONOUS)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sidelight.stacks.psycopg_watch import Watched
 
 from sidelight.emitter import emitter
-from sidelight.stacks.statements import BACK, check_postgres, postgres_insert, sqlite_insert
+from sidelight.stacks.statements import check_postgres, run_postgres_insert, sqlite_insert
 from sidelight.transaction import ENDED, Entry, Refused
 
 
@@ -69,13 +69,7 @@ class DjangoTransaction:
                 sqlite_insert(cursor, [entry.row()], path, within=within)
                 return
             check_postgres(raw)
-            try:
-                cursor.execute(postgres_insert([entry.row()], within=within))
-            except BaseException:
-                if within is not None:
-                    with contextlib.suppress(Exception):  # the connection is gone
-                        cursor.execute(BACK)
-                raise
+            run_postgres_insert(cursor, [entry.row()], within=within)
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Put an event into the outbox."""

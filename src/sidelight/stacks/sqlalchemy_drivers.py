@@ -20,6 +20,7 @@ from sidelight.stacks.statements import (
     check_postgres,
     is_autocommit,
     postgres_insert,
+    run_postgres_insert,
     sqlite_insert,
 )
 from sidelight.transaction import Refused, Row
@@ -100,13 +101,7 @@ class _Psycopg:
         pooled = connection.connection
         check_postgres(pooled.driver_connection)
         with contextlib.closing(pooled.cursor()) as cursor:
-            try:
-                cursor.execute(postgres_insert(rows, within=within))
-            except BaseException:
-                if within is not None:
-                    with contextlib.suppress(Exception):  # the connection is gone
-                        cursor.execute(BACK)
-                raise
+            run_postgres_insert(cursor, rows, within=within)
 
     def commits_itself(self, connection: Connection) -> bool:
         """See `Driver.commits_itself`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -50,6 +51,21 @@ def postgres_insert(rows: Sequence[Row], *, within: float | None) -> str:
     if within is None:
         return insert
     return _GUARDED.format(milliseconds=max(1, int(within * 1000)), insert=insert)
+
+
+def run_postgres_insert(cursor: Cursor, rows: Sequence[Row], *, within: float | None) -> None:
+    """Send `postgres_insert`; where it fails, its half is undone.
+
+    Raises:
+        Exception: of the driver's; the transaction is as it was.
+    """
+    try:
+        cursor.execute(postgres_insert(rows, within=within))
+    except BaseException:
+        if within is not None:
+            with contextlib.suppress(Exception):  # the connection is gone
+                cursor.execute(BACK)
+        raise
 
 
 class Cursor(Protocol):
