@@ -77,7 +77,7 @@ class Keeper:
         """One round."""
         self._do(self.spool.rescue)
         self.collect()
-        if self.spool.supply.full or self._due("measure", _MEASURE):
+        if self._is_used_up() or self._due("measure", _MEASURE):
             self._do(self._measure)
         self._do(self.spool.provide)
         if self._due("sync", _SYNC):
@@ -88,9 +88,13 @@ class Keeper:
             self._do(lambda: self.spool.rotate_aged(_AGED))
 
     def collect(self) -> None:
-        """Delete the segments that every sink has passed, also those that only their writer had."""
+        """Delete the segments that every sink has passed, also those that only their writer had.
+
+        Segments of the dead that waited for a place have one then.
+        """
         self._do(lambda: self.spool.discard(self.spool.ended(self.sinks)))
-        self.spool.leave(self.sinks)
+        self._do(lambda: self.spool.adopted.let_go(self.sinks))
+        self._do(self.spool.adopted.fill)
 
     def sync(self) -> None:
         """Make power-safe what was written up to now: the segments' names, and what is in them."""
@@ -128,19 +132,24 @@ class Keeper:
         self._last[what] = now
         return True
 
+    def _is_used_up(self) -> bool:
+        """Whether a segment is to be allocated: there must be room for it first."""
+        return self.spool.supply.full or len(self.spool.supply.spares) < SPARES
+
     def _measure(self) -> None:
         """Hold the directory within its limit: telemetry goes first, then spans, then events."""
         limit = self.spool.supply.limit
         used = self.spool.usage()
         if used + SPARES * SMALLEST > limit:
-            self.spool.take_back()
+            self.spool.adopted.take_back()
         for segment in (*self.spool.adopted, *self.spool.own):
             if used + SPARES * SMALLEST <= limit:
                 break
             if segment.sealed and "store" in segment.passed:
                 self.spool.settle()  # as far as can be: at the limit it is these or new events
                 self.spool.forget(segment)
-                self.count("spool full: telemetry let go", str(segment.path))
+                if not segment.is_done(self.sinks):
+                    self.count("spool full: telemetry let go", str(segment.path))
                 used -= segment.size
         self.spool.supply.full = used + SMALLEST > limit
         self.spans(used < _NEARLY * limit)

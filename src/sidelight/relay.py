@@ -112,34 +112,30 @@ class Relay:
         Raises:
             SinkUnavailableError: a sink did not answer ``attempts`` times.
         """
-        problem: SinkUnavailableError | None = None
+        answering, problem = self.workers, None
         self.spool.adopt()
-        self._drain_outboxes()
-        while True:
+        if self.movers:  # they ask whether the store answers
             for worker in self.workers:
+                if worker.is_store:
+                    worker.open()
+        while True:
+            known = [(segment, segment.sealed) for segment in self.spool.adopted]
+            for worker in answering:
                 try:
                     while worker.step(attempts):
                         self.keeper.collect()
                 except SinkUnavailableError as error:
+                    answering = [each for each in answering if each is not worker]
                     problem = error
             self.keeper.collect()
-            known = [(segment, segment.sealed) for segment in self.spool.adopted]
             self.spool.adopt()
             now = [(segment, segment.sealed) for segment in self.spool.adopted]
-            if problem is not None or now == known:
+            # There is room for a batch from each outbox by now; where there is none, that was all.
+            if now == known and not sum(mover.step() or 0 for mover in self.movers):
                 break
         if problem is not None:
             raise problem
         return {worker.sink.name: worker.health.delivered for worker in self.workers}
-
-    def _drain_outboxes(self) -> None:
-        if not self.movers:
-            return
-        for worker in self.workers:
-            if worker.is_store:
-                worker.open()
-        for mover in self.movers:
-            mover.drain()
 
     def health(self) -> Mapping[str, Health]:
         """How each sink is doing, and each outbox."""

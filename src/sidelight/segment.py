@@ -14,7 +14,7 @@ import errno
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +53,9 @@ class Segment:
         is_sick: the disk cannot read all of it; what it cannot is passed over.
     """
 
+    fd = -1  # for `__del__`: whoever makes one may be interrupted
+    mapping: mmap.mmap | None = None
+
     def __init__(
         self,
         fd: int,
@@ -62,12 +65,12 @@ class Segment:
         header: Header,
         disk: Disk,
     ) -> None:
+        self.disk = disk
         self.fd = fd
         self.path = path
         self.mapping = mapping
         self.size = size
         self.version, self.meta = header.version, header.meta
-        self.disk = disk
         self.sealed = mapping is None
         self.number = 0
         self.created = time.monotonic()
@@ -262,6 +265,10 @@ class Segment:
     def has_more(self, offset: int) -> bool:
         """Whether something was written at ``offset``."""
         return bool(self.read(offset, len(FRAME_MAGIC)).strip(b"\0"))
+
+    def is_done(self, sinks: Iterable[str]) -> bool:
+        """Whether it is full, and these sinks have all of it as well as those its writer had."""
+        return self.sealed and {*sinks, *self.meta.get("sinks", ())} <= self.passed
 
     def is_ahead_of(self, sink: str) -> bool:
         """Whether it may hold something that a sink has not taken."""

@@ -17,9 +17,11 @@ class Sink(Protocol):
     @property
     def name(self) -> str:
         """Of its cursor: "store", "traces", "logs" or "stream"."""
+        ...
 
     def write(self, records: Sequence[Record], writer: dict[str, Any], /) -> None:
         """Take a batch, all of it, or raise."""
+        ...
 
     def sync(self) -> None:
         """Make what was taken survive a power loss; another thread than the writing one asks.
@@ -27,9 +29,11 @@ class Sink(Protocol):
         Raises:
             OSError: it would not.
         """
+        ...
 
     def close(self) -> None:
         """Let go of connections; the next write makes new ones."""
+        ...
 
     def disown(self, *, busy: bool) -> bool:
         """In a forked child: let go of what is shared with the parent, doing nothing to it.
@@ -40,6 +44,7 @@ class Sink(Protocol):
         Returns:
             False when this process must not use the sink.
         """
+        ...
 
 
 @dataclass(slots=True)

@@ -16,11 +16,12 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from sidelight.directory import prepare_directory, remove_unfinished, segments_in
+from sidelight.adoption import Adopted
+from sidelight.directory import prepare_directory
 from sidelight.disk import DISK, Disk
 from sidelight.exceptions import SpoolError
 from sidelight.header import PAGE, fitted
@@ -30,13 +31,10 @@ from sidelight.quarantine import Quarantine
 from sidelight.segment import Segment
 from sidelight.supply import SMALL, Supply
 from sidelight.threads import allocate_lock
-from sidelight.trouble import Troubles, why
+from sidelight.trouble import Troubles
 
 Position: TypeAlias = tuple[int, int]
 """A place in this process's own part of the spool: number of the segment, offset in it."""
-
-_TAKEN_OVER: Final = 16  # segments of the dead at once: the process has use for descriptors too
-
 
 logger: Final = logging.getLogger("sidelight")
 
@@ -55,8 +53,6 @@ class Spool:
         settle: makes what the sinks have taken survive a power loss, and answers whether it would;
             segments are deleted after that.
     """
-
-    write: Callable[[bytes], int]
 
     def __init__(
         self,
@@ -80,11 +76,12 @@ class Spool:
         self.on_refusal: Callable[[], object] = lambda: None
         self.settle: Callable[[], bool] = lambda: True
         self.own: deque[Segment] = deque()
-        self.adopted: deque[Segment] = deque()
-        self._left: set[Path] = set()
+        store = self.meta.get("store")
+        self.adopted = Adopted(directory, store, self.supply, self.names, count, disk)
+        self.write: Callable[[bytes], int]
         self._hands_over = self.meta.get("relay") == "external"
         self._handing_over = allocate_lock()
-        self._successors: dict[int, Segment] = {}
+        self._successors: dict[int, tuple[Segment, Iterator[Segment]]] = {}
         first = self.supply.first(first)
         first.number = 1
         self._install(first)
@@ -114,8 +111,7 @@ class Spool:
         """Copy one frame in, if need be a little beyond the limit: it says what was lost.
 
         Raises:
-            SpoolError: there is no room on disk or in memory.
-            OSError: likewise.
+            SpoolError, OSError: there is no room on disk or in memory.
         """
         try:
             self.append(frame)
@@ -147,10 +143,11 @@ class Spool:
             self.on_refusal()  # the relay may have something to let go
             raise
         spare.number = segment.number + 1
-        winner = self._successors.setdefault(segment.number, spare)
-        if winner is spare:
-            self.own.append(spare)
-        else:
+        winner, once = self._successors.setdefault(segment.number, (spare, iter((spare,))))
+        # Whoever comes by does it, and the interpreter does it in one step, the first time only:
+        # the winner may have been interrupted in between.
+        self.own.extend(once)
+        if winner is not spare:
             self.supply.give_back(spare)
         segment.seal()
         self._install(winner)
@@ -164,14 +161,11 @@ class Spool:
         self.write = segment.write
 
     def _hand_over(self) -> None:
-        """Leave what is full to whoever relays: unlocked. It needs a file for that.
-
-        One that is in memory gets one each time: a caller waits for it.
-        """
+        """Leave what is full to whoever relays, unlocked; one in memory gets its file first."""
         if self._handing_over.acquire(blocking=False):
             try:
                 with contextlib.suppress(OSError):  # another time
-                    self.shelter(most=1)
+                    self.shelter(most=1)  # a caller waits for it
                 for segment in tuple(self.own):
                     done = segment.sealed and segment is not self._current
                     if done and not segment.is_homeless():
@@ -241,41 +235,7 @@ class Spool:
         Raises:
             OSError: the directory cannot be read.
         """
-        if self.directory is None:
-            return
-        for attended in self.adopted:
-            if attended.live:
-                attended.orphaned()
-        mine = {segment.path for segment in (*self.own, *self.adopted, *self.supply.spares)}
-        found = segments_in(self.directory, self.disk)
-        self._left.intersection_update(found)
-        for path in found:
-            if path not in mine and path not in self._left:
-                try:
-                    self._take_over(path)
-                except OSError as error:
-                    self.troubles.count(f"segment not taken over: {why(error)}", str(error))
-        remove_unfinished(self.directory, self.disk)
-
-    def _take_over(self, path: Path) -> None:
-        ended = sum(segment.sealed for segment in self.adopted)
-        segment = Segment.adopt(path, self.disk) if ended < _TAKEN_OVER else None
-        segment = segment or Segment.attend(path, self.disk)
-        if segment is None:
-            return
-        if not self._is_ours(segment):
-            segment.close()
-            return
-        self.adopted.append(segment)
-        self.supply.mind(segment.meta)
-        self.names.new = True
-        if not segment.version and segment.has_more(PAGE):
-            self.count("damaged header of a segment", str(path))
-
-    def _is_ours(self, segment: Segment) -> bool:
-        """Whether a segment is meant for our store: a directory may serve several."""
-        mine, theirs = self.meta.get("store"), segment.meta.get("store")
-        return mine is None or theirs is None or mine == theirs
+        self.adopted.look((*self.own, *self.supply.spares))
 
     def sync(self) -> None:
         """Make all that this process has written up to now survive a power loss.
@@ -290,13 +250,9 @@ class Spool:
             segment.sync()
         self.names.sync()
 
-    def ended(self, sinks: Iterable[str]) -> list[Segment]:
+    def ended(self, sinks: Sequence[str]) -> list[Segment]:
         """The full segments that these sinks, and those that their writers had, have passed."""
-        return [
-            segment
-            for segment in (*self.own, *self.adopted)
-            if segment.sealed and {*sinks, *segment.meta.get("sinks", ())} <= segment.passed
-        ]
+        return [segment for segment in (*self.own, *self.adopted) if segment.is_done(sinks)]
 
     def discard(self, segments: Sequence[Segment]) -> None:
         """Delete segments that every sink has, when what they have would survive a power loss.
@@ -308,30 +264,6 @@ class Spool:
         if not read or self.settle():
             for segment in segments:
                 self.forget(segment)
-
-    def leave(self, sinks: Iterable[str]) -> None:
-        """Let go of what dead processes left, once all that is left is for sinks that we have not.
-
-        It stays for a relay that has them, and keeps no descriptor of this process's until then.
-        """
-        for segment in tuple(self.adopted):
-            theirs = segment.meta.get("sinks", ())
-            done = segment.sealed and segment.passed.issuperset(sinks)
-            if done and not segment.passed.issuperset(theirs):
-                self.adopted.remove(segment)
-                segment.close()
-                if segment.path is not None:
-                    self._left.add(segment.path)
-
-    def take_back(self) -> None:
-        """Take over again some of what was left: its room is needed."""
-        for path in sorted(self._left)[:_TAKEN_OVER]:
-            self._left.remove(path)
-            with contextlib.suppress(OSError):
-                segment = Segment.adopt(path, self.disk)
-                if segment is not None:
-                    segment.passed.add("store")
-                    self.adopted.append(segment)
 
     def forget(self, segment: Segment) -> None:
         """Delete a segment; one that the disk cannot read is set aside.
@@ -356,7 +288,7 @@ class Spool:
         """
         return self.supply.usage(self.own)
 
-    def finish(self, sinks: Iterable[str]) -> None:
+    def finish(self, sinks: Sequence[str]) -> None:
         """Let nothing more in, and delete what every sink has: the relay's last act.
 
         Raises:
@@ -388,11 +320,11 @@ class Spool:
             segment.close()
         if lost:
             logger.error("sidelight: %d segments were kept in memory, and are lost with it", lost)
-        for segment in self.adopted:
-            segment.close()
+        self.adopted.close()
 
     def abandon(self) -> None:
         """In a forked child: forget what is the parent's, touching neither files nor locks."""
-        for segment in (*self.own, *self.adopted, *self.supply.spares):
+        self.adopted.close()
+        for segment in (*self.own, *self.supply.spares):
             with contextlib.suppress(OSError, BufferError):
                 segment.close()

@@ -223,8 +223,7 @@ class Worker:
         try:
             self._write(self._attempt, records, segment.meta, attempts)
         except SinkRefusedError as error:
-            for record, why_not in self._sieve.refused(records, take, error):
-                self._refused(segment, record, why_not)
+            self._refused(segment, self._sieve.refused(records, take, error))
         self.health.delivered += len(records)
         self._advance(segment, batch.end)
 
@@ -340,9 +339,11 @@ class Worker:
                 segment, "damaged stretch of the spool", f"at {at}", stretch, offset=at
             )
 
-    def _refused(self, segment: Segment, record: Record, error: SinkRefusedError) -> None:
-        name, problem = self.sink.name, str(error.facts["problem"])
-        self._quarantine(segment, f"refused by {name}", problem, encode(record), refused_by=name)
+    def _refused(self, segment: Segment, some: Iterator[tuple[Record, SinkRefusedError]]) -> None:
+        name = self.sink.name
+        for record, error in some:
+            data, problem = encode(record), str(error.facts["problem"])
+            self._quarantine(segment, f"refused by {name}", problem, data, refused_by=name)
 
     def _quarantine(
         self,

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 from tests.support.forgetful import Fault, Inode, Killed, Machine, ProcessDisk
 
-from sidelight import allocation, keeper, scanner, segment, spool, supply, trouble, worker
+from sidelight import adoption, allocation, keeper, scanner, segment, spool, supply, trouble, worker
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, SpoolError
 from sidelight.header import PAGE
 from sidelight.receipt import Progress
@@ -43,7 +43,8 @@ CONSTANTS = {
         "SMALL": SEGMENT,
         "_IN_MEMORY_LIMIT": 6 * SEGMENT,
     },
-    spool: {"SMALL": SEGMENT, "_TAKEN_OVER": 2},
+    spool: {"SMALL": SEGMENT},
+    adoption: {"_PLACES": 2},
     keeper: {"SMALLEST": SEGMENT},
 }
 ERRORS = {
@@ -437,7 +438,7 @@ class SpoolModel(RuleBasedStateMachine):
         self.start("relay")
         (last,) = self.processes
         assert last.relay is not None
-        for _ in range(8):
+        for _ in range(2):
             self.clock.now += 20
             last.relay.drain(1)
             last.relay.keeper.step()

@@ -1,12 +1,15 @@
 """The relay: order, retries, what is refused, the limit of the spool, who waits."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections import Counter
 
 import pytest
 from opentelemetry import context as otel_context
+from tests.support.programs import wait_until
 
 from sidelight.directory import segments_in
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
@@ -17,6 +20,7 @@ from sidelight.record import Static, decode, encode, encode_static, frame, rando
 from sidelight.relay import Relay
 from sidelight.sieve import DOUBTFUL
 from sidelight.spool import Spool
+from sidelight.supply import SPARES
 from sidelight.worker import Worker
 
 HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
@@ -123,6 +127,29 @@ def test_poison_is_set_aside_and_its_neighbours_arrive(worker, spool, losses):
         assert (entry.kind, entry.refused_by, entry.sinks) == ("record", "store", ("store",))
         assert (entry.reason, entry.problem) == ("refused by store", "poison")
         assert entry.writer["instance"] == "me"
+
+
+@pytest.mark.parametrize("poison", [{0}, {1}, {0, 1}])
+def test_what_was_refused_keeps_no_segment_open(spool, poison):
+    """No reference to it is left in a cycle with the error: it closes when nobody reads it."""
+    dead = Spool(spool.directory, {"sinks": ["store"]})
+    emit(dead, 0)
+    emit(dead, 1)
+    dead.close()
+    spool.adopt()
+    (segment,) = map(weakref.ref, spool.adopted)
+    worker = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    worker.sink.poison = poison
+    emit(spool, 2)  # else nothing tells that the store is well
+    gc.collect()
+    gc.disable()
+    try:
+        drain(worker)
+        assert segment().passed == {"store"}
+        spool.forget(segment())
+        assert segment() is None
+    finally:
+        gc.enable()
 
 
 def test_a_sink_that_has_no_memory_left_is_asked_again(worker, spool, losses):
@@ -394,17 +421,82 @@ def test_segments_stay_for_a_sink_that_only_their_writer_had(tmp_path):
     assert not list(segments_in(tmp_path))
 
 
+def leave(directory, **meta):
+    """What forty dead processes have left: more than are taken over at once."""
+    for number in range(40):
+        spool = Spool(directory, meta)
+        emit(spool, number)
+        spool.close()
+
+
 def test_a_drain_deletes_all_that_the_dead_have_left(tmp_path):
     """However many they are: no more than some are taken over at once."""
-    for number in range(40):
-        dead = Spool(tmp_path, {"sinks": ["store"], "relay": "external"})
-        emit(dead, number)
-        dead.close()
+    leave(tmp_path, sinks=["store"], relay="external")
     relay = Relay(Spool(tmp_path, {"sinks": ["store"]}), [ScriptedSink()], Progress())
     assert relay.drain() == {"store": 40}
     relay.stop(1.0)
     relay.spool.close()
     assert segments_in(tmp_path) == []
+
+
+@pytest.fixture
+def dead(tmp_path):
+    """Beside what forty have left."""
+    leave(tmp_path, sinks=["store", "traces"])
+    return Spool(tmp_path, {"sinks": ["store", "traces"]})
+
+
+def test_a_drain_brings_every_sink_all_that_the_dead_have_left(dead):
+    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Progress())
+    assert relay.drain() == {"store": 40, "traces": 40}
+    assert relay.stop(1.0)
+    dead.close()
+    assert segments_in(dead.directory) == []
+
+
+def test_a_drain_brings_the_store_all_where_nobody_takes_the_telemetry(dead):
+    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Progress())
+    store, traces = (worker.sink for worker in relay.workers)
+    traces.down.set()
+    with pytest.raises(SinkUnavailableError):
+        relay.drain(attempts=1)
+    assert sorted(store.taken) == list(range(40))
+    traces.down.clear()
+    relay.drain()
+    assert sorted(traces.taken) == list(range(40))
+    assert relay.stop(1.0)
+    dead.close()
+    assert segments_in(dead.directory) == []
+
+
+def test_the_store_gets_what_the_dead_have_left_whatever_the_collector_does(dead):
+    """What only waits for the telemetry gives its place to what the store has not."""
+    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Progress())
+    store, traces = (worker.sink for worker in relay.workers)
+    traces.down.set()
+    relay.start()
+    try:
+        wait_until(lambda: sorted(store.taken) == list(range(40)))
+        assert len(dead.adopted) <= 17
+        traces.down.clear()
+        wait_until(lambda: sorted(traces.taken) == list(range(40)))
+        wait_until(lambda: len(segments_in(dead.directory)) == 3)  # its own, and two spares
+    finally:
+        assert relay.stop(5.0)
+        dead.close()
+
+
+def test_the_dead_are_taken_over_as_fast_as_they_are_delivered(tmp_path, losses):
+    """More of them than at once, and before the next look at the directory."""
+    leave(tmp_path, sinks=["store"])
+    spool = Spool(tmp_path, {"sinks": ["store"]})
+    store = Worker(sink := ScriptedSink(), spool, lambda *_: None, Progress())
+    keeper = keeper_of(spool, ["store"], losses, [])
+    for _ in range(4):
+        keeper.step()
+        drain(store)
+    assert len(sink.taken) == 40
+    spool.close()
 
 
 def keeper_of(spool, sinks, losses, spans):
@@ -437,6 +529,63 @@ def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):
         keeper.step()
     assert len(losses) > 10
     assert spool.usage() <= spool.supply.limit
+
+
+def test_the_room_of_what_was_put_off_can_be_had(dead, losses):
+    """It is telemetry too; what the store has not got stays."""
+    store = Worker(ScriptedSink(), dead, lambda *_: None, Progress())
+    keeper = keeper_of(dead, ["store", "traces"], losses, [])
+    keeper.step()
+    for _ in range(4):
+        drain(store)
+        keeper.collect()
+    assert len(store.sink.taken) == 40
+    dead.supply.limit = 4 * 1024 * 1024
+    for _ in range(5):
+        keeper._measure()
+    assert dead.usage() <= dead.supply.limit
+    assert 30 < len(losses) <= 40
+    assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
+    dead.close()
+
+
+def test_there_is_room_before_both_spares_are_used(spool, losses):
+    """A caller who fills segments while the keeper sleeps finds the next ones allocated."""
+    spool.supply.limit = 8 * 1024 * 1024
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    keeper = keeper_of(spool, ["store", "traces"], losses, [])
+    for _ in range(10):
+        keeper.step()
+        for _ in range(SPARES):
+            newest = spool.own[-1]
+            while spool.own[-1] is newest:
+                emit(spool, 1)
+        drain(store)
+    assert len(losses) > 10
+
+
+def test_what_every_sink_has_is_no_loss_when_it_goes(spool, losses):
+    spool.settle = lambda: False  # else it would have gone before
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    while len(spool.own) < 6:
+        emit(spool, 1)
+    drain(store)
+    spool.supply.limit = 4 * 1024 * 1024
+    keeper_of(spool, ["store"], losses, []).step()
+    assert spool.usage() <= spool.supply.limit
+    assert not losses
+
+
+def test_what_is_delivered_while_room_is_made_is_no_loss_either(spool, losses):
+    while len(spool.own) < 6:
+        emit(spool, 1)
+    full = [segment for segment in spool.own if segment.sealed]
+    full[0].passed.add("store")
+    spool.settle = lambda: [segment.passed.add("store") for segment in full]
+    spool.supply.limit = 4 * 1024 * 1024
+    keeper_of(spool, ["store"], losses, [])._measure()
+    assert len(spool.own) < 5
+    assert not losses
 
 
 def test_what_the_store_has_not_is_never_let_go(spool, losses):

@@ -34,15 +34,19 @@ class Outbox(Protocol):
     @property
     def shown(self) -> str:
         """Its URL as it may be shown to anybody."""
+        ...
 
     def move(self, take: Callable[[Sequence[bytes]], None], limit: int, /) -> int:
         """Hand out committed rows and forget them; answers how many."""
+        ...
 
     def close(self) -> None:
         """Let go of the database."""
+        ...
 
     def disown(self) -> None:
         """In a forked child: let go of it without a word to the parent's."""
+        ...
 
 
 @dataclass
@@ -105,11 +109,6 @@ class Mover:
         self.health.failing_since = None
         self.health.delivered += found
         return found
-
-    def drain(self) -> None:
-        """Move all there is."""
-        while self.step():
-            pass
 
     def ask(self) -> Callable[[], bool]:
         """Have it look now; the answer tells whether it has, and everything was moved."""

@@ -55,7 +55,7 @@ class PostgresOutbox:
         try:
             connection = self._opened()
             connection.deadline = time.monotonic() + WRITE_WITHIN
-            connection.execute(begin(WRITE_WITHIN))
+            connection.execute(begin(WRITE_WITHIN).encode())
             rows = connection.execute(_TAKE, (limit,)).fetchall()
             if rows:
                 take([bytes(record) for _, _, record in rows])
