@@ -12,9 +12,11 @@ from typing import Final
 import sidelight
 from benchmarks.work import make_work
 from sidelight import arg, emits
+from sidelight.emitter import emitter
 from sidelight.receipt import Progress
 from sidelight.relay import Relay
-from sidelight.runtime import runtime, sinks_of
+from sidelight.runtime import runtime
+from sidelight.sinks import sinks_of
 
 RECORDS: Final = 100_000
 _PER_ARTIFACT: Final = 8
@@ -48,7 +50,7 @@ def drain() -> tuple[float, float]:
     """Deliver what `prepare` left, in this thread; seconds on the wall and of the processor."""
     if runtime.spool is None or runtime.settings is None:
         raise RuntimeError("nothing was prepared")
-    relay = Relay(runtime.spool, sinks_of(runtime.settings), Progress())
+    relay = Relay(runtime.spool, sinks_of(runtime.settings, emitter.count), Progress())
     begun, busy = time.perf_counter(), time.process_time()
     relay.drain()
     return time.perf_counter() - begun, time.process_time() - busy

@@ -52,7 +52,7 @@ def emit(
     if disabled():
         return Receipt(emitter.progress, None, 0, 0, 0.0)
     begun = _clock()
-    now, bits, written = time.time_ns(), random_bits(64), False
+    now, bits, position = time.time_ns(), random_bits(64), None
     costs = emitter.costs_of("sidelight:emit")
     try:
         head = _head(type, mode)
@@ -74,12 +74,13 @@ def emit(
             joined = _join(head, moment, transaction, after_commit, strict=strict)
             costs.add(_clock() - begun)
             return joined
-        written = emitter.write(head, moment)
+        if emitter.write(head, moment):
+            position = emitter.spool.position()
     except TransactionError:
         raise
     except Exception as error:  # noqa: BLE001  # the guard: nothing of ours reaches the caller
         emitter.lost("internal error", f"emit({type!r})", error, looking=False)
-    receipt = emitter.receipt(now, bits, written=written, spent=_clock() - begun)
+    receipt = emitter.receipt(now, bits, position, spent=_clock() - begun)
     if mode == "awaited":
         receipt.wait()
     costs.add(_clock() - begun)

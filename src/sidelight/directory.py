@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from sidelight.allocation import SUFFIX, UNFINISHED
 from sidelight.disk import DISK, Disk
 from sidelight.exceptions import SpoolError
+from sidelight.trouble import why
+
+_logger: Final = logging.getLogger("sidelight")
 
 _NETWORK_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
@@ -82,6 +87,21 @@ def prepare_directory(directory: Path, disk: Disk = DISK) -> None:
             problem=f"it lies on a network filesystem ({filesystem(directory)})",
             remedy="set SIDELIGHT_SPOOL to a directory on a local disk",
         )
+
+
+def usable(directory: Path, count: Callable[[str, str], object]) -> Path | None:
+    """The spool's directory, also where it cannot be used yet; None where it never can be.
+
+    ``count`` is told of what must stay in memory for that.
+    """
+    try:
+        prepare_directory(directory)
+    except OSError as error:
+        _logger.warning("sidelight's spool is in memory, and dies with the process: %s", error)
+        if is_remote(directory):
+            count(f"kept in memory: {why(error)}", str(error))
+            return None
+    return directory
 
 
 def is_remote(directory: Path) -> bool:

@@ -87,6 +87,7 @@ class Appending(Protocol):
 
     def append(self, frame: bytes, /) -> None:
         """Copy a frame in, making room for it."""
+        ...
 
 
 class Destination(Appending, Protocol):
@@ -95,9 +96,11 @@ class Destination(Appending, Protocol):
     @property
     def write(self) -> Callable[[bytes], Any]:
         """Copies a frame in; ValueError asks for `append`."""
+        ...
 
     def position(self) -> tuple[int, int]:
         """A place behind what was written."""
+        ...
 
 
 class Emitter:
@@ -171,9 +174,13 @@ class Emitter:
             return False
         return True
 
-    def receipt(self, moment_time: int, random: int, *, written: bool, spent: int = 0) -> Receipt:
-        """The receipt for what was just written; its deadline is what ``spent`` (ns) leaves."""
-        position = self.spool.position() if written else None
+    def receipt(
+        self, moment_time: int, random: int, position: tuple[int, int] | None, *, spent: int
+    ) -> Receipt:
+        """The receipt for what was written before ``position``, or lost where that is None.
+
+        Its deadline is what ``spent`` (ns) leaves.
+        """
         remaining = self.deadline - MARGIN - spent / 1e9
         return Receipt(self.progress, position, moment_time, random, remaining)
 

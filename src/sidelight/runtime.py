@@ -15,13 +15,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from sidelight.directory import is_remote, prepare_directory
+from sidelight.directory import usable
 from sidelight.emitter import Closed, Early, emitter
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.ledger import Ledger
@@ -31,18 +31,17 @@ from sidelight.settings import RelayMode, Settings, settle, writer_meta
 from sidelight.span import tracing
 from sidelight.spool import Spool
 from sidelight.threads import allocate_lock, sleep, start_new_thread
-from sidelight.trouble import why
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
     from sidelight.relay import Relay
     from sidelight.segment import Segment
-    from sidelight.sink import Health, Sink
+    from sidelight.sink import Health
 
 EXIT_WITHIN: Final = 0.6
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
+_IMPORTS_WITHIN: Final = 0.2  # … more, for one that is still being imported
 _TRY_AGAIN: Final = 0.5  # seconds after which a relay that could not start does, then ever more
 _OPEN_WITHIN: Final = 1.0  # for another thread that opens; at the end it may be frozen for ever
 
@@ -58,6 +57,7 @@ class Runtime:
         self.relay: Relay | None = None
         self.ending = False
         self.starting = allocate_lock()
+        self._begun = allocate_lock()  # held until a relay has been started, or has failed to
         self._opening = RLock()
         self._is_opening = False
         self._early = Early()
@@ -128,7 +128,7 @@ class Runtime:
             self._meta = writer_meta(settings, self._instance)
         first, self._inheritance = self._inheritance, None
         spool = Spool(
-            _place(settings.spool),
+            usable(settings.spool, emitter.count),
             self._meta,
             limit=settings.spool_limit,
             count=emitter.count,
@@ -146,24 +146,31 @@ class Runtime:
         return spool
 
     def _start_later(self, settings: Settings, spool: Spool) -> None:
-        """Start the relay in the background."""
+        """Start the relay in the background; the end of the process waits for the first try."""
+        self._begun = begun = allocate_lock()
+        begun.acquire()
         try:
             # Not `Thread.start`: that waits for the new thread, which goes on to import.
-            start_new_thread(self._start_in_background, (settings, spool))
+            start_new_thread(self._start_in_background, (settings, spool, begun))
         except RuntimeError as error:
+            begun.release()
             _tell_of_no_thread(error)
 
-    def _start_in_background(self, settings: Settings, spool: Spool) -> None:
+    def _start_in_background(self, settings: Settings, spool: Spool, begun: Any) -> None:
         """Start the relay; where it cannot now (no file can be opened), try again and again."""
+        try:
+            self._start_relay(settings, spool)
+        except Exception:
+            if not self.ending:  # else there is nothing to import
+                _logger.exception("sidelight's relay cannot start; events wait in the spool")
+        finally:
+            begun.release()
         pause = _TRY_AGAIN
         while self.relay is None and self.spool is spool and not self.ending:
-            try:
+            sleep(pause)
+            pause = min(2 * pause, 30.0)
+            with contextlib.suppress(Exception):
                 self._start_relay(settings, spool)
-            except Exception:
-                if pause == _TRY_AGAIN and not self.ending:  # else there is nothing to import
-                    _logger.exception("sidelight's relay cannot start; events wait in the spool")
-                sleep(pause)
-                pause = min(2 * pause, 30.0)
 
     def _start_relay(self, settings: Settings, spool: Spool) -> None:
         def span_switch(on: bool) -> None:
@@ -171,13 +178,14 @@ class Runtime:
 
         with self.starting:  # no fork in the middle of an import
             from sidelight.outbox.reading import outboxes_of  # noqa: PLC0415  # as slow as …
-            from sidelight.relay import Relay  # noqa: PLC0415  # … this, and not needed to emit
+            from sidelight.relay import Relay  # noqa: PLC0415  # … these, and not needed to emit
+            from sidelight.sinks import sinks_of  # noqa: PLC0415
 
-            sinks = sinks_of(settings)
+            sinks = sinks_of(settings, emitter.count)
             outboxes = outboxes_of(settings, spool.meta, emitter.count)
             if self.spool is not spool:  # closed meanwhile, or configured anew
                 return
-            self.relay = Relay(
+            self.relay = relay = Relay(
                 spool,
                 sinks,
                 emitter.progress,
@@ -186,19 +194,23 @@ class Runtime:
                 spans=span_switch,
                 outboxes=outboxes,
             )
-            self.go_on()
+            if not self.go_on() and self.ending:  # from Python 3.12 on no thread starts now …
+                relay.drain(attempts=1)  # … but this one can deliver
+                return
             with contextlib.suppress(Exception):  # a stranger's MeterProvider
                 from sidelight.metrics import register  # noqa: PLC0415
 
                 register(self.health, self.usage)
 
-    def go_on(self) -> None:
-        """Let the relay run; where it gets no thread, what is emitted waits in the spool."""
+    def go_on(self) -> bool:
+        """Let the relay run, and whether it does: without threads, events wait in the spool."""
         try:
             if self.relay is not None:
                 self.relay.start()
         except RuntimeError as error:
             _tell_of_no_thread(error)
+            return False
+        return True
 
     def write_ledger(self) -> None:
         """Tell what this process has lost and spent, where that has changed."""
@@ -236,20 +248,25 @@ class Runtime:
         """
         until = time.monotonic() + seconds
         with self._alone():
-            self._await_start(until)
             if self.spool is None:
                 return True
             with contextlib.suppress(Exception):
                 self._ledger.write(self.spool, last=True)
+            started = self._await_start(until + _IMPORTS_WITHIN)
             before = self.spool, self.relay
             emitter.spool = Closed(self.open)
             self.spool = self.relay = None
+        if not started and self.ending:
+            return False  # it may be delivering: the segments end with the process
         return self._let_go(*before, until)
 
-    def _await_start(self, until: float) -> None:
+    def _await_start(self, until: float) -> bool:
         """Wait for a relay that is being started: it may still deliver what there is."""
-        if self.starting.acquire(timeout=max(0.0, until - time.monotonic())):
-            self.starting.release()
+        for lock in (self._begun, self.starting):
+            if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
+                return False
+            lock.release()
+        return True
 
     def _let_go(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
         if relay is not None:
@@ -270,7 +287,8 @@ class Runtime:
         """In a forked child: everything open is the parent's, but for one segment, still empty."""
         reseed()
         self._instance, self._meta = f"{random_bits(64):016x}", None
-        self._opening, self.starting, self._is_opening = RLock(), allocate_lock(), False
+        self._opening, self._is_opening = RLock(), False
+        self.starting, self._begun = allocate_lock(), allocate_lock()
         self._early = Early()
         if self._inheritance is not None:  # the parent was a child itself, and has not used it
             self._inheritance.close()
@@ -289,18 +307,6 @@ class Runtime:
             costs.clear()
 
 
-def _place(directory: Path) -> Path | None:
-    """The spool's directory, also where it cannot be used yet; None where it never can."""
-    try:
-        prepare_directory(directory)
-    except OSError as error:
-        _logger.warning("sidelight's spool is in memory, and dies with the process: %s", error)
-        if is_remote(directory):
-            emitter.count(f"kept in memory: {why(error)}", str(error))
-            return None
-    return directory
-
-
 def _tell_of_no_thread(error: RuntimeError) -> None:
     at_the_end = runtime.ending or "shutdown" in str(error)
     _logger.log(
@@ -308,24 +314,6 @@ def _tell_of_no_thread(error: RuntimeError) -> None:
         "sidelight's relay gets no thread (%s); events wait in the spool",
         error,
     )
-
-
-def sinks_of(settings: Settings, count: Callable[[str, str], None] = emitter.count) -> list[Sink]:
-    """The sinks that the settings ask for. Imported here: they are slow to import.
-
-    ``count`` is told of what a back end rejects.
-    """
-    from sidelight.sinks.store import StoreSink  # noqa: PLC0415
-
-    sinks: list[Sink] = [StoreSink(settings.store, count)]
-    if settings.otlp_traces or settings.otlp_logs:
-        try:
-            from sidelight.sinks import otlp_sinks  # noqa: PLC0415
-
-            sinks.extend(otlp_sinks(settings, count))
-        except Exception as error:  # noqa: BLE001  # the store goes on without
-            _logger.warning("sidelight exports nothing for now: %r", error)
-    return sinks
 
 
 runtime: Final = Runtime()

@@ -183,6 +183,24 @@ def test_ways_to_end(version, tmp_path, full, progress, row):
     nothing_left(store)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_program_of_a_few_lines_has_delivered_at_its_end(version, tmp_path, row):
+    """Its relay is still being imported then. A busy machine takes longer, but not thrice.
+
+    (Even that one does not, without the library whose import takes most of the time.)
+    """
+    for attempt in range(3):
+        store = f"sqlite:///{tmp_path / f'{attempt}.db'}"
+        order = Order(calls=5, configure=None, prelude="import sqlalchemy.engine.create")
+        with running(store, order=order, python=python(version)) as program:
+            assert program.end() == 0, program.told()
+        if stored(store) == program.calls:
+            break
+    assert stored(store) == program.calls, program.told()
+    row(18, f"end at once, {version}", injected=1, verdict=judge(store, program))
+    nothing_left(store)
+
+
 def test_the_next_process_delivers(tmp_path):
     store = f"sqlite:///{tmp_path / 'events.db'}"
     dead = Order(calls=CALLS, finale="os.kill(os.getpid(), 9)", configure={"relay": "external"})

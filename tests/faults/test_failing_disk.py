@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from tests.support.collector import Collector, require_collector
 from tests.support.commands import wrong
 from tests.support.disks import small_disk
 from tests.support.emitting import Order
@@ -147,6 +148,24 @@ def test_a_program_begins_where_no_file_can_be_opened(how, tmp_path, row):
     verdict = judge(store, program)
     row(9, f"begun where no file can be opened, {how}", injected=1, verdict=verdict)
     assert verdict.let_go == 0
+    nothing_left(store, spool)
+
+
+def test_a_program_begins_where_its_exporters_cannot_be_imported(tmp_path, row):
+    """They are started later, like the rest."""
+    require_collector()
+    store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
+    known = "import sidelight.relay, sidelight.outbox.reading, sidelight.sinks.store\n"
+    starved = known + STARVED.format("sidelight.configure()")
+    with Collector() as collector:
+        order = Order(calls=100, prelude=starved, configure=None, finale="time.sleep(60)")
+        to = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.http_endpoint}
+        with running(store, spool, order=order, environment=to) as program:
+            program.emit(100)
+            assert len(collector.logs(at_least=100)) == 100
+            program.kill()
+        deliver(store, spool, otlp=collector.http_endpoint)
+    row(9, "begun without exporters", injected=1, verdict=judge(store, program))
     nothing_left(store, spool)
 
 

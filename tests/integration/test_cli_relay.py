@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 
 import pytest
@@ -190,6 +191,43 @@ def test_a_relay_says_when_a_sink_ceases_to_answer_and_answers_again(tmp_path):
 
 
 # -- what a relay finds is told ---------------------------------------------------------------
+
+
+WITHOUT_DESCRIPTORS = """
+import resource, sys, threading
+from sidelight.cli import main
+from sidelight.runtime import Runtime
+limits, opening = resource.getrlimit(resource.RLIMIT_NOFILE), Runtime._open
+def then_no_more(self, settings):
+    spool = opening(self, settings)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    threading.Timer(0.5, resource.setrlimit, (resource.RLIMIT_NOFILE, limits)).start()
+    return spool
+Runtime._open = then_no_more
+main()
+"""
+
+
+def test_a_relay_begun_without_descriptors_tells_at_its_end_what_it_delivered(tmp_path):
+    """It starts when there are some; until then it has no sinks."""
+    path = tmp_path / "events.db"
+    emit(KILLED, path, ends=signal.SIGKILL)
+    otlp = ("--otlp", "http://127.0.0.1:9")
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, "relay", *of(path), *otlp],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_for(lambda: stored(path) == 500)
+        process.send_signal(signal.SIGTERM)
+        said = end(process)
+        assert said.code == 0, said.err
+        assert re.search(r"store +50\d", said.out), said.out  # and what it tells of itself
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def losses_of(path):

@@ -26,7 +26,7 @@ def _lines(found: Sequence[Found]) -> Iterator[str]:
         yield f"  subgraph m{number}[{_quoted(module)}]"
         yield from (f"    {names[id(point)]}[{_quoted(point.qualname)}]" for point in points)
         yield "  end"
-    arrows = [
+    arrows: list[tuple[str, Phase, Described, str]] = [
         (names[id(point)], phase, described, type_)
         for point in found
         for described in point.declarations

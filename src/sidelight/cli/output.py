@@ -65,8 +65,8 @@ def remark(message: object) -> None:
 def print_json(items: Iterable[object]) -> None:
     """One JSON object per line."""
     for item in items:
-        if hasattr(item, "model_dump_json"):
-            line = item.model_dump_json()
+        if dump := getattr(item, "model_dump_json", None):
+            line = dump()
         else:
             plain = dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item  # type: ignore[arg-type]
             line = msgspec.json.encode(plain).decode()

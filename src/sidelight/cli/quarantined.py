@@ -32,9 +32,9 @@ from sidelight.cli.segments import settled, writers_of
 from sidelight.exceptions import QueryError, SpoolError
 from sidelight.quarantine import Entry, Quarantine
 from sidelight.record import decode, event_id, occurred_at
-from sidelight.runtime import sinks_of
 from sidelight.salvage import salvage
 from sidelight.settings import public_url, settle
+from sidelight.sinks import sinks_of
 
 _DIGITS: Final = 8  # of an id, in a table
 

@@ -23,9 +23,10 @@ from sidelight.outbox.reading import outboxes_of
 from sidelight.receipt import Progress
 from sidelight.record import random_bits
 from sidelight.relay import Relay
-from sidelight.runtime import runtime, sinks_of
+from sidelight.runtime import runtime
 from sidelight.settings import Settings, outbox_url, public_url, writer_meta
 from sidelight.sink import Health, Sink
+from sidelight.sinks import sinks_of
 from sidelight.spool import Spool
 
 _ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -112,7 +113,7 @@ def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
     until = time.monotonic() + linger
     while time.monotonic() < until and _is_written(settings):
         time.sleep(_LOOK_EVERY)
-    health = _drain(settings, sinks_of(settings), f"{random_bits(64):016x}")
+    health = _drain(settings, sinks_of(settings, emitter.count), f"{random_bits(64):016x}")
     _tell(health, as_json=as_json)
     if _tell_what_is_left(settings, health):
         raise typer.Exit(1)
@@ -197,23 +198,25 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     try:
         spool = runtime.configure(settings)
-        health = runtime.health()
         remark(f"relaying {settings.spool} to {public_url(settings.store)}{_telemetry(settings)}")
         failing: set[str] = set()
         while signal.sigtimedwait(_ENDS, _TELL_EVERY) is None:
-            _tell_changes(health, failing)
+            _tell_changes(runtime.health(), failing)
         until = time.monotonic() + linger
         while time.monotonic() < until and _is_written(settings):
             if signal.sigtimedwait(_ENDS, _LOOK_EVERY) is not None:  # impatience
                 break
+        health = runtime.health()  # without descriptors, a relay starts late
         ended = runtime.close(_END_WITHIN)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if ended:
-        answering = [s for s in sinks_of(settings) if health[s.name].failing_since is None]
+        failing = {sink for sink, each in health.items() if each.failing_since is not None}
+        sinks = sinks_of(settings, emitter.count)
+        answering = [sink for sink in sinks if sink.name not in failing]
         for sink, each in _drain(settings, answering, spool.meta["instance"]).items():
-            health[sink].delivered += each.delivered
-            health[sink].failing_since, health[sink].problem = each.failing_since, each.problem
+            each.delivered += health.get(sink, Health()).delivered
+            health[sink] = each
     _tell(health, as_json=as_json)
     _tell_what_is_left(settings, health)
 

@@ -37,6 +37,7 @@ class Bulk(Protocol):
 
     def kept_since(self) -> int:
         """From when on events are kept (ns); it stays so until the transaction ends."""
+        ...
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
@@ -48,12 +49,15 @@ class Bulk(Protocol):
         ``types`` are those of the columns, a letter for each: t for text, n for whole numbers, u
         for an event's id.
         """
+        ...
 
     def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
         """Put rows into `events`, and answer those that were not there; rows are made meanwhile."""
+        ...
 
     def check(self) -> None:
         """Have the rules looked at now that would be when it commits."""
+        ...
 
 
 def bulk_of(connection: Connection) -> Bulk:

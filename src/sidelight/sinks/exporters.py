@@ -74,9 +74,11 @@ class Exporter(Protocol):
         Raises:
             ExportError: they have not arrived.
         """
+        ...
 
     def close(self) -> None:
         """Let go of the connection."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class HttpExporter:
     """OTLP over HTTP, as protobuf."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._signal = endpoint.signal
+        self._signal: SignalName = endpoint.signal
         self._session = DeadlineSession()
         url = endpoint.url
         self._sdk = endpoint.sdk()(
@@ -196,7 +198,7 @@ class GrpcExporter:
     """OTLP over gRPC."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._signal = endpoint.signal
+        self._signal: SignalName = endpoint.signal
         self._timeout = endpoint.timeout
         self._encode = encode_spans if endpoint.signal == "traces" else encode_logs
         self._sdk = endpoint.sdk()(endpoint=endpoint.url, timeout=endpoint.timeout)

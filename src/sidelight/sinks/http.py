@@ -139,19 +139,19 @@ def _response_class(connection: Any) -> Callable[..., HTTPResponse]:
 
 
 class _Http(HTTPConnection):
-    response_class = property(_response_class)
+    response_class = property(_response_class)  # pyright: ignore[reportAssignmentType]
 
 
 class _Https(HTTPSConnection):
-    response_class = property(_response_class)
+    response_class = property(_response_class)  # pyright: ignore[reportAssignmentType]
 
 
 class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _Http
+    ConnectionCls = _Http  # pyright: ignore[reportAssignmentType]
 
 
 class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _Https
+    ConnectionCls = _Https  # pyright: ignore[reportAssignmentType]
 
 
 class _Adapter(HTTPAdapter):

@@ -41,7 +41,7 @@ Claim: TypeAlias = Callable[[Connection], Collection[str]]
 class StoreSink:
     """Writes batches of records into one store. Used by one thread at a time."""
 
-    name: Final = "store"
+    name: str = "store"
 
     def __init__(
         self, url: str, count: Callable[[str, str], None] = lambda _reason, _problem: None
