@@ -44,14 +44,15 @@ test: lint types $(DEV) ## linters, types and the test suite
 	$(BIN)/python -m pytest -n $(JOBS) tests
 
 faults: $(DEV) ## the promise under fault, at full length: processes, disks, databases, networks
-	$(BIN)/python -m pytest tests/faults --full -p no:randomly
+	$(BIN)/python -m pytest tests/faults --full -p no:randomly --durations=30
 
 lint: $(DEV) ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(DEV) ## mypy --strict
+types: $(DEV) ## mypy --strict, and pyright
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 collector: $(DEV) ## build the OpenTelemetry Collector that the tests talk to (needs Go, once)
 	$(BIN)/python -m tests.support.collector

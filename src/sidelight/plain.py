@@ -200,7 +200,7 @@ class _Copy:
         if issubclass(kind, (*_SEQUENCES, Mapping)):
             return f"<{_name(kind)}>" if depth >= MAX_DEPTH else self._inside(kind, value, depth)
         for known, convert in _CONVERSIONS:
-            if issubclass(kind, known):
+            if issubclass(kind, known):  # pyright: ignore[reportGeneralTypeIssues]
                 return convert(value)
         return _patience.ask(kind, repr, value)
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
-from sqlalchemy import Select, func, select
+from sqlalchemy import Executable, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.budget import CostSummary
@@ -357,7 +357,7 @@ class Store:
                 yield from map(_event, filter(asked.matches, rows))
             time.sleep(pause)
 
-    def _read(self, query: Select[Any]) -> Sequence[Row]:
+    def _read(self, query: Executable) -> Sequence[Row]:
         try:
             with self._engine.connect() as connection:
                 return connection.execute(query).all()

@@ -74,7 +74,7 @@ class Entry:
     def __init__(self, joining: Joining, head: Head, moment: tuple[Any, ...]) -> None:
         self._joining = joining
         self._head = head
-        self._moment = moment
+        self._moment: tuple[Any, ...] = moment
         self.receipt: JoinedReceipt | None = None
 
     @property
@@ -150,9 +150,11 @@ class Transaction(Protocol):
     @property
     def awaited(self) -> bool:
         """Whether to insert now means to await the connection."""
+        ...
 
     def hush(self) -> Callable[[], object]:
         """Let nothing that is read now write; the answer undoes it."""
+        ...
 
     def check(self) -> None:
         """See that something can be inserted.
@@ -160,15 +162,19 @@ class Transaction(Protocol):
         Raises:
             Refused: it cannot.
         """
+        ...
 
     def insert(self, entry: Entry) -> None:
         """Put an event into the outbox, now or when what is pending has been flushed."""
+        ...
 
     async def insert_awaited(self, entry: Entry) -> None:
         """The same, on an asynchronous connection."""
+        ...
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed."""
+        ...
 
 
 class Ticket:

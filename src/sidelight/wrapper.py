@@ -119,8 +119,10 @@ class _Writer:
         self.waits: Waits = "no" if not awaited else "outside" if kind.asynchronous else "here"
         self.joins = kind.asynchronous and any(d.joins for d in point.declarations)
         capture = Capture(point, signature, self.waits, kind.asynchronous, self.names)
-        codes = ((phase, capture.phase(phase)) for phase in kind.phases)
-        self.phases: dict[Phase, PhaseCode] = {phase: code for phase, code in codes if code}
+        self.phases: dict[Phase, PhaseCode] = {}
+        for phase in kind.phases:
+            if code := capture.phase(phase):
+                self.phases[phase] = code
 
     def wrapper(self) -> Any:
         """The wrapper itself; for what wrapt carries, the function that wrapt calls."""

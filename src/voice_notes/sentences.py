@@ -105,7 +105,7 @@ class Names:
             if parts not in self._full:
                 self._full.append(parts)
             return name
-        matching = [full for full in self._full if parts[0] in {full[0], full[-1]}]
+        matching = [full for full in self._full if name in {full[0], full[-1]}]
         return " ".join(matching[0]) if len(matching) == 1 else name
 
     def _may_be_part(self, found: Sequence[Word], index: int) -> bool:

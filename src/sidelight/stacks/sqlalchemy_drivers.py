@@ -44,9 +44,11 @@ class Driver(Protocol):
             Refused: they cannot be part of a transaction.
             Exception: of the driver's; the transaction is as it was, if there was a limit.
         """
+        ...
 
     def commits_itself(self, connection: Connection) -> bool:
         """Whether each statement is a transaction of its own, whatever SQLAlchemy says."""
+        ...
 
 
 def driver_of(connection: Connection) -> Driver:

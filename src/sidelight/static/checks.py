@@ -43,6 +43,7 @@ class Looking(Protocol):
 
     def look(self, path: str) -> Seen | Gone | Unseen:
         """Find one."""
+        ...
 
 
 class _Stated(msgspec.Struct, frozen=True):
