@@ -132,7 +132,7 @@ def test_at_the_bound_spans_go_and_then_events(store, spool, collector, tmp_path
         program.emit(100)
         wait_until((tmp_path / "events.db").exists)
         with locked(tmp_path / "events.db"):
-            wait_until(lambda: len(program.reports.lost) > (5000 if full else 100))
+            wait_until(lambda: len(program.reports.lost) > (2000 if full else 100))
             kept = [record for records in records_in(spool) for record in records]
         loses_nothing_any_more(program)
         assert program.stop() == 0, program.told()

@@ -64,13 +64,14 @@ class Caller:
         self.reports.take(n, 0, 0, KINDS.index(kind), 0, 0, b"")
 
     async def cancelled_at(self, step, kind, function, *, fails):
-        """How far it came, and whether it ended by the cancellation."""
+        """How far it came, and whether it ended by the cancellation; None cancels nothing."""
         trail = []
         call = self.call(kind, function, next(numbers), fails=fails, trail=trail)
         task = asyncio.create_task(call)
-        for _ in range(step):
-            await asyncio.sleep(0)
-        task.cancel()
+        if step is not None:
+            for _ in range(step):
+                await asyncio.sleep(0)
+            task.cancel()
         done, _ = await asyncio.wait({task}, timeout=10.0)
         assert done, "it hangs"
         if not task.cancelled():
@@ -90,12 +91,12 @@ async def test_cancelled_at_each_step(kind, store, full, row):
         }
         possible |= {(True, trail) for cancelled, trail in possible if not cancelled}
         for _ in range(rounds):
-            for step in range(LAST_STEP):
+            for step in (*range(LAST_STEP), None):
                 assert await caller.cancelled_at(step, kind, CALLS[kind], fails=fails) in possible
     assert sidelight.flush()
     injected, verdict = 2 * rounds * LAST_STEP, judge(store, reports=caller.reports)
     row(14, f"{kind}, cancelled", injected=injected, verdict=verdict, budget=False)
-    assert 0 < verdict.acknowledged < injected
+    assert 2 * rounds <= verdict.acknowledged <= injected  # one is cancelled before it has begun
 
 
 @pytest.mark.parametrize("kind", CALLS)
@@ -121,7 +122,7 @@ async def test_timeouts(kind, store, full, randomness, row):
 def test_event_loops_closed_too_early(store, tmp_path, full, caplog, row):
     """Receipts are awaited in them, by a store that is locked; the next loop finds all in order."""
     rounds = 20 if full else 3
-    caller = Caller()
+    caller, cut_short = Caller(), 0
 
     async def pause(n, fails, trail):
         await asyncio.sleep(0)
@@ -144,7 +145,8 @@ def test_event_loops_closed_too_early(store, tmp_path, full, caplog, row):
         tasks = [loop.create_task(several()) for _ in range(20)]
         loop.call_later(0.002, loop.stop)
         loop.run_forever()
-        assert not all(task.done() for task in tasks)
+        # Unless the relay is late (see Progress): then nobody waits.
+        cut_short += any(not task.done() for task in tasks)
         loop.close()
         lock.close()
         del tasks
@@ -152,5 +154,6 @@ def test_event_loops_closed_too_early(store, tmp_path, full, caplog, row):
         asyncio.run(several())
         assert sidelight.flush()
     verdict = judge(store, reports=caller.reports)
-    row(14, "event loop closed", injected=rounds, verdict=verdict, budget=False)
+    row(14, "event loop closed", injected=cut_short, verdict=verdict, budget=False)
+    assert cut_short > 0
     assert {record.name for record in caplog.records} <= {"asyncio"}  # of tasks left pending

@@ -12,6 +12,7 @@ import pytest
 from tests.support.emitting import Order
 from tests.support.programs import (
     ROOT,
+    all_arrive,
     caught_up,
     deliver,
     judge,
@@ -78,11 +79,12 @@ def test_the_clock_steps_while_programs_run(tmp_path, shim, full, progress, row)
                 killed.append(other)
                 program.emit(50)
                 shim.set_clock(-HOUR)
-                caught_up(store, *killed)
+                all_arrive(store, *killed)
         shim.set_clock(-HOUR)  # of everything that is there the clock knows nothing
         program.emit(10)
-        caught_up(store, program, *killed)
-        assert {finding["check"] for finding in doctor(store, shim)} == {"clock"}
+        all_arrive(store, program, *killed)
+        findings = doctor(store, shim)
+        assert {finding["check"] for finding in findings} == {"clock"}, findings
         assert program.stop() == 0, program.told()
     shim.set_clock(0)
     verdict = judge(store, program, *killed)
@@ -108,12 +110,13 @@ def test_a_segment_keeps_the_order_of_the_calls(tmp_path, shim, full, row):
     for path in segments_in(spool):
         with contextlib.closing(Segment.look(path)) as segment:
             segment.sealed = True
-            for payload in Scanner(segment, PAGE).batch(1_000_000).payloads:
-                static, moment = decode(payload)
-                if static.type is not None:  # else what the process has spent
-                    found.append(moment.attributes["n"])
-                    times.append(moment.time)
-    assert found == list(range(len(found)))
+            records = map(decode, Scanner(segment, PAGE).batch(1_000_000).payloads)
+            moments = [moment for static, moment in records if static.type is not None]
+            numbers = [moment.attributes["n"] for moment in moments]
+            assert numbers == sorted(numbers)
+            found += numbers
+            times += [moment.time for moment in moments]
+    assert sorted(found) == list(range(len(found)))
     assert times != sorted(times)
     deliver(store, spool)
     verdict = judge(store, program)

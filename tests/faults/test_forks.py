@@ -14,7 +14,7 @@ def forking(store, how, count, order):
     command = ("-m", "tests.support.forking", how, str(count))
     with running(store, order=order, command=command) as program:
         assert program.end(600.0) == 0, program.told()
-        told = program.told().strip().splitlines()
+        told = [line for line in program.told().splitlines() if line.startswith("{")]
     return program, json.loads(told[-1]) if told else {}
 
 
@@ -27,7 +27,8 @@ def test_beside_a_busy_relay(tmp_path, full, row):
     assert told["failed"] == 0, "children that hang or fail"
     assert told["longest"] < 0.5 + told["twin"]
     longest = f"fork beside a busy relay, {told['longest'] * 1e3:.0f} ms at most"
-    row(12, longest, injected=forks, verdict=judge(store, program))
+    # A child's first calls are the slow ones: of 150, beside other tests, nothing can be said.
+    row(12, longest, injected=forks, verdict=judge(store, program), budget=full)
     nothing_left(store)
 
 

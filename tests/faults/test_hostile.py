@@ -6,7 +6,7 @@ import pytest
 from tests.support.emitting import Order
 from tests.support.hostile import NAMES, VALUES
 from tests.support.postgres import new_database
-from tests.support.programs import caught_up, deliver, judge, nothing_left, running
+from tests.support.programs import deliver, judge, nothing_left, running
 
 from sidelight import Store
 from sidelight.plain import MAX_ALL_TEXT
@@ -31,10 +31,9 @@ def test_each_value_in_each_kind_of_call(database, tmp_path, full, row):
     """Each is shown by the event, bounded; the calls cost no more than without them."""
     store, spool = STORES[database](tmp_path), tmp_path / "spool"
     calls = len(NAMES) * (200 if full else 25)
-    order = Order(calls=calls, prelude=PRELUDE)
+    order = Order(calls=calls, prelude=PRELUDE, finale="assert sidelight.flush(60)")
     with running(store, spool, order=order) as program:
         program.emit(calls, seconds=300)
-        caught_up(store, program)
         assert program.end() == 0, program.told()
     deliver(store, spool)
     verdict = judge(store, program)

@@ -8,11 +8,13 @@ from tests.support.children import start
 from tests.support.collector import Collector, require_collector
 from tests.support.telemetry import drain, eventually
 
+from sidelight import Store
 from sidelight.directory import segments_in
 
 THREADS = 3
 ROUNDS_FULL, ROUNDS_SHORT = 200, 12
 AT_ONCE = 4
+DRAINED = 20  # rounds after which nobody has left anything in the spool: it is bounded
 DEAD = "http://127.0.0.1:9"
 EMITTING = """
     from opentelemetry.sdk.resources import Resource
@@ -25,7 +27,7 @@ EMITTING = """
 
     def work(base):
         for n in range(base, base + 1_000_000):
-            attributes = {"n": n, "text": "x" * (n % 3000)}
+            attributes = {"n": n, "text": "x" * (n % 300)}
             with tracer.start_as_current_span("work", attributes=attributes):
                 pass
             acknowledge(n)
@@ -64,6 +66,8 @@ def test_sigkill_at_random_moments(tmp_path, collector, reachable, full, randomn
                 assert child.acknowledged
                 acknowledged += child.acknowledged
             children.clear()
+            if reachable and number % DRAINED < AT_ONCE:
+                drain(tmp_path, collector.http_endpoint)
     assert reachable or not collector.spans(at_least=0)
     drain(tmp_path, collector.http_endpoint)
 
@@ -84,6 +88,7 @@ def test_sigkill_at_random_moments(tmp_path, collector, reachable, full, randomn
         lost=len(lost()),
         duplicated=twice,
     )
+    assert not {loss.reason for loss in Store(f"sqlite:///{store}").losses()}
     assert not lost()
     assert reachable or not twice
     assert not list(segments_in(tmp_path / "events.db-spool"))

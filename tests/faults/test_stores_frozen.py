@@ -92,7 +92,7 @@ def test_a_relay_stopped_inside_its_transaction(backend, tmp_path, full, progres
     """It holds its locks; PostgreSQL takes them away from it in time, SQLite cannot."""
     store, spool = new_store(backend, tmp_path), tmp_path / "spool"
     seconds = FROZEN_FULL if full else FROZEN_SHORT
-    programs, rounds = [], 3 if full else 1
+    programs, rounds = [], 2 if full else 1
     for number in range(rounds):
         prelude = f"arm('sidelight.sinks.batch:store', 'after', {number + 2}, signal.SIGSTOP)"
         order = Order(first=2 * number * 10**8, pause=PAUSE, configure={}, prelude=prelude)

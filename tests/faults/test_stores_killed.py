@@ -28,14 +28,13 @@ SELECT pid FROM pg_stat_activity WHERE datname = current_database()
 AND application_name = 'sidelight' AND query ILIKE 'commit%%' AND wait_event = %s
 """
 #: At the end of a transaction that has counted something, so that a test can meet it in its COMMIT.
-SLOW_COMMIT = """
-CREATE FUNCTION sidelight.slowly() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$;
-CREATE CONSTRAINT TRIGGER slowly AFTER INSERT OR UPDATE ON sidelight.event_counts
+GATED_COMMIT = """
+CREATE FUNCTION sidelight.gate() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_advisory_xact_lock_shared(5); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER gate AFTER INSERT OR UPDATE ON sidelight.event_counts
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (new.type = 'scheduled')
-EXECUTE FUNCTION sidelight.slowly();
+EXECUTE FUNCTION sidelight.gate();
 """
-FAST_COMMIT = "DROP FUNCTION sidelight.slowly() CASCADE"
 
 
 @pytest.fixture
@@ -60,10 +59,15 @@ def url(server):
 
 
 @pytest.fixture
-def program(url, server, proxy, tmp_path):
-    """One that emits into the store, through the proxy."""
-    through = url.replace(f":{server.port}/", f":{proxy.address[1]}/")
-    order = Order(threads=2, pause=0.001, configure={})
+def through(url, server, proxy):
+    """The URL by which the program knows the store."""
+    return url.replace(f":{server.port}/", f":{proxy.address[1]}/")
+
+
+@pytest.fixture
+def program(url, through, tmp_path):
+    """One that emits into the store, through the proxy: more slowly than its relay delivers."""
+    order = Order(threads=2, pause=0.005, configure={})
     with running(through, tmp_path, order=order) as program:
         program.emit(20)
         caught_up(url, program)
@@ -71,13 +75,13 @@ def program(url, server, proxy, tmp_path):
 
 
 @pytest.fixture
-def finish(url, program, tmp_path, row):
+def finish(url, through, program, tmp_path, row):
     """What was emitted comes by itself, each event once; ``finish(fault, how often)``."""
 
     def finish(fault, injected):
         caught_up(url, program)
         assert program.stop() == 0, program.told()
-        deliver(url, tmp_path)
+        deliver(through, tmp_path)
         row(5, f"PostgreSQL: {fault}", injected=injected, verdict=judge(url, program))
         nothing_left(url, tmp_path)
 
@@ -109,7 +113,7 @@ def test_sessions_terminated(url, program, rounds, randomness, progress, finish)
     """At random moments, most of them within a transaction."""
     killed = 0
     with psycopg.connect(url, autocommit=True) as connection:
-        while killed < 3 * rounds:
+        while killed < rounds:
             progress(f"terminated {killed} times")
             program.emit(4)
             time.sleep(randomness.random() * 0.02)
@@ -133,12 +137,20 @@ def in_commit(connection, event):
     return found[0][0]
 
 
+@pytest.fixture
+def gate(url, program):
+    """A connection by which COMMITs can be `held`."""
+    with connected(url) as connection:
+        connection.execute(GATED_COMMIT)
+        yield connection
+
+
 @contextlib.contextmanager
-def slowed(connection):
-    """A COMMIT takes a while before it counts."""
-    connection.execute(SLOW_COMMIT)
+def held(gate):
+    """A COMMIT that has begun does not count before this ends."""
+    gate.execute("SELECT pg_advisory_lock(5)")
     yield
-    connection.execute(FAST_COMMIT)
+    gate.execute("SELECT pg_advisory_unlock(5)")
 
 
 @contextlib.contextmanager
@@ -151,40 +163,41 @@ def replicated(connection):
     connection.execute("SELECT pg_reload_conf()")
 
 
-def test_terminated_in_its_commit(url, program, rounds, progress, finish):
+def test_terminated_in_its_commit(url, gate, program, rounds, progress, finish):
     """The client is told of an error; before it counts there is nothing, after it everything."""
-    with connected(url) as connection:
-        for number in range(rounds):
-            progress(f"terminated {number} times")
-            with slowed(connection):
-                pid = in_commit(connection, "PgSleep")
-                before = stored(url)
-                connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
-                assert stored(url) == before
-            grow(url, before)
-            program.emit(10)
-            with replicated(connection):
-                pid = in_commit(connection, "SyncRep")
-                before = stored(url)
-                connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
-                assert stored(url) > before
-            grow(url, stored(url))
+    for number in range(rounds):
+        progress(f"terminated {number} times")
+        with held(gate):
+            pid = in_commit(gate, "advisory")
+            before = stored(url)
+            gate.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+            assert stored(url) == before
+        grow(url, before)
+        program.emit(10)
+        with replicated(gate):
+            pid = in_commit(gate, "SyncRep")
+            before = stored(url)
+            gate.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+            assert stored(url) > before
+        grow(url, stored(url))
     finish("terminated in COMMIT", 2 * rounds)
 
 
-def test_the_reply_to_a_commit_is_lost(url, proxy, program, rounds, progress, finish):
+def test_the_reply_to_a_commit_is_lost(
+    url, gate, proxy, program, rounds, randomness, progress, finish
+):
     """The client sees a reset, and tries again while the server is still committing, or has."""
-    with connected(url) as connection:
-        for number in range(rounds):
-            progress(f"lost {number} replies")
-            with slowed(connection):
-                before = stored(url)
-                in_commit(connection, "PgSleep")
-                proxy.reset_connections()
-                grow(url, before)
-            program.emit(10)
-            with replicated(connection):
-                in_commit(connection, "SyncRep")
-                proxy.reset_connections()
-            grow(url, stored(url))
+    for number in range(rounds):
+        progress(f"lost {number} replies")
+        with held(gate):
+            before = stored(url)
+            in_commit(gate, "advisory")
+            proxy.reset_connections()
+            time.sleep(randomness.random() * 0.3)
+        grow(url, before)
+        program.emit(10)
+        with replicated(gate):
+            in_commit(gate, "SyncRep")
+            proxy.reset_connections()
+        grow(url, stored(url))
     finish("reply to COMMIT lost", 2 * rounds)

@@ -21,36 +21,34 @@ ON_SERVERS = [name for name, database in business.CASES if database == "postgres
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-def test_whoever_is_killed_leaves_the_events_of_what_he_has_committed(tmp_path, full, seed, row):
-    rounds = 50 if full else 1
-    cases = []
+def test_whoever_is_killed_leaves_the_events_of_what_he_has_committed(
+    tmp_path, full, seed, progress, row
+):
+    rounds, cases = (10 if full else 1), []
     for name, database in business.CASES:
         directory = tmp_path / f"{name}-{database}"
         directory.mkdir()
         cases.append((name, business.DATABASES[database](directory)))
         business.create_tables(cases[-1][1])
     store = tmp_path / "events.db"
-    ordering = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.support.ordering", f"sqlite:///{store}"),
-            *(str(rounds), str(seed), *(f"{name}={url}" for name, url in cases)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ordering.returncode == 0, ordering.stderr
-    assert int(ordering.stdout) == len(cases) * rounds * len(MOMENTS)
+    command = [sys.executable, "-m", "tests.support.ordering", f"sqlite:///{store}"]
+    command += [str(rounds), str(seed), *(f"{name}={url}" for name, url in cases)]
+    wanted, killed = len(cases) * rounds * len(MOMENTS), 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ordering:
+        for killed, told in enumerate(ordering.stdout, 1):
+            progress(f"{killed} of {wanted} killed, {told.strip()}")
+    assert ordering.returncode == 0
+    assert killed == wanted
     outboxes = [argument for _, url in cases for argument in ("--outbox", url)]
     done = sidelight("relay", "--once", *of(store), *outboxes)
     assert done.code == 0, done.err
     names = business.Watched(f"sqlite:///{store}").stored_names()
-    killed, kept = int(ordering.stdout), 0
+    kept = 0
     for name, url in cases:
-        wanted = business.committed(url)
-        assert {told for told in names if told.startswith(f"{url}|")} == wanted, name
-        assert len(wanted) >= rounds * 2 * (len(MOMENTS) + 1)
-        kept += len(wanted)
+        committed = business.committed(url)
+        assert {told for told in names if told.startswith(f"{url}|")} == committed, name
+        assert len(committed) >= rounds * 2 * (len(MOMENTS) + 1)
+        kept += len(committed)
     row(1, "killed in a transaction", injected=killed, acknowledged=kept, stored=len(names), lost=0)
 
 

@@ -1,7 +1,7 @@
 """Programs that fork, and whose children emit: ``python -m tests.support.forking HOW COUNT``.
 
 See `tests.support.emitting`, whose order and reports these share. What they measure they write as
-JSON on the last line of stderr.
+JSON on a line of stderr.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ import sidelight
 from sidelight import arg, emits
 
 by = "signal"
+RELAYED = 500  # times after which the relay is let to catch up: the spool is bounded
 LATEST = 500e-6  # seconds until it arrives: that is some calls
 ARRIVES_WITHIN = 2.0  # on a busy machine; what is swallowed never does
 FIELDS: dict[str, Any] = {
@@ -222,8 +223,10 @@ def main() -> None:
     sidelight.configure(**order.configure or {})
     gc.disable()  # what is raised while the collector runs a stranger's code is lost
     calls = Calls(order, INTERRUPTERS[by]())
-    for _ in range(order.calls):
+    for number in range(order.calls):
         calls.until_interrupted()
+        if number % RELAYED == RELAYED - 1:
+            sidelight.flush(60.0)
     sys.unraisablehook = sys.__unraisablehook__
     print(calls.told(), file=sys.stderr)
 

@@ -2,7 +2,7 @@
 
 ``python -m tests.support.ordering STORE ROUNDS SEED APPLICATION=URL…`` runs each so many rounds,
 each in a process of its own, which dies by SIGKILL: before a commit, after one, after a rollback,
-or whenever it happens. It says how many have died.
+or whenever it happens. For each that has died it writes a line.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ MOMENTS = ("before the commit", "after the commit", "after the rollback", "whene
 _LONGEST = 0.03  # seconds until a round is killed "whenever"
 
 
-def main(store: str, rounds: int, seed: int, cases: list[tuple[str, str]]) -> int:
-    """Run the cases; answers how many processes have been killed."""
+def main(store: str, rounds: int, seed: int, cases: list[tuple[str, str]]) -> None:
+    """Run the cases."""
     chance = random.Random(seed)
-    killed = 0
     for name, url in cases:
         for number, moment in itertools.product(range(rounds), MOMENTS):
             ready, says_so = os.pipe()
@@ -44,8 +43,7 @@ def main(store: str, rounds: int, seed: int, cases: list[tuple[str, str]]) -> in
             _, status = os.waitpid(process, 0)
             if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
                 raise RuntimeError(f"{name}, {moment}: ended with {status}")
-            killed += 1
-    return killed
+            print(name, moment, flush=True)
 
 
 def _live(store: str, name: str, url: str, moment: str, prefix: str, ready: int) -> None:
@@ -77,4 +75,4 @@ def _order(application: Application, unit: Unit, name: str) -> None:
 
 if __name__ == "__main__":
     given = [(name, url) for name, _, url in (case.partition("=") for case in sys.argv[4:])]
-    sys.stdout.write(f"{main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), given)}\n")
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), given)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from typing import Any
 
+import psycopg
+import tenacity
 from sqlalchemy.engine import make_url
 from tests.support.postgres import connected
 
@@ -14,12 +17,22 @@ def alter(url: str, *statements: str) -> None:
     if url.startswith("postgresql"):
         with connected(url) as connection:
             for statement in statements:
-                connection.execute(statement)
+                _execute(connection, statement)
         return
     path = make_url(url).database or ""
     with contextlib.closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(psycopg.errors.DeadlockDetected),
+    stop=tenacity.stop_after_attempt(10),
+    reraise=True,
+)
+def _execute(connection: psycopg.Connection[Any], statement: str) -> None:
+    """The server may end it, and not the relay's, where the two wait for each other."""
+    connection.execute(statement)
 
 
 def rule(

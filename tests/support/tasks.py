@@ -22,7 +22,11 @@ folder.mkdir(exist_ok=True)
 
 app = Celery("faults", broker="filesystem://", backend=None)
 app.conf.update(
-    broker_transport_options={"data_folder_in": str(folder), "data_folder_out": str(folder)},
+    broker_transport_options={
+        "data_folder_in": str(folder),
+        "data_folder_out": str(folder),
+        "control_folder": str(folder / "control"),
+    },
     broker_connection_retry_on_startup=False,
     task_ignore_result=True,
     worker_prefetch_multiplier=1,

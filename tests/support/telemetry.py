@@ -236,13 +236,13 @@ def drain(directory: Path, otlp: str) -> dict[str, int]:
     """What `sidelight relay --once` does: deliver what dead processes have left."""
     from sidelight.receipt import Progress  # noqa: PLC0415
     from sidelight.relay import Relay  # noqa: PLC0415
-    from sidelight.runtime import sinks_of  # noqa: PLC0415
     from sidelight.settings import settle  # noqa: PLC0415
+    from sidelight.sinks import sinks_of  # noqa: PLC0415
     from sidelight.spool import Spool  # noqa: PLC0415
 
     settings = settle(f"sqlite:///{directory / 'events.db'}", otlp=otlp)
     spool = Spool(settings.spool, {})
-    relay = Relay(spool, sinks_of(settings), Progress())
+    relay = Relay(spool, sinks_of(settings, emitter.count), Progress())
     try:
         return relay.drain()
     finally:

@@ -12,13 +12,17 @@ import pytest
 from sqlalchemy.orm import Session
 from tests.support import business
 from tests.support.commands import end, of, sidelight, spawn, stored, wait_for
+from tests.support.emitting import Order
 from tests.support.postgres import new_database
+from tests.support.preludes import padded
+from tests.support.programs import running
 from tests.support.telemetry import restore
 
 import sidelight as library
 from sidelight.outbox import admin
 from sidelight.outbox.mover import Mover
 from sidelight.spool import Spool
+from sidelight.supply import SMALLEST
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -101,6 +105,22 @@ def test_what_waits_is_told_and_delivered(application, url, store):
     assert "outbox" in done.out
     assert stored(store) == 40
     assert waiting(url) == 0
+
+
+def test_a_spool_that_the_dead_have_filled_is_emptied_first(application, url, store):
+    """Only then is there room for what comes out of the outbox."""
+    many = 8_000  # more than a segment takes
+    order_many(application, many, each=1000)
+    limit = {"relay": "external", "spool_limit": 8 * SMALLEST}
+    order = Order(kinds=("scheduled",), configure=limit, prelude=padded(40))
+    with running(f"sqlite:///{store}", order=order) as program:
+        program.emit(300)
+        program.kill()
+    assert program.reports.lost
+    done = sidelight("relay", "--once", *of(store), "--outbox", url)
+    assert done.code == 0, done.err
+    assert waiting(url) == 0
+    assert stored(store) == many + len(program.reports.numbers)
 
 
 def test_an_outbox_that_is_not_there_is_told(tmp_path, store):
@@ -231,10 +251,11 @@ def test_a_reader_of_sqlite_disturbs_no_transaction(tmp_path, store, external):
 
 
 def test_nobody_waits_for_a_relay_in_postgresql(store, external):
+    """But for each other, for a moment: while one makes the table longer."""
     url = new_database()
     business.create_tables(url)
     application = business.WithSession(
-        f"{url}?options=-c%20lock_timeout%3D1ms", "transaction", strict=True
+        f"{url}?options=-c%20lock_timeout%3D5ms", "transaction", strict=True
     )
     try:
         with relaying(url, store, store):

@@ -53,6 +53,7 @@ LAYERS = [
         "templates",
     },
     {"segment", "scanner", "directory", "names", "supply", "sieve"},
+    {"adoption"},
     {"spool", "emitter", "selection", "store", "mapfile", "pruning"},
     {"described", "span", "transaction", "waiting", "worker", "keeper", "ledger"},
     {"capture", "mapwriter"},

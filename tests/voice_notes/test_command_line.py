@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.telemetry import restore
 from tests.voice_notes.wavs import SHIPPED, shipped_sound, wav
 from typer.testing import CliRunner
 
@@ -18,6 +19,8 @@ from voice_notes.cli import app
 @pytest.fixture(autouse=True)
 def _in_a_place_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    yield
+    restore()
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
