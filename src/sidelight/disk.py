@@ -98,6 +98,10 @@ class Disk:
         """Have the blocks of so many bytes, so that no later write lacks them."""
         os.posix_fallocate(fd, 0, size)
 
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut a file: what lies behind is gone, and its blocks are free."""
+        os.ftruncate(fd, size)
+
     def write(self, fd: int, data: bytes, offset: int) -> int:
         """Write; answers how much of it was."""
         return os.pwrite(fd, data, offset)

@@ -56,6 +56,14 @@ def frame(payload: bytes) -> bytes:
     return FRAME.pack(FRAME_MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 
+def length_of_frames(data: bytes) -> int:
+    """Bytes of the frames that begin one behind the other in ``data``, by what they say."""
+    length = 0
+    while data.startswith(FRAME_MAGIC, length) and len(data) >= length + FRAME.size:
+        length += FRAME.size + int(FRAME.unpack_from(data, length)[1])
+    return length
+
+
 class Origin(msgspec.Struct, array_like=True, frozen=True, eq=False):
     """Whose a span is that the application's own TracerProvider has made.
 

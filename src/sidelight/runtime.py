@@ -278,6 +278,8 @@ class Runtime:
                 relay.flush(0.5 * (until - time.monotonic()), patient=False)
                 relay.keeper.ledger = tell
             if not relay.stop(until - time.monotonic()):
+                if spool is not None:
+                    spool.seal()
                 return False  # one is inside its library: the segments end with the process
         if spool is not None:
             spool.close()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.allocation import NAME, WRITERS_BYTE, ZEROS, new_file, write_whole
+from sidelight.allocation import NAME, WRITERS_BYTE, ZEROS, map_pages, new_file, write_whole
 from sidelight.disk import DISK, Disk
 from sidelight.header import (
     PAGE,
@@ -31,11 +31,10 @@ from sidelight.header import (
     parsed,
     parsed_cursor,
 )
-from sidelight.record import FRAME_MAGIC
+from sidelight.record import FRAME_MAGIC, length_of_frames
 
 READ: Final = 512 * 1024
 """Bytes of one read: more than the largest frame has."""
-_MADV_POPULATE_WRITE: Final = 23  # Linux; the mmap module has no name for it yet
 _READERS_BYTE: Final = 0
 _GONE: Final = b"\xff"  # what the disk could not read; no frame begins with it
 
@@ -97,7 +96,7 @@ class Segment:
         head = packed(meta)
         if directory is None:
             mapping = disk.map(-1, size)
-            _map_pages(mapping, size)
+            map_pages(mapping, size)
             mapping[: len(head)] = head
             mapping.seek(PAGE)
             return cls(-1, None, mapping, size, header, disk)
@@ -105,7 +104,7 @@ class Segment:
         with new_file(directory, size, pieces, disk) as (fd, path):
             write_whole(disk, fd, head, 0)
             mapping = disk.map(fd, size)
-            _map_pages(mapping, size)
+            map_pages(mapping, size)
             mapping.seek(PAGE)
         return cls(fd, path, mapping, size, header, disk)
 
@@ -179,6 +178,31 @@ class Segment:
             self.disk.sync(self.fd)
             if whole:
                 self.synced = end
+
+    def trim(self) -> None:
+        """Give back the room behind the last frame: nobody is to write any more.
+
+        Where there is more than frames and then zeros, as after damage, it stays as it is.
+
+        Raises:
+            OSError: the room comes back when the file is deleted.
+        """
+        end = self._end_of_frames()
+        if end < self.size:
+            self.size = end
+            if self.fd >= 0:
+                self.disk.truncate(self.fd, end)
+
+    def _end_of_frames(self) -> int:
+        """The end of the page with the last frame's end; the size where something follows."""
+        if self.read(max(PAGE, self.size - PAGE)).strip(b"\0"):  # full
+            return self.size
+        end = PAGE
+        while length := length_of_frames(self.read(end)):
+            end += length
+        if any(self.read(at).strip(b"\0") for at in range(end, self.size, READ)):
+            return self.size
+        return end + -end % PAGE
 
     def close(self) -> None:
         """Let go of the mapping and, where no forked child holds it too, of the lock."""
@@ -257,7 +281,8 @@ class Segment:
         header = parsed(page)
         segment.version, segment.meta = header.version, header.meta
         for sink in SLOTS:
-            cursor = parsed_cursor(page, sink, disk.boot())
+            # One beyond the end had all that is here, and was there before a `trim`.
+            cursor = min(parsed_cursor(page, sink, disk.boot()), max(segment.size, PAGE))
             if segment._may_begin(cursor):
                 segment.cursors[sink] = cursor
         return segment
@@ -289,6 +314,8 @@ class Segment:
         if not self.disk.lock(self.fd):
             return False
         self.sealed = True
+        with contextlib.suppress(OSError):
+            self.trim()
         return True
 
     @property
@@ -363,13 +390,3 @@ def _page_bounds(offset: int, end: int) -> Iterator[int]:
     """The offsets at which a read page by page begins."""
     yield offset
     yield from range(offset - offset % PAGE + PAGE, end, PAGE)
-
-
-def _map_pages(mapping: mmap.mmap, size: int) -> None:
-    """Take the page faults now: else the caller takes one for each page, some of 10 µs.
-
-    In pieces, because the call keeps the GIL. Kernels before 5.14 do not have it.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        for offset in range(0, size, len(ZEROS)):
-            mapping.madvise(_MADV_POPULATE_WRITE, offset, min(len(ZEROS), size - offset))

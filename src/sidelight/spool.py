@@ -228,6 +228,7 @@ class Spool:
         if current.tell() > PAGE and time.monotonic() - current.created > seconds:
             with contextlib.suppress(SpoolError):
                 self.rotate(current)
+                current.trim()
 
     def adopt(self) -> None:
         """Take over what dead processes left, and read along where a living one wants that.
@@ -300,14 +301,17 @@ class Spool:
             current.passed |= {sink for sink, at in current.cursors.items() if at >= end}
         self.discard(self.ended(sinks))
 
+    def seal(self) -> None:
+        """Let nothing more in, and give back the room that this process has not used."""
+        self.supply.drop_spares()
+        for segment in tuple(self.own):
+            segment.seal()
+            with contextlib.suppress(OSError):
+                segment.trim()
+
     def close(self) -> None:
         """Let go of everything; what some sink still has to read stays for the next process."""
-        for segment in self.supply.spares:
-            with contextlib.suppress(OSError):
-                segment.remove()
-            segment.close()
-        for segment in self.own:
-            segment.seal()
+        self.seal()
         with contextlib.suppress(OSError):
             self.shelter()
         lost = 0

@@ -27,6 +27,7 @@ _GIVEN: Final = 4 * SMALLEST  # the largest that is given away
 _MANY: Final = 8  # segments of our own that wait: from here on they are larger, not more
 _LOOK_AGAIN: Final = 0.5  # seconds
 _IN_MEMORY_LIMIT: Final = 64 * 1024 * 1024
+_BEGINNERS: Final = 1 / 8  # of the limit: as much beyond it is for processes to begin with
 
 
 class Supply:
@@ -64,8 +65,8 @@ class Supply:
     def first(self, given: Segment | None) -> Segment:
         """The segment to begin with: the one that was ``given``, where it lies in our directory.
 
-        It is in memory where the disk lets us make none. A relay that finds the disk full must be
-        able to begin: it is the one that makes room.
+        It is in memory where the disk lets us make none, or too many have begun at the limit. A
+        relay that finds the disk full must be able to begin: it is the one that makes room.
         """
         if given is not None:
             ours = given.path is not None and given.path.parent == self._directory
@@ -75,10 +76,12 @@ class Supply:
                 given.remove()
             given.close()
         try:
-            return self.create(SMALLEST)
+            if self.usage(()) + SMALLEST <= self.limit + self.limit * _BEGINNERS:
+                return self.create(SMALLEST)
+            self._count("kept in memory: the spool is full", str(self._directory))
         except OSError as error:
             self._has_failed(error)
-            return self._in_memory(())
+        return self._in_memory(())
 
     def take(self, own: Sequence[Segment]) -> Segment:
         """The next segment, at once; called by those who emit.
@@ -167,6 +170,14 @@ class Supply:
             if spare.is_threatened():
                 with contextlib.suppress(ValueError):  # in use by now
                     self.spares.remove(spare)
+
+    def drop_spares(self) -> None:
+        """Delete what was allocated ahead: nobody will need it."""
+        while self.spares:
+            spare = self.spares.popleft()  # nobody can take it by now
+            with contextlib.suppress(OSError):
+                spare.remove()
+            spare.close()
 
     def usage(self, own: Sequence[Segment]) -> int:
         """Bytes that the directory holds, all processes together; in memory those of ``own``.

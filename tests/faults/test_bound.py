@@ -18,7 +18,6 @@ from sidelight.record import SPAN, decode
 from sidelight.scanner import Scanner
 from sidelight.segment import Segment
 from sidelight.sinks.store import StoreSink
-from sidelight.supply import SMALLEST
 
 LIMIT = 8 * 1024 * 1024
 
@@ -196,5 +195,25 @@ def test_several_processes_within_one_bound(store, spool, tmp_path, full, row):
         verdict=verdict,
     )
     assert verdict.stored + verdict.let_go == verdict.calls
-    assert watch.most <= LIMIT + programs * SMALLEST
+    assert watch.most <= LIMIT + LIMIT // 8
+    nothing_left(store)
+
+
+def test_short_programs_share_the_bound_for_long(store, spool, tmp_path, full, progress, row):
+    """Each leaves what it has written, and not the segment that it had allocated for it."""
+    programs, calls = (60 if full else 6), 20
+    make(store)
+    ended = []
+    with locked(tmp_path / "events.db"):
+        for number in range(programs):
+            progress(f"program {number + 1} of {programs}")
+            order = Order(first=number * 10_000_000, calls=calls, pause=0.001)
+            with running(store, order=order) as program:
+                assert program.end() == 0, program.told()
+            ended.append(program)
+        assert held(spool) < programs * 16 * 1024
+    deliver(store)
+    verdict = judge(store, *ended)
+    row(8, "short programs, store locked", injected=programs, verdict=verdict)
+    assert verdict.stored == programs * calls
     nothing_left(store)

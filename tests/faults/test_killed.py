@@ -53,7 +53,7 @@ FAILPOINTS = {
     "in recovery": ("scanner:Scanner.batch", "after", 25),
     "during adoption": ("spool:Spool.adopt", "after", 1),
     "before the store's commit": ("sinks.batch:store", "after", 25),
-    "in an allocation": ("segment:_map_pages", "after", 3),
+    "in an allocation": ("segment:map_pages", "after", 3),
 }
 """What is killed before or after a call of a function, and the latest such call."""
 

@@ -43,6 +43,10 @@ class Inode:
         self.data[offset:end] = data
         self.dirty.update(range(offset // SECTOR, (end + SECTOR - 1) // SECTOR))
 
+    def cut(self, size: int) -> None:
+        del self.data[size:]
+        self.dirty = {sector for sector in self.dirty if sector * SECTOR < size}
+
     def flush(self, sectors: set[int]) -> None:
         """Bring sectors to the disk; what lies behind its length there stays zeros."""
         for sector in sectors:
@@ -316,6 +320,10 @@ class ProcessDisk(Disk):
         self.reach("allocate")
         inode = self._inode(fd)
         inode.data.extend(bytes(max(0, size - len(inode.data))))
+
+    def truncate(self, fd: int, size: int) -> None:
+        self.reach("truncate")
+        self._inode(fd).cut(size)
 
     def write(self, fd: int, data: bytes, offset: int) -> int:
         short = self.reach("write")

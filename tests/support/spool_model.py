@@ -51,6 +51,7 @@ ERRORS = {
     "create": (errno.ENOSPC, errno.EMFILE, errno.EROFS),
     "open": (errno.EMFILE, errno.EIO),
     "allocate": (errno.ENOSPC, errno.EFBIG),
+    "truncate": (errno.EIO,),
     "write": (errno.ENOSPC, errno.EIO, 0),
     "read": (errno.EIO,),
     "map": (errno.ENOMEM,),

@@ -177,9 +177,59 @@ def test_cursor_is_remembered(tmp_path):
 def test_a_cursor_that_lies_is_only_a_hint(tmp_path):
     segment = create(tmp_path)
     segment.write(frame(b"one"))
-    segment.advance("store", 10**9)
+    segment.write(frame(b"two"))
+    segment.advance("store", PAGE + 1)
     segment.close()
     assert reopened(segment.path).cursors["store"] == PAGE
+
+
+def test_a_sink_that_was_at_the_end_stays_there_when_the_room_behind_is_given_back(tmp_path):
+    """A cursor behind all that was written is at the end of the file, wherever that is by then."""
+    segment = create(tmp_path)
+    segment.write(frame(b"one"))
+    segment.advance("traces", SIZE)
+    segment.close()
+    again = reopened(segment.path)
+    assert again.size < SIZE
+    assert Scanner(again, again.cursors["traces"]).batch(9).payloads == []
+    assert Scanner(again, again.cursors["store"]).batch(9).payloads == [b"one"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    payloads=st.lists(
+        st.one_of(
+            st.binary(min_size=1, max_size=200),
+            st.integers(1, 20_000).map(bytes),  # zeros are a payload as others are
+            st.binary(max_size=20).map(lambda junk: FRAME_MAGIC + junk + bytes(5000)),
+        ),
+        max_size=12,
+    ),
+)
+def test_what_the_dead_have_not_used_is_given_back(tmp_path_factory, payloads):
+    """All that was written is still there, and less than a page behind it."""
+    size = 512 * 1024
+    segment = create(tmp_path_factory.mktemp("segment"), size)
+    for payload in payloads:
+        segment.write(frame(payload))
+    end = segment.tell()
+    segment.close()
+    again = reopened(segment.path)
+    assert end <= segment.path.stat().st_size < end + PAGE
+    assert read_all(again) == (payloads, [])
+    again.close()
+    assert recovered(segment.path) == payloads
+
+
+def test_damage_keeps_its_room(tmp_path):
+    """What follows a length that lies, or zeros, may be frames: only a reader can tell."""
+    path, offsets, _ = dead_segment_with(tmp_path, [b"a" * 50, b"b" * 60, b"c" * 70])
+    content = path.read_bytes()
+    for at in (offsets[0], offsets[1]):
+        for harm in (bytes(FRAME.size), FRAME.pack(FRAME_MAGIC, 3, 0)):
+            path.write_bytes(content[:at] + harm + content[at + len(harm) :])
+            assert recovered(path)[-1] == b"c" * 70
+            assert path.stat().st_size == SIZE
 
 
 def test_tail_cut_at_every_byte(tmp_path):
@@ -298,7 +348,7 @@ class FailingDisk(Disk):
 
 @pytest.mark.parametrize("reads", range(1, 6))
 def test_what_was_read_when_the_rest_could_not_be_is_read_again(tmp_path, reads):
-    sent = [bytes([n]) * 100_000 for n in range(1, 21)]
+    sent = [bytes([n]) * 100_000 for n in range(1, 31)]
     writer = create(tmp_path, 3 * 1024 * 1024)
     for payload in sent:
         writer.write(frame(payload))

@@ -265,7 +265,18 @@ def test_a_closed_spool_leaves_only_what_holds_records(tmp_path):
     spool = Spool(tmp_path, {})
     spool.write(frame(b"x"))
     spool.close()
-    assert len(list(tmp_path.iterdir())) == 1
+    (left,) = tmp_path.iterdir()
+    assert left.stat().st_size == 2 * PAGE
+
+
+def test_one_that_was_sealed_for_its_age_holds_no_more_than_was_written(spool):
+    write(spool, b"x")
+    spool.rotate_aged(0.0)
+    aged, current = spool.own
+    assert aged.path.stat().st_size == 2 * PAGE
+    assert current.path.stat().st_size == SMALLEST
+    assert not aged.is_threatened()
+    assert payloads_of(aged) == [b"x"]
 
 
 def test_what_is_written_while_it_closes_stays(tmp_path, monkeypatch):

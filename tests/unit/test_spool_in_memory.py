@@ -8,8 +8,10 @@ import pytest
 
 from sidelight.directory import segments_in
 from sidelight.disk import Disk
+from sidelight.header import PAGE
 from sidelight.record import frame
 from sidelight.spool import Spool
+from sidelight.supply import SMALLEST
 
 
 class FullDisk(Disk):
@@ -78,3 +80,27 @@ def test_one_that_cannot_be_on_the_disk_yet_begins_in_memory(tmp_path):
     spool.close()
     assert len(segments_in(tmp_path / "spool")) == 1
     assert [reason for reason, _ in losses] == ["kept in memory: Not a directory"]
+
+
+def test_where_too_many_have_begun_at_the_limit_the_next_begins_in_memory(tmp_path):
+    """A crash loop must not fill the disk either."""
+    limit, losses = 8 * SMALLEST, []
+
+    def begun():
+        return Spool(tmp_path, {}, limit=limit, count=lambda *loss: losses.append(loss))
+
+    spools = [begun() for _ in range(9)]
+    assert losses == []
+    last = begun()
+    assert [reason for reason, _ in losses] == ["kept in memory: the spool is full"]
+    last.append(frame(b"x"))
+    assert last.usage() == limit + limit // 8
+    for spool in spools[2:]:
+        spool.close()
+    last.supply._look_again = 0.0
+    last.provide()
+    assert in_memory(last) == 0
+    for spool in (*spools[:2], last):
+        spool.close()
+    (left,) = segments_in(tmp_path)
+    assert left.stat().st_size == 2 * PAGE
