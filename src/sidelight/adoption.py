@@ -89,9 +89,10 @@ class Adopted:
         for known in (self._left, self._put_off):
             for gone in known.keys() - set(found):
                 del known[gone]
-        self._waiting.clear()
+        waiting = set(self._waiting).intersection(found)
+        self._waiting = deque(path for path in self._waiting if path in waiting)
         for path in found:
-            if not (path in mine or path in self._left or path in self._put_off):
+            if not any(path in known for known in (mine, waiting, self._left, self._put_off)):
                 self._take_over(path)
         remove_unfinished(self._directory, self._disk)
 

@@ -23,6 +23,7 @@ _SYNC: Final = 0.5  # seconds between fdatasyncs: what survives a power loss
 _ADOPT: Final = 2.0
 _MEASURE: Final = 0.5
 _AGED: Final = 600.0
+_FREE: Final = 1 / 8  # of the limit: what telemetry holds is let go for it
 _NEARLY: Final = 0.9  # of the limit: from here on events are written without their spans
 
 logger: Final = logging.getLogger("sidelight")
@@ -137,13 +138,17 @@ class Keeper:
         return self.spool.supply.full or len(self.spool.supply.spares) < SPARES
 
     def _measure(self) -> None:
-        """Hold the directory within its limit: telemetry goes first, then spans, then events."""
+        """Hold the directory within its limit: telemetry goes first, then spans, then events.
+
+        It goes while there is room: a keeper that the disk holds up makes none.
+        """
         limit = self.spool.supply.limit
+        free = max(SPARES * SMALLEST, limit * _FREE)
         used = self.spool.usage()
-        if used + SPARES * SMALLEST > limit:
+        if used + free > limit:
             self.spool.adopted.take_back()
         for segment in (*self.spool.adopted, *self.spool.own):
-            if used + SPARES * SMALLEST <= limit:
+            if used + free <= limit:
                 break
             if segment.sealed and "store" in segment.passed:
                 self.spool.settle()  # as far as can be: at the limit it is these or new events

@@ -33,6 +33,7 @@ from sidelight.header import (
 )
 from sidelight.record import FRAME_MAGIC, length_of_frames
 
+SMALL: Final = 64 * 1024
 READ: Final = 512 * 1024
 """Bytes of one read: more than the largest frame has."""
 _READERS_BYTE: Final = 0
@@ -182,12 +183,13 @@ class Segment:
     def trim(self) -> None:
         """Give back the room behind the last frame: nobody is to write any more.
 
-        Where there is more than frames and then zeros, as after damage, it stays as it is.
+        64 KiB stay: so a bound in bytes bounds the number of files as well. Where there is more
+        than frames and then zeros, as after damage, all stays as it is.
 
         Raises:
             OSError: the room comes back when the file is deleted.
         """
-        end = self._end_of_frames()
+        end = max(SMALL, self._end_of_frames())
         if end < self.size:
             self.size = end
             if self.fd >= 0:

@@ -28,8 +28,8 @@ from sidelight.header import PAGE, fitted
 from sidelight.names import Names
 from sidelight.quarantine import DIRECTORY as QUARANTINE
 from sidelight.quarantine import Quarantine
-from sidelight.segment import Segment
-from sidelight.supply import SMALL, Supply
+from sidelight.segment import SMALL, Segment
+from sidelight.supply import Supply
 from sidelight.threads import allocate_lock
 from sidelight.trouble import Troubles
 

@@ -21,13 +21,13 @@ from sidelight.trouble import why
 
 SMALLEST: Final = 1024 * 1024
 LARGEST: Final = 32 * 1024 * 1024
-SMALL: Final = 64 * 1024
 SPARES: Final = 2
 _GIVEN: Final = 4 * SMALLEST  # the largest that is given away
 _MANY: Final = 8  # segments of our own that wait: from here on they are larger, not more
 _LOOK_AGAIN: Final = 0.5  # seconds
 _IN_MEMORY_LIMIT: Final = 64 * 1024 * 1024
-_BEGINNERS: Final = 1 / 8  # of the limit: as much beyond it is for processes to begin with
+_BEGINNERS: Final = 1 / 8  # of the limit: as much beyond it is for processes to begin with …
+_LOOKED_AT: Final = 2000  # … who look at so many segments: it is a caller who waits
 
 
 class Supply:
@@ -76,12 +76,18 @@ class Supply:
                 given.remove()
             given.close()
         try:
-            if self.usage(()) + SMALLEST <= self.limit + self.limit * _BEGINNERS:
+            if self._may_begin():
                 return self.create(SMALLEST)
             self._count("kept in memory: the spool is full", str(self._directory))
         except OSError as error:
             self._has_failed(error)
         return self._in_memory(())
+
+    def _may_begin(self) -> bool:
+        if self._directory is None:
+            return True
+        used = bytes_in(self._directory, self._disk, _LOOKED_AT)
+        return used + SMALLEST <= self.limit * (1 + _BEGINNERS)
 
     def take(self, own: Sequence[Segment]) -> Segment:
         """The next segment, at once; called by those who emit.

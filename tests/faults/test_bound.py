@@ -16,7 +16,7 @@ from sidelight.directory import segments_in
 from sidelight.header import PAGE
 from sidelight.record import SPAN, decode
 from sidelight.scanner import Scanner
-from sidelight.segment import Segment
+from sidelight.segment import SMALL, Segment
 from sidelight.sinks.store import StoreSink
 
 LIMIT = 8 * 1024 * 1024
@@ -98,11 +98,12 @@ def collector():
 
 def test_telemetry_goes_first_where_the_store_has_it(store, spool, collector, full, progress, row):
     """The Collector is down. No event is lost: the store has them, only spans and logs go."""
-    calls = 10_000 if full else 600
+    calls = 10_000 if full else 1000
+    limit = 4 * LIMIT  # room for as long as a busy disk holds up the keeper
     order = Order(
         calls=calls,
         prelude=padded(60) + PACED,
-        configure={"otlp": collector.endpoint, "spool_limit": LIMIT},
+        configure={"otlp": collector.endpoint, "spool_limit": limit},
     )
     with running(store, order=order) as program, Watch(spool) as watch:
         while program.process.poll() is None:
@@ -115,8 +116,8 @@ def test_telemetry_goes_first_where_the_store_has_it(store, spool, collector, fu
     let_go = verdict.counted["spool full: telemetry let go"]
     row(8, "spool at its bound, Collector down", injected=let_go, verdict=verdict)
     assert verdict.let_go == 0
-    assert let_go >= calls * 60_000 // LIMIT
-    assert LIMIT // 2 < watch.most <= LIMIT
+    assert let_go >= calls * 60_000 // limit
+    assert limit // 2 < watch.most <= limit
     nothing_left(store)
 
 
@@ -211,7 +212,7 @@ def test_short_programs_share_the_bound_for_long(store, spool, tmp_path, full, p
             with running(store, order=order) as program:
                 assert program.end() == 0, program.told()
             ended.append(program)
-        assert held(spool) < programs * 16 * 1024
+        assert held(spool) < (programs + 1) * SMALL
     deliver(store)
     verdict = judge(store, *ended)
     row(8, "short programs, store locked", injected=programs, verdict=verdict)

@@ -430,7 +430,7 @@ def test_a_relay_holds_the_spool_within_what_its_writers_may(tmp_path):
         emit(
             """
             sidelight.configure(relay="external", spool_limit=8 * 1024 * 1024)
-            for n in range(40_000):
+            for n in range(50_000):
                 receive(f"order-{n}")
             """,
             path,

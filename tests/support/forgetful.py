@@ -263,8 +263,8 @@ class ProcessDisk(Disk):
         self.reach("names")
         return list(self.machine.folder(directory).names)
 
-    def size_of(self, path: Path) -> int:
-        return len(self._find(path).data)
+    def size_of(self, path: str) -> int:
+        return len(self._find(Path(path)).data)
 
     def rename(self, old: Path, new: Path) -> None:
         self.reach("rename")

@@ -40,9 +40,9 @@ CONSTANTS = {
     supply: {
         "SMALLEST": SEGMENT,
         "LARGEST": 4 * SEGMENT,
-        "SMALL": SEGMENT,
         "_IN_MEMORY_LIMIT": 6 * SEGMENT,
     },
+    segment: {"SMALL": 2 * PAGE},
     spool: {"SMALL": SEGMENT},
     adoption: {"_PLACES": 2},
     keeper: {"SMALLEST": SEGMENT},

@@ -20,7 +20,7 @@ from sidelight.record import Static, decode, encode, encode_static, frame, rando
 from sidelight.relay import Relay
 from sidelight.sieve import DOUBTFUL
 from sidelight.spool import Spool
-from sidelight.supply import SPARES
+from sidelight.supply import SMALLEST, SPARES
 from sidelight.worker import Worker
 
 HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
@@ -514,6 +514,20 @@ def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
     assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
     assert spool.usage() < spool.supply.limit
     assert not spool.supply.full
+
+
+def test_telemetry_goes_while_an_eighth_is_free(spool, losses):
+    """The disk may hold up the keeper for seconds; and new events keep their spans."""
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    while len(spool.own) < 32:
+        emit(spool, 1)
+    drain(store)
+    spool.supply.limit = spool.usage() + 3 * SMALLEST
+    spans = []
+    keeper_of(spool, ["store", "traces"], losses, spans)._measure()
+    assert losses
+    assert 0.8 < spool.usage() / spool.supply.limit <= 0.875
+    assert spans == [True]
 
 
 def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):

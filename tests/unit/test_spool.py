@@ -15,7 +15,7 @@ from sidelight.exceptions import SpoolError
 from sidelight.header import PAGE
 from sidelight.record import frame
 from sidelight.scanner import Scanner
-from sidelight.segment import Segment
+from sidelight.segment import SMALL, Segment
 from sidelight.spool import Spool
 from sidelight.supply import SMALLEST
 
@@ -266,14 +266,14 @@ def test_a_closed_spool_leaves_only_what_holds_records(tmp_path):
     spool.write(frame(b"x"))
     spool.close()
     (left,) = tmp_path.iterdir()
-    assert left.stat().st_size == 2 * PAGE
+    assert left.stat().st_size == SMALL
 
 
 def test_one_that_was_sealed_for_its_age_holds_no_more_than_was_written(spool):
     write(spool, b"x")
     spool.rotate_aged(0.0)
     aged, current = spool.own
-    assert aged.path.stat().st_size == 2 * PAGE
+    assert aged.path.stat().st_size == SMALL
     assert current.path.stat().st_size == SMALLEST
     assert not aged.is_threatened()
     assert payloads_of(aged) == [b"x"]

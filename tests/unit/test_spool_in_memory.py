@@ -8,8 +8,8 @@ import pytest
 
 from sidelight.directory import segments_in
 from sidelight.disk import Disk
-from sidelight.header import PAGE
 from sidelight.record import frame
+from sidelight.segment import SMALL
 from sidelight.spool import Spool
 from sidelight.supply import SMALLEST
 
@@ -103,4 +103,4 @@ def test_where_too_many_have_begun_at_the_limit_the_next_begins_in_memory(tmp_pa
     for spool in (*spools[:2], last):
         spool.close()
     (left,) = segments_in(tmp_path)
-    assert left.stat().st_size == 2 * PAGE
+    assert left.stat().st_size == SMALL
