@@ -76,18 +76,17 @@ class Supply:
                 given.remove()
             given.close()
         try:
-            if self._may_begin():
-                return self.create(SMALLEST)
-            self._count("kept in memory: the spool is full", str(self._directory))
+            self._check_beginning()
+            return self.create(SMALLEST)
         except OSError as error:
             self._has_failed(error)
-        return self._in_memory(())
+            return self._in_memory(())
 
-    def _may_begin(self) -> bool:
-        if self._directory is None:
-            return True
-        used = bytes_in(self._directory, self._disk, _LOOKED_AT)
-        return used + SMALLEST <= self.limit * (1 + _BEGINNERS)
+    def _check_beginning(self) -> None:
+        if self._directory is not None:
+            used = bytes_in(self._directory, self._disk, _LOOKED_AT)
+            if used + SMALLEST > self.limit * (1 + _BEGINNERS):
+                raise self.error("the spool is full")
 
     def take(self, own: Sequence[Segment]) -> Segment:
         """The next segment, at once; called by those who emit.

@@ -31,5 +31,5 @@ def test_an_exception_in_the_middle_of_a_call(by, tmp_path, full, seed, progress
     assert told["wrong"] == [], complaints
     deliver(store)
     row(14, FAULTS[by], injected=times, verdict=judge(store, program), budget=False)
-    assert told["inside"] > times // 10
+    assert told["inside"] > times // 20
     nothing_left(store)

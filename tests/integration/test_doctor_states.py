@@ -260,7 +260,7 @@ def test_a_standby(postgres, tmp_path):
 
 NETWORK = {
     "refuse": r"(Connection refused|refused|cannot be reached)",
-    "reset": r"(reset|abort)",
+    "reset": r"(reset|abort|without response)",
     "silent": r"(no answer|timed out|deadline|in time)",
     302: "302",
     429: "429",
