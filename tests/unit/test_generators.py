@@ -16,6 +16,7 @@ from sidelight.testing import capture
 
 @pytest.fixture(autouse=True)
 def recorded():
+    gc.collect()  # what other tests have left half way shall not end in here
     with capture() as recorded:
         yield recorded
 
