@@ -84,15 +84,16 @@ class Adopted:
         for attended in self._segments:
             if attended.live:
                 attended.orphaned()
-        mine = {segment.path for segment in (*own, *self._segments)}
         found = segments_in(self._directory, self._disk)
-        for known in (self._left, self._put_off):
-            for gone in known.keys() - set(found):
-                del known[gone]
-        waiting = set(self._waiting).intersection(found)
-        self._waiting = deque(path for path in self._waiting if path in waiting)
+        there = set(found)
+        for former in (self._left, self._put_off):
+            for gone in former.keys() - there:
+                del former[gone]
+        self._waiting = deque(path for path in self._waiting if path in there)
+        known: set[Path | None] = {*self._waiting, *self._left, *self._put_off}
+        known |= {segment.path for segment in (*own, *self._segments)}
         for path in found:
-            if not any(path in known for known in (mine, waiting, self._left, self._put_off)):
+            if path not in known:
                 self._take_over(path)
         remove_unfinished(self._directory, self._disk)
 

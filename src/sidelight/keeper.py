@@ -143,12 +143,12 @@ class Keeper:
         It goes while there is room: a keeper that the disk holds up makes none.
         """
         limit = self.spool.supply.limit
-        free = max(SPARES * SMALLEST, limit * _FREE)
+        most = limit - max(SPARES * SMALLEST, limit * _FREE)
         used = self.spool.usage()
-        if used + free > limit:
+        if used > most:
             self.spool.adopted.take_back()
         for segment in (*self.spool.adopted, *self.spool.own):
-            if used + free <= limit:
+            if used <= most:
                 break
             if segment.sealed and "store" in segment.passed:
                 self.spool.settle()  # as far as can be: at the limit it is these or new events

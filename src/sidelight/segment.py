@@ -189,8 +189,7 @@ class Segment:
         Raises:
             OSError: the room comes back when the file is deleted.
         """
-        end = max(SMALL, self._end_of_frames())
-        if end < self.size:
+        if self.size > SMALL and (end := max(SMALL, self._end_of_frames())) < self.size:
             self.size = end
             if self.fd >= 0:
                 self.disk.truncate(self.fd, end)

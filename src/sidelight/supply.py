@@ -72,9 +72,7 @@ class Supply:
             ours = given.path is not None and given.path.parent == self._directory
             if ours and given.dedicate(self._meta):
                 return given
-            with contextlib.suppress(OSError):
-                given.remove()
-            given.close()
+            _drop(given)
         try:
             self._check_beginning()
             return self.create(SMALLEST)
@@ -179,10 +177,7 @@ class Supply:
     def drop_spares(self) -> None:
         """Delete what was allocated ahead: nobody will need it."""
         while self.spares:
-            spare = self.spares.popleft()  # nobody can take it by now
-            with contextlib.suppress(OSError):
-                spare.remove()
-            spare.close()
+            _drop(self.spares.popleft())  # nobody can take it by now
 
     def usage(self, own: Sequence[Segment]) -> int:
         """Bytes that the directory holds, all processes together; in memory those of ``own``.
@@ -223,3 +218,9 @@ class Supply:
 
     def _has_failed(self, error: OSError) -> None:
         self._failure, self._failed_at = error, time.monotonic()
+
+
+def _drop(unused: Segment) -> None:
+    with contextlib.suppress(OSError):
+        unused.remove()
+    unused.close()
