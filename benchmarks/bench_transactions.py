@@ -21,8 +21,8 @@ from tests.support.postgres import new_database
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.outbox.schema import OUTBOX
-from sidelight.runtime import runtime
+from sidelight.runtime.process import runtime
+from sidelight.transactions.outbox.table import OUTBOX
 
 Target: TypeAlias = Any
 _RECORD = secrets.token_bytes(230)  # as many bytes as the decorated call's has
@@ -94,4 +94,4 @@ def test_insert(benchmark: Any, server: str, way: str, tmp_path: Path) -> None:
             )
     finally:
         runtime.close(1.0)
-    assert not sidelight.emitter.emitter.losses
+    assert not sidelight.emission.emitter.emitter.losses

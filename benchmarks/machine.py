@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.directory import filesystem
+from sidelight.spool.directory import filesystem
 
 _PACKAGES: Final = (
     *("sidelight", "opentelemetry-sdk", "wrapt", "msgspec", "sqlalchemy"),

@@ -17,7 +17,7 @@ from benchmarks.neighbours import held
 from benchmarks.timing import Order, measure
 from benchmarks.work import Subject, make_long_work
 from sidelight import arg, emits
-from sidelight.emitter import emitter
+from sidelight.emission.emitter import emitter
 
 Store: TypeAlias = Literal["working", "frozen", "missing", "missing, no spool"]
 AS_LONG: Final = "plain Python, as long as an emission"

@@ -12,11 +12,11 @@ from typing import Final
 import sidelight
 from benchmarks.work import make_work
 from sidelight import arg, emits
-from sidelight.emitter import emitter
-from sidelight.receipt import Progress
-from sidelight.relay import Relay
-from sidelight.runtime import runtime
-from sidelight.sinks import sinks_of
+from sidelight.emission.emitter import emitter
+from sidelight.emission.receipt import Progress
+from sidelight.relay.relay import Relay
+from sidelight.runtime.process import runtime
+from sidelight.runtime.sinks import sinks_of
 
 RECORDS: Final = 100_000
 _PER_ARTIFACT: Final = 8

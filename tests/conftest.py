@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sidelight.emitter import emitter
+from sidelight.emission.emitter import emitter
 
 _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 

@@ -16,8 +16,8 @@ import psutil
 
 from benchmarks.scale.year import DAY, TYPES
 from sidelight import Store
-from sidelight.selection import Arrivals
-from sidelight.times import from_ns
+from sidelight.store.selection import Arrivals
+from sidelight.store.times import from_ns
 
 _TIMES: Final = 40
 _ITERATED: Final = 1_000_000

@@ -12,10 +12,10 @@ from typing import Final
 import psutil
 
 from benchmarks.scale.year import Year
-from sidelight.receipt import Progress
-from sidelight.relay import Relay
-from sidelight.sinks.store import StoreSink
-from sidelight.spool import Spool
+from sidelight.emission.receipt import Progress
+from sidelight.relay.relay import Relay
+from sidelight.spool.writer import Spool
+from sidelight.store.sink import StoreSink
 
 CHUNK: Final = 100_000
 """Events that are written to the spool, then drained and timed."""

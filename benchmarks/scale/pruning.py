@@ -12,9 +12,9 @@ from typing import Final, Self
 import psutil
 
 from sidelight.exceptions import SinkUnavailableError
-from sidelight.pruning import Pruner
-from sidelight.record import Moment, Static, random_bits
-from sidelight.sinks.store import StoreSink
+from sidelight.record.format import Moment, Static, random_bits
+from sidelight.store.retention import Pruner
+from sidelight.store.sink import StoreSink
 
 _EVERY: Final = 0.02
 _CONTROL: Final = 5.0  # seconds

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sidelight.record import SAMPLED, SPAN, Moment, Outcome, Static, encode, encode_static, frame
+from sidelight.record.format import (
+    SAMPLED,
+    SPAN,
+    Moment,
+    Outcome,
+    Static,
+    encode,
+    encode_static,
+    frame,
+)
 
 DAY: Final = 86_400_000_000_000
 _AT_ONCE: Final = 50

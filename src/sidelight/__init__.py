@@ -5,20 +5,21 @@ It shows what your functions did, from beside and outside them, and touches noth
 
 from typing import TYPE_CHECKING, Any
 
-import sidelight.forks  # noqa: F401  # its hooks
-from sidelight.decorator import emits
-from sidelight.direct import emit
+import sidelight.runtime.forks  # noqa: F401  # its hooks
+from sidelight.emission.receipt import Receipt
+from sidelight.emission.tracing import bind
 from sidelight.exceptions import SidelightError
-from sidelight.fields import arg, choose, error, result
-from sidelight.receipt import Receipt
-from sidelight.runtime import configure, flush
-from sidelight.span import bind
+from sidelight.points.decorator import emits
+from sidelight.points.emit import emit
+from sidelight.points.expressions import arg, choose, error, result
+from sidelight.runtime.process import configure, flush
 from sidelight.version import __version__
 
 if TYPE_CHECKING:
-    from sidelight.event import Event, catalogue
-    from sidelight.store import Store
-    from sidelight.weaving import weave
+    from sidelight.maps.weaving import weave
+    from sidelight.record.catalogue import catalogue
+    from sidelight.store.event import Event
+    from sidelight.store.queries import Store
 
 __all__ = [
     "Event",
@@ -43,15 +44,19 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what asks the store when it is asked for: SQLAlchemy and pydantic are slow to load."""
     if name == "Store":
-        from sidelight.store import Store  # noqa: PLC0415
+        from sidelight.store.queries import Store  # noqa: PLC0415
 
         return Store
-    if name in {"Event", "catalogue"}:
-        from sidelight import event  # noqa: PLC0415
+    if name == "Event":
+        from sidelight.store.event import Event  # noqa: PLC0415
 
-        return getattr(event, name)
+        return Event
+    if name == "catalogue":
+        from sidelight.record.catalogue import catalogue  # noqa: PLC0415
+
+        return catalogue
     if name == "weave":
-        from sidelight.weaving import weave  # noqa: PLC0415
+        from sidelight.maps.weaving import weave  # noqa: PLC0415
 
         return weave
     raise AttributeError(f"module 'sidelight' has no attribute {name!r}")

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from sidelight.exceptions import ConfigurationError
-from sidelight.sampling import limits
+from sidelight.record.limits import limits
 
 RelayMode = Literal["thread", "external"]
 Role = Literal["application", "relay"]
@@ -245,3 +245,11 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
 def _resource_attributes(text: str) -> dict[str, str]:
     pairs = (item.partition("=") for item in text.split(",") if "=" in item)
     return {unquote(k.strip()): unquote(v.strip()) for k, _, v in pairs if k.strip()}
+
+
+_NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
+
+
+def disabled() -> bool:
+    """Whether ``SIDELIGHT_DISABLED`` asks for no instrumentation at all."""
+    return os.environ.get("SIDELIGHT_DISABLED", "").strip().lower() not in _NOT_DISABLED

@@ -21,10 +21,10 @@ from tests.docs.pages import ROOT, RUNS, every_page
 from tests.support.postgres import new_database
 
 import sidelight
-from sidelight import schema
 from sidelight.cli import app
-from sidelight.cli.remedies import REMEDIES, remedy_for
+from sidelight.cli.doctor.remedies import REMEDIES, remedy_for
 from sidelight.settings import Settings
+from sidelight.store import schema
 
 SOURCES = sorted((ROOT / "src" / "sidelight").rglob("*.py"))
 REFERENCE = ROOT / "docs" / "reference"
@@ -127,7 +127,7 @@ def environment(home):
         "LANG": "C.UTF-8",
         "PYTHONWARNINGS": "error",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTEST_ADDOPTS": "-p no:cacheprovider -p sidelight.pytest_plugin",
+        "PYTEST_ADDOPTS": "-p no:cacheprovider -p sidelight.testing.pytest_plugin",
     }
 
 

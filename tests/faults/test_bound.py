@@ -12,12 +12,12 @@ from tests.support.preludes import PACED, padded
 from tests.support.programs import deliver, judge, nothing_left, running, wait_until
 from tests.support.proxy import Proxy
 
-from sidelight.directory import segments_in
-from sidelight.header import PAGE
-from sidelight.record import SPAN, decode
-from sidelight.scanner import Scanner
-from sidelight.segment import SMALL, Segment
-from sidelight.sinks.store import StoreSink
+from sidelight.record.format import SPAN, decode
+from sidelight.spool.directory import segments_in
+from sidelight.spool.header import PAGE
+from sidelight.spool.scanner import Scanner
+from sidelight.spool.segment import SMALL, Segment
+from sidelight.store.sink import StoreSink
 
 LIMIT = 8 * 1024 * 1024
 

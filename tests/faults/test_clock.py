@@ -22,11 +22,11 @@ from tests.support.programs import (
 )
 from tests.support.shim import Shim
 
-from sidelight.directory import segments_in
-from sidelight.header import PAGE
-from sidelight.record import decode
-from sidelight.scanner import Scanner
-from sidelight.segment import Segment
+from sidelight.record.format import decode
+from sidelight.spool.directory import segments_in
+from sidelight.spool.header import PAGE
+from sidelight.spool.scanner import Scanner
+from sidelight.spool.segment import Segment
 
 HOUR = 3600
 DAY = 24 * HOUR

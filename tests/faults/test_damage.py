@@ -11,13 +11,13 @@ import pytest
 from tests.support.emitting import Order
 from tests.support.programs import Program, deliver, judge, nothing_left
 
-from sidelight.directory import segments_in
-from sidelight.receipt import Progress
-from sidelight.record import FRAME, FRAME_MAGIC, decode
-from sidelight.relay import Relay
-from sidelight.segment import PAGE, Segment
-from sidelight.spool import Spool
-from sidelight.supply import SMALLEST
+from sidelight.emission.receipt import Progress
+from sidelight.record.format import FRAME, FRAME_MAGIC, decode
+from sidelight.relay.relay import Relay
+from sidelight.spool.directory import segments_in
+from sidelight.spool.segment import PAGE, Segment
+from sidelight.spool.supply import SMALLEST
+from sidelight.spool.writer import Spool
 
 DAMAGED = "damaged stretch of the spool"
 AT_ONCE = 100  # damaged copies that one relay reads

@@ -74,10 +74,10 @@ ENDS = {
     ),
     "calls in atexit, after ours": End(
         f"""
-from sidelight import runtime
-atexit.unregister(runtime._end)
+from sidelight.runtime import process
+atexit.unregister(process._end)
 atexit.register(call, {LATER})
-atexit.register(runtime._end)
+atexit.register(process._end)
 """,
         later=3,
     ),

@@ -155,7 +155,7 @@ def test_a_program_begins_where_its_exporters_cannot_be_imported(tmp_path, row):
     """They are started later, like the rest."""
     require_collector()
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
-    known = "import sidelight.relay, sidelight.outbox.reading, sidelight.sinks.store\n"
+    known = "import sidelight.relay.relay, sidelight.runtime.outboxes, sidelight.store.sink\n"
     starved = known + STARVED.format("sidelight.configure()")
     with Collector() as collector:
         order = Order(calls=100, prelude=starved, configure=None, finale="time.sleep(60)")
@@ -230,7 +230,7 @@ def test_each_call_fails_in_the_spool(tmp_path, shim, full, progress, row):
 
 IMPATIENT = """
 import sys
-import sidelight.cli.backlog
+import sidelight.cli.doctor.backlog
 sidelight.cli.backlog._PATIENCE = 0
 sidelight.cli.main(sys.argv[1:])
 """

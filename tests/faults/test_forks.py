@@ -75,7 +75,7 @@ def test_what_waits_for_the_spool_is_not_taken_into_a_child():
     """It is the parent's, which is opening its spool while another thread forks."""
     code = """
 import os
-from sidelight.runtime import runtime
+from sidelight.runtime.process import runtime
 
 runtime._early.append(b"of the parent")
 if not os.fork():

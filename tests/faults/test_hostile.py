@@ -9,7 +9,7 @@ from tests.support.postgres import new_database
 from tests.support.programs import deliver, judge, nothing_left, running
 
 from sidelight import Store
-from sidelight.plain import MAX_ALL_TEXT
+from sidelight.record.values import MAX_ALL_TEXT
 
 PRELUDE = """
 from tests.support import hostile

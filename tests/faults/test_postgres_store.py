@@ -16,16 +16,16 @@ from tests.support.postgres import connected, new_database, own_server
 from tests.support.proxy import Proxy
 from tests.support.stored import NOON, deliver, record, store
 
-from sidelight import Store, postgres
+from sidelight import Store
 from sidelight.exceptions import (
     ConfigurationError,
     SinkRefusedError,
     SinkUnavailableError,
     StoreError,
 )
-from sidelight.schema import parse_url
-from sidelight.sinks import batch
-from sidelight.sinks.store import StoreSink
+from sidelight.store import ingest, postgres
+from sidelight.store.schema import parse_url
+from sidelight.store.sink import StoreSink
 
 SOON = 1.0  # seconds, in place of ten
 
@@ -218,7 +218,7 @@ def test_the_organization_comes_by_one_relay_and_the_event_by_another(url, monke
     store(url, [record(artifact="other")])
     both = threading.Barrier(2, timeout=20)
     before = threading.Event()
-    count = batch._count_artifacts
+    count = ingest._count_artifacts
 
     def in_turn(*arguments):
         both.wait()
@@ -226,7 +226,7 @@ def test_the_organization_comes_by_one_relay_and_the_event_by_another(url, monke
             before.wait(0.2)
         return count(*arguments)
 
-    monkeypatch.setattr(batch, "_count_artifacts", in_turn)
+    monkeypatch.setattr(ingest, "_count_artifacts", in_turn)
     problems = []
 
     def relay(records):

@@ -9,7 +9,7 @@ from tests.support.collector import Collector, require_collector
 from tests.support.telemetry import drain, eventually
 
 from sidelight import Store
-from sidelight.directory import segments_in
+from sidelight.spool.directory import segments_in
 
 THREADS = 3
 ROUNDS_FULL, ROUNDS_SHORT = 200, 12

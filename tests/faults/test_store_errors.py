@@ -22,8 +22,8 @@ from tests.support.programs import (
 from tests.support.rules import alter, rule
 from tests.support.stored import NOON, record, store
 
-from sidelight.schema import connect
-from sidelight.sieve import DOUBTFUL
+from sidelight.relay.refusals import DOUBTFUL
+from sidelight.store.schema import connect
 
 ROUNDS_FULL, ROUNDS_SHORT = 40, 1
 CALLS_FULL, CALLS_SHORT = 10_000, 200

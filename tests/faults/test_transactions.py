@@ -14,7 +14,7 @@ from tests.support.proxy import Proxy
 from tests.support.telemetry import restore
 
 import sidelight as library
-from sidelight.emitter import emitter
+from sidelight.emission.emitter import emitter
 
 ON_SERVERS = [name for name, database in business.CASES if database == "postgresql"]
 

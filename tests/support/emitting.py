@@ -32,7 +32,7 @@ from typing import Any
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.emitter import emitter
+from sidelight.emission.emitter import emitter
 
 KINDS = ("scheduled", "awaited", "scheduled async", "awaited async", "emit")
 ORDER = "FAULTS_ORDER"

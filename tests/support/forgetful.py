@@ -1,8 +1,8 @@
 """A machine whose disk forgets at a power cut what was not flushed, fails when told, and kills.
 
-It stands where `sidelight.disk.Disk` does. What a process writes is in the page cache at once, and
-on the disk when it is flushed, or at any time before. A power cut takes, of what was not flushed,
-any sectors, lengths and changes of names. A failed flush is told once, and what it was to flush is
+It stands where `sidelight.spool.disk.Disk` does. What a process writes is in the page cache at
+once, and on the disk when it is flushed, or at any time before. A power cut takes, of what was
+not flushed, any sectors, lengths and changes of names. A failed flush is told once, and what it was to flush is
 forgotten then (as Linux does).
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from sidelight.disk import Disk
+from sidelight.spool.disk import Disk
 
 SECTOR = 512
 

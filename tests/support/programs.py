@@ -27,13 +27,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from tests.support.emitting import KINDS, LOSSES, ORDER, REPORT, Order
 
 from sidelight import Store
-from sidelight.directory import segments_in
 from sidelight.exceptions import StoreError
-from sidelight.header import PAGE
-from sidelight.schema import NOBODY, connect
-from sidelight.segment import Segment
 from sidelight.settings import settle
-from sidelight.sinks.rows import day_of
+from sidelight.spool.directory import segments_in
+from sidelight.spool.header import PAGE
+from sidelight.spool.segment import Segment
+from sidelight.store.rows import day_of
+from sidelight.store.schema import NOBODY, connect
 
 BUDGET_NS = 10_000_000
 ALLOWED = 0.0005

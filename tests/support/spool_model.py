@@ -24,13 +24,14 @@ from hypothesis.stateful import (
 )
 from tests.support.forgetful import Fault, Inode, Killed, Machine, ProcessDisk
 
-from sidelight import adoption, allocation, keeper, scanner, segment, spool, supply, trouble, worker
+from sidelight.emission.receipt import Progress
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, SpoolError
-from sidelight.header import PAGE
-from sidelight.receipt import Progress
-from sidelight.record import FRAME, FRAME_MAGIC, Static, decode, encode, encode_static, frame
-from sidelight.relay import Relay
-from sidelight.spool import Spool
+from sidelight.record.format import FRAME, FRAME_MAGIC, Static, decode, encode, encode_static, frame
+from sidelight.relay import housekeeping, worker
+from sidelight.relay.relay import Relay
+from sidelight.spool import adoption, allocation, failures, scanner, segment, supply, writer
+from sidelight.spool.header import PAGE
+from sidelight.spool.writer import Spool
 
 DIRECTORY = Path("/var/lib/spool")
 SINKS = ("store", "traces")
@@ -43,9 +44,9 @@ CONSTANTS = {
         "_IN_MEMORY_LIMIT": 6 * SEGMENT,
     },
     segment: {"SMALL": 2 * PAGE},
-    spool: {"SMALL": SEGMENT},
+    writer: {"SMALL": SEGMENT},
     adoption: {"_PLACES": 2},
-    keeper: {"SMALLEST": SEGMENT},
+    housekeeping: {"SMALLEST": SEGMENT},
 }
 ERRORS = {
     "create": (errno.ENOSPC, errno.EMFILE, errno.EROFS),
@@ -181,7 +182,16 @@ class SpoolModel(RuleBasedStateMachine):
         super().__init__()
         self._patches = contextlib.ExitStack()
         self.clock = Clock()
-        for module in (allocation, keeper, scanner, segment, spool, supply, trouble, worker):
+        for module in (
+            allocation,
+            failures,
+            housekeeping,
+            scanner,
+            segment,
+            supply,
+            worker,
+            writer,
+        ):
             if hasattr(module, "time"):
                 self._patches.enter_context(mock.patch.object(module, "time", self.clock))
         for module, constants in CONSTANTS.items():

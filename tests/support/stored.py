@@ -12,9 +12,9 @@ from typing import Any
 from tests.support.postgres import new_database
 
 from sidelight.exceptions import SinkUnavailableError
-from sidelight.plain import plain
-from sidelight.record import Moment, Static, decode, encode, encode_static
-from sidelight.sinks.store import StoreSink
+from sidelight.record.format import Moment, Static, decode, encode, encode_static
+from sidelight.record.values import plain
+from sidelight.store.sink import StoreSink
 
 Record = tuple[Static, Moment]
 

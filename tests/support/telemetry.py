@@ -26,10 +26,10 @@ from tests.support.collector import Collector
 from tests.support.otlp_json import LogRecord, SpanRecord
 
 import sidelight
-from sidelight.emitter import Closed, emitter
-from sidelight.record import Moment, Static, decode, random_bits
-from sidelight.runtime import runtime
-from sidelight.span import tracing
+from sidelight.emission.emitter import Closed, emitter
+from sidelight.emission.tracing import tracing
+from sidelight.record.format import Moment, Static, decode, random_bits
+from sidelight.runtime.process import runtime
 
 ROOT = Path(__file__).parents[2]
 _WAIT = 20.0
@@ -234,11 +234,11 @@ def finish(process: subprocess.Popen[str], seconds: float = 30.0) -> str:
 
 def drain(directory: Path, otlp: str) -> dict[str, int]:
     """What `sidelight relay --once` does: deliver what dead processes have left."""
-    from sidelight.receipt import Progress  # noqa: PLC0415
-    from sidelight.relay import Relay  # noqa: PLC0415
+    from sidelight.emission.receipt import Progress  # noqa: PLC0415
+    from sidelight.relay.relay import Relay  # noqa: PLC0415
+    from sidelight.runtime.sinks import sinks_of  # noqa: PLC0415
     from sidelight.settings import settle  # noqa: PLC0415
-    from sidelight.sinks import sinks_of  # noqa: PLC0415
-    from sidelight.spool import Spool  # noqa: PLC0415
+    from sidelight.spool.writer import Spool  # noqa: PLC0415
 
     settings = settle(f"sqlite:///{directory / 'events.db'}", otlp=otlp)
     spool = Spool(settings.spool, {})

@@ -11,10 +11,10 @@ from contextlib import closing
 
 from sqlalchemy import Connection, Engine
 
-from sidelight.postgres import open_server
-from sidelight.schema import parse_url
-from sidelight.sinks.rows import day_of, drafts_of, rows_of
-from sidelight.sqlite import open_file
+from sidelight.store.postgres import open_server
+from sidelight.store.rows import day_of, drafts_of, rows_of
+from sidelight.store.schema import parse_url
+from sidelight.store.sqlite import open_file
 
 _EVENTS = """
 CREATE TABLE events (

@@ -7,7 +7,8 @@ from alembic.operations import Operations
 from sqlalchemy import MetaData
 from tests.support import business
 
-from sidelight.outbox import admin, table
+from sidelight.outbox import table
+from sidelight.transactions.outbox import admin
 
 
 @pytest.mark.parametrize("database", business.DATABASES)

@@ -10,8 +10,8 @@ from tests.support import business
 from tests.support.postgres import new_database
 
 from sidelight import arg, emits
-from sidelight.emitter import emitter
-from sidelight.stacks import sqlalchemy_drivers
+from sidelight.emission.emitter import emitter
+from sidelight.transactions import sqlalchemy_drivers
 
 ASYNCHRONOUS = ("psycopg", "asyncpg")
 

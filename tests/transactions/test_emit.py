@@ -4,7 +4,7 @@ import pytest
 from tests.support.business import committed
 
 import sidelight
-from sidelight.emitter import emitter
+from sidelight.emission.emitter import emitter
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 from tests.support.business import committed
 
-from sidelight.emitter import emitter
+from sidelight.emission.emitter import emitter
 
 
 class Changed(Exception):

@@ -19,9 +19,9 @@ from tests.support.telemetry import restore
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.emitter import emitter
+from sidelight.emission.emitter import emitter
 from sidelight.exceptions import TransactionError
-from sidelight.transaction import ENDED, REASONS
+from sidelight.transactions.entry import ENDED, REASONS
 
 SCENARIOS: dict[str, tuple[str, Callable[[str, Any], contextlib.AbstractContextManager[Any]]]] = {}
 

@@ -19,10 +19,10 @@ from tests.support.programs import running
 from tests.support.telemetry import restore
 
 import sidelight as library
-from sidelight.outbox import admin
-from sidelight.outbox.mover import Mover
-from sidelight.spool import Spool
-from sidelight.supply import SMALLEST
+from sidelight.relay.outbox_mover import Mover
+from sidelight.spool.supply import SMALLEST
+from sidelight.spool.writer import Spool
+from sidelight.transactions.outbox import admin
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -213,7 +213,7 @@ def test_in_the_stores_own_database_it_is_one_transaction(tmp_path):
                 "SELECT count(DISTINCT xmin::text) FROM sidelight.events"
             ).fetchone()
         assert moved[0] <= 1200 / 20 + 2
-        assert "outbox" in " ".join(library.runtime.runtime.health())
+        assert "outbox" in " ".join(library.runtime.process.runtime.health())
     finally:
         application.close()
         restore()

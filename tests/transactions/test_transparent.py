@@ -10,7 +10,7 @@ from tests.support import business
 from tests.support.telemetry import restore
 
 import sidelight
-from sidelight.emitter import emitter
+from sidelight.emission.emitter import emitter
 
 
 @pytest.fixture(autouse=True)

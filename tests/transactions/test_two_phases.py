@@ -12,7 +12,7 @@ from tests.support.postgres import new_database
 from tests.support.telemetry import restore
 
 import sidelight
-from sidelight.emitter import emitter
+from sidelight.emission.emitter import emitter
 
 
 class Phases:

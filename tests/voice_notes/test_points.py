@@ -10,11 +10,11 @@ from tests.docs.pages import every_page
 from tests.support.commands import sidelight
 
 import voice_notes
-from sidelight.described import of_code
-from sidelight.fields import Expression
-from sidelight.points import registry
-from sidelight.static.names import Codebase
-from sidelight.static.points import read_points
+from sidelight.maps.described import of_code
+from sidelight.maps.static.names import Codebase
+from sidelight.maps.static.points import read_points
+from sidelight.points.expressions import Expression
+from sidelight.points.registry import registry
 
 SCHEDULED = {
     "artifacts:create_artifact": {"artifact_received"},

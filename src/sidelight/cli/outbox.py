@@ -9,8 +9,8 @@ import typer
 
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import ago, complain, console, plural, print_json, time_of
-from sidelight.outbox import admin
 from sidelight.settings import public_url
+from sidelight.transactions.outbox import admin
 
 Url: TypeAlias = Annotated[
     str,

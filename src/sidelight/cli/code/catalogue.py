@@ -1,0 +1,159 @@
+"""`sidelight catalogue`: the event types that some code declares, and who emits them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from sidelight.cli.code.importing import import_all
+from sidelight.cli.options import AsJson
+from sidelight.cli.output import (
+    clean,
+    complain,
+    console,
+    plural,
+    print_json,
+    remark,
+    stdout_kept_clean,
+    table,
+)
+from sidelight.points.callables import Phase
+from sidelight.points.registry import registry
+from sidelight.record.catalogue import Declared
+from sidelight.record.catalogue import catalogue as declared_here
+
+_PHASES: Sequence[Phase] = ("start", "success", "failure")
+
+
+def catalogue(
+    modules: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODULE...", help="Modules or packages, with all that is in them."),
+    ] = None,
+    *,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="A page of documentation, on stdout.")
+    ] = False,
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="The payloads as one JSON Schema, on stdout.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Document the event types that some code declares: what they carry, and who emits them.
+
+    The modules are imported, from the current directory too, as your program imports them.
+
+    Examples:
+      sidelight catalogue voice_notes
+
+      sidelight catalogue voice_notes --markdown > docs/events.md
+    """
+    if not modules:
+        complain("say whose events: sidelight catalogue MODULE… (as your program imports it)")
+        raise typer.Exit(2)
+    with stdout_kept_clean():
+        problems = import_all(modules)
+    found = list(declared_here)
+    if json_schema:
+        sys.stdout.write(json.dumps(declared_here.json_schema(), indent=2, ensure_ascii=False))
+        sys.stdout.write("\n")
+    elif markdown:
+        sys.stdout.write("\n".join(_markdown(found)))
+    elif as_json:
+        print_json(_plain(each) for each in found)
+    elif found:
+        _print(found)
+    elif not problems:
+        remark(f"{', '.join(modules)}: nothing there declares an event type")
+    for problem in problems:
+        complain(problem)
+    if problems:
+        raise typer.Exit(1)
+
+
+def emitters_of(declared: Declared) -> list[str]:
+    """The functions that emit a type: those that its declaration names, and those decorated so."""
+    found = set(declared.emitted_by)
+    for point in registry:
+        if any(
+            declared.name in declaration.types(phase)
+            for declaration in point.declarations
+            for phase in _PHASES
+        ):
+            found.add(point.path)
+    return sorted(found)
+
+
+def payload_of(declared: Declared) -> list[tuple[str, str, str]]:
+    """Name, type and description of each value; one that may be missing has a question mark."""
+    schema = declared.payload.model_json_schema()
+    required = schema.get("required", ())
+    definitions = schema.get("$defs", {})
+    return [
+        (
+            name if name in required else f"{name}?",
+            _type_of(value, definitions),
+            str(value.get("description", "")),
+        )
+        for name, value in schema.get("properties", {}).items()
+    ]
+
+
+def _type_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    """A type of JSON Schema in a few characters."""
+    if reference := schema.get("$ref"):
+        return _type_of(definitions.get(str(reference).rpartition("/")[2], {}), definitions)
+    if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
+        return " | ".join(json.dumps(choice) for choice in choices)
+    if options := schema.get("anyOf"):
+        return " | ".join(_type_of(option, definitions) for option in options)
+    if schema.get("type") == "array":
+        return f"array of {_type_of(schema.get('items', {}), definitions)}"
+    return str(schema.get("format") or schema.get("type", "any"))
+
+
+def _print(found: Sequence[Declared]) -> None:
+    rows = table("event", "carries", "emitted by")
+    for each in found:
+        carries = "\n".join(clean(f"{name}: {kind}") for name, kind, _ in payload_of(each))
+        told = Text(clean(each.name), style="bold cyan")
+        if each.description:
+            told.append(f"\n{clean(each.description)}", style="not bold default")
+        emitters = emitters_of(each)
+        who = Text("\n".join(map(clean, emitters)) or "nobody", style="" if emitters else "yellow")
+        rows.add_row(told, Text(carries), who)
+        rows.add_row()
+    console().print(rows)
+    remark(plural(len(found), "event type"))
+
+
+def _markdown(found: Sequence[Declared]) -> list[str]:
+    lines = ["# Events", ""]
+    for each in found:
+        lines += [f"## `{each.name}`", ""]
+        if each.description:
+            lines += [each.description, ""]
+        if payload := payload_of(each):
+            lines += ["| value | type | |", "|---|---|---|"]
+            lines += [
+                f"| `{name}` | {kind.replace('|', chr(92) + '|')} | {told} |"
+                for name, kind, told in payload
+            ]
+            lines.append("")
+        emitters = ", ".join(f"`{path}`" for path in emitters_of(each))
+        lines += [f"Emitted by {emitters or 'nobody'}.", ""]
+    return lines
+
+
+def _plain(declared: Declared) -> dict[str, Any]:
+    return {
+        "type": declared.name,
+        "description": declared.description,
+        "emitted_by": emitters_of(declared),
+        "schema": declared.payload.model_json_schema(),
+    }

@@ -1,0 +1,64 @@
+"""Does an OTLP endpoint take what the relay would send?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sidelight.cli.doctor.findings import Finding
+from sidelight.otlp.exporters import Endpoint, ExportError, SignalName, quiet
+from sidelight.settings import Settings, without_password
+
+_WITHIN = "3"
+"""Seconds that an endpoint may take to answer an empty request."""
+
+
+def check_endpoints(settings: Settings) -> Iterator[Finding]:
+    """Send each endpoint that is configured an empty request, by the relay's own means."""
+    signals: tuple[tuple[SignalName, bool], ...] = (
+        ("traces", settings.otlp_traces),
+        ("logs", settings.otlp_logs),
+    )
+    if not any(wanted for _, wanted in signals):
+        yield Finding("otlp", "ok", "nothing is exported: OTEL_EXPORTER_OTLP_ENDPOINT is not set")
+    for signal, wanted in signals:
+        if wanted:
+            yield _check(Endpoint(signal, settings.otlp_endpoint, settings.environment))
+
+
+def _check(endpoint: Endpoint) -> Finding:
+    timeout = f"OTEL_EXPORTER_OTLP_{endpoint.signal.upper()}_TIMEOUT"
+    hurried = replace(endpoint, environment={**endpoint.environment, timeout: _WITHIN})
+    told = f"{endpoint.signal} to {without_password(_url(endpoint))} by {endpoint.protocol}"
+    try:
+        with quiet():
+            exporter = hurried.exporter()
+            try:
+                exporter.send([])
+            finally:
+                exporter.close()
+    except ExportError as error:
+        problem, unsupported = without_password(str(error)), error.kind == "unsupported"
+    except Exception as error:  # noqa: BLE001  # a certificate, a header that the SDK cannot read
+        problem = without_password(f"{type(error).__name__}: {error}")
+        unsupported = False
+    else:
+        return Finding("otlp", "ok", f"{told}: taken")
+    if unsupported and endpoint.signal == "logs":
+        return Finding(
+            "otlp",
+            "note",
+            f"{told}: it knows no log records ({problem}); spans and store are not touched by that",
+            "OTEL_LOGS_EXPORTER=none sends none",
+        )
+    return Finding(
+        "otlp",
+        "wrong",
+        f"{told}: {problem}",
+        "start the collector, or correct OTEL_EXPORTER_OTLP_ENDPOINT; until then all is kept",
+    )
+
+
+def _url(endpoint: Endpoint) -> str:
+    own = endpoint.environment.get(f"OTEL_EXPORTER_OTLP_{endpoint.signal.upper()}_ENDPOINT")
+    return endpoint.url or own or endpoint.environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")

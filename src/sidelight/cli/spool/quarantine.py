@@ -1,0 +1,276 @@
+"""What was set aside in a spool: shown, delivered once more, or deleted."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
+from sidelight.cli.output import (
+    clean,
+    complain,
+    console,
+    moment,
+    named,
+    plural,
+    print_json,
+    remark,
+    size,
+    slowly,
+    table,
+    time_of,
+)
+from sidelight.cli.spool.replay import Outcome, Replay
+from sidelight.cli.spool.segments import settled, writers_of
+from sidelight.exceptions import QueryError, SpoolError
+from sidelight.record.format import decode, event_id, occurred_at
+from sidelight.runtime.sinks import sinks_of
+from sidelight.settings import public_url, settle
+from sidelight.spool.quarantine import Entry, Quarantine
+from sidelight.spool.scanner import salvage
+
+_DIGITS: Final = 8  # of an id, in a table
+
+Listed: TypeAlias = Sequence[tuple[str, Entry | None]]
+Chosen: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="Only these; the beginning of an id will do."),
+]
+
+
+def quarantined(
+    ids: Chosen = None,
+    *,
+    directory: SpoolDirectory = None,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what was set aside: what it is, and why it was not delivered.
+
+    Examples:
+      sidelight spool quarantined
+
+      sidelight spool quarantined 3f9a --json | jq .attributes
+    """
+    found = _chosen(Quarantine(settle(store, spool=directory).spool), ids)
+    if as_json:
+        print_json(plain_entry(*each) for each in found)
+    elif found:
+        console().print(table_of(found))
+    else:
+        remark("nothing was set aside")
+
+
+def replay(
+    ids: Chosen = None,
+    *,
+    directory: SpoolDirectory = None,
+    store: StoreUrl = None,
+    otlp: Otlp = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deliver what was set aside once more, to the sinks that have not got it.
+
+    Without an id, all of it. The store takes an event once, however often it comes. What is refused
+    again stays, and says why. In a damaged stretch records may still be whole: those are delivered,
+    and the rest of it stays. Ends with 1 where something stays.
+
+    Examples:
+      sidelight spool replay
+
+      sidelight spool replay 3f9a --otlp http://localhost:4318
+    """
+    where = settle(store, spool=directory).spool
+    quarantine = Quarantine(where)
+    found = _chosen(quarantine, ids)
+    writers = [entry.writer for _, entry in found if entry is not None]
+    settings = settled(directory, store, otlp, writers or writers_of(where))
+    ours = public_url(settings.store)
+    rejected: Counter[tuple[str, str]] = Counter()
+    sinks = {sink.name: sink for sink in sinks_of(settings, lambda *why: rejected.update([why]))}
+    attempt = Replay(quarantine, sinks, lambda writer: writer.get("store", ours) == ours)
+    try:
+        outcomes = [*attempt.run(slowly(found, "delivering once more"))]
+    except OSError as error:
+        raise _cannot_change(where, error) from error
+    finally:
+        for sink in sinks.values():
+            sink.close()
+    if as_json:
+        print_json(outcomes)
+    else:
+        _print_outcomes(outcomes)
+    for (reason, problem), count in rejected.items():
+        complain(f"{reason}: {plural(count, 'time')}: {problem}")
+    if rejected or any(outcome.stays for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def discard(
+    ids: Chosen = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All that was set aside.")] = False,
+    directory: SpoolDirectory = None,
+    store: StoreUrl = None,
+) -> None:
+    """Delete what was set aside, undelivered.
+
+    Example:
+      sidelight spool discard 3f9a 71c2
+    """
+    if not ids and not every:
+        raise QueryError(argument="ids", problem="none is named", remedy="name some, or say --all")
+    where = settle(store, spool=directory).spool
+    quarantine = Quarantine(where)
+    found = _chosen(quarantine, ids)
+    try:
+        for identity, _ in found:
+            quarantine.discard(identity)
+    except OSError as error:
+        raise _cannot_change(where, error) from error
+    remark(f"{plural(len(found), 'entry', 'entries')} deleted")
+
+
+def _cannot_change(where: Path, error: OSError) -> SpoolError:
+    return SpoolError(
+        directory=where,
+        problem=f"what was set aside cannot be changed ({error.strerror})",
+        remedy="see `sidelight doctor`",
+    )
+
+
+def _chosen(quarantine: Quarantine, ids: Iterable[str] | None) -> Listed:
+    """The entries, or those whose ids begin with these.
+
+    Raises:
+        QueryError: one of them begins none, or several.
+        SpoolError: they cannot be read.
+    """
+    try:
+        listed = [*quarantine.entries()]
+    except OSError as error:
+        raise SpoolError(
+            directory=quarantine.directory, problem=error.strerror, remedy="ask its owner"
+        ) from error
+    if not ids:
+        return listed
+    chosen: dict[str, Entry | None] = {}
+    for wanted in ids:
+        matching = {identity: entry for identity, entry in listed if identity.startswith(wanted)}
+        if len(matching) != 1:
+            problem = f"{len(matching)} entries have ids that begin" if matching else "no id begins"
+            raise QueryError(
+                argument="id",
+                problem=f"{problem} with {wanted!r}",
+                remedy="see `sidelight spool quarantined`",
+            )
+        chosen |= matching
+    return [*chosen.items()]
+
+
+# -- what is shown ---------------------------------------------------------------------------
+
+
+def plain_entry(identity: str, entry: Entry | None) -> dict[str, Any]:
+    """An entry as a program reads it."""
+    if entry is None:
+        return {"id": identity, "reason": "its file is damaged"}
+    return {
+        "id": identity,
+        "reason": entry.reason,
+        "problem": entry.problem,
+        "refused_by": entry.refused_by,
+        "missing_in": entry.sinks,
+        "set_aside_at": time_of(entry.at),
+        "writer": entry.writer,
+        "segment": entry.segment,
+        "offset": entry.offset,
+        "bytes": len(entry.payload),
+        **_content(entry),
+    }
+
+
+def _content(entry: Entry) -> dict[str, Any]:
+    if entry.kind == "stretch":
+        return {"whole_records": sum(1 for _ in salvage(entry.payload))}
+    try:
+        static, given = decode(entry.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {"payload": entry.payload}
+    occurred = occurred_at(given)
+    return {
+        "event_id": event_id(occurred, given.random) if static.type is not None else None,
+        "type": static.type,
+        "point": static.point,
+        "outcome": static.outcome,
+        "span": static.span_name,
+        "artifact_id": given.artifact_id,
+        "organization_id": given.organization_id,
+        "occurred_at": time_of(occurred),
+        "duration_ns": given.duration,
+        "trace_id": None if given.trace is None else given.trace.hex(),
+        "attributes": given.attributes,
+    }
+
+
+def table_of(listed: Listed) -> Table:
+    """A table of entries."""
+    rows = table("id", "what", "artifact", "time (UTC)", "why")
+    rows.columns[0].no_wrap = True
+    for identity, entry in listed:
+        shown = Text(_short(identity), style="bold")
+        if entry is None:
+            rows.add_row(shown, "?", "", "", "its file is damaged")
+            continue
+        why = Text(clean(entry.reason), style="red").append(f": {clean(entry.problem)}")
+        rows.add_row(shown, *_told(entry), why)
+    return rows
+
+
+def _short(identity: str) -> str:
+    return identity[:_DIGITS]
+
+
+def _told(entry: Entry) -> tuple[Text, Text, Text]:
+    """What it is, what it is about and when it happened."""
+    content = _content(entry)
+    if "whole_records" in content:
+        told = size(len(entry.payload))
+        if content["whole_records"]:
+            told += f", {plural(content['whole_records'], 'whole record')} in it"
+        return Text(told), named(None), named(None)
+    if "payload" in content:
+        return Text(size(len(entry.payload))), named(None), named(None)
+    what = content["type"] or (
+        "costs and losses" if content["outcome"] == "ledger" else f"span {content['span']}"
+    )
+    artifact = content["artifact_id"]
+    occurred = content["occurred_at"]
+    return (
+        Text(clean(what)),
+        named(None if artifact is None else str(artifact)),
+        named(None if occurred is None else moment(occurred)),
+    )
+
+
+def _print_outcomes(outcomes: Sequence[Outcome]) -> None:
+    delivered: Counter[str] = Counter()
+    staying: dict[str, list[str]] = defaultdict(list)
+    for outcome in outcomes:
+        delivered.update(outcome.delivered)
+        if outcome.stays:
+            staying[outcome.stays].append(_short(outcome.identity))
+    if not outcomes:
+        remark("nothing was set aside")
+    for sink, count in delivered.items():
+        console().print(Text(f"{sink}: {plural(count, 'record')} delivered"))
+    for why, ids in staying.items():
+        some = ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
+        complain(f"{plural(len(ids), 'entry stays', 'entries stay')} ({some}): {why}")

@@ -1,0 +1,176 @@
+"""Delivers once more what was set aside, to the sinks that have not got it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.record.format import FRAME, Moment, Static, decode
+from sidelight.spool.quarantine import Entry, Quarantine
+from sidelight.spool.scanner import salvage
+from sidelight.spool.sink import Sink
+
+Record: TypeAlias = tuple[Static, Moment]
+
+_PAUSES: Final = (0.05, 0.25, 0.5)
+"""Seconds between tries of a sink that does not answer."""
+_NO_RECORD: Final = "it cannot be replayed: it is no record that this sidelight can read"
+_NOTHING_WHOLE: Final = "it cannot be replayed: these bytes hold no whole record"
+
+
+class _NotTakenError(Exception):
+    """A sink has not taken records: why, in words; ``refusal`` where it never will."""
+
+    def __init__(self, why: str = "", refusal: str = "") -> None:
+        super().__init__(why or f"refused again: {refusal}")
+        self.refusal = refusal
+
+
+class _Whole(NamedTuple):
+    """A record, and where it begins and ends in a payload."""
+
+    start: int
+    end: int
+    record: Record
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of an entry.
+
+    Attributes:
+        delivered: records that reached a sink, by sink.
+        stays: why it is still there; "" where it is not.
+    """
+
+    identity: str
+    delivered: dict[str, int] = field(default_factory=dict)
+    stays: str = ""
+
+
+class Replay:
+    """One attempt on entries of a quarantine.
+
+    The store knows a record by its event's id: one that it has already counts nothing.
+
+    Args:
+        quarantine: where the entries are.
+        sinks: where they can be taken to, by name.
+        is_ours: whether the store that an entry was meant for is the one among the sinks.
+    """
+
+    def __init__(
+        self,
+        quarantine: Quarantine,
+        sinks: Mapping[str, Sink],
+        is_ours: Callable[[Mapping[str, Any]], bool],
+    ) -> None:
+        self._quarantine = quarantine
+        self._sinks = sinks
+        self._is_ours = is_ours
+        self._silent: dict[str, str] = {}
+
+    def run(self, entries: Iterable[tuple[str, Entry | None]]) -> Iterator[Outcome]:
+        """Try each, and take out of the quarantine what is delivered.
+
+        Raises:
+            OSError: the quarantine cannot be written.
+        """
+        for identity, entry in entries:
+            outcome = Outcome(identity)
+            if entry is None:
+                outcome.stays = "it cannot be replayed: its file is damaged"
+            else:
+                self._try(identity, entry, outcome)
+            yield outcome
+
+    def _try(self, identity: str, entry: Entry, outcome: Outcome) -> None:
+        found = _records(entry)
+        if not found:
+            outcome.stays = _NO_RECORD if entry.kind == "record" else _NOTHING_WHOLE
+            return
+        missing, refusals = [], []
+        for sink in entry.sinks:
+            try:
+                self._deliver(sink, [each.record for each in found], entry)
+            except _NotTakenError as error:
+                missing.append(sink)
+                outcome.stays = f"{outcome.stays}; {error}".removeprefix("; ")
+                refusals += [error.refusal] if error.refusal else []
+            else:
+                outcome.delivered[sink] = len(found)
+        left = entry.payload if missing else _without(entry.payload, found)
+        if not left.strip(b"\0"):
+            self._quarantine.discard(identity)
+            return
+        outcome.stays = outcome.stays or _NOTHING_WHOLE
+        problem = "; ".join(refusals) or (entry.problem if missing else _NOTHING_WHOLE)
+        changed = msgspec.structs.replace(
+            entry, sinks=tuple(missing), problem=problem, payload=left
+        )
+        if changed != entry:
+            self._quarantine.replace(identity, changed)
+
+    def _deliver(self, name: str, records: Sequence[Record], entry: Entry) -> None:
+        """Give records to a sink.
+
+        Raises:
+            _NotTakenError: it has not got all of them.
+        """
+        sink = self._sinks.get(name)
+        if sink is None:
+            raise _NotTakenError(
+                f"for {name}; name the endpoint with --otlp or OTEL_EXPORTER_OTLP_ENDPOINT"
+            )
+        if name == "store" and not self._is_ours(entry.writer):
+            theirs = entry.writer.get("store")
+            raise _NotTakenError(f"for the store {theirs}; name that with --store")
+        if name in self._silent:
+            raise _NotTakenError(self._silent[name])
+        try:
+            for record in records:
+                _write(sink, [record], entry.writer)
+        except SinkUnavailableError as error:
+            self._silent[name] = str(error)
+            raise _NotTakenError(str(error)) from error
+        except SinkRefusedError as error:
+            raise _NotTakenError(refusal=str(error.facts["problem"])) from error
+        except Exception as error:  # it chokes on it in a way of its own, as it has before
+            raise _NotTakenError(refusal=repr(error)) from error
+
+
+def _records(entry: Entry) -> list[_Whole]:
+    """The records in an entry: itself, or what is whole in a damaged stretch."""
+    places = [(0, len(entry.payload))]
+    head = 0
+    if entry.kind == "stretch":
+        places, head = [*salvage(entry.payload)], FRAME.size
+    found = []
+    for start, end in places:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            found.append(_Whole(start - head, end, decode(entry.payload[start:end])))
+    return found
+
+
+def _without(payload: bytes, found: Sequence[_Whole]) -> bytes:
+    """What is left when the records are taken out, with their heads."""
+    left, at = b"", 0
+    for each in found:
+        left += payload[at : each.start]
+        at = each.end
+    return left + payload[at:]
+
+
+def _write(sink: Sink, records: Sequence[Record], writer: dict[str, Any]) -> None:
+    for pause in _PAUSES:
+        try:
+            return sink.write(records, writer)
+        except SinkUnavailableError:
+            time.sleep(pause)
+    return sink.write(records, writer)

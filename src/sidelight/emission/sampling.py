@@ -1,0 +1,72 @@
+"""Which spans are kept, and how much of each: the rules that ``OTEL_*`` variables set for tracing.
+
+Sampling follows the OpenTelemetry specification (Tracing SDK, "Built-in samplers") and is decided
+from the trace id and the parent's flag. It applies to spans; events are never sampled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+_ALL: Final = 1 << 64
+_logger: Final = logging.getLogger("sidelight")
+
+
+class Sampling(NamedTuple):
+    """``root`` decides from the 16 bytes of a trace id; a parent decides where ``parent_based``.
+
+    Where ``disabled`` there are no spans at all, and the context stays as it was found.
+    """
+
+    root: Callable[[bytes], bool]
+    parent_based: bool
+    disabled: bool = False
+
+
+def ratio(share: float) -> Callable[[bytes], bool]:
+    """Keep the traces whose id's low 64 bits lie in the first ``share`` of their range."""
+    bound = round(share * _ALL)
+    return lambda trace: int.from_bytes(trace[8:], "big") < bound
+
+
+def _always(_: bytes) -> bool:
+    return True
+
+
+def _never(_: bytes) -> bool:
+    return False
+
+
+def sampling(environment: Mapping[str, str]) -> Sampling:
+    """Read ``OTEL_SDK_DISABLED``, ``OTEL_TRACES_SAMPLER`` and ``OTEL_TRACES_SAMPLER_ARG``.
+
+    What cannot be understood keeps everything, and is logged.
+    """
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return Sampling(_never, parent_based=True, disabled=True)
+    name = environment.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
+    kind = name.removeprefix("parentbased_")
+    rules: dict[str, Callable[[bytes], bool]] = {"always_on": _always, "always_off": _never}
+    if kind == "traceidratio":
+        rules[kind] = ratio(_share(environment.get("OTEL_TRACES_SAMPLER_ARG", "")))
+    if kind not in rules:
+        _logger.warning(
+            "sidelight: OTEL_TRACES_SAMPLER=%s is not a sampler that it knows; all are kept", name
+        )
+        return Sampling(_always, parent_based=True)
+    return Sampling(rules[kind], parent_based=name != kind)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.strip() or 1.0)
+    except ValueError:
+        share = -1.0
+    if 0.0 <= share <= 1.0:
+        return share
+    _logger.warning(
+        "sidelight: OTEL_TRACES_SAMPLER_ARG=%s is not a ratio between 0 and 1; all are kept", text
+    )
+    return 1.0

@@ -1,0 +1,238 @@
+"""The imports of a file, as text: names are added, and taken away again, to the byte.
+
+A new statement stands in the block of its kind (the standard library, others, one's own), in the
+order that isort and ruff keep. Where there is no such block it gets one, and the blank lines that
+come with it are told from the result: so that taking it away can be the exact inverse.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+
+from sidelight.maps.codemod.lines import lines_of, newline_of
+
+Alias: TypeAlias = tuple[str, str | None]
+Kind: TypeAlias = Callable[[str], int]
+STANDARD, OTHERS, OWN = 1, 2, 3
+_KINDS: Final = {"__future__": 0, "": 4}
+
+
+class _Import(msgspec.Struct, frozen=True):
+    """A statement at the top of a file; lines count from 0, ``end`` is the one behind it."""
+
+    node: ast.Import | ast.ImportFrom
+    first: int
+    end: int
+
+    @property
+    def module(self) -> str:
+        if isinstance(self.node, ast.ImportFrom):
+            return "." * self.node.level + (self.node.module or "")
+        return self.node.names[0].name
+
+    @property
+    def order(self) -> tuple[bool, str]:
+        """Its place in a block: ``import`` comes before ``from``."""
+        return isinstance(self.node, ast.ImportFrom), self.module
+
+    @property
+    def aliases(self) -> list[Alias]:
+        return [(alias.name, alias.asname) for alias in self.node.names]
+
+
+def kind_in(own: Callable[[str], bool]) -> Kind:
+    """Tells the kind of a module; ``own`` says which top-level packages are one's own."""
+
+    def kind(module: str) -> int:
+        top = module.partition(".")[0]
+        if top in _KINDS:
+            return _KINDS[top]
+        if top in sys.stdlib_module_names:
+            return STANDARD
+        return OWN if own(top) else OTHERS
+
+    return kind
+
+
+def add(text: str, module: str, names: Sequence[Alias], kind: Kind, *, width: int) -> str:
+    """Import names from a module.
+
+    Args:
+        text: the file's.
+        module: the module.
+        names: what to import, and under which name.
+        kind: tells the kind of a module.
+        width: characters that there are for a line.
+    """
+    lines = lines_of(text)
+    newline = newline_of(lines)
+    imports = list(_imports(text))
+    for each in imports:
+        style = _style(each, lines, newline) if _is_from(each, module) else None
+        if style is None:
+            continue
+        merged = each.aliases
+        for alias in names:
+            later = [i for i, other in enumerate(merged) if _rank(other) > _rank(alias)]
+            merged.insert(later[0] if later else len(merged), alias)
+        written = _statement(module, merged, style, newline)
+        if style or len(written.rstrip()) <= width:
+            lines[each.first : each.end] = [written]
+            return "".join(lines)
+    written = _statement(module, sorted(names, key=_rank), "", newline)
+    if len(written.rstrip()) > width:
+        written = _statement(module, sorted(names, key=_rank), "    ", newline)
+    at, own_block = _place(text, lines, imports, module, kind)
+    blanks = _blanks(lines, at) if own_block else 0
+    if at == len(lines) and lines and not lines[-1].endswith(("\n", "\r")):
+        lines[-1] += newline
+    lines[at:at] = [written, *[newline] * blanks]
+    return "".join(lines)
+
+
+def remove(text: str, names: Sequence[str]) -> str:
+    """Import these names no longer, as far as no comment would go with them.
+
+    Args:
+        text: the file's.
+        names: as they are called in it.
+    """
+    for each in reversed(list(_imports(text))):
+        left = [alias for alias in each.aliases if (alias[1] or alias[0]) not in names]
+        if len(left) == len(each.aliases):
+            continue
+        if isinstance(each.node, ast.Import) and (left or each.module != "sidelight"):
+            continue  # somebody may want what importing it does
+        lines = lines_of(text)
+        newline = newline_of(lines)
+        if not left:
+            if "#" not in "".join(lines[each.first : each.end]):
+                text = _without(lines, each)
+            continue
+        style = _style(each, lines, newline)
+        if style is None and "#" not in "".join(lines[each.first : each.end]):
+            style = "" if each.end - each.first == 1 else "    "
+        if style is not None:
+            lines[each.first : each.end] = [_statement(each.module, left, style, newline)]
+            text = "".join(lines)
+    return text
+
+
+def _without(lines: list[str], each: _Import) -> str:
+    """The file without a statement, and without the blank lines that `_blanks` came with it."""
+    first, end = each.first, each.end
+    others = {n for other in _imports("".join(lines)) for n in range(other.first, other.end)}
+    blanks = 0
+    if first - 1 not in others and end not in others:
+        rest = [*lines[:first], *lines[end + 1 :]]
+        blanks = _blanks(rest if end < len(lines) and _blank(lines[end]) else lines[:first], first)
+    while blanks and end < len(lines) and _blank(lines[end]):
+        end += 1
+        blanks -= 1
+    return "".join([*lines[:first], *lines[end:]])
+
+
+def _blanks(lines: Sequence[str], at: int) -> int:
+    """The blank lines behind a statement that gets a block of its own at this line."""
+    if at > 0 and _blank(lines[at - 1]):
+        return 1
+    follows = next((line for line in lines[at:] if not _blank(line)), "")
+    return 1 if follows.startswith(("import ", "from ")) else 2
+
+
+def _place(
+    text: str, lines: Sequence[str], imports: Sequence[_Import], module: str, kind: Kind
+) -> tuple[int, bool]:
+    """The line for a new statement, and whether it gets a block of its own there."""
+    wanted = kind(module)
+    block = [each for each in imports if kind(each.module) == wanted]
+    if block:
+        before = [each for each in block if each.order <= (True, module)]
+        if before:
+            return before[-1].end, False
+        first = block[0].first
+        commented = first > 0 and lines[first - 1].lstrip().startswith("#")
+        return (block[0].end if commented else first), False
+    later = [each for each in imports if kind(each.module) > wanted]
+    if later:
+        at = _above_comments(lines, later[0].first)
+        return at, all(each.end != at for each in imports)  # in the middle of others it is one
+    if imports:
+        return _behind(lines, imports[-1].end, tight=False)
+    return _place_of_first(text, lines)
+
+
+def _place_of_first(text: str, lines: Sequence[str]) -> tuple[int, bool]:
+    """The same where nothing is imported yet: behind what introduces the file."""
+    body = ast.parse(text).body
+    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        return _behind(lines, body[0].end_lineno or 1, tight=True)
+    if not body:
+        return len(lines), False
+    decorators = getattr(body[0], "decorator_list", ())
+    first = min([body[0].lineno, *(each.lineno for each in decorators)]) - 1
+    return _above_comments(lines, first) or first, True
+
+
+def _behind(lines: Sequence[str], at: int, *, tight: bool) -> tuple[int, bool]:
+    if at < len(lines) and _blank(lines[at]):
+        return at + 1, True
+    return at, tight
+
+
+def _above_comments(lines: Sequence[str], at: int) -> int:
+    while at > 0 and lines[at - 1].startswith("#"):
+        at -= 1
+    return at
+
+
+def _imports(text: str) -> Iterator[_Import]:
+    """The statements at the beginning of a file that have their lines for themselves."""
+    previous_end = 0
+    for index, node in enumerate(ast.parse(text).body):
+        first, end = node.lineno - 1, node.end_lineno or node.lineno
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            if first >= previous_end:
+                yield _Import(node, first, end)
+        elif index or not isinstance(node, ast.Expr):
+            return
+        previous_end = end
+
+
+def _is_from(each: _Import, module: str) -> bool:
+    node = each.node
+    return isinstance(node, ast.ImportFrom) and each.module == module and node.names[0].name != "*"
+
+
+def _style(each: _Import, lines: Sequence[str], newline: str) -> str | None:
+    """How a statement is written: "" in one line, else the indent of its names; None otherwise."""
+    if not isinstance(each.node, ast.ImportFrom):
+        return None
+    written = "".join(lines[each.first : each.end])
+    for style in ("", "    ", "  ", "\t"):
+        if written == _statement(each.module, each.aliases, style, newline):
+            return style
+    return None
+
+
+def _statement(module: str, names: Sequence[Alias], style: str, newline: str) -> str:
+    spelled = [name if as_ is None else f"{name} as {as_}" for name, as_ in names]
+    if not style:
+        return f"from {module} import {', '.join(spelled)}{newline}"
+    inside = "".join(f"{style}{each},{newline}" for each in spelled)
+    return f"from {module} import ({newline}{inside}){newline}"
+
+
+def _rank(alias: Alias) -> tuple[int, str]:
+    """Constants, classes, the rest; each by the alphabet."""
+    name = alias[0]
+    return (0 if name.isupper() and len(name) > 1 else 1 if name[:1].isupper() else 2), name
+
+
+def _blank(line: str) -> bool:
+    return not line.strip()

@@ -1,0 +1,213 @@
+"""`weave`: points declared in a map, put around functions whose code is not touched.
+
+A module that is imported already is woven at once, every other one right after its import. Names
+that further modules have bound by ``from … import`` are changed as well.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+import wrapt
+
+from sidelight.exceptions import MapError, PointError
+from sidelight.maps.read import Map, MappedPoint, read
+from sidelight.points import decorator
+from sidelight.points.declaration import Declaration
+from sidelight.points.registry import Point, registry
+from sidelight.settings import disabled
+
+_NOT_THERE: Final = object()
+
+
+class _Change(NamedTuple):
+    """One name that was bound to something else."""
+
+    owner: Any
+    name: str
+    before: Any
+
+
+class Weaving:
+    """What one map has put into place; `unweave`, or the end of a ``with``, takes it away again."""
+
+    def __init__(self, points: Map) -> None:
+        self._map = points
+        self._active = True
+        self._changes: list[_Change] = []
+        self._before: dict[str, Point | None] = {}
+        self._waiting = list(points.points)
+
+    @property
+    def woven(self) -> Sequence[str]:
+        """The paths of the functions that are woven; the others wait for their modules."""
+        return tuple(self._before)
+
+    def _begin(self) -> None:
+        for name in dict.fromkeys(point.module for point in self._map.points):
+            wrapt.register_post_import_hook(self._imported, name)
+
+    def _imported(self, module: ModuleType) -> None:
+        """Weave the points of a module that has just been imported."""
+        if not self._active:
+            return
+        for point in [each for each in self._waiting if each.module == module.__name__]:
+            self._waiting.remove(point)
+            self._weave(module, point)
+
+    def _weave(self, module: ModuleType, point: MappedPoint) -> None:
+        owner, name = _owner(module, point, self._map.place(point))
+        before = vars(owner).get(name, _NOT_THERE)
+        if before is _NOT_THERE:  # inherited: the class gets one of its own
+            before = getattr(owner, name)
+        try:
+            declaration = point.declaration(_resolved)
+            self._before.setdefault(point.function, registry.get(point.function))
+            if _emits_already(before, declaration):
+                return
+            self._replace(owner, name, decorator.weave(before, (declaration,)))
+        except PointError as error:
+            raise self._refusal(point, error) from error
+        if isinstance(owner, ModuleType):
+            self._replace_copies(before, getattr(owner, name))
+
+    def _replace(self, owner: Any, name: str, value: Any) -> None:
+        self._changes.append(_Change(owner, name, vars(owner).get(name, _NOT_THERE)))
+        try:
+            setattr(owner, name, value)
+        except (TypeError, AttributeError) as error:
+            self._changes.pop()
+            raise PointError(
+                function=name,
+                problem=f"it cannot be replaced: {error}",
+                remedy="name a function that Python code can assign to",
+            ) from error
+
+    def _replace_copies(self, before: Any, after: Any) -> None:
+        """Where other modules have imported the function by name; ours emit by it."""
+        for path, module in list(sys.modules.items()):
+            if type(module) is not ModuleType or path.partition(".")[0] == "sidelight":
+                continue  # lazy modules would be loaded by a look
+            for name, value in list(vars(module).items()):
+                if value is before and not name.startswith("__"):
+                    self._replace(module, name, after)
+
+    def _refusal(self, point: MappedPoint, error: PointError) -> MapError:
+        problem = error.facts.get("problem") or str(error)
+        remedy = error.facts.get("remedy") or "see docs/reference/map.md"
+        return MapError(
+            place=self._map.place(point), problem=f"{point.function}: {problem}", remedy=remedy
+        )
+
+    def unweave(self) -> None:
+        """Put the originals back. Modules that are imported later stay as they are."""
+        self._active = False
+        while self._changes:
+            owner, name, before = self._changes.pop()
+            if before is _NOT_THERE:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
+        for path, point in self._before.items():
+            registry.restore(path, point)
+        self._before.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.unweave()
+
+
+def weave(source: str | Path | Map) -> Weaving:
+    """Put the points of a map into place, without touching the code.
+
+    Functions that emit the same events already, by a decorator or another map, are left alone.
+
+    Args:
+        source: a map file (``sidelight.toml``, ``pyproject.toml``), or a map that was read.
+
+    Returns:
+        What takes it away again.
+
+    Raises:
+        MapError: the map cannot be understood, or does not fit a module that is imported; of one
+            that is imported later it is raised by that import. With ``SIDELIGHT_DISABLED=1``
+            nothing is woven.
+    """
+    points = source if isinstance(source, Map) else read(source)
+    weaving = Weaving(points)
+    if not disabled():
+        try:
+            weaving._begin()  # noqa: SLF001
+        except BaseException:
+            weaving.unweave()
+            raise
+    return weaving
+
+
+def _owner(module: ModuleType, point: MappedPoint, place: str) -> tuple[Any, str]:
+    """What holds the function, a module or a class, and its name there.
+
+    Raises:
+        MapError: it is not there.
+    """
+    *outer, name = point.qualname.split(".")
+    owner: Any = module
+    for part in (*outer, name):
+        inner = getattr(owner, part, _NOT_THERE)
+        if inner is _NOT_THERE:
+            from difflib import get_close_matches  # noqa: PLC0415  # slow to import
+
+            close = get_close_matches(part, dir(owner), 1)
+            raise MapError(
+                place=place,
+                problem=f"{point.function} is not there",
+                remedy=f"did you mean {close[0]}?" if close else "see where it has gone",
+            )
+        if part is not name:
+            owner = inner
+    return owner, name
+
+
+def _emits_already(function: Any, declaration: Declaration) -> bool:
+    """Whether a wrapper around a function emits all that a declaration asks for."""
+    woven = decorator.woven_of(getattr(function, "__func__", function))
+    if woven is None:
+        return False
+    there = frozenset[Any]().union(*(each.emitted for each in woven.point.declarations))
+    return declaration.emitted <= there
+
+
+def _resolved(path: str) -> Any:
+    """The function that ``{ call = … }`` names.
+
+    Raises:
+        PointError: it cannot be imported, or is none.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = pkgutil.resolve_name(f"{module}:{name}")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PointError(
+            function=path, problem=f"it cannot be called: {error}", remedy="name a function"
+        ) from error
+    return found
+
+
+def bootstrap(path: str) -> None:
+    """Weave at the start of an interpreter (see `sidelight run`); what is wrong goes to stderr."""
+    try:
+        weave(path)
+    except Exception as error:  # noqa: BLE001  # the program runs without
+        sys.stderr.write(f"sidelight: not instrumented: {error}\n")

@@ -1,0 +1,153 @@
+"""The SDK's span as a record, and the record as the SDK's span again: equal in every byte exported.
+
+For spans that another tracer has made and its provider's limits have been applied to. The light
+span has its own way into a record; out of it, `sinks.telemetry` makes use of what is here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
+
+from sidelight.otel import (
+    _INTERNAL,
+)
+from sidelight.record.format import (
+    CUT,
+    REMOTE_PARENT,
+    Moment,
+    Origin,
+    encode,
+    occurred_at,
+)
+from sidelight.record.semconv import w3c_flags
+
+_UNSET: Final = StatusCode.UNSET
+
+# -- into a record -------------------------------------------------------------------------------
+
+
+# -- and out of it -------------------------------------------------------------------------------
+
+
+def span_from(origin: Origin, moment: Moment, trace_id: bytes) -> ReadableSpan:
+    """The span that was copied into a record."""
+    details = moment.details or {}
+    scope, resource = _whence(origin)
+    context, parent = contexts_of(moment, trace_id)
+    attributes = moment.attributes or {}
+    if moment.flags & CUT:
+        attributes = {**attributes, "sidelight.truncated": True}
+    code, description = details.get("status", (_UNSET.value, None))
+    lost_attributes, lost_events, lost_links = details.get("dropped", (0, 0, 0))
+    events = [
+        Event(name, _exact(given, lost), int(at))
+        for name, at, given, lost in details.get("events", ())
+    ]
+    links = [
+        Link(
+            context_of(bytes.fromhex(linked), span_id, 0, _state(state), remote=bool(remote)),
+            _exact(given, lost),
+        )
+        for linked, span_id, remote, given, lost, state in details.get("links", ())
+    ]
+    return ReadableSpan(
+        name=details["name"],
+        context=context,
+        parent=parent,
+        resource=resource,
+        attributes=_exact(attributes, lost_attributes),
+        events=but_for(events, lost_events),
+        links=but_for(links, lost_links),
+        kind=SpanKind(details.get("kind", _INTERNAL.value)),
+        status=Status(StatusCode(code), description),
+        start_time=moment.time,
+        end_time=occurred_at(moment),
+        instrumentation_scope=scope,
+    )
+
+
+@functools.lru_cache(maxsize=1000)
+def _whence(origin: Origin) -> tuple[InstrumentationScope, Resource]:
+    """One scope for all spans of a tracer, one resource for all of a provider.
+
+    The exporter groups spans by them, and compares only what is not the same object.
+    """
+    scope = InstrumentationScope(origin.name, origin.version, origin.schema_url, origin.attributes)
+    return scope, _resource(encode((origin.resource, origin.resource_schema_url)))
+
+
+@functools.lru_cache(maxsize=1000)
+def _resource(encoded: bytes) -> Resource:
+    return Resource(*msgspec.msgpack.decode(encoded))
+
+
+def contexts_of(moment: Moment, trace_id: bytes) -> tuple[SpanContext, SpanContext | None]:
+    """The contexts of a span and of its parent, if it has one."""
+    state = _state((moment.details or {}).get("trace_state"))
+    parent = None
+    if moment.parent_id:
+        remote = bool(moment.flags & REMOTE_PARENT)
+        parent = context_of(trace_id, moment.parent_id, moment.flags, state, remote=remote)
+    return context_of(trace_id, moment.span_id, moment.flags, state, remote=False), parent
+
+
+def context_of(
+    trace_id: bytes, span_id: int, flags: int, state: TraceState | None, *, remote: bool
+) -> SpanContext:
+    """A span's context, from a record's ids and flags."""
+    return SpanContext(
+        trace_id=int.from_bytes(trace_id, "big"),
+        span_id=span_id,
+        is_remote=remote,
+        trace_flags=w3c_flags(flags),
+        trace_state=state,
+    )
+
+
+def _state(header: str | None) -> TraceState | None:
+    return None if header is None else TraceState.from_header([header])
+
+
+def _exact(attributes: Mapping[str, Any] | None, dropped: int) -> Mapping[str, Any]:
+    """Attributes as they are, but for ints that OTLP has not: the encoder would drop their key."""
+    return attributes_but_for(
+        {key: _fitted(value) for key, value in (attributes or {}).items()}, dropped
+    )
+
+
+def _fitted(value: Any) -> Any:
+    if type(value) is int:
+        return value if -(1 << 63) <= value < 1 << 63 else str(value)
+    if type(value) is list:
+        return [_fitted(item) for item in value]
+    if type(value) is dict:
+        return {key: _fitted(item) for key, item in value.items()}
+    return value
+
+
+def attributes_but_for(attributes: dict[str, Any], dropped: int) -> Mapping[str, Any]:
+    """Attributes that say how many of them were dropped."""
+    if not dropped:
+        return attributes
+    told = BoundedAttributes(attributes=attributes)
+    told.dropped = dropped
+    return told
+
+
+def but_for(items: list[Any], dropped: int) -> Sequence[Any]:
+    """Events or links that say how many of them were dropped."""
+    if not dropped:
+        return items
+    told = BoundedList.from_seq(None, items)
+    told.dropped = dropped
+    return told

@@ -1,0 +1,208 @@
+"""The sinks that export over OTLP: one for spans, one for events as log records.
+
+Each has a cursor of its own, so that a back end that takes no logs, or an endpoint of one signal
+that is dead, cannot hold up the other. Retrying is the relay's: timeouts here are short.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from opentelemetry import context as otel_context
+from opentelemetry.sdk.resources import Resource
+
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.host import otel_api
+from sidelight.host.threads import sleep
+from sidelight.otlp.conversion import log_of, resource_of, span_of
+from sidelight.otlp.exporters import Endpoint, Exporter, ExportError, SignalName, quiet
+from sidelight.record.format import Moment, Static
+from sidelight.record.limits import Limits, limits_of
+
+_PIECE: Final = 128  # records of one request: encoding them must not hold the GIL for long
+_PATIENCE: Final = 8  # failures before a request is suspected of being the cause
+_UNSUPPORTED_FOR: Final = 600.0  # seconds before a back end without logs is asked again
+
+Record: TypeAlias = tuple[Static, Moment]
+Count: TypeAlias = Callable[[str, str], None]
+_WORDS: Final[Mapping[SignalName, str]] = {"traces": "spans", "logs": "log records"}
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpSettings:
+    """Which signals go where. An endpoint None leaves it to the exporter and its variables."""
+
+    traces: bool = True
+    logs: bool = True
+    endpoint: str | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def sinks(self, count: Count = lambda _reason, _problem: None) -> list[OtlpSink]:
+        """The sinks of the signals that are on; ``count`` is told of what a back end rejects."""
+        wanted: dict[SignalName, bool] = {"traces": self.traces, "logs": self.logs}
+        return [
+            OtlpSink(Endpoint(signal, self.endpoint, self.environment), count)
+            for signal, on in wanted.items()
+            if on
+        ]
+
+
+class OtlpSink:
+    """Exports one signal of what records carry. Used by one thread at a time."""
+
+    def __init__(self, endpoint: Endpoint, count: Count = lambda _reason, _problem: None) -> None:
+        """Import what it needs; nothing is opened yet."""
+        self.name: SignalName = endpoint.signal
+        endpoint.sdk()  # imported here: a fork may fall into any later moment
+        self._endpoint = endpoint
+        self._count = count
+        self._exporter: Exporter | None = None
+        self._batch: object = None
+        self._sent = 0
+        self._failures = 0
+        self._refused: list[Record] = []
+        self._problem = ""
+        self._not_before = 0.0
+        self._unsupported_until = 0.0
+        self._resources: dict[str, Resource] = {}
+
+    def write(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
+        """Export a batch. A retry of the same batch goes on behind what was taken already.
+
+        Raises:
+            SinkUnavailableError: the endpoint does not answer, or says that it cannot now.
+            SinkRefusedError: it will never take the records in ``facts["records"]``; it has taken
+                all the others.
+        """
+        batch = (records[0][1].random, len(records)) if records else None
+        if batch != self._batch:
+            self._batch, self._sent, self._failures, self._refused = batch, 0, 0, []
+        now = time.monotonic()
+        if now < self._unsupported_until:
+            return
+        if now < self._not_before:
+            raise self._unavailable(f"{self._problem}, and wants to be left alone for now")
+        token = otel_context.attach(otel_api.suppressed())
+        try:
+            with quiet():
+                self._send_all(records, self._resource(writer), limits_of(writer))
+        except ExportError as error:
+            self._postpone(error)
+        finally:
+            otel_context.detach(token)
+        refused, self._refused = self._refused, []
+        if refused:
+            raise SinkRefusedError(sink=self._title, problem=self._problem, records=refused)
+
+    def sync(self) -> None:
+        """Nothing is ours to do: what the endpoint has acknowledged is its own."""
+
+    def close(self) -> None:
+        """Let go of the connection; the next write makes another."""
+        exporter, self._exporter = self._exporter, None
+        if exporter is not None:
+            exporter.close()
+
+    def disown(self, *, busy: bool) -> bool:  # noqa: ARG002  # the sinks' common face
+        """In a forked child: the connection is left alone; this sink is not used again."""
+        return True
+
+    # -- one batch ---------------------------------------------------------------------------
+
+    def _send_all(self, records: Sequence[Record], resource: Resource, limits: Limits) -> None:
+        exporter = self._open()
+        build = span_of if self.name == "traces" else log_of
+        while self._sent < len(records):
+            pairs = []
+            piece = records[self._sent : self._sent + _PIECE]
+            for record in piece:
+                try:
+                    item = build(*record, resource, limits)
+                except Exception as error:  # noqa: BLE001  # details that nobody thought of
+                    self._refuse(record, f"{type(error).__name__}: {error}")
+                else:
+                    if item is not None:
+                        pairs.append((record, item))
+            if pairs:
+                self._send(exporter, pairs)
+            self._sent += len(piece)
+            self._failures = 0
+            sleep(0)  # let the application have the GIL between pieces
+
+    def _send(
+        self, exporter: Exporter, pairs: Sequence[tuple[Record, Any]], *, suspect: bool = True
+    ) -> None:
+        """Send in one request; what is refused is halved until what it is about is found."""
+        try:
+            rejected = exporter.send([item for _, item in pairs])
+        except ExportError as error:
+            self._failures += suspect and error.kind == "failed"
+            failed = error.kind == "failed" and self._failures >= _PATIENCE
+            if not failed and error.kind != "refused":
+                raise
+            if suspect:
+                self._probe(exporter, error)
+            if len(pairs) == 1:
+                self._refuse(pairs[0][0], str(error))
+                return
+            half = len(pairs) // 2
+            self._send(exporter, pairs[:half], suspect=False)
+            self._send(exporter, pairs[half:], suspect=False)
+            return
+        for _ in range(rejected.number):
+            self._count(f"{_WORDS[self.name]} rejected by the OTLP endpoint", rejected.why)
+
+    def _probe(self, exporter: Exporter, refusal: ExportError) -> None:
+        """An endpoint that refuses an empty request as well does not judge: it is broken."""
+        try:
+            exporter.send([])
+        except ExportError as error:
+            raise ExportError("unavailable", str(refusal), error.retry_after) from refusal
+
+    def _refuse(self, record: Record, problem: str) -> None:
+        self._refused.append(record)
+        self._problem = problem
+
+    # -- the endpoint ------------------------------------------------------------------------
+
+    @property
+    def _title(self) -> str:
+        return f"OTLP {_WORDS[self.name]}"
+
+    def _open(self) -> Exporter:
+        if self._exporter is None:
+            try:
+                self._exporter = self._endpoint.exporter()
+            except (
+                Exception
+            ) as error:  # a variable that the SDK cannot read, a file that is not there
+                raise ExportError("unavailable", f"{type(error).__name__}: {error}") from error
+        return self._exporter
+
+    def _postpone(self, error: ExportError) -> None:
+        if error.kind == "unsupported" and self.name == "logs":  # many back ends take spans only
+            self._unsupported_until = time.monotonic() + _UNSUPPORTED_FOR
+            self._count(
+                "the OTLP endpoint takes no log records",
+                f"{error}; OTEL_LOGS_EXPORTER=none sends none",
+            )
+            return
+        self._problem = str(error)
+        self._not_before = time.monotonic() + error.retry_after
+        self.close()  # a channel that lost its peer comes back late
+        raise self._unavailable(self._problem) from error
+
+    def _unavailable(self, problem: str) -> SinkUnavailableError:
+        return SinkUnavailableError(sink=self._title, problem=problem)
+
+    def _resource(self, writer: dict[str, Any]) -> Resource:
+        key = str(writer.get("instance", ""))
+        if key not in self._resources:
+            if len(self._resources) > 100:
+                self._resources.clear()
+            self._resources[key] = resource_of(writer)
+        return self._resources[key]

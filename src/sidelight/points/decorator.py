@@ -1,0 +1,181 @@
+"""`emits`: the decorator."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import CodeType, FunctionType
+from typing import Any, TypeVar
+
+import msgspec
+
+from sidelight.exceptions import PointError
+from sidelight.points.callables import kind_of, made_from
+from sidelight.points.declaration import Declaration, EventType, declare
+from sidelight.points.expressions import Expression
+from sidelight.points.registry import Point, registry
+from sidelight.points.wrapper import wrap
+from sidelight.record.names import Mode
+from sidelight.settings import disabled
+
+F = TypeVar("F")
+
+
+class Woven(msgspec.Struct, frozen=True):
+    """What a wrapper remembers: its point, and the function under it."""
+
+    point: Point
+    function: Any
+    wrapper: Any
+
+
+def emits(
+    type: EventType | None = None,  # noqa: A002  # the word for it
+    /,
+    *,
+    start: EventType | None = None,
+    failure: EventType | None = None,
+    mode: Mode = "scheduled",
+    span: bool = True,
+    transaction: Any = None,
+    after_commit: Any = None,
+    strict: bool = False,
+    **fields: Any,
+) -> Callable[[F], F]:
+    """Emit events, and make a span, each time the decorated function is called.
+
+    Args:
+        type: the event's type, emitted when the function succeeds; or `choose`, to let a value
+            decide.
+        start: a type emitted before the call.
+        failure: a type emitted when the function raises, with the exception's type and message.
+            The exception goes on unchanged.
+        mode: "scheduled" returns at once; "awaited" waits for the store's acknowledgement, until
+            the deadline at the longest, and never raises.
+        span: whether the call makes a span in the trace.
+        transaction: the caller's SQLAlchemy session or connection, psycopg connection or Django
+            database alias: the event on success is a row in its outbox, and exists if and only if
+            its transaction commits.
+        after_commit: the same, without an outbox: the event is emitted once the transaction has
+            committed, and lost if the process dies in between.
+        strict: with ``transaction=``, raise TransactionError where the event cannot be in the
+            transaction; else it goes its own way, and that is counted.
+        fields: ``artifact_id`` and ``organization_id`` say what the event is about and whose it is;
+            everything else is an attribute. Values are constants, recorded expressions
+            (``arg.name``, ``result.id``, ``error.code``; missing along the way is None) or
+            callables whose parameters are named after the function's, or ``result``, ``error``.
+            They are looked at when the event is emitted: after the call, but for ``start=``.
+
+    Returns:
+        A decorator for any kind of callable. It keeps the signature; several on one function make
+        one wrapper and one span. With ``SIDELIGHT_DISABLED=1`` it returns the function itself.
+
+    Raises:
+        PointError: at decoration, naming the function, the argument and the remedy.
+    """
+    if callable(type) and not isinstance(type, Expression):
+        raise PointError(
+            function=_name(type),
+            problem="@emits names no event",
+            remedy='write it in parentheses: @emits("artifact_received")',
+        )
+
+    def decorate(function: F) -> F:
+        if disabled():
+            return function
+        name = _name(function)
+        declaration = declare(
+            name,
+            type,
+            start,
+            failure,
+            mode,
+            fields,
+            span=span,
+            transaction=transaction,
+            after_commit=after_commit,
+            strict=strict,
+        )
+        woven: F = weave(function, (declaration,))
+        return woven
+
+    return decorate
+
+
+def weave(function: Any, declarations: tuple[Declaration, ...]) -> Any:
+    """Wrap a callable; one that sidelight wrapped already gets one wrapper for all."""
+    kind = type(function)
+    if issubclass(kind, staticmethod | classmethod):  # by its real class: a proxy is carried
+        return kind(weave(function.__func__, declarations))
+    below = woven_of(function)
+    if below is not None:
+        function, declarations = below.function, (*below.point.declarations, *declarations)
+    _refuse_unfit(function)
+    point = _point(function, declarations)
+    wrapper = wrap(point, function)
+    woven = Woven(point, function, wrapper)
+    if type(function) is FunctionType:
+        wrapper.__sidelight__ = woven
+    else:
+        wrapper._self_sidelight = woven  # noqa: SLF001  # where a wrapt proxy keeps its own
+    registry.add(point)
+    return wrapper
+
+
+def woven_of(function: Any) -> Woven | None:
+    """What sidelight knows of a wrapper of its own; None for everything else.
+
+    ``functools.wraps`` of other decorators copies our mark: it counts only on what it was set on.
+    """
+    for mark in ("_self_sidelight", "__sidelight__"):
+        woven = getattr(function, mark, None)
+        if isinstance(woven, Woven) and woven.wrapper is function:
+            return woven
+    return None
+
+
+def _refuse_unfit(function: Any) -> None:
+    if isinstance(function, type):
+        problem, remedy = "it is a class", "decorate its methods"
+    elif isinstance(function, property | functools.cached_property):
+        problem, remedy = "it is a property", "put @emits under @property"
+    elif not callable(function) and not hasattr(function, "__get__"):
+        problem, remedy = "it cannot be called", "decorate a function"
+    else:
+        return
+    raise PointError(function=_name(function), problem=problem, remedy=remedy)
+
+
+def _named(function: Any) -> Any:
+    """What gives a callable its name: itself, what it was made from, else its class."""
+    while not hasattr(function, "__qualname__"):
+        inner = function.fget if isinstance(function, property) else made_from(function)
+        if inner is None:
+            return type(function)
+        function = inner
+    return function
+
+
+def _name(function: Any) -> str:
+    """What errors call it."""
+    named = _named(function)
+    return str(named.__qualname__).rpartition("<locals>.")[2]
+
+
+def _point(function: Any, declarations: tuple[Declaration, ...]) -> Point:
+    named = _named(function)
+    try:
+        code = getattr(inspect.unwrap(named), "__code__", None)
+    except ValueError:  # a chain that leads back to itself
+        code = None
+    if type(code) is not CodeType:
+        code = None
+    return Point(
+        module=getattr(named, "__module__", None) or "builtins",
+        qualname=named.__qualname__,
+        kind=kind_of(function).name,
+        file=code.co_filename if code else None,
+        line=code.co_firstlineno if code else None,
+        declarations=declarations,
+    )

@@ -1,0 +1,108 @@
+"""`emit`: an event from where you are, without a decorator."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from sidelight.emission.emitter import Head, emitter
+from sidelight.emission.receipt import Receipt
+from sidelight.emission.tracing import ambient
+from sidelight.exceptions import TransactionError
+from sidelight.record.format import SPAN, Static, random_bits
+from sidelight.record.values import plain
+from sidelight.settings import disabled
+from sidelight.transactions.joining import Joining
+
+_heads: Final[dict[tuple[str, str], Head]] = {}
+_clock = time.perf_counter_ns
+
+
+def emit(
+    type: str,  # noqa: A002  # the word for it
+    *,
+    artifact_id: Any = None,
+    organization_id: Any = None,
+    mode: str = "scheduled",
+    transaction: Any = None,
+    after_commit: Any = None,
+    strict: bool = False,
+    **attributes: Any,
+) -> Receipt:
+    """Emit an event from where you are, without a decorator: the same path, and never an error.
+
+    (But for the one that ``strict=True`` asks for.)
+
+    Args:
+        type: the event's type.
+        artifact_id: what it is about; text, or anything that has a plain form.
+        organization_id: whose it is; the artifact's where it is left out.
+        mode: "awaited" gives the store the rest of the deadline to acknowledge it, anything else
+            is "scheduled".
+        transaction: as for `emits`. On an asynchronous connection the event joins when the receipt
+            is awaited; if nobody does that, it goes to the spool and says so.
+        after_commit: as for `emits`.
+        strict: as for `emits`.
+        attributes: further named values.
+
+    Returns:
+        A receipt; empty (``str(receipt) == ""``) when the event was lost, which is counted, and
+        where ``SIDELIGHT_DISABLED`` is set.
+    """
+    if disabled():
+        return Receipt(emitter.progress, None, 0, 0, 0.0)
+    begun = _clock()
+    now, bits, position = time.time_ns(), random_bits(64), None
+    costs = emitter.costs_of("sidelight:emit")
+    try:
+        head = _head(type, mode)
+        around = ambient()
+        moment = (
+            now,
+            bits,
+            plain(artifact_id if artifact_id is not None else around.artifact_id),
+            plain(organization_id if organization_id is not None else around.organization_id),
+            None,
+            around.trace,
+            around.span_id,
+            0,
+            around.flags & ~SPAN,
+            {name: plain(value) for name, value in attributes.items()} or None,
+            None,
+        )
+        if transaction is not None or after_commit is not None:
+            joined = _join(head, moment, transaction, after_commit, strict=strict)
+            costs.add(_clock() - begun)
+            return joined
+        if emitter.write(head, moment):
+            position = emitter.spool.position()
+    except TransactionError:
+        raise
+    except Exception as error:  # noqa: BLE001  # the guard: nothing of ours reaches the caller
+        emitter.lost("internal error", f"emit({type!r})", error, looking=False)
+    receipt = emitter.receipt(now, bits, position, spent=_clock() - begun)
+    if mode == "awaited":
+        receipt.wait()
+    costs.add(_clock() - begun)
+    return receipt
+
+
+def _join(
+    head: Head, moment: tuple[Any, ...], transaction: Any, after_commit: Any, *, strict: bool
+) -> Receipt:
+    """Give the event to the caller's transaction."""
+    joining = Joining("sidelight:emit", strict=strict, after_commit=after_commit is not None)
+    ticket = joining.enlist(after_commit if transaction is None else transaction)
+    return ticket.receipt(head, moment)
+
+
+def _head(type_: str, mode: str) -> Head:
+    head = _heads.get((type_, mode))
+    if head is None:
+        if not isinstance(type_, str):
+            raise TypeError(f"an event's type is text, not {type_!r}")
+        mode = "awaited" if mode == "awaited" else "scheduled"
+        head = Head(Static(plain(type_)[:128], "sidelight:emit", mode, "emitted", None))
+        if len(_heads) < 10_000:
+            _heads[type_, mode] = head
+    return head

@@ -1,0 +1,66 @@
+"""The points of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from sidelight.points.declaration import Declaration
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A function with its instrumentation."""
+
+    module: str
+    qualname: str
+    kind: str
+    file: str | None
+    line: int | None
+    declarations: tuple[Declaration, ...]
+
+    @property
+    def path(self) -> str:
+        """``package.module:Class.method``."""
+        return f"{self.module}:{self.qualname}"
+
+    @property
+    def name(self) -> str:
+        """What errors call the function: its name, with the class that it is in."""
+        return self.qualname.rpartition("<locals>.")[2]
+
+    @property
+    def span(self) -> bool:
+        """Whether a call of the function makes a span."""
+        return any(declaration.span for declaration in self.declarations)
+
+
+class Registry:
+    """The points of this process, in the order in which they were decorated."""
+
+    def __init__(self) -> None:
+        self._points: dict[str, Point] = {}
+
+    def add(self, point: Point) -> None:
+        """Enter a point; the same function decorated again replaces what it was."""
+        self._points[point.path] = point
+
+    def restore(self, path: str, point: Point | None) -> None:
+        """Let a path stand again for what it stood for; for nothing where that is None."""
+        if point is None:
+            self._points.pop(path, None)
+        else:
+            self._points[path] = point
+
+    def get(self, path: str) -> Point | None:
+        """The point of a path."""
+        return self._points.get(path)
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(tuple(self._points.values()))
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+
+registry = Registry()

@@ -1,0 +1,75 @@
+"""How much of a span is kept: the limits that OTEL_* variables set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+_logger: Final = logging.getLogger("sidelight")
+_MOST: Final = 128  # the specification's default for attributes, events and links
+
+
+class Limits(NamedTuple):
+    """How much one span or log record may hold; None is no limit.
+
+    ``attributes``, ``events`` and ``links`` count what a span has; ``event_attributes`` and
+    ``link_attributes`` what each of those has, ``log_attributes`` what a log record has. The
+    lengths are characters of a text value: ``length`` in events and links, ``span_length`` in
+    spans, ``log_length`` in log records.
+    """
+
+    attributes: int | None = _MOST
+    events: int | None = _MOST
+    links: int | None = _MOST
+    event_attributes: int | None = _MOST
+    link_attributes: int | None = _MOST
+    log_attributes: int | None = _MOST
+    length: int | None = None
+    span_length: int | None = None
+    log_length: int | None = None
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+def limits(environment: Mapping[str, str]) -> Limits:
+    """Read ``OTEL_ATTRIBUTE_*_LIMIT`` and its kin for spans, events, links and log records.
+
+    As with the SDK an empty value is no limit; what is no number is logged, and the default holds.
+    """
+
+    def read(name: str, default: int | None) -> int | None:
+        text = environment.get(f"OTEL_{name}_LIMIT")
+        if text is None:
+            return default
+        text = text.strip()
+        if not text:
+            return None
+        if text.isascii() and text.isdigit():
+            return int(text)
+        _logger.warning("sidelight: OTEL_%s_LIMIT=%s is not a number; it is not used", name, text)
+        return default
+
+    given = read("ATTRIBUTE_COUNT", _MOST)
+    count = _MOST if given is None else given
+    length = read("ATTRIBUTE_VALUE_LENGTH", None)
+    return Limits(
+        attributes=read("SPAN_ATTRIBUTE_COUNT", count),
+        events=read("SPAN_EVENT_COUNT", _MOST),
+        links=read("SPAN_LINK_COUNT", _MOST),
+        event_attributes=read("EVENT_ATTRIBUTE_COUNT", count),
+        link_attributes=read("LINK_ATTRIBUTE_COUNT", count),
+        log_attributes=read("LOGRECORD_ATTRIBUTE_COUNT", count),
+        length=length,
+        span_length=read("SPAN_ATTRIBUTE_VALUE_LENGTH", length),
+        log_length=read("LOGRECORD_ATTRIBUTE_VALUE_LENGTH", length),
+    )
+
+
+def limits_of(writer: Mapping[str, Any]) -> Limits:
+    """The limits of the process that wrote a segment, as its header has them."""
+    try:
+        return Limits(*writer["limits"])
+    except (KeyError, TypeError):
+        return DEFAULT_LIMITS

@@ -1,0 +1,61 @@
+"""Which outboxes a process drains, and how."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import make_url
+
+from sidelight.exceptions import ConfigurationError
+from sidelight.relay.outbox_mover import Outbox
+from sidelight.settings import Settings, sqlite_path
+from sidelight.transactions.outbox.sqlite import SqliteOutbox
+
+
+def outboxes_of(
+    settings: Settings, writer: dict[str, Any], count: Callable[[str, str], None]
+) -> Sequence[Outbox]:
+    """The outboxes that the settings name; nothing is opened yet.
+
+    Args:
+        settings: of this process.
+        writer: the header of its spool.
+        count: told of the events that are not as its catalogue declares them.
+
+    Raises:
+        ConfigurationError: one is in a PostgreSQL, and psycopg is missing.
+    """
+    return [_outbox(url, settings, writer, count) for url in settings.outboxes]
+
+
+def _outbox(
+    url: str, settings: Settings, writer: dict[str, Any], count: Callable[[str, str], None]
+) -> Outbox:
+    if (path := sqlite_path(url)) is not None:
+        return SqliteOutbox(Path(path))
+    if importlib.util.find_spec("psycopg") is None:
+        raise ConfigurationError(
+            setting="outboxes",
+            problem="PostgreSQL needs psycopg",
+            remedy="pip install 'sidelight[postgres]'",
+        )
+    from sidelight.transactions.outbox.postgres import PostgresOutbox  # noqa: PLC0415  # where psycopg is
+
+    outbox = PostgresOutbox(url)
+    # Telemetry wants its records in the spool: then they go to the store from there, too.
+    if settings.sinks == ("store",) and _place(url) == _place(settings.store):
+        from sidelight.store.sink import StoreSink  # noqa: PLC0415
+        from sidelight.transactions.outbox.same_database import SameDatabase  # noqa: PLC0415
+
+        return SameDatabase(outbox, StoreSink(settings.store, count), writer)
+    return outbox
+
+
+def _place(url: str) -> tuple[Any, ...]:
+    """What tells one database from another, and one login from another."""
+    parsed = make_url(url)
+    host, port = parsed.query.get("host", parsed.host), parsed.query.get("port", parsed.port)
+    return parsed.get_backend_name(), host, str(port or 5432), parsed.database, parsed.username

@@ -1,0 +1,203 @@
+"""What could not be delivered, set aside: one file for each record or damaged stretch.
+
+An entry says what it is, why it is here, who wrote it and which sinks have not got it, so that it
+can be looked at and delivered again later. Its name is made of its content: what is refused twice
+is one entry. How much is kept is bounded for each sink by itself, so that a flood of refusals fills
+no disk, and what one sink refuses takes no room from another; who keeps counts what is not kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import time
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from sidelight.host.threads import allocate_lock
+from sidelight.record.format import encode, random_bits
+
+DIRECTORY: Final = "quarantine"
+LIMIT: Final = 1000
+"""Entries that are kept for one sink."""
+LIMIT_BYTES: Final = 64 * 1024 * 1024
+"""Bytes that are kept for one sink: twice the largest segment."""
+_NAME: Final = re.compile(r"([0-9a-f]{16})-([a-z]+)\.msgpack")
+_COUNT_AGAIN: Final = 1.0  # seconds
+_UNFINISHED: Final = 3600.0  # seconds after which a file that nobody has finished is deleted
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was set aside.
+
+    Attributes:
+        kind: a whole "record", or a damaged "stretch" of a segment.
+        reason: why, in the words under which it was counted.
+        problem: the latest problem with it.
+        refused_by: the sink that would not take it; None where no sink can read it.
+        sinks: those that have not got it.
+        at: when it was set aside (ns).
+        writer: the header of the segment that it comes from.
+        segment: the name of that segment.
+        offset: where it began there; None where that is not known.
+        payload: the bytes themselves.
+    """
+
+    kind: Literal["record", "stretch"]
+    reason: str
+    problem: str
+    refused_by: str | None
+    sinks: tuple[str, ...]
+    at: int
+    writer: dict[str, Any]
+    segment: str
+    offset: int | None
+    payload: bytes
+
+    @property
+    def name(self) -> str:
+        """The name of its file: made of its content, and of the sink that it is kept for."""
+        digest = blake2b(self.payload, digest_size=8)
+        if self.refused_by is None:  # damage here may well look like damage elsewhere
+            digest.update(f"{self.segment} {self.offset}".encode())
+        return f"{digest.hexdigest()}-{self.bucket}.msgpack"
+
+    @property
+    def bucket(self) -> str:
+        """Within whose bounds it is kept: a sink's, or the spool's."""
+        return self.refused_by or "spool"
+
+
+class Quarantine:
+    """The directory of what was set aside. Several threads may use one.
+
+    Args:
+        spool: the spool's directory; None where it lies in memory: nothing can be kept then.
+    """
+
+    def __init__(self, spool: Path | None) -> None:
+        self.directory = None if spool is None else spool / DIRECTORY
+        self._lock = allocate_lock()
+        self._held: dict[str, list[int]] = {}
+        self._counted = 0.0
+
+    def keep(self, entry: Entry) -> bool:
+        """Set something aside, so that it survives a power loss.
+
+        Returns:
+            Whether it is new; of what is here already, the sinks are joined.
+
+        Raises:
+            OSError: it cannot be kept: no directory, no room on the disk or within the limits.
+        """
+        if self.directory is None:
+            raise OSError(errno.ENOENT, "the spool lies in memory")
+        with self._lock:
+            path = self.directory / entry.name
+            known = _read(path)
+            if known is not None:
+                sinks = tuple(sorted({*known.sinks, *entry.sinks}))
+                _write(path, msgspec.structs.replace(entry, sinks=sinks))
+                return False
+            count, size = held = self._tally(self.directory, entry.bucket)
+            if count >= LIMIT or size + len(entry.payload) > LIMIT_BYTES:
+                raise OSError(errno.EDQUOT, "the quarantine is full")
+            held[0], held[1] = count + 1, size + _write(path, entry)
+            return True
+
+    def entries(self) -> Iterator[tuple[str, Entry | None]]:
+        """What is here, by id, the oldest first; None for a file that cannot be read any more."""
+        found = []
+        for path in self._files():
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path))
+        for _, path in sorted(found):
+            entry = _read(path)
+            if entry is not None or path.exists():
+                yield path.stem, entry
+
+    def replace(self, identity: str, entry: Entry) -> None:
+        """Put a later state of an entry in its place.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._lock:
+            _write(self._path(identity), entry)
+
+    def discard(self, identity: str) -> None:
+        """Delete an entry.
+
+        Raises:
+            OSError: it cannot be deleted.
+        """
+        self._path(identity).unlink(missing_ok=True)
+
+    def _path(self, identity: str) -> Path:
+        if self.directory is None:
+            raise OSError(errno.ENOENT, "the spool lies in memory")
+        return self.directory / f"{identity}.msgpack"
+
+    def _files(self) -> Iterator[Path]:
+        if self.directory is not None:
+            with contextlib.suppress(FileNotFoundError):
+                yield from (p for p in self.directory.iterdir() if _NAME.fullmatch(p.name))
+
+    def _tally(self, directory: Path, bucket: str) -> list[int]:
+        """Number and bytes of what is kept for a sink. Others keep and discard too: seldom asked.
+
+        Deletes what a process that was killed has left unfinished.
+        """
+        now = time.monotonic()
+        if now - self._counted > _COUNT_AGAIN:
+            self._held, self._counted = {}, now
+            for path in self._files():
+                with contextlib.suppress(FileNotFoundError):
+                    held = self._held.setdefault(path.stem.partition("-")[2], [0, 0])
+                    held[1] += path.stat().st_size
+                    held[0] += 1
+            _remove_unfinished(directory)
+        return self._held.setdefault(bucket, [0, 0])
+
+
+def _remove_unfinished(directory: Path) -> None:
+    for path in directory.glob(".*.new"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _UNFINISHED:
+                path.unlink()
+
+
+def _read(path: Path) -> Entry | None:
+    """The entry in a file; None where there is none, or nothing that can be read."""
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.msgpack.decode(path.read_bytes(), type=Entry)
+    return None
+
+
+def _write(path: Path, entry: Entry) -> int:
+    """Write the whole file or none; it is on the disk then."""
+    content = encode(entry)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{random_bits(32):08x}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor: with its rights from the start
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return len(content)

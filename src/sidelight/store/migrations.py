@@ -1,0 +1,65 @@
+"""What brings the tables of an older store to this version.
+
+A new store is made whole, and takes none of these steps. A step is one transaction, which all who
+would upgrade wait for. Relays of the version before may go on writing after it: it adds, and takes
+nothing away. Its statements are written out: what the tables are to become later is no matter here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy.engine import Connection
+
+from sidelight.store.partitions import first_key, month_of
+
+_LATER: Final = (
+    "WITH moved AS (DELETE FROM events_before WHERE event_id >= '{}' RETURNING *)"
+    " INSERT INTO events_rest SELECT * FROM moved"
+)
+
+
+def _to_2(connection: Connection) -> None:
+    """Retention, indexes over artifacts and days, and in PostgreSQL the partitions."""
+    run = connection.exec_driver_sql
+    run("CREATE TABLE retention (kept_since BIGINT NOT NULL)")
+    run("INSERT INTO retention (kept_since) VALUES (0)")
+    run("CREATE INDEX event_counts_by_day ON event_counts (day)")
+    run("CREATE INDEX artifacts_by_last_event ON artifacts (last_event_at)")
+    run("CREATE INDEX artifacts_by_organization ON artifacts (organization_id, last_event_at)")
+    if connection.dialect.name == "postgresql":
+        _partition(connection)
+
+
+def _partition(connection: Connection) -> None:
+    """Make the table, with all that is in it, the first partition of a new one of its name.
+
+    Its indexes become those of the partition, so that none is built anew. It reaches up to the end
+    of this month; events of later than that (of clocks that are wrong) go to the rest.
+    """
+    run = connection.exec_driver_sql
+    key = first_key(month_of(time.time_ns())[1])
+    indexes = ("pkey", "by_artifact", "by_organization", "by_type", "by_recording", "by_trace")
+    run("ALTER TABLE events RENAME TO events_before")
+    for index in indexes:
+        run(f"ALTER INDEX events_{index} RENAME TO events_before_{index}")
+    run(
+        "CREATE TABLE events (LIKE events_before INCLUDING DEFAULTS INCLUDING CONSTRAINTS,"
+        " PRIMARY KEY (event_id)) PARTITION BY RANGE (event_id)"
+    )
+    run("CREATE INDEX events_by_artifact ON events (artifact_id, occurred_at)")
+    run("CREATE INDEX events_by_organization ON events (organization_id, occurred_at)")
+    run("CREATE INDEX events_by_type ON events (type, occurred_at)")
+    run("CREATE INDEX events_by_recording ON events (recorded_at)")
+    run("CREATE INDEX events_by_trace ON events USING hash (trace_id)")
+    run("ALTER TABLE event_counts SET (fillfactor = 50)")
+    run("CREATE TABLE events_rest PARTITION OF events DEFAULT")
+    run(_LATER.format(key))
+    span = f"FROM (MINVALUE) TO ('{key}')"
+    run(f"ALTER TABLE events ATTACH PARTITION events_before FOR VALUES {span}")
+
+
+UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2,)
+"""From version 1 to 2, from 2 to 3, and so on."""

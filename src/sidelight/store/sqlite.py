@@ -1,0 +1,140 @@
+"""How a SQLite store is reached, and how its writers take turns."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import inspect
+import os
+import sqlite3
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine.create import create_engine  # as it is: tracers wrap the package's
+
+from sidelight.exceptions import StoreMissingError
+from sidelight.host.threads import sleep
+
+_LOCK_WITHIN: Final = 0.25  # seconds
+
+
+def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
+    """An engine on a store's file; every transaction that may write begins by locking it.
+
+    Raises:
+        StoreMissingError: the file is not there and ``create`` is False.
+    """
+    path = Path(url.database or "")
+    if not path.exists():
+        if not create:
+            raise StoreMissingError(
+                url=url,
+                remedy="run something that emits, or name another with --store or SIDELIGHT_STORE",
+            )
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    engine = create_engine(
+        url, connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 0.25}
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> sqlite3.Connection:
+        return connect(*arguments, **named)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        # In a container only the volumes may be writable: there is no place for files of its own.
+        cursor.execute("PRAGMA temp_store = MEMORY")
+        if read_only:
+            cursor.execute("PRAGMA query_only = ON")
+        else:
+            # Of a new file; of one that is there it says nothing. `sidelight prune` shortens it.
+            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = NORMAL")
+            # A checkpoint every 32 MB, not every 4: it is the fsyncs that cost.
+            cursor.execute("PRAGMA wal_autocheckpoint = 8000")
+            cursor.execute("PRAGMA cache_size = -32768")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
+    """`sqlite3.connect`, and not what a tracer has put around it: our queries are none of its."""
+    connection: sqlite3.Connection = inspect.unwrap(sqlite3.connect)(*arguments, **named)
+    return connection
+
+
+def make_durable(path: Path) -> None:
+    """Make every commit up to now survive a power loss.
+
+    With ``synchronous = NORMAL`` a commit is in the write-ahead log, but flushed only when that is
+    next copied into the database. So the log is flushed here. It is not SQLite that is asked: that
+    would need the write lock, and copy. The log has no locks that closing it could drop.
+
+    Raises:
+        OSError: it would not.
+    """
+    for file in (Path(f"{path}-wal"), path.parent):  # the directory, for the log may be new
+        with contextlib.suppress(FileNotFoundError):  # copied whole, flushed and deleted
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def has_wal_reset_bug() -> bool:
+    """Whether this SQLite can lose commits in WAL mode with two connections.
+
+    Fixed in 3.51.3, 3.50.7 and 3.44.6.
+    """
+    version = sqlite3.sqlite_version_info
+    fixed = {(3, 50): (3, 50, 7), (3, 44): (3, 44, 6)}
+    return version < fixed.get(version[:2], (3, 51, 3))
+
+
+def write_lock(path: Path) -> AbstractContextManager[None]:
+    """What every transaction that writes to a store's file, of whatever process, has to hold."""
+    return WriteLock(Path(f"{path}.lock")) if has_wal_reset_bug() else nullcontext()
+
+
+class WriteLock:
+    """Serializes the write transactions of all processes on one SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        if self._fd < 0:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until = time.monotonic() + _LOCK_WITHIN
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    raise TimeoutError from error
+                sleep(0.001)
+            else:
+                return
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)

@@ -1,0 +1,260 @@
+"""What your code emits, caught in memory, for assertions.
+
+    def test_an_artifact_is_announced():
+        with sidelight.testing.capture() as recorded:
+            create_artifact(audio, organization="o1")
+        event = recorded.one("artifact_received")
+        assert event.organization_id == "o1"
+        assert recorded.types == ["artifact_received"]
+
+Nothing is written to a spool or a store, and what the instrumentation gets wrong is raised.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Final
+
+from sidelight.emission.emitter import emitter
+from sidelight.record.format import (
+    FRAME,
+    SPAN,
+    Moment,
+    Static,
+    decode,
+    event_id,
+    occurred_at,
+    reseed,
+)
+from sidelight.store.times import from_ns
+
+_SECOND: Final = 1_000_000_000
+_START: Final = 1_767_225_600 * _SECOND  # 2026 begins
+_SEED: Final = 2026
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Recorded:
+    """What events and spans have in common. Its `repr` leaves out what is not there."""
+
+    point: str
+    outcome: str
+    occurred_at: datetime
+    duration_ns: int | None
+    trace_id: str | None
+    span_id: str | None
+    error_type: str | None
+    error_message: str | None
+
+    def __repr__(self) -> str:
+        shown = {each.name: getattr(self, each.name) for each in fields(self)}
+        told = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value)
+        return f"{type(self).__name__.removeprefix('Recorded')}({told})"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RecordedEvent(_Recorded):
+    """An event that was emitted."""
+
+    type: str
+    artifact_id: Any
+    organization_id: Any
+    attributes: dict[str, Any]
+    mode: str
+    event_id: str
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RecordedSpan(_Recorded):
+    """A span that ended. ``details`` is what the function inside did to it."""
+
+    name: str
+    parent_id: str | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Recorded:
+    """What was emitted so far, oldest first."""
+
+    def __init__(self, *, strict: bool = False, deterministic: bool = False) -> None:
+        self._frames: list[bytes] = []
+        self._strict = strict
+        self._deterministic = deterministic
+        self._losses_before = dict(emitter.losses)
+        self._losses: dict[str, int] | None = None
+
+    # -- what the emitter asks of a spool ------------------------------------------------------
+
+    def write(self, frame: bytes, /) -> None:
+        """Keep a record; in strict mode, one that is as the catalogue declares it."""
+        if self._strict and (declared := sys.modules.get("sidelight.record.catalogue")) is not None:
+            declared.check(frame)
+        self._frames.append(frame)
+
+    append = write
+
+    def position(self) -> tuple[int, int]:
+        """A place that every store has passed: an awaited emission does not wait."""
+        return (0, 0)
+
+    # -- what a test asks ----------------------------------------------------------------------
+
+    @property
+    def records(self) -> list[tuple[Static, Moment]]:
+        """Everything as it was written."""
+        return [decode(frame[FRAME.size :]) for frame in self._frames]
+
+    @property
+    def events(self) -> list[RecordedEvent]:
+        """The events."""
+        numbered = enumerate(self.records)
+        return [self._event(n, static, moment) for n, (static, moment) in numbered if static.type]
+
+    @property
+    def spans(self) -> list[RecordedSpan]:
+        """The spans that ended; those that are not sampled are not among them."""
+        numbered = enumerate(self.records)
+        return [self._span(n, *record) for n, record in numbered if record[1].flags & SPAN]
+
+    @property
+    def types(self) -> list[str]:
+        """The types of the events."""
+        return [static.type for static, _ in self.records if static.type]
+
+    @property
+    def losses(self) -> dict[str, int]:
+        """What could not be recorded, by reason."""
+        if self._losses is not None:  # the block is over
+            return self._losses
+        before = self._losses_before
+        counts = {reason: n - before.get(reason, 0) for reason, n in emitter.losses.items()}
+        return {reason: count for reason, count in counts.items() if count}
+
+    def of(self, type: str | None = None, **having: Any) -> list[RecordedEvent]:  # noqa: A002
+        """The events of that type, and with those values; of None, of every type."""
+        return [
+            event
+            for event in self.events
+            if type in {None, event.type}
+            and all(getattr(event, name) == value for name, value in having.items())
+        ]
+
+    def one(self, type: str | None = None, **having: Any) -> RecordedEvent:  # noqa: A002
+        """The only event of that type, and with those values; AssertionError otherwise."""
+        found = self.of(type, **having)
+        if len(found) != 1:
+            raise AssertionError(f"{self._told(found, type, having)}; there was:{self._seen()}")
+        return found[0]
+
+    def none(self, type: str | None = None, **having: Any) -> None:  # noqa: A002
+        """AssertionError where there is an event of that type, and with those values."""
+        if found := self.of(type, **having):
+            raise AssertionError(f"{self._told(found, type, having)}; there was:{self._seen()}")
+
+    def in_order(self, *types: str) -> list[RecordedEvent]:
+        """The first events of these types that follow each other, others between them or not.
+
+        AssertionError where they do not.
+        """
+        found: list[RecordedEvent] = []
+        for event in self.events:
+            if len(found) < len(types) and event.type == types[len(found)]:
+                found.append(event)
+        if len(found) < len(types):
+            before = f" after {', '.join(types[: len(found)])}" if found else ""
+            raise AssertionError(f"no {types[len(found)]}{before}; there was:{self._seen()}")
+        return found
+
+    def _told(self, found: list[RecordedEvent], type_: str | None, having: dict[str, Any]) -> str:
+        wanted = ", ".join([repr(type_), *(f"{n}={v!r}" for n, v in having.items())])
+        return f"{len(found)} events are {wanted}"
+
+    def _seen(self) -> str:
+        return "".join(f"\n  {event}" for event in self.events) or "\n  nothing"
+
+    def clear(self) -> None:
+        """Forget what was emitted so far."""
+        self._frames.clear()
+
+    def __iter__(self) -> Iterator[RecordedEvent]:
+        return iter(self.events)
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(self.types) or 'nothing'}>"
+
+    def _occurred(self, number: int, moment: Moment) -> int:
+        return _START + number * _SECOND if self._deterministic else occurred_at(moment)
+
+    def _common(self, number: int, static: Static, moment: Moment) -> dict[str, Any]:
+        error = (moment.details or {}).get("error", (None, None))
+        duration = moment.duration
+        if duration is not None:
+            duration = 0 if self._deterministic else duration
+        return {
+            "point": static.point,
+            "outcome": static.outcome,
+            "occurred_at": from_ns(self._occurred(number, moment)),
+            "duration_ns": duration,
+            "trace_id": moment.trace.hex() if moment.trace else None,
+            "span_id": f"{moment.span_id:016x}" if moment.span_id else None,
+            "error_type": error[0],
+            "error_message": error[1],
+        }
+
+    def _event(self, number: int, static: Static, moment: Moment) -> RecordedEvent:
+        return RecordedEvent(
+            **self._common(number, static, moment),
+            type=static.type or "",
+            artifact_id=moment.artifact_id,
+            organization_id=moment.organization_id,
+            attributes=moment.attributes or {},
+            mode=static.mode,
+            event_id=event_id(self._occurred(number, moment), moment.random),
+        )
+
+    def _span(self, number: int, static: Static, moment: Moment) -> RecordedSpan:
+        details: Mapping[str, Any] = moment.details or {}
+        return RecordedSpan(
+            **self._common(number, static, moment),
+            name=details.get("name", static.span_name),
+            parent_id=f"{moment.parent_id:016x}" if moment.parent_id else None,
+            details={name: value for name, value in details.items() if name != "error"},
+        )
+
+
+@contextmanager
+def capture(*, strict: bool = True, deterministic: bool = False) -> Iterator[Recorded]:
+    """Catch in memory what this process emits while the block runs.
+
+    An event of ``transaction=`` is caught at the commit; it needs no table here.
+
+    Args:
+        strict: raise what the instrumentation gets wrong (InstrumentationError) rather than count
+            it as the application's own process would.
+        deterministic: give the same ids in every run, and times that count seconds from the start
+            of 2026, so that what was recorded can be compared with what is on file.
+    """
+    recorded = Recorded(strict=strict, deterministic=deterministic)
+    kept = emitter.spool, emitter.strict, emitter.joins
+    losses, problems = dict(emitter.losses), dict(emitter.problems)
+    emitter.spool, emitter.strict, emitter.joins = recorded, strict, False
+    if deterministic:
+        reseed(_SEED)
+    try:
+        yield recorded
+    finally:
+        recorded._losses = recorded.losses  # noqa: SLF001  # they stay as they are
+        emitter.spool, emitter.strict, emitter.joins = kept
+        emitter.losses.clear()
+        emitter.losses.update(losses)
+        emitter.problems.clear()
+        emitter.problems.update(problems)
+        if deterministic:
+            reseed()

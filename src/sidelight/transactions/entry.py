@@ -1,0 +1,207 @@
+"""An event on its way into a transaction of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from sidelight.emission.deferred import Late, known
+from sidelight.emission.emitter import Head, emitter
+from sidelight.emission.receipt import JoinedReceipt
+from sidelight.exceptions import TransactionError
+from sidelight.host.guard import from_outside
+from sidelight.record.format import Moment, event_id
+from sidelight.record.values import plain
+
+LABEL: Final = "sidelight.not_joined"
+"""The attribute of an event that could not join: the reason."""
+
+ENDED: Final = "ended by the function"
+
+REASONS: Final[Mapping[str, tuple[str, str]]] = {
+    "no transaction": ("none is open", "begin one, or let the function do something in it"),
+    ENDED: ("the function has ended it", "leave the commit to the caller, or use after_commit="),
+    "autocommit": ("the connection is in autocommit mode", "begin a transaction"),
+    "pipeline mode": ("the connection is in pipeline mode", "call it outside of the pipeline"),
+    "broken transaction": ("it has failed and can only be rolled back", "roll back first"),
+    "no outbox table": ("its database has none", "run `sidelight outbox create`"),
+    "database too slow": ("the INSERT took longer than the deadline", "use strict=True to wait"),
+    "read-only transaction": ("it may not write", "leave transaction= out here"),
+    "insert failed": ("the database refused the INSERT", "see the log"),
+    "not awaited": ("an async connection in a call that cannot await", "make it async"),
+    "unknown kind": (
+        "it is no transaction that sidelight knows",
+        "give a SQLAlchemy session or connection, a psycopg connection or a Django alias",
+    ),
+    "unsupported database": (
+        "it has no outbox for this kind",
+        "use SQLite in a file or PostgreSQL",
+    ),
+}
+"""Why an event could not join, with the problem and the remedy in words."""
+
+
+class Refused(Exception):  # noqa: N818  # an answer, not an error
+    """The event cannot join, for one of the `REASONS`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Row(NamedTuple):
+    """A row of the outbox: when it occurred (ns), and the record as the spool has it."""
+
+    occurred: int
+    event_id: str
+    record: bytes
+
+
+class Entry:
+    """An event on its way into a transaction.
+
+    Attributes:
+        point: the path of the point that emits it.
+        strict: whether the work must not be done without the event.
+    """
+
+    __slots__ = ("_head", "_moment", "point", "receipt", "strict")
+
+    def __init__(self, point: str, head: Head, moment: tuple[Any, ...], *, strict: bool) -> None:
+        self.point = point
+        self.strict = strict
+        self._head = head
+        self._moment: tuple[Any, ...] = moment
+        self.receipt: JoinedReceipt | None = None
+
+    def settle(self) -> None:
+        """Read what has become known: after the flush, and before the commit takes it away."""
+        fields = Moment(*self._moment)
+        attributes = fields.attributes
+        if attributes and any(type(value) is Late for value in attributes.values()):
+            attributes = {name: plain(known(value)) for name, value in attributes.items()}
+        artifact, organization = fields.artifact_id, fields.organization_id
+        self._moment = (
+            *self._moment[:2],
+            plain(known(artifact)) if type(artifact) is Late else artifact,
+            plain(known(organization)) if type(organization) is Late else organization,
+            *self._moment[4:9],
+            attributes,
+            fields.details,
+        )
+
+    def row(self) -> Row:
+        """The row that the outbox is to have."""
+        self.settle()
+        time, random, _, _, duration, *_ = self._moment
+        occurred = time + (duration or 0)
+        return Row(occurred, event_id(occurred, random), emitter.payload(self._head, self._moment))
+
+    def emit(self) -> None:
+        """Write the event to the spool: its transaction has committed."""
+        self.settle()
+        written = emitter.write(self._head, self._moment)
+        if self.receipt is not None:
+            self.receipt.left(emitter.spool.position() if written else None)
+
+    def forget(self) -> None:
+        """Give the event up, and count that: nobody knows whether its transaction has committed."""
+        if self.receipt is not None:
+            self.receipt.left(None)
+        problem = "the connection broke before the commit was answered"
+        remedy = "use transaction= where this must not happen"
+        told = TransactionError(point=self.point, problem=problem, remedy=remedy)
+        emitter.lost("commit without an answer", self.point, told)
+
+    def refuse(
+        self, reason: str, error: BaseException | None = None, *, too_late: bool = False
+    ) -> None:
+        """Let the event go its own way, and count that.
+
+        Raises:
+            TransactionError: in strict mode, where it is not too late to undo the work.
+        """
+        problem, remedy = REASONS[reason]
+        told = TransactionError(
+            point=self.point,
+            problem=problem if error is None else f"{problem}: {error}",
+            remedy=remedy,
+        )
+        if self.strict and not too_late and reason != ENDED:
+            raise told from error
+        attributes = {**(self._moment[9] or {}), LABEL: reason}
+        self._moment = (*self._moment[:9], attributes, self._moment[10])
+        self.emit()
+        told.__cause__ = error
+        emitter.lost(f"not joined: {reason}", self.point, told)
+
+
+class Transaction(Protocol):
+    """A transaction of the caller's, as one stack has it, and as it was before the call."""
+
+    @property
+    def awaited(self) -> bool:
+        """Whether to insert now means to await the connection."""
+        ...
+
+    def hush(self) -> Callable[[], object]:
+        """Let nothing that is read now write; the answer undoes it."""
+        ...
+
+    def check(self) -> None:
+        """See that something can be inserted.
+
+        Raises:
+            Refused: it cannot.
+        """
+        ...
+
+    def insert(self, entry: Entry) -> None:
+        """Put an event into the outbox, now or when what is pending has been flushed."""
+        ...
+
+    async def insert_awaited(self, entry: Entry) -> None:
+        """The same, on an asynchronous connection."""
+        ...
+
+    def after_commit(self, entry: Entry) -> None:
+        """Emit an event once the transaction has committed."""
+        ...
+
+
+class Guard:
+    """Around what puts entries into a transaction: what goes wrong is theirs, not the caller's."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, *entries: Entry) -> None:
+        self._entries: Sequence[Entry] = entries
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if error is None:
+            return False
+        if isinstance(error, TransactionError) or not isinstance(error, Exception):
+            return False
+        if from_outside(error):
+            return False
+        reason = error.reason if isinstance(error, Refused) else reason_of(error)
+        for entry in self._entries:
+            entry.refuse(reason, None if isinstance(error, Refused) else error)
+        return True
+
+
+def reason_of(error: BaseException) -> str:
+    """Which of the `REASONS` a database's error is."""
+    cause = getattr(error, "orig", None) or error
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    told = str(cause)
+    if state == "42P01" or told.startswith("no such table"):
+        return "no outbox table"
+    if state in {"57014", "55P03"} or "database is locked" in told:
+        return "database too slow"
+    if state == "25006" or "readonly database" in told:
+        return "read-only transaction"
+    return "broken transaction" if state == "25P02" else "insert failed"

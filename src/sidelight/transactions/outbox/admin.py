@@ -1,0 +1,124 @@
+"""What a person does with an outbox: make its table, and see what waits in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Engine, create_engine, func, inspect, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from sidelight.exceptions import OutboxError
+from sidelight.settings import outbox_url, public_url, sqlite_path
+from sidelight.transactions.outbox.sqlite_position import look
+from sidelight.transactions.outbox.table import OUTBOX, TABLE_NAME
+
+_WITHIN: Final = 5.0  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How an outbox is doing.
+
+    Attributes:
+        url: of its database, without a password.
+        waiting: rows that no relay has moved yet.
+        oldest_ns: when the oldest of them occurred; None where there are none.
+        moved: rows that were moved, and go when the next event joins (SQLite only).
+        journal_mode: of a SQLite database.
+    """
+
+    url: str
+    waiting: int
+    oldest_ns: int | None
+    moved: int = 0
+    journal_mode: str | None = None
+
+
+def create(url: str) -> bool:
+    """Make the table where it is missing; answers whether it was.
+
+    A SQLite database is put into WAL mode, in which a relay's reading holds up nobody's commit.
+
+    Raises:
+        ConfigurationError: the URL is none.
+        OutboxError: the database does not let us.
+    """
+    with _opened(url) as engine, engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        missing = not inspect(connection).has_table(TABLE_NAME)
+        OUTBOX.create(connection, checkfirst=True)
+    return missing
+
+
+def status(url: str) -> Status:
+    """See what waits in an outbox.
+
+    Raises:
+        ConfigurationError: the URL is none.
+        OutboxError: there is no outbox, or no answer.
+    """
+    with _opened(url) as engine, engine.connect() as connection:
+        if not inspect(connection).has_table(TABLE_NAME):
+            raise OutboxError(
+                url=public_url(url),
+                problem=f"there is no table {TABLE_NAME}",
+                remedy="`sidelight outbox create` makes it",
+            )
+        column = OUTBOX.c
+        if engine.dialect.name != "sqlite":
+            waiting, oldest = connection.execute(
+                select(func.count(), func.min(column.position))
+            ).one()
+            return Status(url=public_url(url), waiting=waiting, oldest_ns=oldest)
+        moved = _moved(connection, str(sqlite_path(outbox_url(url))))
+        query = select(column.event_id).where(column.position > moved)
+        ids = connection.execute(query).scalars().all()
+        total = connection.execute(select(func.count()).select_from(OUTBOX)).scalar_one()
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        return Status(
+            url=public_url(url),
+            waiting=len(ids),
+            oldest_ns=min(map(_occurred, ids), default=None),
+            moved=total - len(ids),
+            journal_mode=str(mode),
+        )
+
+
+def _moved(connection: Any, path: str) -> int:
+    """The position up to which rows were moved; 0 where the file is not this database's."""
+    moved = look(path)
+    anchor = select(OUTBOX.c.event_id).where(OUTBOX.c.position == moved.position)
+    known = connection.execute(anchor).scalar()
+    return moved.position if known == moved.event_id else 0
+
+
+def _occurred(event_id: str) -> int:
+    """When an event occurred (ns), to the millisecond: an id begins with it."""
+    return int(event_id.replace("-", "")[:12], 16) * 1_000_000
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[Engine]:
+    parsed = make_url(outbox_url(url))
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": _WITHIN})
+    else:
+        from sidelight.store.postgres import unsaid_by  # noqa: PLC0415  # where psycopg is
+
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        engine = create_engine(parsed, connect_args=unsaid_by(parsed))
+    try:
+        yield engine
+    except SQLAlchemyError as error:
+        raise OutboxError(
+            url=public_url(url),
+            problem=" ".join(str(getattr(error, "orig", None) or error).split()),
+            remedy="see that the database runs, and that you may do this there",
+        ) from error
+    finally:
+        engine.dispose()

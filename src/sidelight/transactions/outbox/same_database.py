@@ -1,0 +1,78 @@
+"""An outbox in the very database of the events store: its rows become events in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+import psycopg
+from sqlalchemy.engine import Connection
+
+from sidelight.exceptions import OutboxError, SinkRefusedError, SinkUnavailableError
+from sidelight.record.format import decode
+from sidelight.store.sink import StoreSink
+from sidelight.transactions.outbox.postgres import PostgresOutbox
+
+_CLAIM: Final = (
+    "DELETE FROM {table} WHERE (position, event_id) IN"
+    " (SELECT position, event_id FROM {table} WHERE (position, event_id) IN"
+    " (SELECT * FROM unnest(%s::bigint[], %s::text[])) FOR UPDATE SKIP LOCKED)"
+    " RETURNING event_id"
+)
+
+
+class SameDatabase:
+    """Moves rows within a PostgreSQL; what the store does not take goes the long way."""
+
+    def __init__(self, outbox: PostgresOutbox, sink: StoreSink, writer: dict[str, Any]) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            outbox: by itself.
+            sink: the store in the same database.
+            writer: the header of the spool, for what is counted on the way.
+        """
+        self.shown: Final = outbox.shown
+        self._outbox = outbox
+        self._sink = sink
+        self._writer = writer
+
+    def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
+        """Make rows events; ``take`` gets those that the store refuses.
+
+        Raises:
+            OutboxError: the database does not answer, or not as it should.
+        """
+        try:
+            rows = self._outbox.peek(limit)
+            if not rows:
+                return 0
+            table = f"{self._outbox.schema()}.sidelight_outbox"
+            keys = [row[0] for row in rows], [row[1] for row in rows]
+
+            def claim(connection: Connection) -> set[str]:
+                found = connection.exec_driver_sql(_CLAIM.format(table=table), keys)
+                return {key for (key,) in found}
+
+            records = [decode(record) for _, _, record in rows]
+            return len(self._sink.write_claimed(records, self._writer, claim))
+        except (msgspec.DecodeError, SinkRefusedError):
+            return self._outbox.move(take, limit)
+        except (psycopg.Error, SinkUnavailableError) as error:
+            with contextlib.suppress(psycopg.Error):
+                self._outbox.close()
+            raise OutboxError(
+                url=self.shown,
+                problem=" ".join(str(error).split()),
+                remedy="see `sidelight outbox status`",
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the database; the next `move` opens it again."""
+        self._outbox.close()
+        self._sink.close()
+
+    def disown(self) -> None:
+        """In a forked child: hold on to what is the parent's."""

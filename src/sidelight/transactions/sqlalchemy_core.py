@@ -1,0 +1,166 @@
+"""SQLAlchemy's Connection, and the insert that its Session shares."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import Connection
+
+from sidelight.emission.emitter import emitter
+from sidelight.transactions.entry import ENDED, Entry, Guard, Refused
+from sidelight.transactions.sqlalchemy_drivers import driver_of
+
+_OVERLAID: Final = ("_commit_impl", "_commit_twophase_impl")
+
+_commits: Final[weakref.WeakKeyDictionary[Connection, int]] = weakref.WeakKeyDictionary()
+_watched: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> None:
+    """Put events into the outbox of a connection that is in a transaction.
+
+    Args:
+        connection: whose.
+        entries: of the same strictness.
+        first: whether other writers may have to be waited for: nothing was flushed before.
+
+    Raises:
+        Refused: they cannot be part of a transaction.
+        Exception: of the driver's; the transaction is as it was.
+    """
+    within = None if entries[0].strict else emitter.deadline
+    rows = [entry.row() for entry in entries]
+    driver_of(connection).insert(connection, rows, within=within, first=first)
+
+
+def connection(target: Connection) -> ConnectionTransaction:
+    """Look at a connection's transaction."""
+    return ConnectionTransaction(target)
+
+
+class ConnectionTransaction:
+    """The transaction of a Core connection."""
+
+    awaited = False
+
+    def __init__(self, target: Connection) -> None:
+        self._connection = target
+        _watch(target.engine)
+        self._commits = _commits.setdefault(target, 0)
+
+    def hush(self) -> Callable[[], object]:
+        """Do nothing: a connection flushes nothing."""
+        return _nothing
+
+    def check(self) -> None:
+        """See `Transaction.check`."""
+        if _commits.get(self._connection, 0) != self._commits:
+            raise Refused(ENDED)
+        root = self._connection.get_transaction()
+        if root is None:
+            raise Refused("no transaction")
+        nested = self._connection.get_nested_transaction()
+        if not root.is_active or (nested is not None and not nested.is_active):
+            raise Refused("broken transaction")
+
+    def insert(self, entry: Entry) -> None:
+        """Put an event into the outbox."""
+        insert(self._connection, [entry], first=True)
+
+    async def insert_awaited(self, entry: Entry) -> None:
+        """Put an event into the outbox."""
+        self.insert(entry)
+
+    def after_commit(self, entry: Entry) -> None:
+        """Emit an event once the transaction has committed."""
+        connection = self._connection
+        if _commits.get(connection, 0) != self._commits or driver_of(connection).commits_itself(
+            connection
+        ):
+            entry.emit()  # the work is done
+        elif connection.in_transaction():
+            wait(connection, entry)
+        else:
+            raise Refused("no transaction")
+
+
+def _watch(engine: Engine) -> None:
+    """Hear of the transactions of an engine's connections; once for each engine."""
+    if engine not in _watched:
+        _watched.add(engine)
+        event.listen(engine, "commit", _committed)
+        event.listen(engine, "commit_twophase", _committed)
+        event.listen(engine, "rollback", _rolled_back)
+        event.listen(engine, "rollback_twophase", _rolled_back)
+        event.listen(engine, "rollback_savepoint", _rolled_back_to)
+
+
+def _committed(connection: Connection, *_: object) -> None:
+    if connection in _commits:
+        _commits[connection] += 1
+
+
+# -- after the commit --------------------------------------------------------------------------
+
+_waiting: Final[weakref.WeakKeyDictionary[Connection, list[tuple[frozenset[str], Entry]]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Events that wait for a connection's commit, with the savepoints that they are in."""
+
+
+def wait(connection: Connection, entry: Entry) -> None:
+    """Emit an event when the transaction that a connection is in has committed."""
+    entry.settle()
+    _watch(connection.engine)
+    waiting = _waiting.get(connection)
+    if waiting is None:
+        waiting = _waiting[connection] = []
+        for name in _OVERLAID:
+            _tell_when_done(connection, name)
+    savepoints = set()
+    nested: Any = connection.get_nested_transaction()
+    while nested is not None:
+        savepoints.add(nested._savepoint)  # noqa: SLF001
+        nested = nested._previous_nested  # noqa: SLF001
+    waiting.append((frozenset(savepoints), entry))
+
+
+def _tell_when_done(connection: Connection, name: str) -> None:
+    """SQLAlchemy has an event before the commit and none after it: its method is overlaid."""
+    commit = getattr(type(connection), name)
+    weakly = weakref.ref(connection)
+
+    def commit_and_tell(*arguments: Any) -> None:
+        connection = weakly()
+        assert connection is not None  # noqa: S101  # it is being called
+        try:
+            commit(connection, *arguments)
+        except BaseException:
+            if connection.invalidated:
+                for _, entry in _waiting.pop(connection, ()):
+                    entry.forget()
+            raise
+        for _, entry in _waiting.pop(connection, ()):
+            with Guard(entry):
+                entry.emit()
+        for overlaid in _OVERLAID:
+            connection.__dict__.pop(overlaid, None)
+
+    connection.__dict__[name] = commit_and_tell
+
+
+def _rolled_back(connection: Connection, *_: object) -> None:
+    if connection in _waiting:
+        _waiting[connection].clear()
+
+
+def _rolled_back_to(connection: Connection, name: str, _: object) -> None:
+    if waiting := _waiting.get(connection):
+        waiting[:] = [each for each in waiting if name not in each[0]]
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,401 @@
+"""What goes wrong in the instrumentation stays in it, is counted, and in strict mode is raised."""
+
+import asyncio
+import functools
+import gc
+import signal
+import threading
+
+import pytest
+from asyncpg.pgproto import pgproto
+from opentelemetry import trace
+
+from sidelight import arg, emit, emits
+from sidelight.emission.emitter import emitter
+from sidelight.exceptions import InstrumentationError
+from sidelight.host.guard import from_outside
+from sidelight.testing import capture
+
+
+class Broken:
+    """A spool that takes nothing."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, frame):
+        raise self.error
+
+    append = write
+
+    def position(self):
+        return (0, 0)
+
+
+class Bites(BaseException):
+    """No Exception."""
+
+
+class Thing:
+    """A value with a property that does what it is told."""
+
+    def __init__(self, act):
+        self.act = act
+
+    @property
+    def name(self):
+        return self.act()
+
+    def __repr__(self):
+        return self.act()
+
+    __hash__ = None
+
+
+def raises(error):
+    def act():
+        raise error
+
+    return act
+
+
+FULL = OSError(28, "No space left on device")
+
+
+@emits("x", failure="failed")
+def function(error=None):
+    if error:
+        raise error
+    return 5
+
+
+@emits("x", failure="failed", mode="awaited")
+async def coroutine(error=None):
+    await asyncio.sleep(0)
+    return function.__wrapped__(error)
+
+
+@emits("x", failure="failed")
+def generator(error=None):
+    yield 1
+    return function.__wrapped__(error)
+
+
+@emits("x", failure="failed")
+async def async_generator(error=None):
+    yield function.__wrapped__(error)
+
+
+async def drain(iterator):
+    return [each async for each in iterator]
+
+
+CALLS = {
+    "function": lambda error=None: function(error),
+    "coroutine": lambda error=None: asyncio.run(coroutine(error)),
+    "generator": lambda error=None: list(generator(error)),
+    "async generator": lambda error=None: asyncio.run(drain(async_generator(error))),
+    "partial": lambda error=None: functools.partial(function, error)(),
+}
+
+
+# -- counted --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("problem", [FULL, ValueError("end"), RuntimeError("odd")])
+def test_a_spool_that_fails_harms_no_call(call, problem, monkeypatch):
+    with capture(strict=False) as recorded:
+        monkeypatch.setattr(emitter, "spool", Broken(problem))
+        without_error = call()
+        error = KeyError("the application's")
+        with pytest.raises(KeyError) as caught:
+            call(error)
+        assert sum(recorded.losses.values()) == 2
+    assert without_error in (5, [1], [5])
+    assert caught.value is error
+
+
+def test_losses_by_reason():
+    f = emits("x", a=arg.v.name, b=lambda v: v.name, c=arg.v.name.more)(lambda v: None)
+    with capture(strict=False) as recorded:
+        f(Thing(raises(ValueError("v"))))
+        f(Thing(raises(Bites("b"))))
+        assert recorded.losses == {
+            "field a not captured": 2,
+            "field b not captured": 2,
+            "field c not captured": 2,
+        }
+        assert "Bites" in emitter.problems["field a not captured"]
+        assert f"{__name__}:test_losses_by_reason" in emitter.problems["field a not captured"]
+    assert recorded.types == ["x", "x"]
+
+
+def test_a_value_that_raises_in_code_that_is_compiled():
+    """Cython's frames look as if what they raise had been sent before they began."""
+    f = emits("x", a=arg.v.name)(lambda v: 5)
+    with capture(strict=False) as recorded:
+        assert f(Thing(lambda: pgproto.UUID("none"))) == 5
+        assert recorded.losses == {"field a not captured": 1}
+
+
+def test_a_problem_that_cannot_be_told():
+    class Untold(Exception):
+        def __str__(self):
+            raise Bites
+
+    f = emits("x", a=arg.v.name)(lambda v: 5)
+    with capture(strict=False) as recorded:
+        assert f(Thing(raises(Untold()))) == 5
+        assert recorded.losses == {"field a not captured": 1}
+    with capture(strict=True), pytest.raises(InstrumentationError, match="while it was captured"):
+        f(Thing(raises(Untold())))
+
+
+def test_what_is_missing_along_a_path_is_no_loss():
+    f = emits("x", a=arg.v.no.such.thing, b=arg.v["k"][0])(lambda v: None)
+    with capture() as recorded:
+        f(None)
+        f({"k": []})
+        assert recorded.losses == {}
+
+
+def test_what_is_missing_in_a_callable_is_one():
+    f = emits("x", a=lambda v: v["k"])(lambda v: None)
+    with capture(strict=False) as recorded:
+        f({})
+        assert recorded.losses == {"field a not captured": 1}
+
+
+def test_the_context_is_left_though_the_spool_fails(monkeypatch):
+    with capture(strict=False) as recorded:
+        monkeypatch.setattr(emitter, "spool", Broken(FULL))
+        function()
+        monkeypatch.setattr(emitter, "spool", recorded)
+        function()
+    assert [span.parent_id for span in recorded.spans] == [None]
+
+
+def test_threads_count_their_own():
+    f = emits("x", a=lambda: 1 / 0)(lambda: None)
+    with capture(strict=False) as recorded:
+        threads = [threading.Thread(target=lambda: [f() for _ in range(50)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(recorded) == 200
+    assert recorded.losses == {"field a not captured": 200}
+
+
+# -- raised in strict mode ------------------------------------------------------------------------
+
+
+def test_strict_mode_raises_what_a_field_does():
+    f = emits("x", a=arg.v.name)(lambda v: None)
+    problem = ValueError("v")
+    with capture(strict=True), pytest.raises(InstrumentationError) as caught:
+        f(Thing(raises(problem)))
+    assert caught.value.__cause__ is problem
+    assert str(caught.value) == (
+        f"strict mode: the instrumentation of {__name__}:test_strict_mode_raises_what_a_field_does"
+        ".<locals>.<lambda> failed (field a not captured): v"
+    )
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_strict_mode_raises_what_the_spool_does(call, monkeypatch):
+    with capture(strict=True):
+        monkeypatch.setattr(emitter, "spool", Broken(FULL))
+        with pytest.raises(InstrumentationError, match="No space left"):
+            call()
+        with pytest.raises(InstrumentationError) as caught:
+            call(KeyError("the application's"))
+    assert isinstance(root(caught.value), KeyError)
+
+
+def root(error):
+    """The error at the bottom: what the application raised is not forgotten."""
+    seen = []
+    while error is not None:
+        seen.append(error)
+        error = error.__context__
+    return next((each for each in seen if isinstance(each, KeyError)), seen[-1])
+
+
+def test_strict_mode_raises_from_direct_emission(monkeypatch):
+    with capture(strict=True):
+        monkeypatch.setattr(emitter, "spool", Broken(FULL))
+        with pytest.raises(InstrumentationError):
+            emit("x")
+
+
+def test_an_instrumentation_error_of_the_function_itself_passes():
+    error = InstrumentationError(point="p", reason="r", problem="x")
+    with capture(strict=False), pytest.raises(InstrumentationError) as caught:
+        function(error)
+    assert caught.value is error
+
+
+# -- what comes from outside passes ---------------------------------------------------------------
+
+
+class TimeLimit(Exception):
+    """What a job queue's alarm raises."""
+
+
+class Handlers:
+    """Signal handlers of every form that an application may install."""
+
+    def method(self, number, frame):
+        raise TimeLimit
+
+    @staticmethod
+    def function(number, frame):
+        raise TimeLimit
+
+    @staticmethod
+    def deep(number, frame):
+        Handlers.function(number, frame)
+
+    @staticmethod
+    def quits(number, frame):
+        raise SystemExit(3)
+
+
+HANDLERS = {
+    "function": (Handlers.function, TimeLimit),
+    "method": (Handlers().method, TimeLimit),
+    "partial": (functools.partial(Handlers.function), TimeLimit),
+    "lambda": (lambda *args: Handlers.function(*args), TimeLimit),
+    "deep": (Handlers.deep, TimeLimit),
+    "exit": (Handlers.quits, SystemExit),
+}
+
+
+@pytest.fixture
+def alarm():
+    """Installs a handler for SIGALRM; takes it away afterwards."""
+    before = signal.getsignal(signal.SIGALRM)
+    gc.disable()  # what is raised in a collector's callback is lost: the test tools have some
+    yield lambda handler: signal.signal(signal.SIGALRM, handler)
+    signal.signal(signal.SIGALRM, before)
+    gc.enable()
+
+
+def rings():
+    signal.raise_signal(signal.SIGALRM)
+    return "told"
+
+
+FIELDS = {"path": arg.v.name, "repr": arg.v, "callable": lambda v: v.name}
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+@pytest.mark.parametrize(("handler", "error"), HANDLERS.values(), ids=HANDLERS)
+def test_what_a_signal_handler_raises_arrives(field, handler, error, alarm):
+    alarm(handler)
+    f = emits("x", a=field)(lambda v: None)
+    with capture(strict=False) as recorded:
+        with pytest.raises(error):
+            f(Thing(rings))
+        assert recorded.losses == {}
+
+
+def test_what_the_value_raises_does_not_though_a_handler_is_installed(alarm):
+    alarm(Handlers.function)
+    f = emits("x", a=arg.v.name)(lambda v: 5)
+    with capture(strict=False) as recorded:
+        assert f(Thing(raises(TimeLimit()))) == 5
+        assert f(Thing(raises(SystemExit()))) == 5
+    assert recorded.losses == {"field a not captured": 2}
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+def test_ctrl_c_arrives(field):
+    def press():
+        signal.raise_signal(signal.SIGINT)
+
+    f = emits("x", a=field)(lambda v: None)
+    with capture(strict=False), pytest.raises(KeyboardInterrupt):
+        f(Thing(press))
+
+
+def test_a_signal_while_it_is_written_or_awaited(alarm, monkeypatch):
+    class Rings(Broken):
+        def write(self, frame):
+            rings()
+
+        append = write
+
+    class Progress:
+        def wait(self, position, seconds):
+            rings()
+
+    alarm(Handlers.function)
+    with capture(strict=False):
+        monkeypatch.setattr(emitter, "progress", Progress())
+        with pytest.raises(TimeLimit):
+            emits("x", mode="awaited")(lambda: None)()
+        monkeypatch.setattr(emitter, "spool", Rings(None))
+        with pytest.raises(TimeLimit):
+            emits("x")(lambda: None)()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("kind", ["function", "generator", "coroutine"])
+def test_an_alarm_at_any_moment_arrives_and_leaves_nothing_behind(kind, alarm):
+    """Wherever in our code it strikes: the caller gets it, and no span stays current."""
+    fields = {"artifact_id": arg.a, "b": lambda a: a, "c": "constant"}
+
+    @emits("x", start="y", **fields)
+    def function(a):
+        return a
+
+    @emits("x", start="y", **fields)
+    def generator(a):
+        yield a
+
+    @emits("x", start="y", **fields)
+    async def coroutine(a):
+        return a
+
+    def run(coroutine):
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            return
+
+    call = {
+        "function": lambda: function("a"),
+        "generator": lambda: list(generator("a")),
+        "coroutine": lambda: run(coroutine("a")),
+    }[kind]
+    alarm(Handlers.function)
+    swallowed = 0
+    with capture(strict=False) as recorded:
+        for round_ in range(150):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 50e-6 + round_ * 1.7e-6)
+                for _ in range(20_000):
+                    call()
+                swallowed += 1
+            except TimeLimit:
+                pass
+            assert trace.get_current_span() is trace.INVALID_SPAN
+            recorded.clear()
+        assert (swallowed, recorded.losses) == (0, {})
+
+
+def test_from_outside_with_a_long_traceback_and_odd_handlers(alarm):
+    def descend(n):
+        if n:
+            descend(n - 1)
+        raise ValueError("deep")
+
+    alarm(type("Callable", (), {"__call__": lambda self, *args: None})())
+    try:
+        descend(300)
+    except ValueError as error:
+        assert not from_outside(error)
+    assert from_outside(KeyboardInterrupt())

@@ -1,0 +1,155 @@
+"""The map file: what it can say, and how it is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from sidelight.exceptions import MapError
+from sidelight.maps.read import parse, parse_map, read
+from sidelight.points.expressions import Choice
+
+WHOLE = """
+[[point]]
+function = "shop.orders:Desk.receive"
+success = { choose = "arg.status", cases = { done = "order_done" }, otherwise = "order_changed" }
+start = "order_started"
+failure = "order_failed"
+mode = "awaited"
+span = false
+artifact_id = "result.id"
+organization_id = { value = "north" }
+
+[point.attributes]
+size = "arg.items[0].size"
+weight = { call = "shop.orders:weigh" }
+urgent = true
+rate = 0.5
+
+[[point]]
+function = "shop.orders:send"
+success = "order_sent"
+transaction = "arg.session"
+strict = true
+"""
+
+
+def weigh(items):
+    return len(items)
+
+
+def test_what_it_can_say():
+    found = parse_map(WHOLE, Path("sidelight.toml"))
+    first, second = found.points
+    assert (first.module, first.qualname) == ("shop.orders", "Desk.receive")
+    assert [found.place(point) for point in found.points] == [
+        "sidelight.toml:2",
+        "sidelight.toml:18",
+    ]
+    made = first.declaration({"shop.orders:weigh": weigh}.__getitem__)
+    assert isinstance(made.success, Choice)
+    assert made.success.types == ("order_done", "order_changed")
+    assert (made.start, made.failure, made.mode, made.span) == (
+        "order_started",
+        "order_failed",
+        "awaited",
+        False,
+    )
+    assert repr(made.artifact_id) == "result.id"
+    assert made.organization_id == "north"
+    assert repr(made.attributes["size"]) == "arg.items[0].size"
+    assert made.attributes["weight"] is weigh
+    assert (made.attributes["urgent"], made.attributes["rate"]) == (True, 0.5)
+    joined = second.declaration(lambda _: None)
+    assert (repr(joined.transaction), joined.strict) == ("arg.session", True)
+
+
+def test_points_that_are_alike_have_their_own_places():
+    found = parse_map(
+        point('success = "sent"', 'artifact_id = "arg.a"') * 2, Path("sidelight.toml")
+    )
+    places = [found.place(each) for each in found.points]
+    assert places == ["sidelight.toml:2", "sidelight.toml:6"]
+
+
+def test_pyproject(tmp_path):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(
+        '[project]\nname = "shop"\n\n[[tool.sidelight.point]]\nfunction = "shop:send"\n'
+        'success = "sent"\n'
+    )
+    found = read(path)
+    assert [found.place(point) for point in found.points] == [f"{path}:4"]
+    path.write_text('[project]\nname = "shop"\n')
+    assert read(path).points == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["arg.a", "arg.a[0].b", "result", "result['k'].x", "error.args[-1]", "arg[0]", "arg.a[-1]"],
+)
+def test_expressions(text):
+    assert repr(parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "eu", "args.a", "arg.a()", "arg.a + 1", "arg.a[b]", "arg..a", "arg.a[1.5]", "len(result)"],
+)
+def test_no_expressions(text):
+    with pytest.raises(ValueError, match=r"is no expression; write arg\.NAME"):
+        parse(text)
+
+
+def point(*lines, function="shop:send"):
+    return "\n".join(["", "[[point]]", f'function = "{function}"', *lines])
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("[[point", "sidelight.toml: ", r"Expected .*; see https://toml.io"),
+        (point('success = "sent"', function="shop.send"), ":3: ", "write package.module:Class"),
+        (point('succes = "sent"'), ":4: ", "succes is not known; a point has after_commit, arti"),
+        ('[[point]]\nsuccess = "sent"', ":1: ", "function is missing"),
+        (point(), ":2: ", "no event is named; give a type"),
+        (point('success = "1st"'), ":2: ", "use a name of letters"),
+        (point('success = "sent"', 'mode = "later"'), ":5: ", "mode: .*'scheduled' or 'awaited'"),
+        (point('success = "sent"', 'artifact_id = "arg.a()"'), ":5: ", "'arg.a\\(\\)' is no expr"),
+        (
+            point('success = "sent"', "attributes = { size = 'arg.' }"),
+            ":5: ",
+            "'arg.' is no expression",
+        ),
+        (
+            point('success = "sent"', "[point.attributes]", 'a = "arg.a"', "b = 'x'"),
+            ":7: ",
+            "'x' is no expression.*{ value = \"x\" }",
+        ),
+        (
+            point("success = { choose = 'arg.a', case = {} }"),
+            ":4: ",
+            "case",
+        ),
+        (point('success = "sent"', 'failure_type = "x"'), ":5: ", "failure_type is not known"),
+        (
+            point('success = "sent"') + point('success = "sent"', "span = 'x'"),
+            ":8: ",
+            "span",
+        ),
+        ("point = 3", "sidelight.toml: ", "valid list"),
+        ("points = []", "sidelight.toml: ", r"points is not known; write \[\[point\]\]"),
+        (point('success = "sent"', 'attributes = { type = "arg.a" }'), ":2: ", "set by sidelight"),
+    ],
+)
+def test_refusals(text, place, message):
+    with pytest.raises(MapError, match=message) as caught:
+        parse_map(text, Path("sidelight.toml"))
+    assert place in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(MapError, match="No such file or directory; name a TOML file"):
+        read(tmp_path / "sidelight.toml")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(MapError, match="name a TOML file"):
+        read(tmp_path / "binary")

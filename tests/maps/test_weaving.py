@@ -1,0 +1,238 @@
+"""`weave`: points put around functions whose code is not touched, and taken away again."""
+
+import importlib
+import shutil
+import sys
+import textwrap
+import zlib
+
+import pytest
+
+import sidelight
+from sidelight import emits
+from sidelight.exceptions import MapError
+from sidelight.points.registry import registry
+from sidelight.testing import capture
+
+SHOP = """
+class Desk:
+    def receive(self, order):
+        return order
+
+    @classmethod
+    def open(cls, hour):
+        return hour
+
+    @staticmethod
+    def clean(room):
+        return room
+
+class Counter(Desk):
+    pass
+
+def send(order, size=1):
+    return order
+
+async def pack(order):
+    return order
+
+def weigh(order):
+    return len(order)
+"""
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """A package that nobody has imported yet; its modules are forgotten afterwards."""
+    package = tmp_path / "woven_shop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "orders.py").write_text(SHOP)
+    (package / "desk.py").write_text("from woven_shop.orders import send as sending, pack\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda name="orders": importlib.import_module(f"woven_shop.{name}")
+    for name in [name for name in sys.modules if name.startswith("woven_shop")]:
+        del sys.modules[name]
+    registry.restore("woven_shop.orders:send", None)
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """Writes a map and weaves it; unweaves it afterwards."""
+    made = []
+
+    def weave(text):
+        path = tmp_path / "sidelight.toml"
+        path.write_text(textwrap.dedent(text))
+        made.append(sidelight.weave(path))
+        return made[-1]
+
+    yield weave
+    for each in made:
+        each.unweave()
+
+
+SEND = """
+    [[point]]
+    function = "woven_shop.orders:send"
+    success = "sent"
+    artifact_id = "arg.order"
+    attributes = { size = "arg.size", weight = { call = "woven_shop.orders:weigh" } }
+"""
+
+
+def test_before_the_import(shop, mapped):
+    weaving = mapped(SEND)
+    assert weaving.woven == ()
+    with capture() as recorded:
+        assert shop().send("o1", size=3) == "o1"
+    assert recorded.one("sent").artifact_id == "o1"
+    assert recorded.one("sent").attributes == {"size": 3, "weight": 2}
+    assert weaving.woven == ("woven_shop.orders:send",)
+    assert registry.get("woven_shop.orders:send") is not None
+
+
+def test_after_the_import_also_under_other_names(shop, mapped):
+    orders, desk = shop(), shop("desk")
+    before = orders.send
+    with mapped(SEND) as weaving, capture() as recorded:
+        assert desk.sending is orders.send is not before
+        desk.sending("o1")
+        orders.send("o2")
+        assert weaving.woven
+    assert [event.artifact_id for event in recorded] == ["o1", "o2"]
+    assert desk.sending is orders.send is before
+    assert registry.get("woven_shop.orders:send") is None
+    with capture() as recorded:
+        desk.sending("o3")
+    assert recorded.types == []
+
+
+def test_methods(shop, mapped):
+    points = ("receive", "open", "clean")
+    text = "".join(
+        f"""
+        [[point]]
+        function = "woven_shop.orders:Desk.{name}"
+        success = "{name}_done"
+        """
+        for name in points
+    )
+    orders = shop()
+    before = dict(vars(orders.Desk))
+    weaving = mapped(text)
+    with capture() as recorded:
+        assert orders.Desk().receive("o1") == "o1"
+        assert orders.Desk.open(9) == orders.Desk().open(9) == 9
+        assert orders.Desk.clean("r") == orders.Counter().clean("r") == "r"
+    assert recorded.types == [*["receive_done"], *["open_done"] * 2, *["clean_done"] * 2]
+    weaving.unweave()
+    assert dict(vars(orders.Desk)) == before
+
+
+def test_an_inherited_method_is_woven_where_the_map_says(shop, mapped):
+    orders = shop()
+    weaving = mapped('[[point]]\nfunction = "woven_shop.orders:Counter.receive"\nsuccess = "x"\n')
+    with capture() as recorded:
+        orders.Desk().receive("o1")
+        assert recorded.types == []
+        orders.Counter().receive("o1")
+    assert recorded.types == ["x"]
+    weaving.unweave()
+    assert "receive" not in vars(orders.Counter)
+
+
+async def test_coroutines(shop, mapped):
+    mapped('[[point]]\nfunction = "woven_shop.orders:pack"\nstart = "a"\nsuccess = "b"\n')
+    with capture() as recorded:
+        assert await shop("desk").pack("o1") == "o1"
+    assert recorded.types == ["a", "b"]
+
+
+def test_several_points_of_one_function(shop, mapped):
+    mapped(SEND + SEND.replace('"sent"', '"sent_again"'))
+    with capture() as recorded:
+        shop().send("o1")
+    assert recorded.types == ["sent", "sent_again"]
+
+
+def test_third_parties_and_functions_in_c(mapped, tmp_path):
+    weaving = mapped(
+        """
+        [[point]]
+        function = "shutil:copyfile"
+        success = "copied"
+        attributes = { to = "arg.dst" }
+
+        [[point]]
+        function = "zlib:crc32"
+        success = "summed"
+        artifact_id = "result"
+        """
+    )
+    (tmp_path / "a").touch()
+    with capture() as recorded:
+        shutil.copyfile(tmp_path / "a", tmp_path / "b")
+        assert zlib.crc32(b"abc") == 891568578
+    assert recorded.types == ["copied", "summed"]
+    assert recorded.one("summed").artifact_id == 891568578
+    weaving.unweave()
+    with capture() as recorded:
+        shutil.copyfile(tmp_path / "a", tmp_path / "b")
+    assert recorded.types == []
+
+
+def test_what_the_code_emits_already_is_not_emitted_twice(shop, mapped):
+    orders = shop()
+    orders.send = emits("sent", artifact_id="mine")(orders.send)
+    mapped(SEND)
+    with capture() as recorded:
+        orders.send("o1")
+    assert recorded.one("sent").artifact_id == "mine"
+    mapped(SEND.replace('"sent"', '"sent_too"'))
+    with capture() as recorded:
+        orders.send("o1")
+    assert recorded.types == ["sent", "sent_too"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("orders:send", "orders:sent"), "orders:sent is not there; did you mean send?"),
+        (("orders:send", "orders:Desk.sweep"), "Desk.sweep is not there; see where it has gone"),
+        (("orders:send", "orders:Desk"), "it is a class; decorate its methods"),
+        (("arg.size", "arg.seize"), "send has no parameter seize; did you mean size?"),
+        (("orders:weigh", "orders:weight"), "it cannot be called: .*weight"),
+        (
+            ("woven_shop.orders:weigh", "nowhere:f"),
+            "it cannot be called: No module named 'nowhere'",
+        ),
+    ],
+)
+def test_a_map_that_does_not_fit(shop, mapped, change, message):
+    orders = shop()
+    before = dict(vars(orders))
+    with pytest.raises(MapError, match=message) as caught:
+        mapped(SEND.replace(*change))
+    assert "sidelight.toml:2: " in str(caught.value)
+    assert dict(vars(orders)) == before
+
+
+def test_a_map_that_does_not_fit_fails_the_import(shop, mapped):
+    mapped(SEND.replace("arg.size", "arg.seize"))
+    with pytest.raises(MapError, match="no parameter seize"):
+        shop()
+
+
+def test_disabled(shop, mapped, monkeypatch):
+    monkeypatch.setenv("SIDELIGHT_DISABLED", "1")
+    before = shop().send
+    mapped(SEND)
+    assert shop().send is before
+
+
+def test_unwoven_before_the_import(shop, mapped):
+    mapped(SEND).unweave()
+    with capture() as recorded:
+        shop().send("o1")
+    assert recorded.types == []

@@ -1,0 +1,692 @@
+"""A span of another tracer's comes out of the spool as it went in, byte for byte."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import contextmanager
+from enum import Enum, IntEnum
+from types import MappingProxyType
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
+from tests.support.telemetry import Kept
+
+from sidelight import emits, testing
+from sidelight.emission.emitter import emitter
+from sidelight.exceptions import InstrumentationError
+from sidelight.otel import SpanHead, SpoolSpanProcessor, origin_of
+from sidelight.otlp.conversion import log_of, span_of
+from sidelight.record.format import CUT, FRAME, MAX_PAYLOAD, SPAN, Static, decode, encode
+from sidelight.runtime.process import runtime
+from sidelight.settings import settle
+
+AT = 1_700_000_000_123_456_789
+CONTEXT = SpanContext(0xA1, 0xB2, is_remote=False, trace_flags=TraceFlags(3))
+ANOTHER = Resource({"service.name": "the writer's"})
+
+
+class Originals(SpanProcessor):
+    """What an exporter beside ours would be given."""
+
+    def __init__(self):
+        self.spans = []
+
+    def on_end(self, span):
+        self.spans.append(span)
+
+
+class Beside:
+    """A provider with both processors, and what came of its spans."""
+
+    def __init__(self, kept, **options):
+        self.kept = kept
+        self.originals = Originals()
+        self.provider = TracerProvider(shutdown_on_exit=False, **options)
+        self.provider.add_span_processor(self.originals)
+        self.provider.add_span_processor(SpoolSpanProcessor())
+
+    @property
+    def rebuilt(self):
+        spans = [span_of(*record, ANOTHER) for record in self.kept.records]
+        return [span for span in spans if span is not None]
+
+    def agree(self):
+        mine, theirs = encode_spans(self.rebuilt), encode_spans(self.originals.spans)
+        assert len(self.rebuilt) == len(self.originals.spans)
+        assert mine.SerializeToString(deterministic=True) == theirs.SerializeToString(
+            deterministic=True
+        )
+
+
+@contextmanager
+def keeping():
+    """An emitter that writes to memory; what it loses is told in the end, and nothing else."""
+    before = emitter.spool, emitter.strict, emitter.spans, runtime.settings
+    kept = Kept()
+    emitter.spool, emitter.strict, runtime.settings = kept, True, None
+    try:
+        yield kept
+    finally:
+        emitter.spool, emitter.strict, emitter.spans, runtime.settings = before
+        emitter.losses.clear()
+        emitter.problems.clear()
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    with keeping() as spool:
+        yield spool
+
+
+@pytest.fixture
+def beside(kept):
+    return Beside(kept)
+
+
+# -- equal ---------------------------------------------------------------------------------------
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+int64 = st.integers(-(1 << 63), (1 << 63) - 1)
+values = st.recursive(
+    st.none() | st.booleans() | int64 | st.floats() | texts | st.binary(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=8,
+)
+attributes = st.dictionaries(names, values, max_size=6)
+times = st.integers(0, 1 << 63)
+states = st.lists(
+    st.tuples(
+        st.from_regex(r"[a-z][a-z0-9_*/-]{0,8}(@[a-z]{1,4})?", fullmatch=True),
+        st.from_regex(r"[!-+\--<>-~ ]{0,6}[!-+\--<>-~]", fullmatch=True),
+    ),
+    max_size=4,
+    unique_by=lambda pair: pair[0],
+).map(TraceState)
+contexts = st.builds(
+    SpanContext,
+    trace_id=st.integers(1, (1 << 128) - 1),
+    span_id=st.integers(1, (1 << 64) - 1),
+    is_remote=st.booleans(),
+    trace_flags=st.integers(0, 3).map(TraceFlags),
+    trace_state=states,
+)
+few = st.none() | st.integers(0, 3)
+limits = st.builds(
+    SpanLimits,
+    max_span_attributes=few,
+    max_events=few,
+    max_links=few,
+    max_event_attributes=few,
+    max_link_attributes=few,
+    max_attribute_length=few,
+)
+statuses = st.one_of(
+    st.just(Status(StatusCode.UNSET)),
+    st.just(Status(StatusCode.OK)),
+    st.builds(Status, st.just(StatusCode.ERROR), st.none() | texts),
+)
+
+
+@st.composite
+def lives(draw):
+    """What is done to one span, from its start to its end."""
+    begin = {
+        "name": draw(texts),
+        "kind": draw(st.sampled_from(SpanKind)),
+        "attributes": draw(attributes),
+        "links": [
+            Link(c, a) for c, a in draw(st.lists(st.tuples(contexts, attributes), max_size=3))
+        ],
+        "start_time": draw(times),
+    }
+    deeds = draw(
+        st.lists(
+            st.one_of(
+                st.tuples(st.just("set_attributes"), attributes),
+                st.tuples(st.just("add_event"), texts, attributes, st.integers(0, 1 << 63)),
+                st.tuples(st.just("add_link"), contexts, attributes),
+                st.tuples(st.just("set_status"), statuses),
+                st.tuples(st.just("update_name"), texts),
+            ),
+            max_size=6,
+        )
+    )
+    return draw(st.none() | contexts), begin, deeds, draw(times)
+
+
+def live(tracer, life):
+    parent, begin, deeds, end = life
+    around = None if parent is None else trace.set_span_in_context(NonRecordingSpan(parent))
+    span = tracer.start_span(context=around, **begin)
+    for name, *arguments in deeds:
+        getattr(span, name)(*arguments)
+    span.end(end)
+
+
+class Keeping(Sampler):
+    """Takes every span, as its parent's trace state has it."""
+
+    def should_sample(
+        self,
+        parent_context,
+        trace_id,
+        name,
+        kind=None,
+        attributes=None,
+        links=None,
+        trace_state=None,
+    ):
+        parent = trace.get_current_span(parent_context).get_span_context()
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, parent.trace_state)
+
+    def get_description(self):
+        return "keeping"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.builds(Resource, attributes, texts),
+    limits,
+    st.lists(
+        st.tuples(
+            st.tuples(names, st.none() | texts, st.none() | texts, attributes),
+            st.lists(lives(), max_size=3),
+        ),
+        max_size=3,
+    ),
+)
+def test_whatever_becomes_of_a_span(resource, limits, tracers):
+    with keeping() as kept:
+        beside = Beside(kept, resource=resource, span_limits=limits, sampler=Keeping())
+        for scope, spans in tracers:
+            for life in spans:
+                live(beside.provider.get_tracer(*scope), life)
+        beside.agree()
+        assert not emitter.losses
+        for mine, theirs in zip(beside.rebuilt, beside.originals.spans, strict=True):
+            assert mine.context == theirs.context
+            assert (mine.name, mine.kind) == (theirs.name, theirs.kind)
+            assert mine.status.status_code == theirs.status.status_code
+            assert [link.context.trace_state for link in mine.links] == [
+                link.context.trace_state for link in theirs.links
+            ]
+
+
+def test_an_ordinary_span(beside):
+    tracer = beside.provider.get_tracer("app", "1.2", "https://schema", {"a": 1})
+    with (
+        tracer.start_as_current_span("request", kind=SpanKind.SERVER),
+        pytest.raises(ValueError, match="why"),
+        tracer.start_as_current_span("query", attributes={"db": "sqlite"}) as span,
+    ):
+        span.add_event("asked", {"n": 1})
+        raise ValueError("why")
+    beside.agree()
+    query, request = beside.rebuilt
+    assert query.parent.span_id == request.context.span_id
+    assert query.events[1].attributes["exception.message"] == "why"
+    assert request.kind is SpanKind.SERVER
+    assert request.instrumentation_scope.attributes == {"a": 1}
+
+
+def test_what_is_told_of_a_provider(kept):
+    """Its resource, not that of the process that wrote the segment."""
+    theirs = Resource({"service.name": "billing", "tags": ["a", "b"]}, "https://schema/1")
+    beside = Beside(kept, resource=theirs)
+    beside.provider.get_tracer("app").start_span("work").end()
+    beside.agree()
+    (span,) = beside.rebuilt
+    assert span.resource == theirs != ANOTHER
+
+
+def test_one_head_for_each_tracer(beside):
+    tracers = [beside.provider.get_tracer(name) for name in ("one", "two")]
+    for tracer in tracers * 3:
+        tracer.start_span("work").end()
+    beside.agree()
+    assert len({id(static) for static, _ in beside.kept.records}) == 2
+    mine = beside.rebuilt
+    assert mine[0].resource is mine[2].resource
+    assert mine[0].instrumentation_scope is mine[2].instrumentation_scope
+
+
+def test_tracers_of_one_provider_are_one_group(kept):
+    """Even where a resource is not equal to itself; the exporter need not compare them."""
+    beside = Beside(kept, resource=Resource({"numbers": [float("nan")]}))
+    for name in ("one", "two"):
+        beside.provider.get_tracer(name).start_span("work").end()
+    beside.agree()
+    one, two = beside.rebuilt
+    assert one.resource is two.resource
+
+
+def test_a_resource_that_changes(beside):
+    """As after a fork, where the provider describes the new process."""
+    tracer = beside.provider.get_tracer("app")
+    tracer.start_span("before").end()
+    tracer.resource = Resource({"process.pid": 2})
+    tracer.start_span("after").end()
+    beside.agree()
+    assert [span.resource.attributes.get("process.pid") for span in beside.rebuilt] == [None, 2]
+
+
+def test_no_end_of_tracers(beside):
+    processor = SpoolSpanProcessor()
+    for number in range(2500):
+        processor.on_end(handmade(scope=InstrumentationScope(f"scope {number}")))
+    assert len(processor._heads) <= 1000
+    assert len(beside.kept.records) == 2500
+
+
+# -- what is not written --------------------------------------------------------------------------
+
+
+def test_spans_that_are_not_sampled(kept):
+    class Recording(Sampler):
+        def should_sample(self, *_, **__):
+            return SamplingResult(Decision.RECORD_ONLY)
+
+        def get_description(self):
+            return "recording"
+
+    for sampler in (ALWAYS_OFF, Recording()):
+        Beside(kept, sampler=sampler).provider.get_tracer("app").start_span("work").end()
+    SpoolSpanProcessor().on_end(ReadableSpan("without a context"))
+    assert not kept.records
+    assert not emitter.losses
+
+
+def test_no_event_comes_of_a_span(beside):
+    beside.provider.get_tracer("app").start_span("work").end()
+    ((static, moment),) = beside.kept.records
+    assert log_of(static, moment, ANOTHER) is None
+
+
+def test_a_spool_that_is_nearly_full(beside):
+    emitter.spans = False
+    beside.provider.get_tracer("app").start_span("work").end()
+    assert not beside.kept.records
+    assert emitter.losses == {"spool nearly full: span left out": 1}
+
+
+def test_a_decorated_function_is_told_once(beside, monkeypatch):
+    @emits("work_done")
+    def work():
+        pass
+
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", beside.provider)
+    work()
+    beside.agree()
+    assert [static.type for static, _ in beside.kept.records] == ["work_done", None]
+    assert sum(bool(moment.flags & SPAN) for _, moment in beside.kept.records) == 1
+    (span,), ((_, event), _) = beside.rebuilt, beside.kept.records
+    assert span.instrumentation_scope.name == "sidelight"
+    assert (span.context.trace_id, span.context.span_id) == (
+        int.from_bytes(event.trace, "big"),
+        event.span_id,
+    )
+
+
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["configured before", "configured after"])
+@pytest.mark.parametrize(
+    ("relay", "environment", "kept_"),
+    [
+        ("thread", {}, False),
+        ("thread", {ENDPOINT: "http://localhost:1"}, True),
+        ("thread", {ENDPOINT: "http://localhost:1", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ("external", {}, True),
+    ],
+)
+def test_spans_that_have_nowhere_to_go(kept, tmp_path, caplog, relay, environment, kept_, late):
+    """That is told at once; an external relay may have an endpoint of which we do not know."""
+    wanted = settle(f"sqlite:///{tmp_path / 'e.db'}", relay=relay, environment=environment)
+    runtime.settings = None if late else wanted
+    with caplog.at_level(logging.WARNING, "sidelight"):
+        beside = Beside(kept)
+        assert ("exports no spans" in caplog.text) is not (kept_ or late)
+        runtime.settings = wanted
+        for _ in range(3):
+            beside.provider.get_tracer("app").start_span("work").end()
+    assert caplog.text.count("sidelight exports no spans") == (not kept_)
+    assert len(kept.records) == 3 * kept_
+    assert emitter.losses == ({} if kept_ else {"OTLP is off: span not kept": 3})
+    if not kept_:
+        assert ENDPOINT in emitter.problems["OTLP is off: span not kept"]
+
+
+def test_disabled(kept, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("SIDELIGHT_DISABLED", "1")
+    runtime.settings = settle(f"sqlite:///{tmp_path / 'e.db'}", environment={})
+    beside = Beside(kept)
+    beside.provider.get_tracer("app").start_span("work").end()
+    assert beside.originals.spans
+    assert not kept.records
+    assert not emitter.losses
+    assert not caplog.text
+
+
+def test_they_are_among_what_a_test_captures(kept):
+    beside = Beside(kept)
+    with testing.capture() as recorded:
+        beside.provider.get_tracer("app").start_span("work").end()
+    (span,) = recorded.spans
+    assert (span.name, span.point) == ("work", "app")
+    assert not recorded.events
+
+
+# -- spans that the SDK would not have made -------------------------------------------------------
+
+
+def handmade(name="work", scope=None, context=CONTEXT, **fields):
+    fields.setdefault("start_time", AT)
+    fields.setdefault("end_time", AT + 5)
+    return ReadableSpan(
+        name, context=context, resource=Resource({}), instrumentation_scope=scope, **fields
+    )
+
+
+def test_an_sdk_that_keeps_its_spans_otherwise(kept, monkeypatch):
+    monkeypatch.setattr("sidelight.otlp.sdk_spans._AS_KNOWN", False)
+    beside = Beside(kept)
+    tracer = beside.provider.get_tracer("app")
+    with tracer.start_as_current_span("work", links=[Link(CONTEXT)]) as span:
+        span.add_event("happened", {"a": 1})
+        span.set_attribute("b", 2)
+    tracer.start_span("nothing").end()
+    beside.agree()
+
+
+def through(kept, span):
+    SpoolSpanProcessor().on_end(span)
+    return span_of(*kept.records[-1], ANOTHER)
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Bytes(bytes):
+    pass
+
+
+class Colour(str, Enum):  # noqa: UP042  # its str() is another one
+    RED = "red"
+
+
+class Size(IntEnum):
+    LARGE = 3
+
+
+class Strange(Mapping):
+    def __init__(self, **items):
+        self.items_ = items
+
+    def __getitem__(self, key):
+        return self.items_[key]
+
+    def __iter__(self):
+        return iter(self.items_)
+
+    def __len__(self):
+        return len(self.items_)
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        handmade(),
+        handmade(attributes={}),
+        handmade(attributes=Strange(a=1, b=Strange(c=[2]))),
+        handmade(attributes=MappingProxyType({"a": 1})),
+        handmade(attributes={"values": [Text("x" * 5000), Number(1), Real(0.5), Bytes(b"\0")]}),
+        handmade(attributes={"values": [Colour.RED, Size.LARGE, True, None], "more": range(3)}),
+        handmade(name=Text("work")),
+        handmade(start_time=None, end_time=None),
+        handmade(start_time=AT, end_time=AT - 5),
+        handmade(kind=SpanKind.CONSUMER, links=[Link(CONTEXT)]),
+        handmade(scope=InstrumentationScope(Text("app"), Text("1"), None, {"a": Text("b")})),
+    ],
+    ids=lambda _: "span",
+)
+def test_spans_made_by_hand(kept, span):
+    assert encode_spans([through(kept, span)]) == encode_spans([span])
+    assert not emitter.losses
+
+
+@pytest.mark.parametrize(
+    ("span", "exported"),
+    [
+        (handmade(name="\ud800"), "\\ud800"),
+        (handmade(attributes={"n": 2**63, "m": [2**64]}), "9223372036854775808"),
+        (handmade(attributes={"n": 2**70, "m": {"deep": -(2**70)}}), "0x40000"),
+        (handmade(attributes={"\ud800": "\ud800"}), "\\ud800"),
+        (handmade(attributes={"o": object()}), "object object"),
+        (handmade(start_time=float(AT), end_time=float(AT)), "start_time_unix_nano: 17000000"),
+        (handmade(status=Status(StatusCode.ERROR, "\ud800")), "\\ud800"),
+        (handmade(scope=InstrumentationScope("\ud800")), "\\ud800"),
+    ],
+)
+def test_what_the_sdk_cannot_export_is_exported_as_text(kept, span, exported):
+    """It drops the attribute, or the request with all spans in it."""
+    mine = through(kept, span)
+    assert exported in str(encode_spans([mine])).replace("\\\\", "\\")
+    assert not emitter.losses
+
+
+class Hostile(Exception):
+    def __repr__(self):
+        raise RuntimeError("no")
+
+    __str__ = __len__ = __iter__ = __bool__ = __repr__
+
+
+def test_a_hostile_value_costs_a_placeholder(kept):
+    mine = through(kept, handmade(attributes={"a": Hostile(), "b": 1}))
+    assert mine.attributes["b"] == 1
+    assert "Hostile" in mine.attributes["a"]
+
+
+def test_a_value_inside_itself(kept):
+    endless = []
+    endless.append(endless)
+    assert through(kept, handmade(attributes={"a": endless})).name == "work"
+
+
+class Broken(ReadableSpan):
+    def __init__(self, error):
+        super().__init__("broken", context=CONTEXT)
+        self.error = error
+
+    @property
+    def kind(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        Broken(ValueError("no kind")),
+        Broken(MemoryError()),
+        object(),
+        handmade(context=SpanContext(1, 2**65, is_remote=False, trace_flags=TraceFlags(1))),
+    ],
+    ids=lambda span: type(span).__name__,
+)
+def test_what_goes_wrong_is_counted(kept, span):
+    emitter.strict = False
+    SpoolSpanProcessor().on_end(span)
+    assert not kept.records
+    assert emitter.losses == {"span not copied": 1}
+
+
+def test_the_end_of_the_stack(kept):
+    emitter.strict = False
+    SpoolSpanProcessor().on_end(Broken(RecursionError()))
+    assert emitter.losses == {"recursion limit": 1}
+
+
+def test_interrupts_are_not_ours(kept):
+    with pytest.raises(KeyboardInterrupt):
+        SpoolSpanProcessor().on_end(Broken(KeyboardInterrupt()))
+
+
+def test_strict(kept):
+    with pytest.raises(InstrumentationError, match="no kind"):
+        SpoolSpanProcessor().on_end(Broken(ValueError("no kind")))
+
+
+# -- spans too large for a record -----------------------------------------------------------------
+
+KIB = "x" * 1024
+LARGE = {
+    "one long text": {"attributes": {"long": KIB * 1000, "short": 1}},
+    "one long text of many bytes": {"attributes": {"long": "ä" * 300_000, "short": 1}},
+    "many": {"attributes": {f"key {n}": KIB * 20 for n in range(40)} | {"short": 1}},
+    "bytes": {"attributes": {"long": b"\0" * 1_000_000, "short": 1}},
+    "deep": {"attributes": {"long": [[{"x": [KIB] * 1000}]], "short": 1}},
+    "a name": {"name": KIB * 1000, "attributes": {"short": 1}},
+    "a status": {"status": Status(StatusCode.ERROR, "ä" * 999_999), "attributes": {"short": 1}},
+    "events": {"events": 300, "attributes": {"short": 1}},
+    "links": {"links": 300, "attributes": {"short": 1}},
+    "everything": {
+        "name": "😀" * 999_999,
+        "status": Status(StatusCode.ERROR, "😀" * 999_999),
+        "attributes": {f"key {n}": "😀" * 9999 for n in range(99)} | {"short": 1},
+        "events": 300,
+        "links": 300,
+        "scope": InstrumentationScope("😀" * 99_999, "😀" * 99_999, "😀" * 99_999),
+    },
+}
+
+
+def large(events=0, links=0, **fields):
+    given = {"text": "ä" * 4096}
+    return handmade(
+        events=[trace_event(f"event {n}", given) for n in range(events)],
+        links=[Link(CONTEXT, given) for _ in range(links)],
+        **fields,
+    )
+
+
+def trace_event(name, given):
+    from opentelemetry.sdk.trace import Event  # noqa: PLC0415
+
+    return Event(name, given, AT)
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_one_too_large_is_cut_and_says_so(kept, case):
+    original = large(**LARGE[case])
+    mine = through(kept, original)
+    assert len(kept.frames[-1]) <= MAX_PAYLOAD + FRAME.size
+    assert kept.records[-1][1].flags & CUT
+    assert emitter.losses == {"attributes too large": 1}
+    assert mine.attributes["sidelight.truncated"] is True
+    assert mine.attributes["short"] == 1
+    assert mine.name[:100] == original.name[:100]
+    assert mine.status.status_code is original.status.status_code
+    for what in ("attributes", "events", "links"):
+        kept_ = len(getattr(mine, what)) - (what == "attributes")
+        assert getattr(mine, f"dropped_{what}") == len(getattr(original, what)) - kept_
+    if "long" in original.attributes and isinstance(original.attributes["long"], str):
+        assert mine.attributes["long"].endswith("…")
+    assert encode_spans([mine]).ByteSize() < MAX_PAYLOAD
+
+
+def test_what_was_dropped_before_is_counted_too(kept):
+    beside = Beside(kept, span_limits=SpanLimits(max_span_attributes=10, max_events=1))
+    span = beside.provider.get_tracer("app").start_span("work")
+    for n in range(12):
+        span.set_attribute(f"long {n}", "x" * 30_000)
+        span.add_event("event")
+    span.end()
+    (mine,) = beside.rebuilt
+    assert mine.dropped_attributes > 2
+    assert len(mine.attributes) - 1 + mine.dropped_attributes == 12
+    assert (len(mine.events), mine.dropped_events) == (1, 11)
+
+
+def test_a_resource_too_large_leaves_room_for_spans(kept):
+    resource = Resource({f"key {n}": KIB * 9 for n in range(99)} | {"service.name": "large"})
+    span = Beside(kept, resource=resource).provider.get_tracer("app").start_span("work")
+    span.set_attribute("text", KIB * 100)
+    span.end()
+    assert emitter.losses == {"attributes too large": 1}
+    mine = span_of(*kept.records[0], ANOTHER)
+    assert mine.resource.attributes["service.name"] == "large"
+    assert mine.attributes == {"text": KIB * 100}
+
+
+# -- the format -----------------------------------------------------------------------------------
+
+
+def test_records_of_an_older_sidelight_are_read():
+    static = Static("a", "p:f", "scheduled", "succeeded", "f")
+    moment = (AT, 1, None, None, 5, b"\1" * 16, 2, 0, 5, None, None)
+    older = list(msgspec.msgpack.decode(encode(static)))[:5]
+    assert decode(encode((older, moment))) == decode(encode((static, moment)))
+
+
+def test_a_record_that_was_refused_can_be_written_again(kept):
+    """As the quarantine does it: encoded from what was decoded."""
+    span = handmade(scope=InstrumentationScope("app"), attributes={"a": (1, 2)})
+    mine = through(kept, span)
+    again = span_of(*decode(encode(kept.records[-1])), ANOTHER)
+    assert encode_spans([again]) == encode_spans([mine]) == encode_spans([span])
+
+
+def test_a_head_is_encoded_once():
+    origin, left_out = origin_of(InstrumentationScope("app"), Resource({"a": 1}))
+    head = SpanHead(origin)
+    assert left_out == 0
+    static, _ = decode(head.encoded + encode((AT, 1, None, None, 5, None, 2, 0, 5, None, None)))
+    assert (static.type, static.point, static.origin.resource) == (None, "app", {"a": 1})
+
+
+def test_many_threads(kept):
+    beside = Beside(kept)
+
+    def work(number):
+        for _ in range(200):
+            beside.provider.get_tracer(f"tracer {number % 2}").start_span(f"work {number}").end()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(beside.rebuilt) == 800
+    assert {span.context.span_id for span in beside.rebuilt} == {
+        span.context.span_id for span in beside.originals.spans
+    }

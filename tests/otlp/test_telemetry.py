@@ -1,0 +1,476 @@
+"""A span that sidelight rebuilds from its record is, byte for byte, the one the SDK would make."""
+
+import itertools
+
+import pytest
+from opentelemetry import trace
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
+from tests.support.telemetry import Kept
+
+from sidelight import arg, emits
+from sidelight.emission.emitter import emitter
+from sidelight.emission.tracing import tracing
+from sidelight.otlp.conversion import event_name, log_of, resource_of, span_of
+from sidelight.record.format import CUT, Moment, Static, event_id, occurred_at
+from sidelight.record.limits import Limits, limits, limits_of
+from sidelight.version import __version__
+
+RESOURCE = Resource({"service.name": "equal", "n": 1})
+AT = 1_700_000_000_123_456_789
+LINKED = SpanContext(0xC3, 0xD4, is_remote=False, trace_flags=TraceFlags(1))
+REMOTE = SpanContext(
+    0xE5,
+    0xF6,
+    is_remote=True,
+    trace_flags=TraceFlags(3),
+    trace_state=TraceState([("vendor", "x"), ("other", "y")]),
+)
+
+
+def nothing(span):
+    pass
+
+
+def attributes(span):
+    span.set_attribute("text", "ä€😀")
+    span.set_attributes({"int": -5, "float": 0.25, "yes": True, "no": False, "bytes": b"\0\xff"})
+    span.set_attributes({"texts": ["a", "b"], "ints": (1, 2), "empty": []})
+    span.set_attribute("again", 1)
+    span.set_attribute("after", 1)
+    span.set_attribute("again", 2)
+    span.set_attribute("", "no key")
+
+
+def nested_attributes(span):
+    if BoundedAttributes(attributes={"deep": {}}):  # not every SDK takes them
+        span.set_attributes({"deep": {"er": [1, {"x": 2.0}]}, "mixed": [1, "two", True]})
+
+
+def many_attributes(span):
+    for index in range(200):
+        span.set_attribute(f"key {index}", index)
+    span.set_attribute("key 150", "moved to the end")
+
+
+def long_attributes(span):
+    span.set_attribute("text", "0123456789")
+    span.set_attribute("texts", ["0123456789", "short"])
+    span.set_attribute("number", 1234567890)
+    span.add_event("long", {"text": "0123456789"}, AT)
+    span.add_link(LINKED, {"text": "0123456789"})
+
+
+def events(span):
+    span.add_event("one", {"a": 1, "b": ["x"]}, timestamp=AT)
+    span.add_event("two", timestamp=AT + 1)
+    span.add_event("zero", timestamp=0)
+
+
+def many_events(span):
+    for index in range(200):
+        span.add_event(f"event {index}", {f"k{i}": i for i in range(150)}, timestamp=AT + index)
+
+
+def links(span):
+    span.add_link(LINKED, {"why": "because"})
+    span.add_link(REMOTE)
+    span.add_link(SpanContext(0, 0, is_remote=False))
+    span.add_link(SpanContext(0, 0, is_remote=False), {"kept": "for its attribute"})
+
+
+def many_links(span):
+    for index in range(1, 200):
+        span.add_link(
+            SpanContext(index, index, is_remote=bool(index % 2)), {f"k{i}": i for i in range(150)}
+        )
+
+
+def names(span):
+    span.update_name("first")
+    span.update_name("second")
+
+
+def status_ok(span):
+    span.set_status(StatusCode.ERROR, "not yet")
+    span.set_status(Status(StatusCode.OK))
+    span.set_status(StatusCode.ERROR, "too late")
+
+
+def status_error(span):
+    span.set_status(Status(StatusCode.ERROR, "broken"))
+    span.set_status(StatusCode.UNSET)
+
+
+def handled_exception(span):
+    try:
+        raise KeyError("handled")
+    except KeyError as error:
+        span.record_exception(error, {"more": 1}, timestamp=AT, escaped=True)
+
+
+DEEDS = (
+    nothing,
+    attributes,
+    nested_attributes,
+    many_attributes,
+    long_attributes,
+    events,
+    many_events,
+    links,
+    many_links,
+    names,
+    status_ok,
+    status_error,
+    handled_exception,
+)
+ENVIRONMENTS = {
+    "no limits given": {},
+    "few": {
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "3",
+        "OTEL_SPAN_EVENT_COUNT_LIMIT": "2",
+        "OTEL_SPAN_LINK_COUNT_LIMIT": "1",
+        "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": "1",
+        "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": "0",
+        "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "4",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "6",
+    },
+    "none": {
+        "OTEL_ATTRIBUTE_COUNT_LIMIT": "0",
+        "OTEL_SPAN_EVENT_COUNT_LIMIT": "0",
+        "OTEL_SPAN_LINK_COUNT_LIMIT": "0",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "0",
+    },
+    "endless": {
+        "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "",
+        "OTEL_SPAN_EVENT_COUNT_LIMIT": "",
+        "OTEL_SPAN_LINK_COUNT_LIMIT": "",
+        "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT": "",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "",
+    },
+    "all alike": {"OTEL_ATTRIBUTE_COUNT_LIMIT": "2", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "3"},
+}
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    kept = Kept()
+    monkeypatch.setattr(emitter, "spool", kept)
+    monkeypatch.setattr(emitter, "strict", True)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    for name in ENVIRONMENTS["few"] | ENVIRONMENTS["none"]:
+        monkeypatch.delenv(name, raising=False)
+    yield kept
+    tracing.configure({})
+
+
+class Same(IdGenerator):
+    """The ids of a record."""
+
+    def __init__(self, moment):
+        self.moment = moment
+
+    def generate_span_id(self):
+        return self.moment.span_id
+
+    def generate_trace_id(self):
+        return int.from_bytes(self.moment.trace, "big")
+
+    def is_trace_id_random(self):
+        return True
+
+
+@emits("deed_done")
+def under_light(deed):
+    span = trace.get_current_span()
+    deed(span)
+
+
+def by_the_sdk(deed, static, moment, parent):
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(
+        resource=RESOURCE,
+        id_generator=Same(moment),
+        shutdown_on_exit=False,
+        span_limits=SpanLimits(),
+    )
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with trace.use_span(parent):
+        span = provider.get_tracer("sidelight", __version__).start_span(
+            static.span_name,
+            attributes={"code.function.name": static.point.replace(":", ".")},
+            start_time=moment.time,
+        )
+    deed(span)
+    span.end(occurred_at(moment))
+    return exporter.get_finished_spans()
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
+def test_equal_to_the_sdk(kept, monkeypatch, deed, environment):
+    for name, value in ENVIRONMENTS[environment].items():
+        monkeypatch.setenv(name, value)
+    given = limits(ENVIRONMENTS[environment])
+    tracing.configure(ENVIRONMENTS[environment])
+    under_light(deed)
+    ((static, moment),) = kept.records
+    ours = span_of(static, moment, RESOURCE, limits_of({"limits": list(given)}))
+    (theirs,) = by_the_sdk(deed, static, moment, trace.INVALID_SPAN)
+    assert encode_spans([ours]) == encode_spans([theirs])
+    assert encode_spans([ours]).SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_a_parent_is_equal_too(kept, remote):
+    context = SpanContext(
+        REMOTE.trace_id, REMOTE.span_id, remote, REMOTE.trace_flags, REMOTE.trace_state
+    )
+    parent = NonRecordingSpan(context)
+    with trace.use_span(parent):
+        under_light(attributes)
+    ((static, moment),) = kept.records
+    ours = span_of(static, moment, RESOURCE)
+    (theirs,) = by_the_sdk(attributes, static, moment, parent)
+    assert encode_spans([ours]) == encode_spans([theirs])
+    assert ours.parent == theirs.parent
+    assert ours.context == theirs.context
+
+
+def test_under_a_light_parent(kept):
+    @emits("outer_done")
+    def outer():
+        under_light(nothing)
+        return trace.get_current_span().get_span_context()
+
+    context = outer()
+    inner, _ = kept.records
+    (theirs,) = by_the_sdk(nothing, *inner, NonRecordingSpan(context))
+    ours = span_of(*inner, RESOURCE)
+    assert encode_spans([ours]) == encode_spans([theirs])
+    assert ours.context == theirs.context
+
+
+def static_of(**changes):
+    fields = {
+        "type": "artifact_received",
+        "point": "voice_notes.artifacts:create_artifact",
+        "mode": "scheduled",
+        "outcome": "succeeded",
+        "span_name": "create_artifact",
+    }
+    return Static(**(fields | changes))
+
+
+def moment_of(**changes):
+    fields = {
+        "time": AT,
+        "random": 5,
+        "artifact_id": "a1",
+        "organization_id": "o1",
+        "duration": 1000,
+        "trace": (7).to_bytes(16, "big"),
+        "span_id": 8,
+        "parent_id": 0,
+        "flags": 5,
+        "attributes": {"colour": "red"},
+        "details": None,
+    }
+    return Moment(**(fields | changes))
+
+
+def test_a_log_record():
+    log = log_of(static_of(), moment_of(), RESOURCE)
+    record = log.log_record
+    assert record.event_name == "voice_notes.artifact.received"
+    assert (record.timestamp, record.body) == (AT + 1000, "artifact_received")
+    assert record.observed_timestamp >= AT
+    assert (record.trace_id, record.span_id, record.trace_flags) == (7, 8, 1)
+    assert record.severity_number is SeverityNumber.INFO
+    assert record.attributes == {
+        "colour": "red",
+        "code.function.name": "voice_notes.artifacts.create_artifact",
+        "sidelight.mode": "scheduled",
+        "sidelight.outcome": "succeeded",
+        "sidelight.duration": 1000,
+        "sidelight.artifact.id": "a1",
+        "sidelight.organization.id": "o1",
+        "sidelight.event.type": "artifact_received",
+        "log.record.uid": event_id(AT + 1000, 5),
+    }
+    assert encode_logs([log])
+
+
+def test_a_log_record_of_a_failure():
+    details = {"error": ["builtins.ValueError", "why", [["file.py", 3, "work"]]]}
+    log = log_of(static_of(outcome="failed"), moment_of(details=details), RESOURCE)
+    attributes = log.log_record.attributes
+    assert log.log_record.severity_number is SeverityNumber.ERROR
+    assert attributes["error.type"] == attributes["exception.type"] == "builtins.ValueError"
+    assert attributes["exception.message"] == "why"
+    assert attributes["exception.stacktrace"].splitlines() == [
+        "Traceback (most recent call last):",
+        '  File "file.py", line 3, in work',
+        "builtins.ValueError: why",
+    ]
+
+
+def test_a_log_record_never_takes_the_current_span():
+    with trace.use_span(NonRecordingSpan(REMOTE)):
+        log = log_of(static_of(), moment_of(trace=None, span_id=0, flags=0), RESOURCE)
+    assert not log.log_record.trace_id
+    assert not log.log_record.span_id
+
+
+def test_limits_of_a_log_record_keep_what_identifies_it():
+    few = Limits(log_attributes=2, log_length=3)
+    log = log_of(static_of(), moment_of(), RESOURCE, few)
+    assert list(log.log_record.attributes) == ["sidelight.event.type", "log.record.uid"]
+    assert log.log_record.attributes["sidelight.event.type"] == "art"
+    assert log.dropped_attributes == 7
+
+
+@pytest.mark.parametrize(
+    ("static", "moment"),
+    [
+        (static_of(), moment_of(flags=4)),
+        (static_of(), moment_of(trace=None)),
+        (static_of(span_name=None), moment_of()),
+    ],
+)
+def test_records_without_a_span(static, moment):
+    assert span_of(static, moment, RESOURCE) is None
+    assert log_of(static, moment, RESOURCE) is not None
+
+
+def test_a_record_without_an_event():
+    assert log_of(static_of(type=None), moment_of(), RESOURCE) is None
+    assert span_of(static_of(type=None), moment_of(), RESOURCE) is not None
+
+
+def test_a_record_that_was_cut_says_so():
+    moment = moment_of(flags=5 | CUT, attributes=None)
+    span = span_of(static_of(outcome="failed"), moment, RESOURCE)
+    assert span.attributes["sidelight.truncated"] is True
+    assert span.status.status_code is StatusCode.ERROR
+    assert (
+        log_of(static_of(), moment, RESOURCE).log_record.attributes["sidelight.truncated"] is True
+    )
+
+
+def test_too_large_a_span_keeps_its_error(kept):
+    @emits(failure="failed", big=arg.big)
+    def fail(big):
+        for index in range(20):
+            trace.get_current_span().set_attribute(f"big {index}", big * 1000)
+        raise ValueError("told all the same")
+
+    emitter.strict = False
+    with pytest.raises(ValueError, match="told"):
+        fail("x" * 1000)
+    ((static, moment),) = kept.records
+    span = span_of(static, moment, RESOURCE)
+    assert (span.status.status_code, span.status.description) == (
+        StatusCode.ERROR,
+        "ValueError: told all the same",
+    )
+    assert span.attributes["sidelight.truncated"] is True
+    emitter.losses.clear()
+
+
+@pytest.mark.parametrize(
+    ("point", "kind", "name"),
+    [
+        ("voice_notes.artifacts:create", "artifact_received", "voice_notes.artifact.received"),
+        ("__main__:create", "artifact_received", "artifact.received"),
+        ("sidelight:emit", "direct", "direct"),
+        ("app:work", "Already.dotted", "app.Already.dotted"),
+    ],
+)
+def test_event_names(point, kind, name):
+    assert event_name(static_of(point=point, type=kind)) == name
+
+
+@pytest.mark.parametrize(
+    ("given", "exported"),
+    [(5, "5"), (2.5, "2.5"), (["a", 1], '["a",1]'), ({"k": None}, '{"k":null}')],
+)
+def test_ids_are_text_as_in_the_store(given, exported):
+    span = span_of(static_of(), moment_of(artifact_id=given), RESOURCE)
+    assert span.attributes["sidelight.artifact.id"] == exported
+
+
+def test_a_resource():
+    resource = resource_of({"resource": {"service.name": "s", "telemetry.sdk.name": "other"}})
+    assert resource.attributes["service.name"] == "s"
+    assert resource.attributes["telemetry.sdk.name"] == "other"
+    assert resource.attributes["telemetry.distro.name"] == "sidelight"
+    assert resource_of({}).attributes["telemetry.sdk.language"] == "python"
+
+
+def test_nothing_a_function_sets_makes_a_span_that_cannot_be_encoded(kept):
+    strange = (
+        object(),
+        "\ud800",
+        float("nan"),
+        2**80,
+        [None, [[[[["deep"]]]]]],
+        {1: {2: {3: {4: {5: 6}}}}},
+        {"\ud800": "\ud800"},
+        {"a set"},
+        Hostile(),
+        None,
+        bytearray(b"x"),
+    )
+
+    def deed(span):
+        for index, value in enumerate(strange):
+            span.set_attribute(f"{index}", value)
+            span.add_event("event", {"value": value})
+            span.add_event(value, {"value": 1}, timestamp=value)
+            span.add_link(LINKED, {"value": value})
+            span.set_attribute(value, 1)
+            span.set_attributes(value)
+            span.add_event("odd", value)
+            span.add_link(value, value)
+            span.set_status(value, value)
+            span.record_exception(value, value, value)
+        span.update_name(Hostile())
+        span.update_name("\ud800")
+        span.record_exception(Hostile())
+
+    under_light(deed)
+    ((static, moment),) = kept.records
+    request = encode_spans([span_of(static, moment, RESOURCE)])
+    (span,) = request.resource_spans[0].scope_spans[0].spans
+    assert span.name == "\\ud800"
+    assert len(span.attributes) > 8
+    assert request.SerializeToString()
+
+
+class Hostile(Exception):
+    def __repr__(self):
+        raise RuntimeError
+
+    __str__ = __len__ = __iter__ = __bool__ = __eq__ = __repr__
+    __hash__ = None
+
+
+def test_a_span_is_rebuilt_the_same_each_time():
+    spans = [span_of(static_of(), moment_of(), RESOURCE) for _ in itertools.repeat(None, 2)]
+    assert encode_spans(spans[:1]) == encode_spans(spans[1:])

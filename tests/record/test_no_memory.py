@@ -1,0 +1,48 @@
+"""Where no memory is left, MemoryError is raised: no library crashes the process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+_CHILD = """
+import resource
+from sidelight.emission.emitter import Emitter, Head
+from sidelight.spool.header import packed
+from sidelight.spool.quarantine import Entry
+from sidelight.record.format import Static, encode
+from sidelight.record.json import to_json
+
+large = ["x" * 4000] * 100
+moment = (1, 2, "a", "o", 3, None, 0, 0, 0, {"large": large}, None)
+head = Head(Static("made", "shop:make", "scheduled", "succeeded", None))
+emitter = Emitter()
+with open("/proc/self/statm") as file:
+    pages = int(file.read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), -1))
+for attempt in (
+    lambda: encode(large),
+    lambda: to_json(large),
+    lambda: packed({"large": large}),
+    lambda: emitter.write(head, moment),
+    lambda: emitter.payload(head, moment),
+):
+    try:
+        attempt()
+    except MemoryError:
+        print("refused")
+"""
+_NO_SLACK = {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is for Linux")
+def test_what_finds_no_memory_says_so():
+    ran = subprocess.run(
+        [sys.executable, "-c", _CHILD],
+        env={**os.environ, **_NO_SLACK},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.split() == ["refused"] * 5

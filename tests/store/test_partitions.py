@@ -1,0 +1,289 @@
+"""PostgreSQL's partitions: made ahead of need, also for what comes late; dropped when pruned."""
+
+import contextlib
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from tests.support import version1
+from tests.support.postgres import connected, new_database
+from tests.support.stored import DAY, deliver, record, store
+
+from sidelight import Store
+from sidelight.exceptions import SinkUnavailableError
+from sidelight.store import ingest, partitions, retention, schema
+from sidelight.store.partitions import Partition, month_of, partitions_of
+from sidelight.store.retention import Pruner
+from sidelight.store.sink import StoreSink
+
+NOW = time.time_ns()
+YEARS = 365 * DAY
+
+
+@pytest.fixture
+def url():
+    return new_database()
+
+
+def found(url):
+    engine = schema.connect(url, create=False)
+    with engine.begin() as connection:
+        listed = partitions_of(connection)
+    engine.dispose()
+    return listed
+
+
+def named(ns):
+    return f"events_{datetime.fromtimestamp(ns // 10**9, UTC):%Y_%m}"
+
+
+def rows_in(url, table):
+    with connected(url) as connection:
+        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+@pytest.mark.parametrize(
+    ("moment", "begin", "end"),
+    [
+        ("2026-07-25T12:00:00.123456", "2026-07-01", "2026-08-01"),
+        ("2026-12-31T23:59:59.999999", "2026-12-01", "2027-01-01"),
+        ("2024-02-29", "2024-02-01", "2024-03-01"),
+        ("2027-01-01", "2027-01-01", "2027-02-01"),
+        ("1970-01-01", "1970-01-01", "1970-02-01"),
+    ],
+)
+def test_months(moment, begin, end):
+    def ns(text):
+        return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 10**6) * 1000
+
+    assert month_of(ns(moment)) == (ns(begin), ns(end))
+
+
+def test_a_new_store_has_this_month_and_the_next_when_it_is_near(url):
+    store(url, [record()])
+    begin, end = month_of(NOW)
+    names = [each.name for each in found(url)]
+    assert named(begin) in names
+    assert names[-1] == "events_rest"
+    assert (named(end) in names) == (end - time.time_ns() < 15 * DAY)
+
+
+def test_the_next_month_is_made_ahead_of_need(url, monkeypatch):
+    with closing(StoreSink(url)) as sink:
+        sink.write([record(at=NOW)], {})
+        later = month_of(NOW)[1] + 20 * DAY  # half of the next month is over
+        monkeypatch.setattr(time, "time_ns", lambda: later)
+        sink.write([record(at=later)], {})
+    names = [each.name for each in found(url)]
+    assert {named(later), named(month_of(later)[1])} <= set(names)
+    assert rows_in(url, named(later)) == 1
+
+
+def test_what_comes_late_has_its_month(url):
+    store(url, [record(at=NOW - 2 * YEARS), record(at=NOW - 2 * YEARS + 40 * DAY), record(at=NOW)])
+    assert rows_in(url, named(NOW - 2 * YEARS)) == 1
+    assert rows_in(url, named(NOW - 2 * YEARS + 40 * DAY)) == 1
+    assert rows_in(url, "events_rest") == 0
+    spans = [each.span for each in found(url)[:-1]]
+    assert all(month_of(begin) == (begin, end) for begin, end in spans)
+
+
+@pytest.mark.parametrize(
+    "at",
+    [0, 1, NOW - 30 * YEARS, NOW + 3 * YEARS, NOW + 90 * DAY],
+    ids=["1970", "after 1970", "30 years ago", "in 3 years", "in 90 days"],
+)
+def test_a_clock_that_is_wrong_makes_no_partition(url, at):
+    store(url, [record()])
+    before = found(url)
+    store(url, [record(at=at, artifact="odd"), record(at=NOW)])
+    assert found(url) == before
+    assert rows_in(url, "events_rest") == 1
+    with Store(url) as opened:
+        assert [event.occurred_ns for event in opened.timeline("odd")] == [at]
+
+
+def test_what_lies_in_the_rest_is_moved_when_its_month_comes(url, monkeypatch):
+    at = NOW + 3 * YEARS
+    records = [record(at=at + n, artifact=n) for n in range(50)]
+    store(url, records, [record(at=NOW + 6 * YEARS)])
+    assert rows_in(url, "events_rest") == 51
+    monkeypatch.setattr(time, "time_ns", lambda: at)
+    store(url, records, [record(at=at + 100)])
+    assert (rows_in(url, named(at)), rows_in(url, "events_rest")) == (51, 1)
+    with Store(url) as opened:
+        assert opened.size() == sum(1 for _ in opened.events()) == 52
+
+
+def test_relays_that_need_the_same_month_at_once(url):
+    store(url, [record()])
+    problems = []
+
+    def relay(n):
+        try:
+            with closing(StoreSink(url)) as sink:
+                for month in range(12):
+                    deliver(sink, [record(at=NOW - 5 * YEARS + 31 * DAY * month, artifact=n)])
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=relay, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    with Store(url) as opened:
+        assert opened.size() == sum(1 for _ in opened.events()) == 49
+    names = [each.name for each in found(url)]
+    assert len(names) == len(set(names))
+
+
+def test_a_month_that_another_makes_in_the_middle_is_no_fault_of_the_records(url, monkeypatch):
+    at = NOW - 2 * YEARS
+    rows_of = ingest.rows_of
+
+    def meanwhile(*arguments):
+        """The COPY has begun when the first row is asked for."""
+        monkeypatch.setattr(ingest, "rows_of", rows_of)
+        store(url, [record(at=at)])
+        yield from rows_of(*arguments)
+
+    with closing(StoreSink(url)) as sink:
+        sink.write([record()], {})
+        sink._months.provide = lambda *_: None
+        monkeypatch.setattr(ingest, "rows_of", meanwhile)
+        with pytest.raises(SinkUnavailableError, match="violates partition constraint"):
+            sink.write([record(at=at + 1)], {})
+        sink.write([record(at=at + 1)], {})
+    assert rows_in(url, named(at)) == 2
+
+
+@contextlib.contextmanager
+def reading(url):
+    """Somebody has a question open on all events."""
+    with psycopg.connect(url, options="-c search_path=sidelight") as connection:
+        connection.execute("SELECT count(*) FROM events")
+        yield
+
+
+def test_where_somebody_reads_for_long_the_rest_takes_the_events_for_a_while(url, monkeypatch):
+    monkeypatch.setattr(partitions, "_AGAIN", 0.0)
+    with closing(StoreSink(url)) as sink:
+        sink.write([record()], {})
+        with reading(url):
+            begun = time.monotonic()
+            sink.write([record(at=NOW - 2 * YEARS, bits=1)], {})
+            assert time.monotonic() - begun < 5
+            assert rows_in(url, "events_rest") == 1
+        sink.write([record(at=NOW - 2 * YEARS, bits=2)], {})
+    assert rows_in(url, named(NOW - 2 * YEARS)) == 2
+    assert rows_in(url, "events_rest") == 0
+
+
+def test_a_relay_without_the_right_to_make_tables_goes_on(url):
+    store(url, [record()])
+    with psycopg.connect(url, autocommit=True) as connection:
+        user = f"writer_{url.rpartition('_')[2]}"
+        connection.execute(f"CREATE ROLE {user} LOGIN")
+        connection.execute(f"GRANT USAGE ON SCHEMA sidelight TO {user}")
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+        connection.execute(f"GRANT {rights} ON ALL TABLES IN SCHEMA sidelight TO {user}")
+        try:
+            theirs = url.replace("sidelight@", f"{user}@")
+            store(theirs, [record(at=NOW - 2 * YEARS)], [record(at=NOW)])
+        finally:
+            connection.execute(f"DROP OWNED BY {user}")
+            connection.execute(f"DROP ROLE {user}")
+    assert rows_in(url, "events_rest") == 1
+    with Store(url) as opened:
+        assert opened.size() == 3
+
+
+# -- pruning ---------------------------------------------------------------------------------
+
+
+def over_months(count=24):
+    return [record(at=NOW - n * 30 * DAY, artifact=n, bits=n) for n in range(count)]
+
+
+def test_months_that_are_over_are_dropped_and_not_made_again(url):
+    store(url, over_months(), [record(at=0, bits=7)])
+    with Pruner(url) as pruner:
+        plan = pruner.plan("365d")
+        taken = sum(pruner.run(plan))
+    assert len(plan.partitions) >= 10
+    assert named(NOW - 20 * 30 * DAY) in plan.partitions
+    assert taken == plan.events + plan.artifacts
+    kept = month_of(NOW - 365 * DAY)[0]
+    assert all(each.span[0] >= kept for each in found(url)[:-1])
+    assert rows_in(url, "events_rest") == 0
+    before = found(url)
+    store(url, over_months())
+    assert found(url) == before
+    with Store(url) as opened:
+        assert opened.size() == sum(1 for _ in opened.events())
+
+
+def test_a_month_that_is_read_all_the_time_is_emptied_instead(url, monkeypatch):
+    monkeypatch.setattr(retention, "_PATIENCE", 0.3)
+    store(url, over_months())
+    with reading(url), Pruner(url) as pruner:
+        plan = pruner.plan("365d")
+        assert len(plan.partitions) >= 10
+        assert sum(pruner.run(plan)) == plan.events + plan.artifacts
+    with Store(url) as opened:
+        assert opened.size() == sum(1 for _ in opened.events())
+    assert {*plan.partitions} <= {each.name for each in found(url)}
+    with Pruner(url) as pruner:
+        assert pruner.plan("365d").partitions == plan.partitions
+        assert sum(pruner.run(pruner.plan("365d"))) == 0
+    assert not {*plan.partitions} & {each.name for each in found(url)}
+
+
+def test_no_relay_waits_long_for_a_drop(url, monkeypatch):
+    """The lock is asked for again and again, and never for more than a tenth of a second."""
+    monkeypatch.setattr(retention, "_PATIENCE", 2.0)
+    store(url, over_months())
+    waited = []
+    over = threading.Event()
+
+    def relay():
+        with closing(StoreSink(url)) as sink:
+            while not over.is_set():
+                begun = time.monotonic()
+                deliver(sink, [record(at=time.time_ns())])
+                waited.append(time.monotonic() - begun)
+
+    thread = threading.Thread(target=relay)
+    with reading(url), Pruner(url) as pruner:
+        thread.start()
+        with closing(pruner.run(pruner.plan("365d"))) as dropping:
+            next(dropping)  # given up: the first rows are deleted
+        over.set()
+        thread.join()
+    assert len(waited) > 5
+    assert sorted(waited)[len(waited) // 2] < 0.5
+
+
+def test_events_of_before_the_upgrade_are_one_partition_with_the_indexes_that_they_had(url):
+    version1.create(url)
+    engine = version1.engine_of(url)
+    with engine.connect() as relay:
+        records = [record(at=NOW - n * DAY) for n in range(200)]
+        version1.write(relay, [*records, record(at=NOW + YEARS)])
+    with connected(url) as connection:
+        before = dict(connection.execute("SELECT oid, relname FROM pg_class WHERE relkind = 'i'"))
+        store(url, [record(at=NOW)])
+        own = connection.execute(
+            "SELECT indexrelid, indisvalid FROM pg_index WHERE indrelid = 'events_before'::regclass"
+        ).fetchall()
+        rest = connection.execute("SELECT count(*) FROM events_rest").fetchone()[0]
+    engine.dispose()
+    assert len(own) == 6
+    assert all(valid and oid in before for oid, valid in own)
+    assert rest == 1
+    assert found(url)[0] == Partition("events_before", (0, month_of(NOW)[1]))

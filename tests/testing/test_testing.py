@@ -1,0 +1,152 @@
+"""`sidelight.testing.capture`: what is recorded reads well, and nothing is left behind."""
+
+import datetime
+import threading
+
+import pytest
+from sqlalchemy import create_engine
+
+import sidelight
+from sidelight import arg, emits, result
+from sidelight.emission.emitter import emitter
+from sidelight.exceptions import InstrumentationError
+from sidelight.testing import capture
+
+
+@emits("sold", failure="refused", artifact_id=arg.item, organization_id="o1", price=result)
+def sell(item, price=3):
+    if price < 0:
+        raise ValueError("negative")
+    return price
+
+
+def test_events_as_they_read():
+    with capture() as recorded:
+        sell("a1")
+    event = recorded.one("sold")
+    assert (event.artifact_id, event.organization_id) == ("a1", "o1")
+    assert event.attributes == {"price": 3}
+    assert (event.mode, event.outcome) == ("scheduled", "succeeded")
+    assert event.point == f"{__name__}:sell"
+    assert event.duration_ns > 0
+    assert event.occurred_at.tzinfo is datetime.UTC
+    assert len(event.event_id) == 36
+    assert event.error_type is None
+    told = repr(event)
+    assert told.startswith("Event(")
+    assert "type='sold'" in told
+    assert "error" not in told
+
+
+def test_failures_and_spans():
+    with capture() as recorded, pytest.raises(ValueError, match="negative"):
+        sell("a1", -1)
+    event = recorded.one("refused")
+    assert (event.error_type, event.error_message) == ("ValueError", "negative")
+    (span,) = recorded.spans
+    assert (span.name, span.outcome, span.span_id) == ("sell", "failed", event.span_id)
+    assert span.parent_id is None
+
+
+def test_several():
+    with capture() as recorded:
+        sell("a1")
+        sell("a2", 5)
+        sidelight.emit("closed", artifact_id="a1")
+    assert recorded.types == ["sold", "sold", "closed"]
+    assert [event.artifact_id for event in recorded] == ["a1", "a2", "a1"]
+    assert len(recorded) == 3
+    assert repr(recorded) == "<sold, sold, closed>"
+    assert recorded.one("sold", artifact_id="a2").attributes == {"price": 5}
+    assert recorded.one(artifact_id="a2").type == "sold"
+    recorded.clear()
+    assert (recorded.types, repr(recorded)) == ([], "<nothing>")
+
+
+def test_what_is_not_there_is_told():
+    with capture() as recorded:
+        sell("a1")
+        sell("a2")
+    with pytest.raises(AssertionError, match=r"2 events are 'sold'; there was:\n  Event\(.*a1"):
+        recorded.one("sold")
+    with pytest.raises(AssertionError, match="0 events are 'sold', artifact_id='a3'"):
+        recorded.one("sold", artifact_id="a3")
+    with capture() as empty, pytest.raises(AssertionError, match="there was:\n  nothing"):
+        empty.one("sold")
+
+
+def test_nothing_is_left_behind():
+    before = emitter.spool, emitter.strict, dict(emitter.losses), dict(emitter.problems)
+    with pytest.raises(KeyError), capture(strict=False) as recorded:
+        emits("x", a=lambda: 1 / 0)(lambda: None)()
+        raise KeyError
+    after = emitter.spool, emitter.strict, dict(emitter.losses), dict(emitter.problems)
+    assert before == after
+    assert recorded.losses == {"field a not captured": 1}
+
+
+def test_strict_is_the_default():
+    with capture(), pytest.raises(InstrumentationError):
+        emits("x", a=lambda: 1 / 0)(lambda: None)()
+
+
+def test_one_inside_another():
+    with capture() as outer:
+        with capture() as inner:
+            sell("a1")
+        sell("a2")
+    assert [len(inner), len(outer)] == [1, 1]
+
+
+def test_threads():
+    with capture() as recorded:
+        threads = [threading.Thread(target=sell, args=(f"a{n}",)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {event.artifact_id for event in recorded} == {f"a{n}" for n in range(8)}
+
+
+def test_deterministic():
+    def run():
+        with capture(deterministic=True) as recorded:
+            sell("a1")
+            sell("a2")
+        return recorded
+
+    first, second = run(), run()
+    assert first.events == second.events
+    assert first.spans == second.spans
+    assert first.events[1].occurred_at == datetime.datetime(
+        2026, 1, 1, 0, 0, 1, tzinfo=datetime.UTC
+    )
+    assert first.events[0].event_id != first.events[1].event_id
+    with capture() as free:
+        sell("a1")
+    assert free.events[0].event_id != first.events[0].event_id
+
+
+def test_an_awaited_emission_does_not_wait():
+    with capture() as recorded:
+        receipt = sidelight.emit("x", mode="awaited")
+        assert receipt.state == "stored"
+        assert str(receipt) == recorded.one().event_id
+
+
+def test_what_joins_a_transaction_is_caught_at_the_commit():
+    """Also where there is no outbox: the tests of an application need no table for it."""
+    engine = create_engine("sqlite://")
+
+    @emits("ordered", transaction=arg.connection)
+    def order(connection):
+        connection.exec_driver_sql("SELECT 1")
+
+    with capture() as recorded, engine.connect() as connection:
+        order(connection)
+        assert recorded.types == []
+        connection.rollback()
+        order(connection)
+        connection.commit()
+        assert recorded.types == ["ordered"]
+    engine.dispose()
