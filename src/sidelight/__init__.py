@@ -6,20 +6,16 @@ It shows what your functions did, from beside and outside them, and touches noth
 from typing import TYPE_CHECKING, Any
 
 import sidelight.runtime.forks  # noqa: F401  # its hooks
-from sidelight.emission.receipt import Receipt
-from sidelight.emission.tracing import bind
+from sidelight.emission import Receipt, bind
 from sidelight.exceptions import SidelightError
-from sidelight.points.decorator import emits
-from sidelight.points.emit import emit
-from sidelight.points.expressions import arg, choose, error, result
-from sidelight.runtime.process import configure, flush
+from sidelight.points import arg, choose, emit, emits, error, result
+from sidelight.runtime import configure, flush
 from sidelight.version import __version__
 
 if TYPE_CHECKING:
-    from sidelight.maps.weaving import weave
-    from sidelight.record.catalogue import catalogue
-    from sidelight.store.event import Event
-    from sidelight.store.queries import Store
+    from sidelight.maps import weave
+    from sidelight.record import catalogue
+    from sidelight.store import Event, Store
 
 __all__ = [
     "Event",
@@ -44,19 +40,19 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what asks the store when it is asked for: SQLAlchemy and pydantic are slow to load."""
     if name == "Store":
-        from sidelight.store.queries import Store  # noqa: PLC0415
+        from sidelight.store import Store  # noqa: PLC0415
 
         return Store
     if name == "Event":
-        from sidelight.store.event import Event  # noqa: PLC0415
+        from sidelight.store import Event  # noqa: PLC0415
 
         return Event
     if name == "catalogue":
-        from sidelight.record.catalogue import catalogue  # noqa: PLC0415
+        from sidelight.record import catalogue  # noqa: PLC0415
 
         return catalogue
     if name == "weave":
-        from sidelight.maps.weaving import weave  # noqa: PLC0415
+        from sidelight.maps import weave  # noqa: PLC0415
 
         return weave
     raise AttributeError(f"module 'sidelight' has no attribute {name!r}")

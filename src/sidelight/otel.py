@@ -20,23 +20,24 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
-from sidelight.emission.emitter import Head, emitter
-from sidelight.record.costs import SHIFT
-from sidelight.record.format import (
+from sidelight.emission import Head, emitter
+from sidelight.record import (
     CUT,
+    LONGEST,
     MAX_PAYLOAD,
     RANDOM,
     REMOTE_PARENT,
     SAMPLED,
+    SHIFT,
     SPAN,
     Origin,
     Static,
     encode,
+    plain,
     random_bits,
+    text,
 )
-from sidelight.record.semconv import LONGEST
-from sidelight.record.values import plain, text
-from sidelight.runtime.process import runtime
+from sidelight.runtime import runtime
 from sidelight.settings import Settings, disabled
 
 _SAMPLED: Final = 1  # the W3C flag

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 def table(metadata: MetaData) -> Table:
     """The outbox's table in a collection of tables of yours."""
-    from sidelight.transactions.outbox.table import OUTBOX  # noqa: PLC0415  # SQLAlchemy is slow to import
+    from sidelight.transactions import OUTBOX  # noqa: PLC0415  # SQLAlchemy is slow to import
 
     return OUTBOX.to_metadata(metadata)

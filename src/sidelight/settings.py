@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from sidelight.exceptions import ConfigurationError
-from sidelight.record.limits import limits
+from sidelight.record import limits
 
 RelayMode = Literal["thread", "external"]
 Role = Literal["application", "relay"]

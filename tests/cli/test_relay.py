@@ -195,7 +195,7 @@ def test_a_relay_says_when_a_sink_ceases_to_answer_and_answers_again(tmp_path):
 
 WITHOUT_DESCRIPTORS = """
 import resource, sys, threading
-from sidelight.cli import main
+from sidelight.cli.app import main
 from sidelight.runtime.process import Runtime
 limits, opening = resource.getrlimit(resource.RLIMIT_NOFILE), Runtime._open
 def then_no_more(self, settings):

@@ -12,7 +12,7 @@ import pytest
 from sidelight.exceptions import MapError
 from sidelight.maps.codemod.files import Edit
 from sidelight.maps.codemod.plan import Plan
-from sidelight.maps.read import read
+from sidelight.maps.read import read_map
 from sidelight.testing import capture
 
 MAP = """
@@ -95,7 +95,7 @@ def shop(tmp_path, monkeypatch):
             return self
 
         def edit(self, how):
-            plan = Plan(read(self.toml))
+            plan = Plan(read_map(self.toml))
             edits = getattr(plan, how)()
             assert [str(problem) for problem in plan.problems] == []
             for edit in edits:
@@ -103,7 +103,7 @@ def shop(tmp_path, monkeypatch):
             return self.orders.read_bytes()
 
         def problems(self, how="applied"):
-            plan = Plan(read(self.toml))
+            plan = Plan(read_map(self.toml))
             getattr(plan, how)()
             return [str(problem).partition("sidelight.toml:")[2] for problem in plan.problems]
 
@@ -412,7 +412,7 @@ def test_a_file_is_replaced_in_one_step(shop, monkeypatch):
     link.symlink_to(shop.orders)
     shop.edit("applied")
     assert shop.orders.stat().st_mode & 0o777 == 0o640
-    (edit,) = Plan(read(shop.toml)).stripped()
+    (edit,) = Plan(read_map(shop.toml)).stripped()
     applied = shop.orders.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))

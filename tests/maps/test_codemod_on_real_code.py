@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidelight.maps.codemod.plan import Plan
-from sidelight.maps.read import read
+from sidelight.maps.read import read_map
 
 LIBRARY = Path(ast.__file__).parent
 #: What a map may well name, and no decorator can be written to.
@@ -78,7 +78,7 @@ def test_there_and_back(package, request):
 
 
 def edits_of(how):
-    plan = Plan(read("sidelight.toml"))
+    plan = Plan(read_map("sidelight.toml"))
     edits = getattr(plan, how)()
     problems = [str(problem) for problem in plan.problems]
     assert all(any(known in each for known in REFUSED) for each in problems), problems

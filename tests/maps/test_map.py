@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sidelight.exceptions import MapError
-from sidelight.maps.read import parse, parse_map, read
+from sidelight.maps.read import parse, parse_map, read_map
 from sidelight.points.expressions import Choice
 
 WHOLE = """
@@ -77,10 +77,10 @@ def test_pyproject(tmp_path):
         '[project]\nname = "shop"\n\n[[tool.sidelight.point]]\nfunction = "shop:send"\n'
         'success = "sent"\n'
     )
-    found = read(path)
+    found = read_map(path)
     assert [found.place(point) for point in found.points] == [f"{path}:4"]
     path.write_text('[project]\nname = "shop"\n')
-    assert read(path).points == ()
+    assert read_map(path).points == ()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_refusals(text, place, message):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(MapError, match="No such file or directory; name a TOML file"):
-        read(tmp_path / "sidelight.toml")
+        read_map(tmp_path / "sidelight.toml")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(MapError, match="name a TOML file"):
-        read(tmp_path / "binary")
+        read_map(tmp_path / "binary")

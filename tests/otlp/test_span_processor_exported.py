@@ -188,7 +188,7 @@ def test_an_external_relay(shared_collector, tmp_path, application):
         runtime.close(1.0)
     relay = child(
         """
-        from sidelight.cli import main
+        from sidelight.cli.app import main
         sys.argv[1:] = ["relay", "--once"]
         main()
         """,

@@ -13,7 +13,7 @@ import sidelight
 from sidelight import Store, arg, emits
 from sidelight.emission.emitter import emitter
 from sidelight.exceptions import CatalogueError, InstrumentationError
-from sidelight.record.catalogue import Catalogue
+from sidelight.record.event_types import Catalogue
 from sidelight.record.format import CUT, event_id
 from sidelight.store.sink import StoreSink
 from sidelight.testing import capture
@@ -165,4 +165,4 @@ def test_a_catalogue_of_its_own():
     other.event("sold")(About)
     assert other.get("sold").payload is About
     assert sidelight.catalogue.get("sold").payload is Sold
-    assert "sidelight.record.catalogue" in sys.modules
+    assert "sidelight.record.event_types" in sys.modules

@@ -19,7 +19,7 @@ from unittest import mock
 import pytest
 
 from sidelight import Store
-from sidelight.cli import main
+from sidelight.cli.app import main
 from sidelight.exceptions import SidelightError
 
 EMITTER = """

@@ -2,8 +2,8 @@
 
 It stands where `sidelight.spool.disk.Disk` does. What a process writes is in the page cache at
 once, and on the disk when it is flushed, or at any time before. A power cut takes, of what was
-not flushed, any sectors, lengths and changes of names. A failed flush is told once, and what it was to flush is
-forgotten then (as Linux does).
+not flushed, any sectors, lengths and changes of names. A failed flush is told once, and what it was
+to flush is forgotten then (as Linux does).
 """
 
 from __future__ import annotations

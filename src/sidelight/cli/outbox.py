@@ -10,7 +10,7 @@ import typer
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import ago, complain, console, plural, print_json, time_of
 from sidelight.settings import public_url
-from sidelight.transactions.outbox import admin
+from sidelight.transactions import create_outbox, outbox_status
 
 Url: TypeAlias = Annotated[
     str,
@@ -39,7 +39,7 @@ def create(url: Url) -> None:
     Examples:
       sidelight outbox create postgresql://localhost/shop
     """
-    made = admin.create(url)
+    made = create_outbox(url)
     told = "made" if made else "was there"
     console().print(f"sidelight_outbox in {public_url(url)}: {told}", soft_wrap=True)
 
@@ -51,7 +51,7 @@ def status(url: Url, *, as_json: AsJson = False) -> None:
     Examples:
       sidelight outbox status sqlite:///shop.db
     """
-    found = admin.status(url)
+    found = outbox_status(url)
     if as_json:
         print_json([asdict(found)])
         return

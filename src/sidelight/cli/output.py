@@ -18,10 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sidelight.store.times import from_ns
+from sidelight.store import from_ns
 
 if TYPE_CHECKING:
-    from sidelight.store.event import Event
+    from sidelight.store import Event
 
 T = TypeVar("T")
 

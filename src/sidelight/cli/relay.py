@@ -16,18 +16,13 @@ from sidelight.cli.code.importing import import_all
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
 from sidelight.cli.spool.segments import Behind, look_at, settled, writers_of
-from sidelight.emission.emitter import emitter
-from sidelight.emission.receipt import Progress
+from sidelight.emission import Progress, emitter
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
-from sidelight.record.format import random_bits
-from sidelight.relay.relay import Relay
-from sidelight.runtime.outboxes import outboxes_of
-from sidelight.runtime.process import runtime
-from sidelight.runtime.sinks import sinks_of
+from sidelight.record import random_bits
+from sidelight.relay import Relay
+from sidelight.runtime import outboxes_of, runtime, sinks_of
 from sidelight.settings import Settings, outbox_url, public_url, writer_meta
-from sidelight.spool.directory import prepare_directory
-from sidelight.spool.sink import Health, Sink
-from sidelight.spool.writer import Spool
+from sidelight.spool import Health, Sink, Spool, prepare_directory
 
 _ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _END_WITHIN: Final = 5.0  # seconds for what is left when a signal comes

@@ -15,23 +15,24 @@ from typing import Any, Final, Protocol
 
 from sidelight.emission.receipt import Progress, Receipt
 from sidelight.exceptions import InstrumentationError, SpoolError
-from sidelight.host.guard import from_outside
-from sidelight.record.costs import Costs
-from sidelight.record.format import (
+from sidelight.host import from_outside
+from sidelight.record import (
     CUT,
     FRAME,
     FRAME_MAGIC,
     MAX_PAYLOAD,
+    Costs,
     Moment,
     Static,
     blank,
     encode,
     encode_into,
     encode_static,
+    error_message,
     frame,
+    plain,
     random_bits,
 )
-from sidelight.record.values import error_message, plain
 
 DEADLINE: Final = 0.010
 """The longest that one emission may hold up its caller, in seconds."""

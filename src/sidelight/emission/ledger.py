@@ -13,7 +13,7 @@ from typing import Final
 
 from sidelight.emission.emitter import Emitter
 from sidelight.exceptions import SpoolError
-from sidelight.spool.writer import Spool
+from sidelight.spool import Spool
 
 _LOG_EVERY: Final = 10.0  # seconds between words about losses
 _logger: Final = logging.getLogger("sidelight")

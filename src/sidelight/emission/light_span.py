@@ -23,18 +23,22 @@ from opentelemetry.trace import (
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from sidelight.emission.deferred import known
-from sidelight.host.guard import from_outside
-from sidelight.record.format import SPAN
-from sidelight.record.limits import DEFAULT_LIMITS, Limits
-from sidelight.record.semconv import (
+from sidelight.host import from_outside
+from sidelight.record import (
     ARTIFACT_KEY,
+    DEFAULT_LIMITS,
     LONGEST,
     ORGANIZATION_KEY,
+    SPAN,
+    Limits,
+    error_details,
+    error_type,
     exception_attributes,
     failure,
+    plain,
+    text,
     w3c_flags,
 )
-from sidelight.record.values import error_details, error_type, plain, text
 
 _DEEPEST: Final = 4
 _BITS_64: Final = (1 << 64) - 1

@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from sidelight.emission.event_loops import signal
-from sidelight.record.format import event_id
+from sidelight.record import event_id
 
 if TYPE_CHECKING:
-    from sidelight.spool.writer import Position
+    from sidelight.spool import Position
 
 State: TypeAlias = Literal["stored", "spooled", "joined", "lost"]
 NOWHERE: Final = (1 << 62, 0)

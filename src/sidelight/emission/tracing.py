@@ -19,11 +19,8 @@ from opentelemetry.trace import Span, TraceFlags
 from sidelight.emission.emitter import Emitter
 from sidelight.emission.light_span import LightSpan
 from sidelight.emission.sampling import Sampling, sampling
-from sidelight.host import otel_api
-from sidelight.host.guard import from_outside
-from sidelight.record.format import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, random_bits
-from sidelight.record.limits import limits
-from sidelight.record.values import plain
+from sidelight.host import from_outside, otel_api
+from sidelight.record import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, limits, plain, random_bits
 from sidelight.version import __version__
 
 SCOPE: Final = "sidelight"

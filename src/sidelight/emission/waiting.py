@@ -10,8 +10,8 @@ from sidelight.emission.emitter import MARGIN, emitter
 
 if TYPE_CHECKING:
     from sidelight.emission.light_span import LightSpan
-    from sidelight.record.costs import Costs
-    from sidelight.spool.writer import Position
+    from sidelight.record import Costs
+    from sidelight.spool import Position
 
 #: A cancellation that is taken back leaves nothing behind in the task (see `Task.uncancel`).
 _UNCANCEL_IS_WHOLE: Final = sys.version_info >= (3, 13)

@@ -39,7 +39,7 @@ _RESUMED: Final = frozenset({opmap["YIELD_VALUE"], opmap["SEND"]})
 _RAISES: Final = frozenset({opmap["RAISE_VARARGS"], opmap["RERAISE"]})
 _RAISES_AT_ONCE: Final = bytes((opmap["RAISE_VARARGS"], 1))
 _EXITS: Final = frozenset({"exit", "quit"})  # by these a stranger raises without saying so
-_OUR_FILES: Final = ("<sidelight ", os.path.join(os.path.dirname(__file__), ""))  # noqa: PTH118, PTH120
+_OUR_FILES: Final = ("<sidelight ", os.path.join(os.path.dirname(os.path.dirname(__file__)), ""))  # noqa: PTH118, PTH120
 #: The modules of the errors that are raised while only code of ours runs.
 _KNOWN: Final = frozenset(
     {"asyncio.exceptions", "builtins", "msgspec", "sidelight.exceptions", "struct", "zlib"}

@@ -15,11 +15,8 @@ from typing import Any, Final, TypeAlias, TypeGuard
 import msgspec
 
 from sidelight.maps.read import Call, Cases, Constant, MappedPoint, parse
-from sidelight.points.callables import Phase
-from sidelight.points.declaration import Declaration
-from sidelight.points.expressions import Choice, Expression, is_computed
-from sidelight.points.registry import Point
-from sidelight.record.names import Mode
+from sidelight.points import Choice, Declaration, Expression, Phase, Point, is_computed
+from sidelight.record import Mode
 
 PHASES: Final[Sequence[Phase]] = ("start", "success", "failure")
 _NAMES: Final = (

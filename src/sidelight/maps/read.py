@@ -16,9 +16,8 @@ from typing import Annotated, Any, Final, NoReturn, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from sidelight.exceptions import MapError, PointError
-from sidelight.points.declaration import Declaration, declare
-from sidelight.points.expressions import Choice, Expression, choose
-from sidelight.record.names import Mode
+from sidelight.points import Choice, Declaration, Expression, choose, declare
+from sidelight.record import Mode
 
 _ROOTS: Final = ("arg", "result", "error")
 _PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -148,7 +147,7 @@ class Map:
         return f"{self.path}:{self._lines.get(id(point), 1)}"
 
 
-def read(path: str | Path) -> Map:
+def read_map(path: str | Path) -> Map:
     """Read a map.
 
     Raises:

@@ -16,10 +16,9 @@ from typing import Any, Final, NamedTuple, Self
 import wrapt
 
 from sidelight.exceptions import MapError, PointError
-from sidelight.maps.read import Map, MappedPoint, read
-from sidelight.points import decorator
-from sidelight.points.declaration import Declaration
-from sidelight.points.registry import Point, registry
+from sidelight.maps.read import Map, MappedPoint, read_map
+from sidelight.points import Declaration, Point, point_registry, woven_of
+from sidelight.points import weave as weave_function
 from sidelight.settings import disabled
 
 _NOT_THERE: Final = object()
@@ -67,10 +66,10 @@ class Weaving:
             before = getattr(owner, name)
         try:
             declaration = point.declaration(_resolved)
-            self._before.setdefault(point.function, registry.get(point.function))
+            self._before.setdefault(point.function, point_registry.get(point.function))
             if _emits_already(before, declaration):
                 return
-            self._replace(owner, name, decorator.weave(before, (declaration,)))
+            self._replace(owner, name, weave_function(before, (declaration,)))
         except PointError as error:
             raise self._refusal(point, error) from error
         if isinstance(owner, ModuleType):
@@ -114,7 +113,7 @@ class Weaving:
             else:
                 setattr(owner, name, before)
         for path, point in self._before.items():
-            registry.restore(path, point)
+            point_registry.restore(path, point)
         self._before.clear()
 
     def __enter__(self) -> Self:
@@ -145,7 +144,7 @@ def weave(source: str | Path | Map) -> Weaving:
             that is imported later it is raised by that import. With ``SIDELIGHT_DISABLED=1``
             nothing is woven.
     """
-    points = source if isinstance(source, Map) else read(source)
+    points = source if isinstance(source, Map) else read_map(source)
     weaving = Weaving(points)
     if not disabled():
         try:
@@ -182,7 +181,7 @@ def _owner(module: ModuleType, point: MappedPoint, place: str) -> tuple[Any, str
 
 def _emits_already(function: Any, declaration: Declaration) -> bool:
     """Whether a wrapper around a function emits all that a declaration asks for."""
-    woven = decorator.woven_of(getattr(function, "__func__", function))
+    woven = woven_of(getattr(function, "__func__", function))
     if woven is None:
         return False
     there = frozenset[Any]().union(*(each.emitted for each in woven.point.declarations))

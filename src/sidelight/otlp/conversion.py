@@ -27,10 +27,21 @@ from opentelemetry.trace import (
 )
 
 from sidelight.otlp.sdk_spans import attributes_but_for, but_for, context_of, contexts_of, span_from
-from sidelight.record.format import CUT, SPAN, Moment, Static, event_id, occurred_at
-from sidelight.record.json import to_json
-from sidelight.record.limits import DEFAULT_LIMITS, Limits
-from sidelight.record.semconv import ARTIFACT_KEY, ORGANIZATION_KEY, exception_attributes, failure
+from sidelight.record import (
+    ARTIFACT_KEY,
+    CUT,
+    DEFAULT_LIMITS,
+    ORGANIZATION_KEY,
+    SPAN,
+    Limits,
+    Moment,
+    Static,
+    event_id,
+    exception_attributes,
+    failure,
+    occurred_at,
+    to_json,
+)
 from sidelight.version import __version__
 
 _SCOPE: Final = InstrumentationScope("sidelight", __version__)

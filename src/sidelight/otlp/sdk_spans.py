@@ -21,15 +21,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from sidelight.otel import (
     _INTERNAL,
 )
-from sidelight.record.format import (
-    CUT,
-    REMOTE_PARENT,
-    Moment,
-    Origin,
-    encode,
-    occurred_at,
-)
-from sidelight.record.semconv import w3c_flags
+from sidelight.record import CUT, REMOTE_PARENT, Moment, Origin, encode, occurred_at, w3c_flags
 
 _UNSET: Final = StatusCode.UNSET
 

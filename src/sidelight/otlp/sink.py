@@ -16,12 +16,10 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.resources import Resource
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.host import otel_api
-from sidelight.host.threads import sleep
+from sidelight.host import otel_api, sleep
 from sidelight.otlp.conversion import log_of, resource_of, span_of
 from sidelight.otlp.exporters import Endpoint, Exporter, ExportError, SignalName, quiet
-from sidelight.record.format import Moment, Static
-from sidelight.record.limits import Limits, limits_of
+from sidelight.record import Limits, Moment, Static, limits_of
 
 _PIECE: Final = 128  # records of one request: encoding them must not hold the GIL for long
 _PATIENCE: Final = 8  # failures before a request is suspected of being the cause

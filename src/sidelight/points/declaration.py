@@ -24,7 +24,7 @@ from sidelight.points.expressions import (
     transaction_source,
 )
 from sidelight.points.signature import Signature
-from sidelight.record.names import Mode, is_type_name
+from sidelight.record import Mode, is_type_name
 
 EventType: TypeAlias = str | Choice
 _WHEN: Final[Mapping[Phase, str]] = {

@@ -14,9 +14,9 @@ from sidelight.exceptions import PointError
 from sidelight.points.callables import kind_of, made_from
 from sidelight.points.declaration import Declaration, EventType, declare
 from sidelight.points.expressions import Expression
-from sidelight.points.registry import Point, registry
+from sidelight.points.registry import Point, point_registry
 from sidelight.points.wrapper import wrap
-from sidelight.record.names import Mode
+from sidelight.record import Mode
 from sidelight.settings import disabled
 
 F = TypeVar("F")
@@ -119,7 +119,7 @@ def weave(function: Any, declarations: tuple[Declaration, ...]) -> Any:
         wrapper.__sidelight__ = woven
     else:
         wrapper._self_sidelight = woven  # noqa: SLF001  # where a wrapt proxy keeps its own
-    registry.add(point)
+    point_registry.add(point)
     return wrapper
 
 

@@ -14,8 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from sidelight.emission.deferred import Late, known, read
-from sidelight.emission.emitter import Head
+from sidelight.emission import Head, Late, known, read
 from sidelight.exceptions import TransactionError
 from sidelight.points import templates
 from sidelight.points.callables import Phase
@@ -31,10 +30,17 @@ from sidelight.points.expressions import (
 )
 from sidelight.points.registry import Point
 from sidelight.points.signature import PREFIX, Signature
-from sidelight.record.format import SPAN, Outcome, Static
-from sidelight.record.semconv import ARTIFACT_KEY, ORGANIZATION_KEY
-from sidelight.record.values import MAX_TEXT, SCALARS, plain
-from sidelight.transactions.joining import Joining
+from sidelight.record import (
+    ARTIFACT_KEY,
+    MAX_TEXT,
+    ORGANIZATION_KEY,
+    SCALARS,
+    SPAN,
+    Outcome,
+    Static,
+    plain,
+)
+from sidelight.transactions import Joining
 
 Waits: TypeAlias = Literal["no", "here", "outside"]
 """Of an awaited emission: the phase itself blocks, bounded; or it returns the position that an

@@ -63,4 +63,4 @@ class Registry:
         return len(self._points)
 
 
-registry = Registry()
+point_registry = Registry()

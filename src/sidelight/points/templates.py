@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidelight.record.format import SPAN
+from sidelight.record import SPAN
 
 PHASE: Final = """
 def {function}({parameters}):

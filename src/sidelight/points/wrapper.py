@@ -19,9 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import FunctionType
 from typing import Any, Final
 
-from sidelight.emission.emitter import emitter
-from sidelight.emission.tracing import bound, outside, tracing
-from sidelight.emission.waiting import Waiting
+from sidelight.emission import Waiting, bound, emitter, outside, tracing
 from sidelight.exceptions import InstrumentationError
 from sidelight.host import otel_api
 from sidelight.points.callables import RESERVED, Kind, Phase, kind_of
@@ -30,9 +28,8 @@ from sidelight.points.declaration import check_fields
 from sidelight.points.phases import COMMON, Capture, PhaseCode, Waits
 from sidelight.points.registry import Point
 from sidelight.points.signature import ANY, Signature, declared, handed_on, signature_of
-from sidelight.record.format import random_bits
-from sidelight.record.values import error_details
-from sidelight.transactions.joining import JoiningLater
+from sidelight.record import error_details, random_bits
+from sidelight.transactions import JoiningLater
 
 # How the span comes into the context, and out again: by calls into C of which the last changes it,
 # so that an interrupt (a signal handler's error) always finds the `try` that undoes the change.

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from sidelight.host.guard import from_outside
+from sidelight.host import from_outside
 
 MAX_TEXT: Final = 4096
 """Characters of one text; what is longer is cut and ends in an ellipsis."""

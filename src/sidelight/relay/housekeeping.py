@@ -12,11 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sidelight.host.threads import Loop, allocate_lock
-from sidelight.spool.failures import why
-from sidelight.spool.segment import Segment
-from sidelight.spool.supply import SMALLEST, SPARES
-from sidelight.spool.writer import Spool
+from sidelight.host import Loop, allocate_lock
+from sidelight.spool import SMALLEST, SPARES, Segment, Spool, why
 
 _ROUND: Final = 0.1  # seconds
 _SYNC: Final = 0.5  # seconds between fdatasyncs: what survives a power loss

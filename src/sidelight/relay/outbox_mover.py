@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from sidelight.exceptions import OutboxError, SpoolError
-from sidelight.host.threads import Loop, allocate_lock
-from sidelight.record.format import frame
-from sidelight.spool.sink import Health
-from sidelight.spool.writer import Spool
+from sidelight.host import Loop, allocate_lock
+from sidelight.record import frame
+from sidelight.spool import Health, Spool
 
 LIMIT: Final = 500
 """Rows that are moved at once."""

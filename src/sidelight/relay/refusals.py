@@ -15,10 +15,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
-from sidelight.record.format import decode
-from sidelight.spool.scanner import Scanner
-from sidelight.spool.segment import Segment
-from sidelight.spool.sink import Record
+from sidelight.record import decode
+from sidelight.spool import Record, Scanner, Segment
 
 Take: TypeAlias = Callable[[Sequence[Record]], None]
 """Delivers records, all or none.

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sidelight.emission.receipt import Progress
+from sidelight.emission import Progress
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.relay.housekeeping import Keeper
 from sidelight.relay.worker import Worker
-from sidelight.spool.sink import Health, Sink
-from sidelight.spool.writer import Spool
+from sidelight.spool import Health, Sink, Spool
 
 if TYPE_CHECKING:
     from sidelight.relay.outbox_mover import Mover, Outbox

@@ -18,18 +18,12 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import tenacity
 
-from sidelight.emission.receipt import Progress
+from sidelight.emission import Progress
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
-from sidelight.host import otel_api
-from sidelight.host.threads import Loop, allocate_lock, sleep
-from sidelight.record.format import decode, encode
+from sidelight.host import Loop, allocate_lock, otel_api, sleep
+from sidelight.record import decode, encode
 from sidelight.relay.refusals import Sieve, may_be_over, newest_of
-from sidelight.spool.failures import why
-from sidelight.spool.quarantine import Entry
-from sidelight.spool.scanner import Batch, Scanner
-from sidelight.spool.segment import Segment
-from sidelight.spool.sink import Health, Record, Sink
-from sidelight.spool.writer import Spool
+from sidelight.spool import Batch, Entry, Health, Record, Scanner, Segment, Sink, Spool, why
 
 _BATCH: Final = 2000
 """Records of one delivery."""

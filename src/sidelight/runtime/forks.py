@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sidelight.runtime.process import runtime
 
 if TYPE_CHECKING:
-    from sidelight.spool.segment import Segment
+    from sidelight.spool import Segment
 
 _WITHIN: Final = 0.3  # seconds that a fork may wait for the relay: longer than a lock's wait
 _IMPORTS_WITHIN: Final = 5.0  # … and for the relay's imports

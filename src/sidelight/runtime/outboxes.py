@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from sidelight.exceptions import ConfigurationError
-from sidelight.relay.outbox_mover import Outbox
+from sidelight.relay import Outbox
 from sidelight.settings import Settings, sqlite_path
-from sidelight.transactions.outbox.sqlite import SqliteOutbox
+from sidelight.transactions import SqliteOutbox
 
 
 def outboxes_of(
@@ -42,13 +42,13 @@ def _outbox(
             problem="PostgreSQL needs psycopg",
             remedy="pip install 'sidelight[postgres]'",
         )
-    from sidelight.transactions.outbox.postgres import PostgresOutbox  # noqa: PLC0415  # where psycopg is
+    from sidelight.transactions import PostgresOutbox  # noqa: PLC0415  # where psycopg is
 
     outbox = PostgresOutbox(url)
     # Telemetry wants its records in the spool: then they go to the store from there, too.
     if settings.sinks == ("store",) and _place(url) == _place(settings.store):
-        from sidelight.store.sink import StoreSink  # noqa: PLC0415
-        from sidelight.transactions.outbox.same_database import SameDatabase  # noqa: PLC0415
+        from sidelight.store import StoreSink  # noqa: PLC0415
+        from sidelight.transactions import SameDatabase  # noqa: PLC0415
 
         return SameDatabase(outbox, StoreSink(settings.store, count), writer)
     return outbox

@@ -21,23 +21,18 @@ from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from sidelight.emission.emitter import Closed, Early, emitter
-from sidelight.emission.ledger import Ledger
-from sidelight.emission.receipt import Progress
-from sidelight.emission.tracing import tracing
+from sidelight.emission import Closed, Early, Ledger, Progress, emitter, tracing
 from sidelight.exceptions import ConfigurationError, SpoolError
-from sidelight.host.threads import allocate_lock, sleep, start_new_thread
-from sidelight.record.format import random_bits, reseed
+from sidelight.host import allocate_lock, sleep, start_new_thread
+from sidelight.record import random_bits, reseed
 from sidelight.settings import RelayMode, Settings, settle, writer_meta
-from sidelight.spool.directory import usable
-from sidelight.spool.writer import Spool
+from sidelight.spool import Spool, usable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sidelight.relay.relay import Relay
-    from sidelight.spool.segment import Segment
-    from sidelight.spool.sink import Health
+    from sidelight.relay import Relay
+    from sidelight.spool import Health, Segment
 
 EXIT_WITHIN: Final = 0.6
 """Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
@@ -140,7 +135,7 @@ class Runtime:
         if settings.relay == "external":  # nobody else tells of losses, before the end
             spool.on_rotation = self.write_ledger
         if settings.strict:
-            from sidelight.record.catalogue import Checked  # noqa: PLC0415  # pydantic is slow to import
+            from sidelight.record import Checked  # noqa: PLC0415  # pydantic is slow to import
 
             emitter.spool = Checked(spool)
         return spool
@@ -177,7 +172,7 @@ class Runtime:
             emitter.spans = on
 
         with self.starting:  # no fork in the middle of an import
-            from sidelight.relay.relay import Relay  # noqa: PLC0415  # … these, and not needed to emit
+            from sidelight.relay import Relay  # noqa: PLC0415  # … these, and not needed to emit
             from sidelight.runtime.outboxes import outboxes_of  # noqa: PLC0415  # as slow as …
             from sidelight.runtime.sinks import sinks_of  # noqa: PLC0415
 
@@ -198,7 +193,7 @@ class Runtime:
                 relay.drain(attempts=1)  # … but this one can deliver
                 return
             with contextlib.suppress(Exception):  # a stranger's MeterProvider
-                from sidelight.emission.metrics import register  # noqa: PLC0415
+                from sidelight.runtime.metrics import register  # noqa: PLC0415
 
                 register(self.health, self.usage)
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from sidelight.otlp.sink import OtlpSink
+    from sidelight.otlp import OtlpSink
     from sidelight.settings import Settings
-    from sidelight.spool.sink import Sink
+    from sidelight.spool import Sink
 
 _logger: Final = logging.getLogger("sidelight")
 
@@ -29,7 +29,7 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
     Raises:
         OSError: no file can be opened for that now; later it may.
     """
-    from sidelight.store.sink import StoreSink  # noqa: PLC0415
+    from sidelight.store import StoreSink  # noqa: PLC0415
 
     sinks: list[Sink] = [StoreSink(settings.store, count)]
     if settings.otlp_traces or settings.otlp_logs:
@@ -50,14 +50,14 @@ def _otlp_sinks(settings: Settings, count: Callable[[str, str], None]) -> list[O
     resources, of which none are needed here.
     """
     try:
-        from sidelight.otlp.sink import OtlpSettings  # noqa: PLC0415
+        from sidelight.otlp import OtlpSettings  # noqa: PLC0415
     except RuntimeError:
         if threading.main_thread().is_alive():
             raise
         from opentelemetry.sdk import resources  # noqa: PLC0415
 
         resources.get_aggregated_resources = lambda *_args, **_kwargs: resources.Resource({})
-        from sidelight.otlp.sink import OtlpSettings  # noqa: PLC0415
+        from sidelight.otlp import OtlpSettings  # noqa: PLC0415
     wanted = OtlpSettings(
         settings.otlp_traces,
         settings.otlp_logs,

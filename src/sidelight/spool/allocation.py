@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from sidelight.record.format import random_bits
+from sidelight.record import random_bits
 from sidelight.spool.disk import Disk
 
 SUFFIX: Final = ".segment"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.exceptions import SpoolError
-from sidelight.host.threads import allocate_lock
+from sidelight.host import allocate_lock
 from sidelight.spool.allocation import SUFFIX, UNFINISHED
 from sidelight.spool.disk import DISK, Disk
 from sidelight.spool.failures import why

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sidelight.record.format import encode
+from sidelight.record import encode
 
 PAGE: Final = 4096
 VERSION: Final = 3

@@ -20,8 +20,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from sidelight.host.threads import allocate_lock
-from sidelight.record.format import encode, random_bits
+from sidelight.host import allocate_lock
+from sidelight.record import encode, random_bits
 
 DIRECTORY: Final = "quarantine"
 LIMIT: Final = 1000

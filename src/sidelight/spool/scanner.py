@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidelight.record.format import FRAME, FRAME_MAGIC, MAX_PAYLOAD
+from sidelight.record import FRAME, FRAME_MAGIC, MAX_PAYLOAD
 from sidelight.spool.segment import READ, Segment
 
 _DOUBT: Final = 0.1

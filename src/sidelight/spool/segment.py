@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.record.format import FRAME_MAGIC, length_of_frames
+from sidelight.record import FRAME_MAGIC, length_of_frames
 from sidelight.spool.allocation import NAME, WRITERS_BYTE, ZEROS, map_pages, new_file, write_whole
 from sidelight.spool.disk import DISK, Disk
 from sidelight.spool.header import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from sidelight.record.format import Moment, Static
+from sidelight.record import Moment, Static
 
 Record: TypeAlias = tuple[Static, Moment]
 

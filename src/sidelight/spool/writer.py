@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from sidelight.exceptions import SpoolError
-from sidelight.host.threads import allocate_lock
+from sidelight.host import allocate_lock
 from sidelight.spool.adoption import Adopted
 from sidelight.spool.directory import Names, prepare_directory
 from sidelight.spool.disk import DISK, Disk

@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from sidelight.record.format import Outcome
-from sidelight.record.names import Mode
+from sidelight.record import Mode, Outcome
 from sidelight.store.times import from_ns
 
 

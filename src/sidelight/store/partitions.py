@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from sidelight.record.format import event_id
+from sidelight.record import event_id
 
 Span: TypeAlias = tuple[int, int]
 """Nanoseconds since 1970: from, and before."""

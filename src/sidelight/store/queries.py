@@ -19,7 +19,7 @@ from sqlalchemy import Executable, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import StoreError
-from sidelight.record.costs import CostSummary
+from sidelight.record import CostSummary
 from sidelight.settings import public_url, settle
 from sidelight.store.event import Event
 from sidelight.store.schema import (

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
-from sidelight.record.format import CUT, Moment, Static, event_id, occurred_at
-from sidelight.record.json import to_json
+from sidelight.record import CUT, Moment, Static, event_id, occurred_at, to_json
 from sidelight.store.schema import fitted
 
 Record: TypeAlias = tuple[Static, Moment]

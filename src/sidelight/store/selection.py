@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
 
 from sidelight.exceptions import QueryError
-from sidelight.record.format import event_id
+from sidelight.record import event_id
 from sidelight.store.schema import NOBODY, events, fitted
 from sidelight.store.times import When, beginning_ns, end_ns
 

@@ -15,8 +15,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
-from sidelight.record.format import event_id, random_bits
-from sidelight.record.json import to_json
+from sidelight.record import event_id, random_bits, to_json
 from sidelight.store import ingest
 from sidelight.store.batch_size import Pace
 from sidelight.store.errors import lies_in_the_values

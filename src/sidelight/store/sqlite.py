@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.engine.create import create_engine  # as it is: tracers wrap the package's
 
 from sidelight.exceptions import StoreMissingError
-from sidelight.host.threads import sleep
+from sidelight.host import sleep
 
 _LOCK_WITHIN: Final = 0.25  # seconds
 
@@ -44,7 +44,7 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> sqlite3.Connection:
-        return connect(*arguments, **named)
+        return connect_file(*arguments, **named)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
@@ -70,7 +70,7 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
     return engine
 
 
-def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
+def connect_file(*arguments: Any, **named: Any) -> sqlite3.Connection:
     """`sqlite3.connect`, and not what a tracer has put around it: our queries are none of its."""
     connection: sqlite3.Connection = inspect.unwrap(sqlite3.connect)(*arguments, **named)
     return connection

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from sidelight.record.format import Moment, Static, event_id, occurred_at
+from sidelight.record import Moment, Static, event_id, occurred_at
 
 Record: TypeAlias = tuple[Static, Moment]
 
@@ -22,7 +22,7 @@ def marked(records: Sequence[Record]) -> tuple[Sequence[Record], dict[str, str]]
 
     Where nothing was declared in this process, nothing is imported for it.
     """
-    module = sys.modules.get("sidelight.record.catalogue")
+    module = sys.modules.get("sidelight.record.event_types")
     catalogue = getattr(module, "catalogue", None)
     if not catalogue:
         return records, {}

@@ -19,18 +19,9 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
-from sidelight.emission.emitter import emitter
-from sidelight.record.format import (
-    FRAME,
-    SPAN,
-    Moment,
-    Static,
-    decode,
-    event_id,
-    occurred_at,
-    reseed,
-)
-from sidelight.store.times import from_ns
+from sidelight.emission import emitter
+from sidelight.record import FRAME, SPAN, Moment, Static, decode, event_id, occurred_at, reseed
+from sidelight.store import from_ns
 
 _SECOND: Final = 1_000_000_000
 _START: Final = 1_767_225_600 * _SECOND  # 2026 begins
@@ -91,7 +82,10 @@ class Recorded:
 
     def write(self, frame: bytes, /) -> None:
         """Keep a record; in strict mode, one that is as the catalogue declares it."""
-        if self._strict and (declared := sys.modules.get("sidelight.record.catalogue")) is not None:
+        if (
+            self._strict
+            and (declared := sys.modules.get("sidelight.record.event_types")) is not None
+        ):
             declared.check(frame)
         self._frames.append(frame)
 

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from sidelight.emission.emitter import Closed, emitter
-from sidelight.record.costs import CostSummary
+from sidelight.emission import Closed, emitter
+from sidelight.record import CostSummary
 from sidelight.testing import Recorded, capture
 
 _UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}

@@ -19,7 +19,7 @@ from django.db.utils import ConnectionDoesNotExist
 if TYPE_CHECKING:
     from sidelight.transactions.psycopg_watch import Watched
 
-from sidelight.emission.emitter import emitter
+from sidelight.emission import emitter
 from sidelight.transactions.entry import ENDED, Entry, Refused
 from sidelight.transactions.statements import check_postgres, run_postgres_insert, sqlite_insert
 

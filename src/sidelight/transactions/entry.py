@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from sidelight.emission.deferred import Late, known
-from sidelight.emission.emitter import Head, emitter
-from sidelight.emission.receipt import JoinedReceipt
+from sidelight.emission import Head, JoinedReceipt, Late, emitter, known
 from sidelight.exceptions import TransactionError
-from sidelight.host.guard import from_outside
-from sidelight.record.format import Moment, event_id
-from sidelight.record.values import plain
+from sidelight.host import from_outside
+from sidelight.record import Moment, event_id, plain
 
 LABEL: Final = "sidelight.not_joined"
 """The attribute of an event that could not join: the reason."""

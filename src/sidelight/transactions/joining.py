@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from sidelight.emission.emitter import Head, emitter
-from sidelight.emission.receipt import JoinedReceipt
-from sidelight.host.guard import from_outside
-from sidelight.record.costs import Costs
+from sidelight.emission import Head, JoinedReceipt, emitter
+from sidelight.host import from_outside
+from sidelight.record import Costs
 from sidelight.transactions.entry import (
     Entry,
     Guard,

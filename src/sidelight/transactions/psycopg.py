@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from sidelight.emission.emitter import emitter
+from sidelight.emission import emitter
 from sidelight.transactions.entry import ENDED, Entry, Refused
 from sidelight.transactions.psycopg_watch import AnyConnection, watch
 from sidelight.transactions.statements import BACK, check_postgres, postgres_insert

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection
 
-from sidelight.emission.emitter import emitter
+from sidelight.emission import emitter
 from sidelight.transactions.entry import ENDED, Entry, Guard, Refused
 from sidelight.transactions.sqlalchemy_drivers import driver_of
 

@@ -10,9 +10,7 @@ import typer
 
 from sidelight.cli.code.importing import look_here
 from sidelight.cli.output import clean, complain, plural, remark
-from sidelight.maps.codemod.plan import Plan
-from sidelight.maps.read import read
-from sidelight.maps.static.files import near
+from sidelight.maps import Plan, near, read_map
 
 MapFile: TypeAlias = Annotated[
     Path, typer.Argument(metavar="FILE", help="The map: sidelight.toml or pyproject.toml.")
@@ -52,7 +50,7 @@ def strip(file: MapFile = Path("sidelight.toml"), *, diff: AsDiff = False) -> No
 
 
 def _edit(file: Path, *, diff: bool, strip: bool) -> None:
-    points = read(file)
+    points = read_map(file)
     look_here(source=True)
     plan = Plan(points)
     edits = plan.stripped() if strip else plan.applied()

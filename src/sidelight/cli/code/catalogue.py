@@ -22,10 +22,9 @@ from sidelight.cli.output import (
     stdout_kept_clean,
     table,
 )
-from sidelight.points.callables import Phase
-from sidelight.points.registry import registry
-from sidelight.record.catalogue import Declared
-from sidelight.record.catalogue import catalogue as declared_here
+from sidelight.points import Phase, point_registry
+from sidelight.record import Declared
+from sidelight.record import catalogue as declared_here
 
 _PHASES: Sequence[Phase] = ("start", "success", "failure")
 
@@ -79,7 +78,7 @@ def catalogue(
 def emitters_of(declared: Declared) -> list[str]:
     """The functions that emit a type: those that its declaration names, and those decorated so."""
     found = set(declared.emitted_by)
-    for point in registry:
+    for point in point_registry:
         if any(
             declared.name in declaration.types(phase)
             for declaration in point.declarations

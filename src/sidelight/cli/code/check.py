@@ -14,12 +14,8 @@ import typer
 from sidelight.cli.code.importing import look_here
 from sidelight.cli.code.readings import imported, read
 from sidelight.cli.output import clean, complain, plural, print_json, remark
-from sidelight.maps.read import read as read_map
-from sidelight.maps.static.checks import Checks
-from sidelight.maps.static.events import read_events
-from sidelight.maps.static.functions import Functions, Gone, Seen, Unseen
-from sidelight.maps.static.names import Codebase
-from sidelight.record.catalogue import catalogue
+from sidelight.maps import Checks, Codebase, Functions, Gone, Seen, Unseen, read_events, read_map
+from sidelight.record import catalogue
 
 
 def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from sidelight.cli.code.tree import LOOKS, values
-from sidelight.maps.described import PHASES, Described, Found, Unsaid
+from sidelight.maps import PHASES, Described, Found, Unsaid
 
 
 def page(found: Sequence[Found]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from sidelight.maps.described import PHASES, Described, Found, Unsaid
-from sidelight.points.callables import Phase
+from sidelight.maps import PHASES, Described, Found, Unsaid
+from sidelight.points import Phase
 
 _SAID: dict[Phase, str] = {"start": "before", "success": "", "failure": "if it raises"}
 

@@ -15,10 +15,8 @@ from sidelight.cli.code.readings import hidden, imported, read
 from sidelight.cli.code.tree import print_tree
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import complain, plural, print_json, remark
-from sidelight.maps.described import Described, Found, spelled
-from sidelight.maps.static.points import Reading
-from sidelight.maps.write import losses, written
-from sidelight.points.callables import Phase
+from sidelight.maps import Described, Found, Reading, losses, spelled, written
+from sidelight.points import Phase
 
 
 def points(

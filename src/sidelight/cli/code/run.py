@@ -12,8 +12,7 @@ import typer
 
 from sidelight.cli.options import StoreUrl
 from sidelight.cli.output import complain
-from sidelight.maps import bootstrap
-from sidelight.maps.read import read
+from sidelight.maps import bootstrap, read_map
 
 _DISPLACES: Final = "opentelemetry-instrument"
 """It puts a `sitecustomize` of its own before ours, and that one imports no other."""
@@ -50,7 +49,7 @@ def run(
             f" {_DISPLACES} sidelight run --map FILE -- python -m app"
         )
         raise typer.Exit(2)
-    path = read(points).path.absolute()  # what is wrong with it is told now, and not in there
+    path = read_map(points).path.absolute()  # what is wrong with it is told now, and not in there
     program = shutil.which(command[0])
     if program is None:
         complain(f"there is no command {command[0]}; give it as your shell would find it")

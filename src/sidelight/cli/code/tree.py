@@ -11,8 +11,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from sidelight.cli.output import clean, console
-from sidelight.maps.described import PHASES, Described, Found, Unsaid, spelled
-from sidelight.points.callables import Phase
+from sidelight.maps import PHASES, Described, Found, Unsaid, spelled
+from sidelight.points import Phase
 
 LOOKS: Final[Mapping[Phase, tuple[str, str]]] = {
     "start": ("▸", "blue"),

@@ -15,10 +15,7 @@ from sidelight.cli.doctor.processes import check_limits, is_stopped
 from sidelight.cli.doctor.trial_write import refusal
 from sidelight.cli.output import ago, duration, plural, size, time_of
 from sidelight.cli.spool.segments import Behind, Found, look_again, look_at
-from sidelight.spool.directory import filesystem
-from sidelight.spool.header import PAGE
-from sidelight.spool.quarantine import Entry, Quarantine
-from sidelight.spool.supply import SMALLEST
+from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem
 
 _PATIENCE: Final = 5_000_000_000
 """Nanoseconds that a record may wait for a relay that works."""

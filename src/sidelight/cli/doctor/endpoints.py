@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sidelight.cli.doctor.findings import Finding
-from sidelight.otlp.exporters import Endpoint, ExportError, SignalName, quiet
+from sidelight.otlp import Endpoint, ExportError, SignalName, quiet
 from sidelight.settings import Settings, without_password
 
 _WITHIN = "3"

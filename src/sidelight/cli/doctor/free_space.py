@@ -10,8 +10,7 @@ from typing import Final
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.output import size
 from sidelight.exceptions import SpoolError
-from sidelight.spool.directory import filesystem, prepare_directory
-from sidelight.spool.supply import SMALLEST
+from sidelight.spool import SMALLEST, filesystem, prepare_directory
 
 _LITTLE: Final = 64 * 1024 * 1024  # bytes: two of the largest segments
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})

@@ -10,7 +10,7 @@ from typing import Final
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.output import plural, size
 from sidelight.cli.spool.segments import Found
-from sidelight.spool.supply import SMALLEST
+from sidelight.spool import SMALLEST
 
 _STATE: Final = re.compile(r"\) ([A-Za-z]) ")
 _LIMIT: Final = r"^{} +(\d+)"  # the soft one; none where it is unlimited

@@ -16,10 +16,9 @@ from sidelight.cli.doctor.free_space import check_disk
 from sidelight.cli.doctor.remedies import remedy_for
 from sidelight.cli.output import ago, duration, plural
 from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionError
-from sidelight.record.costs import BUDGET_NS, CostSummary
+from sidelight.record import BUDGET_NS, CostSummary
 from sidelight.settings import public_url, sqlite_path
-from sidelight.store.queries import Loss, Store
-from sidelight.store.schema import connect, metadata
+from sidelight.store import Loss, Store, connect, metadata
 
 _RECENT: Final = timedelta(days=1)
 _LOCKED_FOR: Final = 2.0  # seconds that another's transaction may reasonably last

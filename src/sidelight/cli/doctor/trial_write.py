@@ -10,12 +10,10 @@ import msgspec
 
 from sidelight.cli.spool.segments import Found
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.record.format import decode
+from sidelight.record import decode
 from sidelight.settings import public_url
-from sidelight.spool.header import PAGE
-from sidelight.spool.scanner import Scanner
-from sidelight.spool.segment import Segment
-from sidelight.store.sink import StoreSink
+from sidelight.spool import PAGE, Scanner, Segment
+from sidelight.store import StoreSink
 
 _TRIED: Final = 2000
 """Records of a segment: a rule may be about one of them only."""

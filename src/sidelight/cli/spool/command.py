@@ -28,9 +28,7 @@ from sidelight.cli.spool.quarantine import discard, plain_entry, quarantined, re
 from sidelight.cli.spool.segments import Behind, Found, look_at
 from sidelight.exceptions import SpoolError
 from sidelight.settings import settle
-from sidelight.spool.directory import filesystem
-from sidelight.spool.header import PAGE
-from sidelight.spool.quarantine import Entry, Quarantine
+from sidelight.spool import PAGE, Entry, Quarantine, filesystem
 
 _LATEST: Final = 20  # entries of the quarantine that are shown beside the segments
 

@@ -30,11 +30,10 @@ from sidelight.cli.output import (
 from sidelight.cli.spool.replay import Outcome, Replay
 from sidelight.cli.spool.segments import settled, writers_of
 from sidelight.exceptions import QueryError, SpoolError
-from sidelight.record.format import decode, event_id, occurred_at
-from sidelight.runtime.sinks import sinks_of
+from sidelight.record import decode, event_id, occurred_at
+from sidelight.runtime import sinks_of
 from sidelight.settings import public_url, settle
-from sidelight.spool.quarantine import Entry, Quarantine
-from sidelight.spool.scanner import salvage
+from sidelight.spool import Entry, Quarantine, salvage
 
 _DIGITS: Final = 8  # of an id, in a table
 

@@ -11,10 +11,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.record.format import FRAME, Moment, Static, decode
-from sidelight.spool.quarantine import Entry, Quarantine
-from sidelight.spool.scanner import salvage
-from sidelight.spool.sink import Sink
+from sidelight.record import FRAME, Moment, Static, decode
+from sidelight.spool import Entry, Quarantine, Sink, salvage
 
 Record: TypeAlias = tuple[Static, Moment]
 

@@ -13,12 +13,9 @@ import msgspec
 
 from sidelight.cli.output import duration, plural, size, slowly
 from sidelight.exceptions import ConfigurationError
-from sidelight.record.format import decode, occurred_at
+from sidelight.record import decode, occurred_at
 from sidelight.settings import Settings, settle
-from sidelight.spool.directory import segments_in
-from sidelight.spool.header import PAGE
-from sidelight.spool.scanner import Scanner
-from sidelight.spool.segment import Segment
+from sidelight.spool import PAGE, Scanner, Segment, segments_in
 
 _BATCH: Final = 2000
 

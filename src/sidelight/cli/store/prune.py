@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sidelight.cli.options import AsJson, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, size, table
-from sidelight.store.retention import Plan, Pruner
+from sidelight.store import Plan, Pruner
 
 _SHOWN_AFTER: Final = 1.0  # seconds
 _WORTH_A_WORD: Final = 10_000_000  # bytes

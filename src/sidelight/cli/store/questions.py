@@ -44,9 +44,8 @@ from sidelight.cli.output import (
     table,
 )
 from sidelight.cli.store.timeline import Picture
-from sidelight.record.costs import BUDGET_NS
-from sidelight.store.event import Event
-from sidelight.store.queries import Count, Store
+from sidelight.record import BUDGET_NS
+from sidelight.store import Count, Event, Store
 
 _LATEST: Final = 50  # events that a table shows where nobody says how many
 _ROOM_FOR_ATTRIBUTES: Final = 24  # cells

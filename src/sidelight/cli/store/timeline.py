@@ -21,8 +21,7 @@ from sidelight.cli.output import (
     outcome_symbol,
     plural,
 )
-from sidelight.store.event import Event
-from sidelight.store.times import from_ns
+from sidelight.store import Event, from_ns
 
 _LEAST: Final = 12  # cells in which a bar still says something
 _MOST: Final = 60

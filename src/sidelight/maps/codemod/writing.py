@@ -11,7 +11,7 @@ import msgspec
 
 from sidelight.maps.codemod.refusal import Refusal
 from sidelight.maps.read import Call, Cases, Constant, MappedPoint
-from sidelight.points.expressions import Expression, parts
+from sidelight.points import Expression, parts
 
 _OPTIONS: Final = frozenset({"start", "failure", "mode", "span", "strict"})
 

@@ -15,8 +15,7 @@ from sidelight.maps.read import Map, MappedPoint
 from sidelight.maps.static.events import Events
 from sidelight.maps.static.files import near
 from sidelight.maps.static.functions import Gone, Seen, Unseen
-from sidelight.points.declaration import check_fields
-from sidelight.points.signature import Signature
+from sidelight.points import Signature, check_fields
 
 TWICE: Final = ("another point of the map emits the same, which is not emitted twice", "keep one")
 

@@ -23,8 +23,8 @@ from sidelight.maps.described import (
 )
 from sidelight.maps.read import Call
 from sidelight.maps.static.names import Assigned, Codebase, Defined, Named, Public, Scope, Target
-from sidelight.points.expressions import Choice, Expression
-from sidelight.record.names import Mode
+from sidelight.points import Choice, Expression
+from sidelight.record import Mode
 
 _HIDDEN: Final = "what it is shows when the code is imported: --import"
 _ROOTS: Final = frozenset({"arg", "result", "error"})

@@ -38,7 +38,7 @@ class Status:
     journal_mode: str | None = None
 
 
-def create(url: str) -> bool:
+def create_outbox(url: str) -> bool:
     """Make the table where it is missing; answers whether it was.
 
     A SQLite database is put into WAL mode, in which a relay's reading holds up nobody's commit.
@@ -55,7 +55,7 @@ def create(url: str) -> bool:
     return missing
 
 
-def status(url: str) -> Status:
+def outbox_status(url: str) -> Status:
     """See what waits in an outbox.
 
     Raises:
@@ -108,7 +108,7 @@ def _opened(url: str) -> Iterator[Engine]:
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed, connect_args={"timeout": _WITHIN})
     else:
-        from sidelight.store.postgres import unsaid_by  # noqa: PLC0415  # where psycopg is
+        from sidelight.store import unsaid_by  # noqa: PLC0415  # where psycopg is
 
         parsed = parsed.set(drivername="postgresql+psycopg")
         engine = create_engine(parsed, connect_args=unsaid_by(parsed))

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 
 from sidelight.exceptions import OutboxError
 from sidelight.settings import public_url
-from sidelight.store.postgres import WRITE_WITHIN, BoundedConnection, begin, unsaid_by
+from sidelight.store import WRITE_WITHIN, BoundedConnection, begin, unsaid_by
 
 _PEEK: Final = "SELECT position, event_id, record FROM sidelight_outbox ORDER BY position LIMIT %s"
 _TAKE: Final = f"{_PEEK} FOR UPDATE SKIP LOCKED"

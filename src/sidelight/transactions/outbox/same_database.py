@@ -11,8 +11,8 @@ import psycopg
 from sqlalchemy.engine import Connection
 
 from sidelight.exceptions import OutboxError, SinkRefusedError, SinkUnavailableError
-from sidelight.record.format import decode
-from sidelight.store.sink import StoreSink
+from sidelight.record import decode
+from sidelight.store import StoreSink
 from sidelight.transactions.outbox.postgres import PostgresOutbox
 
 _CLAIM: Final = (

@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import quote
 
 from sidelight.exceptions import OutboxError
-from sidelight.store.sqlite import connect
+from sidelight.store import connect_file
 from sidelight.transactions.outbox.sqlite_position import Moved, MovedFile
 
 _NEXT: Final = (
@@ -83,7 +83,7 @@ class SqliteOutbox:
         file = (status.st_dev, status.st_ino)
         if self._connection is None or file != self._file:
             self.close()
-            self._connection = connect(
+            self._connection = connect_file(
                 f"file:{quote(os.fspath(self._path))}?mode=ro",
                 uri=True,
                 timeout=0.25,

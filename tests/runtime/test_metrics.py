@@ -7,9 +7,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tests.support.telemetry import child, finish
 
-from sidelight.emission import metrics
 from sidelight.emission.emitter import emitter
 from sidelight.record.costs import Costs
+from sidelight.runtime import metrics
 from sidelight.spool.sink import Health
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from sidelight.emission.emitter import Head, emitter
-from sidelight.emission.receipt import Receipt
-from sidelight.emission.tracing import ambient
+from sidelight.emission import Head, Receipt, ambient, emitter
 from sidelight.exceptions import TransactionError
-from sidelight.record.format import SPAN, Static, random_bits
-from sidelight.record.values import plain
+from sidelight.record import SPAN, Static, plain, random_bits
 from sidelight.settings import disabled
-from sidelight.transactions.joining import Joining
+from sidelight.transactions import Joining
 
 _heads: Final[dict[tuple[str, str], Head]] = {}
 _clock = time.perf_counter_ns

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
-from sidelight.emission.emitter import emitter
+from sidelight.emission import emitter
 from sidelight.version import __version__
 
 if TYPE_CHECKING:
-    from sidelight.spool.sink import Health
+    from sidelight.spool import Health
 
 #: ``sidelight.point`` is a point's path; ``sidelight.sink`` "store", "traces" or "logs".
 _POINT, _SINK, _REASON = "sidelight.point", "sidelight.sink", "sidelight.loss.reason"
