@@ -46,9 +46,10 @@ test: lint types $(DEV) ## linters, types and the test suite
 faults: $(DEV) ## the promise under fault, at full length: processes, disks, databases, networks
 	$(BIN)/python -m pytest tests/faults --full -p no:randomly --durations=30
 
-lint: $(DEV) ## ruff
+lint: $(DEV) ## ruff, and the floors and faces of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(DEV) ## mypy --strict, and pyright
 	$(BIN)/mypy

@@ -21,7 +21,7 @@ from tests.support.postgres import new_database
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.runtime.process import runtime
+from sidelight.runtime.process import RUNTIME
 from sidelight.transactions.outbox.table import OUTBOX
 
 Target: TypeAlias = Any
@@ -93,5 +93,5 @@ def test_insert(benchmark: Any, server: str, way: str, tmp_path: Path) -> None:
                 call, setup=lambda: ((target, next(numbers)), {}), rounds=3000, warmup_rounds=200
             )
     finally:
-        runtime.close(1.0)
+        RUNTIME.close(1.0)
     assert not sidelight.emission.emitter.emitter.losses

@@ -17,7 +17,7 @@ from benchmarks.neighbours import held
 from benchmarks.timing import Order, measure
 from benchmarks.work import Subject, make_long_work
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 
 Store: TypeAlias = Literal["working", "frozen", "missing", "missing, no spool"]
 AS_LONG: Final = "plain Python, as long as an emission"
@@ -64,7 +64,7 @@ def _as_long(subject: Subject) -> Subject:
 
 def _stored() -> bool:
     """Whether the store has all that was emitted."""
-    return emitter.progress.reached(emitter.spool.position())
+    return EMITTER.progress.reached(EMITTER.spool.position())
 
 
 def _settle(seconds: float) -> None:

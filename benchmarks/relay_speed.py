@@ -12,10 +12,10 @@ from typing import Final
 import sidelight
 from benchmarks.work import make_work
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.emission.receipt import Progress
 from sidelight.relay.relay import Relay
-from sidelight.runtime.process import runtime
+from sidelight.runtime.process import RUNTIME
 from sidelight.runtime.sinks import sinks_of
 
 RECORDS: Final = 100_000
@@ -48,9 +48,9 @@ def prepare(directory: Path, records: int) -> None:
 
 def drain() -> tuple[float, float]:
     """Deliver what `prepare` left, in this thread; seconds on the wall and of the processor."""
-    if runtime.spool is None or runtime.settings is None:
+    if RUNTIME.spool is None or RUNTIME.settings is None:
         raise RuntimeError("nothing was prepared")
-    relay = Relay(runtime.spool, sinks_of(runtime.settings, emitter.count), Progress())
+    relay = Relay(RUNTIME.spool, sinks_of(RUNTIME.settings, EMITTER.count), Progress())
     begun, busy = time.perf_counter(), time.process_time()
     relay.drain()
     return time.perf_counter() - begun, time.process_time() - busy

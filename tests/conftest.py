@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 
 _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 
@@ -36,5 +36,5 @@ def pytest_sessionfinish():
 def _losses_of_one_test():
     """What one test made the process lose is not told in another."""
     yield
-    emitter.losses.clear()
-    emitter.problems.clear()
+    EMITTER.losses.clear()
+    EMITTER.problems.clear()

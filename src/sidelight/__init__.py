@@ -5,7 +5,6 @@ It shows what your functions did, from beside and outside them, and touches noth
 
 from typing import TYPE_CHECKING, Any
 
-import sidelight.runtime.forks  # noqa: F401  # its hooks
 from sidelight.emission import Receipt, bind
 from sidelight.exceptions import SidelightError
 from sidelight.points import arg, choose, emit, emits, error, result

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
-from sidelight.emission import Head, emitter
+from sidelight.emission import EMITTER, Head
 from sidelight.record import (
     CUT,
     LONGEST,
@@ -37,7 +37,7 @@ from sidelight.record import (
     random_bits,
     text,
 )
-from sidelight.runtime import runtime
+from sidelight.runtime import RUNTIME
 from sidelight.settings import Settings, disabled
 
 _SAMPLED: Final = 1  # the W3C flag
@@ -70,7 +70,7 @@ class SpoolSpanProcessor(SpanProcessor):
         Where ``SIDELIGHT_DISABLED`` is set it does nothing at all.
         """
         self._heads: dict[int, tuple[InstrumentationScope | None, Resource, SpanHead]] = {}
-        self._costs = emitter.costs_of("sidelight:span")
+        self._costs = EMITTER.costs_of("sidelight:span")
         self._settings: Settings | None = None
         self._is_off = False
         self._is_disabled = disabled()
@@ -88,23 +88,23 @@ class SpoolSpanProcessor(SpanProcessor):
             context = span.context
             if context is None or not context.trace_flags & _SAMPLED:
                 return
-            if runtime.settings is not self._settings:
+            if RUNTIME.settings is not self._settings:
                 self._look()
             if self._is_off:
-                emitter.count("OTLP is off: span not kept", _NO_ENDPOINT)
+                EMITTER.count("OTLP is off: span not kept", _NO_ENDPOINT)
                 return
-            if not emitter.spans:
-                emitter.count("spool nearly full: span left out", span.name)
+            if not EMITTER.spans:
+                EMITTER.count("spool nearly full: span left out", span.name)
                 return
             scope, resource = span.instrumentation_scope, span.resource
             known = self._heads.get(id(scope))
             if known is None or known[0] is not scope or known[1] is not resource:
                 known = self._meet(scope, resource)
-            emitter.write(known[2], moment_of(span, context))
+            EMITTER.write(known[2], moment_of(span, context))
         except RecursionError:  # there is no room for a call either
-            emitter.losses["recursion limit"] = emitter.losses.get("recursion limit", 0) + 1
+            EMITTER.losses["recursion limit"] = EMITTER.losses.get("recursion limit", 0) + 1
         except Exception as error:  # noqa: BLE001  # the guard
-            emitter.lost("span not copied", "SpoolSpanProcessor", error)
+            EMITTER.lost("span not copied", "SpoolSpanProcessor", error)
         cost = _clock() - begun
         try:
             self._costs.fine[cost >> SHIFT] += 1
@@ -121,7 +121,7 @@ class SpoolSpanProcessor(SpanProcessor):
             Whether they are. What is not stays in the spool and is exported later. With
             ``relay="external"`` only `sidelight relay` knows: False.
         """
-        return runtime.flush(timeout_millis / 1000, needed=_TRACES)
+        return RUNTIME.flush(timeout_millis / 1000, needed=_TRACES)
 
     def shutdown(self) -> None:
         """Export what a Collector that answers takes within five seconds.
@@ -130,11 +130,11 @@ class SpoolSpanProcessor(SpanProcessor):
         waited for: sidelight's own end does that, within its bound.
         """
         if threading.main_thread().is_alive():
-            runtime.flush(_PATIENCE, patient=False, needed=_TRACES)
+            RUNTIME.flush(_PATIENCE, patient=False, needed=_TRACES)
 
     def _look(self) -> None:
         """See whether spans have anywhere to go; an external relay may know more than we do."""
-        settings = self._settings = runtime.settings
+        settings = self._settings = RUNTIME.settings
         self._is_off = (
             settings is not None and settings.relay == "thread" and not settings.otlp_traces
         )
@@ -149,7 +149,7 @@ class SpoolSpanProcessor(SpanProcessor):
             self._heads.clear()
         origin, left_out = origin_of(scope, resource)
         if left_out:
-            emitter.count("attributes too large", f"{left_out} of the resource of {origin.name}")
+            EMITTER.count("attributes too large", f"{left_out} of the resource of {origin.name}")
         known = self._heads[id(scope)] = (scope, resource, SpanHead(origin))
         return known
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from sidelight.exceptions import ConfigurationError
-from sidelight.record import limits
+from sidelight.record import limits_from
 
 RelayMode = Literal["thread", "external"]
 Role = Literal["application", "relay"]
@@ -228,7 +228,7 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
         "role": settings.role,
         "limit": settings.spool_limit,
         "sinks": list(settings.sinks),
-        "limits": list(limits(env)),
+        "limits": list(limits_from(env)),
         "resource": {
             "service.name": "unknown_service",
             "service.instance.id": instance,

@@ -111,9 +111,9 @@ def test_the_doctor_tells_of_losses(tmp_path):
     path = tmp_path / "events.db"
     emit(
         """
-        from sidelight.emission.emitter import emitter
+        from sidelight.emission.emitter import EMITTER
         receive("order-1")
-        emitter.count("no room in the spool", "the disk is full")
+        EMITTER.count("no room in the spool", "the disk is full")
         assert sidelight.flush()
         """,
         path,

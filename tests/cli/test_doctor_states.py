@@ -354,9 +354,9 @@ def test_a_spool_in_the_memory_of_a_living_process(path, tmp_path):
 
 
 BOUND = """
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 sidelight.configure(relay="external", spool_limit=8 * 1024 * 1024)
-while not emitter.losses:
+while not EMITTER.losses:
     receive("order", size="x" * 2000)
 print("full", flush=True)
 sys.stdin.readline()
@@ -394,9 +394,9 @@ def test_a_disk_that_does_not_flush(path, tmp_path):
     shim.fail("sync", errno.EIO, under=spool)
     script = """
         receive("second")
-        from sidelight.emission.emitter import emitter
+        from sidelight.emission.emitter import EMITTER
         until = time.monotonic() + 20
-        while not emitter.losses and time.monotonic() < until:
+        while not EMITTER.losses and time.monotonic() < until:
             time.sleep(0.05)
         assert sidelight.flush()
         """
@@ -527,11 +527,11 @@ def test_a_store_that_takes_none_of_them(backend, table, tmp_path, impatient):
 # -- the budget ------------------------------------------------------------------------------
 
 SLOW = """
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 for n in range(100):
     receive(f"order-{n}")
 for _ in range(OVER):
-    emitter.costs_of("__main__:receive").add(25_000_000)
+    EMITTER.costs_of("__main__:receive").add(25_000_000)
 assert sidelight.flush()
 """
 

@@ -10,7 +10,7 @@ from tests.support.commands import end, sidelight, spawn
 from sidelight.cli.code.importing import import_all
 from sidelight.maps.described import of_code, of_map
 from sidelight.maps.read import parse_map
-from sidelight.points.registry import point_registry
+from sidelight.points.registry import POINTS
 
 SHOP = """
     from sidelight import arg, choose, emits, result
@@ -38,7 +38,7 @@ def test_the_map_of_voice_notes_is_the_code(reading):
     mapped = {each.function: of_map(each) for each in parse_map(said.out, Path("x.toml")).points}
     assert len(mapped) == 12
     for path, described in mapped.items():
-        (declaration,) = of_code(point_registry.get(path)).declarations
+        (declaration,) = of_code(POINTS.get(path)).declarations
         assert described.facts() == declaration.facts()
         assert declaration.unsaid == {}
 

@@ -18,7 +18,7 @@ from tests.support.disks import small_disk
 
 from sidelight import Store
 from sidelight.cli.spool.segments import look_at
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.spool.directory import segments_in
 
 # -- tail ------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_what_is_found_while_the_store_is_down_is_told_later(tmp_path):
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert sidelight("relay", "--once", *of(path)).code == 1
-    emitter.losses.clear()  # another process
+    EMITTER.losses.clear()  # another process
     said = sidelight("relay", "--once", *of(path))
     assert said.code == 0, said
     assert stored(path) == 500

@@ -416,8 +416,8 @@ def test_what_cannot_be_read_says_so(path):
         """
         sidelight.configure(relay="external")
         from sidelight.record.format import frame
-        from sidelight.runtime.process import runtime
-        runtime.spool.write(frame(b"not a record"))
+        from sidelight.runtime.process import RUNTIME
+        RUNTIME.spool.write(frame(b"not a record"))
         """,
         path,
     )

@@ -11,7 +11,7 @@ from asyncpg.pgproto import pgproto
 from opentelemetry import trace
 
 from sidelight import arg, emit, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.exceptions import InstrumentationError
 from sidelight.host.guard import from_outside
 from sidelight.testing import capture
@@ -106,7 +106,7 @@ CALLS = {
 @pytest.mark.parametrize("problem", [FULL, ValueError("end"), RuntimeError("odd")])
 def test_a_spool_that_fails_harms_no_call(call, problem, monkeypatch):
     with capture(strict=False) as recorded:
-        monkeypatch.setattr(emitter, "spool", Broken(problem))
+        monkeypatch.setattr(EMITTER, "spool", Broken(problem))
         without_error = call()
         error = KeyError("the application's")
         with pytest.raises(KeyError) as caught:
@@ -126,8 +126,8 @@ def test_losses_by_reason():
             "field b not captured": 2,
             "field c not captured": 2,
         }
-        assert "Bites" in emitter.problems["field a not captured"]
-        assert f"{__name__}:test_losses_by_reason" in emitter.problems["field a not captured"]
+        assert "Bites" in EMITTER.problems["field a not captured"]
+        assert f"{__name__}:test_losses_by_reason" in EMITTER.problems["field a not captured"]
     assert recorded.types == ["x", "x"]
 
 
@@ -169,9 +169,9 @@ def test_what_is_missing_in_a_callable_is_one():
 
 def test_the_context_is_left_though_the_spool_fails(monkeypatch):
     with capture(strict=False) as recorded:
-        monkeypatch.setattr(emitter, "spool", Broken(FULL))
+        monkeypatch.setattr(EMITTER, "spool", Broken(FULL))
         function()
-        monkeypatch.setattr(emitter, "spool", recorded)
+        monkeypatch.setattr(EMITTER, "spool", recorded)
         function()
     assert [span.parent_id for span in recorded.spans] == [None]
 
@@ -206,7 +206,7 @@ def test_strict_mode_raises_what_a_field_does():
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_strict_mode_raises_what_the_spool_does(call, monkeypatch):
     with capture(strict=True):
-        monkeypatch.setattr(emitter, "spool", Broken(FULL))
+        monkeypatch.setattr(EMITTER, "spool", Broken(FULL))
         with pytest.raises(InstrumentationError, match="No space left"):
             call()
         with pytest.raises(InstrumentationError) as caught:
@@ -225,7 +225,7 @@ def root(error):
 
 def test_strict_mode_raises_from_direct_emission(monkeypatch):
     with capture(strict=True):
-        monkeypatch.setattr(emitter, "spool", Broken(FULL))
+        monkeypatch.setattr(EMITTER, "spool", Broken(FULL))
         with pytest.raises(InstrumentationError):
             emit("x")
 
@@ -334,10 +334,10 @@ def test_a_signal_while_it_is_written_or_awaited(alarm, monkeypatch):
 
     alarm(Handlers.function)
     with capture(strict=False):
-        monkeypatch.setattr(emitter, "progress", Progress())
+        monkeypatch.setattr(EMITTER, "progress", Progress())
         with pytest.raises(TimeLimit):
             emits("x", mode="awaited")(lambda: None)()
-        monkeypatch.setattr(emitter, "spool", Rings(None))
+        monkeypatch.setattr(EMITTER, "spool", Rings(None))
         with pytest.raises(TimeLimit):
             emits("x")(lambda: None)()
 

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 
 from sidelight.emission.sampling import ratio, sampling
-from sidelight.record.limits import DEFAULT_LIMITS, Limits, limits, limits_of
+from sidelight.record.limits import DEFAULT_LIMITS, Limits, limits_from, limits_of
 
 SAMPLERS = {
     "always_on": ALWAYS_ON,
@@ -102,7 +102,7 @@ def test_limits_are_those_of_the_sdk(monkeypatch, environment):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    ours, theirs = limits(environment), SpanLimits()
+    ours, theirs = limits_from(environment), SpanLimits()
     assert ours.attributes == theirs.max_span_attributes
     assert ours.events == theirs.max_events
     assert ours.links == theirs.max_links
@@ -113,20 +113,20 @@ def test_limits_are_those_of_the_sdk(monkeypatch, environment):
 
 
 def test_limits_of_log_records():
-    given = limits(
+    given = limits_from(
         {
             "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT": "3",
             "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": "4",
         }
     )
     assert (given.log_attributes, given.log_length) == (3, 4)
-    assert limits({"OTEL_ATTRIBUTE_COUNT_LIMIT": "5"}).log_attributes == 5
+    assert limits_from({"OTEL_ATTRIBUTE_COUNT_LIMIT": "5"}).log_attributes == 5
 
 
 @pytest.mark.parametrize("value", ["-1", "many", "1.5", "²"])
 def test_a_limit_that_is_no_number_is_logged(caplog, value):
     with caplog.at_level(logging.WARNING, "sidelight"):
-        assert limits({"OTEL_SPAN_EVENT_COUNT_LIMIT": value}) == DEFAULT_LIMITS
+        assert limits_from({"OTEL_SPAN_EVENT_COUNT_LIMIT": value}) == DEFAULT_LIMITS
     assert "OTEL_SPAN_EVENT_COUNT_LIMIT" in caplog.text
 
 

@@ -14,9 +14,9 @@ from tests.support.telemetry import Kept
 
 import sidelight
 from sidelight import emits
-from sidelight.emission.emitter import Emitter, emitter
+from sidelight.emission.emitter import EMITTER, Emitter
 from sidelight.emission.light_span import LightSpan
-from sidelight.emission.tracing import Tracing, ambient, bound, ids_of, outside, tracing
+from sidelight.emission.tracing import TRACING, Tracing, ambient, bound, ids_of, outside
 from sidelight.host import otel_api
 from sidelight.record.format import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, reseed
 from sidelight.record.semconv import LONGEST, exception_attributes, failure, w3c_flags
@@ -27,13 +27,13 @@ def kept(monkeypatch):
     for name in ("OTEL_TRACES_SAMPLER", "OTEL_SDK_DISABLED", "OTEL_PYTHON_TRACER_PROVIDER"):
         monkeypatch.delenv(name, raising=False)
     kept = Kept()
-    monkeypatch.setattr(emitter, "spool", kept)
-    monkeypatch.setattr(emitter, "strict", True)
-    monkeypatch.setattr(emitter, "spans", True)
+    monkeypatch.setattr(EMITTER, "spool", kept)
+    monkeypatch.setattr(EMITTER, "strict", True)
+    monkeypatch.setattr(EMITTER, "spans", True)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
-    tracing.configure({})
+    TRACING.configure({})
     yield kept
-    tracing.configure({})
+    TRACING.configure({})
     assert not trace.get_current_span().get_span_context().is_valid
 
 
@@ -113,7 +113,7 @@ def test_what_comes_after_the_end_is_ignored(kept):
 
 
 def test_one_that_is_not_sampled_keeps_nothing(kept):
-    tracing.configure({"OTEL_TRACES_SAMPLER": "always_off"})
+    TRACING.configure({"OTEL_TRACES_SAMPLER": "always_off"})
 
     @emits("done")
     def work():
@@ -129,7 +129,7 @@ def test_one_that_is_not_sampled_keeps_nothing(kept):
 
 
 def test_without_room_for_spans_events_go_on(kept):
-    emitter.spans = False
+    EMITTER.spans = False
 
     @emits("done")
     def work():
@@ -287,7 +287,7 @@ def test_the_context_of_somebody_else_is_left_alone(kept):
     contextvars.copy_context().run(coroutine.send, None)
     contextvars.copy_context().run(coroutine.close)
     assert len(kept.records) >= 1
-    assert not emitter.losses.keys() & {"not recorded", "span not begun"}
+    assert not EMITTER.losses.keys() & {"not recorded", "span not begun"}
 
 
 @pytest.mark.parametrize("flags", [0, 1, 2, 3])
@@ -354,7 +354,7 @@ def test_a_broken_parent_costs_the_span_and_is_counted(kept, monkeypatch):
         def get_span_context(self):
             raise RuntimeError("broken")
 
-    monkeypatch.setattr(emitter, "strict", False)
+    monkeypatch.setattr(EMITTER, "strict", False)
 
     @emits("done")
     def work():
@@ -364,11 +364,11 @@ def test_a_broken_parent_costs_the_span_and_is_counted(kept, monkeypatch):
         assert work() == 5
     ((_, moment),) = kept.records
     assert moment.trace is None
-    assert emitter.losses.pop("span not begun") == 1
+    assert EMITTER.losses.pop("span not begun") == 1
 
 
 def test_disabled_there_is_nothing(kept):
-    tracing.configure({"OTEL_SDK_DISABLED": "true"})
+    TRACING.configure({"OTEL_SDK_DISABLED": "true"})
 
     @emits("done")
     def work():

@@ -14,7 +14,7 @@ from tests.support.proxy import Proxy
 from tests.support.telemetry import restore
 
 import sidelight as library
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 
 ON_SERVERS = [name for name, database in business.CASES if database == "postgresql"]
 
@@ -95,7 +95,7 @@ def test_a_commit_whose_answer_is_lost(store, name, join):
     assert business.committed(url) == {"answered", "not answered"}
     if join == "transaction":
         assert delivered(store, url) == {"answered", "not answered"}
-        assert not emitter.losses
+        assert not EMITTER.losses
     else:
         assert delivered(store, url) == {"answered"}
-        assert emitter.losses == {"commit without an answer": 1}
+        assert EMITTER.losses == {"commit without an answer": 1}

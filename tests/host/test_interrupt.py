@@ -8,7 +8,7 @@ import pytest
 from opentelemetry import trace
 
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.testing import capture
 
 
@@ -78,7 +78,7 @@ def test_what_is_sent_while_a_record_is_written(error, monkeypatch):
             return len(frame)
 
     with capture(strict=False) as recorded:
-        monkeypatch.setattr(emitter, "spool", Spool())
+        monkeypatch.setattr(EMITTER, "spool", Spool())
         with pytest.raises(error):
             emits("x")(lambda: None)()
         assert recorded.losses == {}
@@ -98,7 +98,7 @@ def test_what_is_thrown_into_a_wait(error, monkeypatch):
         return 5
 
     with capture(strict=False) as recorded:
-        monkeypatch.setattr(emitter, "progress", Progress())
+        monkeypatch.setattr(EMITTER, "progress", Progress())
         waiting = emits("x", mode="awaited")(f)()
         waiting.send(None)
         with pytest.raises(error):

@@ -12,7 +12,7 @@ from sidelight.maps.described import Unsaid, of_code, of_map
 from sidelight.maps.read import parse_map
 from sidelight.maps.write import losses, written
 from sidelight.points.expressions import Expression
-from sidelight.points.registry import point_registry
+from sidelight.points.registry import POINTS
 
 
 class Status(enum.StrEnum):
@@ -40,12 +40,12 @@ def send(order, status, *rest, session=None, **more):
 def described(*arguments, **options):
     """A point of this module's `send`, as it is written down."""
     path = f"{__name__}:send"
-    before = point_registry.get(path)
+    before = POINTS.get(path)
     try:
         emits(*arguments, **options)(send)
-        return of_code(point_registry.get(path))
+        return of_code(POINTS.get(path))
     finally:
-        point_registry.restore(path, before)
+        POINTS.restore(path, before)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_function_that_has_no_name():
     def inner(order):
         return order
 
-    point = of_code(point_registry.get(f"{__name__}:{inner.__qualname__}"))
+    point = of_code(POINTS.get(f"{__name__}:{inner.__qualname__}"))
     text = written([point])
     assert parse_map(text, Path("sidelight.toml")).points == ()
     assert "<locals>.inner is not in the map: it is made inside of a function" in next(

@@ -10,7 +10,7 @@ from sidelight.maps.described import of_code
 from sidelight.maps.static.functions import Functions, Seen, Unseen
 from sidelight.maps.static.names import Codebase
 from sidelight.maps.static.points import read_points
-from sidelight.points.registry import point_registry
+from sidelight.points.registry import POINTS
 
 KINDS = {
     "__init__.py": "",
@@ -119,13 +119,13 @@ def package(tmp_path, monkeypatch):
 
         def imported(self, module):
             importlib.import_module(f"{name}.{module}")
-            return {p.path: of_code(p) for p in point_registry if p.module.startswith(name)}
+            return {p.path: of_code(p) for p in POINTS if p.module.startswith(name)}
 
     yield Package()
     for module in [each for each in sys.modules if each.partition(".")[0] == name]:
         del sys.modules[module]
-    for point in [each for each in point_registry if each.module.partition(".")[0] == name]:
-        point_registry.restore(point.path, None)
+    for point in [each for each in POINTS if each.module.partition(".")[0] == name]:
+        POINTS.restore(point.path, None)
 
 
 def whole(point):

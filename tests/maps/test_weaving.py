@@ -11,7 +11,7 @@ import pytest
 import sidelight
 from sidelight import emits
 from sidelight.exceptions import MapError
-from sidelight.points.registry import point_registry
+from sidelight.points.registry import POINTS
 from sidelight.testing import capture
 
 SHOP = """
@@ -53,7 +53,7 @@ def shop(tmp_path, monkeypatch):
     yield lambda name="orders": importlib.import_module(f"woven_shop.{name}")
     for name in [name for name in sys.modules if name.startswith("woven_shop")]:
         del sys.modules[name]
-    point_registry.restore("woven_shop.orders:send", None)
+    POINTS.restore("woven_shop.orders:send", None)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_before_the_import(shop, mapped):
     assert recorded.one("sent").artifact_id == "o1"
     assert recorded.one("sent").attributes == {"size": 3, "weight": 2}
     assert weaving.woven == ("woven_shop.orders:send",)
-    assert point_registry.get("woven_shop.orders:send") is not None
+    assert POINTS.get("woven_shop.orders:send") is not None
 
 
 def test_after_the_import_also_under_other_names(shop, mapped):
@@ -102,7 +102,7 @@ def test_after_the_import_also_under_other_names(shop, mapped):
         assert weaving.woven
     assert [event.artifact_id for event in recorded] == ["o1", "o2"]
     assert desk.sending is orders.send is before
-    assert point_registry.get("woven_shop.orders:send") is None
+    assert POINTS.get("woven_shop.orders:send") is None
     with capture() as recorded:
         desk.sending("o3")
     assert recorded.types == []

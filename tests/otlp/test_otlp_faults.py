@@ -19,8 +19,8 @@ from tests.support.telemetry import (
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
-from sidelight.runtime.process import runtime
+from sidelight.emission.emitter import EMITTER
+from sidelight.runtime.process import RUNTIME
 
 pytestmark = pytest.mark.usefixtures("plain_otel")
 PROTOCOLS = ["http/protobuf", "grpc"]
@@ -52,7 +52,7 @@ def behind(collector, protocol, **options):
 
 
 def instance():
-    return runtime.spool.meta["instance"]
+    return RUNTIME.spool.meta["instance"]
 
 
 def arrived(collector, name):
@@ -65,7 +65,7 @@ def arrived(collector, name):
 
 
 def failing(*sinks):
-    health = runtime.health()
+    health = RUNTIME.health()
     return all(health[sink].failing_since is not None for sink in sinks)
 
 
@@ -87,7 +87,7 @@ def test_down_at_first(collector, tmp_path, monkeypatch, protocol, silence):
         everything = [*range(300)]
         assert eventually(lambda: arrived(collector, name) == (everything, everything))
         assert eventually(lambda: not failing("traces") and not failing("logs"))
-        assert not emitter.losses
+        assert not EMITTER.losses
 
 
 TROUBLE = {
@@ -128,7 +128,7 @@ def trouble_for_a_while(collector, tmp_path, monkeypatch, protocol, trouble):
             task(n)
         assert eventually(lambda: failing("traces"))
         if protocol == "http/protobuf":
-            assert re.search(TROUBLE[trouble], runtime.health()["traces"].problem)
+            assert re.search(TROUBLE[trouble], RUNTIME.health()["traces"].problem)
         assert sidelight.flush(10.0)
         assert len(stored(tmp_path / "events.db")) == 20
         proxy.mode = "pass"
@@ -142,7 +142,7 @@ def trouble_for_a_while(collector, tmp_path, monkeypatch, protocol, trouble):
         assert eventually(all_there)
         assert eventually(lambda: not failing("traces"))
         unsupported = {"the OTLP endpoint takes no log records": 1} if trouble == "404" else {}
-        assert emitter.losses == unsupported
+        assert EMITTER.losses == unsupported
         assert not list(tmp_path.glob("*-spool/quarantine/*"))
 
 
@@ -153,7 +153,7 @@ def test_it_waits_as_long_as_it_is_asked_to(tmp_path, silence):
         assert eventually(lambda: failing("traces", "logs"))
         time.sleep(0.5)
         assert sorted(r.path for r in proxy.requests) == ["/v1/logs", "/v1/traces"]
-        assert "wants to be left alone" in runtime.health()["traces"].problem
+        assert "wants to be left alone" in RUNTIME.health()["traces"].problem
 
 
 def test_what_was_rejected_is_counted_and_not_sent_again(tmp_path, silence):
@@ -164,11 +164,11 @@ def test_what_was_rejected_is_counted_and_not_sent_again(tmp_path, silence):
                 task(n)
             assert sidelight.flush(10.0)
             requests = len(proxy.requests)
-            assert emitter.losses == {
+            assert EMITTER.losses == {
                 "spans rejected by the OTLP endpoint": requests,
                 "log records rejected by the OTLP endpoint": requests,
             }
-            assert emitter.problems["spans rejected by the OTLP endpoint"] == "too old"
+            assert EMITTER.problems["spans rejected by the OTLP endpoint"] == "too old"
             time.sleep(0.2)
             assert len(proxy.requests) == requests == 2
 

@@ -24,7 +24,7 @@ from tests.support.telemetry import (
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 
 pytestmark = pytest.mark.usefixtures("plain_otel")
 
@@ -285,13 +285,13 @@ class BrokenTracer(trace.NoOpTracer):
 def test_a_broken_provider_is_counted_and_never_felt(tmp_path, monkeypatch, where):
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", BrokenProvider(where))
     with configured(tmp_path):
-        emitter.strict = False
+        EMITTER.strict = False
         assert outer(1) == 1
         with pytest.raises(ValueError, match="no -1"):
             outer(-1)
         assert list(count(2)) == [0, 1]
         assert sidelight.flush(10.0)
-        losses = dict(emitter.losses)
+        losses = dict(EMITTER.losses)
     assert len(stored(tmp_path / "events.db")) == 8
     if where == "get_span_context":
         assert not losses
@@ -373,12 +373,12 @@ def test_a_provider_that_cannot_be_loaded_is_tried_once(tmp_path):
         import logging
         logging.disable()
         from opentelemetry import trace
-        from sidelight.emission.emitter import emitter
+        from sidelight.emission.emitter import EMITTER
 
         @emits("task_done")
         def task(): return trace.get_current_span().is_recording()
 
-        print(task(), task(), emitter.losses)
+        print(task(), task(), EMITTER.losses)
         sidelight.configure()
         print(task())
         """,

@@ -22,7 +22,7 @@ from tests.support.telemetry import (
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.runtime.process import runtime
+from sidelight.runtime.process import RUNTIME
 
 pytestmark = pytest.mark.usefixtures("plain_otel")
 
@@ -62,8 +62,8 @@ def run_and_flush(tmp_path, **options):
     with configured(tmp_path, **options):
         task(1)
         assert sidelight.flush(10.0)
-        assert not runtime.health().keys() - {"store", "traces", "logs"}
-        return set(runtime.health())
+        assert not RUNTIME.health().keys() - {"store", "traces", "logs"}
+        return set(RUNTIME.health())
 
 
 def test_no_endpoint_no_export(tmp_path):
@@ -197,10 +197,10 @@ def test_certificate(tmp_path, monkeypatch, protocol, capfd):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", to)
         with configured(tmp_path):  # an authority that nobody has heard of
             task(1)
-            assert eventually(lambda: runtime.health()["traces"].problem)
-            assert "certificate" in runtime.health()["traces"].problem.lower()
-            assert eventually(lambda: runtime.health()["store"].delivered)
-            assert runtime.health()["store"].problem == ""
+            assert eventually(lambda: RUNTIME.health()["traces"].problem)
+            assert "certificate" in RUNTIME.health()["traces"].problem.lower()
+            assert eventually(lambda: RUNTIME.health()["store"].delivered)
+            assert RUNTIME.health()["store"].problem == ""
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tls.authority))
         drain(tmp_path, to)
         assert len(collector.spans()) == len(collector.logs()) == 1

@@ -30,12 +30,12 @@ from opentelemetry.trace import (
 from tests.support.telemetry import Kept
 
 from sidelight import emits, testing
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.exceptions import InstrumentationError
 from sidelight.otel import SpanHead, SpoolSpanProcessor, origin_of
 from sidelight.otlp.conversion import log_of, span_of
 from sidelight.record.format import CUT, FRAME, MAX_PAYLOAD, SPAN, Static, decode, encode
-from sidelight.runtime.process import runtime
+from sidelight.runtime.process import RUNTIME
 from sidelight.settings import settle
 
 AT = 1_700_000_000_123_456_789
@@ -79,15 +79,15 @@ class Beside:
 @contextmanager
 def keeping():
     """An emitter that writes to memory; what it loses is told in the end, and nothing else."""
-    before = emitter.spool, emitter.strict, emitter.spans, runtime.settings
+    before = EMITTER.spool, EMITTER.strict, EMITTER.spans, RUNTIME.settings
     kept = Kept()
-    emitter.spool, emitter.strict, runtime.settings = kept, True, None
+    EMITTER.spool, EMITTER.strict, RUNTIME.settings = kept, True, None
     try:
         yield kept
     finally:
-        emitter.spool, emitter.strict, emitter.spans, runtime.settings = before
-        emitter.losses.clear()
-        emitter.problems.clear()
+        EMITTER.spool, EMITTER.strict, EMITTER.spans, RUNTIME.settings = before
+        EMITTER.losses.clear()
+        EMITTER.problems.clear()
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_whatever_becomes_of_a_span(resource, limits, tracers):
             for life in spans:
                 live(beside.provider.get_tracer(*scope), life)
         beside.agree()
-        assert not emitter.losses
+        assert not EMITTER.losses
         for mine, theirs in zip(beside.rebuilt, beside.originals.spans, strict=True):
             assert mine.context == theirs.context
             assert (mine.name, mine.kind) == (theirs.name, theirs.kind)
@@ -313,7 +313,7 @@ def test_spans_that_are_not_sampled(kept):
         Beside(kept, sampler=sampler).provider.get_tracer("app").start_span("work").end()
     SpoolSpanProcessor().on_end(ReadableSpan("without a context"))
     assert not kept.records
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 def test_no_event_comes_of_a_span(beside):
@@ -323,10 +323,10 @@ def test_no_event_comes_of_a_span(beside):
 
 
 def test_a_spool_that_is_nearly_full(beside):
-    emitter.spans = False
+    EMITTER.spans = False
     beside.provider.get_tracer("app").start_span("work").end()
     assert not beside.kept.records
-    assert emitter.losses == {"spool nearly full: span left out": 1}
+    assert EMITTER.losses == {"spool nearly full: span left out": 1}
 
 
 def test_a_decorated_function_is_told_once(beside, monkeypatch):
@@ -363,28 +363,28 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 def test_spans_that_have_nowhere_to_go(kept, tmp_path, caplog, relay, environment, kept_, late):
     """That is told at once; an external relay may have an endpoint of which we do not know."""
     wanted = settle(f"sqlite:///{tmp_path / 'e.db'}", relay=relay, environment=environment)
-    runtime.settings = None if late else wanted
+    RUNTIME.settings = None if late else wanted
     with caplog.at_level(logging.WARNING, "sidelight"):
         beside = Beside(kept)
         assert ("exports no spans" in caplog.text) is not (kept_ or late)
-        runtime.settings = wanted
+        RUNTIME.settings = wanted
         for _ in range(3):
             beside.provider.get_tracer("app").start_span("work").end()
     assert caplog.text.count("sidelight exports no spans") == (not kept_)
     assert len(kept.records) == 3 * kept_
-    assert emitter.losses == ({} if kept_ else {"OTLP is off: span not kept": 3})
+    assert EMITTER.losses == ({} if kept_ else {"OTLP is off: span not kept": 3})
     if not kept_:
-        assert ENDPOINT in emitter.problems["OTLP is off: span not kept"]
+        assert ENDPOINT in EMITTER.problems["OTLP is off: span not kept"]
 
 
 def test_disabled(kept, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("SIDELIGHT_DISABLED", "1")
-    runtime.settings = settle(f"sqlite:///{tmp_path / 'e.db'}", environment={})
+    RUNTIME.settings = settle(f"sqlite:///{tmp_path / 'e.db'}", environment={})
     beside = Beside(kept)
     beside.provider.get_tracer("app").start_span("work").end()
     assert beside.originals.spans
     assert not kept.records
-    assert not emitter.losses
+    assert not EMITTER.losses
     assert not caplog.text
 
 
@@ -481,7 +481,7 @@ class Strange(Mapping):
 )
 def test_spans_made_by_hand(kept, span):
     assert encode_spans([through(kept, span)]) == encode_spans([span])
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 @pytest.mark.parametrize(
@@ -501,7 +501,7 @@ def test_what_the_sdk_cannot_export_is_exported_as_text(kept, span, exported):
     """It drops the attribute, or the request with all spans in it."""
     mine = through(kept, span)
     assert exported in str(encode_spans([mine])).replace("\\\\", "\\")
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 class Hostile(Exception):
@@ -544,16 +544,16 @@ class Broken(ReadableSpan):
     ids=lambda span: type(span).__name__,
 )
 def test_what_goes_wrong_is_counted(kept, span):
-    emitter.strict = False
+    EMITTER.strict = False
     SpoolSpanProcessor().on_end(span)
     assert not kept.records
-    assert emitter.losses == {"span not copied": 1}
+    assert EMITTER.losses == {"span not copied": 1}
 
 
 def test_the_end_of_the_stack(kept):
-    emitter.strict = False
+    EMITTER.strict = False
     SpoolSpanProcessor().on_end(Broken(RecursionError()))
-    assert emitter.losses == {"recursion limit": 1}
+    assert EMITTER.losses == {"recursion limit": 1}
 
 
 def test_interrupts_are_not_ours(kept):
@@ -611,7 +611,7 @@ def test_one_too_large_is_cut_and_says_so(kept, case):
     mine = through(kept, original)
     assert len(kept.frames[-1]) <= MAX_PAYLOAD + FRAME.size
     assert kept.records[-1][1].flags & CUT
-    assert emitter.losses == {"attributes too large": 1}
+    assert EMITTER.losses == {"attributes too large": 1}
     assert mine.attributes["sidelight.truncated"] is True
     assert mine.attributes["short"] == 1
     assert mine.name[:100] == original.name[:100]
@@ -642,7 +642,7 @@ def test_a_resource_too_large_leaves_room_for_spans(kept):
     span = Beside(kept, resource=resource).provider.get_tracer("app").start_span("work")
     span.set_attribute("text", KIB * 100)
     span.end()
-    assert emitter.losses == {"attributes too large": 1}
+    assert EMITTER.losses == {"attributes too large": 1}
     mine = span_of(*kept.records[0], ANOTHER)
     assert mine.resource.attributes["service.name"] == "large"
     assert mine.attributes == {"text": KIB * 100}

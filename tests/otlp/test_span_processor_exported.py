@@ -27,9 +27,9 @@ from tests.support.telemetry import (
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.otel import SpoolSpanProcessor
-from sidelight.runtime.process import runtime
+from sidelight.runtime.process import RUNTIME
 from sidelight.spool.directory import segments_in
 
 pytestmark = pytest.mark.usefixtures("plain_otel")
@@ -99,7 +99,7 @@ def test_as_the_sdk_sends_them(shared_collector, tmp_path, monkeypatch, applicat
     with configured(tmp_path, otlp=to):
         number = busy(application.tracer)
         assert application.provider.force_flush()
-        assert not emitter.losses
+        assert not EMITTER.losses
     assert eventually(lambda: len(application.spans(shared_collector)) == 2 * number)
     by_id = {}
     for span in application.spans(shared_collector):
@@ -148,7 +148,7 @@ def test_a_collector_that_is_down_at_first(shared_collector, tmp_path, applicati
     ):
         for n in range(300):
             application.work(n)
-        assert eventually(lambda: runtime.health()["traces"].failing_since is not None)
+        assert eventually(lambda: RUNTIME.health()["traces"].failing_since is not None)
         assert not application.processor.force_flush(50)
         assert sidelight.flush()  # which does not wait for it
         begun = time.monotonic()
@@ -158,7 +158,7 @@ def test_a_collector_that_is_down_at_first(shared_collector, tmp_path, applicati
         application.work(300)  # after the shutdown as well
         proxy.mode = "pass"
         assert application.processor.force_flush(20_000)
-        assert not emitter.losses
+        assert not EMITTER.losses
     assert eventually(lambda: application.arrived(shared_collector) == [*range(301)])
     assert not list(segments_in(tmp_path / "events.db-spool"))
 
@@ -168,7 +168,7 @@ def test_shutdown_delivers_and_closes_nothing(shared_collector, tmp_path, applic
         for n in range(500):
             application.work(n)
         application.provider.shutdown()
-        assert runtime.relay is not None
+        assert RUNTIME.relay is not None
         assert eventually(lambda: application.arrived(shared_collector) == [*range(500)], 2.0)
         sidelight.emit("said")
         assert sidelight.flush()
@@ -185,7 +185,7 @@ def test_an_external_relay(shared_collector, tmp_path, application):
         for n in range(20):
             application.work(n)
         assert application.processor.force_flush(100) is False
-        runtime.close(1.0)
+        RUNTIME.close(1.0)
     relay = child(
         """
         from sidelight.cli.app import main
@@ -212,7 +212,7 @@ def test_spans_larger_than_a_request_may_be(
             with application.tracer.start_as_current_span("work") as span:
                 span.set_attributes({"n": n, "prompt": "p" * 150_000})
         assert application.processor.force_flush(30_000)
-        assert not emitter.losses
+        assert not EMITTER.losses
     assert eventually(lambda: application.arrived(shared_collector) == [*range(200)])
 
 

@@ -24,11 +24,11 @@ from opentelemetry.trace import (
 from tests.support.telemetry import Kept
 
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
-from sidelight.emission.tracing import tracing
+from sidelight.emission.emitter import EMITTER
+from sidelight.emission.tracing import TRACING
 from sidelight.otlp.conversion import event_name, log_of, resource_of, span_of
 from sidelight.record.format import CUT, Moment, Static, event_id, occurred_at
-from sidelight.record.limits import Limits, limits, limits_of
+from sidelight.record.limits import Limits, limits_from, limits_of
 from sidelight.version import __version__
 
 RESOURCE = Resource({"service.name": "equal", "n": 1})
@@ -170,13 +170,13 @@ ENVIRONMENTS = {
 @pytest.fixture
 def kept(monkeypatch):
     kept = Kept()
-    monkeypatch.setattr(emitter, "spool", kept)
-    monkeypatch.setattr(emitter, "strict", True)
+    monkeypatch.setattr(EMITTER, "spool", kept)
+    monkeypatch.setattr(EMITTER, "strict", True)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     for name in ENVIRONMENTS["few"] | ENVIRONMENTS["none"]:
         monkeypatch.delenv(name, raising=False)
     yield kept
-    tracing.configure({})
+    TRACING.configure({})
 
 
 class Same(IdGenerator):
@@ -226,8 +226,8 @@ def by_the_sdk(deed, static, moment, parent):
 def test_equal_to_the_sdk(kept, monkeypatch, deed, environment):
     for name, value in ENVIRONMENTS[environment].items():
         monkeypatch.setenv(name, value)
-    given = limits(ENVIRONMENTS[environment])
-    tracing.configure(ENVIRONMENTS[environment])
+    given = limits_from(ENVIRONMENTS[environment])
+    TRACING.configure(ENVIRONMENTS[environment])
     under_light(deed)
     ((static, moment),) = kept.records
     ours = span_of(static, moment, RESOURCE, limits_of({"limits": list(given)}))
@@ -380,7 +380,7 @@ def test_too_large_a_span_keeps_its_error(kept):
             trace.get_current_span().set_attribute(f"big {index}", big * 1000)
         raise ValueError("told all the same")
 
-    emitter.strict = False
+    EMITTER.strict = False
     with pytest.raises(ValueError, match="told"):
         fail("x" * 1000)
     ((static, moment),) = kept.records
@@ -390,7 +390,7 @@ def test_too_large_a_span_keeps_its_error(kept):
         "ValueError: told all the same",
     )
     assert span.attributes["sidelight.truncated"] is True
-    emitter.losses.clear()
+    EMITTER.losses.clear()
 
 
 @pytest.mark.parametrize(

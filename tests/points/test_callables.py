@@ -14,7 +14,7 @@ import pytest
 import wrapt
 
 from sidelight import arg, emits, result
-from sidelight.points.registry import point_registry
+from sidelight.points.registry import POINTS
 from sidelight.testing import capture
 
 
@@ -877,7 +877,7 @@ def test_points_are_registered():
     async def registered():
         return None
 
-    point = point_registry.get(f"{__name__}:test_points_are_registered.<locals>.registered")
+    point = POINTS.get(f"{__name__}:test_points_are_registered.<locals>.registered")
     assert [d.success for d in point.declarations] == ["first", "second"]
     assert (point.kind, point.file, point.span) == ("coroutine", __file__, True)
     assert point.line == registered.__wrapped__.__code__.co_firstlineno

@@ -8,7 +8,7 @@ import pytest
 
 import sidelight
 from sidelight import arg, bind, emits, result
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.exceptions import InstrumentationError
 from sidelight.testing import capture
 
@@ -314,7 +314,7 @@ class Waits:
 @pytest.fixture
 def waits(monkeypatch):
     waits = Waits()
-    monkeypatch.setattr(emitter, "progress", waits)
+    monkeypatch.setattr(EMITTER, "progress", waits)
     return waits
 
 
@@ -391,7 +391,7 @@ async def test_a_wait_that_breaks_is_a_loss_and_no_error(waits):
 def test_a_lost_event_is_not_awaited(waits, monkeypatch):
     with capture(strict=False):
         f = emits("done", mode="awaited")(nothing)
-        monkeypatch.setattr(emitter, "spool", Broken())
+        monkeypatch.setattr(EMITTER, "spool", Broken())
         f()
     assert waits.calls == []
 
@@ -425,7 +425,7 @@ class Stuck(Waits):
 
 async def cancelled_in_its_wait(monkeypatch, **events):
     stuck = Stuck()
-    monkeypatch.setattr(emitter, "progress", stuck)
+    monkeypatch.setattr(EMITTER, "progress", stuck)
     ran = []
 
     @emits(**events, mode="awaited")
@@ -453,7 +453,7 @@ async def test_a_cancellation_after_the_work_arrives(recorded, monkeypatch):
         return 1
 
     stuck = Stuck()
-    monkeypatch.setattr(emitter, "progress", stuck)
+    monkeypatch.setattr(EMITTER, "progress", stuck)
     arrived = []
 
     async def caller():
@@ -478,7 +478,7 @@ async def test_a_timeout_during_the_last_wait_leaves_no_cancellation_behind(reco
     async def f():
         return 1
 
-    monkeypatch.setattr(emitter, "progress", Stuck())
+    monkeypatch.setattr(EMITTER, "progress", Stuck())
     try:
         async with asyncio.timeout(0.01):
             await f()

@@ -11,7 +11,7 @@ from tests.support.stored import record, store
 
 import sidelight
 from sidelight import Store, arg, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.exceptions import CatalogueError, InstrumentationError
 from sidelight.record.event_types import Catalogue
 from sidelight.record.format import CUT, event_id
@@ -111,7 +111,7 @@ def test_strict_configuration(tmp_path):
         assert sidelight.flush()
     finally:
         sidelight.runtime.process.runtime.close(1.0)
-        emitter.strict = False
+        EMITTER.strict = False
     with Store(f"sqlite:///{tmp_path / 'events.db'}") as opened:
         assert [event.artifact_id for event in opened.events()] == ["i1"]
 

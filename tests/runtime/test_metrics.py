@@ -7,7 +7,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tests.support.telemetry import child, finish
 
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.record.costs import Costs
 from sidelight.runtime import metrics
 from sidelight.spool.sink import Health
@@ -39,8 +39,8 @@ def test_all_of_it(reader, monkeypatch):
     costs = Costs()
     for ns in (2_000, 3_000, 20_000_000):
         costs.add(ns)
-    monkeypatch.setattr(emitter, "costs", {"app:work": costs})
-    monkeypatch.setattr(emitter, "losses", {"no room in the spool": 4})
+    monkeypatch.setattr(EMITTER, "costs", {"app:work": costs})
+    monkeypatch.setattr(EMITTER, "losses", {"no room in the spool": 4})
     health = {
         "store": Health(delivered=7),
         "traces": Health(delivered=1, failing_since=time.time() - 60, problem="away"),

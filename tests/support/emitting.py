@@ -32,7 +32,7 @@ from typing import Any
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 
 KINDS = ("scheduled", "awaited", "scheduled async", "awaited async", "emit")
 ORDER = "FAULTS_ORDER"
@@ -197,7 +197,7 @@ class Caller:
 
 def lost() -> int:
     """How many events this process has counted as lost on their callers' paths."""
-    return sum(emitter.losses.get(reason, 0) for reason in LOSSES)
+    return sum(EMITTER.losses.get(reason, 0) for reason in LOSSES)
 
 
 def frames(error: BaseException) -> list[tuple[object, int]]:

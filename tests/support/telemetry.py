@@ -26,10 +26,10 @@ from tests.support.collector import Collector
 from tests.support.otlp_json import LogRecord, SpanRecord
 
 import sidelight
-from sidelight.emission.emitter import Closed, emitter
-from sidelight.emission.tracing import tracing
+from sidelight.emission.emitter import EMITTER, Closed
+from sidelight.emission.tracing import TRACING
 from sidelight.record.format import Moment, Static, decode, random_bits
-from sidelight.runtime.process import runtime
+from sidelight.runtime.process import RUNTIME
 
 ROOT = Path(__file__).parents[2]
 _WAIT = 20.0
@@ -77,10 +77,10 @@ def exporting(
     """
     with configured(directory, otlp=collector.http_endpoint if otlp is None else otlp):
         told = Told()
-        instance = runtime.spool.meta["instance"]
+        instance = RUNTIME.spool.meta["instance"]
         yield told
-        assert sidelight.flush(_WAIT), runtime.health()
-        assert not emitter.losses, emitter.problems
+        assert sidelight.flush(_WAIT), RUNTIME.health()
+        assert not EMITTER.losses, EMITTER.problems
     told.events = stored(directory / "events.db")
     wanted = len(told.events) if logs is None else logs
     told.logs = of_instance(collector.logs, instance, wanted)
@@ -91,7 +91,7 @@ def exporting(
 @contextlib.contextmanager
 def configured(directory: Path, **options: Any) -> Iterator[None]:
     """Sidelight with a store in ``directory``, and as it was before once the block is over."""
-    emitter.losses.clear()
+    EMITTER.losses.clear()
     try:
         sidelight.configure(f"sqlite:///{directory / 'events.db'}", strict=True, **options)
         yield
@@ -101,14 +101,14 @@ def configured(directory: Path, **options: Any) -> Iterator[None]:
 
 def restore() -> None:
     """Close what is open; the next emission would open it anew, as another process."""
-    runtime.close(1.0)
-    runtime.settings = None
-    runtime._instance = f"{random_bits(64):016x}"
-    emitter.spool = Closed(runtime.open)
-    emitter.strict, emitter.spans = False, True
-    emitter.losses.clear()
-    emitter.problems.clear()
-    tracing.configure({})
+    RUNTIME.close(1.0)
+    RUNTIME.settings = None
+    RUNTIME._instance = f"{random_bits(64):016x}"
+    EMITTER.spool = Closed(RUNTIME.open)
+    EMITTER.strict, EMITTER.spans = False, True
+    EMITTER.losses.clear()
+    EMITTER.problems.clear()
+    TRACING.configure({})
 
 
 def of_instance(read: Any, instance: str, wanted: int) -> list[Any]:
@@ -242,7 +242,7 @@ def drain(directory: Path, otlp: str) -> dict[str, int]:
 
     settings = settle(f"sqlite:///{directory / 'events.db'}", otlp=otlp)
     spool = Spool(settings.spool, {})
-    relay = Relay(spool, sinks_of(settings, emitter.count), Progress())
+    relay = Relay(spool, sinks_of(settings, EMITTER.count), Progress())
     try:
         return relay.drain()
     finally:

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine
 
 import sidelight
 from sidelight import arg, emits, result
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.exceptions import InstrumentationError
 from sidelight.testing import capture
 
@@ -76,11 +76,11 @@ def test_what_is_not_there_is_told():
 
 
 def test_nothing_is_left_behind():
-    before = emitter.spool, emitter.strict, dict(emitter.losses), dict(emitter.problems)
+    before = EMITTER.spool, EMITTER.strict, dict(EMITTER.losses), dict(EMITTER.problems)
     with pytest.raises(KeyError), capture(strict=False) as recorded:
         emits("x", a=lambda: 1 / 0)(lambda: None)()
         raise KeyError
-    after = emitter.spool, emitter.strict, dict(emitter.losses), dict(emitter.problems)
+    after = EMITTER.spool, EMITTER.strict, dict(EMITTER.losses), dict(EMITTER.problems)
     assert before == after
     assert recorded.losses == {"field a not captured": 1}
 

@@ -10,7 +10,7 @@ from tests.support import business
 from tests.support.postgres import new_database
 
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.transactions import sqlalchemy_drivers
 
 ASYNCHRONOUS = ("psycopg", "asyncpg")
@@ -56,7 +56,7 @@ async def test_nothing_else_may_be_in_the_transaction(engine, kind, watched):
         async with target.begin():
             await note(target, "last")
     assert watched.names() == {"first", "last"}
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 async def test_tasks_take_turns_on_a_connection(engine, watched, url):
@@ -64,7 +64,7 @@ async def test_tasks_take_turns_on_a_connection(engine, watched, url):
     async with engine.begin() as connection:
         await asyncio.gather(*(order(connection, name) for name in names))
     assert watched.names() == business.committed(url) == names
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 async def test_who_is_cancelled_has_a_connection_that_can_be_used(engine, watched, url):
@@ -80,7 +80,7 @@ async def test_who_is_cancelled_has_a_connection_that_can_be_used(engine, watche
         await order(connection, "afterwards")
         await connection.commit()
     assert watched.names() == business.committed(url) == {"afterwards"}
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 async def test_who_commits_each_statement_has_no_commit_to_wait_for(engine, watched):
@@ -89,7 +89,7 @@ async def test_who_commits_each_statement_has_no_commit_to_wait_for(engine, watc
         await connection.execute(sqlalchemy.text("SELECT 1"))
         told(connection, "at once")
         assert watched.names() == {"at once"}
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 def test_a_driver_without_an_outbox_has_commits(url, watched, monkeypatch):
@@ -107,7 +107,7 @@ def test_a_driver_without_an_outbox_has_commits(url, watched, monkeypatch):
         connection.exec_driver_sql("SELECT 1")
         told(connection, "at once")
         assert watched.names() == {"committed", "at once"}
-        assert not emitter.losses
+        assert not EMITTER.losses
         asyncio.run(note(connection, "not joined"))
     engine.dispose()
-    assert emitter.losses == {"not joined: unsupported database": 1}
+    assert EMITTER.losses == {"not joined: unsupported database": 1}

@@ -4,7 +4,7 @@ import pytest
 from tests.support.business import committed
 
 import sidelight
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_it_exists_if_and_only_if_the_transaction_commits(application, order, wa
         unit.commit()
         order(unit.target, "left")
     assert watched.names() == committed(url) == {"kept"}
-    assert not emitter.losses
+    assert not EMITTER.losses
     (event,) = watched.events()
     assert event.event_id == receipt.event_id == str(receipt)
 
@@ -53,4 +53,4 @@ def test_a_receipt_that_nobody_awaits_is_an_event_all_the_same(application, watc
         unit.commit()
     (event,) = watched.events()
     assert event.attributes["sidelight.not_joined"] == "not awaited"
-    assert emitter.losses == {"not joined: not awaited": 1}
+    assert EMITTER.losses == {"not joined: not awaited": 1}

@@ -3,7 +3,7 @@
 import pytest
 from tests.support.business import committed
 
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 
 
 class Changed(Exception):
@@ -16,7 +16,7 @@ def test_a_commit_makes_the_event(application, watched, url):
         application.order(unit.target, "two")
         unit.commit()
     assert watched.names() == committed(url) == {"one", "two"}
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 def test_a_rollback_unmakes_it(application, watched, url):
@@ -27,7 +27,7 @@ def test_a_rollback_unmakes_it(application, watched, url):
         unit.commit()
         application.order(unit.target, "left")
     assert watched.names() == committed(url) == {"kept"}
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 def test_a_savepoint_takes_its_events_along(application, watched, url):
@@ -50,7 +50,7 @@ def test_a_savepoint_takes_its_events_along(application, watched, url):
         application.order(unit.target, "after")
         unit.commit()
     assert watched.names() == committed(url) == {"before", "inside", "deeper", "after"}
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 def test_all_is_rolled_back_after_released_savepoints(application, watched, url):
@@ -93,4 +93,4 @@ def test_what_is_done_after_a_commit_of_the_function_is_told(application, join, 
 def _not_joined(event, join):
     told = {"transaction": "ended by the function", "after_commit": None}[join]
     assert event.attributes.get("sidelight.not_joined") == told
-    assert emitter.losses == ({} if told is None else {f"not joined: {told}": 1})
+    assert EMITTER.losses == ({} if told is None else {f"not joined: {told}": 1})

@@ -19,7 +19,7 @@ from tests.support.telemetry import restore
 
 import sidelight
 from sidelight import arg, emits
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 from sidelight.exceptions import TransactionError
 from sidelight.transactions.entry import ENDED, REASONS
 
@@ -327,7 +327,7 @@ def test_guarded_it_goes_its_own_way_and_says_so(case, tmp_path):
     assert time.perf_counter() - begun < 1  # not for as long as a lock may be held
     (event,) = stored(tmp_path)
     assert event.attributes == {"n": 1, "sidelight.not_joined": reason}
-    assert emitter.losses == {f"not joined: {reason}": 1}
+    assert EMITTER.losses == {f"not joined: {reason}": 1}
 
 
 def test_strict_the_work_learns_of_it(case, tmp_path):

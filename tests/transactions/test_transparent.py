@@ -10,7 +10,7 @@ from tests.support import business
 from tests.support.telemetry import restore
 
 import sidelight
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 
 
 @pytest.fixture(autouse=True)
@@ -146,4 +146,4 @@ def test_errors_statements_and_rows_are_as_without_us(case, join, tmp_path):
     assert with_us[1] == without[1]
     assert with_us[1], "something was heard"
     assert with_us[2] == without[2] >= {"a", "b", "g"}
-    assert not emitter.losses
+    assert not EMITTER.losses

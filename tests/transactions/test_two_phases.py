@@ -12,7 +12,7 @@ from tests.support.postgres import new_database
 from tests.support.telemetry import restore
 
 import sidelight
-from sidelight.emission.emitter import emitter
+from sidelight.emission.emitter import EMITTER
 
 
 class Phases:
@@ -165,7 +165,7 @@ def test_what_is_prepared_is_no_event_until_it_is_committed(begin, watched, url,
     assert watched.names() == business.committed(url) == set()
     phases.commit()
     assert watched.names() == business.committed(url) == {"one"}
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 @pytest.mark.parametrize("join", business.JOINS)
@@ -175,7 +175,7 @@ def test_what_is_prepared_and_rolled_back_never_was(begin, watched, url, join):
     phases.prepare()
     phases.rollback()
     assert watched.names() == business.committed(url) == set()
-    assert not emitter.losses
+    assert not EMITTER.losses
 
 
 @pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])

@@ -14,7 +14,7 @@ from sidelight.maps.described import of_code
 from sidelight.maps.static.names import Codebase
 from sidelight.maps.static.points import read_points
 from sidelight.points.expressions import Expression
-from sidelight.points.registry import point_registry
+from sidelight.points.registry import POINTS
 
 SCHEDULED = {
     "artifacts:create_artifact": {"artifact_received"},
@@ -56,7 +56,7 @@ def test_twelve_points(mode, points):
             for phase in ("start", "success", "failure")
             for kind in declaration.types(phase)
         }
-        for point in point_registry
+        for point in POINTS
         if point.module.startswith("voice_notes.")
         and {declaration.mode for declaration in point.declarations} == {mode}
     }
@@ -67,7 +67,7 @@ def test_a_map_can_say_all_that_they_capture():
     """No lambda: a field is an expression, or a function that can be named."""
     for module in MODULES:
         import_module(f"voice_notes.{module}")
-    for point in point_registry:
+    for point in POINTS:
         if not point.module.startswith("voice_notes."):
             continue
         for declaration in point.declarations:
@@ -84,7 +84,7 @@ def test_its_source_shows_what_importing_it_shows():
     assert (reading.problems, reading.remarks) == ([], [])
     assert len(reading.points) == 12
     for point in reading.points:
-        imported = of_code(point_registry.get(point.path))
+        imported = of_code(POINTS.get(point.path))
         assert (point.file, point.line) == (imported.file, imported.line)
         assert point.kind == imported.kind
         (read,), (known,) = point.declarations, imported.declarations

@@ -16,22 +16,22 @@ from sidelight.exceptions import SidelightError
 from sidelight.version import __version__
 
 _MODULES: Final = {
-    "events": "questions",
-    "artifacts": "questions",
-    "timeline": "questions",
-    "counts": "questions",
-    "tail": "questions",
-    "budget": "questions",
-    "points": "points",
-    "apply": "apply",
-    "strip": "apply",
-    "catalogue": "catalogue",
-    "doctor": "doctor",
+    "events": "store.questions",
+    "artifacts": "store.questions",
+    "timeline": "store.questions",
+    "counts": "store.questions",
+    "tail": "store.questions",
+    "budget": "store.questions",
+    "points": "code.points",
+    "apply": "code.apply",
+    "strip": "code.apply",
+    "catalogue": "code.catalogue",
+    "doctor": "doctor.command",
     "relay": "relay",
     "outbox": "outbox",
-    "run": "run",
-    "prune": "prune",
-    "spool": "spool",
+    "run": "code.run",
+    "prune": "store.prune",
+    "spool": "spool.command",
 }
 """Where each command is, in the order in which they are listed."""
 

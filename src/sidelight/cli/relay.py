@@ -16,11 +16,11 @@ from sidelight.cli.code.importing import import_all
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
 from sidelight.cli.spool.segments import Behind, look_at, settled, writers_of
-from sidelight.emission import Progress, emitter
+from sidelight.emission import EMITTER, Progress
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
 from sidelight.record import random_bits
 from sidelight.relay import Relay
-from sidelight.runtime import outboxes_of, runtime, sinks_of
+from sidelight.runtime import RUNTIME, outboxes_of, sinks_of
 from sidelight.settings import Settings, outbox_url, public_url, writer_meta
 from sidelight.spool import Health, Sink, Spool, prepare_directory
 
@@ -108,7 +108,7 @@ def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
     until = time.monotonic() + linger
     while time.monotonic() < until and _is_written(settings):
         time.sleep(_LOOK_EVERY)
-    health = _drain(settings, sinks_of(settings, emitter.count), f"{random_bits(64):016x}")
+    health = _drain(settings, sinks_of(settings, EMITTER.count), f"{random_bits(64):016x}")
     _tell(health, as_json=as_json)
     if _tell_what_is_left(settings, health):
         raise typer.Exit(1)
@@ -136,13 +136,13 @@ def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[
     """
     prepare_directory(settings.spool)
     spool = Spool(settings.spool, writer_meta(settings, instance))
-    outboxes = outboxes_of(settings, spool.meta, emitter.count)
-    relay = Relay(spool, sinks, Progress(), count=emitter.count, outboxes=outboxes)
+    outboxes = outboxes_of(settings, spool.meta, EMITTER.count)
+    relay = Relay(spool, sinks, Progress(), count=EMITTER.count, outboxes=outboxes)
     try:
         with contextlib.suppress(SinkUnavailableError):  # `health` says which, and why
             relay.drain()
-        if emitter.losses:
-            spool.append_last(emitter.ledger())
+        if EMITTER.losses:
+            spool.append_last(EMITTER.ledger())
             with contextlib.suppress(SinkUnavailableError):
                 relay.drain(attempts=1)
     finally:
@@ -156,8 +156,8 @@ def _tell_what_is_left(settings: Settings, health: Mapping[str, Health]) -> bool
     for sink, each in health.items():
         if each.failing_since is not None:
             complain(f"{sink}: {each.problem}")
-    for reason, count in emitter.losses.items():
-        complain(f"{reason}: {plural(count, 'time')}: {emitter.problems[reason]}")
+    for reason, count in EMITTER.losses.items():
+        complain(f"{reason}: {plural(count, 'time')}: {EMITTER.problems[reason]}")
     left = _left(settings, health)
     for why, behind in left.items():
         complain(f"left in {settings.spool} {why}: {behind}")
@@ -192,22 +192,22 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
     prepare_directory(settings.spool)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     try:
-        spool = runtime.configure(settings)
+        spool = RUNTIME.configure(settings)
         remark(f"relaying {settings.spool} to {public_url(settings.store)}{_telemetry(settings)}")
         failing: set[str] = set()
         while signal.sigtimedwait(_ENDS, _TELL_EVERY) is None:
-            _tell_changes(runtime.health(), failing)
+            _tell_changes(RUNTIME.health(), failing)
         until = time.monotonic() + linger
         while time.monotonic() < until and _is_written(settings):
             if signal.sigtimedwait(_ENDS, _LOOK_EVERY) is not None:  # impatience
                 break
-        health = runtime.health()  # without descriptors, a relay starts late
-        ended = runtime.close(_END_WITHIN)
+        health = RUNTIME.health()  # without descriptors, a relay starts late
+        ended = RUNTIME.close(_END_WITHIN)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if ended:
         failing = {sink for sink, each in health.items() if each.failing_since is not None}
-        sinks = sinks_of(settings, emitter.count)
+        sinks = sinks_of(settings, EMITTER.count)
         answering = [sink for sink in sinks if sink.name not in failing]
         for sink, each in _drain(settings, answering, spool.meta["instance"]).items():
             each.delivered += health.get(sink, Health()).delivered

@@ -5,13 +5,15 @@ the light span stands in OpenTelemetry's context while the function runs.
 """
 
 from sidelight.emission.deferred import Late, known, read
-from sidelight.emission.emitter import Closed, Early, Head, emitter
+from sidelight.emission.emitter import EMITTER, Closed, Early, Head
 from sidelight.emission.ledger import Ledger
 from sidelight.emission.receipt import JoinedReceipt, Progress, Receipt
-from sidelight.emission.tracing import ambient, bind, bound, outside, tracing
+from sidelight.emission.tracing import TRACING, ambient, bind, bound, outside
 from sidelight.emission.waiting import Waiting
 
 __all__ = [
+    "EMITTER",
+    "TRACING",
     "Closed",
     "Early",
     "Head",
@@ -24,9 +26,7 @@ __all__ = [
     "ambient",
     "bind",
     "bound",
-    "emitter",
     "known",
     "outside",
     "read",
-    "tracing",
 ]

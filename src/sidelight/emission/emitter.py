@@ -257,13 +257,13 @@ class Early:
             try:
                 spool.append(self._frames.popleft())
             except (SpoolError, OSError) as error:
-                emitter.count("no room in the spool", error_message(error))
+                EMITTER.count("no room in the spool", error_message(error))
 
     def lose(self, problem: str) -> None:
         """There will be no spool: count what would have been in it."""
         while self._frames:
             self._frames.popleft()
-            emitter.count("internal error", problem)
+            EMITTER.count("internal error", problem)
 
 
 #: Of a span's details these are kept: they are bounded.
@@ -274,5 +274,5 @@ def _short(value: Any) -> Any:
     return value[:512] if isinstance(value, str) else value
 
 
-emitter: Final = Emitter()
+EMITTER: Final = Emitter()
 """The emitter of this process: the wrappers write to it, `runtime` opens its spool."""

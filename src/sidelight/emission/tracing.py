@@ -19,8 +19,8 @@ from opentelemetry.trace import Span, TraceFlags
 from sidelight.emission.emitter import Emitter
 from sidelight.emission.light_span import LightSpan
 from sidelight.emission.sampling import Sampling, sampling
-from sidelight.host import from_outside, otel_api
-from sidelight.record import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, limits, plain, random_bits
+from sidelight.host import PLAIN_CONTEXT, SPAN_KEY, from_outside, get_context, providers, with_span
+from sidelight.record import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, limits_from, plain, random_bits
 from sidelight.version import __version__
 
 SCOPE: Final = "sidelight"
@@ -30,9 +30,6 @@ KEPT: Final = SPAN | SAMPLED | _OURS
 _HANDED_ON: Final = SPAN | SAMPLED | RANDOM  # from a light span to its children
 _clock: Final = time.perf_counter_ns
 _wall: Final = time.time_ns
-_get_context = otel_api.get_context
-_with_span = otel_api.with_span
-_KEY: Final = otel_api.SPAN_KEY
 
 
 class Bound(NamedTuple):
@@ -90,7 +87,7 @@ class Ambient(NamedTuple):
 
 def ambient() -> Ambient:
     """Look at the context of the caller."""
-    trace_id, span_id, flags = ids_of(_get_context().get(_KEY))
+    trace_id, span_id, flags = ids_of(get_context().get(SPAN_KEY))
     return Ambient(*bound.get()[:2], trace_id, span_id, flags)
 
 
@@ -136,7 +133,7 @@ class Tracing:
 
     def configure(self, environment: Mapping[str, str]) -> None:
         """Keep the spans that the ``OTEL_*`` variables want, and as much of each."""
-        LightSpan.limits = limits(environment)
+        LightSpan.limits = limits_from(environment)
         self._named = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER")) and not self._looked
         self.sample(sampling(environment))
 
@@ -145,7 +142,7 @@ class Tracing:
         self.keep_root = rules.root
         self.parent_based = rules.parent_based
         self.disabled = rules.disabled
-        self.others = self.disabled or self._named or not otel_api.PLAIN_CONTEXT
+        self.others = self.disabled or self._named or not PLAIN_CONTEXT
         self.settled = True
 
     def begin(self, emitter: Emitter, name: str) -> Callable[[], LightSpan]:
@@ -154,18 +151,17 @@ class Tracing:
         The wrapper then makes ``span.context`` current, and ``span.outer`` again at the end: it
         does so itself, so that no interrupt can come between the change and what undoes it.
         """
-        providers = otel_api.providers
 
         def enter() -> LightSpan:
             begun = _clock()
             span = LightSpan()
             try:
-                span.context = span.outer = context = _get_context()
+                span.context = span.outer = context = get_context()
                 if (
                     providers._TRACER_PROVIDER is None  # noqa: SLF001
                     and not self.others
                 ) or not self._elsewhere(span, emitter, name):
-                    parent = context.get(_KEY)
+                    parent = context.get(SPAN_KEY)
                     span.id = random_bits(64)
                     if parent is None:
                         span.trace = trace_id = random_bits(128).to_bytes(16, "big")
@@ -180,7 +176,7 @@ class Tracing:
                     if not emitter.spans and span.flags & SPAN:
                         span.flags &= ~SPAN
                         emitter.count("spool nearly full: span left out", name)
-                    span.context = _with_span(context, span)
+                    span.context = with_span(context, span)
             except Exception as error:  # noqa: BLE001  # the guard
                 strange = self.others or providers._TRACER_PROVIDER is not None  # noqa: SLF001
                 emitter.lost("span not begun", name, error, looking=strange)
@@ -217,16 +213,16 @@ class Tracing:
             self._named
         ):  # OpenTelemetry loads it at the first look; one that fails is not tried again
             self._named, self._looked = False, True
-            self.others = self.disabled or not otel_api.PLAIN_CONTEXT
+            self.others = self.disabled or not PLAIN_CONTEXT
             try:
                 trace.get_tracer_provider()
             except Exception as error:  # noqa: BLE001  # a stranger's provider
                 emitter.lost("tracer provider not loaded", name, error)
-        provider = otel_api.providers._TRACER_PROVIDER  # noqa: SLF001
+        provider = providers._TRACER_PROVIDER  # noqa: SLF001
         if provider is None and not self.others:
             return False
         if provider is None:  # disabled, or in a context that takes no span of ours
-            traced, span.id, span.flags = ids_of(_get_context().get(_KEY))
+            traced, span.id, span.flags = ids_of(get_context().get(SPAN_KEY))
             span.trace = traced or b""
             return True
         if self._tracer is None or self._tracer_of is not provider:
@@ -246,7 +242,7 @@ def outside(emitter: Emitter, name: str) -> Callable[[], LightSpan]:
         begun = _clock()
         span = LightSpan()
         try:
-            traced, span.id, span.flags = ids_of(_get_context().get(_KEY))
+            traced, span.id, span.flags = ids_of(get_context().get(SPAN_KEY))
             span.trace = traced or b""
         except Exception as error:  # noqa: BLE001  # the guard
             emitter.lost("context not read", name, error, looking=False)
@@ -258,4 +254,4 @@ def outside(emitter: Emitter, name: str) -> Callable[[], LightSpan]:
     return enter
 
 
-tracing: Final = Tracing()
+TRACING: Final = Tracing()

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from sidelight.emission.emitter import MARGIN, emitter
+from sidelight.emission.emitter import EMITTER, MARGIN
 
 if TYPE_CHECKING:
     from sidelight.emission.light_span import LightSpan
@@ -40,9 +40,9 @@ class Waiting:
     def wait(self, position: Position, spent: int) -> None:
         """Block; ``spent`` (ns) of the deadline is gone."""
         try:
-            emitter.progress.wait(position, _remaining(spent))
+            EMITTER.progress.wait(position, _remaining(spent))
         except Exception as problem:  # noqa: BLE001  # the guard
-            emitter.lost("store not awaited", self._path, problem, looking=False)
+            EMITTER.lost("store not awaited", self._path, problem, looking=False)
 
     def wait_counted(self, span: LightSpan, position: Position) -> None:
         """Block, in a wrapper that would rather have awaited."""
@@ -54,9 +54,9 @@ class Waiting:
         """Await, at the start of a call."""
         begun = _clock()
         try:
-            await emitter.progress.arrive(position, _remaining(span.cost))
+            await EMITTER.progress.arrive(position, _remaining(span.cost))
         except Exception as problem:  # noqa: BLE001  # the guard
-            emitter.lost("store not awaited", self._path, problem, looking=False)
+            EMITTER.lost("store not awaited", self._path, problem, looking=False)
         self._count(span, begun)
 
     async def arrive_last(self, span: LightSpan, position: Position) -> None:
@@ -83,4 +83,4 @@ class Waiting:
 
 
 def _remaining(spent: int) -> float:
-    return emitter.deadline - MARGIN - spent / 1e9
+    return EMITTER.deadline - MARGIN - spent / 1e9

@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazily(room: str, modules: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
+def lazily(room: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """A module's ``__getattr__`` that imports each name from its module at the first use.
 
     Args:
         room: the package's ``__name__``.
-        modules: which names come from which of its modules.
+        modules: of each of its modules, the names that come from it, separated by spaces.
 
     Returns:
         What the package binds to ``__getattr__``. It raises AttributeError for all other names.
     """
-    home = {name: module for module, names in modules.items() for name in names}
+    home = {name: module for module, names in modules.items() for name in names.split()}
 
     def find(name: str) -> Any:
         if name not in home:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sidelight.host import lazily
 
 if TYPE_CHECKING:
+    from sidelight.maps.bootstrap import bootstrap_directory
     from sidelight.maps.codemod.plan import Plan
     from sidelight.maps.described import PHASES, Described, Found, Unsaid, of_code, spelled
     from sidelight.maps.read import read_map
@@ -33,6 +34,7 @@ __all__ = [
     "Seen",
     "Unsaid",
     "Unseen",
+    "bootstrap_directory",
     "losses",
     "near",
     "of_code",
@@ -47,34 +49,17 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "codemod.plan": ("Plan",),
-        "described": (
-            "PHASES",
-            "Described",
-            "Found",
-            "Unsaid",
-            "of_code",
-            "spelled",
-        ),
-        "read": ("read_map",),
-        "static.checks": ("Checks",),
-        "static.events": ("read_events",),
-        "static.files": ("near",),
-        "static.functions": (
-            "Functions",
-            "Gone",
-            "Seen",
-            "Unseen",
-        ),
-        "static.names": ("Codebase",),
-        "static.points": (
-            "Reading",
-            "read_points",
-        ),
-        "weaving": ("weave",),
-        "write": (
-            "losses",
-            "written",
-        ),
+        "bootstrap": "bootstrap_directory",
+        "codemod.plan": "Plan",
+        "described": "PHASES Described Found Unsaid of_code spelled",
+        "read": "read_map",
+        "static.checks": "Checks",
+        "static.events": "read_events",
+        "static.files": "near",
+        "static.functions": "Functions Gone Seen Unseen",
+        "static.names": "Codebase",
+        "static.points": "Reading read_points",
+        "weaving": "weave",
+        "write": "losses written",
     },
 )

@@ -17,7 +17,7 @@ import wrapt
 
 from sidelight.exceptions import MapError, PointError
 from sidelight.maps.read import Map, MappedPoint, read_map
-from sidelight.points import Declaration, Point, point_registry, woven_of
+from sidelight.points import POINTS, Declaration, Point, woven_of
 from sidelight.points import weave as weave_function
 from sidelight.settings import disabled
 
@@ -66,7 +66,7 @@ class Weaving:
             before = getattr(owner, name)
         try:
             declaration = point.declaration(_resolved)
-            self._before.setdefault(point.function, point_registry.get(point.function))
+            self._before.setdefault(point.function, POINTS.get(point.function))
             if _emits_already(before, declaration):
                 return
             self._replace(owner, name, weave_function(before, (declaration,)))
@@ -113,7 +113,7 @@ class Weaving:
             else:
                 setattr(owner, name, before)
         for path, point in self._before.items():
-            point_registry.restore(path, point)
+            POINTS.restore(path, point)
         self._before.clear()
 
     def __enter__(self) -> Self:

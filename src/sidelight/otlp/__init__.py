@@ -16,15 +16,7 @@ __all__ = ["Endpoint", "ExportError", "OtlpSettings", "OtlpSink", "SignalName", 
 __getattr__ = lazily(
     __name__,
     {
-        "exporters": (
-            "Endpoint",
-            "ExportError",
-            "SignalName",
-            "quiet",
-        ),
-        "sink": (
-            "OtlpSettings",
-            "OtlpSink",
-        ),
+        "exporters": "Endpoint ExportError SignalName quiet",
+        "sink": "OtlpSettings OtlpSink",
     },
 )

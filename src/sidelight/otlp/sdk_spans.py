@@ -18,17 +18,10 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
 
-from sidelight.otel import (
-    _INTERNAL,
-)
 from sidelight.record import CUT, REMOTE_PARENT, Moment, Origin, encode, occurred_at, w3c_flags
 
+_INTERNAL: Final = SpanKind.INTERNAL
 _UNSET: Final = StatusCode.UNSET
-
-# -- into a record -------------------------------------------------------------------------------
-
-
-# -- and out of it -------------------------------------------------------------------------------
 
 
 def span_from(origin: Origin, moment: Moment, trace_id: bytes) -> ReadableSpan:

@@ -16,7 +16,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.resources import Resource
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.host import otel_api, sleep
+from sidelight.host import sleep, suppressed
 from sidelight.otlp.conversion import log_of, resource_of, span_of
 from sidelight.otlp.exporters import Endpoint, Exporter, ExportError, SignalName, quiet
 from sidelight.record import Limits, Moment, Static, limits_of
@@ -84,7 +84,7 @@ class OtlpSink:
             return
         if now < self._not_before:
             raise self._unavailable(f"{self._problem}, and wants to be left alone for now")
-        token = otel_context.attach(otel_api.suppressed())
+        token = otel_context.attach(suppressed())
         try:
             with quiet():
                 self._send_all(records, self._resource(writer), limits_of(writer))

@@ -18,10 +18,11 @@ from sidelight.points.expressions import (
     parts,
     result,
 )
-from sidelight.points.registry import Point, point_registry
+from sidelight.points.registry import POINTS, Point
 from sidelight.points.signature import Signature
 
 __all__ = [
+    "POINTS",
     "Choice",
     "Declaration",
     "Expression",
@@ -37,7 +38,6 @@ __all__ = [
     "error",
     "is_computed",
     "parts",
-    "point_registry",
     "result",
     "weave",
     "woven_of",

@@ -14,7 +14,7 @@ from sidelight.exceptions import PointError
 from sidelight.points.callables import kind_of, made_from
 from sidelight.points.declaration import Declaration, EventType, declare
 from sidelight.points.expressions import Expression
-from sidelight.points.registry import Point, point_registry
+from sidelight.points.registry import POINTS, Point
 from sidelight.points.wrapper import wrap
 from sidelight.record import Mode
 from sidelight.settings import disabled
@@ -119,7 +119,7 @@ def weave(function: Any, declarations: tuple[Declaration, ...]) -> Any:
         wrapper.__sidelight__ = woven
     else:
         wrapper._self_sidelight = woven  # noqa: SLF001  # where a wrapt proxy keeps its own
-    point_registry.add(point)
+    POINTS.add(point)
     return wrapper
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from sidelight.emission import Head, Receipt, ambient, emitter
+from sidelight.emission import EMITTER, Head, Receipt, ambient
 from sidelight.exceptions import TransactionError
 from sidelight.record import SPAN, Static, plain, random_bits
 from sidelight.settings import disabled
@@ -47,10 +47,10 @@ def emit(
         where ``SIDELIGHT_DISABLED`` is set.
     """
     if disabled():
-        return Receipt(emitter.progress, None, 0, 0, 0.0)
+        return Receipt(EMITTER.progress, None, 0, 0, 0.0)
     begun = _clock()
     now, bits, position = time.time_ns(), random_bits(64), None
-    costs = emitter.costs_of("sidelight:emit")
+    costs = EMITTER.costs_of("sidelight:emit")
     try:
         head = _head(type, mode)
         around = ambient()
@@ -71,13 +71,13 @@ def emit(
             joined = _join(head, moment, transaction, after_commit, strict=strict)
             costs.add(_clock() - begun)
             return joined
-        if emitter.write(head, moment):
-            position = emitter.spool.position()
+        if EMITTER.write(head, moment):
+            position = EMITTER.spool.position()
     except TransactionError:
         raise
     except Exception as error:  # noqa: BLE001  # the guard: nothing of ours reaches the caller
-        emitter.lost("internal error", f"emit({type!r})", error, looking=False)
-    receipt = emitter.receipt(now, bits, position, spent=_clock() - begun)
+        EMITTER.lost("internal error", f"emit({type!r})", error, looking=False)
+    receipt = EMITTER.receipt(now, bits, position, spent=_clock() - begun)
     if mode == "awaited":
         receipt.wait()
     costs.add(_clock() - begun)

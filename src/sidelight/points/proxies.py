@@ -54,7 +54,7 @@ class Carried(wrapt.FunctionWrapper[..., Any] if TYPE_CHECKING else wrapt.Functi
 def again(function: Any, path: str) -> Any:
     """Decorate a copy as the point ``path`` is; not at all where this process has no such point."""
     from sidelight.points.decorator import weave  # noqa: PLC0415  # it imports this module
-    from sidelight.points.registry import point_registry  # noqa: PLC0415
+    from sidelight.points.registry import POINTS  # noqa: PLC0415
 
-    point = point_registry.get(path)
+    point = POINTS.get(path)
     return function if point is None else weave(function, point.declarations)

@@ -63,4 +63,4 @@ class Registry:
         return len(self._points)
 
 
-point_registry = Registry()
+POINTS = Registry()

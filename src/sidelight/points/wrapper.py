@@ -19,9 +19,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import FunctionType
 from typing import Any, Final
 
-from sidelight.emission import Waiting, bound, emitter, outside, tracing
+from sidelight.emission import EMITTER, TRACING, Waiting, bound, outside
 from sidelight.exceptions import InstrumentationError
-from sidelight.host import otel_api
+from sidelight.host import get_context, reset_context, set_context
 from sidelight.points.callables import RESERVED, Kind, Phase, kind_of
 from sidelight.points.codegen import Names, define, fill, pose
 from sidelight.points.declaration import check_fields
@@ -204,8 +204,8 @@ class _Writer:
 
 def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
     """The objects that the generated code of one point refers to."""
-    costs = emitter.costs_of(point.path)
-    begin = tracing.begin if point.span else outside
+    costs = EMITTER.costs_of(point.path)
+    begin = TRACING.begin if point.span else outside
     return {
         **COMMON,
         **_SHARED,
@@ -215,7 +215,7 @@ def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
         "__name__": point.module,
         "_function": function,
         "_original": function,
-        "_enter": begin(emitter, point.qualname),
+        "_enter": begin(EMITTER, point.qualname),
         "_fine": costs.fine,
         "_add_cost": costs.add,
         "_pending": kind.pending,
@@ -228,10 +228,10 @@ def _guard(point: Point) -> dict[str, Any]:
     strange = any(declaration.joins for declaration in point.declarations)  # a database's driver
 
     def lost(reason: str, problem: BaseException) -> None:
-        emitter.lost(reason, path, problem, looking=strange)
+        EMITTER.lost(reason, path, problem, looking=strange)
 
     def uncaptured(field: str, problem: BaseException) -> None:
-        emitter.lost(f"field {field} not captured", path, problem)
+        EMITTER.lost(f"field {field} not captured", path, problem)
 
     return {"_lost": lost, "_uncaptured": uncaptured}
 
@@ -239,7 +239,7 @@ def _guard(point: Point) -> dict[str, Any]:
 def _detach_token(token: Any) -> None:
     """Undo what the body of a coroutine has left attached, if this is the context it ran in."""
     with contextlib.suppress(ValueError, RuntimeError, TypeError):
-        otel_api.reset_context(token)
+        reset_context(token)
 
 
 def _adopt(generator: AsyncGenerator[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
@@ -286,13 +286,13 @@ def _when_done(
 
 _SHARED: Final[Mapping[str, Any]] = {
     "_clock": time.perf_counter_ns,
-    "_emit": emitter.write,
+    "_emit": EMITTER.write,
     "_bits": random_bits,
-    "_losses": emitter.losses,
-    "_place": lambda: emitter.spool.position(),  # noqa: PLW0108  # the spool can change
+    "_losses": EMITTER.losses,
+    "_place": lambda: EMITTER.spool.position(),  # noqa: PLW0108  # the spool can change
     "_detach_token": _detach_token,
-    "_get_context": otel_api.get_context,
-    "_set_context": otel_api.set_context,
+    "_get_context": get_context,
+    "_set_context": set_context,
     "_bound": bound.get,
     "_error_details": error_details,
     "_InstrumentationError": InstrumentationError,

@@ -34,7 +34,7 @@ from sidelight.record.format import (
     reseed,
 )
 from sidelight.record.json import to_json
-from sidelight.record.limits import DEFAULT_LIMITS, Limits, limits, limits_of
+from sidelight.record.limits import DEFAULT_LIMITS, Limits, limits_from, limits_of
 from sidelight.record.names import Mode, is_type_name
 from sidelight.record.semconv import (
     ARTIFACT_KEY,
@@ -101,7 +101,7 @@ __all__ = [
     "frame",
     "is_type_name",
     "length_of_frames",
-    "limits",
+    "limits_from",
     "limits_of",
     "occurred_at",
     "plain",
@@ -115,12 +115,6 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "event_types": (
-            "Catalogue",
-            "Checked",
-            "Declared",
-            "catalogue",
-            "check",
-        ),
+        "event_types": "Catalogue Checked Declared catalogue check",
     },
 )

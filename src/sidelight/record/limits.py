@@ -33,7 +33,7 @@ class Limits(NamedTuple):
 DEFAULT_LIMITS: Final = Limits()
 
 
-def limits(environment: Mapping[str, str]) -> Limits:
+def limits_from(environment: Mapping[str, str]) -> Limits:
     """Read ``OTEL_ATTRIBUTE_*_LIMIT`` and its kin for spans, events, links and log records.
 
     As with the SDK an empty value is no limit; what is no number is logged, and the default holds.

@@ -20,7 +20,7 @@ import tenacity
 
 from sidelight.emission import Progress
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
-from sidelight.host import Loop, allocate_lock, otel_api, sleep
+from sidelight.host import Loop, allocate_lock, set_context, sleep, suppressed
 from sidelight.record import decode, encode
 from sidelight.relay.refusals import Sieve, may_be_over, newest_of
 from sidelight.spool import Batch, Entry, Health, Record, Scanner, Segment, Sink, Spool, why
@@ -91,7 +91,7 @@ class Worker:
 
     def run(self) -> None:
         """Drain until told to stop."""
-        otel_api.set_context(otel_api.suppressed())  # what we do is nobody's to make spans of
+        set_context(suppressed())  # what we do is nobody's to make spans of
         if self.is_store:  # the first who waits shall not wait for that
             self.open()
         with contextlib.suppress(Stopped):

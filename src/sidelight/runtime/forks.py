@@ -11,7 +11,7 @@ import os
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
-from sidelight.runtime.process import runtime
+from sidelight.runtime.process import RUNTIME
 
 if TYPE_CHECKING:
     from sidelight.spool import Segment
@@ -25,12 +25,12 @@ _forking: Final[dict[int, Segment | None]] = {}
 
 def _before() -> None:
     """Let no thread of ours be anywhere while the process forks, nor in the middle of an import."""
-    if runtime.starting.acquire(timeout=_IMPORTS_WITHIN):
+    if RUNTIME.starting.acquire(timeout=_IMPORTS_WITHIN):
         _forking[get_ident()] = None
-        if runtime.relay is not None:
-            runtime.relay.halt(_WITHIN, briefly=True)
-        if runtime.spool is not None:
-            _forking[get_ident()] = runtime.spool.supply.give_away()
+        if RUNTIME.relay is not None:
+            RUNTIME.relay.halt(_WITHIN, briefly=True)
+        if RUNTIME.spool is not None:
+            _forking[get_ident()] = RUNTIME.spool.supply.give_away()
 
 
 def _after_in_parent() -> None:
@@ -38,17 +38,19 @@ def _after_in_parent() -> None:
         given = _forking.pop(get_ident())
         if given is not None:
             given.close()
-        if not runtime.ending:
-            runtime.go_on()
-        runtime.starting.release()
+        if not RUNTIME.ending:
+            RUNTIME.go_on()
+        RUNTIME.starting.release()
 
 
 def _after_in_child() -> None:
     given = _forking.get(get_ident())
     _forking.clear()
-    runtime.abandon(given)
+    RUNTIME.abandon(given)
 
 
-os.register_at_fork(
-    before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-)
+def register_hooks() -> None:
+    """Let the interpreter call this module around each fork."""
+    os.register_at_fork(
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+    )

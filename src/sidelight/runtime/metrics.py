@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
-from sidelight.emission import emitter
+from sidelight.emission import EMITTER
 from sidelight.version import __version__
 
 if TYPE_CHECKING:
@@ -71,16 +71,16 @@ def _observed(values: _Values, key: str) -> Callable[[CallbackOptions], Iterable
 
 
 def _emissions() -> Iterator[tuple[float, str]]:
-    for point, costs in emitter.costs.copy().items():
+    for point, costs in EMITTER.costs.copy().items():
         yield sum(costs.fine) + sum(costs.coarse.copy().values()), point
 
 
 def _breaches() -> Iterator[tuple[float, str]]:
-    return ((costs.over_budget, point) for point, costs in emitter.costs.copy().items())
+    return ((costs.over_budget, point) for point, costs in EMITTER.costs.copy().items())
 
 
 def _losses() -> Iterator[tuple[float, str]]:
-    return ((number, reason) for reason, number in emitter.losses.copy().items())
+    return ((number, reason) for reason, number in EMITTER.losses.copy().items())
 
 
 def _seconds_since(moment: float | None) -> float:

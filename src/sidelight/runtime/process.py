@@ -21,7 +21,7 @@ from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from sidelight.emission import Closed, Early, Ledger, Progress, emitter, tracing
+from sidelight.emission import EMITTER, TRACING, Closed, Early, Ledger, Progress
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import allocate_lock, sleep, start_new_thread
 from sidelight.record import random_bits, reseed
@@ -56,7 +56,7 @@ class Runtime:
         self._opening = RLock()
         self._is_opening = False
         self._early = Early()
-        self._ledger = Ledger(emitter)
+        self._ledger = Ledger(EMITTER)
         self._inherited: list[object] = []
         self._instance = f"{random_bits(64):016x}"
         self._meta: dict[str, Any] | None = None
@@ -97,7 +97,7 @@ class Runtime:
                 spool = self._open(settings)
                 self._early.move(spool)
             except ConfigurationError as error:
-                emitter.spool = Closed()
+                EMITTER.spool = Closed()
                 self._early.lose(str(error))
                 _logger.warning("sidelight loses every event: %s", error)
                 raise SpoolError(directory="", problem=str(error), remedy="") from error
@@ -117,27 +117,27 @@ class Runtime:
             self._opening.release()
 
     def _open(self, settings: Settings) -> Spool:
-        tracing.configure(settings.environment)
-        emitter.strict, emitter.deadline = settings.strict, settings.deadline
+        TRACING.configure(settings.environment)
+        EMITTER.strict, EMITTER.deadline = settings.strict, settings.deadline
         if self._meta is None:  # made once: at the very end there are no imports any more
             self._meta = writer_meta(settings, self._instance)
         first, self._inheritance = self._inheritance, None
         spool = Spool(
-            usable(settings.spool, emitter.count),
+            usable(settings.spool, EMITTER.count),
             self._meta,
             limit=settings.spool_limit,
-            count=emitter.count,
+            count=EMITTER.count,
             first=first,
         )
         self._ledger.begin()
-        emitter.progress = Progress()  # positions in another spool say nothing of this one
-        self.spool = emitter.spool = spool
+        EMITTER.progress = Progress()  # positions in another spool say nothing of this one
+        self.spool = EMITTER.spool = spool
         if settings.relay == "external":  # nobody else tells of losses, before the end
             spool.on_rotation = self.write_ledger
         if settings.strict:
             from sidelight.record import Checked  # noqa: PLC0415  # pydantic is slow to import
 
-            emitter.spool = Checked(spool)
+            EMITTER.spool = Checked(spool)
         return spool
 
     def _start_later(self, settings: Settings, spool: Spool) -> None:
@@ -169,23 +169,23 @@ class Runtime:
 
     def _start_relay(self, settings: Settings, spool: Spool) -> None:
         def span_switch(on: bool) -> None:
-            emitter.spans = on
+            EMITTER.spans = on
 
         with self.starting:  # no fork in the middle of an import
             from sidelight.relay import Relay  # noqa: PLC0415  # … these, and not needed to emit
             from sidelight.runtime.outboxes import outboxes_of  # noqa: PLC0415  # as slow as …
             from sidelight.runtime.sinks import sinks_of  # noqa: PLC0415
 
-            sinks = sinks_of(settings, emitter.count)
-            outboxes = outboxes_of(settings, spool.meta, emitter.count)
+            sinks = sinks_of(settings, EMITTER.count)
+            outboxes = outboxes_of(settings, spool.meta, EMITTER.count)
             if self.spool is not spool:  # closed meanwhile, or configured anew
                 return
             self.relay = relay = Relay(
                 spool,
                 sinks,
-                emitter.progress,
+                EMITTER.progress,
                 ledger=self.write_ledger,
-                count=emitter.count,
+                count=EMITTER.count,
                 spans=span_switch,
                 outboxes=outboxes,
             )
@@ -220,7 +220,7 @@ class Runtime:
         self.write_ledger()
         while self.relay is None:
             if self.spool is None:
-                return not emitter.losses  # nothing was emitted, or nothing was kept
+                return not EMITTER.losses  # nothing was emitted, or nothing was kept
             external = self.settings is None or self.settings.relay != "thread"
             if external or self.ending or time.monotonic() >= until:
                 return False  # another process relays, and knows
@@ -249,7 +249,7 @@ class Runtime:
                 self._ledger.write(self.spool, last=True)
             started = self._await_start(until + _IMPORTS_WITHIN)
             before = self.spool, self.relay
-            emitter.spool = Closed(self.open)
+            EMITTER.spool = Closed(self.open)
             self.spool = self.relay = None
         if not started and self.ending:
             return False  # it may be delivering: the segments end with the process
@@ -297,15 +297,15 @@ class Runtime:
             if not self.relay.disown() and self.settings is not None:
                 self.settings = replace(self.settings, relay="external")
         self.spool = self.relay = None
-        emitter.spool = Closed(self.open)
-        emitter.losses.clear()
-        emitter.problems.clear()
-        for costs in emitter.costs.values():
+        EMITTER.spool = Closed(self.open)
+        EMITTER.losses.clear()
+        EMITTER.problems.clear()
+        for costs in EMITTER.costs.values():
             costs.clear()
 
 
 def _tell_of_no_thread(error: RuntimeError) -> None:
-    at_the_end = runtime.ending or "shutdown" in str(error)
+    at_the_end = RUNTIME.ending or "shutdown" in str(error)
     _logger.log(
         logging.DEBUG if at_the_end else logging.WARNING,
         "sidelight's relay gets no thread (%s); events wait in the spool",
@@ -313,8 +313,8 @@ def _tell_of_no_thread(error: RuntimeError) -> None:
     )
 
 
-runtime: Final = Runtime()
-emitter.spool = Closed(runtime.open)
+RUNTIME: Final = Runtime()
+EMITTER.spool = Closed(RUNTIME.open)
 
 
 def configure(
@@ -349,7 +349,7 @@ def configure(
     Raises:
         ConfigurationError: names the setting and the remedy.
     """
-    runtime.configure(
+    RUNTIME.configure(
         settle(
             store,
             otlp=otlp,
@@ -373,13 +373,13 @@ def flush(timeout: float = 5.0) -> bool:
         Whether it is. A collector that does not answer is not waited for. What is not delivered
         yet stays in the spool; with ``relay="external"`` only `sidelight relay` knows of it.
     """
-    return runtime.flush(timeout)
+    return RUNTIME.flush(timeout)
 
 
 def _end() -> None:
     """What is emitted after this goes to the spool, for the next process: no thread starts now."""
-    runtime.ending = True
-    runtime.close(EXIT_WITHIN)
+    RUNTIME.ending = True
+    RUNTIME.close(EXIT_WITHIN)
 
 
 atexit.register(_end)

@@ -39,28 +39,13 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "event": ("Event",),
-        "postgres": (
-            "WRITE_WITHIN",
-            "BoundedConnection",
-            "begin",
-            "unsaid_by",
-        ),
-        "queries": (
-            "Count",
-            "Loss",
-            "Store",
-        ),
-        "retention": (
-            "Plan",
-            "Pruner",
-        ),
-        "schema": (
-            "connect",
-            "metadata",
-        ),
-        "sink": ("StoreSink",),
-        "sqlite": ("connect_file",),
-        "times": ("from_ns",),
+        "event": "Event",
+        "postgres": "WRITE_WITHIN BoundedConnection begin unsaid_by",
+        "queries": "Count Loss Store",
+        "retention": "Plan Pruner",
+        "schema": "connect metadata",
+        "sink": "StoreSink",
+        "sqlite": "connect_file",
+        "times": "from_ns",
     },
 )

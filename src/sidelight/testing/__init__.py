@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
-from sidelight.emission import emitter
+from sidelight.emission import EMITTER
 from sidelight.record import FRAME, SPAN, Moment, Static, decode, event_id, occurred_at, reseed
 from sidelight.store import from_ns
 
@@ -75,7 +75,7 @@ class Recorded:
         self._frames: list[bytes] = []
         self._strict = strict
         self._deterministic = deterministic
-        self._losses_before = dict(emitter.losses)
+        self._losses_before = dict(EMITTER.losses)
         self._losses: dict[str, int] | None = None
 
     # -- what the emitter asks of a spool ------------------------------------------------------
@@ -125,7 +125,7 @@ class Recorded:
         if self._losses is not None:  # the block is over
             return self._losses
         before = self._losses_before
-        counts = {reason: n - before.get(reason, 0) for reason, n in emitter.losses.items()}
+        counts = {reason: n - before.get(reason, 0) for reason, n in EMITTER.losses.items()}
         return {reason: count for reason, count in counts.items() if count}
 
     def of(self, type: str | None = None, **having: Any) -> list[RecordedEvent]:  # noqa: A002
@@ -236,19 +236,19 @@ def capture(*, strict: bool = True, deterministic: bool = False) -> Iterator[Rec
             of 2026, so that what was recorded can be compared with what is on file.
     """
     recorded = Recorded(strict=strict, deterministic=deterministic)
-    kept = emitter.spool, emitter.strict, emitter.joins
-    losses, problems = dict(emitter.losses), dict(emitter.problems)
-    emitter.spool, emitter.strict, emitter.joins = recorded, strict, False
+    kept = EMITTER.spool, EMITTER.strict, EMITTER.joins
+    losses, problems = dict(EMITTER.losses), dict(EMITTER.problems)
+    EMITTER.spool, EMITTER.strict, EMITTER.joins = recorded, strict, False
     if deterministic:
         reseed(_SEED)
     try:
         yield recorded
     finally:
         recorded._losses = recorded.losses  # noqa: SLF001  # they stay as they are
-        emitter.spool, emitter.strict, emitter.joins = kept
-        emitter.losses.clear()
-        emitter.losses.update(losses)
-        emitter.problems.clear()
-        emitter.problems.update(problems)
+        EMITTER.spool, EMITTER.strict, EMITTER.joins = kept
+        EMITTER.losses.clear()
+        EMITTER.losses.update(losses)
+        EMITTER.problems.clear()
+        EMITTER.problems.update(problems)
         if deterministic:
             reseed()

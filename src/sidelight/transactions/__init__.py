@@ -30,17 +30,11 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "joining": (
-            "Joining",
-            "JoiningLater",
-        ),
-        "outbox.postgres": ("PostgresOutbox",),
-        "outbox.same_database": ("SameDatabase",),
-        "outbox.sqlite": ("SqliteOutbox",),
-        "outbox.table": ("OUTBOX",),
-        "outbox.admin": (
-            "create_outbox",
-            "outbox_status",
-        ),
+        "joining": "Joining JoiningLater",
+        "outbox.admin": "create_outbox outbox_status",
+        "outbox.postgres": "PostgresOutbox",
+        "outbox.same_database": "SameDatabase",
+        "outbox.sqlite": "SqliteOutbox",
+        "outbox.table": "OUTBOX",
     },
 )

@@ -19,7 +19,7 @@ from django.db.utils import ConnectionDoesNotExist
 if TYPE_CHECKING:
     from sidelight.transactions.psycopg_watch import Watched
 
-from sidelight.emission import emitter
+from sidelight.emission import EMITTER
 from sidelight.transactions.entry import ENDED, Entry, Refused
 from sidelight.transactions.statements import check_postgres, run_postgres_insert, sqlite_insert
 
@@ -57,7 +57,7 @@ class DjangoTransaction:
 
     def insert(self, entry: Entry) -> None:
         """Put an event into the outbox."""
-        within = None if entry.strict else emitter.deadline
+        within = None if entry.strict else EMITTER.deadline
         raw = self._connection.connection
         if self._connection.vendor not in {"sqlite", "postgresql"}:
             raise Refused("unsupported database")

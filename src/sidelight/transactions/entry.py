@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from sidelight.emission import Head, JoinedReceipt, Late, emitter, known
+from sidelight.emission import EMITTER, Head, JoinedReceipt, Late, known
 from sidelight.exceptions import TransactionError
 from sidelight.host import from_outside
 from sidelight.record import Moment, event_id, plain
@@ -92,14 +92,14 @@ class Entry:
         self.settle()
         time, random, _, _, duration, *_ = self._moment
         occurred = time + (duration or 0)
-        return Row(occurred, event_id(occurred, random), emitter.payload(self._head, self._moment))
+        return Row(occurred, event_id(occurred, random), EMITTER.payload(self._head, self._moment))
 
     def emit(self) -> None:
         """Write the event to the spool: its transaction has committed."""
         self.settle()
-        written = emitter.write(self._head, self._moment)
+        written = EMITTER.write(self._head, self._moment)
         if self.receipt is not None:
-            self.receipt.left(emitter.spool.position() if written else None)
+            self.receipt.left(EMITTER.spool.position() if written else None)
 
     def forget(self) -> None:
         """Give the event up, and count that: nobody knows whether its transaction has committed."""
@@ -108,7 +108,7 @@ class Entry:
         problem = "the connection broke before the commit was answered"
         remedy = "use transaction= where this must not happen"
         told = TransactionError(point=self.point, problem=problem, remedy=remedy)
-        emitter.lost("commit without an answer", self.point, told)
+        EMITTER.lost("commit without an answer", self.point, told)
 
     def refuse(
         self, reason: str, error: BaseException | None = None, *, too_late: bool = False
@@ -130,7 +130,7 @@ class Entry:
         self._moment = (*self._moment[:9], attributes, self._moment[10])
         self.emit()
         told.__cause__ = error
-        emitter.lost(f"not joined: {reason}", self.point, told)
+        EMITTER.lost(f"not joined: {reason}", self.point, told)
 
 
 class Transaction(Protocol):

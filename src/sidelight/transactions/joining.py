@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from sidelight.emission import Head, JoinedReceipt, emitter
+from sidelight.emission import EMITTER, Head, JoinedReceipt
 from sidelight.host import from_outside
 from sidelight.record import Costs
 from sidelight.transactions.entry import (
@@ -56,8 +56,8 @@ class Ticket:
         entry = self._entry(head, moment)
         time, random, *_ = moment
         if self.has_to_be_awaited:
-            return JoinedReceipt(emitter.progress, time, random, _Unjoined(self, entry))
-        entry.receipt = JoinedReceipt(emitter.progress, time, random)
+            return JoinedReceipt(EMITTER.progress, time, random, _Unjoined(self, entry))
+        entry.receipt = JoinedReceipt(EMITTER.progress, time, random)
         self.take(entry)
         return entry.receipt
 
@@ -163,7 +163,7 @@ class Joining:
     @property
     def waits_for_commit(self) -> bool:
         """Whether the event is emitted at the commit, rather than inserted before it."""
-        return self._after_commit or not emitter.joins
+        return self._after_commit or not EMITTER.joins
 
     def enlist(self, target: Any) -> Ticket:
         """Look at the caller's transaction."""
@@ -174,7 +174,7 @@ class Joining:
         except Exception as error:
             if from_outside(error):
                 raise
-            emitter.lost("transaction not looked at", self.point, error)
+            EMITTER.lost("transaction not looked at", self.point, error)
             return Ticket(self, None)
 
 

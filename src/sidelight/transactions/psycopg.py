@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from sidelight.emission import emitter
+from sidelight.emission import EMITTER
 from sidelight.transactions.entry import ENDED, Entry, Refused
 from sidelight.transactions.psycopg_watch import AnyConnection, watch
 from sidelight.transactions.statements import BACK, check_postgres, postgres_insert
@@ -73,7 +73,7 @@ class PsycopgTransaction(_Either):
 
     def insert(self, entry: Entry) -> None:
         """Put an event into the outbox."""
-        within = None if entry.strict else emitter.deadline
+        within = None if entry.strict else EMITTER.deadline
         # psycopg's own cursor: the application's may log or count what it executes.
         with Cursor(self._connection, row_factory=tuple_row) as cursor:
             try:
@@ -112,7 +112,7 @@ class AsyncPsycopgTransaction(_Either):
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Put an event into the outbox."""
-        within = None if entry.strict else emitter.deadline
+        within = None if entry.strict else EMITTER.deadline
         async with AsyncCursor(self._connection, row_factory=tuple_row) as cursor:
             try:
                 await cursor.execute(postgres_insert([entry.row()], within=within).encode())

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection
 
-from sidelight.emission import emitter
+from sidelight.emission import EMITTER
 from sidelight.transactions.entry import ENDED, Entry, Guard, Refused
 from sidelight.transactions.sqlalchemy_drivers import driver_of
 
@@ -31,7 +31,7 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
         Refused: they cannot be part of a transaction.
         Exception: of the driver's; the transaction is as it was.
     """
-    within = None if entries[0].strict else emitter.deadline
+    within = None if entries[0].strict else EMITTER.deadline
     rows = [entry.row() for entry in entries]
     driver_of(connection).insert(connection, rows, within=within, first=first)
 

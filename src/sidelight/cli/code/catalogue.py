@@ -22,7 +22,7 @@ from sidelight.cli.output import (
     stdout_kept_clean,
     table,
 )
-from sidelight.points import Phase, point_registry
+from sidelight.points import POINTS, Phase
 from sidelight.record import Declared
 from sidelight.record import catalogue as declared_here
 
@@ -78,7 +78,7 @@ def catalogue(
 def emitters_of(declared: Declared) -> list[str]:
     """The functions that emit a type: those that its declaration names, and those decorated so."""
     found = set(declared.emitted_by)
-    for point in point_registry:
+    for point in POINTS:
         if any(
             declared.name in declaration.types(phase)
             for declaration in point.declarations

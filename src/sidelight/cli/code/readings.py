@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sidelight.cli.code.importing import import_all, is_file, look_here
 from sidelight.cli.output import stdout_kept_clean
 from sidelight.maps import Codebase, Found, Reading, of_code, read_points
-from sidelight.points import point_registry
+from sidelight.points import POINTS
 from sidelight.settings import disabled
 
 
@@ -44,6 +44,6 @@ def imported(modules: Sequence[str]) -> Reading:
     with stdout_kept_clean():
         problems = import_all(modules)
     inside = tuple(f"{name}." for name in modules)
-    found = [point for point in point_registry if f"{point.module}.".startswith(inside)]
+    found = [point for point in POINTS if f"{point.module}.".startswith(inside)]
     found.sort(key=lambda point: (point.file or "", point.line or 0))
     return Reading(points=[of_code(point) for point in found], problems=problems)

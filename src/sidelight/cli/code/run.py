@@ -12,7 +12,7 @@ import typer
 
 from sidelight.cli.options import StoreUrl
 from sidelight.cli.output import complain
-from sidelight.maps import bootstrap, read_map
+from sidelight.maps import bootstrap_directory, read_map
 
 _DISPLACES: Final = "opentelemetry-instrument"
 """It puts a `sitecustomize` of its own before ours, and that one imports no other."""
@@ -54,7 +54,7 @@ def run(
     if program is None:
         complain(f"there is no command {command[0]}; give it as your shell would find it")
         raise typer.Exit(127)
-    here = str(Path(bootstrap.__file__).parent)
+    here = str(bootstrap_directory())
     search = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([here, search]) if search else here
     os.environ["SIDELIGHT_MAP"] = str(path)
