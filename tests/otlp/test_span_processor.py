@@ -409,7 +409,7 @@ def handmade(name="work", scope=None, context=CONTEXT, **fields):
 
 
 def test_an_sdk_that_keeps_its_spans_otherwise(kept, monkeypatch):
-    monkeypatch.setattr("sidelight.otlp.sdk_spans._AS_KNOWN", False)
+    monkeypatch.setattr("sidelight.otel._AS_KNOWN", False)
     beside = Beside(kept)
     tracer = beside.provider.get_tracer("app")
     with tracer.start_as_current_span("work", links=[Link(CONTEXT)]) as span:

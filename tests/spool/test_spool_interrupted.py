@@ -12,7 +12,8 @@ from sidelight.record.format import frame
 from sidelight.spool.writer import Spool
 
 OURS = {
-    str(Path(sidelight.__file__).parent / f"{name}.py") for name in ("spool", "supply", "segment")
+    str(Path(sidelight.__file__).parent / "spool" / f"{name}.py")
+    for name in ("writer", "supply", "segment")
 }
 SIZE = 250_000  # four fill a segment
 
