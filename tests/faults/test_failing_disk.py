@@ -231,7 +231,7 @@ def test_each_call_fails_in_the_spool(tmp_path, shim, full, progress, row):
 IMPATIENT = """
 import sys
 import sidelight.cli.doctor.backlog
-sidelight.cli.backlog._PATIENCE = 0
+sidelight.cli.doctor.backlog._PATIENCE = 0
 sidelight.cli.main(sys.argv[1:])
 """
 
