@@ -16,10 +16,9 @@ from typing import Annotated, Any, Final, NoReturn, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from sidelight.exceptions import MapError, PointError
-from sidelight.points import Choice, Declaration, Expression, choose, declare
+from sidelight.points import ROOTS, Choice, Declaration, Expression, choose, declare
 from sidelight.record import Mode
 
-_ROOTS: Final = ("arg", "result", "error")
 _PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _HEADER: Final = re.compile(r"^\s*\[\[\s*(?:tool\.sidelight\.)?point\s*\]\]")
 
@@ -221,9 +220,9 @@ def parse(text: str) -> Expression:
         else:
             refuse()
         node = node.value
-    if node.id not in _ROOTS:
+    if node.id not in ROOTS:
         refuse()
-    return Expression(node.id, tuple(reversed(steps)))  # type: ignore[arg-type]
+    return Expression(node.id, tuple(reversed(steps)))
 
 
 def _path(path: str) -> str:

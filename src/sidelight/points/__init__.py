@@ -9,6 +9,7 @@ from sidelight.points.declaration import Declaration, check_fields, declare
 from sidelight.points.decorator import emits, weave, woven_of
 from sidelight.points.direct_emit import emit
 from sidelight.points.expressions import (
+    ROOTS,
     Choice,
     Expression,
     arg,
@@ -23,6 +24,7 @@ from sidelight.points.signature import Signature
 
 __all__ = [
     "POINTS",
+    "ROOTS",
     "Choice",
     "Declaration",
     "Expression",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -18,7 +18,8 @@ from sidelight.points.callables import Phase
 from sidelight.points.codegen import Names
 from sidelight.points.signature import Signature
 
-Root: TypeAlias = Literal["arg", "result", "error"]
+ROOTS: Final[Mapping[str, Phase | None]] = {"arg": None, "result": "success", "error": "failure"}
+"""Each root of an expression, with the only phase that has its value; None means every phase."""
 #: What a recorded expression may meet on its way without anything being wrong.
 MISSING: Final = (AttributeError, KeyError, IndexError, TypeError)
 
@@ -37,10 +38,10 @@ class Expression:
     """
 
     __slots__ = ("__root", "__steps")
-    __root: Root
+    __root: str
     __steps: tuple[tuple[str, Any], ...]
 
-    def __init__(self, root: Root, steps: tuple[tuple[str, Any], ...] = ()) -> None:
+    def __init__(self, root: str, steps: tuple[tuple[str, Any], ...] = ()) -> None:
         object.__setattr__(self, "_Expression__root", root)
         object.__setattr__(self, "_Expression__steps", steps)
 
@@ -73,7 +74,7 @@ def _step(expression: Expression, kind: str, key: object) -> Expression:
     return Expression(root, (*steps, (kind, key)))
 
 
-def parts(expression: Expression) -> tuple[Root, tuple[tuple[str, Any], ...]]:
+def parts(expression: Expression) -> tuple[str, tuple[tuple[str, Any], ...]]:
     """The root of a recorded expression and the accesses that follow it."""
     get = object.__getattribute__
     return get(expression, "_Expression__root"), get(expression, "_Expression__steps")
@@ -177,7 +178,7 @@ def transaction_source(field: Any, signature: Signature, names: Names) -> str | 
 
 
 def _available(root: str, phase: Phase) -> bool:
-    return root == "arg" or (root, phase) in {("result", "success"), ("error", "failure")}
+    return ROOTS[root] in {None, phase}
 
 
 def _expression_source(
@@ -233,7 +234,7 @@ def _callable_source(
                 f"the field's callable takes *{name}, so what it wants is not known",
                 "name the arguments that it needs, or result, or error",
             )
-        if name in {"result", "error"} and not signature.has(name):
+        if ROOTS.get(name) is not None and not signature.has(name):
             source = f"_{name}"
             available = available and _available(name, phase)
         elif parameter.default is not parameter.empty and not signature.has(name):

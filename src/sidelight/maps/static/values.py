@@ -23,11 +23,10 @@ from sidelight.maps.described import (
 )
 from sidelight.maps.read import Call
 from sidelight.maps.static.names import Assigned, Codebase, Defined, Named, Public, Scope, Target
-from sidelight.points import Choice, Expression
+from sidelight.points import ROOTS, Choice, Expression
 from sidelight.record import Mode
 
 _HIDDEN: Final = "what it is shows when the code is imported: --import"
-_ROOTS: Final = frozenset({"arg", "result", "error"})
 _TYPES: Final = ("start", "success", "failure")
 _FLAGS: Final = ("span", "strict")
 _IDS: Final = ("artifact_id", "organization_id", "transaction", "after_commit")
@@ -172,13 +171,13 @@ class Values:
             )
         except _Unknown:
             return _hidden(node)
-        return expression(Expression(root.name, known))  # type: ignore[arg-type]
+        return expression(Expression(root.name, known))
 
     def _is_root(self, node: ast.expr, scope: Scope) -> bool:
         if not isinstance(node, ast.Name | ast.Attribute):
             return False
         target = self._code.resolve(node, scope)
-        return isinstance(target, Public) and target.name in _ROOTS
+        return isinstance(target, Public) and target.name in ROOTS
 
     def _plain(self, node: ast.expr, scope: Scope) -> Any:
         """A constant: as it stands, under a name that is assigned once, of an Enum of texts.
