@@ -315,6 +315,24 @@ def test_pickling_of_what_is_carried(recorded):
     assert recorded.one("x").attributes == {"a": "n"}
 
 
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda f: pickle.loads(pickle.dumps(f))]
+)
+def test_a_copy_emits_what_its_original_does(recorded, again):
+    first = emits("first", a=arg[0])(functools.partial(plain, times=1))
+    emits("second")(functools.partial(plain, times=1))
+    copied = again(first)
+    assert copied is not first
+    assert copied("n") == ["n"]
+    assert recorded.one("first").attributes == {"a": "n"}
+
+
+def test_a_pickled_copy_with_a_field_that_cannot_be_pickled(recorded):
+    original = emits("first", a=lambda note: note)(functools.partial(plain, times=1))
+    assert pickle.loads(pickle.dumps(original))("n") == ["n"]
+    assert recorded.one("first").attributes == {"a": "n"}
+
+
 def test_copying(recorded):
     assert copy.copy(decorated) is decorated
     assert copy.deepcopy({"f": decorated})["f"] is decorated

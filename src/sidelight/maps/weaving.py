@@ -17,8 +17,7 @@ import wrapt
 
 from sidelight.exceptions import MapError, PointError
 from sidelight.maps.read import Map, MappedPoint, read_map
-from sidelight.points import POINTS, Declaration, Point, woven_of
-from sidelight.points import weave as weave_function
+from sidelight.points import POINTS, Declaration, Point, instrument, instrumentation_of
 from sidelight.settings import disabled
 
 _NOT_THERE: Final = object()
@@ -69,7 +68,7 @@ class Weaving:
             self._before.setdefault(point.function, POINTS.get(point.function))
             if _emits_already(before, declaration):
                 return
-            self._replace(owner, name, weave_function(before, (declaration,)))
+            self._replace(owner, name, instrument(before, (declaration,)))
         except PointError as error:
             raise self._refusal(point, error) from error
         if isinstance(owner, ModuleType):
@@ -181,11 +180,11 @@ def _owner(module: ModuleType, point: MappedPoint, place: str) -> tuple[Any, str
 
 def _emits_already(function: Any, declaration: Declaration) -> bool:
     """Whether a wrapper around a function emits all that a declaration asks for."""
-    woven = woven_of(getattr(function, "__func__", function))
-    if woven is None:
+    found = instrumentation_of(getattr(function, "__func__", function))
+    if found is None:
         return False
-    there = frozenset[Any]().union(*(each.emitted for each in woven.point.declarations))
-    return declaration.emitted <= there
+    emitted = frozenset[Any]().union(*(each.emitted for each in found.point.declarations))
+    return declaration.emitted <= emitted
 
 
 def _resolved(path: str) -> Any:

@@ -6,7 +6,7 @@ known at decoration; a mistake in the arguments fails on import.
 
 from sidelight.points.callables import Phase
 from sidelight.points.declaration import Declaration, check_fields, declare
-from sidelight.points.decorator import emits, weave, woven_of
+from sidelight.points.decorator import emits, instrument, instrumentation_of
 from sidelight.points.direct_emit import emit
 from sidelight.points.expressions import (
     ROOTS,
@@ -38,9 +38,9 @@ __all__ = [
     "emit",
     "emits",
     "error",
+    "instrument",
+    "instrumentation_of",
     "is_computed",
     "parts",
     "result",
-    "weave",
-    "woven_of",
 ]

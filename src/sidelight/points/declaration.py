@@ -8,7 +8,6 @@ import enum
 import os
 import uuid
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final, NoReturn, TypeAlias, get_args
 
 import msgspec
@@ -72,7 +71,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     transaction: Any = None
     after_commit: Any = None
     strict: bool = False
-    attributes: Mapping[str, Any] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    attributes: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def declared(self, phase: Phase) -> EventType | None:
         """What is to be emitted in ``phase``."""
@@ -142,7 +141,7 @@ def declare(
         transaction=transaction,
         after_commit=after_commit,
         strict=strict,
-        attributes=MappingProxyType(named),
+        attributes=named,
     )
 
 

@@ -22,7 +22,7 @@ from sidelight.settings import disabled
 F = TypeVar("F")
 
 
-class Woven(msgspec.Struct, frozen=True):
+class Instrumentation(msgspec.Struct, frozen=True):
     """What a wrapper remembers: its point, and the function under it."""
 
     point: Point
@@ -97,41 +97,56 @@ def emits(
             after_commit=after_commit,
             strict=strict,
         )
-        woven: F = weave(function, (declaration,))
-        return woven
+        wrapper: F = instrument(function, (declaration,))
+        return wrapper
 
     return decorate
 
 
-def weave(function: Any, declarations: tuple[Declaration, ...]) -> Any:
-    """Wrap a callable; one that sidelight wrapped already gets one wrapper for all."""
+def instrument(function: Any, declarations: tuple[Declaration, ...]) -> Any:
+    """Wrap a callable; a callable that has a wrapper already gets one wrapper for everything."""
     kind = type(function)
-    if issubclass(kind, staticmethod | classmethod):  # by its real class: a proxy is carried
-        return kind(weave(function.__func__, declarations))
-    below = woven_of(function)
+    if issubclass(kind, staticmethod | classmethod):  # not `isinstance`: a proxy claims to be one
+        return kind(instrument(function.__func__, declarations))
+    below = instrumentation_of(function)
     if below is not None:
         function, declarations = below.function, (*below.point.declarations, *declarations)
     _refuse_unfit(function)
     point = _point(function, declarations)
-    wrapper = wrap(point, function)
-    woven = Woven(point, function, wrapper)
+    wrapper = wrap(point, function, rewrap)
+    instrumentation = Instrumentation(point, function, wrapper)
     if type(function) is FunctionType:
-        wrapper.__sidelight__ = woven
+        wrapper.__sidelight__ = instrumentation
     else:
-        wrapper._self_sidelight = woven  # noqa: SLF001  # where a wrapt proxy keeps its own
+        wrapper._self_sidelight = instrumentation  # noqa: SLF001  # an attribute of the wrapt proxy itself
     POINTS.add(point)
     return wrapper
 
 
-def woven_of(function: Any) -> Woven | None:
-    """What sidelight knows of a wrapper of its own; None for everything else.
+def rewrap(function: Any, path: str, declarations: tuple[Declaration, ...] | None) -> Any:
+    """Wrap a copy of a decorated callable as its original was.
 
-    ``functools.wraps`` of other decorators copies our mark: it counts only on what it was set on.
+    Args:
+        function: the copy.
+        path: the path of the original's point.
+        declarations: the original's; None where pickle could not take them along. Then the copy
+            gets those that ``path`` has in this process, or stays as it is where it has none.
+    """
+    if declarations is None:
+        point = POINTS.get(path)
+        declarations = () if point is None else point.declarations
+    return instrument(function, declarations) if declarations and not disabled() else function
+
+
+def instrumentation_of(function: Any) -> Instrumentation | None:
+    """The instrumentation of one of sidelight's wrappers; None for everything else.
+
+    ``functools.wraps`` of other decorators copies the mark, so the mark has to name its wrapper.
     """
     for mark in ("_self_sidelight", "__sidelight__"):
-        woven = getattr(function, mark, None)
-        if isinstance(woven, Woven) and woven.wrapper is function:
-            return woven
+        found = getattr(function, mark, None)
+        if isinstance(found, Instrumentation) and found.wrapper is function:
+            return found
     return None
 
 

@@ -1,60 +1,67 @@
-"""What is no Python function, carried by wrapt: partials, instances, C functions, descriptors.
+"""The proxy for a callable that is no Python function: a partial, an instance, a descriptor.
 
-wrapt's proxy behaves as what it carries; here it also pickles and copies as that does.
+wrapt's proxy behaves as what it wraps. This one also copies and pickles as that does.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+import pickle
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import wrapt
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from sidelight.points.declaration import Declaration
+from sidelight.points.registry import Point
+
+Rewrap: TypeAlias = "Callable[[Any, str, tuple[Declaration, ...] | None], Any]"
+"""Wraps a copy as its original was; see `decorator.rewrap`. pickle finds it by its name."""
 
 
-class Carried(wrapt.FunctionWrapper[..., Any] if TYPE_CHECKING else wrapt.FunctionWrapper):  # type: ignore[misc]
+class Proxy(wrapt.FunctionWrapper[..., Any] if TYPE_CHECKING else wrapt.FunctionWrapper):  # type: ignore[misc]
     """A proxy whose calls go through a generated wrapper."""
 
-    def __init__(self, function: Any, made: Callable[..., Any]) -> None:
-        super().__init__(function, made)
-        self._self_made = made
+    def __init__(
+        self,
+        function: Any,
+        generated: Callable[..., Any],
+        point: Point,
+        rewrap: Rewrap,
+    ) -> None:
+        super().__init__(function, generated)
+        self._self_point = point
+        self._self_rewrap = rewrap
         self._self_sidelight: Any = None
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Bind as what is carried does; what has no ``__get__`` stays as it is."""
+        """Bind as the wrapped object does; an object without ``__get__`` stays unbound."""
         if not hasattr(type(self.__wrapped__), "__get__"):
             return self
         return super().__get__(instance, owner)
 
     def __copy__(self) -> Any:
-        """Copy what is carried, and carry the copy."""
-        return self._carry(copy.copy(self.__wrapped__))
+        """Copy the wrapped object, and wrap the copy."""
+        return self._wrap_copy(copy.copy(self.__wrapped__))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Copy what is carried, and carry the copy."""
-        return self._carry(copy.deepcopy(self.__wrapped__, memo))
+        """Copy the wrapped object, and wrap the copy."""
+        return self._wrap_copy(copy.deepcopy(self.__wrapped__, memo))
 
-    def _carry(self, function: Any) -> Any:
-        return (
-            self
-            if function is self.__wrapped__
-            else again(function, self._self_sidelight.point.path)
-        )
+    def _wrap_copy(self, function: Any) -> Any:
+        if function is self.__wrapped__:
+            return self
+        point = self._self_point
+        return self._self_rewrap(function, point.path, point.declarations)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle by name where what is carried does; else with it, to be decorated again."""
+        """Pickle by name where the wrapped object does; else with it, to be wrapped again."""
         reduced = self.__wrapped__.__reduce_ex__(protocol)
         if isinstance(reduced, str):
             return reduced
-        return again, (self.__wrapped__, self._self_sidelight.point.path)
-
-
-def again(function: Any, path: str) -> Any:
-    """Decorate a copy as the point ``path`` is; not at all where this process has no such point."""
-    from sidelight.points.decorator import weave  # noqa: PLC0415  # it imports this module
-    from sidelight.points.registry import POINTS  # noqa: PLC0415
-
-    point = POINTS.get(path)
-    return function if point is None else weave(function, point.declarations)
+        declarations: tuple[Declaration, ...] | None = self._self_point.declarations
+        try:
+            pickle.dumps(declarations)
+        except Exception:  # noqa: BLE001  # a lambda in a field, for example
+            declarations = None
+        return self._self_rewrap, (self.__wrapped__, self._self_point.path, declarations)

@@ -87,17 +87,23 @@ _span = _enter()
 """
 
 
-def wrap(point: Point, function: Any) -> Any:
-    """The wrapper that makes ``function`` emit what ``point`` declares."""
+def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
+    """The wrapper that makes ``function`` emit what ``point`` declares.
+
+    Args:
+        point: the function's declarations.
+        function: what is decorated.
+        rewrap: wraps a copy of ``function`` (see `proxies.Rewrap`).
+    """
     kind = kind_of(function)
     signature = signature_of(function, point.name, reserved=RESERVED)
     for declaration in point.declarations:
         check_fields(declaration, signature)
     made = _Writer(point, function, kind, signature).wrapper()
     if type(function) is not FunctionType:
-        from sidelight.points.proxies import Carried  # noqa: PLC0415  # seldom needed, slow to import
+        from sidelight.points.proxies import Proxy  # noqa: PLC0415  # seldom needed, slow to import
 
-        return Carried(function, made)
+        return Proxy(function, made, point, rewrap)
     if signature.own is not ANY:
         made.__defaults__, made.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
     wrapper = functools.update_wrapper(made, function)
