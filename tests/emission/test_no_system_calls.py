@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.support.tools import find
 
 # Markers are writes to /dev/null that strace prints whole. Between "begin" and "end" the emitting
 # thread does nothing but emit, after a warm-up in which whatever happens once has happened.
@@ -73,7 +73,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="strace traces L
 
 def traced(directory: Path, relay: str, emissions: int, prelude: str = _EVENTS) -> Counter[str]:
     """The system calls of the emitting thread between the markers, by name."""
-    strace = shutil.which("strace")
+    strace = find("strace")
     if strace is None:
         pytest.skip("strace is not installed: apt-get install strace (or your system's package)")
     output = directory / "trace"

@@ -6,7 +6,6 @@ Some are killed, alone or with their process group, some end in order, some are 
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from tests.support.programs import (
     nothing_left,
     running,
 )
+from tests.support.tools import find
 
 MEMBERS = 8
 ROUNDS_FULL, ROUNDS_SHORT = 400, 24
@@ -34,7 +34,7 @@ NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def has_namespaces():
-    if shutil.which("unshare") is None:
+    if find("unshare") is None:
         return False
     return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
 

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from tests.docs.pages import ROOT, Page, every_page
 from tests.support.commands import EMITTER, KILLED, emit, stored, wait_for
+from tests.support.tools import find
 
 from sidelight import Store
 
@@ -42,7 +42,7 @@ def settings_of(text, section):
 
 
 def analyze(*arguments):
-    program = shutil.which("systemd-analyze")
+    program = find("systemd-analyze")
     if program is None:
         pytest.skip("there is no systemd-analyze")
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
@@ -220,7 +220,7 @@ say(relay=relay.wait(30), said=relay.stdout.read().decode(), seconds=time.monoto
 
 
 def test_the_pods_commands_run_where_nothing_can_be_written(pod, tmp_path):
-    if os.geteuid() or not all(map(shutil.which, ("unshare", "setpriv", "awk"))):
+    if os.geteuid() or not all(map(find, ("unshare", "setpriv", "awk"))):
         pytest.skip("a read-only root needs a mount namespace, and root to make one")
     relay = pod["spec"]["initContainers"][0]
     (volume,) = (each["mountPath"] for each in relay["volumeMounts"])

@@ -1,10 +1,10 @@
 """A certificate authority of a test's own, and a certificate for 127.0.0.1 that it signed."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 from tests.support.collector import ServerTls
+from tests.support.tools import find
 
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 _EXTENSIONS = (
@@ -18,7 +18,7 @@ _EXTENSIONS = (
 
 def require_server_tls(directory: Path) -> ServerTls:
     """Fresh files in the directory; where there is no ``openssl`` the calling test is skipped."""
-    if not shutil.which("openssl"):
+    if not find("openssl"):
         import pytest  # noqa: PLC0415 - for the skip only
 
         pytest.skip("makes its certificates with the openssl command, which is not here")

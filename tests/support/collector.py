@@ -18,7 +18,7 @@ Where the binary comes from, and how to build it by hand, is told in ``collector
 
     python -m tests.support.collector           # find or build it (needs Go), print where it is
     make collector                              # the same
-    python -m pytest tests/tools/test_collector_harness.py
+    python -m pytest tests/tools
 
 What a Collector has acknowledged is in its file at most 20 ms later: one that is killed may
 lose that much, one that is stopped loses nothing. To count exactly, ``stop()`` first, then read

@@ -36,6 +36,7 @@ import time
 from pathlib import Path
 
 from filelock import FileLock
+from tests.support.tools import BARE, find
 
 MANIFEST = Path(__file__).with_name("otelcol.yaml")
 HOW_TO_GET_ONE = (
@@ -62,7 +63,9 @@ _CACHE = cache_directory()  # at import: a test that moves HOME still finds the 
 
 def collector_binary(cache: Path = _CACHE) -> Path | None:
     """The Collector to use, or None where there is none (``HOW_TO_GET_ONE`` says why)."""
-    if installed := shutil.which("otelcol-contrib"):
+    if BARE:
+        return None
+    if installed := find("otelcol-contrib"):
         return Path(installed)
     if os.environ.get("SIDELIGHT_BUILD_COLLECTOR") == "1":
         return build_collector(cache)
@@ -73,7 +76,7 @@ def build_collector(cache: Path = _CACHE, manifest: Path = MANIFEST) -> Path:
     """The build of the manifest, made now unless it is there; one process at a time makes it."""
     if binary := _cached(cache, manifest):
         return binary
-    if not shutil.which("go"):
+    if not find("go"):
         raise CollectorBuildError(
             "no `go` is on the PATH to build the Collector with; otelcol-contrib there does as well"
         )
@@ -97,7 +100,7 @@ def build_collector(cache: Path = _CACHE, manifest: Path = MANIFEST) -> Path:
 def main() -> int:
     """Print the path of the Collector, having built it where need be."""
     try:
-        installed = shutil.which("otelcol-contrib")
+        installed = find("otelcol-contrib")
         binary = Path(installed) if installed else build_collector()
     except CollectorBuildError as error:
         _say(str(error))

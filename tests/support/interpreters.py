@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 from tests.support.collector_build import cache_directory
+from tests.support.tools import BARE, find
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
@@ -34,7 +35,7 @@ def interpreter(version: str) -> str | None:
     """A Python of this version (``3.13``, ``3.14t``) that can run sidelight; None is none."""
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
-    base = _find(version)
+    base = None if BARE else _find(version)
     return None if base is None else str(_prepared(base, version))
 
 
@@ -44,7 +45,7 @@ def _find(version: str) -> str | None:
     homes = [
         home for home in pyenv.glob(f"{number}*") if home.name.endswith("t") == ("t" in version)
     ]
-    candidates = [shutil.which(f"python{version}"), *(str(h / "bin" / "python") for h in homes)]
+    candidates = [find(f"python{version}"), *(str(h / "bin" / "python") for h in homes)]
     return next((path for path in candidates if path and _runs(path, number)), None)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import mmap
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -22,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.support.tools import find
 
 CALLS = ("open", "read", "write", "sync", "allocate", "map", "rename", "unlink")
 _RULE = struct.Struct("<4i496s")
@@ -32,7 +32,7 @@ _ERROR, _SKIP, _TIMES, _MET = range(4)
 @functools.cache
 def library() -> Path:
     """The compiled shim, made once for a test session."""
-    compiler = shutil.which("cc")
+    compiler = find("cc")
     if compiler is None:
         pytest.skip("a fault is injected by a preloaded C library, and there is no compiler (cc)")
     made = Path(tempfile.mkdtemp(prefix="shim-")) / "shim.so"
