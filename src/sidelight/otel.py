@@ -23,18 +23,21 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 from sidelight.emission import EMITTER, Head
 from sidelight.record import (
     CUT,
-    LONGEST,
     MAX_PAYLOAD,
+    MAX_SPAN_TEXT,
     RANDOM,
     REMOTE_PARENT,
     SAMPLED,
     SHIFT,
     SPAN,
+    Moment,
+    MomentTuple,
     Origin,
     Static,
     encode,
     plain,
     random_bits,
+    replaced,
     text,
 )
 from sidelight.runtime import RUNTIME
@@ -176,7 +179,7 @@ _ROOM_FOR_REST: Final = 48 * 1024  # name, status, trace state and ids, at their
 _DEEPEST: Final = 32
 
 
-def moment_of(span: ReadableSpan, context: SpanContext) -> tuple[Any, ...]:
+def moment_of(span: ReadableSpan, context: SpanContext) -> MomentTuple:
     """A finished span as the fields of `record.Moment`."""
     start, end, parent = span.start_time, span.end_time, span.parent
     if type(start) is not int or type(end) is not int:
@@ -257,16 +260,21 @@ class SpanHead(Head):
     def __init__(self, origin: Origin) -> None:
         super().__init__(Static(None, origin.name, "scheduled", "emitted", "", origin))
 
-    def robust(self, moment: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The same span, of values that can be encoded."""
-        return (*moment[:9], _faithful(moment[9]), _faithful(moment[10]))
+    def made_plain(self, moment: MomentTuple) -> MomentTuple:
+        """Copy the moment of a span, with values that OTLP can carry."""
+        fields = Moment(*moment)
+        return replaced(
+            moment, attributes=_faithful(fields.attributes), details=_faithful(fields.details)
+        )
 
-    def cut(self, moment: tuple[Any, ...]) -> tuple[Any, ...]:
+    def cut(self, moment: MomentTuple) -> MomentTuple:
         """The same span with long texts cut and, where that is not enough, the largest left out.
 
         What is left out is counted among what the span has dropped.
         """
-        attributes, details = (_faithful(part, LONGEST) or {} for part in moment[9:])
+        fields = Moment(*moment)
+        attributes = _faithful(fields.attributes, MAX_SPAN_TEXT) or {}
+        details = _faithful(fields.details, MAX_SPAN_TEXT) or {}
         groups = [list(attributes.items()), details.pop("events", []), details.pop("links", [])]
         kept = _fitting(groups, MAX_PAYLOAD - self.size - _ROOM_FOR_REST)
         before = details.get("dropped", (0, 0, 0))
@@ -282,13 +290,13 @@ class SpanHead(Head):
         if "status" in details:
             code, description = details["status"]
             details["status"] = [code, description and text(description, _LONGEST_STATUS)]
-        return (*moment[:8], moment[8] | CUT, dict(kept[0]), details)
+        return replaced(moment, flags=fields.flags | CUT, attributes=dict(kept[0]), details=details)
 
 
 def origin_of(scope: InstrumentationScope | None, resource: Resource) -> tuple[Origin, int]:
     """A tracer's scope and resource, and how many attributes of these had no room."""
     groups = [
-        list(_faithful(dict(each.attributes or {}), LONGEST).items()) if each else []
+        list(_faithful(dict(each.attributes or {}), MAX_SPAN_TEXT).items()) if each else []
         for each in (scope, resource)
     ]
     kept = _fitting(groups, _ROOM_FOR_ORIGIN)

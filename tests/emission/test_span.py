@@ -19,7 +19,12 @@ from sidelight.emission.light_span import LightSpan
 from sidelight.emission.tracing import TRACING, Tracing, ambient, bound, ids_of, outside
 from sidelight.host import otel_api
 from sidelight.record.format import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, reseed
-from sidelight.record.semconv import LONGEST, exception_attributes, failure, w3c_flags
+from sidelight.record.semconv import (
+    MAX_SPAN_TEXT,
+    exception_attributes,
+    status_description,
+    w3c_flags,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -157,12 +162,12 @@ def test_values_are_copied(kept):
 def test_long_text_is_cut(kept):
     @emits("done")
     def work():
-        trace.get_current_span().set_attribute("long", "x" * (LONGEST + 1))
-        trace.get_current_span().set_attribute("longest", "x" * LONGEST)
+        trace.get_current_span().set_attribute("long", "x" * (MAX_SPAN_TEXT + 1))
+        trace.get_current_span().set_attribute("longest", "x" * MAX_SPAN_TEXT)
 
     work()
     kept_text = details(kept)["attributes"]
-    assert len(kept_text["long"]) == len(kept_text["longest"]) == LONGEST
+    assert len(kept_text["long"]) == len(kept_text["longest"]) == MAX_SPAN_TEXT
     assert kept_text["long"].endswith("…")
 
 
@@ -196,8 +201,8 @@ def test_flags():
 
 def test_words_for_an_exception():
     told = ["package.module.Outer.<locals>.OurError", "why. not", [["f.py", 1, "g"]]]
-    assert failure(told) == "OurError: why. not"
-    assert failure(["ValueError", "", []]) == "ValueError: "
+    assert status_description(told) == "OurError: why. not"
+    assert status_description(["ValueError", "", []]) == "ValueError: "
     assert exception_attributes(told)["exception.stacktrace"].endswith("OurError: why. not\n")
 
 

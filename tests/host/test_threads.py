@@ -114,7 +114,7 @@ def test_before_a_fork_they_end_and_after_it_they_go_on(tmp_path):
         sidelight.emit("after", artifact_id="a")
         assert sidelight.flush()
     finally:
-        process.runtime.close(5.0)
+        process.RUNTIME.close(5.0)
     wait_until(lambda: ours() == [])
 
 
@@ -126,7 +126,7 @@ def test_a_child_that_is_forked_meanwhile_has_none(tmp_path):
             os._exit(len(ours()))
         assert os.waitpid(child, 0)[1] == 0
     finally:
-        process.runtime.close(5.0)
+        process.RUNTIME.close(5.0)
 
 
 def test_receipts_of_a_new_spool_know_nothing_of_the_old_one(tmp_path):
@@ -139,4 +139,4 @@ def test_receipts_of_a_new_spool_know_nothing_of_the_old_one(tmp_path):
         sidelight.configure(f"sqlite:///{tmp_path / 'b.db'}", relay="external")
         assert sidelight.emit("after", artifact_id="a").state == "spooled"
     finally:
-        process.runtime.close(5.0)
+        process.RUNTIME.close(5.0)

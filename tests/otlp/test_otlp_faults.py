@@ -197,7 +197,7 @@ EMITTING = """
 
     sidelight.configure()
     for n in range(50): task(n)
-    print(sidelight.runtime.process.runtime.spool.meta["instance"], flush=True)
+    print(sidelight.runtime.process.RUNTIME.spool.meta["instance"], flush=True)
 """
 
 

@@ -60,11 +60,11 @@ def test_what_is_declared():
 @pytest.mark.parametrize(
     ("type_", "model", "message"),
     [
-        ("1st", Sold, "no name for an event type"),
-        (None, Sold, "no name for an event type"),
-        ("x", object, "no pydantic model"),
-        ("x", 3, "no pydantic model"),
-        ("sold", About, r"declared already, by .*test_catalogue:Sold"),
+        ("1st", Sold, "not a name for an event type"),
+        (None, Sold, "not a name for an event type"),
+        ("x", object, "not a pydantic model"),
+        ("x", 3, "not a pydantic model"),
+        ("sold", About, r"already declared, by .*test_catalogue:Sold"),
     ],
 )
 def test_refusals(type_, model, message):
@@ -110,7 +110,7 @@ def test_strict_configuration(tmp_path):
             sell("i2", "dear")
         assert sidelight.flush()
     finally:
-        sidelight.runtime.process.runtime.close(1.0)
+        sidelight.runtime.process.RUNTIME.close(1.0)
         EMITTER.strict = False
     with Store(f"sqlite:///{tmp_path / 'events.db'}") as opened:
         assert [event.artifact_id for event in opened.events()] == ["i1"]

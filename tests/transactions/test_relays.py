@@ -213,7 +213,7 @@ def test_in_the_stores_own_database_it_is_one_transaction(tmp_path):
                 "SELECT count(DISTINCT xmin::text) FROM sidelight.events"
             ).fetchone()
         assert moved[0] <= 1200 / 20 + 2
-        assert "outbox" in " ".join(library.runtime.process.runtime.health())
+        assert "outbox" in " ".join(library.runtime.process.RUNTIME.health())
     finally:
         application.close()
         restore()

@@ -23,15 +23,17 @@ from sidelight.record import (
     MAX_PAYLOAD,
     Costs,
     Moment,
+    MomentTuple,
     Static,
-    blank,
     encode,
     encode_into,
     encode_static,
     error_message,
     frame,
+    new_buffer,
     plain,
     random_bits,
+    replaced,
 )
 
 DEADLINE: Final = 0.010
@@ -55,31 +57,28 @@ class Head:
         self.size = len(self.encoded)
         self.seed = _crc32(self.encoded)
 
-    def robust(self, moment: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The same moment, of values that can be encoded whatever they were."""
+    def made_plain(self, moment: MomentTuple) -> MomentTuple:
+        """Copy a moment that msgpack refused, with all values made plain."""
         fields = Moment(*moment)
-        return (
-            *moment[:2],
-            plain(fields.artifact_id),
-            plain(fields.organization_id),
-            *moment[4:9],
-            plain(fields.attributes),
-            plain(fields.details, depth=-2),
+        return replaced(
+            moment,
+            artifact_id=plain(fields.artifact_id),
+            organization_id=plain(fields.organization_id),
+            attributes=plain(fields.attributes),
+            details=plain(fields.details, depth=-2),
         )
 
-    def cut(self, moment: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The same moment without what makes it too large, and marked so."""
+    def cut(self, moment: MomentTuple) -> MomentTuple:
+        """Copy a moment without its attributes, and mark it so, because it is too large."""
         fields = Moment(*moment)
-        return (
-            *moment[:2],
-            _short(fields.artifact_id),
-            _short(fields.organization_id),
-            *moment[4:8],
-            fields.flags | CUT,
-            None,
-            {key: fields.details[key] for key in _ESSENTIAL if key in fields.details}
-            if fields.details
-            else None,
+        details = fields.details or {}
+        return replaced(
+            moment,
+            artifact_id=_shortened(fields.artifact_id),
+            organization_id=_shortened(fields.organization_id),
+            flags=fields.flags | CUT,
+            attributes=None,
+            details={key: details[key] for key in _BOUNDED if key in details} or None,
         )
 
 
@@ -127,12 +126,12 @@ class Emitter:
         self.joins = True
         self.deadline = DEADLINE
 
-    def write(self, head: Head, moment: tuple[Any, ...]) -> bool:
+    def write(self, head: Head, moment: MomentTuple) -> bool:
         """Encode one record and copy it into the spool; False when it was lost, which is counted.
 
         ``moment`` has the fields of `record.Moment`, in their order.
         """
-        body: Any = blank()
+        body: Any = new_buffer()
         try:
             encode_into(moment, body)
         except Exception as error:  # noqa: BLE001  # a surrogate, a cycle, 2**64
@@ -148,7 +147,7 @@ class Emitter:
             return self._append(head, frame)
         return True
 
-    def payload(self, head: Head, moment: tuple[Any, ...]) -> bytes:
+    def payload(self, head: Head, moment: MomentTuple) -> bytes:
         """A record as `write` would frame it, for other places than the spool."""
         try:
             body = encode(moment)
@@ -158,12 +157,12 @@ class Emitter:
             body = self._encoded_short(head, moment)
         return head.encoded + body
 
-    def _encoded_slowly(self, head: Head, moment: tuple[Any, ...], error: Exception) -> bytes:
+    def _encoded_slowly(self, head: Head, moment: MomentTuple, error: Exception) -> bytes:
         if from_outside(error, looking=False):
             raise error
-        return encode(head.robust(moment))
+        return encode(head.made_plain(moment))
 
-    def _encoded_short(self, head: Head, moment: tuple[Any, ...]) -> bytes:
+    def _encoded_short(self, head: Head, moment: MomentTuple) -> bytes:
         self.count("attributes too large", head.static.point)
         return encode(head.cut(moment))
 
@@ -266,11 +265,11 @@ class Early:
             EMITTER.count("internal error", problem)
 
 
-#: Of a span's details these are kept: they are bounded.
-_ESSENTIAL: Final = ("error", "status", "name", "trace_state")
+#: The details of a span that are kept when the record is cut, because they are bounded.
+_BOUNDED: Final = ("error", "status", "name", "trace_state")
 
 
-def _short(value: Any) -> Any:
+def _shortened(value: Any) -> Any:
     return value[:512] if isinstance(value, str) else value
 
 

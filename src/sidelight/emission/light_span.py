@@ -27,15 +27,15 @@ from sidelight.host import from_outside
 from sidelight.record import (
     ARTIFACT_KEY,
     DEFAULT_LIMITS,
-    LONGEST,
+    MAX_SPAN_TEXT,
     ORGANIZATION_KEY,
     SPAN,
     Limits,
     error_details,
     error_type,
     exception_attributes,
-    failure,
     plain,
+    status_description,
     text,
     w3c_flags,
 )
@@ -46,7 +46,7 @@ _BITS_128: Final = (1 << 128) - 1
 _AS_THEY_ARE: Final = frozenset({bool, float, bytes, type(None)})
 _ATTRIBUTES, _EVENTS, _LINKS = range(3)  # places in the counts of what was dropped
 _wall: Final = time.time_ns
-_text: Final = functools.partial(text, longest=LONGEST)
+_text: Final = functools.partial(text, longest=MAX_SPAN_TEXT)
 _P = ParamSpec("_P")
 
 
@@ -172,7 +172,7 @@ class LightSpan(Span):
         known = {
             "exception.type": error_type(exception),
             "exception.message": error_details(exception)[1],
-            "exception.stacktrace": "".join(format_exception(exception))[-LONGEST:],
+            "exception.stacktrace": "".join(format_exception(exception))[-MAX_SPAN_TEXT:],
             "exception.escaped": str(escaped),
         }
         self.add_event("exception", {**known, **(attributes or {})}, timestamp)
@@ -189,7 +189,7 @@ class LightSpan(Span):
         """Note an exception that leaves a ``with span``; the span ends when the function does."""
         if isinstance(exc_val, Exception):
             self.record_exception(exc_val, escaped=True)
-            self.set_status(StatusCode.ERROR, failure(error_details(exc_val)))
+            self.set_status(StatusCode.ERROR, status_description(error_details(exc_val)))
 
     # -- keeping it --------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class LightSpan(Span):
             details = error_details(error)
             other.set_attribute("error.type", details[0])
             other.add_event("exception", exception_attributes(details))
-            other.set_status(Status(StatusCode.ERROR, failure(details)))
+            other.set_status(Status(StatusCode.ERROR, status_description(details)))
 
     def _not_ended(self, problem: BaseException) -> None:
         if self.lost is not None:

@@ -38,8 +38,8 @@ from sidelight.record import (
     Static,
     event_id,
     exception_attributes,
-    failure,
     occurred_at,
+    status_description,
     to_json,
 )
 from sidelight.version import __version__
@@ -87,7 +87,7 @@ def span_of(
         attributes["error.type"] = error[0]
         told = _bounded(exception_attributes(error), limits.event_attributes, limits.length)
         events.append(Event("exception", told, occurred_at(moment)))
-        status = Status(StatusCode.ERROR, failure(error))
+        status = Status(StatusCode.ERROR, status_description(error))
     if "status" in details:
         code, description = details["status"]
         status = Status(StatusCode(code), description)

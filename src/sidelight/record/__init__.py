@@ -1,13 +1,14 @@
 """The bytes of one emission: the wire format, values made plain, costs; no I/O.
 
-A payload is a static part, encoded once for each point, and a moment, encoded at the call. Every
-position in them is known in `format` only.
+A payload is a static part, encoded once for each point, and a moment, encoded at each call.
+`format` alone knows the positions of their fields.
 """
 
 from typing import TYPE_CHECKING
 
 from sidelight.host import lazily
 from sidelight.record.costs import BUDGET_NS, SHIFT, Costs, CostSummary
+from sidelight.record.encoding import encode, encode_into, new_buffer, to_json
 from sidelight.record.format import (
     CUT,
     FRAME,
@@ -17,31 +18,32 @@ from sidelight.record.format import (
     REMOTE_PARENT,
     SAMPLED,
     SPAN,
+    Mode,
     Moment,
+    MomentTuple,
     Origin,
     Outcome,
     Static,
-    blank,
     decode,
-    encode,
-    encode_into,
     encode_static,
     event_id,
     frame,
+    is_type_name,
     length_of_frames,
+    moment_source,
     occurred_at,
     random_bits,
+    replaced,
     reseed,
 )
-from sidelight.record.json import to_json
 from sidelight.record.limits import DEFAULT_LIMITS, Limits, limits_from, limits_of
-from sidelight.record.names import Mode, is_type_name
 from sidelight.record.semconv import (
     ARTIFACT_KEY,
-    LONGEST,
+    MAX_SPAN_TEXT,
     ORGANIZATION_KEY,
     exception_attributes,
-    failure,
+    record_flags,
+    status_description,
     w3c_flags,
 )
 from sidelight.record.values import (
@@ -55,7 +57,13 @@ from sidelight.record.values import (
 )
 
 if TYPE_CHECKING:
-    from sidelight.record.event_types import Catalogue, Checked, Declared, catalogue, check
+    from sidelight.record.event_types import (
+        Catalogue,
+        CheckedSpool,
+        Declared,
+        catalogue,
+        validate_frame,
+    )
 
 __all__ = [
     "ARTIFACT_KEY",
@@ -64,8 +72,8 @@ __all__ = [
     "DEFAULT_LIMITS",
     "FRAME",
     "FRAME_MAGIC",
-    "LONGEST",
     "MAX_PAYLOAD",
+    "MAX_SPAN_TEXT",
     "MAX_TEXT",
     "ORGANIZATION_KEY",
     "RANDOM",
@@ -75,19 +83,18 @@ __all__ = [
     "SHIFT",
     "SPAN",
     "Catalogue",
-    "Checked",
+    "CheckedSpool",
     "CostSummary",
     "Costs",
     "Declared",
     "Limits",
     "Mode",
     "Moment",
+    "MomentTuple",
     "Origin",
     "Outcome",
     "Static",
-    "blank",
     "catalogue",
-    "check",
     "decode",
     "encode",
     "encode_into",
@@ -97,24 +104,26 @@ __all__ = [
     "error_type",
     "event_id",
     "exception_attributes",
-    "failure",
     "frame",
     "is_type_name",
     "length_of_frames",
     "limits_from",
     "limits_of",
+    "moment_source",
+    "new_buffer",
     "occurred_at",
     "plain",
     "random_bits",
+    "record_flags",
+    "replaced",
     "reseed",
+    "status_description",
     "text",
     "to_json",
+    "validate_frame",
     "w3c_flags",
 ]
 
 __getattr__ = lazily(
-    __name__,
-    {
-        "event_types": "Catalogue Checked Declared catalogue check",
-    },
+    __name__, {"event_types": "Catalogue CheckedSpool Declared catalogue validate_frame"}
 )

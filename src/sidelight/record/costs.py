@@ -1,12 +1,13 @@
-"""What each point has cost on the caller's path: every emission, in a histogram.
+"""Histograms of what each point costs on the caller's path; every emission is counted.
 
-Up to 65 µs the buckets are 64 ns wide, so that counting is one shift and one addition; above, eight
-buckets to the octave. Counting happens on the caller's thread, everything else elsewhere.
+Up to 65 µs the buckets are 64 ns wide, so that counting is one shift and one addition. Above that
+there are eight buckets to the octave.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -24,32 +25,33 @@ class Costs:
     """The costs of one point in this process (ns).
 
     The caller's path does ``costs.fine[ns >> SHIFT] += 1`` and, on IndexError, ``costs.add(ns)``.
+    Both are exact among threads, because CPython switches threads only at calls and at jumps back.
     """
 
     def __init__(self) -> None:
         self.fine: list[int] = [0] * _FINE
-        self.coarse: dict[int, int] = {}
+        self.coarse: defaultdict[int, int] = defaultdict(int)
         self.over_budget = 0
         self.highest = 0
 
     def add(self, ns: int) -> None:
-        """Count a cost that the fine buckets may not hold."""
+        """Count a cost (ns) that the fine buckets may not hold."""
         if 0 <= ns < _FINE_END:
             self.fine[ns >> SHIFT] += 1
             return
         bucket = _FINE + int(math.log2(max(ns, _FINE_END) / _FINE_END) * _STEPS)
-        self.coarse[bucket] = self.coarse.get(bucket, 0) + 1
+        self.coarse[bucket] += 1
         self.highest = max(self.highest, ns)
         self.over_budget += ns > BUDGET_NS
 
     def clear(self) -> None:
-        """Start anew, in place: the wrappers hold on to the buckets."""
+        """Reset in place, because the generated wrappers refer to the buckets."""
         self.fine[:] = [0] * _FINE
         self.coarse.clear()
         self.over_budget = self.highest = 0
 
     def snapshot(self) -> dict[str, Any]:
-        """The state as plain values: cumulative, so that the latest one is the whole truth."""
+        """Copy the state as plain values; it is cumulative, so that the latest one replaces all."""
         buckets = {index: count for index, count in enumerate(self.fine) if count}
         highest = self.highest or ((max(buckets) + 1 << SHIFT) if buckets else 0)
         buckets.update(sorted(self.coarse.copy().items()))
@@ -68,7 +70,7 @@ def _upper_bound(bucket: int) -> int:
 
 
 class CostSummary(msgspec.Struct, frozen=True):
-    """One point's costs on the caller's path (ns): upper bounds of the buckets they fell into."""
+    """The costs of one point on the caller's path (ns), as upper bounds of their buckets."""
 
     point: str
     count: int

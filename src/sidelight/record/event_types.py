@@ -1,4 +1,4 @@
-"""The catalogue: event types with models of what they carry."""
+"""The catalogue: declared event types, each with a pydantic model of its payload."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from sidelight.exceptions import CatalogueError, PayloadError
-from sidelight.record.format import CUT, FRAME, Moment, Static, decode
-from sidelight.record.names import is_type_name
+from sidelight.record.format import CUT, FRAME, Moment, Static, decode, is_type_name
 
 _M = TypeVar("_M", bound=type[BaseModel])
 
 
 class Declared(msgspec.Struct, frozen=True):
-    """An event type of a catalogue.
+    """One event type of a catalogue.
 
     Attributes:
-        name: of the type.
-        payload: the model of its attributes; `artifact_id` and `organization_id` are among them
-            where the model has them.
-        emitted_by: paths of the functions that emit it, as far as they were named.
+        name: the name of the type.
+        payload: the model of the attributes; a model may also declare `artifact_id` and
+            `organization_id`.
+        emitted_by: paths of the functions that emit the type, as far as they were named.
     """
 
     name: str
@@ -33,13 +32,13 @@ class Declared(msgspec.Struct, frozen=True):
 
     @property
     def description(self) -> str:
-        """The docstring of the payload; "" where it has none of its own."""
+        """The docstring of the model; "" where the model has none of its own."""
         told = self.payload.__doc__
         return inspect.cleandoc(told) if told and told != BaseModel.__doc__ else ""
 
     def problem(self, moment: Moment) -> str | None:
-        """What is not as declared about what was captured; None where all is well."""
-        if moment.flags & CUT:  # it has no attributes any more, and says so
+        """Say how an event differs from its declaration; None where it does not."""
+        if moment.flags & CUT:  # its attributes were left out
             return None
         given = dict(moment.attributes or {})
         for name in ("artifact_id", "organization_id"):
@@ -56,7 +55,7 @@ class Declared(msgspec.Struct, frozen=True):
 
 
 class Catalogue:
-    """Event types with models of what they carry.
+    """Declared event types, each with a pydantic model of its payload.
 
     ::
 
@@ -65,9 +64,10 @@ class Catalogue:
             seconds: float | None
             size: int
 
-    An event of a declared type is held against its model: in strict mode at emission, where it is
-    raised; otherwise by the relay, which stores it, marks it (attribute ``sidelight.invalid``) and
-    counts it. Values are compared in their plain form: a number that came as text will do.
+    An event of a declared type is validated against its model. In strict mode this happens at
+    emission, and a mismatch is raised. Otherwise the relay validates: it stores the event, marks it
+    (attribute ``sidelight.invalid``) and counts it. Values are validated in their plain form, so a
+    number may also be given as text.
     """
 
     def __init__(self) -> None:
@@ -75,23 +75,23 @@ class Catalogue:
 
     def event(
         self,
-        type: str,  # noqa: A002  # the word for it
+        type: str,  # noqa: A002  # the public name
         *,
         emitted_by: str | tuple[str, ...] = (),
     ) -> Callable[[_M], _M]:
-        """Declare an event type; decorates the pydantic model of its payload.
+        """Declare an event type by decorating the pydantic model of its payload.
 
         Args:
             type: the name, as points emit it.
-            emitted_by: path or paths of functions, ``package.module:Class.method``.
+            emitted_by: paths of functions that emit it, ``package.module:Class.method``.
 
         Raises:
-            CatalogueError: it is no name for a type, no model, or declared already.
+            CatalogueError: the name or the model is not valid, or the type is declared twice.
         """
         if not is_type_name(type):
             raise CatalogueError(
                 what=repr(type),
-                problem="it is no name for an event type",
+                problem="it is not a name for an event type",
                 remedy="use letters, digits and _ . - and begin with a letter",
             )
         paths = (emitted_by,) if isinstance(emitted_by, str) else tuple(emitted_by)
@@ -100,14 +100,14 @@ class Catalogue:
             if not (isinstance(payload, builtins.type) and issubclass(payload, BaseModel)):
                 raise CatalogueError(
                     what=type,
-                    problem=f"{payload!r} is no pydantic model",
+                    problem=f"{payload!r} is not a pydantic model",
                     remedy="let the class inherit from pydantic.BaseModel",
                 )
             known = self._declared.get(type)
             if known is not None and _path(known.payload) != _path(payload):
                 raise CatalogueError(
                     what=type,
-                    problem=f"it is declared already, by {_path(known.payload)}",
+                    problem=f"it is already declared, by {_path(known.payload)}",
                     remedy="declare it once",
                 )
             self._declared[type] = Declared(type, payload, paths)
@@ -116,23 +116,23 @@ class Catalogue:
         return declare
 
     def get(self, type: str | None) -> Declared | None:  # noqa: A002
-        """What is declared of a type; None where nothing is."""
+        """Find the declaration of a type; None where there is none."""
         return self._declared.get(type or "")
 
     def problem(self, static: Static, moment: Moment) -> str | None:
-        """What is not as declared about a record; None where all is well, or nothing declared."""
+        """Say how a record differs from its declaration; None where it does not or has none."""
         declared = self.get(static.type)
         return None if declared is None else declared.problem(moment)
 
     def json_schema(self) -> dict[str, Any]:
-        """The payloads as one JSON Schema (2020-12), a definition for each type."""
+        """Write the payloads as one JSON Schema (2020-12), with a definition for each type."""
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "$defs": {each.name: each.payload.model_json_schema() for each in self},
         }
 
     def clear(self) -> None:
-        """Forget all that was declared."""
+        """Forget all declarations."""
         self._declared.clear()
 
     def __iter__(self) -> Iterator[Declared]:
@@ -142,10 +142,10 @@ class Catalogue:
         return len(self._declared)
 
 
-class Checked:
-    """A spool for strict mode: what is not as declared is not written, and raised.
+class CheckedSpool:
+    """A spool for strict mode that raises on an undeclared payload instead of writing it.
 
-    It decodes each record again: nothing for production.
+    It decodes each record again, which is too slow for production.
     """
 
     def __init__(self, spool: Any) -> None:
@@ -153,24 +153,24 @@ class Checked:
         self.position: Callable[[], tuple[int, int]] = spool.position
 
     def write(self, frame: bytes, /) -> None:
-        """Copy a frame in.
+        """Validate a frame, then write it.
 
         Raises:
-            PayloadError: the event is not as it is declared.
+            PayloadError: the event differs from its declaration.
         """
-        check(frame)
+        validate_frame(frame)
         self._spool.write(frame)
 
     def append(self, frame: bytes, /) -> None:
-        """Copy a frame in, making room for it."""
+        """Append a frame that was validated, and make room for it."""
         self._spool.append(frame)
 
 
-def check(frame: bytes) -> None:
-    """Hold a frame's event against the process's catalogue.
+def validate_frame(frame: bytes) -> None:
+    """Validate the event in a frame against the catalogue of this process.
 
     Raises:
-        PayloadError: it is not as it is declared.
+        PayloadError: the event differs from its declaration.
     """
     if not len(catalogue):
         return

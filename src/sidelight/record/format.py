@@ -1,13 +1,14 @@
 """The wire format: what the caller's thread writes and every sink reads.
 
-A payload is one msgpack array of two: the *static* part, which is encoded once when the function
-is decorated, and the *moment*, which is encoded at the call. Together they are an event, a span,
-or both. The unit of time is the nanosecond throughout.
+A payload is one msgpack array of two: the *static* part, encoded once at decoration, and the
+*moment*, encoded at each call. Together they are an event, a span, or both. Times are nanoseconds.
+This module alone knows the positions of the fields of a moment.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,16 +16,21 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-Outcome: TypeAlias = Literal["started", "succeeded", "failed", "closed", "emitted", "ledger"]
+from sidelight.record.encoding import encode
 
-#: A payload goes into the spool in a frame: magic (4), length (4), CRC-32 of the payload (4).
+Mode: TypeAlias = Literal["scheduled", "awaited"]
+Outcome: TypeAlias = Literal["started", "succeeded", "failed", "closed", "emitted", "ledger"]
+MomentTuple: TypeAlias = tuple[Any, ...]
+"""A moment as the caller's path makes it: the fields of `Moment`, in their order."""
+
+#: The header of a payload's frame in the spool: magic (4), length (4), CRC-32 of the payload (4).
 FRAME: Final = struct.Struct("<4sII")
 FRAME_MAGIC: Final = b"\xc1SL\xc1"  # 0xc1 is the one byte that msgpack never uses
 MAX_PAYLOAD: Final = 256 * 1024
 
 #: Set in ``Moment.flags``: the record carries a span that is to be exported.
 SPAN: Final = 1
-#: Set in ``Moment.flags``: the span's parent came from another process.
+#: Set in ``Moment.flags``: the parent of the span came from another process.
 REMOTE_PARENT: Final = 2
 #: Set in ``Moment.flags``: the trace is sampled (the W3C flag).
 SAMPLED: Final = 4
@@ -34,21 +40,12 @@ CUT: Final = 8
 RANDOM: Final = 16
 
 _PREFIX: Final = b"\x92"  # msgpack: an array of two follows
-
-#: A buffer for `encode_into`, to begin with.
-blank: Final[Callable[[], bytearray]] = bytearray(256).copy
-encode_into: Final[Callable[[object, bytearray], None]] = msgspec.msgpack.Encoder().encode_into
+_TYPE_NAME: Final = re.compile(r"[A-Za-z][\w.\-]{0,127}")
 
 
-def encode(value: object) -> bytes:
-    """A value as msgpack.
-
-    Into a buffer of ours: where no memory is left, msgspec's own `encode` crashes the process (in
-    0.22, when it cannot enlarge the buffer that it has made).
-    """
-    buffer = blank()
-    encode_into(value, buffer)
-    return bytes(buffer)
+def is_type_name(value: object) -> bool:
+    """Whether a value can be the name of an event type."""
+    return isinstance(value, str) and _TYPE_NAME.fullmatch(value) is not None
 
 
 def frame(payload: bytes) -> bytes:
@@ -57,7 +54,7 @@ def frame(payload: bytes) -> bytes:
 
 
 def length_of_frames(data: bytes) -> int:
-    """Bytes of the frames that begin one behind the other in ``data``, by what they say."""
+    """Add up the frames at the start of ``data``, by the lengths that they state (bytes)."""
     length = 0
     while data.startswith(FRAME_MAGIC, length) and len(data) >= length + FRAME.size:
         length += FRAME.size + int(FRAME.unpack_from(data, length)[1])
@@ -65,10 +62,7 @@ def length_of_frames(data: bytes) -> int:
 
 
 class Origin(msgspec.Struct, array_like=True, frozen=True, eq=False):
-    """Whose a span is that the application's own TracerProvider has made.
-
-    The instrumentation scope of its tracer, and the resource of its provider.
-    """
+    """The tracer and the resource of a span that the application's own TracerProvider made."""
 
     name: str
     version: str | None
@@ -81,7 +75,7 @@ class Origin(msgspec.Struct, array_like=True, frozen=True, eq=False):
 class Static(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What every record of one emission of one point has in common.
 
-    ``origin`` is there where the record carries a span that is not of our making.
+    ``origin`` is set where the record carries a span that sidelight did not make.
     """
 
     type: str | None
@@ -93,10 +87,21 @@ class Static(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Moment(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What one call adds: ``time`` is the wall clock at the start of the call.
+    """What one call adds to the static part.
 
-    ``trace`` is 16 bytes; ``parent_id`` 0 means a root. ``details`` holds what is seldom there:
-    ``error`` (type, message, frames) and what the function did to its span.
+    Attributes:
+        time: the wall clock at the start of the call (ns).
+        random: 64 random bits of the event's id.
+        artifact_id: what the event is about.
+        organization_id: the organization of the event.
+        duration: of the call (ns); None where the call has not ended.
+        trace: the trace id in 16 bytes.
+        span_id: of the span that the record carries, or of the span around the event.
+        parent_id: the parent of the span; 0 for a root.
+        flags: `SPAN`, `REMOTE_PARENT`, `SAMPLED`, `CUT`, `RANDOM`.
+        attributes: the event's named values.
+        details: what few records have: ``error`` (type, message, frames), and what the function
+            did to its span.
     """
 
     time: int
@@ -112,8 +117,24 @@ class Moment(msgspec.Struct, array_like=True, frozen=True, gc=False):
     details: dict[str, Any] | None
 
 
+_POSITIONS: Final = {name: place for place, name in enumerate(Moment.__struct_fields__)}
+
+
+def replaced(moment: MomentTuple, **fields: Any) -> MomentTuple:
+    """Copy a moment with some of its fields replaced (off the hot path)."""
+    values = list(moment)
+    for name, value in fields.items():
+        values[_POSITIONS[name]] = value
+    return tuple(values)
+
+
+def moment_source(**fields: str) -> str:
+    """Write the source of a tuple with the fields of a moment, each given as an expression."""
+    return f"({', '.join(fields[name] for name in _POSITIONS)})"
+
+
 def encode_static(static: Static) -> bytes:
-    """The unchanging head of a payload; a moment, encoded, completes it."""
+    """Encode the unchanging head of a payload; an encoded moment completes it."""
     return _PREFIX + encode(static)
 
 
@@ -139,7 +160,7 @@ def decode(payload: bytes | memoryview) -> tuple[Static, Moment]:
 
 
 def occurred_at(moment: Moment) -> int:
-    """When the event happened: the end of the call, or its start where it has not ended (ns)."""
+    """When the event happened (ns): the end of the call, or its start where it has not ended."""
     return moment.time + (moment.duration or 0)
 
 
@@ -147,7 +168,7 @@ _halves: Final = struct.Struct(">QQ").pack
 
 
 def event_id(occurred_ns: int, random_bits: int) -> str:
-    """The event's UUIDv7 as text (RFC 9562, method 3: the sub-millisecond part in rand_a)."""
+    """Derive an event's UUIDv7 (RFC 9562, method 3: the sub-millisecond part in rand_a)."""
     milliseconds, rest = divmod(occurred_ns, 1_000_000)
     digits = _halves(
         (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (rest << 12) // 1_000_000,
@@ -157,9 +178,9 @@ def event_id(occurred_ns: int, random_bits: int) -> str:
 
 
 class Ids(random.Random):
-    """Random bits of our own: `random.seed` does not move them, and a fork gets fresh ones."""
+    """A generator that `random.seed` does not reach."""
 
 
 _ids: Final = Ids()
 random_bits: Final[Callable[[int], int]] = _ids.getrandbits
-reseed: Final[Callable[..., None]] = _ids.seed  # given nothing, from the system's entropy
+reseed: Final[Callable[..., None]] = _ids.seed  # without an argument, from the system's entropy

@@ -1,4 +1,4 @@
-"""How much of a span is kept: the limits that OTEL_* variables set."""
+"""The limits of spans and log records that the OTEL_* variables set."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ _MOST: Final = 128  # the specification's default for attributes, events and lin
 
 
 class Limits(NamedTuple):
-    """How much one span or log record may hold; None is no limit.
+    """How much one span or log record may hold; None means no limit.
 
-    ``attributes``, ``events`` and ``links`` count what a span has; ``event_attributes`` and
-    ``link_attributes`` what each of those has, ``log_attributes`` what a log record has. The
-    lengths are characters of a text value: ``length`` in events and links, ``span_length`` in
-    spans, ``log_length`` in log records.
+    Attributes:
+        attributes, events, links: numbers for one span.
+        event_attributes, link_attributes: attributes of one event, of one link.
+        log_attributes: attributes of one log record.
+        length: characters of a text value in events and links.
+        span_length: characters of a text value in span attributes.
+        log_length: characters of a text value in log records.
     """
 
     attributes: int | None = _MOST
@@ -34,9 +37,10 @@ DEFAULT_LIMITS: Final = Limits()
 
 
 def limits_from(environment: Mapping[str, str]) -> Limits:
-    """Read ``OTEL_ATTRIBUTE_*_LIMIT`` and its kin for spans, events, links and log records.
+    """Read the ``OTEL_*_LIMIT`` variables for spans, events, links and log records.
 
-    As with the SDK an empty value is no limit; what is no number is logged, and the default holds.
+    An empty value means no limit, as in the SDK. A value that is not a number is logged, and the
+    default applies.
     """
 
     def read(name: str, default: int | None) -> int | None:
@@ -48,7 +52,9 @@ def limits_from(environment: Mapping[str, str]) -> Limits:
             return None
         if text.isascii() and text.isdigit():
             return int(text)
-        _logger.warning("sidelight: OTEL_%s_LIMIT=%s is not a number; it is not used", name, text)
+        _logger.warning(
+            "sidelight: OTEL_%s_LIMIT=%s is not a number; the default applies", name, text
+        )
         return default
 
     given = read("ATTRIBUTE_COUNT", _MOST)
@@ -68,7 +74,7 @@ def limits_from(environment: Mapping[str, str]) -> Limits:
 
 
 def limits_of(writer: Mapping[str, Any]) -> Limits:
-    """The limits of the process that wrote a segment, as its header has them."""
+    """Read the limits of the process that wrote a segment, from the segment's header."""
     try:
         return Limits(*writer["limits"])
     except (KeyError, TypeError):

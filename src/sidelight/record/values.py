@@ -1,12 +1,11 @@
-"""Values made plain at capture: what goes into a record is a copy that nothing can change later.
+"""Make captured values plain: copy them into types that msgpack and JSON can carry.
 
-A value is looked at on the caller's path, so the work is bounded before it begins: text is cut
-before it is encoded, containers are read only as far as they are kept, and one value has an
-allowance for everything in it. Built-in containers and numbers are read by the methods of the
-built-in class, whatever a subclass has made of them. Only for what is of no known kind is a
-stranger's code asked (its `repr`), and whatever that raises costs a placeholder. How long that
-takes is not in our hands: of a class whose code took too long three times in a row nothing is asked
-any more.
+A value is read on the caller's path, so every copy is bounded before it begins. Text is cut before
+it is encoded, containers are read only as far as they are kept, and one value has an allowance for
+everything in it. Built-in containers and numbers are read by the methods of the built-in class,
+because a subclass may override them. A value of an unknown class is read by its `repr`, which is
+foreign code: an exception costs a placeholder, and a class whose code exceeds 5 ms three times in a
+row is not called again.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ from typing import Any, Final
 from sidelight.host import from_outside
 
 MAX_TEXT: Final = 4096
-"""Characters of one text; what is longer is cut and ends in an ellipsis."""
+"""Characters of one text; a longer text is cut and ends in an ellipsis."""
 MAX_NAME: Final = 256
-"""Characters of a key, or of a class's name."""
+"""Characters of a key or of a class name."""
 MAX_ITEMS: Final = 64
 """Items of one container."""
 MAX_DEPTH: Final = 4
-"""Containers inside each other."""
+"""Levels of nested containers."""
 MAX_VALUES: Final = 256
 """Values inside one value, at all depths together."""
 MAX_ALL_TEXT: Final = 16 * MAX_TEXT
 """Characters inside one value, at all depths together."""
 MAX_FRAMES: Final = 64
-"""Frames of one exception: those nearest to where it was raised."""
-TOO_LONG: Final = 5_000_000
-"""Nanoseconds that a stranger's code may take: half the budget."""
-STRIKES: Final = 3
-"""How often in a row it may take longer. (Once may be the machine's doing.)"""
+"""Frames of one exception: those nearest to the `raise`."""
+MAX_REPR_NS: Final = 5_000_000
+"""Nanoseconds that one call of foreign code may take: half the budget."""
+MAX_SLOW_CALLS: Final = 3
+"""Calls in a row that may exceed `MAX_REPR_NS`; a busy machine alone causes one or two."""
 SCALARS: Final = frozenset({int, bool, type(None)})
-"""Types that the encoder takes as they are. (An int of more than 64 bits it refuses; the emitter
-then comes back here. A float is not among them, for NaN and infinity have no JSON.)"""
+"""Types that the encoder takes unchanged. It refuses an int of more than 64 bits, and the emitter
+then calls `plain`. Float is not among them, because NaN and infinity have no JSON form."""
 
 _INT_RANGE: Final = range(-(1 << 63), 1 << 64)
 _ELLIPSIS: Final = "…"
@@ -57,15 +56,15 @@ _clock: Final = time.perf_counter_ns
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A value that msgpack and JSON can carry, of bounded size.
+    """Copy a value into a plain one of bounded size.
 
-    str, int, float, bool and None stay; dates, UUIDs, Decimals and paths become text, Enum members
-    their value, small lists and mappings are copied. For everything else a `repr`, cut short. What
-    a value raises while it is looked at costs a placeholder, never more.
+    str, int, float, bool and None stay. Dates, UUIDs, Decimals and paths become text, Enum members
+    their value. Small lists and mappings are copied. Any other value becomes its `repr`, cut short.
+    A value that raises while it is read becomes a placeholder.
 
     Args:
         value: anything.
-        depth: how deep in another value it lies; below 0 more is allowed, fourfold for each step.
+        depth: levels of containers around the value; each step below 0 allows four times as much.
     """
     kind = type(value)
     if kind is str:
@@ -80,7 +79,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def text(value: str, longest: int = MAX_TEXT) -> str:
-    """A text that UTF-8 can carry, of so many characters at the most; a plain `str`."""
+    """Copy a text into a `str` of at most ``longest`` characters that UTF-8 can encode."""
     if str.__len__(value) > longest:
         value = str.__getitem__(value, slice(0, max(longest - 1, 0))) + _ELLIPSIS
     elif type(value) is not str:
@@ -102,7 +101,7 @@ def _real(value: float) -> float | str:
 
 
 def class_name(kind: type) -> str:
-    """A class by its full name (builtins bare), as `error.type` wants it."""
+    """Name a class in full, built-in ones without their module, as `error.type` requires."""
     module = type.__dict__["__module__"].__get__(kind)
     name = type.__dict__["__qualname__"].__get__(kind)
     bare = type(module) is not str or module == "builtins"
@@ -110,11 +109,11 @@ def class_name(kind: type) -> str:
 
 
 def _name(kind: type) -> str:
-    """A class's own name, whatever its metaclass says."""
+    """Read the name of a class past its metaclass, which may override ``__name__``."""
     return text(type.__dict__["__name__"].__get__(kind), MAX_NAME)
 
 
-#: In this order: a class may be several of these. The numbers at the end are numpy's, for example.
+#: The first match counts, because a class may be several of these. The last three match numpy's.
 _CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
     (str, text),
     (int, lambda value: _integer(int.__index__(value))),
@@ -131,41 +130,44 @@ _CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
 )
 
 
-class _Patience:
-    """How long strangers may talk. Classes are kept by identity: theirs may be hostile too."""
+class _SlowClasses:
+    """Stop calling code of classes that exceeded 5 ms three times in a row.
+
+    Classes are kept by identity, because a metaclass may define a hostile ``__hash__``.
+    """
 
     def __init__(self) -> None:
-        self._strikes: dict[int, tuple[type, int]] = {}
-        self.lost: dict[int, type] = {}
+        self._slow_calls: dict[int, tuple[type, int]] = {}
+        self.given_up: dict[int, type] = {}
 
-    def ask(self, kind: type, way: Callable[[Any], Any], value: Any) -> Any:
-        """What the class's own code says of a value."""
+    def call(self, kind: type, read: Callable[[Any], Any], value: Any) -> Any:
+        """Call foreign code on a value, and time it."""
         begun = _clock()
         try:
-            return way(value)
+            return read(value)
         finally:
-            if _clock() - begun > TOO_LONG:
-                self._strike(kind)
-            elif self._strikes:
-                self._strikes.pop(id(kind), None)
+            if _clock() - begun > MAX_REPR_NS:
+                self._count(kind)
+            elif self._slow_calls:
+                self._slow_calls.pop(id(kind), None)
 
-    def _strike(self, kind: type) -> None:
-        _, strikes = self._strikes.pop(id(kind), (kind, 0))
-        if strikes + 1 < STRIKES:
-            self._strikes[id(kind)] = kind, strikes + 1
+    def _count(self, kind: type) -> None:
+        _, calls = self._slow_calls.pop(id(kind), (kind, 0))
+        if calls + 1 < MAX_SLOW_CALLS:
+            self._slow_calls[id(kind)] = kind, calls + 1
         else:
-            self.lost[id(kind)] = kind
+            self.given_up[id(kind)] = kind
 
 
-_patience: Final = _Patience()
+_slow_classes: Final = _SlowClasses()
 
 
-def _unasked(kind: type) -> str:
-    return f"<{_name(kind)}: it takes too long to tell>"
+def _given_up(kind: type) -> str:
+    return f"<{_name(kind)}: too slow to read>"
 
 
 class _Copy:
-    """The copy of one value, and what is left of its allowance."""
+    """One copy of one value, with what remains of its allowance."""
 
     __slots__ = ("text", "values")
 
@@ -174,15 +176,15 @@ class _Copy:
         self.text = MAX_ALL_TEXT * times
 
     def of(self, value: Any, depth: int) -> Any:
-        """The copy of ``value``, or of something inside it."""
+        """Copy the value, or a value inside it."""
         kind = type(value)
         if kind in SCALARS and kind is not int:
             return value
         self.values -= 1
         if self.values < 0:
             return _ELLIPSIS
-        if id(kind) in _patience.lost:
-            return _unasked(kind)
+        if id(kind) in _slow_classes.given_up:
+            return _given_up(kind)
         try:
             copied = self._read(kind, value, depth)
         except BaseException as error:
@@ -202,7 +204,7 @@ class _Copy:
         for known, convert in _CONVERSIONS:
             if issubclass(kind, known):  # pyright: ignore[reportGeneralTypeIssues]
                 return convert(value)
-        return _patience.ask(kind, repr, value)
+        return _slow_classes.call(kind, repr, value)
 
     def _inside(self, kind: type, value: Any, depth: int) -> Any:
         for base in _SEQUENCES:
@@ -212,7 +214,7 @@ class _Copy:
         if issubclass(kind, dict):
             kept, length = list(islice(dict.items(value), MAX_ITEMS)), dict.__len__(value)
         else:
-            kept, length = _patience.ask(kind, _items, value)
+            kept, length = _slow_classes.call(kind, _items, value)
         keys = [key if type(key) is str else str(self.of(key, MAX_DEPTH - 1)) for key, _ in kept]
         copied = self._each((item for _, item in kept), depth)
         more = dict.fromkeys(_rest(length), _ELLIPSIS)
@@ -231,43 +233,43 @@ def _rest(length: int) -> list[str]:
 
 
 def error_type(error: BaseException) -> str:
-    """The exception's class by its full name."""
+    """Name the class of an exception in full."""
     return class_name(type(error))
 
 
 def error_message(error: BaseException) -> str:
-    """What the exception says, cut short; a placeholder when it raises instead."""
+    """Read the message of an exception, cut short; a placeholder where reading it raises."""
     try:
-        return text(_said(error))
+        return text(_message(error))
     except BaseException as problem:
         if from_outside(problem):
             raise
         return f"<{_name(type(problem))} while it was captured>"
 
 
-def _said(error: BaseException) -> str:
-    """Its text. Of what it was raised with only so much is put into that as will be kept."""
+def _message(error: BaseException) -> str:
+    """Call `str` of an exception; its long arguments are cut first, because `str` copies them."""
     kind = type(error)
-    if id(kind) in _patience.lost:
-        return _unasked(kind)
+    if id(kind) in _slow_classes.given_up:
+        return _given_up(kind)
     made_by = {BaseException.__str__: BaseException, KeyError.__str__: KeyError}.get(
         type.__getattribute__(kind, "__str__")
     )
     args = BaseException.__dict__["args"].__get__(error)
     if made_by and any(type(each) in _TEXTS and len(each) > MAX_TEXT for each in args):
         return str(made_by(*(e[: MAX_TEXT + 1] if type(e) in _TEXTS else e for e in args)))
-    said: str = _patience.ask(kind, str, error)
-    return said
+    message: str = _slow_classes.call(kind, str, error)
+    return message
 
 
 def error_details(error: BaseException) -> list[Any]:
-    """Type, message and frames of an exception; nothing is formatted, frames are only walked."""
+    """Read type, message and frames of an exception, without formatting a traceback."""
     nearest: deque[Any] = deque(maxlen=MAX_FRAMES)
     traceback = error.__traceback__
     for _ in range(_FRAMES_WALKED):
         if traceback is None:
             break
-        if not traceback.tb_frame.f_code.co_filename.startswith("<sidelight "):  # a wrapper
+        if not traceback.tb_frame.f_code.co_filename.startswith("<sidelight "):  # generated
             nearest.append(traceback)
         traceback = traceback.tb_next
     frames = []

@@ -135,9 +135,9 @@ class Runtime:
         if settings.relay == "external":  # nobody else tells of losses, before the end
             spool.on_rotation = self.write_ledger
         if settings.strict:
-            from sidelight.record import Checked  # noqa: PLC0415  # pydantic is slow to import
+            from sidelight.record import CheckedSpool  # noqa: PLC0415  # pydantic is slow to import
 
-            EMITTER.spool = Checked(spool)
+            EMITTER.spool = CheckedSpool(spool)
         return spool
 
     def _start_later(self, settings: Settings, spool: Spool) -> None:

@@ -86,7 +86,7 @@ class Recorded:
             self._strict
             and (declared := sys.modules.get("sidelight.record.event_types")) is not None
         ):
-            declared.check(frame)
+            declared.validate_frame(frame)
         self._frames.append(frame)
 
     append = write

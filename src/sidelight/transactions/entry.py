@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from sidelight.emission import EMITTER, Head, JoinedReceipt, Late, known
 from sidelight.exceptions import TransactionError
 from sidelight.host import from_outside
-from sidelight.record import Moment, event_id, plain
+from sidelight.record import Moment, event_id, occurred_at, plain, replaced
 
 LABEL: Final = "sidelight.not_joined"
 """The attribute of an event that could not join: the reason."""
@@ -78,21 +78,22 @@ class Entry:
         if attributes and any(type(value) is Late for value in attributes.values()):
             attributes = {name: plain(known(value)) for name, value in attributes.items()}
         artifact, organization = fields.artifact_id, fields.organization_id
-        self._moment = (
-            *self._moment[:2],
-            plain(known(artifact)) if type(artifact) is Late else artifact,
-            plain(known(organization)) if type(organization) is Late else organization,
-            *self._moment[4:9],
-            attributes,
-            fields.details,
+        self._moment = replaced(
+            self._moment,
+            artifact_id=plain(known(artifact)) if type(artifact) is Late else artifact,
+            organization_id=plain(known(organization))
+            if type(organization) is Late
+            else organization,
+            attributes=attributes,
         )
 
     def row(self) -> Row:
         """The row that the outbox is to have."""
         self.settle()
-        time, random, _, _, duration, *_ = self._moment
-        occurred = time + (duration or 0)
-        return Row(occurred, event_id(occurred, random), EMITTER.payload(self._head, self._moment))
+        fields = Moment(*self._moment)
+        occurred = occurred_at(fields)
+        payload = EMITTER.payload(self._head, self._moment)
+        return Row(occurred, event_id(occurred, fields.random), payload)
 
     def emit(self) -> None:
         """Write the event to the spool: its transaction has committed."""
@@ -126,8 +127,8 @@ class Entry:
         )
         if self.strict and not too_late and reason != ENDED:
             raise told from error
-        attributes = {**(self._moment[9] or {}), LABEL: reason}
-        self._moment = (*self._moment[:9], attributes, self._moment[10])
+        attributes = {**(Moment(*self._moment).attributes or {}), LABEL: reason}
+        self._moment = replaced(self._moment, attributes=attributes)
         self.emit()
         told.__cause__ = error
         EMITTER.lost(f"not joined: {reason}", self.point, told)
