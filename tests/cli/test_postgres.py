@@ -157,7 +157,7 @@ def test_a_database_that_is_not_there(url):
 def test_a_database_without_events(url):
     said = sidelight("events", "--store", url)
     assert said.code == 1
-    assert "holds no events" in said.err
+    assert "holds no sidelight tables" in said.err
 
 
 def test_a_user_who_may_only_read(filled, spool):

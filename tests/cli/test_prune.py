@@ -95,7 +95,7 @@ def test_a_terminal_sees_a_bar(url, monkeypatch):
 
 def test_whoever_is_interrupted_is_told_how_to_go_on(url, monkeypatch):
     monkeypatch.setattr(retention, "_ROWS", (5, 5))
-    whole, calls = retention.Pruner._adapt, []
+    whole, calls = retention.Pruner._adapt_rows, []
 
     def interrupted(self, spent):
         calls.append(spent)
@@ -103,7 +103,7 @@ def test_whoever_is_interrupted_is_told_how_to_go_on(url, monkeypatch):
             raise KeyboardInterrupt
         whole(self, spent)
 
-    monkeypatch.setattr(retention.Pruner, "_adapt", interrupted)
+    monkeypatch.setattr(retention.Pruner, "_adapt_rows", interrupted)
     said = sidelight("prune", "--older-than", "50d", "--store", url)
     assert said.code == 1
     assert "the same command goes on where it was" in said.err

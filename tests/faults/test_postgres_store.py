@@ -45,7 +45,7 @@ def server():
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(postgres, "WRITE_WITHIN", SOON)
+    monkeypatch.setattr(postgres, "WRITE_TIMEOUT", SOON)
     monkeypatch.setitem(postgres._DEFAULTS, "connect_timeout", 2)
 
 
@@ -347,7 +347,7 @@ def test_a_forked_child_says_nothing_on_its_parents_connection(url, caplog):
     sink.write([record(bits=1)], {})
     transaction = sink._connection.begin()
     sink._connection.exec_driver_sql("DELETE FROM losses")
-    lock = postgres.driver(sink._connection).lock
+    lock = postgres.psycopg_connection(sink._connection).lock
     lock.acquire()  # as where another thread is inside the library
     child = os.fork()
     if child == 0:

@@ -94,7 +94,9 @@ def test_a_relay_stopped_inside_its_transaction(backend, tmp_path, full, progres
     seconds = FROZEN_FULL if full else FROZEN_SHORT
     programs, rounds = [], 2 if full else 1
     for number in range(rounds):
-        prelude = f"arm('sidelight.store.ingest:store', 'after', {number + 2}, signal.SIGSTOP)"
+        prelude = (
+            f"arm('sidelight.store.ingest:store_events', 'after', {number + 2}, signal.SIGSTOP)"
+        )
         order = Order(first=2 * number * 10**8, pause=PAUSE, configure={}, prelude=prelude)
         following = replace(order, first=order.first + 10**8, prelude="")
         with (

@@ -153,7 +153,7 @@ def test_it_waits_as_long_as_it_is_asked_to(tmp_path, silence):
         assert eventually(lambda: failing("traces", "logs"))
         time.sleep(0.5)
         assert sorted(r.path for r in proxy.requests) == ["/v1/logs", "/v1/traces"]
-        assert "wants to be left alone" in RUNTIME.health()["traces"].problem
+        assert "asked for a later retry" in RUNTIME.health()["traces"].problem
 
 
 def test_what_was_rejected_is_counted_and_not_sent_again(tmp_path, silence):

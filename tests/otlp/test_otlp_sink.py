@@ -320,7 +320,7 @@ def test_an_answer_has_to_be_whole_in_time():
         environment = {"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "0.3"}
         exporter = HttpExporter(Endpoint("traces", proxy.endpoint, environment))
         begun = time.monotonic()
-        with exporters.quiet(), pytest.raises(ExportError, match=r"in time|timed out"):
+        with exporters.silence_exporters(), pytest.raises(ExportError, match=r"in time|timed out"):
             exporter.send([])
         assert time.monotonic() - begun < 1.5
         exporter.close()

@@ -8,7 +8,7 @@ from tests.support.stored import NOON, record, sqlite
 
 from sidelight import Store
 from sidelight.store import batch_size
-from sidelight.store.batch_size import Pace
+from sidelight.store.batch_size import BatchSizer
 from sidelight.store.sink import StoreSink
 
 
@@ -26,7 +26,7 @@ def clock(monkeypatch):
 
 def sizes(paced, count, work):
     taken = []
-    for piece in paced.pieces(range(count)):
+    for piece in paced.split(range(count)):
         taken.append(len(piece))
         with contextlib.suppress(ZeroDivisionError), paced:
             work(len(piece))
@@ -34,26 +34,26 @@ def sizes(paced, count, work):
 
 
 def test_pieces_are_all_there_is_and_of_nothing_one(clock):
-    paced = Pace(1.0)
-    assert [list(piece) for piece in paced.pieces(range(5))] == [[0, 1, 2, 3, 4]]
-    assert [list(piece) for piece in paced.pieces([])] == [[]]
+    paced = BatchSizer(1.0)
+    assert [list(piece) for piece in paced.split(range(5))] == [[0, 1, 2, 3, 4]]
+    assert [list(piece) for piece in paced.split([])] == [[]]
     assert sum(sizes(paced, 98_765, lambda n: clock(n / 5_000))) == 98_765
 
 
 def test_they_grow_while_they_are_soon_done(clock):
-    paced = Pace(1.0)
+    paced = BatchSizer(1.0)
     assert sizes(paced, 40_000, lambda _: clock(0.1)) == [2000, 4000, 8000, 10_000, 10_000, 6000]
     assert sizes(paced, 10, lambda _: clock(0.1)) == [10]
 
 
 def test_they_become_the_usual_when_they_take_long(clock):
-    paced = Pace(1.0)
+    paced = BatchSizer(1.0)
     sizes(paced, 40_000, lambda _: clock(0.1))
     assert sizes(paced, 21_000, lambda _: clock(2)) == [10_000, 5000, 2500, 2000, 1500]
 
 
 def test_what_is_not_finished_makes_the_next_small(clock):
-    paced = Pace(1.0)
+    paced = BatchSizer(1.0)
     assert sizes(paced, 5_000, lambda _: 1 / 0) == [2000, 1000, 500, 250, 250, 250, 250, 250, 250]
 
 

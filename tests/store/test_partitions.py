@@ -154,7 +154,7 @@ def test_a_month_that_another_makes_in_the_middle_is_no_fault_of_the_records(url
 
     with closing(StoreSink(url)) as sink:
         sink.write([record()], {})
-        sink._months.provide = lambda *_: None
+        sink._partitions.ensure = lambda *_: None
         monkeypatch.setattr(ingest, "rows_of", meanwhile)
         with pytest.raises(SinkUnavailableError, match="violates partition constraint"):
             sink.write([record(at=at + 1)], {})
@@ -171,7 +171,7 @@ def reading(url):
 
 
 def test_where_somebody_reads_for_long_the_rest_takes_the_events_for_a_while(url, monkeypatch):
-    monkeypatch.setattr(partitions, "_AGAIN", 0.0)
+    monkeypatch.setattr(partitions, "_RETRY", 0.0)
     with closing(StoreSink(url)) as sink:
         sink.write([record()], {})
         with reading(url):
@@ -229,7 +229,7 @@ def test_months_that_are_over_are_dropped_and_not_made_again(url):
 
 
 def test_a_month_that_is_read_all_the_time_is_emptied_instead(url, monkeypatch):
-    monkeypatch.setattr(retention, "_PATIENCE", 0.3)
+    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", 0.3)
     store(url, over_months())
     with reading(url), Pruner(url) as pruner:
         plan = pruner.plan("365d")
@@ -246,7 +246,7 @@ def test_a_month_that_is_read_all_the_time_is_emptied_instead(url, monkeypatch):
 
 def test_no_relay_waits_long_for_a_drop(url, monkeypatch):
     """The lock is asked for again and again, and never for more than a tenth of a second."""
-    monkeypatch.setattr(retention, "_PATIENCE", 2.0)
+    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", 2.0)
     store(url, over_months())
     waited = []
     over = threading.Event()

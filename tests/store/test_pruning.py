@@ -77,7 +77,7 @@ def assert_exact(url, kept_since):
 def slowly(monkeypatch):
     """Prune in tiny transactions, without a pause."""
     monkeypatch.setattr(retention, "_ROWS", (7, 7))
-    monkeypatch.setattr(retention, "_AIM", 0.0)
+    monkeypatch.setattr(retention, "_TARGET", 0.0)
 
 
 YEAR = [
@@ -255,7 +255,7 @@ def test_what_was_stopped_is_finished_by_the_next(url, steps):
 KILLED = """
 import sys
 from sidelight.store import retention
-retention._ROWS, retention._AIM = (5, 5), 0.0
+retention._ROWS, retention._TARGET = (5, 5), 0.0
 with retention.Pruner(sys.argv[1]) as pruner:
     for _ in pruner.run(pruner.plan("30d")):
         print("step", flush=True)
@@ -359,11 +359,11 @@ def test_two_may_prune_at_once(url):
 
 def test_a_store_that_others_keep_locked_is_named(url, monkeypatch):
     store(url, YEAR)
-    monkeypatch.setattr(retention, "_PATIENCE", 0.3)
+    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", 0.3)
     with Pruner(url) as other, Pruner(url) as pruner:
         plan = pruner.plan("365d")
         with other._lock, other._writer.begin() as connection:
-            other._move(connection, 0)
+            other._move_mark(connection, 0)
             with pytest.raises(StoreBusyError, match="run this again"):
                 next(pruner.run(plan))
     prune(url, "365d")

@@ -110,9 +110,9 @@ def test_nanoseconds_are_exact():
         ({"trace_id": "0x" + "1" * 30}, "is not a trace's id"),
         ({"since": "soon"}, "since: 'soon' is not a time"),
         ({"until": 5}, "until: 5 is not a time"),
-        ({"limit": 0}, "limit: 0 is no count; give 1 or more, or None"),
-        ({"limit": True}, "limit: True is no count"),
-        ({"limit": "5"}, "limit: '5' is no count"),
+        ({"limit": 0}, "limit: 0 is not a count; give 1 or more, or None"),
+        ({"limit": True}, "limit: True is not a count"),
+        ({"limit": "5"}, "limit: '5' is not a count"),
     ],
     ids=repr,
 )

@@ -12,7 +12,7 @@ from tests.support.stored import NOON, deliver, record, store
 from sidelight import Store
 from sidelight.exceptions import SinkUnavailableError, StoreError
 from sidelight.store import schema
-from sidelight.store.schema import MAX_KEY, connect, fitted
+from sidelight.store.schema import MAX_KEY, connect, fit_to_index
 from sidelight.store.sink import StoreSink
 
 CREATE = """
@@ -131,7 +131,7 @@ def test_tables_of_somebody_elses_are_left_alone(url):
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE sidelight_schema"))
     engine.dispose()
-    strangers = pytest.raises(SinkUnavailableError, match="somebody else's: artifacts, costs")
+    strangers = pytest.raises(SinkUnavailableError, match="other tables named artifacts, costs")
     with closing(StoreSink(url)) as sink, strangers:
         sink.write([record()], {})
 
@@ -149,17 +149,17 @@ def test_any_id_is_stored_and_found_again(url, ask, key):
         [record(key, artifact=key + "!", organization=key + "!", bits=2)],
     )
     (event,) = ask(Store.events, artifact_id=key)
-    assert event.artifact_id == event.organization_id == fitted(key)
+    assert event.artifact_id == event.organization_id == fit_to_index(key)
     assert "\0" not in event.artifact_id
     assert len(event.artifact_id.encode()) <= MAX_KEY
     assert event.artifact_id == key or len(key.encode()) > MAX_KEY or "\0" in key
     assert ask(Store.events, organization_id=key) == [event]
     assert len(ask(Store.events, type=key)) == 2
     assert [count.organization_id for count in ask(Store.counts, organization_id=key)] == [
-        fitted(key)
+        fit_to_index(key)
     ]
 
 
 def test_ids_that_begin_alike_stay_apart():
-    keys = {fitted("x" * 4096 + str(n)) for n in range(100)}
+    keys = {fit_to_index("x" * 4096 + str(n)) for n in range(100)}
     assert len(keys) == 100

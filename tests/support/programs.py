@@ -32,8 +32,8 @@ from sidelight.settings import settle
 from sidelight.spool.directory import segments_in
 from sidelight.spool.header import PAGE
 from sidelight.spool.segment import Segment
-from sidelight.store.rows import day_of
-from sidelight.store.schema import NOBODY, connect
+from sidelight.store.rows import day_text
+from sidelight.store.schema import NO_ORGANIZATION, connect
 
 BUDGET_NS = 10_000_000
 ALLOWED = 0.0005
@@ -438,7 +438,7 @@ def judge(store: str, *programs: Program, reports: Reports | None = None) -> Ver
 
 
 def _miscounted(rows: Sequence[Any], counts: Sequence[Any], artifacts: Sequence[Any]) -> Any:
-    made = Counter((row[3] or NOBODY, row[1], day_of(row[4])) for row in rows)
+    made = Counter((row[3] or NO_ORGANIZATION, row[1], day_text(row[4])) for row in rows)
     kept = {(organization, type_, day): count for organization, type_, day, count in counts}
     for key in sorted(made.keys() | kept.keys()):
         if made[key] != kept.get(key, 0):

@@ -12,7 +12,7 @@ from contextlib import closing
 from sqlalchemy import Connection, Engine
 
 from sidelight.store.postgres import open_server
-from sidelight.store.rows import day_of, drafts_of, rows_of
+from sidelight.store.rows import day_text, drafts_of, rows_of
 from sidelight.store.schema import parse_url
 from sidelight.store.sqlite import open_file
 
@@ -110,7 +110,7 @@ def write(connection: Connection, records: list) -> None:
                 (artifact,),
             )
             connection.exec_driver_sql(
-                f"INSERT INTO event_counts VALUES ('', {mark}, '{day_of(occurred)}', 1)"
+                f"INSERT INTO event_counts VALUES ('', {mark}, '{day_text(occurred)}', 1)"
                 " ON CONFLICT (organization_id, type, day)"
                 " DO UPDATE SET count = event_counts.count + 1",
                 (type_,),

@@ -1,8 +1,8 @@
-"""From records to the SDK's spans and log records: the telemetry projection of the spool.
+"""Convert records into the SDK's spans and log records.
 
-What comes out is what the SDK would have made of the same calls, its limits and its counts of what
-was dropped included (`Limits` are those of the process that wrote the record). A span that another
-tracer has made comes out as it went in.
+The result equals what the SDK makes of the same calls, with its limits and its counts of dropped
+items. (`Limits` are those of the process that wrote the record.) A span of another tracer is
+restored as that tracer made it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.sdk.version import __version__ as sdk_version
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    Status,
-    StatusCode,
-)
+from opentelemetry.trace import Link, NonRecordingSpan, Status, StatusCode
 
-from sidelight.otlp.sdk_spans import attributes_but_for, but_for, context_of, contexts_of, span_from
+from sidelight.otlp.sdk_spans import (
+    attributes_with_dropped,
+    context_of,
+    contexts_of,
+    items_with_dropped,
+    span_from,
+)
 from sidelight.record import (
     ARTIFACT_KEY,
     CUT,
@@ -64,7 +65,7 @@ def resource_of(writer: Mapping[str, Any]) -> Resource:
 def span_of(
     static: Static, moment: Moment, resource: Resource, limits: Limits = DEFAULT_LIMITS
 ) -> ReadableSpan | None:
-    """The span that a record carries; None where it carries none."""
+    """The span that a record holds; None if it holds none."""
     if not moment.flags & SPAN or moment.trace is None or static.span_name is None:
         return None
     if static.origin is not None:
@@ -74,7 +75,7 @@ def span_of(
     context, parent = contexts_of(moment, moment.trace)
     attributes = {
         "code.function.name": static.point.replace(":", "."),
-        **_about(moment),
+        **_identity(moment),
         **(moment.attributes or {}),
         **details.get("attributes", {}),
     }
@@ -85,8 +86,8 @@ def span_of(
     status = Status(StatusCode.ERROR) if static.outcome == "failed" else Status(StatusCode.UNSET)
     if error := details.get("error"):
         attributes["error.type"] = error[0]
-        told = _bounded(exception_attributes(error), limits.event_attributes, limits.length)
-        events.append(Event("exception", told, occurred_at(moment)))
+        given = _bounded(exception_attributes(error), limits.event_attributes, limits.length)
+        events.append(Event("exception", given, occurred_at(moment)))
         status = Status(StatusCode.ERROR, status_description(error))
     if "status" in details:
         code, description = details["status"]
@@ -116,11 +117,11 @@ def span_of(
 def log_of(
     static: Static, moment: Moment, resource: Resource, limits: Limits = DEFAULT_LIMITS
 ) -> ReadableLogRecord | None:
-    """The event that a record carries, as a log record with a name; None where it carries none."""
+    """The event that a record holds, as a log record with an event name; None if it holds none."""
     if static.type is None:
         return None
     occurred = occurred_at(moment)
-    attributes = {  # what identifies the event comes last: the oldest are dropped
+    attributes = {  # the id comes last, because a limit drops the first ones
         **(moment.attributes or {}),
         "code.function.name": static.point.replace(":", "."),
         "sidelight.mode": static.mode,
@@ -132,7 +133,7 @@ def log_of(
     if error := (moment.details or {}).get("error"):
         severity = SeverityNumber.ERROR
         attributes |= exception_attributes(error) | {"error.type": error[0]}
-    attributes |= _about(moment)
+    attributes |= _identity(moment)
     attributes["sidelight.event.type"] = static.type
     attributes["log.record.uid"] = event_id(occurred, moment.random)
     record = LogRecord(
@@ -149,14 +150,14 @@ def log_of(
 
 
 def event_name(static: Static) -> str:
-    """``artifact_received`` of ``voice_notes.artifacts`` is ``voice_notes.artifact.received``."""
+    """``artifact_received`` in ``voice_notes.artifacts``: ``voice_notes.artifact.received``."""
     package = static.point.partition(":")[0].partition(".")[0]
     name = (static.type or "").replace("_", ".")
     return name if package in {"", "__main__", "sidelight"} else f"{package}.{name}"
 
 
 def _log_context(moment: Moment) -> Context:
-    span: trace.Span = trace.INVALID_SPAN  # an empty context would take the current span
+    span: trace.Span = trace.INVALID_SPAN  # in an empty context the SDK takes the current span
     if moment.trace is not None:
         span = NonRecordingSpan(
             context_of(moment.trace, moment.span_id, moment.flags, None, remote=False)
@@ -164,44 +165,37 @@ def _log_context(moment: Moment) -> Context:
     return trace.set_span_in_context(span, Context())
 
 
-def _about(moment: Moment) -> dict[str, Any]:
-    named = {
-        ARTIFACT_KEY: moment.artifact_id,
-        ORGANIZATION_KEY: moment.organization_id,
-    }
-    about: dict[str, Any] = {key: _id(value) for key, value in named.items() if value is not None}
-    if moment.flags & CUT:
-        about["sidelight.truncated"] = True
-    return about
+def _identity(moment: Moment) -> dict[str, Any]:
+    named = {ARTIFACT_KEY: moment.artifact_id, ORGANIZATION_KEY: moment.organization_id}
+    identity = {key: _id(value) for key, value in named.items() if value is not None}
+    return {**identity, "sidelight.truncated": True} if moment.flags & CUT else identity
 
 
 def _id(value: Any) -> str:
-    """An id as the store has it."""
-    if isinstance(value, str | int | float):
-        return str(value)
-    return to_json(value)
+    """An id as text, equal to the store's."""
+    return str(value) if isinstance(value, str | int | float) else to_json(value)
 
 
 def _bounded(
     attributes: Mapping[str, Any], most: int | None, length: int | None, dropped: int = 0
 ) -> Mapping[str, Any]:
-    """Attributes as OTLP takes them (None left out), the newest where there are too many."""
+    """Attributes as OTLP allows them, without None; the newest ``most`` of them."""
     valid = {key: _value(v, length) for key, v in attributes.items() if v is not None}
     if most is not None and len(valid) > most:
         dropped += len(valid) - most
         valid = dict(tuple(valid.items())[len(valid) - most :])
-    return attributes_but_for(valid, dropped)
+    return attributes_with_dropped(valid, dropped)
 
 
 def _newest(items: list[Any], most: int | None, dropped: int) -> Sequence[Any]:
     if most is not None and len(items) > most:
         dropped += len(items) - most
         items = items[len(items) - most :]
-    return but_for(items, dropped)
+    return items_with_dropped(items, dropped)
 
 
 def _value(value: Any, length: int | None) -> Any:
-    """A value that every version of the encoder takes: nothing in a list or mapping is None."""
+    """A value that every version of the SDK's encoder accepts: no None in a list or mapping."""
     if isinstance(value, str):
         return value if length is None else value[:length]
     if isinstance(value, bool | float | bytes):

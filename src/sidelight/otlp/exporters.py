@@ -1,9 +1,9 @@
-"""The SDK's OTLP exporters, made to tell what became of a request.
+"""The SDK's OTLP exporters, with the cause of each failed request.
 
-Over HTTP the SDK's exporter sends, through a session of ours. Over gRPC the SDK's exporter makes
-channel, credentials and headers from the environment, and the call is made here: its own loop
-retries, hides the cause and ignores what was rejected. (``_channel``, ``_stub`` and ``_headers``
-are private in it; where they are missing, its own `export` is used.)
+Over HTTP the SDK's exporter sends through a `DeadlineSession`. Over gRPC the SDK's exporter makes
+the channel, credentials and headers from the environment, and this module makes the call, because
+the exporter's own loop retries, hides the cause and ignores partial success. (``_channel``,
+``_stub`` and ``_headers`` are private; where they are missing, its own `export` is used.)
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from sidelight.otlp.session import DeadlineSession, GivenUp
+from sidelight.otlp.session import DeadlineSession, RequestFailed
 
 SignalName: TypeAlias = Literal["traces", "logs"]
 TIMEOUT: Final = 5.0
-"""Seconds for one request, where OTEL_EXPORTER_OTLP_TIMEOUT does not say otherwise."""
-_LONGEST_TIMEOUT: Final = 60.0
+"""Seconds for one request, where OTEL_EXPORTER_OTLP_TIMEOUT is not set."""
+_MAX_TIMEOUT: Final = 60.0
 _PROTOCOLS: Final = frozenset({"http/protobuf", "grpc"})
 _RESPONSES: Final[Mapping[str, Any]] = {
     "traces": ExportTraceServiceResponse,
@@ -43,20 +43,20 @@ _logger: Final = logging.getLogger("sidelight")
 
 
 class Rejected(NamedTuple):
-    """How many of the items of a request were not taken (a partial success), and why."""
+    """How many items of a request the endpoint rejected (a partial success), and why."""
 
     number: int = 0
     why: str = ""
 
 
 class ExportError(Exception):
-    """The endpoint has not taken a request.
+    """The endpoint has not accepted a request.
 
     Attributes:
-        kind: "refused" says that it will never take it; "failed" that something went wrong inside
-            (which may be the request's doing); "unsupported" that it knows no such signal;
-            "unavailable" that it cannot now.
-        retry_after: seconds that it wants to be left alone.
+        kind: "refused": it will never accept the request. "failed": an internal error, perhaps
+            because of the request. "unsupported": it does not know the signal. "unavailable": a
+            retry may succeed.
+        retry_after: seconds before the endpoint wants a retry.
     """
 
     def __init__(self, kind: str, problem: str, retry_after: float = 0.0) -> None:
@@ -69,21 +69,21 @@ class Exporter(Protocol):
     """Sends items of one signal to one endpoint."""
 
     def send(self, items: Sequence[Any], /) -> Rejected:
-        """Send some in one request; none at all asks whether the endpoint answers.
+        """Send items in one request; an empty request probes the endpoint.
 
         Raises:
-            ExportError: they have not arrived.
+            ExportError: the endpoint has not accepted them.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where one signal goes. ``url`` is a base URL; None leaves it to the ``OTEL_*`` variables."""
+    """Where one signal goes. ``url`` is a base URL; with None, ``OTEL_*`` variables decide."""
 
     signal: SignalName
     url: str | None
@@ -91,7 +91,7 @@ class Endpoint:
 
     @property
     def protocol(self) -> str:
-        """``http/protobuf`` or ``grpc``; another one is logged, and the first is used."""
+        """``http/protobuf`` or ``grpc``; any other value logs a warning and means the first."""
         name, value = self._variable("PROTOCOL")
         if value and value not in _PROTOCOLS:
             _logger.warning("sidelight: %s=%s is not supported; http/protobuf is used", name, value)
@@ -99,11 +99,11 @@ class Endpoint:
 
     @property
     def timeout(self) -> float:
-        """Seconds for one request, as the SDK for Python reads the variable; 60 at the most."""
+        """Seconds for one request, as the Python SDK reads the variable; at most 60."""
         _, value = self._variable("TIMEOUT")
         with suppress(ValueError):
             if (seconds := float(value)) > 0:
-                return min(seconds, _LONGEST_TIMEOUT)
+                return min(seconds, _MAX_TIMEOUT)
         return TIMEOUT
 
     def _variable(self, name: str) -> tuple[str, str]:
@@ -116,11 +116,11 @@ class Endpoint:
         return "", ""
 
     def exporter(self) -> Exporter:
-        """Make the exporter."""
+        """Make an exporter."""
         return GrpcExporter(self) if self.protocol == "grpc" else HttpExporter(self)
 
     def sdk(self) -> Any:
-        """The SDK's exporter of this signal and protocol, a class; importing it is slow."""
+        """The class of the SDK's exporter for this signal and protocol; slow to import."""
         package = "grpc" if self.protocol == "grpc" else "http"
         module, name = _CLASSES[self.signal]
         if package == "grpc":
@@ -130,7 +130,7 @@ class Endpoint:
 
 
 def _import_grpc() -> None:
-    """Its core writes each failed handshake to standard error, unless told before it is loaded."""
+    """Import gRPC so that its core does not write failed handshakes to standard error."""
     if "grpc" in sys.modules or "GRPC_VERBOSITY" in os.environ:
         return
     os.environ["GRPC_VERBOSITY"] = "ERROR"
@@ -157,16 +157,16 @@ class HttpExporter:
         """See `Exporter`."""
         answer = self._session.answer = type(self._session.answer)()
         try:
-            taken = self._sdk.export(items).name == "SUCCESS"
-        except GivenUp:
-            taken = False
+            is_accepted = self._sdk.export(items).name == "SUCCESS"
+        except RequestFailed:
+            is_accepted = False
         except Exception as error:  # an item that cannot be encoded
             raise ExportError("refused", f"{type(error).__name__}: {error}") from error
         answer = self._session.answer
-        if taken:
+        if is_accepted:
             return _rejected(self._signal, answer.body)
         if not answer.sent:
-            raise ExportError("refused", "it cannot be encoded, or is too large")
+            raise ExportError("refused", "the request cannot be encoded, or is too large")
         raise ExportError(_http_kind(answer.status), answer.problem, answer.retry_after)
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ def _http_kind(status: int | None) -> str:
 def _rejected(signal: SignalName, body: bytes) -> Rejected:
     try:
         return _partial(signal, _RESPONSES[signal].FromString(body))
-    except Exception:  # noqa: BLE001  # an answer without our protobuf is a plain yes
+    except Exception:  # noqa: BLE001  # an answer without protobuf means full success
         return Rejected()
 
 
@@ -203,7 +203,9 @@ class GrpcExporter:
         self._encode = encode_spans if endpoint.signal == "traces" else encode_logs
         self._sdk = endpoint.sdk()(endpoint=endpoint.url, timeout=endpoint.timeout)
         channel, stub = getattr(self._sdk, "_channel", None), getattr(self._sdk, "_stub", None)
-        self._client = stub(_bare(channel)) if channel is not None and stub is not None else None
+        self._client = (
+            stub(_unwrap_channel(channel)) if channel is not None and stub is not None else None
+        )
 
     def send(self, items: Sequence[Any], /) -> Rejected:
         """See `Exporter`."""
@@ -229,10 +231,10 @@ class GrpcExporter:
         self._sdk.shutdown()
 
 
-def _bare(channel: Any) -> Any:
-    """A channel as it is, and not what a tracer has put around it: our exports are none of its."""
+def _unwrap_channel(channel: Any) -> Any:
+    """Remove a tracer's interceptors, because the relay's exports are not traced."""
     while type(channel).__module__ == "grpc._interceptor":
-        channel = channel._channel  # noqa: SLF001  # there is no other way to it
+        channel = channel._channel  # noqa: SLF001  # gRPC has no public name for it
     return channel
 
 
@@ -242,12 +244,12 @@ def _grpc_error(error: Any) -> ExportError:
     kinds = {"UNIMPLEMENTED": "unsupported", "INVALID_ARGUMENT": "refused"}
     kinds |= dict.fromkeys(("INTERNAL", "UNKNOWN", "DATA_LOSS"), "failed")
     if code == "RESOURCE_EXHAUSTED" and wait is None:
-        kinds[code] = "refused"  # the message is larger than it takes
+        kinds[code] = "refused"  # the message is too large for the endpoint
     return ExportError(kinds.get(code, "unavailable"), f"{code}: {error.details()}", wait or 0.0)
 
 
 def _retry_info(error: Any) -> float | None:
-    """The seconds of a RetryInfo; None where there is none."""
+    """The seconds of a RetryInfo; None if the error has none."""
     from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]  # noqa: PLC0415
         RetryInfo,
     )
@@ -260,7 +262,7 @@ def _retry_info(error: Any) -> float | None:
     return None
 
 
-_here: Final = threading.local()
+_thread: Final = threading.local()
 _LOGGERS: Final = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.http._log_exporter",
@@ -275,19 +277,19 @@ _LOGGERS: Final = (
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what the exporters log about our exports out of the application's log.
+def silence_exporters() -> Iterator[None]:
+    """Keep the exporters' log lines about the relay's exports out of the application's log.
 
-    The relay tells what is wrong, once, and `sidelight doctor` does.
+    The relay logs a failure once, and `sidelight doctor` shows it.
     """
     for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_not_ours)  # the same one twice is one
-    _here.exporting = True
+        logging.getLogger(name).addFilter(_is_of_application)  # a filter is added only once
+    _thread.exporting = True
     try:
         yield
     finally:
-        _here.exporting = False
+        _thread.exporting = False
 
 
-def _not_ours(_: logging.LogRecord) -> bool:
-    return not getattr(_here, "exporting", False)
+def _is_of_application(_: logging.LogRecord) -> bool:
+    return not getattr(_thread, "exporting", False)

@@ -1,7 +1,7 @@
-"""The SDK's span as a record, and the record as the SDK's span again: equal in every byte exported.
+"""Restore a span of the application's own tracer from its record, equal in every exported byte.
 
-For spans that another tracer has made and its provider's limits have been applied to. The light
-span has its own way into a record; out of it, `sinks.telemetry` makes use of what is here.
+`SpoolSpanProcessor` has copied the span into the record, after its provider's limits were applied.
+`conversion` restores light spans, and uses the contexts and counts of dropped items from here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _UNSET: Final = StatusCode.UNSET
 
 
 def span_from(origin: Origin, moment: Moment, trace_id: bytes) -> ReadableSpan:
-    """The span that was copied into a record."""
+    """Restore the span that was copied into a record."""
     details = moment.details or {}
-    scope, resource = _whence(origin)
+    scope, resource = _scope_and_resource(origin)
     context, parent = contexts_of(moment, trace_id)
     attributes = moment.attributes or {}
     if moment.flags & CUT:
@@ -35,13 +35,13 @@ def span_from(origin: Origin, moment: Moment, trace_id: bytes) -> ReadableSpan:
     code, description = details.get("status", (_UNSET.value, None))
     lost_attributes, lost_events, lost_links = details.get("dropped", (0, 0, 0))
     events = [
-        Event(name, _exact(given, lost), int(at))
+        Event(name, _otlp_attributes(given, lost), int(at))
         for name, at, given, lost in details.get("events", ())
     ]
     links = [
         Link(
             context_of(bytes.fromhex(linked), span_id, 0, _state(state), remote=bool(remote)),
-            _exact(given, lost),
+            _otlp_attributes(given, lost),
         )
         for linked, span_id, remote, given, lost, state in details.get("links", ())
     ]
@@ -50,9 +50,9 @@ def span_from(origin: Origin, moment: Moment, trace_id: bytes) -> ReadableSpan:
         context=context,
         parent=parent,
         resource=resource,
-        attributes=_exact(attributes, lost_attributes),
-        events=but_for(events, lost_events),
-        links=but_for(links, lost_links),
+        attributes=_otlp_attributes(attributes, lost_attributes),
+        events=items_with_dropped(events, lost_events),
+        links=items_with_dropped(links, lost_links),
         kind=SpanKind(details.get("kind", _INTERNAL.value)),
         status=Status(StatusCode(code), description),
         start_time=moment.time,
@@ -62,10 +62,10 @@ def span_from(origin: Origin, moment: Moment, trace_id: bytes) -> ReadableSpan:
 
 
 @functools.lru_cache(maxsize=1000)
-def _whence(origin: Origin) -> tuple[InstrumentationScope, Resource]:
-    """One scope for all spans of a tracer, one resource for all of a provider.
+def _scope_and_resource(origin: Origin) -> tuple[InstrumentationScope, Resource]:
+    """Return the same scope for all spans of a tracer, the same resource for all of a provider.
 
-    The exporter groups spans by them, and compares only what is not the same object.
+    The encoder groups spans by scope and resource, and compares objects that are not identical.
     """
     scope = InstrumentationScope(origin.name, origin.version, origin.schema_url, origin.attributes)
     return scope, _resource(encode((origin.resource, origin.resource_schema_url)))
@@ -77,7 +77,7 @@ def _resource(encoded: bytes) -> Resource:
 
 
 def contexts_of(moment: Moment, trace_id: bytes) -> tuple[SpanContext, SpanContext | None]:
-    """The contexts of a span and of its parent, if it has one."""
+    """The contexts of a span and of its parent; None for a root span's parent."""
     state = _state((moment.details or {}).get("trace_state"))
     parent = None
     if moment.parent_id:
@@ -89,7 +89,7 @@ def contexts_of(moment: Moment, trace_id: bytes) -> tuple[SpanContext, SpanConte
 def context_of(
     trace_id: bytes, span_id: int, flags: int, state: TraceState | None, *, remote: bool
 ) -> SpanContext:
-    """A span's context, from a record's ids and flags."""
+    """Make a span's context from a record's ids and flags."""
     return SpanContext(
         trace_id=int.from_bytes(trace_id, "big"),
         span_id=span_id,
@@ -103,36 +103,36 @@ def _state(header: str | None) -> TraceState | None:
     return None if header is None else TraceState.from_header([header])
 
 
-def _exact(attributes: Mapping[str, Any] | None, dropped: int) -> Mapping[str, Any]:
-    """Attributes as they are, but for ints that OTLP has not: the encoder would drop their key."""
-    return attributes_but_for(
-        {key: _fitted(value) for key, value in (attributes or {}).items()}, dropped
+def _otlp_attributes(attributes: Mapping[str, Any] | None, dropped: int) -> Mapping[str, Any]:
+    """Make integers beyond 64 bits text, because the encoder drops their attribute."""
+    return attributes_with_dropped(
+        {key: _otlp_value(value) for key, value in (attributes or {}).items()}, dropped
     )
 
 
-def _fitted(value: Any) -> Any:
+def _otlp_value(value: Any) -> Any:
     if type(value) is int:
         return value if -(1 << 63) <= value < 1 << 63 else str(value)
     if type(value) is list:
-        return [_fitted(item) for item in value]
+        return [_otlp_value(item) for item in value]
     if type(value) is dict:
-        return {key: _fitted(item) for key, item in value.items()}
+        return {key: _otlp_value(item) for key, item in value.items()}
     return value
 
 
-def attributes_but_for(attributes: dict[str, Any], dropped: int) -> Mapping[str, Any]:
-    """Attributes that say how many of them were dropped."""
+def attributes_with_dropped(attributes: dict[str, Any], dropped: int) -> Mapping[str, Any]:
+    """Attributes with the number of those that were dropped."""
     if not dropped:
         return attributes
-    told = BoundedAttributes(attributes=attributes)
-    told.dropped = dropped
-    return told
+    bounded = BoundedAttributes(attributes=attributes)
+    bounded.dropped = dropped
+    return bounded
 
 
-def but_for(items: list[Any], dropped: int) -> Sequence[Any]:
-    """Events or links that say how many of them were dropped."""
+def items_with_dropped(items: list[Any], dropped: int) -> Sequence[Any]:
+    """Events or links with the number of those that were dropped."""
     if not dropped:
         return items
-    told = BoundedList.from_seq(None, items)
-    told.dropped = dropped
-    return told
+    bounded = BoundedList.from_seq(None, items)
+    bounded.dropped = dropped
+    return bounded

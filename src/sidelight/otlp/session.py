@@ -1,7 +1,7 @@
-"""The HTTP session of the OTLP exporters: it keeps what came back, and a deadline for all of it.
+"""The HTTP session of the OTLP exporters: keeps the answer, and has a deadline for all of it.
 
-The exporters hide the cause of a failure, take a redirect for success and retry by themselves; a
-timeout of `requests` is one for each byte. Here a reply has to be whole in time.
+The SDK's exporters hide the cause of a failure, count a redirect as success, and retry. A timeout
+of `requests` starts anew with each byte; here the whole answer must arrive within the timeout.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _MAX_BODY: Final = 64 * 1024
 _MAX_WAIT: Final = 300.0
-_NO_TIMEOUT: Final = 60.0
+_DEFAULT_TIMEOUT: Final = 60.0
 
 
 @dataclass(slots=True)
 class Answer:
-    """What came back for one request; ``retry_after`` in seconds."""
+    """The answer to one request; ``retry_after`` in seconds."""
 
     sent: bool = False
     status: int | None = None
@@ -39,12 +39,12 @@ class Answer:
     retry_after: float = 0.0
 
 
-class GivenUp(Exception):  # noqa: N818  # a signal: it ends the exporter's own retries
-    """The exporter must not retry: the relay does."""
+class RequestFailed(Exception):  # noqa: N818
+    """Ends the exporter's own retries, because the relay retries."""
 
 
 class DeadlineSession(requests.Session):
-    """A session for one exporter: no redirects, no retries, and the last answer kept."""
+    """A session for one exporter: no redirects, no retries; keeps the last answer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,15 +53,15 @@ class DeadlineSession(requests.Session):
             self.mount(scheme, _Adapter())
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send, and read the whole of the answer.
+        """Send a request and read the answer.
 
         Raises:
-            GivenUp: the answer is no success, or there is none; `answer` says why.
+            RequestFailed: no answer, or not a success; `answer` holds the cause.
         """
         self.answer = answer = Answer(sent=True)
         kwargs.update(stream=True, allow_redirects=False)
         if kwargs.get("verify") is None:
-            kwargs["verify"] = self.verify  # before REQUESTS_CA_BUNDLE, which is for others
+            kwargs["verify"] = self.verify  # else requests uses the application's CA bundle
         try:
             response = super().request(*args, **kwargs)
             answer.status = response.status_code
@@ -71,18 +71,15 @@ class DeadlineSession(requests.Session):
                 response.close()
         except Exception as error:
             answer.problem = _cause(error)
-            raise GivenUp(answer.problem) from error
+            raise RequestFailed(answer.problem) from error
         if not 200 <= response.status_code < 300:
             answer.problem = f"it answered {response.status_code} {response.reason}"
             answer.retry_after = _seconds(response.headers.get("Retry-After", ""))
-            raise GivenUp(answer.problem)
+            raise RequestFailed(answer.problem)
         return response
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        """As requests does, and not what a tracer has put around it: our exports are none of its.
-
-        (Those that OpenTelemetry's key suppresses ask it; others do not.)
-        """
+        """Send without a tracer's wrapper: not every tracer honours the suppression key."""
         response: requests.Response = inspect.unwrap(requests.Session.send)(self, *args, **kwargs)
         return response
 
@@ -94,7 +91,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _seconds(text: str) -> float:
-    """What a Retry-After header asks for, as a number or as a date."""
+    """The seconds of a Retry-After header, which holds a number or a date."""
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         return min(max(float(text), 0.0), _MAX_WAIT)
     with contextlib.suppress(ValueError, TypeError, OverflowError):
@@ -103,7 +100,7 @@ def _seconds(text: str) -> float:
 
 
 class _TimedFile(io.RawIOBase):
-    """The reading side of a socket until a moment of the monotonic clock."""
+    """The reading side of a socket, until a time of the monotonic clock."""
 
     def __init__(self, connection: socket.socket, until: float) -> None:
         self._socket = connection
@@ -133,8 +130,9 @@ class _TimedResponse(HTTPResponse):
 
 
 def _response_class(connection: Any) -> Callable[..., HTTPResponse]:
-    """Of a connection: its timeout is one for the whole answer."""
-    seconds = connection.timeout if isinstance(connection.timeout, int | float) else _NO_TIMEOUT
+    """Make the connection's timeout one for the whole answer."""
+    timeout = connection.timeout
+    seconds = timeout if isinstance(timeout, int | float) else _DEFAULT_TIMEOUT
     return functools.partial(_TimedResponse, until=time.monotonic() + seconds)
 
 
@@ -155,7 +153,7 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Makes connections of ours, also through a proxy."""
+    """Makes connections with a deadline, also through a proxy."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

@@ -1,7 +1,7 @@
 """The sinks that export over OTLP: one for spans, one for events as log records.
 
-Each has a cursor of its own, so that a back end that takes no logs, or an endpoint of one signal
-that is dead, cannot hold up the other. Retrying is the relay's: timeouts here are short.
+Each sink has its own cursor, so that a back end without logs, or a dead endpoint of one signal,
+does not block the other signal. Timeouts are short, because the relay retries.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from opentelemetry.sdk.resources import Resource
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.host import sleep, suppressed
 from sidelight.otlp.conversion import log_of, resource_of, span_of
-from sidelight.otlp.exporters import Endpoint, Exporter, ExportError, SignalName, quiet
-from sidelight.record import Limits, Moment, Static, limits_of
+from sidelight.otlp.exporters import Endpoint, Exporter, ExportError, SignalName, silence_exporters
+from sidelight.record import Limits, limits_of
+from sidelight.spool import Record
 
-_PIECE: Final = 128  # records of one request: encoding them must not hold the GIL for long
-_PATIENCE: Final = 8  # failures before a request is suspected of being the cause
-_UNSUPPORTED_FOR: Final = 600.0  # seconds before a back end without logs is asked again
+_PIECE: Final = 128  # records of one request; encoding more of them holds the GIL too long
+_MAX_FAILURES: Final = 8  # internal errors of the endpoint before the records are the suspects
+_UNSUPPORTED_RETRY: Final = 600.0  # seconds until a back end without logs is asked again
 
-Record: TypeAlias = tuple[Static, Moment]
 Count: TypeAlias = Callable[[str, str], None]
+"""Counts a loss: called with reason and problem."""
 _WORDS: Final[Mapping[SignalName, str]] = {"traces": "spans", "logs": "log records"}
 
 
 @dataclass(frozen=True, slots=True)
 class OtlpSettings:
-    """Which signals go where. An endpoint None leaves it to the exporter and its variables."""
+    """Which signals go where. With endpoint None, ``OTEL_*`` variables decide."""
 
     traces: bool = True
     logs: bool = True
@@ -40,22 +41,22 @@ class OtlpSettings:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def sinks(self, count: Count = lambda _reason, _problem: None) -> list[OtlpSink]:
-        """The sinks of the signals that are on; ``count`` is told of what a back end rejects."""
-        wanted: dict[SignalName, bool] = {"traces": self.traces, "logs": self.logs}
+        """Make the sinks of the signals that are on; ``count`` gets what a back end rejects."""
+        signals: dict[SignalName, bool] = {"traces": self.traces, "logs": self.logs}
         return [
             OtlpSink(Endpoint(signal, self.endpoint, self.environment), count)
-            for signal, on in wanted.items()
-            if on
+            for signal, is_on in signals.items()
+            if is_on
         ]
 
 
 class OtlpSink:
-    """Exports one signal of what records carry. Used by one thread at a time."""
+    """Exports one signal of the records. One thread at a time uses it."""
 
     def __init__(self, endpoint: Endpoint, count: Count = lambda _reason, _problem: None) -> None:
-        """Import what it needs; nothing is opened yet."""
+        """Import the exporter; open nothing yet."""
         self.name: SignalName = endpoint.signal
-        endpoint.sdk()  # imported here: a fork may fall into any later moment
+        endpoint.sdk()  # import here, because a fork during a later import breaks the child
         self._endpoint = endpoint
         self._count = count
         self._exporter: Exporter | None = None
@@ -69,12 +70,12 @@ class OtlpSink:
         self._resources: dict[str, Resource] = {}
 
     def write(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
-        """Export a batch. A retry of the same batch goes on behind what was taken already.
+        """Export a batch. A retry of the same batch continues after the accepted records.
 
         Raises:
-            SinkUnavailableError: the endpoint does not answer, or says that it cannot now.
-            SinkRefusedError: it will never take the records in ``facts["records"]``; it has taken
-                all the others.
+            SinkUnavailableError: the endpoint does not answer, or asks for a later retry.
+            SinkRefusedError: the endpoint will never accept the records in ``facts["records"]``;
+                it has accepted all others.
         """
         batch = (records[0][1].random, len(records)) if records else None
         if batch != self._batch:
@@ -83,10 +84,10 @@ class OtlpSink:
         if now < self._unsupported_until:
             return
         if now < self._not_before:
-            raise self._unavailable(f"{self._problem}, and wants to be left alone for now")
+            raise self._unavailable(f"{self._problem}; the endpoint asked for a later retry")
         token = otel_context.attach(suppressed())
         try:
-            with quiet():
+            with silence_exporters():
                 self._send_all(records, self._resource(writer), limits_of(writer))
         except ExportError as error:
             self._postpone(error)
@@ -97,16 +98,16 @@ class OtlpSink:
             raise SinkRefusedError(sink=self._title, problem=self._problem, records=refused)
 
     def sync(self) -> None:
-        """Nothing is ours to do: what the endpoint has acknowledged is its own."""
+        """Do nothing: the endpoint is responsible for what it has acknowledged."""
 
     def close(self) -> None:
-        """Let go of the connection; the next write makes another."""
+        """Close the connection; the next write opens another."""
         exporter, self._exporter = self._exporter, None
         if exporter is not None:
             exporter.close()
 
-    def disown(self, *, busy: bool) -> bool:  # noqa: ARG002  # the sinks' common face
-        """In a forked child: the connection is left alone; this sink is not used again."""
+    def disown(self, *, busy: bool) -> bool:  # noqa: ARG002  # the protocol of sinks
+        """Leave the connection alone in a forked child, which makes a new sink."""
         return True
 
     # -- one batch ---------------------------------------------------------------------------
@@ -120,7 +121,7 @@ class OtlpSink:
             for record in piece:
                 try:
                     item = build(*record, resource, limits)
-                except Exception as error:  # noqa: BLE001  # details that nobody thought of
+                except Exception as error:  # noqa: BLE001  # a record of unexpected shape
                     self._refuse(record, f"{type(error).__name__}: {error}")
                 else:
                     if item is not None:
@@ -129,18 +130,18 @@ class OtlpSink:
                 self._send(exporter, pairs)
             self._sent += len(piece)
             self._failures = 0
-            sleep(0)  # let the application have the GIL between pieces
+            sleep(0)  # release the GIL between pieces
 
     def _send(
         self, exporter: Exporter, pairs: Sequence[tuple[Record, Any]], *, suspect: bool = True
     ) -> None:
-        """Send in one request; what is refused is halved until what it is about is found."""
+        """Send one request; halve a refused one until the poison records are found."""
         try:
             rejected = exporter.send([item for _, item in pairs])
         except ExportError as error:
             self._failures += suspect and error.kind == "failed"
-            failed = error.kind == "failed" and self._failures >= _PATIENCE
-            if not failed and error.kind != "refused":
+            is_suspect = error.kind == "failed" and self._failures >= _MAX_FAILURES
+            if not is_suspect and error.kind != "refused":
                 raise
             if suspect:
                 self._probe(exporter, error)
@@ -155,7 +156,7 @@ class OtlpSink:
             self._count(f"{_WORDS[self.name]} rejected by the OTLP endpoint", rejected.why)
 
     def _probe(self, exporter: Exporter, refusal: ExportError) -> None:
-        """An endpoint that refuses an empty request as well does not judge: it is broken."""
+        """Treat an endpoint that refuses an empty request as well as unavailable."""
         try:
             exporter.send([])
         except ExportError as error:
@@ -175,15 +176,13 @@ class OtlpSink:
         if self._exporter is None:
             try:
                 self._exporter = self._endpoint.exporter()
-            except (
-                Exception
-            ) as error:  # a variable that the SDK cannot read, a file that is not there
+            except Exception as error:  # an invalid variable, or a missing certificate file
                 raise ExportError("unavailable", f"{type(error).__name__}: {error}") from error
         return self._exporter
 
     def _postpone(self, error: ExportError) -> None:
-        if error.kind == "unsupported" and self.name == "logs":  # many back ends take spans only
-            self._unsupported_until = time.monotonic() + _UNSUPPORTED_FOR
+        if error.kind == "unsupported" and self.name == "logs":  # many back ends accept only spans
+            self._unsupported_until = time.monotonic() + _UNSUPPORTED_RETRY
             self._count(
                 "the OTLP endpoint takes no log records",
                 f"{error}; OTEL_LOGS_EXPORTER=none sends none",
@@ -191,7 +190,7 @@ class OtlpSink:
             return
         self._problem = str(error)
         self._not_before = time.monotonic() + error.retry_after
-        self.close()  # a channel that lost its peer comes back late
+        self.close()  # a gRPC channel reconnects late
         raise self._unavailable(self._problem) from error
 
     def _unavailable(self, problem: str) -> SinkUnavailableError:

@@ -1,7 +1,7 @@
 """Rows and counters, stored exactly once; questions about them.
 
-SQLite and PostgreSQL behind one contract. Loaded lazily, because SQLAlchemy and pydantic are slow
-to import.
+SQLite and PostgreSQL hold one contract. The face loads lazily, because SQLAlchemy and pydantic are
+slow to import.
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +10,12 @@ from sidelight.host import lazily
 
 if TYPE_CHECKING:
     from sidelight.store.event import Event
-    from sidelight.store.postgres import WRITE_WITHIN, BoundedConnection, begin, unsaid_by
+    from sidelight.store.postgres import (
+        WRITE_TIMEOUT,
+        DeadlineConnection,
+        begin_statement,
+        connection_defaults,
+    )
     from sidelight.store.queries import Count, Loss, Store
     from sidelight.store.retention import Plan, Pruner
     from sidelight.store.schema import connect, metadata
@@ -19,28 +24,28 @@ if TYPE_CHECKING:
     from sidelight.store.times import from_ns
 
 __all__ = [
-    "WRITE_WITHIN",
-    "BoundedConnection",
+    "WRITE_TIMEOUT",
     "Count",
+    "DeadlineConnection",
     "Event",
     "Loss",
     "Plan",
     "Pruner",
     "Store",
     "StoreSink",
-    "begin",
+    "begin_statement",
     "connect",
     "connect_file",
+    "connection_defaults",
     "from_ns",
     "metadata",
-    "unsaid_by",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
         "event": "Event",
-        "postgres": "WRITE_WITHIN BoundedConnection begin unsaid_by",
+        "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement connection_defaults",
         "queries": "Count Loss Store",
         "retention": "Plan Pruner",
         "schema": "connect metadata",

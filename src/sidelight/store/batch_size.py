@@ -1,4 +1,4 @@
-"""How much to write in one transaction: as much as it takes a given time for."""
+"""How many records one transaction writes: as many as fit into a given time."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
 _T = TypeVar("_T")
-_LEAST: Final = 250
+_SMALLEST: Final = 250
 _USUAL: Final = 2_000
-_MOST: Final = 10_000
+_LARGEST: Final = 10_000
 
 
-class Pace:
-    """Cuts batches into pieces, larger ones where these are soon done.
+class BatchSizer:
+    """Splits batches into pieces; doubles the size of a piece while a full one is written quickly.
 
-    The more events there are in a transaction, the fewer pages and rows are written for each. Only
-    a store that does not finish what it gets is given less than usual, so that it may get on.
+    A large transaction writes fewer pages and rows per event. A piece becomes smaller than usual
+    only after a transaction has failed, so that a store with a short timeout can make progress.
 
     Args:
-        aim: seconds that a piece should take.
+        target: seconds that one piece should take.
     """
 
-    def __init__(self, aim: float) -> None:
-        self._aim = aim
+    def __init__(self, target: float) -> None:
+        self._target = target
         self._size = _USUAL
-        self._full = False
-        self._begun = 0.0
+        self._is_full = False
+        self._began = 0.0
 
-    def pieces(self, records: Sequence[_T]) -> Iterator[Sequence[_T]]:
-        """The pieces, each to be written within this context; of nothing, an empty one."""
-        place = 0
-        while place == 0 or place < len(records):
+    def split(self, records: Sequence[_T]) -> Iterator[Sequence[_T]]:
+        """Yield the pieces; write each within this context. An empty batch is one empty piece."""
+        start = 0
+        while start == 0 or start < len(records):
             size = self._size
-            piece = records[place : place + size]
-            self._full = len(piece) == size
-            place += size
+            piece = records[start : start + size]
+            self._is_full = len(piece) == size
+            start += size
             yield piece
 
     def __enter__(self) -> None:
-        self._begun = time.monotonic()
+        self._began = time.monotonic()
 
     def __exit__(self, kind: object, *_: object) -> None:
-        spent = time.monotonic() - self._begun
+        seconds = time.monotonic() - self._began
         if kind is not None:
-            self._size = max(_LEAST, self._size // 2)
-        elif self._full and spent < self._aim / 2:
-            self._size = min(_MOST, self._size * 2)
-        elif spent > self._aim and self._size > _USUAL:
+            self._size = max(_SMALLEST, self._size // 2)
+        elif self._is_full and seconds < self._target / 2:
+            self._size = min(_LARGEST, self._size * 2)
+        elif seconds > self._target and self._size > _USUAL:
             self._size = max(_USUAL, self._size // 2)

@@ -1,8 +1,7 @@
-"""Whose fault it is when the store answers with an error: the records', or somebody else's.
+"""Distinguish poison records from a store that cannot work now.
 
-The former is refused for good, and the relay looks for the record; with everything else (deadlock,
-shutdown, no rights, no space, a standby, …) it is the store that is not fit, and all will be well
-another time.
+The store refuses a poison record for good, and the relay quarantines it. Every other error
+(deadlock, shutdown, missing right, full disk, standby, …) is the store's, and a retry may succeed.
 """
 
 from __future__ import annotations
@@ -14,43 +13,42 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from sidelight.store.schema import costs, events, losses
 
-_VALUES: Final = frozenset({"22", "23", "54"})
-"""SQLSTATE classes of errors that lie in values: data, constraints, limits."""
-_RAISED: Final = "P0"
-"""Of what somebody's trigger raises, if it names no class of its own."""
-_CHECK: Final = "23514"
-_OF_RECORDS: Final = ("COPY", "INSERT INTO events", "UPDATE events")
-"""Statements that write the records' own values …"""
-_OF_SUMS: Final = ("INSERT INTO artifacts", "INSERT INTO event_counts")
-"""… and those that write what follows from them: `events` has taken the values by then."""
-_OWN: Final = re.compile(rf"({events.name}|{losses.name}|{costs.name})(_\w+)?")
-"""Tables that hold the records' own values, and their partitions."""
-_MET_IN_SQLITE: Final = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (\w+)\.")
+_VALUE_ERRORS: Final = frozenset({"22", "23", "54"})
+"""SQLSTATE classes for errors in values: data, constraints, limits."""
+_RAISED_BY_TRIGGER: Final = "P0"
+"""SQLSTATE class of an error that a trigger raises without a class of its own."""
+_CHECK_VIOLATION: Final = "23514"
+_RECORD_STATEMENTS: Final = ("COPY", "INSERT INTO events", "UPDATE events")
+"""Statements that write the values of records."""
+_SUM_STATEMENTS: Final = ("INSERT INTO artifacts", "INSERT INTO event_counts")
+"""Statements that write sums of records. `events` has accepted the values before they run."""
+_RECORD_TABLES: Final = re.compile(rf"({events.name}|{losses.name}|{costs.name})(_\w+)?")
+"""Tables (and their partitions) that hold the values of records."""
+_SQLITE_CONSTRAINT: Final = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (\w+)\.")
 
 
-def lies_in_the_values(error: SQLAlchemyError) -> bool:
-    """Whether the record's own row was refused, for what is in it.
+def is_record_refused(error: SQLAlchemyError) -> bool:
+    """Whether the database refused a record's own row because of its values.
 
-    It is not where what was refused is a row that sidelight counts with, or one in a table of
-    somebody else's, which a trigger writes: there a record is not to blame, and another time it
-    will be taken.
+    False where it refused a row of counters, or a row that a trigger writes into a foreign table:
+    the record is not the cause, and a retry may succeed.
     """
     original: Any = getattr(error, "orig", None)
     state = getattr(original, "sqlstate", None)
     statement = getattr(error, "statement", None) or ""
-    if statement.startswith(_OF_SUMS):
+    if statement.startswith(_SUM_STATEMENTS):
         return False
     if state is None:
-        met = _MET_IN_SQLITE.match(str(original))
-        return isinstance(error, DataError | IntegrityError) and _is_own(met and met[1])
+        named = _SQLITE_CONSTRAINT.match(str(original))
+        return isinstance(error, DataError | IntegrityError) and _holds_records(named and named[1])
     table = original.diag.table_name
-    if state == _CHECK and table and not original.diag.constraint_name:
-        return False  # of a partition: another relay has made one meanwhile
-    if state.startswith(_RAISED):
-        return statement.startswith(_OF_RECORDS)
-    return state[:2] in _VALUES and _is_own(table)
+    if state == _CHECK_VIOLATION and table and not original.diag.constraint_name:
+        return False  # a partition's bound: another relay has made a partition meanwhile
+    if state.startswith(_RAISED_BY_TRIGGER):
+        return statement.startswith(_RECORD_STATEMENTS)
+    return state[:2] in _VALUE_ERRORS and _holds_records(table)
 
 
-def _is_own(table: str | None) -> bool:
-    """Whether a table that an error names, if it does, holds records' own values."""
-    return not table or _OWN.fullmatch(table) is not None
+def _holds_records(table: str | None) -> bool:
+    """Whether the table that an error names holds values of records; True if it names none."""
+    return not table or _RECORD_TABLES.fullmatch(table) is not None

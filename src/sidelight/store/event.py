@@ -1,4 +1,4 @@
-"""`Event`: what happened, as the store hands it out; `Catalogue`: what can happen."""
+"""`Event`: one stored event, as the store returns it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from sidelight.store.times import from_ns
 
 
 class Event(BaseModel):
-    """One event, unchangeable. Times are nanoseconds since 1970 (UTC).
+    """One event; immutable. Times are nanoseconds since 1970 (UTC), durations nanoseconds.
 
     Attributes:
-        event_id: a UUIDv7: it begins with the time at which the event occurred.
-        type: what happened: ``artifact_received``.
-        artifact_id: what it is about.
-        organization_id: whose it is; its artifact's, where the emitter named none.
-        occurred_ns: when it happened: when the call ended, or began (``outcome`` says which).
-        recorded_ns: when the relay put it into the store.
-        point: the function that it comes from: ``package.module:Class.method``.
-        mode: how it was emitted: "scheduled" or "awaited".
-        outcome: what the call had come to: "started", "succeeded", "failed", "closed" (a generator
-            that its consumer did not finish); "emitted" where there was no call.
-        duration_ns: how long the call took; None where it has not ended.
-        trace_id, span_id: where it belongs in a trace, in hexadecimal.
-        attributes: what else the point captured; of a failure ``error.type`` and ``error.message``.
+        event_id: a UUIDv7; its first digits are the time of the event.
+        type: the event type, for example ``artifact_received``.
+        artifact_id: the artifact that the event is about.
+        organization_id: the organization that the emitter named, else that of the artifact.
+        occurred_ns: when the event occurred: the end of the call, or its start (see ``outcome``).
+        recorded_ns: when the relay stored the event.
+        point: the function that emitted it: ``package.module:Class.method``.
+        mode: "scheduled" or "awaited".
+        outcome: the state of the call: "started", "succeeded", "failed", or "closed" (a generator
+            that its consumer did not exhaust); "emitted" for an event without a call.
+        duration_ns: how long the call took; None for a call that has not ended.
+        trace_id, span_id: the span that the event belongs to, in hexadecimal.
+        attributes: the other fields of the point; a failure has ``error.type`` and
+            ``error.message``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,13 +50,13 @@ class Event(BaseModel):
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorator over a property
     @property
     def occurred_at(self) -> datetime:
-        """When it happened (UTC), to the microsecond."""
+        """When the event occurred (UTC), cut to the microsecond."""
         return from_ns(self.occurred_ns)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def recorded_at(self) -> datetime:
-        """When it came into the store (UTC), to the microsecond."""
+        """When the relay stored the event (UTC), cut to the microsecond."""
         return from_ns(self.recorded_ns)
 
     @property

@@ -1,9 +1,9 @@
-"""One batch of events on its way into the tables: rows, and every counter that follows from them.
+"""Store one batch of events: rows, and every counter that follows from them.
 
-It is exact among relays that write at once. Whatever they do for one artifact is serialized by the
-lock on its row in `artifacts`, which is held from the counting on: who comes second finds there,
-and among the events, all that the first has done. Locks are taken in one order, events, artifacts
-and counters each sorted: relays that took the same ones in another order would deadlock.
+The counters are exact while several relays write. The lock on an artifact's row in `artifacts`
+serializes the relays that write events of that artifact, and a relay holds it until it commits.
+Every relay takes its locks in the same order (events, artifacts, counters, each sorted by key),
+because two relays that take the same locks in different orders deadlock.
 """
 
 from __future__ import annotations
@@ -14,70 +14,83 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from sidelight.store.partitions import first_key
-from sidelight.store.rows import ARTIFACT, OCCURRED, ORGANIZATION, TYPE, Draft, Row, day_of, rows_of
-from sidelight.store.schema import NOBODY, artifacts, event_counts
-from sidelight.store.statements import Bulk, insert_into
+from sidelight.store.rows import (
+    ARTIFACT,
+    OCCURRED,
+    ORGANIZATION,
+    TYPE,
+    Draft,
+    Row,
+    day_text,
+    rows_of,
+)
+from sidelight.store.schema import NO_ORGANIZATION, artifacts, event_counts
+from sidelight.store.statements import BatchStatements, insert_into
 
 _Counts: TypeAlias = Counter[tuple[str, str, str]]
-"""By organization, type and day."""
+"""Number of events by organization, type and day."""
 
-_INTO_ARTIFACTS: Final = insert_into(artifacts)
-_INTO_COUNTS: Final = insert_into(event_counts)
+_INSERT_ARTIFACTS: Final = insert_into(artifacts)
+_INSERT_COUNTS: Final = insert_into(event_counts)
 
 
-class _Named(NamedTuple):
-    """An artifact whose organization has become known, and from when on it had events."""
+class _LateOrganization(NamedTuple):
+    """An artifact whose organization became known after its first events (ns) were stored."""
 
     artifact: str
     organization: str
     since: int
 
 
-def store(bulk: Bulk, drafts: Sequence[Draft], recorded_at: int) -> int:
-    """Store events within the transaction, and what follows from those that are new.
+def store_events(statements: BatchStatements, drafts: Sequence[Draft], recorded_at: int) -> int:
+    """Store events, and count those that are new, within the current transaction.
 
     Args:
-        bulk: the way of the database.
+        statements: the database's statements over many rows.
         drafts: the events, in the order of time.
-        recorded_at: the time of the transaction (ns), like that of no other.
+        recorded_at: the time of the transaction (ns), unique to it.
 
     Returns:
-        How many were left out: they occurred before what the store keeps. Whether such a one was
-        there before it was pruned, nobody knows any more.
+        How many events were left out, because they occurred before the store's retention. The
+        store cannot know whether such an event was stored before it was pruned.
     """
-    kept_since = bulk.kept_since()
+    kept_since = statements.kept_since()
     left_out = bisect_left(drafts, (kept_since,))
     if left_out < len(drafts):
-        _store(bulk, drafts[left_out:], recorded_at, kept_since)
+        _store(statements, drafts[left_out:], recorded_at, kept_since)
     return left_out
 
 
-def _store(bulk: Bulk, drafts: Sequence[Draft], recorded_at: int, kept_since: int) -> None:
-    known = _known_organizations(bulk, drafts)
+def _store(
+    statements: BatchStatements, drafts: Sequence[Draft], recorded_at: int, kept_since: int
+) -> None:
+    known = _known_organizations(statements, drafts)
     named = {artifact: o for _, _, artifact, o, _, _ in reversed(drafts) if artifact and o}
-    sums = _Sums()
-    new = bulk.insert_new(sums.adding(rows_of(drafts, {**named, **known}, recorded_at)))
-    if len(new) < sums.rows:  # some were there: counted again, without them
-        sums = _Sums()
-        for _ in sums.adding(new):
+    totals = _Totals()
+    new = statements.insert_new(totals.adding(rows_of(drafts, {**named, **known}, recorded_at)))
+    if len(new) < totals.rows:  # some rows were stored before: count only the new ones
+        totals = _Totals()
+        for _ in totals.adding(new):
             pass
     if new:
-        earlier = _count_artifacts(bulk, sums)
-        named_late = [each for each in earlier if each.artifact not in known]
-        _give_late(bulk, named_late, sums.counts, kept_since)
-        bulk.run(
-            *_INTO_COUNTS,
-            [(*key, count) for key, count in sorted(sums.counts.items()) if count],
+        earlier = _count_artifacts(statements, totals)
+        late = [each for each in earlier if each.artifact not in known]
+        _attribute_earlier_events(statements, late, totals.counts, kept_since)
+        statements.run(
+            *_INSERT_COUNTS,
+            [(*key, count) for key, count in sorted(totals.counts.items()) if count],
             "ON CONFLICT (organization_id, type, day) DO UPDATE SET"
             " count = event_counts.count + excluded.count",
         )
 
 
-class _Sums:
-    """What rows come to; added up while the database is busy with them.
+class _Totals:
+    """Totals of rows, added up while the rows are sent to the database.
 
     Attributes:
-        artifacts: organization, first and last event, number of events.
+        rows: number of rows.
+        counts: number of events by organization, type and day.
+        artifacts: by artifact: organization, first and last event (ns), number of events.
     """
 
     def __init__(self) -> None:
@@ -86,13 +99,13 @@ class _Sums:
         self.artifacts: dict[str, list[Any]] = {}
 
     def adding(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Pass the rows on."""
+        """Yield the rows, and add each of them."""
         counts, artifacts = self.counts, self.artifacts
         for row in rows:
             yield row
             artifact, organization, occurred = row[ARTIFACT], row[ORGANIZATION], row[OCCURRED]
             self.rows += 1
-            counts[organization or NOBODY, row[TYPE], day_of(occurred)] += 1
+            counts[organization or NO_ORGANIZATION, row[TYPE], day_text(occurred)] += 1
             if artifact is None:
                 continue
             known = artifacts.get(artifact)
@@ -101,15 +114,15 @@ class _Sums:
                 continue
             if known[0] is None:
                 known[0] = organization
-            known[2] = occurred  # they come in the order of time
+            known[2] = occurred  # rows come in the order of time
             known[3] += 1
 
 
-def _known_organizations(bulk: Bulk, drafts: Sequence[Draft]) -> dict[str, str]:
-    """Of the artifacts that these events are about, as far as the store knows."""
+def _known_organizations(statements: BatchStatements, drafts: Sequence[Draft]) -> dict[str, str]:
+    """Read the organizations of these events' artifacts that the store knows."""
     involved = {artifact for _, _, artifact, _, _, _ in drafts if artifact is not None}
     return dict(
-        bulk.run(
+        statements.run(
             "SELECT artifact_id, organization_id FROM artifacts"
             " WHERE organization_id IS NOT NULL AND artifact_id IN (",
             "t",
@@ -119,40 +132,45 @@ def _known_organizations(bulk: Bulk, drafts: Sequence[Draft]) -> dict[str, str]:
     )
 
 
-def _count_artifacts(bulk: Bulk, sums: _Sums) -> list[_Named]:
-    """Add up the artifacts; answers those with an organization that had events before."""
-    merged = bulk.run(
-        *_INTO_ARTIFACTS,
-        [(artifact, *each) for artifact, each in sorted(sums.artifacts.items())],
+def _count_artifacts(statements: BatchStatements, totals: _Totals) -> list[_LateOrganization]:
+    """Add to the artifacts; return those that have an organization and had events before."""
+    merged = statements.run(
+        *_INSERT_ARTIFACTS,
+        [(artifact, *each) for artifact, each in sorted(totals.artifacts.items())],
         "ON CONFLICT (artifact_id) DO UPDATE SET"
         " organization_id = coalesce(artifacts.organization_id, excluded.organization_id),"
-        f" first_event_at = {bulk.least}(artifacts.first_event_at, excluded.first_event_at),"
-        f" last_event_at = {bulk.most}(artifacts.last_event_at, excluded.last_event_at),"
+        f" first_event_at = {statements.least}(artifacts.first_event_at, excluded.first_event_at),"
+        f" last_event_at = {statements.greatest}(artifacts.last_event_at, excluded.last_event_at),"
         " events = artifacts.events + excluded.events"
         " RETURNING artifact_id, organization_id, events, first_event_at",
     )
     return [
-        _Named(artifact, organization, since)
+        _LateOrganization(artifact, organization, since)
         for artifact, organization, count, since in merged
-        if organization is not None and count > sums.artifacts[artifact][3]
+        if organization is not None and count > totals.artifacts[artifact][3]
     ]
 
 
-def _give_late(bulk: Bulk, named: Iterable[_Named], counts: _Counts, kept_since: int) -> None:
+def _attribute_earlier_events(
+    statements: BatchStatements,
+    late: Iterable[_LateOrganization],
+    counts: _Counts,
+    kept_since: int,
+) -> None:
     """Give earlier events of artifacts the organization that has just become known.
 
-    By their key as well, for the sake of the partitions: most are passed over by it. What is being
-    pruned is left alone.
+    The condition on the key lets PostgreSQL skip most partitions. Events that are being pruned
+    are left as they are.
     """
-    given = bulk.run(
+    updated = statements.run(
         "UPDATE events SET organization_id = given.column2 FROM (",
         "ttu",
-        [(a, o, first_key(max(since, kept_since))) for a, o, since in sorted(named)],
+        [(a, o, first_key(max(since, kept_since))) for a, o, since in sorted(late)],
         ") AS given WHERE events.artifact_id = given.column1"
         " AND events.organization_id IS NULL AND events.event_id >= given.column3"
         " RETURNING type, occurred_at, organization_id",
     )
-    for type_, occurred, organization in given:
-        day = day_of(occurred)
-        counts[NOBODY, type_, day] -= 1
+    for type_, occurred, organization in updated:
+        day = day_text(occurred)
+        counts[NO_ORGANIZATION, type_, day] -= 1
         counts[organization, type_, day] += 1

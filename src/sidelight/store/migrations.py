@@ -1,8 +1,8 @@
-"""What brings the tables of an older store to this version.
+"""Upgrade the tables of an older store, one version at a time.
 
-A new store is made whole, and takes none of these steps. A step is one transaction, which all who
-would upgrade wait for. Relays of the version before may go on writing after it: it adds, and takes
-nothing away. Its statements are written out: what the tables are to become later is no matter here.
+A new store is created at the current version and runs no step. A step is one transaction; other
+processes that want to upgrade wait for it. A step only adds, so that relays of the version before
+can go on writing. A step writes its statements out, because the tables in `schema` change later.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from sqlalchemy.engine import Connection
 
 from sidelight.store.partitions import first_key, month_of
 
-_LATER: Final = (
+_MOVE_LATER_EVENTS: Final = (
     "WITH moved AS (DELETE FROM events_before WHERE event_id >= '{}' RETURNING *)"
     " INSERT INTO events_rest SELECT * FROM moved"
 )
 
 
 def _to_2(connection: Connection) -> None:
-    """Retention, indexes over artifacts and days, and in PostgreSQL the partitions."""
+    """Add retention, indexes over artifacts and days, and PostgreSQL's partitions."""
     run = connection.exec_driver_sql
     run("CREATE TABLE retention (kept_since BIGINT NOT NULL)")
     run("INSERT INTO retention (kept_since) VALUES (0)")
@@ -34,10 +34,10 @@ def _to_2(connection: Connection) -> None:
 
 
 def _partition(connection: Connection) -> None:
-    """Make the table, with all that is in it, the first partition of a new one of its name.
+    """Make `events`, with its rows, the first partition of a new table of the same name.
 
-    Its indexes become those of the partition, so that none is built anew. It reaches up to the end
-    of this month; events of later than that (of clocks that are wrong) go to the rest.
+    Its indexes become the partition's, so that PostgreSQL builds none anew. The partition ends with
+    the current month; later events (of clocks that are ahead) move to the default partition.
     """
     run = connection.exec_driver_sql
     key = first_key(month_of(time.time_ns())[1])
@@ -56,10 +56,10 @@ def _partition(connection: Connection) -> None:
     run("CREATE INDEX events_by_trace ON events USING hash (trace_id)")
     run("ALTER TABLE event_counts SET (fillfactor = 50)")
     run("CREATE TABLE events_rest PARTITION OF events DEFAULT")
-    run(_LATER.format(key))
+    run(_MOVE_LATER_EVENTS.format(key))
     span = f"FROM (MINVALUE) TO ('{key}')"
     run(f"ALTER TABLE events ATTACH PARTITION events_before FOR VALUES {span}")
 
 
 UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2,)
-"""From version 1 to 2, from 2 to 3, and so on."""
+"""The steps: from version 1 to 2, from 2 to 3, and so on."""

@@ -1,9 +1,9 @@
-"""How PostgreSQL holds `events`: a partition for each month (UTC), and one for all the rest.
+"""How PostgreSQL stores `events`: one partition for each month (UTC), and a default partition.
 
-A month is small enough for its indexes to stay in memory, and is dropped in milliseconds, leaving
-nothing to vacuum. Partitions are by key: an event's id begins with its time. What lies in no month
-that was made (clocks that are years off) goes to the partition for the rest, and is moved out of it
-when its month is made after all.
+The indexes of one month stay in memory, and a month is dropped in milliseconds without leaving
+rows to vacuum. An event's id begins with its time, so partitions are ranges of ids. An event
+outside every month (of a clock that is years off) goes to the default partition, and moves out of
+it when its month is created after all.
 """
 
 from __future__ import annotations
@@ -20,44 +20,38 @@ from sqlalchemy.exc import DBAPIError
 
 from sidelight.record import event_id
 
-Span: TypeAlias = tuple[int, int]
-"""Nanoseconds since 1970: from, and before."""
+TimeRange: TypeAlias = tuple[int, int]
+"""Nanoseconds since 1970: first, and first after the end."""
 
-REST: Final = "events_rest"
-LOCK_WITHIN: Final = 0.1
-"""Seconds that we may wait for a lock behind which relays would have to wait."""
+DEFAULT: Final = "events_rest"
+"""Name of the default partition."""
+LOCK_TIMEOUT: Final = 0.1
+"""Seconds to wait for a lock that makes relays wait meanwhile."""
 RETENTION_LOCK: Final = 0x51DE_1168
-"""Advisory: relays share it while they write, who prunes has it to say what is kept."""
+"""Advisory lock: relays share it while they write; a pruner takes it to move the retention."""
 _LAYOUT_LOCK: Final = 0x51DE_1169
-_AHEAD: Final = 15 * 86_400 * 10**9  # ns: a month is made half a month before it begins
-_BACK: Final = 20 * 366 * 86_400 * 10**9  # ns: a clock that says more is wrong
-_AGAIN: Final = 10.0  # seconds until the next try, where the locks could not be had
+_AHEAD: Final = 15 * 86_400 * 10**9  # ns: a month is created half a month before it begins
+_OLDEST: Final = 20 * 366 * 86_400 * 10**9  # ns: a clock further behind is wrong
+_RETRY: Final = 10.0  # seconds until the next attempt after a lock was not available
 _FOREVER: Final = 2**63 - 1
 _BOUND: Final = re.compile(r"FROM \((.+?)\) TO \((.+?)\)")
 _MOVE: Final = (
     "WITH moved AS (DELETE FROM {} WHERE {} RETURNING *) INSERT INTO {} SELECT * FROM moved"
 )
-#: SQLSTATE of a lock that could not be had in time, and of a right that one does not have.
-_NOT_NOW: Final = frozenset({"55P03", "42501", "57014"})
+#: SQLSTATE: lock not available in time, missing right, statement timeout.
+_TRY_LATER: Final = frozenset({"55P03", "42501", "57014"})
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One of them. Without a span it is the one for the rest."""
+    """One partition; the default partition has no span."""
 
     name: str
-    span: Span | None
-
-
-def complete(connection: Connection) -> None:
-    """Give new tables what only PostgreSQL has."""
-    connection.exec_driver_sql(f"CREATE TABLE {REST} PARTITION OF events DEFAULT")
-    # Room for the next state of each counter beside it: then no index has to know of it.
-    connection.exec_driver_sql("ALTER TABLE event_counts SET (fillfactor = 50)")
+    span: TimeRange | None
 
 
 def partitions_of(connection: Connection) -> list[Partition]:
-    """Those that there are, in the order of time, the one for the rest last."""
+    """List the partitions in the order of time, the default partition last."""
     found = connection.exec_driver_sql(
         "SELECT relname, pg_get_expr(relpartbound, pg_class.oid) FROM pg_inherits"
         " JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'events'::regclass"
@@ -66,20 +60,20 @@ def partitions_of(connection: Connection) -> list[Partition]:
     return sorted(partitions, key=lambda each: each.span or (_FOREVER, _FOREVER))
 
 
-def month_of(ns: int) -> Span:
-    """The month (UTC) in which a moment lies."""
+def month_of(ns: int) -> TimeRange:
+    """The month (UTC) that contains a time."""
     begin = datetime.fromtimestamp(ns // 10**9, UTC).replace(day=1, hour=0, minute=0, second=0)
     end = begin.replace(year=begin.year + begin.month // 12, month=begin.month % 12 + 1)
     return int(begin.timestamp()) * 10**9, int(end.timestamp()) * 10**9
 
 
 def first_key(ns: int) -> str:
-    """The smallest id that an event can have which occurs then."""
+    """The smallest id of an event that occurs at this time."""
     return event_id(ns, 0)
 
 
-def _span(bound: str) -> Span | None:
-    """What `pg_get_expr` says of a partition."""
+def _span(bound: str) -> TimeRange | None:
+    """Parse a bound as `pg_get_expr` writes it."""
     match = _BOUND.search(bound)
     return None if match is None else (_time_of(match[1], 0), _time_of(match[2], _FOREVER))
 
@@ -89,18 +83,18 @@ def _time_of(key: str, unbounded: int) -> int:
     return unbounded if "VALUE" in key else int(digits, 16) * 10**6
 
 
-class Months:
-    """Sees to it that there is a partition before somebody needs it. For one relay's connection."""
+class MonthlyPartitions:
+    """Creates partitions before a relay needs them; remembers which exist. One per connection."""
 
     def __init__(self) -> None:
-        self._covered: list[Span] = []
-        self._again = 0.0
+        self._covered: list[TimeRange] = []
+        self._retry_at = 0.0
 
-    def provide(self, connection: Connection, times: Sequence[int]) -> None:
-        """Make the months of events at these times (in order), and the next one where it is near.
+    def ensure(self, connection: Connection, times: Sequence[int]) -> None:
+        """Create the months of events at these times (in order), and the next month when near.
 
-        Not those that are pruned. Where it cannot be done now (somebody reads for long, or
-        we have not the right) the rest takes the events, and it is tried again.
+        Months that are pruned are not created. Where the tables are locked or the right is missing,
+        the default partition takes the events, and a later call tries again.
 
         Raises:
             SQLAlchemyError: the database does not answer.
@@ -110,38 +104,38 @@ class Months:
         if self._covers(soon) and (not times or self._covers((times[0], times[-1]))):
             return
         wanted = self._missing({*_months_of(soon), *_months_of(times)}, now)
-        if not wanted or time.monotonic() < self._again:
+        if not wanted or time.monotonic() < self._retry_at:
             return
         try:
             with connection.begin():
-                self._covered = _make(connection, wanted)
+                self._covered = _create(connection, wanted)
         except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in _NOT_NOW:
+            if getattr(error.orig, "sqlstate", None) not in _TRY_LATER:
                 raise
         if self._missing(wanted, now):
-            self._again = time.monotonic() + _AGAIN
+            self._retry_at = time.monotonic() + _RETRY
 
-    def _missing(self, months: Iterable[Span], now: int) -> list[Span]:
-        sane = (m for m in sorted(months) if now - _BACK < m[0] <= now + _AHEAD)
+    def _missing(self, months: Iterable[TimeRange], now: int) -> list[TimeRange]:
+        sane = (m for m in sorted(months) if now - _OLDEST < m[0] <= now + _AHEAD)
         return [month for month in sane if not self._covers((month[0], month[1] - 1))]
 
-    def _covers(self, times: Span) -> bool:
+    def _covers(self, times: TimeRange) -> bool:
         return any(begin <= times[0] and times[1] < end for begin, end in self._covered)
 
 
-def _months_of(times: Iterable[int]) -> Iterator[Span]:
-    behind = -_FOREVER
+def _months_of(times: Iterable[int]) -> Iterator[TimeRange]:
+    end = -_FOREVER
     for at in times:
-        if at >= behind:
+        if at >= end:
             month = month_of(at)
-            behind = month[1]
+            end = month[1]
             yield month
 
 
-def _make(connection: Connection, months: Iterable[Span]) -> list[Span]:
-    """Make the partitions that are not there yet; answers what is covered then.
+def _create(connection: Connection, months: Iterable[TimeRange]) -> list[TimeRange]:
+    """Create the partitions that are missing; return what partitions cover then.
 
-    Relays and readers go on meanwhile, but for those who need the rest: hence the haste.
+    Relays and readers that need the default partition wait meanwhile, so the lock is short.
     """
     run = connection.exec_driver_sql
     lock_layout(connection)
@@ -153,51 +147,51 @@ def _make(connection: Connection, months: Iterable[Span]) -> list[Span]:
         if kept_since < month[1] and not any(_overlap(month, span) for span in covered)
     ]
     if missing:
-        run(f"LOCK TABLE {REST} IN ACCESS EXCLUSIVE MODE")
+        run(f"LOCK TABLE {DEFAULT} IN ACCESS EXCLUSIVE MODE")
     for begin, end in missing:
         name = f"events_{datetime.fromtimestamp(begin // 10**9, UTC):%Y_%m}"
-        first, behind = first_key(begin), first_key(end)
+        first, last = first_key(begin), first_key(end)
         run(f"CREATE TABLE {name} (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
-        run(_MOVE.format(REST, f"event_id >= '{first}' AND event_id < '{behind}'", name))
-        span = f"FROM ('{first}') TO ('{behind}')"
+        run(_MOVE.format(DEFAULT, f"event_id >= '{first}' AND event_id < '{last}'", name))
+        span = f"FROM ('{first}') TO ('{last}')"
         run(f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES {span}")
-    return _joined([*covered, *missing])
+    return _merged([*covered, *missing])
 
 
 def lock_layout(connection: Connection) -> None:
-    """Let nobody else make or drop partitions in this transaction; wait for no lock for long.
+    """Keep other processes from creating or dropping partitions until this transaction ends.
 
     Raises:
-        DBAPIError: somebody is about it (SQLSTATE 55P03).
+        DBAPIError: another process holds the lock for longer than `LOCK_TIMEOUT` (55P03).
     """
     _lock(connection, _LAYOUT_LOCK)
 
 
 def lock_retention(connection: Connection) -> None:
-    """Let no relay store anything in this transaction; wait for no lock for long.
+    """Keep relays from storing events until this transaction ends.
 
     Raises:
-        DBAPIError: they are storing something all the time (SQLSTATE 55P03).
+        DBAPIError: relays hold the lock for longer than `LOCK_TIMEOUT` (SQLSTATE 55P03).
     """
     _lock(connection, RETENTION_LOCK)
 
 
 def _lock(connection: Connection, number: int) -> None:
     connection.exec_driver_sql(
-        f"SET LOCAL lock_timeout = {int(LOCK_WITHIN * 1000)};"
+        f"SET LOCAL lock_timeout = {int(LOCK_TIMEOUT * 1000)};"
         f" SELECT pg_advisory_xact_lock({number})"
     )
 
 
-def _overlap(one: Span, other: Span) -> bool:
+def _overlap(one: TimeRange, other: TimeRange) -> bool:
     return one[0] < other[1] and other[0] < one[1]
 
 
-def _joined(spans: list[Span]) -> list[Span]:
-    joined: list[Span] = []
+def _merged(spans: list[TimeRange]) -> list[TimeRange]:
+    merged: list[TimeRange] = []
     for begin, end in sorted(spans):
-        if joined and joined[-1][1] == begin:
-            joined[-1] = (joined[-1][0], end)
+        if merged and merged[-1][1] == begin:
+            merged[-1] = (merged[-1][0], end)
         else:
-            joined.append((begin, end))
-    return joined
+            merged.append((begin, end))
+    return merged

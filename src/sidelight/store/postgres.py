@@ -1,6 +1,6 @@
-"""How a PostgreSQL store is reached: within a time, apart from other tables, across no fork.
+"""Connections to a PostgreSQL store: with a deadline, a schema of their own, and safe in a fork.
 
-Imported only where there is such a store: it needs psycopg.
+Only a process with such a store imports this module, because it needs psycopg.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.engine.create import create_engine  # as it is: tracers wrap the package's
+from sqlalchemy.engine.create import create_engine  # tracers wrap `sqlalchemy.create_engine`
 
 SCHEMA: Final = "sidelight"
-"""Where the tables are: `events` and `artifacts` are names that an application may well have."""
+"""Schema of the tables; an application may well have tables named `events` and `artifacts`."""
 
-WRITE_WITHIN: Final = 10.0
-"""Seconds that one transaction of a relay may take; then the store counts as not answering."""
-READ_WITHIN: Final = 60.0
-UPGRADE_WITHIN: Final = 3600.0
-_EARLIER: Final = 0.8  # the server is to notice first: it says what it was waiting for
+WRITE_TIMEOUT: Final = 10.0
+"""Seconds that one transaction of a relay may take; after that the store is unavailable."""
+READ_TIMEOUT: Final = 60.0
+UPGRADE_TIMEOUT: Final = 3600.0
+_SERVER_SHARE: Final = 0.8  # the server times out first, because it names the lock it waits for
 _UPGRADE_LOCK: Final = 0x51DE_1167
 _DEFAULTS: Final[dict[str, Any]] = {
     "application_name": "sidelight",
@@ -39,29 +39,32 @@ _T = TypeVar("_T")
 
 
 def open_server(url: URL, *, read_only: bool) -> Engine:
-    """An engine on a database. Nothing is sent yet."""
-    unsaid = unsaid_by(url)
+    """Make an engine on a database; connect nothing yet."""
     engine = create_engine(
         url,
-        # A pooler between us and the server may hand each transaction to another session.
-        connect_args={**unsaid, "autocommit": True, "prepare_threshold": None},
+        # Prepare nothing, because a pooler may send each transaction to another session.
+        connect_args={
+            **connection_defaults(url),
+            "autocommit": True,
+            "prepare_threshold": None,
+        },
         use_native_hstore=False,
         pool_size=1,
         pool_pre_ping=read_only,
     )
 
     @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> BoundedConnection:
-        return BoundedConnection.connect(*arguments, **named)
+    def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> DeadlineConnection:
+        return DeadlineConnection.connect(*arguments, **named)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        """Begin the transaction here, not in psycopg: all that it needs to know in one message."""
-        within = READ_WITHIN if read_only else WRITE_WITHIN
-        driver(connection).deadline = time.monotonic() + within
+        """Send BEGIN and all settings in one message, instead of psycopg's own BEGIN."""
+        timeout = READ_TIMEOUT if read_only else WRITE_TIMEOUT
+        psycopg_connection(connection).deadline = time.monotonic() + timeout
         connection.exec_driver_sql(
-            f"{begin(within, read_only=read_only)}; SET LOCAL search_path = {SCHEMA};"
-            # What is committed is deleted from the spool: it must survive the server's power loss.
+            f"{begin_statement(timeout, read_only=read_only)}; SET LOCAL search_path = {SCHEMA};"
+            # A commit must survive the server's power loss: the relay then deletes the segment.
             " SELECT set_config('synchronous_commit', 'local', true)"
             " WHERE current_setting('synchronous_commit') = 'off'"
         )
@@ -69,53 +72,53 @@ def open_server(url: URL, *, read_only: bool) -> Engine:
     return engine
 
 
-def unsaid_by(url: URL) -> dict[str, Any]:
-    """The parameters of a connection that a URL leaves to us."""
+def connection_defaults(url: URL) -> dict[str, Any]:
+    """Our connection parameters, without those that the URL sets."""
     return {name: value for name, value in _DEFAULTS.items() if name not in url.query}
 
 
-def begin(within: float, *, read_only: bool = False) -> str:
-    """The beginning of a transaction that the server does not let go on for longer (s)."""
-    milliseconds = int(within * 1000 * _EARLIER)
+def begin_statement(timeout: float, *, read_only: bool = False) -> str:
+    """BEGIN for a transaction that the server ends after ``timeout`` seconds."""
+    milliseconds = int(timeout * 1000 * _SERVER_SHARE)
     return (
         f"BEGIN ISOLATION LEVEL READ COMMITTED {'READ ONLY' if read_only else 'READ WRITE'};"
         f" SET LOCAL statement_timeout = {milliseconds};"
-        # A process that is stopped in the middle must not keep its locks from all the others.
+        # Release the locks of a process that is stopped within a transaction.
         f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
     )
 
 
-def driver(connection: Connection) -> BoundedConnection:
-    """The connection as psycopg has it."""
+def psycopg_connection(connection: Connection) -> DeadlineConnection:
+    """The psycopg connection below a SQLAlchemy connection."""
     raw = connection.connection.driver_connection
-    assert isinstance(raw, BoundedConnection)  # noqa: S101  # for mypy
+    assert isinstance(raw, DeadlineConnection)  # noqa: S101  # for mypy
     return raw
 
 
 def lock_for_upgrade(connection: Connection) -> None:
-    """Let nobody else create or change the tables before this transaction has ended."""
-    driver(connection).deadline = time.monotonic() + UPGRADE_WITHIN
-    connection.execute(text(f"SET LOCAL statement_timeout = {int(UPGRADE_WITHIN * 1000)}"))
+    """Keep other processes from creating or upgrading the tables until this transaction ends."""
+    psycopg_connection(connection).deadline = time.monotonic() + UPGRADE_TIMEOUT
+    connection.execute(text(f"SET LOCAL statement_timeout = {int(UPGRADE_TIMEOUT * 1000)}"))
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
     if connection.execute(text(f"SELECT to_regnamespace('{SCHEMA}')")).scalar() is None:
         connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
 
 
-class BoundedConnection(psycopg.Connection[Any]):
-    """A connection on which nothing waits for ever, and which a forked child cannot spoil.
+class DeadlineConnection(psycopg.Connection[Any]):
+    """A connection with a deadline for each transaction, and without effect in a forked child.
 
-    A server that is stopped (or a peer that drips byte by byte) keeps its end open: no timeout of
-    the kernel's helps, and none of the server's.
+    A stopped server, or a peer that sends byte by byte, keeps its connection open, so that neither
+    the kernel's nor the server's timeouts end the wait.
 
     Attributes:
-        deadline: when the transaction is to be over (monotonic).
+        deadline: when the transaction must have ended (monotonic, s).
     """
 
     deadline: float = 0.0
 
     @classmethod
     def connect(cls, *arguments: Any, **named: Any) -> Self:
-        """As psycopg does, and not what a tracer has put around it: our queries are none of its."""
+        """Connect without a tracer's wrapper, because the relay's queries are not traced."""
         function = inspect.unwrap(vars(psycopg.Connection)["connect"])
         connection: Self = getattr(function, "__func__", function)(cls, *arguments, **named)
         return connection
@@ -125,18 +128,18 @@ class BoundedConnection(psycopg.Connection[Any]):
         self._owner = os.getpid()
 
     def wait(self, gen: Generator[Any, Any, _T], *arguments: Any, **named: Any) -> _T:
-        """See psycopg: runs one exchange with the server.
+        """Run one exchange with the server (see psycopg), until the deadline.
 
         Raises:
-            OperationalError: no answer in time, or the connection is the parent process's.
+            OperationalError: no answer in time, or the connection belongs to the parent process.
         """
         if os.getpid() != self._owner:
             raise psycopg.OperationalError("the connection belongs to the parent process")
         idle = self.pgconn.transaction_status == TransactionStatus.IDLE
-        until = time.monotonic() + WRITE_WITHIN if idle else self.deadline
-        return super().wait(self._bounded(gen, until), *arguments, **named)
+        until = time.monotonic() + WRITE_TIMEOUT if idle else self.deadline
+        return super().wait(self._until(gen, until), *arguments, **named)
 
-    def _bounded(self, gen: Generator[Any, Any, _T], until: float) -> Generator[Any, Any, _T]:
+    def _until(self, gen: Generator[Any, Any, _T], until: float) -> Generator[Any, Any, _T]:
         try:
             wanted = next(gen)
             while True:
@@ -149,16 +152,16 @@ class BoundedConnection(psycopg.Connection[Any]):
             result: _T = end.value
             return result
 
-    # What the garbage collector calls in a child would be heard in the parent's conversation, or
-    # wait for a lock that nobody in the child holds.
+    # The garbage collector may call these in a forked child. There they would write into the
+    # parent's session, or wait for a lock that no thread of the child can release.
 
     def close(self) -> None:
-        """Close; in a forked child the connection is not ours to close."""
+        """Close; do nothing in a forked child."""
         if os.getpid() == self._owner:
             super().close()
 
     def rollback(self) -> None:
-        """Roll back; in a forked child the transaction is not ours to end."""
+        """Roll back; do nothing in a forked child."""
         if os.getpid() == self._owner:
             super().rollback()
 
@@ -167,10 +170,10 @@ class BoundedConnection(psycopg.Connection[Any]):
             super().__del__(*arguments)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether psycopg warns of something else than our own connection's end in a COPY."""
-    about = record.args[0] if isinstance(record.args, tuple) and record.args else None
-    return not isinstance(getattr(about, "connection", None), BoundedConnection)
+def _is_of_application(record: logging.LogRecord) -> bool:
+    """Keep psycopg from logging a broken COPY of the relay, because the relay logs it itself."""
+    subject = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    return not isinstance(getattr(subject, "connection", None), DeadlineConnection)
 
 
-logging.getLogger("psycopg").addFilter(_is_news)  # the relay has told it already
+logging.getLogger("psycopg").addFilter(_is_of_application)

@@ -1,8 +1,8 @@
 """`Store`: questions to an events store, and typed answers.
 
-Everything is read in short transactions of its own, so that a slow reader holds nothing up. What is
-read in several pieces is hence no snapshot: an event that is stored meanwhile may or may not be
-among the answers.
+Each question runs in short transactions, so that a slow reader blocks no relay. An answer that is
+read in several pieces is therefore no snapshot: it may or may not contain an event that is stored
+meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sidelight.record import CostSummary
 from sidelight.settings import public_url, settle
 from sidelight.store.event import Event
 from sidelight.store.schema import (
-    NOBODY,
+    NO_ORGANIZATION,
     artifacts,
     connect,
     costs,
@@ -49,15 +49,15 @@ from sidelight.store.times import When, beginning_ns, day_of, end_ns, from_ns
 if TYPE_CHECKING:
     from types import TracebackType
 
-_BATCHES: Final = 20  # transactions whose events are read at once
+_TRANSACTIONS: Final = 20  # relay transactions whose events one query of `follow` reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """How many events of one type one organization had on one day (UTC).
+    """Number of events of one type, organization and day (UTC).
 
     Attributes:
-        organization_id: None for events that belong to none.
+        organization_id: None for events without an organization.
     """
 
     organization_id: str | None
@@ -68,7 +68,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """What the store knows of an artifact. Times are UTC."""
+    """One artifact: its organization, first and last event (UTC), and number of events."""
 
     artifact_id: str
     organization_id: str | None
@@ -79,13 +79,13 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What one process could not record, or not whole, for one reason.
+    """What one process could not record, or only in part, for one reason.
 
     Attributes:
-        process: the instance id of the process, as in its spans' resource.
-        count: how many times, since the process began.
+        process: the instance id of the process, as in the resource of its spans.
+        count: how many times since the process began.
         problem: the latest of them in words.
-        last_at: when this was reported last (UTC).
+        last_at: when the process reported it last (UTC).
     """
 
     process: str
@@ -96,19 +96,19 @@ class Loss:
 
 
 class Store:
-    """An events store, opened for questions: nothing is ever written or locked.
+    """An events store, opened for questions. It writes nothing and takes no lock.
 
-    ``with Store("sqlite:///events.db") as store: …``; several threads may ask at once.
+    ``with Store("sqlite:///events.db") as store: …``; several threads may use one.
 
     Args:
-        url: ``sqlite:///events.db`` or ``postgresql://host/database``; else ``SIDELIGHT_STORE``,
-            else the file in the user's state directory.
+        url: ``sqlite:///events.db`` or ``postgresql://host/database``; by default
+            ``SIDELIGHT_STORE``, else the file in the user's state directory.
 
     Raises:
-        ConfigurationError: the URL is none.
-        StoreMissingError: there is no store.
-        StoreVersionError: it was made by a newer sidelight.
-        StoreError: it cannot be reached. So does every question, when it cannot be any more.
+        ConfigurationError: the URL names no supported store.
+        StoreMissingError: the store does not exist.
+        StoreVersionError: a newer sidelight made the store.
+        StoreError: the store cannot be reached. Every question raises it as well.
     """
 
     def __init__(self, url: str | None = None) -> None:
@@ -128,7 +128,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._engine.dispose()
 
     def events(
@@ -136,30 +136,31 @@ class Store:
         *,
         artifact_id: Id | None = None,
         organization_id: Id | None = None,
-        type: Types | None = None,  # noqa: A002  # the word for it
+        type: Types | None = None,  # noqa: A002  # the public word for it
         since: When | None = None,
         until: When | None = None,
         trace_id: str | None = None,
         limit: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Event]:
-        """Events in the order in which they occurred, read piece by piece as they are taken.
+        """Yield events in the order in which they occurred, reading one page at a time.
 
         Args:
-            artifact_id: only those about this artifact.
-            organization_id: only this organization's; "" for those that belong to none.
-            type: only those of this type, or of one of these.
-            since: not before this time; of a day, its beginning. Text and how long ago will do.
-            until: before this time; of a day, its end.
-            trace_id: only those of this trace, 32 hexadecimal digits.
-            limit: no more than so many.
-            newest_first: in the opposite order.
+            artifact_id: only events of this artifact.
+            organization_id: only events of this organization; "" for those without one.
+            type: only events of this type, or of one of these types.
+            since: only events at or after this time, or since the beginning of this day. Takes
+                text and ages as well (see `When`).
+            until: only events before this time, or until the end of this day.
+            trace_id: only events of this trace; 32 hexadecimal digits.
+            limit: at most this many.
+            newest_first: yield the latest first.
 
         Raises:
-            QueryError: names the argument that cannot be understood.
+            QueryError: an argument is invalid; the error names it.
         """
         checked_limit(limit)
-        asked = Selection.of(
+        selection = Selection.of(
             artifact_id=artifact_id,
             organization_id=organization_id,
             types=type,
@@ -167,10 +168,10 @@ class Store:
             since=since,
             until=until,
         )
-        return map(_event, asked.find(self._read, newest_first=newest_first, limit=limit))
+        return map(_event, selection.find(self._read, newest_first=newest_first, limit=limit))
 
     def timeline(self, artifact_id: Id) -> list[Event]:
-        """All that happened to an artifact, in order; empty where nothing is known of it."""
+        """All events of an artifact, in the order of time; empty for an unknown artifact."""
         return list(self.events(artifact_id=artifact_id))
 
     def counts(
@@ -181,16 +182,16 @@ class Store:
         since: When | None = None,
         until: When | None = None,
     ) -> list[Count]:
-        """How many events there were, by organization, type and day, in this order.
+        """Number of events, sorted by organization, type and day.
 
         Args:
-            organization_id: only this organization's; "" for those that belong to none.
-            type: only those of this type, or of one of these.
+            organization_id: only events of this organization; "" for those without one.
+            type: only events of this type, or of one of these types.
             since: the first day (UTC), or a time in it.
             until: the last day (UTC), or a time in it.
 
         Raises:
-            QueryError: names the argument that cannot be understood.
+            QueryError: an argument is invalid; the error names it.
         """
         table = event_counts.c
         conditions: Conditions = [table.count > 0]
@@ -209,10 +210,12 @@ class Store:
         ).where(*conditions)
         return [
             Count(
-                organization_id=None if row.organization_id == NOBODY else row.organization_id,
+                organization_id=None
+                if row.organization_id == NO_ORGANIZATION
+                else row.organization_id,
                 type=row.type,
                 day=date.fromisoformat(row.day),
-                count=row.number,  # a row's `count` is its method
+                count=row.number,  # `row.count` is a method
             )
             for row in self._read(query.order_by(table.organization_id, table.type, table.day))
         ]
@@ -225,22 +228,22 @@ class Store:
         until: When | None = None,
         limit: int | None = None,
     ) -> list[Artifact]:
-        """Artifacts, those first to which something happened last.
+        """Artifacts, sorted by their last event, the latest first.
 
         Args:
-            organization_id: only this organization's; "" for those that belong to none.
-            since: something happened to them at or after this time.
-            until: the last thing that happened to them was before this time.
-            limit: no more than so many.
+            organization_id: only artifacts of this organization; "" for those without one.
+            since: only artifacts whose last event is at or after this time.
+            until: only artifacts whose last event is before this time.
+            limit: at most this many.
 
         Raises:
-            QueryError: names the argument that cannot be understood.
+            QueryError: an argument is invalid; the error names it.
         """
         table = artifacts.c
         conditions = []
         if organization_id is not None:
             owner = checked_id("organization_id", organization_id)
-            conditions.append(func.coalesce(table.organization_id, NOBODY) == owner)
+            conditions.append(func.coalesce(table.organization_id, NO_ORGANIZATION) == owner)
         if since is not None:
             conditions.append(table.last_event_at >= beginning_ns("since", since))
         if until is not None:
@@ -260,7 +263,7 @@ class Store:
         ]
 
     def losses(self) -> list[Loss]:
-        """What could not be recorded, by reason; within a reason, the latest first."""
+        """What could not be recorded, sorted by reason; within a reason, the latest first."""
         table = losses.c
         query = select(losses, table.count.label("number"))
         query = query.order_by(table.reason, table.last_at.desc(), table.process)
@@ -276,13 +279,13 @@ class Store:
         ]
 
     def costs(self, *, since: When | None = None) -> list[CostSummary]:
-        """What emitting has cost each point's callers, all processes together, by point.
+        """The cost of emitting on the caller's path, per point, over all processes.
 
         Args:
-            since: only of processes that have reported since then.
+            since: only processes that have reported at or after this time.
 
         Raises:
-            QueryError: the time cannot be understood.
+            QueryError: ``since`` is not a time.
         """
         query = select(costs.c.point, costs.c.histogram).order_by(costs.c.point)
         if since is not None:
@@ -293,14 +296,14 @@ class Store:
         ]
 
     def size(self) -> int:
-        """How many events the store holds."""
+        """Number of events in the store."""
         query = select(func.coalesce(func.sum(event_counts.c.count), 0))
         if (kept_since := self.kept_since()) is not None:
             query = query.where(event_counts.c.day >= kept_since.isoformat())
         return int(self._read(query)[0][0])
 
     def kept_since(self) -> date | None:
-        """The first day (UTC) of which events are kept; None where nothing was pruned yet."""
+        """The first day (UTC) whose events are kept; None if the store was never pruned."""
         ns = int(self._read(select(retention.c.kept_since))[0][0])
         return from_ns(ns).date() if ns else None
 
@@ -314,24 +317,24 @@ class Store:
         last: int = 0,
         pause: float = 0.2,
     ) -> Iterator[Event]:
-        """Each event that is stored from now on, as it is stored; endless, for the caller to leave.
+        """Yield each event that is stored from now on; endless.
 
-        What is stored late is not missed: events are found by when they came into the store, which
-        may be long after they occurred, and by relays that finish in another order than they began
-        in (up to half a minute apart). Nor is what is stored after a clock was set back.
+        Finds events by when they were stored, not by when they occurred. It therefore misses no
+        event that a relay stores late, that relays commit in another order than they began (up to
+        30 s apart), or that is stored after a clock was set back.
 
         Args:
-            artifact_id: only those about this artifact.
-            organization_id: only this organization's; "" for those that belong to none.
-            type: only those of this type, or of one of these.
-            trace_id: only those of this trace.
-            last: begin with so many of the latest that are there already.
-            pause: seconds between two looks.
+            artifact_id: only events of this artifact.
+            organization_id: only events of this organization; "" for those without one.
+            type: only events of this type, or of one of these types.
+            trace_id: only events of this trace.
+            last: begin with this many of the latest stored events.
+            pause: seconds between two queries.
 
         Raises:
-            QueryError: names the argument that cannot be understood.
+            QueryError: an argument is invalid; the error names it.
         """
-        asked = Selection.of(
+        selection = Selection.of(
             artifact_id=artifact_id,
             organization_id=organization_id,
             types=type,
@@ -341,20 +344,20 @@ class Store:
         arrivals.new(self._read)
         latest: list[Row] = []
         if last > 0:
-            found = asked.find(self._read, newest_first=True, limit=last)
+            found = selection.find(self._read, newest_first=True, limit=last)
             latest = [row for row in found if arrivals.includes(row.recorded_at)]
-        return self._follow(asked, arrivals, latest[::-1], pause)
+        return self._follow(selection, arrivals, latest[::-1], pause)
 
     def _follow(
-        self, asked: Selection, arrivals: Arrivals, latest: Sequence[Row], pause: float
+        self, selection: Selection, arrivals: Arrivals, latest: Sequence[Row], pause: float
     ) -> Iterator[Event]:
         yield from map(_event, latest)
         while True:
             new = arrivals.new(self._read)
-            for start in range(0, len(new), _BATCHES):
-                batches = events.c.recorded_at.in_(new[start : start + _BATCHES])
-                rows = self._read(select(events).where(batches).order_by(*ORDER))
-                yield from map(_event, filter(asked.matches, rows))
+            for start in range(0, len(new), _TRANSACTIONS):
+                chosen = events.c.recorded_at.in_(new[start : start + _TRANSACTIONS])
+                rows = self._read(select(events).where(chosen).order_by(*ORDER))
+                yield from map(_event, filter(selection.matches, rows))
             time.sleep(pause)
 
     def _read(self, query: Executable) -> Sequence[Row]:

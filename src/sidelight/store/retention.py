@@ -1,13 +1,13 @@
-"""Retention: what occurred before a day is deleted, in small steps beside relays, and stays away.
+"""Retention: delete the events before a day, in small steps beside relays, and keep them out.
 
-The store remembers from when on it keeps events. That is moved first, in between the transactions
-of relays, and from then on they leave out what is older: an event that is delivered again after it
-was deleted does not come back. Then the rows go, in short transactions that wait for no lock that a
-relay may hold. Whoever is stopped in the middle has lost nothing: the next one finds what is left.
+The store remembers since when it keeps events. The pruner first moves that mark, between two
+transactions of relays; from then on relays leave out older events, so that an event that is
+delivered again after it was deleted does not come back. Then the pruner deletes rows in short
+transactions that wait for no lock of a relay. After a stop in the middle nothing is lost: the next
+run deletes the rest.
 
-`artifacts` and `event_counts` tell history: an artifact keeps its first event and its number of
-events until the last of them is gone, and days that are pruned keep their counts, unless these are
-to go as well.
+`artifacts` and `event_counts` keep history. An artifact keeps its first event and its number of
+events until all of them are deleted. A pruned day keeps its counts, unless they are pruned as well.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _DAY: Final = 86_400 * 10**9  # ns
-_AIM: Final = 0.05
-"""Seconds that one transaction should take: for so long a relay may have to wait."""
-_ROWS: Final = (100, 20_000)  # of one transaction, at least and at most
-_PATIENCE: Final = 60.0  # seconds for a lock that others hold
-_FREE: Final = 0.1  # of an SQLite file: what is more is given back
-_INCREMENTAL: Final = 2  # SQLite's auto_vacuum
+_TARGET: Final = 0.05
+"""Seconds that one transaction should take, because a relay may wait for it."""
+_ROWS: Final = (100, 20_000)  # rows of one transaction: minimum, maximum
+_LOCK_TIMEOUT: Final = 60.0  # seconds
+_FREE_SHARE: Final = 0.1  # of a SQLite file: the pruner returns free pages above this share
+_INCREMENTAL: Final = 2  # value of SQLite's auto_vacuum
 _LOCKED: Final = frozenset({"55P03", "40P01", "40001"})  # SQLSTATE: no lock, deadlock, conflict
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to go.
+    """What a pruning deletes.
 
     Attributes:
         kept_since: the first day (UTC) that is kept.
-        events, artifacts: how many of them go.
-        partitions: those of PostgreSQL's that are dropped as they are.
+        events, artifacts: how many of each are deleted.
+        partitions: partitions of PostgreSQL that are dropped whole.
     """
 
     kept_since: date
@@ -76,12 +76,12 @@ class Pruner:
 
     Args:
         url: as for `Store`.
-        dry: only to plan: nothing is written, nor upgraded.
+        dry: only plan: write nothing, and upgrade nothing.
 
     Raises:
-        ConfigurationError: the URL is none.
-        StoreMissingError: there is no store.
-        StoreError: it cannot be used, or does not answer; so does everything else here.
+        ConfigurationError: the URL names no supported store.
+        StoreMissingError: the store does not exist.
+        StoreError: the store cannot be used or does not answer. Every method raises it as well.
     """
 
     def __init__(self, url: str | None = None, *, dry: bool = False) -> None:
@@ -107,22 +107,22 @@ class Pruner:
         self._reader.dispose()
 
     def plan(self, older_than: When) -> Plan:
-        """See what is to go; nothing is changed.
+        """Plan a pruning; change nothing.
 
         Args:
-            older_than: a time, a day, or an age. What occurred on days (UTC) before that one goes,
-                and whatever an earlier pruning was to delete.
+            older_than: a time, a day, or an age. The plan contains the events of the days (UTC)
+                before that day, and what an earlier run left to delete.
 
         Raises:
-            QueryError: it is no time, or less than a day ago: relays may still be bringing what
-                occurred since.
+            QueryError: ``older_than`` is not a time, or is less than a day ago, from when relays
+                may still deliver events.
         """
         moment = beginning_ns("older than", older_than)
         if moment > time.time_ns() - _DAY:
             raise QueryError(
                 argument="older than",
                 problem=f"{older_than} is less than a day ago",
-                remedy="give 1d or more: what relays are about to bring would be left out",
+                remedy="give 1d or more, because relays may still deliver younger events",
             )
         try:
             with self._reader.begin() as connection:
@@ -131,56 +131,55 @@ class Pruner:
             raise self._failure(error) from error
 
     def run(self, plan: Plan, *, counts: bool = False) -> Iterator[int]:
-        """Carry out a plan; yields after each transaction how many events and artifacts it took.
+        """Execute a plan; yield after each transaction how many events and artifacts it deleted.
 
         Args:
-            plan: what `plan` has answered.
-            counts: delete the counters of the days that go, too.
+            plan: the result of `plan`.
+            counts: delete the counters of the pruned days as well.
         """
         kept_since = beginning_ns("kept since", plan.kept_since)
-        already = self._in_turn(lambda connection: self._move(connection, kept_since))
-        yield from self._drop(plan.partitions, already)
+        before = self._transaction(lambda connection: self._move_mark(connection, kept_since))
+        yield from self._drop_partitions(plan.partitions, before)
         yield from self._delete_events(first_key(kept_since))
-        yield from self._trim(artifacts, artifacts.c.last_event_at < kept_since)
+        yield from self._delete_rows(artifacts, artifacts.c.last_event_at < kept_since)
         for table in (losses, costs):
-            yield from (0 for _ in self._trim(table, table.c.last_at < kept_since))
+            yield from (0 for _ in self._delete_rows(table, table.c.last_at < kept_since))
         if counts:
-            ended = event_counts.c.day < plan.kept_since.isoformat()
-            yield from (0 for _ in self._trim(event_counts, ended))
+            pruned = event_counts.c.day < plan.kept_since.isoformat()
+            yield from (0 for _ in self._delete_rows(event_counts, pruned))
         if not self._is_postgres:
-            yield from (0 for _ in self._give_back())
+            yield from (0 for _ in self._shrink_file())
 
-    def unused(self) -> int:
-        """Bytes of an SQLite file that wait for new events, and that only a VACUUM would give back.
+    def unused_bytes(self) -> int:
+        """Free bytes of a SQLite file that only a VACUUM returns; new events reuse them.
 
-        None where it was made by this version: `run` has shortened it.
+        0 for a file that this version made, because `run` shortens it, and for PostgreSQL.
         """
         if self._is_postgres:
             return 0
         with self._reader.begin() as connection:
-            ask = _pragmas(connection)
-            if ask("auto_vacuum") == _INCREMENTAL:
+            pragma = _pragma_reader(connection)
+            if pragma("auto_vacuum") == _INCREMENTAL:
                 return 0
-            return ask("freelist_count") * ask("page_size")
+            return pragma("freelist_count") * pragma("page_size")
 
     def _plan(self, connection: Connection, kept_since: int) -> Plan:
-        already = connection.execute(select(retention.c.kept_since)).scalar_one()
-        kept_since = max(kept_since, already)
-        left = select(func.count()).where(events.c.event_id < first_key(already))
+        before = connection.execute(select(retention.c.kept_since)).scalar_one()
+        kept_since = max(kept_since, before)
+        left = select(func.count()).where(events.c.event_id < first_key(before))
         ended = select(func.count()).where(artifacts.c.last_event_at < kept_since)
         partitions = partitions_of(connection) if self._is_postgres else ()
         return Plan(
             kept_since=from_ns(kept_since).date(),
-            events=_counted(connection, already, kept_since)
-            + connection.execute(left).scalar_one(),
+            events=_counted(connection, before, kept_since) + connection.execute(left).scalar_one(),
             artifacts=connection.execute(ended).scalar_one(),
             partitions=tuple(
                 each.name for each in partitions if each.span and each.span[1] <= kept_since
             ),
         )
 
-    def _move(self, connection: Connection, kept_since: int) -> int:
-        """Let no relay store from now on what is older; answers what it was before."""
+    def _move_mark(self, connection: Connection, kept_since: int) -> int:
+        """Make relays leave out older events from now on; return the mark before (ns)."""
         if self._is_postgres:
             lock_retention(connection)
         before = connection.execute(select(retention.c.kept_since)).scalar_one()
@@ -188,11 +187,11 @@ class Pruner:
             connection.execute(update(retention).values(kept_since=kept_since))
         return int(before)
 
-    def _drop(self, names: Iterable[str], already: int) -> Iterator[int]:
-        """Drop partitions; where others use them all the time, their rows are deleted instead."""
+    def _drop_partitions(self, names: Iterable[str], kept_since: int) -> Iterator[int]:
+        """Drop partitions; stop at one that is always in use: `_delete_events` empties the rest."""
         for name in names:
             try:
-                yield self._in_turn(partial(_drop, name=name, already=already))
+                yield self._transaction(partial(_drop_partition, name=name, kept_since=kept_since))
             except StoreBusyError:
                 return
 
@@ -201,20 +200,20 @@ class Pruner:
         begin = first_key(0)
 
         def step(connection: Connection) -> tuple[str, int]:
-            """From where the last one ended: to begin anew is to pass over all that is dead."""
-            going = (key >= begin, key < end)
-            place = select(key).where(*going).order_by(key).offset(self._rows).limit(1)
-            up_to = connection.execute(place).scalar() or end
+            """Delete from where the last step ended, to scan no dead rows again."""
+            left = select(key).where(key >= begin, key < end)
+            after = left.order_by(key).offset(self._rows).limit(1)
+            up_to = connection.execute(after).scalar() or end
             return up_to, connection.execute(
                 delete(events).where(key >= begin, key < up_to)
             ).rowcount
 
         while begin < end:
-            begin, count = self._in_turn(step)
+            begin, count = self._transaction(step)
             yield count
 
-    def _trim(self, table: Table, condition: ColumnElement[bool]) -> Iterator[int]:
-        """Delete rows that relays may be updating: those are passed over, and wait for no one."""
+    def _delete_rows(self, table: Table, condition: ColumnElement[bool]) -> Iterator[int]:
+        """Delete rows, skipping those that a relay has locked."""
         key = tuple_(*table.primary_key.columns)
 
         def step(connection: Connection) -> int:
@@ -223,91 +222,93 @@ class Pruner:
                 ended = ended.with_for_update(skip_locked=True)
             return connection.execute(delete(table).where(key.in_(ended))).rowcount
 
-        while count := self._in_turn(step):
+        while count := self._transaction(step):
             yield count
 
-    def _give_back(self) -> Iterator[int]:
-        """Shorten an SQLite file; what is free up to a tenth of it stays for what comes."""
+    def _shrink_file(self) -> Iterator[int]:
+        """Shorten a SQLite file until a tenth of it is free, for new events."""
 
         def step(connection: Connection) -> int:
-            ask = _pragmas(connection)
-            if ask("auto_vacuum") != _INCREMENTAL:
+            pragma = _pragma_reader(connection)
+            if pragma("auto_vacuum") != _INCREMENTAL:
                 return 0
-            excess = min(int(ask("freelist_count") - ask("page_count") * _FREE), self._rows)
-            if excess > 0:  # it answers a row for each page
+            keep = pragma("page_count") * _FREE_SHARE
+            excess = min(int(pragma("freelist_count") - keep), self._rows)
+            if excess > 0:  # the statement returns one row per page, and works as they are fetched
                 cursor = connection.connection.cursor()
                 cursor.execute(f"PRAGMA incremental_vacuum({excess})").fetchall()
             return excess
 
-        while (count := self._in_turn(step)) > 0:
+        while (count := self._transaction(step)) > 0:
             yield count
 
     # -- transactions ------------------------------------------------------------------------
 
-    def _in_turn(self, step: Callable[[Connection], _T]) -> _T:
-        """Run one transaction, then leave the store to the relays for as long as it took.
+    def _transaction(self, step: Callable[[Connection], _T]) -> _T:
+        """Run one transaction, then pause as long as it took, so that relays can write.
 
         Raises:
-            StoreBusyError: others hold what it needs, all the time.
+            StoreBusyError: other processes hold a lock for longer than `_LOCK_TIMEOUT`.
         """
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _LOCK_TIMEOUT
         while True:
-            begun = time.monotonic()
+            began = time.monotonic()
             try:
                 with self._lock, self._writer.begin() as connection:
-                    answer = step(connection)
+                    result = step(connection)
             except (TimeoutError, SQLAlchemyError) as error:
                 if not _is_locked(error):
                     raise self._failure(error) from error
                 if time.monotonic() > until:
                     raise StoreBusyError(
                         url=self.url,
-                        problem=_words(error),
-                        remedy="find who keeps it so; then run this again: it goes on where it was",
+                        problem=_message(error),
+                        remedy="end the process that holds the lock, then run the command again:"
+                        " it continues where it stopped",
                     ) from error
                 time.sleep(random.uniform(0.02, 0.2))  # noqa: S311  # no secret
             else:
-                spent = time.monotonic() - begun
-                self._adapt(spent)
-                time.sleep(max(_AIM / 10, spent))
-                return answer
+                seconds = time.monotonic() - began
+                self._adapt_rows(seconds)
+                time.sleep(max(_TARGET / 10, seconds))
+                return result
 
-    def _adapt(self, spent: float) -> None:
-        """So many rows that a transaction takes about what it should."""
+    def _adapt_rows(self, seconds: float) -> None:
+        """Adapt the rows of a transaction, so that it takes about `_TARGET` seconds."""
         least, most = _ROWS
-        if spent > _AIM:
+        if seconds > _TARGET:
             self._rows = max(least, self._rows // 2)
-        elif spent < _AIM / 2:
+        elif seconds < _TARGET / 2:
             self._rows = min(most, self._rows * 2)
 
     def _failure(self, error: Exception) -> StoreError:
         return StoreError(
             url=self.url,
-            problem=_words(error),
-            remedy="run this again when it is well: it goes on where it was",
+            problem=_message(error),
+            remedy="run the command again when the store answers: it continues where it stopped",
         )
 
 
-def _drop(connection: Connection, name: str, already: int) -> int:
-    """Drop one, unless somebody else has; answers how many events were in it."""
+def _drop_partition(connection: Connection, name: str, kept_since: int) -> int:
+    """Drop a partition, unless another process has; return how many events it held."""
     lock_layout(connection)
     spans = {each.name: each.span for each in partitions_of(connection)}
     if (span := spans.get(name)) is None:
         return 0
     connection.exec_driver_sql(f"DROP TABLE {name}")
-    return _counted(connection, max(span[0], already), span[1])
+    return _counted(connection, max(span[0], kept_since), span[1])
 
 
 def _counted(connection: Connection, begin: int, end: int) -> int:
-    """How many events occurred on these days, from one's beginning up to another's."""
+    """Number of events on the days from ``begin`` to before ``end`` (ns)."""
     day = event_counts.c.day
     days = (from_ns(at).date().isoformat() for at in (begin, end))
     counted = select(func.coalesce(func.sum(event_counts.c.count), 0))
     return int(connection.execute(counted.where(day >= next(days), day < next(days))).scalar_one())
 
 
-def _pragmas(connection: Connection) -> Callable[[str], int]:
-    """Asks SQLite for its figures."""
+def _pragma_reader(connection: Connection) -> Callable[[str], int]:
+    """Make a function that reads a numeric pragma of SQLite."""
     return lambda name: int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
 
 
@@ -315,11 +316,11 @@ def _is_locked(error: Exception) -> bool:
     original = getattr(error, "orig", error)
     code = getattr(original, "sqlite_errorcode", 0) & 0xFF
     return (
-        isinstance(error, TimeoutError)  # the lock of SQLite's writers
+        isinstance(error, TimeoutError)  # the write lock of a SQLite store
         or code == sqlite3.SQLITE_BUSY
         or getattr(original, "sqlstate", None) in _LOCKED
     )
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return " ".join(str(getattr(error, "orig", error)).split()) or "its lock is held"

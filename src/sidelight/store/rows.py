@@ -1,23 +1,26 @@
-"""Records made into rows of the events store."""
+"""Records made into rows of the events store, and marked where they break their declaration."""
 
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
-from sidelight.record import CUT, Moment, Static, event_id, occurred_at, to_json
-from sidelight.store.schema import fitted
+import msgspec
 
-Record: TypeAlias = tuple[Static, Moment]
+from sidelight.record import CUT, Moment, Static, event_id, occurred_at, to_json
+from sidelight.spool import Record
+from sidelight.store.schema import fit_to_index
+
 Row: TypeAlias = tuple[Any, ...]
-"""Of `events`, in the order of its columns."""
+"""A row of `events`, in the order of its columns."""
 Draft: TypeAlias = tuple[int, int, str | None, str | None, Static, Moment]
-"""What will be a row: when it occurred, its random bits, artifact and organization, the rest."""
+"""An event before it is a row: time (ns), random bits, artifact, organization, and the record."""
 Ledger: TypeAlias = tuple[dict[str, Any], int]
-"""What a process had lost and spent, and when (ns)."""
+"""The losses and costs of one process, and when it reported them (ns)."""
 
 KEY: Final = 0
 TYPE: Final = 1
@@ -26,13 +29,16 @@ ORGANIZATION: Final = 3
 OCCURRED: Final = 4
 RECORDED: Final = 5
 
+INVALID: Final = "sidelight.invalid"
+"""The attribute that says how an event breaks the declaration of its type."""
+_LONGEST_PROBLEM: Final = 500  # characters
 _DAY: Final = 86_400_000_000_000
-_name: Final = functools.lru_cache(maxsize=10_000)(fitted)
-_in_order: Final = itemgetter(0, 1)
+_name: Final = functools.lru_cache(maxsize=10_000)(fit_to_index)
+_time_order: Final = itemgetter(0, 1)
 
 
 def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
-    """The events among the records, in one order that all relays keep, and the ledgers."""
+    """Split records into events, in the order of time, and ledgers; spans alone have no row."""
     drafts: list[Draft] = []
     ledgers: list[Ledger] = []
     for static, moment in records:
@@ -50,14 +56,14 @@ def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
             )
         elif static.outcome == "ledger":
             ledgers.append((moment.attributes or {}, moment.time))
-    drafts.sort(key=_in_order)
+    drafts.sort(key=_time_order)
     return drafts, ledgers
 
 
 def rows_of(
     drafts: Sequence[Draft], organizations: Mapping[str, str], recorded_at: int
 ) -> Iterator[Row]:
-    """The rows, each once; one without an organization takes that of its artifact."""
+    """Yield one row for each event; an event without an organization takes its artifact's."""
     last = ""
     for occurred, random, artifact, organization, static, moment in drafts:
         key = event_id(occurred, random)
@@ -84,10 +90,37 @@ def rows_of(
         )
 
 
+def mark_undeclared(records: Sequence[Record]) -> tuple[Sequence[Record], dict[str, str]]:
+    """Mark events that break the declaration of their type; drop none.
+
+    Imports nothing where this process has declared no event types.
+
+    Returns:
+        The records, and the problems by event id.
+    """
+    module = sys.modules.get("sidelight.record.event_types")
+    catalogue = getattr(module, "catalogue", None)
+    if not catalogue:
+        return records, {}
+    marked: list[Record] = []
+    problems: dict[str, str] = {}
+    for static, moment in records:
+        problem = catalogue.problem(static, moment)
+        if problem is None:
+            marked.append((static, moment))
+            continue
+        problem = problem[:_LONGEST_PROBLEM]
+        key = event_id(occurred_at(moment), moment.random)
+        problems[key] = f"{static.point}: {static.type}: {problem}"
+        attributes = {**(moment.attributes or {}), INVALID: problem}
+        marked.append((static, msgspec.structs.replace(moment, attributes=attributes)))
+    return marked, problems
+
+
 def _id(value: Any) -> str:
     if type(value) is not str:
         value = str(value) if isinstance(value, int | float) else to_json(value)
-    return fitted(value)
+    return fit_to_index(value)
 
 
 def _attributes(moment: Moment) -> str:
@@ -104,6 +137,6 @@ def _day_text(day: int) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(day * 86_400))
 
 
-def day_of(occurred_ns: int) -> str:
-    """The day (UTC) that an event is counted under."""
+def day_text(occurred_ns: int) -> str:
+    """The day (UTC) that an event is counted under: ``2026-07-25``."""
     return _day_text(occurred_ns // _DAY)

@@ -1,8 +1,8 @@
-"""The tables of an events store, how to open one, and which version of them it has.
+"""The tables of an events store, and how to open, create and upgrade one.
 
-Times are nanoseconds since 1970 (UTC), durations nanoseconds, ids text. ``event_id`` is a UUIDv7,
-so that its order is that of time and a range of time is a range of keys. In PostgreSQL the tables
-are in a schema of their own, ``sidelight``, and `events` is partitioned by month.
+Times are nanoseconds since 1970 (UTC), durations nanoseconds, ids text. ``event_id`` is a UUIDv7:
+its order is the order of time, and a range of time is a range of ids. In PostgreSQL the tables are
+in the schema ``sidelight``, and `events` is partitioned by month.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from sidelight.exceptions import (
 )
 from sidelight.settings import public_url
 from sidelight.store.migrations import UPGRADES
-from sidelight.store.partitions import complete
+from sidelight.store.partitions import DEFAULT
 from sidelight.store.sqlite import open_file
 
-NOBODY: Final = ""
-"""Stands in counters for events that belong to no organization: keys cannot be NULL."""
-MAX_KEY: Final = 512  # bytes: PostgreSQL's indexes take no more than 2,704 in all
+NO_ORGANIZATION: Final = ""
+"""In counters: events without an organization, because a key cannot be NULL."""
+MAX_KEY: Final = 512  # bytes: a row of a PostgreSQL index holds no more than 2,704 bytes
 
 metadata: Final = MetaData()
 
 
-class _Native(UserDefinedType[str]):
-    """A type of PostgreSQL's that is text to us; its dialect would be slow to import."""
+class _PostgresType(UserDefinedType[str]):
+    """A type of PostgreSQL that Python reads as text; SQLAlchemy's dialect is slow to import."""
 
     cache_ok = True
 
@@ -66,11 +66,11 @@ class _Native(UserDefinedType[str]):
         return cast(colexpr, Text)
 
 
-# Ordered as bytes are, in PostgreSQL too: as SQLite does it, and no locale's rules slow it down.
+# Compare bytes in PostgreSQL, as SQLite does, because the rules of a locale are slow.
 _text: Final = Text().with_variant(Text(collation="C"), "postgresql")
-_uuid: Final = String(36).with_variant(_Native("UUID"), "postgresql")
-# Not JSONB: that reorders keys, makes integers of large floats, and refuses NUL.
-_json: Final = Text().with_variant(_Native("JSON"), "postgresql")
+_uuid: Final = String(36).with_variant(_PostgresType("UUID"), "postgresql")
+# Not JSONB, because it reorders keys, makes integers of large floats, and refuses NUL.
+_json: Final = Text().with_variant(_PostgresType("JSON"), "postgresql")
 
 events: Final = Table(
     "events",
@@ -92,11 +92,11 @@ events: Final = Table(
     Index("events_by_organization", "organization_id", "occurred_at"),
     Index("events_by_type", "type", "occurred_at"),
     Index("events_by_trace", "trace_id").ddl_if(dialect="sqlite"),
-    Index("events_by_recording", "recorded_at"),  # for those who follow what is stored
+    Index("events_by_recording", "recorded_at"),  # for `Store.follow`
 )
 
-# Traces come in no order: for those a hash is the cheaper index. (`postgresql_using` would do it,
-# and import the dialect here.)
+# A hash index is cheaper for trace ids, because they have no order. (`postgresql_using` would
+# import SQLAlchemy's dialect here.)
 _traces_by_hash: Final = DDL("CREATE INDEX events_by_trace ON events USING hash (trace_id)")  # type: ignore[no-untyped-call]
 event.listen(events, "after_create", _traces_by_hash.execute_if(dialect="postgresql"))
 
@@ -156,10 +156,10 @@ VERSION: Final = 1 + len(UPGRADES)
 
 
 def parse_url(url: str) -> URL:
-    """Check a store's URL.
+    """Parse a store's URL.
 
     Raises:
-        ConfigurationError: it is not one, or names a database that is not supported.
+        ConfigurationError: the text is not a URL, or names a database that is not supported.
     """
     try:
         parsed = make_url(url)
@@ -187,14 +187,14 @@ def parse_url(url: str) -> URL:
     if parsed.database in {None, "", ":memory:"}:
         raise ConfigurationError(
             setting="store",
-            problem="a SQLite store in memory dies with its connection",
+            problem="a SQLite store in memory is lost with its connection",
             remedy="name a file: sqlite:///events.db",
         )
     return parsed
 
 
-def shown(url: URL) -> str:
-    """A store's URL as it may be shown to anybody."""
+def display_url(url: URL) -> str:
+    """A store's URL without its password."""
     whole = url.set(drivername=url.get_backend_name()).render_as_string(hide_password=False)
     return public_url(whole)
 
@@ -206,20 +206,20 @@ def connect(
 
     Args:
         url: ``sqlite:///…`` or ``postgresql://…``.
-        create: make the tables where they are missing, and upgrade them where they are old.
-        upgrade: do only the latter.
-        read_only: for questions: never locks, never writes.
+        create: create missing tables, and upgrade old ones.
+        upgrade: upgrade old tables, and create none.
+        read_only: take no lock and write nothing.
 
     Raises:
-        StoreMissingError: the store is not there and ``create`` is False.
-        StoreVersionError: it was made by a newer sidelight.
-        StoreError: it cannot be reached, or not be used.
+        StoreMissingError: the store does not exist and ``create`` is False.
+        StoreVersionError: a newer sidelight made the store.
+        StoreError: the store cannot be reached or used.
     """
     parsed = parse_url(url) if isinstance(url, str) else url
     if parsed.get_backend_name() == "sqlite":
         engine = open_file(parsed, create=create, read_only=read_only)
     else:
-        from sidelight.store.postgres import open_server  # noqa: PLC0415  # where psycopg is
+        from sidelight.store.postgres import open_server  # noqa: PLC0415  # needs psycopg
 
         engine = open_server(parsed, read_only=read_only)
     try:
@@ -227,7 +227,7 @@ def connect(
     except SQLAlchemyError as error:
         engine.dispose()
         raise StoreError(
-            url=shown(parsed),
+            url=display_url(parsed),
             problem=" ".join(str(error.__cause__ or error).split()),
             remedy="see `sidelight doctor`",
         ) from error
@@ -238,10 +238,10 @@ def connect(
 
 
 def _check(engine: Engine, url: URL, *, create: bool, upgrade: bool) -> None:
-    """See that the tables are there and of this version.
+    """Check that the tables exist in this version; create or upgrade them if wanted.
 
     Raises:
-        StoreError: they are not.
+        StoreError: the tables are missing or of another version.
     """
     with engine.begin() as connection:
         found = _version_of(connection)
@@ -250,17 +250,17 @@ def _check(engine: Engine, url: URL, *, create: bool, upgrade: bool) -> None:
             found = _upgrade(connection, url)
     if found is None:
         raise StoreMissingError(
-            url=shown(url),
-            remedy="the database holds no events of sidelight's: name another with --store"
+            url=display_url(url),
+            remedy="the database holds no sidelight tables: name another with --store"
             " or SIDELIGHT_STORE",
         )
     if found > VERSION:
-        raise StoreVersionError(url=shown(url), found=found, known=VERSION)
+        raise StoreVersionError(url=display_url(url), found=found, known=VERSION)
     if found < VERSION:
         raise StoreError(
-            url=shown(url),
-            problem=f"it has schema version {found}, this sidelight needs {VERSION}",
-            remedy="`sidelight relay --once` upgrades it",
+            url=display_url(url),
+            problem=f"the store has schema version {found}, this sidelight needs {VERSION}",
+            remedy="run `sidelight relay --once`, which upgrades the store",
         )
 
 
@@ -271,19 +271,19 @@ def _version_of(connection: Connection) -> int | None:
 
 
 def _upgrade(connection: Connection, url: URL) -> int | None:
-    """Create or upgrade the tables, unless somebody else has done so meanwhile."""
+    """Create or upgrade the tables, unless another process has done so; return the version."""
     if connection.dialect.name == "postgresql":
         from sidelight.store.postgres import lock_for_upgrade  # noqa: PLC0415
 
         lock_for_upgrade(connection)
     found = _version_of(connection)
     if found is None:
-        strangers = {name for name in metadata.tables if inspect(connection).has_table(name)}
-        if strangers:
+        foreign = {name for name in metadata.tables if inspect(connection).has_table(name)}
+        if foreign:
             raise StoreError(
-                url=shown(url),
-                problem=f"it has tables of somebody else's: {', '.join(sorted(strangers))}",
-                remedy="name a database of its own",
+                url=display_url(url),
+                problem=f"the database has other tables named {', '.join(sorted(foreign))}",
+                remedy="use a separate database for the store",
             )
         _create(connection)
         return VERSION
@@ -297,19 +297,21 @@ def _upgrade(connection: Connection, url: URL) -> int | None:
 
 def _create(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        # Here, where the dialect is imported anyway.
+        # Set here, because reading `dialect_options` imports SQLAlchemy's dialect.
         events.dialect_options["postgresql"]["partition_by"] = "RANGE (event_id)"
     metadata.create_all(connection, checkfirst=False)
     if connection.dialect.name == "postgresql":
-        complete(connection)
+        connection.exec_driver_sql(f"CREATE TABLE {DEFAULT} PARTITION OF events DEFAULT")
+        # Leave space for the next state of each counter beside it, so that no index changes.
+        connection.exec_driver_sql("ALTER TABLE event_counts SET (fillfactor = 50)")
     connection.execute(retention.insert().values(kept_since=0))
     connection.execute(_version.insert().values(version=VERSION))
 
 
-def fitted(key: str) -> str:
-    """An id or a name as it is stored: without NUL, and no longer than an index can hold.
+def fit_to_index(key: str) -> str:
+    """Make an id or a name fit into an index: without NUL, at most `MAX_KEY` bytes.
 
-    What is too long ends in a digest of the whole, so that it stays one of a kind.
+    A longer one ends in a digest of the whole text, so that it stays unique.
     """
     if "\0" in key:
         key = key.replace("\0", "␀")

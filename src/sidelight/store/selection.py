@@ -1,4 +1,4 @@
-"""How events are found: which are asked for, and the ways to them in the order of time."""
+"""Find events in the order of time: which events are selected, and along which index."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
 
 from sidelight.exceptions import QueryError
 from sidelight.record import event_id
-from sidelight.store.schema import NOBODY, events, fitted
+from sidelight.store.schema import NO_ORGANIZATION, events, fit_to_index
 from sidelight.store.times import When, beginning_ns, end_ns
 
 Id: TypeAlias = str | int | UUID
 Types: TypeAlias = str | Collection[str]
 Conditions: TypeAlias = list[ColumnElement[bool]]
 Row: TypeAlias = Any
-"""One of SQLAlchemy's, with attributes named as the columns."""
+"""A row of SQLAlchemy, with attributes named as the columns."""
 Read: TypeAlias = Callable[[Select[Any]], Sequence[Row]]
-"""Asks the store, in a transaction of its own."""
+"""Runs one query in a transaction of its own."""
 
 ORDER: Final = (events.c.occurred_at, events.c.event_id)
-_PAGE: Final = 1000  # events of one transaction
-_TIME_DIGITS: Final = len("01a2099d-ba88-72a0")  # of an event_id: what its time decides
+_PAGE: Final = 1000  # events per transaction
+_TIME_DIGITS: Final = len("01a2099d-ba88-72a0")  # the part of an event_id that is its time
 _RANDOM_BITS: Final = 2**62 - 1
-_OVERLAP: Final = 30_000_000_000  # ns that a relay's transaction may take, clocks' differences too
+_OVERLAP: Final = 30_000_000_000  # ns: longest transaction of a relay, and difference of clocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which events are asked for.
+    """Conditions that select events.
 
     Attributes:
-        artifact_id, organization_id, types, trace_id: what they are to have; None for whatever.
-        times: when they are to have occurred.
-        keys: the same as a range of keys.
+        artifact_id, organization_id, types, trace_id: wanted values; None selects every value.
+        times: conditions on the time of the event.
+        keys: the same conditions on its id.
     """
 
     artifact_id: str | None
@@ -49,7 +49,7 @@ class Selection:
     keys: Conditions
 
     @classmethod
-    def of(  # one for each thing that can be asked
+    def of(
         cls,
         *,
         artifact_id: Id | None,
@@ -59,10 +59,10 @@ class Selection:
         since: When | None = None,
         until: When | None = None,
     ) -> Self:
-        """Check what was asked (see `Store.events`).
+        """Check the arguments (see `Store.events`).
 
         Raises:
-            QueryError: names the argument that cannot be understood.
+            QueryError: an argument is invalid; the error names it.
         """
         times: Conditions = []
         keys: Conditions = []
@@ -86,47 +86,51 @@ class Selection:
         )
 
     def matches(self, row: Row) -> bool:
-        """Whether an event has what it is to have, but for its time."""
+        """Whether an event meets all conditions except those on its time."""
         return (
             (self.artifact_id is None or row.artifact_id == self.artifact_id)
             and (self.types is None or row.type in self.types)
             and (self.trace_id is None or row.trace_id == self.trace_id)
             and (
                 self.organization_id is None
-                or (row.organization_id or NOBODY) == self.organization_id
+                or (row.organization_id or NO_ORGANIZATION) == self.organization_id
             )
         )
 
     def find(self, read: Read, *, newest_first: bool, limit: int | None) -> Iterator[Row]:
-        """The events in the order of (occurred_at, event_id), or in the opposite one."""
+        """Yield the events in the order of (occurred_at, event_id), or in reverse."""
         page = _PAGE if limit is None else min(_PAGE, limit)
-        ways = self._ways()
-        if ways:
-            each = [self._along_index(read, way, page, newest_first=newest_first) for way in ways]
-            rows = each[0] if len(each) == 1 else merge(*each, key=_place, reverse=newest_first)
+        if prefixes := self._index_prefixes():
+            each = [
+                self._along_index(read, prefix, page, newest_first=newest_first)
+                for prefix in prefixes
+            ]
+            rows = each[0] if len(each) == 1 else merge(*each, key=_position, reverse=newest_first)
         else:
             rows = self._along_key(read, page, newest_first=newest_first)
         return islice(filter(self.matches, rows), limit)
 
-    def _ways(self) -> list[Conditions]:
-        """Conditions for each of which an index has the order of time; merged they are all.
+    def _index_prefixes(self) -> list[Conditions]:
+        """Conditions on the columns before the time in an index.
 
-        None where every event is wanted.
+        An index yields the events of each prefix in the order of time; merged, they are all that
+        is selected. Empty where every event is selected.
         """
         table = events.c
-        if self.trace_id is not None:  # the few of a trace; `matches` sorts out the rest
+        if self.trace_id is not None:  # a trace has few events, which `matches` filters
             return [[table.trace_id == self.trace_id]]
-        ways: list[Conditions] = [[]]
+        prefixes: list[Conditions] = [[]]
         if self.artifact_id is not None:
-            ways = [[table.artifact_id == self.artifact_id]]
-        if self.organization_id == NOBODY:
-            nobody = (table.organization_id.is_(None), table.organization_id == NOBODY)
-            ways = [[*way, condition] for way in ways for condition in nobody]
+            prefixes = [[table.artifact_id == self.artifact_id]]
+        if self.organization_id == NO_ORGANIZATION:
+            none = (table.organization_id.is_(None), table.organization_id == NO_ORGANIZATION)
+            prefixes = [[*prefix, condition] for prefix in prefixes for condition in none]
         elif self.organization_id is not None:
-            ways = [[*way, table.organization_id == self.organization_id] for way in ways]
+            prefixes = [[*each, table.organization_id == self.organization_id] for each in prefixes]
         if self.types is not None:
-            ways = [[*way, table.type == type_] for way in ways for type_ in sorted(self.types)]
-        return [way for way in ways if way]
+            types = sorted(self.types)
+            prefixes = [[*prefix, table.type == type_] for prefix in prefixes for type_ in types]
+        return [prefix for prefix in prefixes if prefix]
 
     def _along_index(
         self, read: Read, conditions: Conditions, page: int, *, newest_first: bool
@@ -138,23 +142,23 @@ class Selection:
             yield from rows
             if len(rows) < page:
                 return
-            place = tuple_(*ORDER)
+            position = tuple_(*ORDER)
             last = tuple_(
                 *(
-                    literal(at, column.type)
-                    for at, column in zip(_place(rows[-1]), ORDER, strict=True)
+                    literal(value, column.type)
+                    for value, column in zip(_position(rows[-1]), ORDER, strict=True)
                 )
             )
-            rows = read(query.where(place < last if newest_first else place > last))
+            rows = read(query.where(position < last if newest_first else position > last))
 
     def _along_key(self, read: Read, page: int, *, newest_first: bool) -> Iterator[Row]:
-        """The primary key has the order of time but for its last digits.
+        """Read by primary key, which has the order of time except for its last digits.
 
-        The few events of the same quarter of a microsecond are put in order here.
+        Sorts the few events that occurred within the same quarter of a microsecond.
         """
         rows = self._by_key(read, page, newest_first=newest_first)
         for _, close in groupby(rows, lambda row: row.event_id[:_TIME_DIGITS]):
-            yield from sorted(close, key=_place, reverse=newest_first)
+            yield from sorted(close, key=_position, reverse=newest_first)
 
     def _by_key(self, read: Read, page: int, *, newest_first: bool) -> Iterator[Row]:
         key = events.c.event_id
@@ -170,10 +174,11 @@ class Selection:
 
 
 class Arrivals:
-    """Notices what comes into the store, by transaction: its rows have one ``recorded_at``.
+    """Finds new transactions of relays; the rows of one transaction have the same ``recorded_at``.
 
-    That is read before the transaction ends, so that a later one may be seen before an earlier one;
-    hence each look goes back by what a transaction may take, and what was seen is remembered.
+    A relay chooses ``recorded_at`` before it commits, so that a later one may become visible before
+    an earlier one. Each query therefore goes back by the longest duration of a transaction, and
+    `Arrivals` remembers the transactions that it has returned.
     """
 
     def __init__(self) -> None:
@@ -181,7 +186,7 @@ class Arrivals:
         self._seen: set[int] = set()
 
     def new(self, read: Read) -> list[int]:
-        """The transactions that were not there at the last look, in their order."""
+        """Return the transactions that are new since the last call, in their order."""
         column = events.c.recorded_at
         if self._newest is None:
             horizon: Any = select(func.max(column) - _OVERLAP).scalar_subquery()
@@ -195,7 +200,7 @@ class Arrivals:
         return new
 
     def includes(self, recorded_at: int) -> bool:
-        """Whether this transaction was there at the last look."""
+        """Whether the last call, or one before it, has seen this transaction."""
         return recorded_at in self._seen or self._is_past(recorded_at)
 
     def _is_past(self, recorded_at: int) -> bool:
@@ -203,27 +208,27 @@ class Arrivals:
 
 
 def checked_id(argument: str, value: object) -> str:
-    """An id as the store has it.
+    """Make an id as the store has it.
 
     Raises:
-        QueryError: it is none.
+        QueryError: the value is not an id.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         raise QueryError(
             argument=argument, problem=f"{value!r} is not an id", remedy="give text, int or UUID"
         )
-    return fitted(str(value))
+    return fit_to_index(str(value))
 
 
 def checked_types(types: object) -> frozenset[str]:
-    """Names of event types.
+    """Make a set of the names of event types.
 
     Raises:
-        QueryError: it is neither one nor several.
+        QueryError: the value is neither a name nor a collection of names.
     """
     names = [types] if isinstance(types, str) else types
     if isinstance(names, Collection) and names and all(isinstance(name, str) for name in names):
-        return frozenset(map(fitted, names))
+        return frozenset(map(fit_to_index, names))
     raise QueryError(
         argument="type",
         problem=f"{types!r} is not a type",
@@ -232,14 +237,14 @@ def checked_types(types: object) -> frozenset[str]:
 
 
 def checked_limit(limit: object) -> None:
-    """Refuse what is no count.
+    """Check a limit.
 
     Raises:
-        QueryError: it is none.
+        QueryError: the limit is neither None nor a positive integer.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
         raise QueryError(
-            argument="limit", problem=f"{limit!r} is no count", remedy="give 1 or more, or None"
+            argument="limit", problem=f"{limit!r} is not a count", remedy="give 1 or more, or None"
         )
 
 
@@ -257,5 +262,5 @@ def _checked_trace(trace_id: object) -> str:
     )
 
 
-def _place(row: Row) -> tuple[int, str]:
+def _position(row: Row) -> tuple[int, str]:
     return row.occurred_at, row.event_id

@@ -1,6 +1,6 @@
 """The sink that writes the events store: rows and counters in one transaction, exactly once.
 
-A record that comes twice (the relay delivers at least once) meets its own key and counts nothing.
+The relay delivers at least once. A record that arrives again finds its own key and counts nothing.
 """
 
 from __future__ import annotations
@@ -16,92 +16,97 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
 from sidelight.record import event_id, random_bits, to_json
-from sidelight.store import ingest
-from sidelight.store.batch_size import Pace
-from sidelight.store.errors import lies_in_the_values
-from sidelight.store.partitions import Months
-from sidelight.store.rows import Ledger, Record, drafts_of
-from sidelight.store.schema import connect, costs, losses, parse_url, shown
-from sidelight.store.sqlite import make_durable, write_lock
-from sidelight.store.statements import Bulk, bulk_of, insert_into, last_recorded
+from sidelight.spool import Record
+from sidelight.store.batch_size import BatchSizer
+from sidelight.store.errors import is_record_refused
+from sidelight.store.ingest import store_events
+from sidelight.store.partitions import MonthlyPartitions
+from sidelight.store.rows import Ledger, drafts_of, mark_undeclared
+from sidelight.store.schema import connect, costs, display_url, losses, parse_url
+from sidelight.store.sqlite import sync_wal, write_lock
+from sidelight.store.statements import (
+    BatchStatements,
+    batch_statements,
+    insert_into,
+    last_recorded,
+)
 from sidelight.store.times import from_ns
-from sidelight.store.validation import marked
 
-_SQLITE_AIM: Final = 0.1
-"""Seconds of one transaction, in which nobody else can write: they wait no longer than 0.25."""
-_POSTGRES_AIM: Final = 0.3
-_APART: Final = 20  # bits: a millisecond
-_INTO_LOSSES: Final = insert_into(losses)
-_INTO_COSTS: Final = insert_into(costs)
-
+_SQLITE_TARGET: Final = 0.1
+"""Seconds that one transaction should take. Other writers wait for it, up to 0.25 s."""
+_POSTGRES_TARGET: Final = 0.3
+_SPREAD_BITS: Final = 20  # up to a millisecond
+_INSERT_LOSSES: Final = insert_into(losses)
+_INSERT_COSTS: Final = insert_into(costs)
 
 Claim: TypeAlias = Callable[[Connection], Collection[str]]
+"""Takes events out of an outbox within the sink's transaction; returns their ids."""
 
 
 class StoreSink:
-    """Writes batches of records into one store. Used by one thread at a time."""
+    """Writes batches of records into one store. One thread at a time uses it."""
 
     name: str = "store"
 
     def __init__(
         self, url: str, count: Callable[[str, str], None] = lambda _reason, _problem: None
     ) -> None:
-        """Nothing is opened yet: a store that is down must not keep the application from starting.
+        """Open nothing yet, so that the application starts while its store is down.
 
         Args:
             url: ``sqlite:///…`` or ``postgresql://…``.
-            count: told of the events that are not as the process's catalogue declares them.
+            count: called with reason and problem for each event that breaks its declaration.
 
         Raises:
-            ConfigurationError: the URL is none.
+            ConfigurationError: the URL names no supported store.
         """
         self.url = parse_url(url)
-        self._shown = shown(self.url)
+        self._display_url = display_url(self.url)
         self._count = count
         self._connection: Connection | None = None
         self._file: Path | None = None
         self._lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        self._months: Months | None = None
+        self._partitions: MonthlyPartitions | None = None
         if self.url.get_backend_name() == "sqlite":
             self._file = Path(self.url.database or "")
             self._lock = write_lock(self._file)
-        self._pace = Pace(_SQLITE_AIM if self._file else _POSTGRES_AIM)
+        self._sizer = BatchSizer(_SQLITE_TARGET if self._file else _POSTGRES_TARGET)
 
     def write(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
-        """Store a batch, a piece at a time: each whole or not at all, and none holds others up.
+        """Store a batch in pieces; each piece is one short transaction.
 
         Args:
-            records: events, spans and ledgers; spans alone have no row here.
-            writer: the header of the segment they came from.
+            records: events, spans and ledgers; a span alone has no row in the store.
+            writer: the header of the segment that holds the records.
 
         Raises:
             SinkUnavailableError: the store does not answer, is locked, or lost the connection.
-            SinkRefusedError: it took offence at a value.
+            SinkRefusedError: the store refuses a record because of its values.
         """
-        records, undeclared = marked(records)
-        for piece in self._pace.pieces(records):
-            with self._pace:
+        records, undeclared = mark_undeclared(records)
+        for piece in self._sizer.split(records):
+            with self._sizer:
                 self._write_piece(piece, writer)
-        self._tell(undeclared.values())
+        self._report_undeclared(undeclared.values())
 
     def write_claimed(
         self, records: Sequence[Record], writer: dict[str, Any], claim: Claim
     ) -> Collection[str]:
-        """Store what is claimed of a batch, in the transaction that claims it.
+        """Store those events of a batch that ``claim`` takes, in the same transaction.
 
         Args:
             records: events.
-            writer: the header of the spool of who moves them.
-            claim: asked within the transaction for the ids of the events that are to be stored.
+            writer: the header of the spool of the relay that moves them.
+            claim: called within the transaction; returns the ids of the events to store.
 
         Returns:
-            What it has claimed.
+            The ids that ``claim`` returned.
 
         Raises:
             SinkUnavailableError: as in `write`.
-            SinkRefusedError: as in `write`; then nothing is claimed either.
+            SinkRefusedError: as in `write`; the claim is rolled back as well.
         """
-        records, undeclared = marked(records)
+        records, undeclared = mark_undeclared(records)
         claimed: Collection[str] = ()
 
         def claim_once(connection: Connection) -> Collection[str]:
@@ -110,15 +115,15 @@ class StoreSink:
             return claimed
 
         self._write_piece(records, writer, claim_once)
-        self._tell(problem for key, problem in undeclared.items() if key in claimed)
+        self._report_undeclared(problem for key, problem in undeclared.items() if key in claimed)
         return claimed
 
     def rehearse(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
-        """Store a batch in a transaction that is undone: it raises what `write` would."""
+        """Store a batch and roll it back; raises what `write` would raise."""
         self._write_piece(records, writer, undo=True)
 
-    def _tell(self, undeclared: Iterable[str]) -> None:
-        for problem in undeclared:
+    def _report_undeclared(self, problems: Iterable[str]) -> None:
+        for problem in problems:
             self._count("event not as declared", problem)
 
     def _write_piece(
@@ -132,29 +137,31 @@ class StoreSink:
         try:
             with self._lock:
                 self._write(records, writer, claim, undo=undo)
-        except TimeoutError as error:  # the lock of another relay
-            raise SinkUnavailableError(sink=self._shown, problem="its lock is held") from error
-        except (StoreError, OSError) as error:  # no directory, no right, no room: not yet
+        except TimeoutError as error:  # another process holds the write lock
+            raise SinkUnavailableError(
+                sink=self._display_url, problem="its lock is held"
+            ) from error
+        except (StoreError, OSError) as error:  # no directory, no right or no space, for now
             self.close()
-            raise SinkUnavailableError(sink=self._shown, problem=error) from error
+            raise SinkUnavailableError(sink=self._display_url, problem=error) from error
         except SQLAlchemyError as error:
             problem = " ".join(str(getattr(error, "orig", error)).split())
-            if lies_in_the_values(error):
-                raise SinkRefusedError(sink=self._shown, problem=problem) from error
+            if is_record_refused(error):
+                raise SinkRefusedError(sink=self._display_url, problem=problem) from error
             self.close()
-            raise SinkUnavailableError(sink=self._shown, problem=problem) from error
+            raise SinkUnavailableError(sink=self._display_url, problem=problem) from error
 
     def sync(self) -> None:
-        """Make what was committed survive a power loss. In PostgreSQL it does already.
+        """Make every commit survive a power loss. PostgreSQL does so at the commit.
 
         Raises:
-            OSError: it would not.
+            OSError: the flush failed.
         """
         if self._file is not None:
-            make_durable(self._file)
+            sync_wal(self._file)
 
     def close(self) -> None:
-        """Let go of the connection; the next write opens another."""
+        """Close the connection; the next write opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(SQLAlchemyError):
@@ -162,12 +169,14 @@ class StoreSink:
             connection.engine.dispose()
 
     def disown(self, *, busy: bool) -> bool:
-        """In a forked child: a session is only forgotten, because closing it ends the parent's.
+        """Let go of the connection in a forked child (see `Sink.disown`).
 
-        An SQLite file is closed: this process's own tables say that it is locked, though the locks
-        are the parent's, and a connection that is opened beside it takes none. When the parent
-        closes the file, it deletes the log to which that one writes. In the middle of a transaction
-        closing would undo it, the parent's; then this process must not open the file at all.
+        A PostgreSQL session is only forgotten, because closing it ends the parent's session.
+
+        A SQLite file is closed. SQLite's table of locks in this process says that the file is
+        locked, although the parent holds the locks; a second connection here would take none, and
+        the parent would delete the log into which it writes. Within a transaction of the parent,
+        closing would roll that transaction back, so that the child must not open the file at all.
         """
         if self._file is None or self._connection is None:
             return True
@@ -184,70 +193,73 @@ class StoreSink:
         undo: bool,
     ) -> None:
         if self._file is not None and not self._file.exists():
-            self.close()  # deleted under us: what is written to it now would be lost with it
+            self.close()  # the file was deleted: what is written into it now is lost
         if self._connection is None:
             self._connection = connect(self.url, create=not undo).connect()
-            self._months = Months() if self._file is None else None
+            self._partitions = MonthlyPartitions() if self._file is None else None
         drafts, ledgers = drafts_of(records)
-        if self._months is not None and not undo:
-            self._months.provide(self._connection, [draft[0] for draft in drafts])
+        if self._partitions is not None and not undo:
+            self._partitions.ensure(self._connection, [draft[0] for draft in drafts])
         if not drafts and not ledgers:
             return
         process = str(writer.get("instance", ""))
-        recorded_at = _time_after_all(self._connection)
+        recorded_at = _next_recorded_at(self._connection)
         with self._connection.begin() as transaction:
-            bulk = bulk_of(self._connection)
+            statements = batch_statements(self._connection)
             if claim is not None:
                 claimed = claim(self._connection)
                 drafts = [draft for draft in drafts if event_id(*draft[:2]) in claimed]
-            if drafts and (left_out := ingest.store(bulk, drafts, recorded_at)):
+            if drafts and (left_out := store_events(statements, drafts, recorded_at)):
                 latest = from_ns(drafts[left_out - 1][0]).isoformat(timespec="seconds")
                 problem = f"the latest occurred at {latest}, which is pruned"
-                _lost("older than the store keeps", left_out, problem, process, bulk)
+                _add_loss("older than the store keeps", left_out, problem, process, statements)
             for ledger in ledgers:
-                _write_ledger(bulk, ledger, process)
+                _write_ledger(statements, ledger, process)
             if undo:
-                bulk.check()
+                statements.check_constraints()
                 transaction.rollback()
 
 
-def _time_after_all(connection: Connection) -> int:
-    """A time for a transaction (ns): now, and behind all that are there, whatever the clock says.
+def _next_recorded_at(connection: Connection) -> int:
+    """A time for a transaction (ns): now, or after the newest one if the clock is behind it.
 
-    Who follows the store looks for what is newer than what he has seen, and a clock may be set
-    back, or be behind that of another relay. Two that begin at once are told apart by chance.
+    A follower of the store asks for what is newer than the newest that it has seen, and a clock may
+    be set back or be behind another relay's. Random bits separate two transactions that begin at
+    once.
     """
     newest, now = last_recorded(connection), time.time_ns()
-    return now if now > newest else newest + 1 + random_bits(_APART)
+    return now if now > newest else newest + 1 + random_bits(_SPREAD_BITS)
 
 
-def _lost(reason: str, count: int, problem: str, process: str, bulk: Bulk) -> None:
-    """Add to what could not be stored, whichever process it came from."""
-    bulk.run(
-        *_INTO_LOSSES,
+def _add_loss(
+    reason: str, count: int, problem: str, process: str, statements: BatchStatements
+) -> None:
+    """Add to a process's losses."""
+    statements.run(
+        *_INSERT_LOSSES,
         [(process, reason, count, problem, time.time_ns())],
         "ON CONFLICT (process, reason) DO UPDATE SET count = losses.count + excluded.count,"
         " problem = excluded.problem, last_at = excluded.last_at",
     )
 
 
-def _write_ledger(bulk: Bulk, ledger: Ledger, process: str) -> None:
-    """Costs and losses of a process: cumulative, so that a later state replaces an earlier one."""
-    told, at = ledger
-    problems = told.get("problems", {})
-    bulk.run(
-        *_INTO_LOSSES,
+def _write_ledger(statements: BatchStatements, ledger: Ledger, process: str) -> None:
+    """Store costs and losses of a process. They are cumulative: a later ledger replaces them."""
+    content, at = ledger
+    problems = content.get("problems", {})
+    statements.run(
+        *_INSERT_LOSSES,
         [
             (process, reason, count, str(problems.get(reason, "")).replace("\0", "␀"), at)
-            for reason, count in sorted(told.get("losses", {}).items())
+            for reason, count in sorted(content.get("losses", {}).items())
         ],
         _replace("losses", "reason", "problem"),
     )
-    bulk.run(
-        *_INTO_COSTS,
+    statements.run(
+        *_INSERT_COSTS,
         [
             (process, point, snapshot["count"], to_json(snapshot), at)
-            for point, snapshot in sorted(told.get("costs", {}).items())
+            for point, snapshot in sorted(content.get("costs", {}).items())
         ],
         _replace("costs", "point", "histogram"),
     )

@@ -1,4 +1,4 @@
-"""How a SQLite store is reached, and how its writers take turns."""
+"""Connections to a SQLite store, and the lock that serializes its writers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.engine.create import create_engine  # as it is: tracers wrap the package's
+from sqlalchemy.engine.create import create_engine  # tracers wrap `sqlalchemy.create_engine`
 
 from sidelight.exceptions import StoreMissingError
 from sidelight.host import sleep
 
-_LOCK_WITHIN: Final = 0.25  # seconds
+_LOCK_TIMEOUT: Final = 0.25  # seconds
 
 
 def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
-    """An engine on a store's file; every transaction that may write begins by locking it.
+    """Make an engine on a store's file; a transaction that may write begins by locking the file.
 
     Raises:
-        StoreMissingError: the file is not there and ``create`` is False.
+        StoreMissingError: the file does not exist and ``create`` is False.
     """
     path = Path(url.database or "")
     if not path.exists():
@@ -39,7 +39,12 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
             path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     engine = create_engine(
-        url, connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 0.25}
+        url,
+        connect_args={
+            "isolation_level": None,
+            "check_same_thread": False,
+            "timeout": _LOCK_TIMEOUT,
+        },
     )
 
     @event.listens_for(engine, "do_connect")
@@ -49,16 +54,16 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _: object) -> None:
         cursor = connection.cursor()
-        # In a container only the volumes may be writable: there is no place for files of its own.
+        # Write no temporary files, because in a container only volumes may be writable.
         cursor.execute("PRAGMA temp_store = MEMORY")
         if read_only:
             cursor.execute("PRAGMA query_only = ON")
         else:
-            # Of a new file; of one that is there it says nothing. `sidelight prune` shortens it.
+            # Affects a new file only. `sidelight prune` then shortens the file.
             cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = NORMAL")
-            # A checkpoint every 32 MB, not every 4: it is the fsyncs that cost.
+            # Checkpoint every 32 MB instead of every 4, because each checkpoint costs fsyncs.
             cursor.execute("PRAGMA wal_autocheckpoint = 8000")
             cursor.execute("PRAGMA cache_size = -32768")
         cursor.close()
@@ -71,23 +76,23 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
 
 
 def connect_file(*arguments: Any, **named: Any) -> sqlite3.Connection:
-    """`sqlite3.connect`, and not what a tracer has put around it: our queries are none of its."""
+    """Call `sqlite3.connect` without a tracer's wrapper: the relay's queries are not traced."""
     connection: sqlite3.Connection = inspect.unwrap(sqlite3.connect)(*arguments, **named)
     return connection
 
 
-def make_durable(path: Path) -> None:
-    """Make every commit up to now survive a power loss.
+def sync_wal(path: Path) -> None:
+    """Make every commit so far survive a power loss.
 
-    With ``synchronous = NORMAL`` a commit is in the write-ahead log, but flushed only when that is
-    next copied into the database. So the log is flushed here. It is not SQLite that is asked: that
-    would need the write lock, and copy. The log has no locks that closing it could drop.
+    With ``synchronous = NORMAL`` a commit is in the write-ahead log, which SQLite flushes only
+    before the next checkpoint. This flushes the log directly, because a checkpoint needs the write
+    lock and copies pages. Closing the log releases no lock of SQLite, because it has none there.
 
     Raises:
-        OSError: it would not.
+        OSError: the flush failed.
     """
-    for file in (Path(f"{path}-wal"), path.parent):  # the directory, for the log may be new
-        with contextlib.suppress(FileNotFoundError):  # copied whole, flushed and deleted
+    for file in (Path(f"{path}-wal"), path.parent):  # the directory, because the log may be new
+        with contextlib.suppress(FileNotFoundError):  # a checkpoint has flushed and deleted the log
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
@@ -106,7 +111,7 @@ def has_wal_reset_bug() -> bool:
 
 
 def write_lock(path: Path) -> AbstractContextManager[None]:
-    """What every transaction that writes to a store's file, of whatever process, has to hold."""
+    """The lock that every process holds in a write transaction, where SQLite's bug needs one."""
     return WriteLock(Path(f"{path}.lock")) if has_wal_reset_bug() else nullcontext()
 
 
@@ -121,7 +126,7 @@ class WriteLock:
         if self._fd < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        until = time.monotonic() + _LOCK_WITHIN
+        until = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
-"""Many rows in one statement, as each database does it best.
+"""One statement for many rows, written as each database executes it fastest.
 
-An executemany would give the GIL away at each row, and beside busy threads wait for it as often.
+An `executemany` releases the GIL at each row, and then waits for it beside busy threads.
 """
 
 from __future__ import annotations
@@ -18,64 +18,73 @@ from sidelight.store.partitions import RETENTION_LOCK
 from sidelight.store.rows import KEY, RECORDED, Row
 from sidelight.store.schema import events
 
-_CHUNK: Final = 500  # rows of one statement, where each value is a parameter
-_INTO_EVENTS: Final = f"INSERT INTO events ({', '.join(events.columns.keys())})"
-_UNLESS_THERE: Final = "ON CONFLICT DO NOTHING"
-_LAST: Final = "SELECT max(recorded_at) FROM "
+_CHUNK: Final = 500  # rows of one SQLite statement; each value is a parameter
+_INSERT_EVENTS: Final = f"INSERT INTO events ({', '.join(events.columns.keys())})"
+_UNLESS_STORED: Final = "ON CONFLICT DO NOTHING"
+_LAST_RECORDED: Final = "SELECT max(recorded_at) FROM "
 _KEPT_SINCE: Final = "SELECT kept_since FROM retention"
 
 
-class Bulk(Protocol):
+class BatchStatements(Protocol):
     """Statements over many rows within one transaction.
 
     Attributes:
-        least, most: the functions of two values.
+        least, greatest: SQL functions: the smaller and the greater of two values.
     """
 
     least: str
-    most: str
+    greatest: str
 
     def kept_since(self) -> int:
-        """From when on events are kept (ns); it stays so until the transaction ends."""
+        """Since when the store keeps events (ns); fixed until the transaction ends."""
         ...
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
     ) -> list[tuple[Any, ...]]:
-        """Run ``before`` (rows) ``after``, and answer what it returns.
+        """Execute ``before`` (rows) ``after``, and return the rows that it returns.
 
-        In the statement the rows are a query; their columns are called column1, column2, …
+        The statement sees the rows as a query with the columns column1, column2, …
 
-        ``types`` are those of the columns, a letter for each: t for text, n for whole numbers, u
-        for an event's id.
+        Args:
+            before: the SQL before the rows.
+            types: the types of the columns, one letter each: t for text, n for integers, u for
+                event ids.
+            rows: the values.
+            after: the SQL after the rows.
         """
         ...
 
     def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
-        """Put rows into `events`, and answer those that were not there; rows are made meanwhile."""
+        """Insert rows into `events`, and return those that were not stored before.
+
+        The iterator makes rows while the database is busy.
+        """
         ...
 
-    def check(self) -> None:
-        """Have the rules looked at now that would be when it commits."""
+    def check_constraints(self) -> None:
+        """Check deferred constraints now, as a commit would."""
         ...
 
 
-def bulk_of(connection: Connection) -> Bulk:
-    """The way of the database that this is a connection to."""
-    return _Postgres(connection) if connection.dialect.name == "postgresql" else _Sqlite(connection)
+def batch_statements(connection: Connection) -> BatchStatements:
+    """The statements of this connection's database."""
+    if connection.dialect.name == "postgresql":
+        return _PostgresStatements(connection)
+    return _SqliteStatements(connection)
 
 
 def insert_into(table: Table) -> tuple[str, str]:
-    """The beginning of an INSERT of whole rows, and the types of their columns."""
+    """The start of an INSERT of whole rows, and the types of the columns (see `run`)."""
     columns = table.columns
     types = ("n" if isinstance(column.type, BigInteger) else "t" for column in columns)
     return f"INSERT INTO {table.name} ({', '.join(columns.keys())})", "".join(types)
 
 
 def last_recorded(connection: Connection) -> int:
-    """When the newest events were recorded (ns); 0 where there are none.
+    """When the newest events were recorded (ns); 0 in an empty store.
 
-    Asked outside of a transaction: until its end, it would hold on to the partition of every month.
+    Runs outside a transaction, which would lock the partitions of all months until it ends.
 
     Raises:
         DBAPIError: the database does not answer.
@@ -83,20 +92,19 @@ def last_recorded(connection: Connection) -> int:
     raw: Any = connection.connection.driver_connection
     events = "sidelight.events" if connection.dialect.name == "postgresql" else "events"
     try:
-        return int(raw.execute(_LAST + events).fetchone()[0] or 0)
+        return int(raw.execute(_LAST_RECORDED + events).fetchone()[0] or 0)
     except connection.dialect.loaded_dbapi.Error as error:
         connection.invalidate()
-        raise DBAPIError(_LAST, None, error) from error
+        raise DBAPIError(_LAST_RECORDED, None, error) from error
 
 
-class _Sqlite:
-    least, most = "min", "max"
+class _SqliteStatements:
+    least, greatest = "min", "max"
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def kept_since(self) -> int:
-        """Nobody else writes meanwhile."""
         return int(self._connection.exec_driver_sql(_KEPT_SINCE).scalar_one())
 
     def run(
@@ -112,11 +120,11 @@ class _Sqlite:
     def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
         new: list[Row] = []
         for chunk in _chunks(rows):
-            inserted = self._execute(_INTO_EVENTS, len(chunk[0]), chunk, _UNLESS_THERE)
+            inserted = self._execute(_INSERT_EVENTS, len(chunk[0]), chunk, _UNLESS_STORED)
             if inserted.rowcount == len(chunk):
                 new.extend(chunk)
                 continue
-            # Some were there. Those of this batch are known by the moment at which it was recorded.
+            # Some were stored before. The rows of this transaction have its `recorded_at`.
             found = self.run(
                 "SELECT event_id, recorded_at FROM events WHERE event_id IN (",
                 "t",
@@ -127,8 +135,8 @@ class _Sqlite:
             new.extend(row for row in chunk if row[KEY] in mine)
         return new
 
-    def check(self) -> None:
-        """There are none: foreign keys are not looked at unless a connection asks for it."""
+    def check_constraints(self) -> None:
+        """Do nothing: SQLite checks no foreign keys unless a connection asks for it."""
 
     def _execute(self, before: str, width: int, rows: Sequence[Row], after: str) -> Any:
         statement = _values(before, width, len(rows), after)
@@ -146,14 +154,14 @@ def _chunks(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
     return iter(lambda: list(islice(left, _CHUNK)), [])
 
 
-class _Postgres:
-    least, most = "least", "greatest"
+class _PostgresStatements:
+    least, greatest = "least", "greatest"
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def kept_since(self) -> int:
-        """Whoever prunes waits for the lock, and moves it between the transactions of relays."""
+        # The shared lock keeps a pruner from moving the retention within this transaction.
         cursor: Any = self._connection.exec_driver_sql(
             f"SELECT pg_advisory_xact_lock_shared({RETENTION_LOCK}); {_KEPT_SINCE}"
         ).cursor
@@ -165,7 +173,7 @@ class _Postgres:
     ) -> list[tuple[Any, ...]]:
         if not rows:
             return []
-        statement = _unnested(before, types, after)
+        statement = _unnest(before, types, after)
         result = self._connection.exec_driver_sql(statement, _arrays(types, rows))
         return [tuple(row) for row in result] if result.returns_rows else []
 
@@ -177,24 +185,24 @@ class _Postgres:
         copied.extend(left)
         into, types = insert_into(events)
         types = f"u{types[1:-1]}j"
-        inserted = self.run(into, types, copied, f"{_UNLESS_THERE} RETURNING event_id::text")
+        inserted = self.run(into, types, copied, f"{_UNLESS_STORED} RETURNING event_id::text")
         mine = {key for (key,) in inserted}
         return [row for row in copied if row[KEY] in mine]
 
-    def check(self) -> None:
+    def check_constraints(self) -> None:
         self._connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
 
     def _copy(self, rows: Iterator[Row], copied: list[Row]) -> bool:
-        """Put rows in by COPY, the cheapest way; False where one of them is there already."""
+        """Insert by COPY, the cheapest way; return False if a row was stored before."""
         from psycopg import Error  # noqa: PLC0415
         from psycopg.errors import UniqueViolation  # noqa: PLC0415
 
-        from sidelight.store.postgres import driver  # noqa: PLC0415
+        from sidelight.store.postgres import psycopg_connection  # noqa: PLC0415
 
-        connection = driver(self._connection)
+        connection = psycopg_connection(self._connection)
         try:
             with (
-                connection.transaction(),  # a savepoint, as one has begun already
+                connection.transaction(),  # a savepoint, because a transaction has begun
                 connection.cursor() as cursor,
                 cursor.copy("COPY events FROM STDIN") as copy,
             ):
@@ -212,14 +220,14 @@ _ARRAYS: Final = {"t": "text[]", "n": "bigint[]", "u": "uuid[]", "j": "json[]"}
 
 
 @functools.lru_cache(maxsize=64)
-def _unnested(before: str, types: str, after: str) -> str:
+def _unnest(before: str, types: str, after: str) -> str:
     arrays = ", ".join(f"%s::{_ARRAYS[letter]}" for letter in types)
     names = ", ".join(f"column{number}" for number in range(1, len(types) + 1))
     return f"{before} SELECT * FROM unnest({arrays}) AS given ({names}) {after}"  # noqa: S608
 
 
 def _arrays(types: str, rows: Sequence[Row]) -> tuple[str, ...]:
-    """The columns as array literals; psycopg's own way costs five times as much."""
+    """Write each column as an array literal; psycopg's adaptation costs five times as much."""
     columns = zip(types, zip(*rows, strict=True), strict=True)
     return tuple(
         f"{{{','.join(['NULL' if n is None else str(n) for n in values])}}}"

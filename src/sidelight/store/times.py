@@ -1,7 +1,7 @@
-"""Times as people and programs write them, to nanoseconds since 1970 (UTC) and back.
+"""Parse times as people and programs write them, into nanoseconds since 1970 (UTC), and back.
 
-A day is an interval: as the beginning of a range it stands for its first moment, as the end for its
-last. Times without a zone are UTC, as everything in the store is.
+A day is an interval: as the start of a range it means its first moment, as the end its last. A time
+without a zone is UTC.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final, TypeAlias
 from sidelight.exceptions import QueryError
 
 When: TypeAlias = datetime | date | timedelta | str
-"""A moment: a datetime, a day, how long ago, or one of these as text (``2026-07-25``,
-``2026-07-25T10:00:00Z``, ``15m``)."""
+"""A datetime, a day, an age, or one of these as text (``2026-07-25``, ``2026-07-25T10:00:00Z``,
+``15m``)."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _LAST: Final = 2**63 - 1
-_AGO: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|m|h|d|w)")
+_AGE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|m|h|d|w)")
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -33,36 +33,36 @@ _UNITS: Final = {
 
 
 def from_ns(ns: int) -> datetime:
-    """The moment ``ns`` nanoseconds after 1970, cut to the microsecond."""
+    """The time ``ns`` nanoseconds after 1970 (UTC), cut to the microsecond."""
     return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
 def beginning_ns(argument: str, when: When) -> int:
-    """Where a range begins that is said to begin at ``when``: ns since 1970, itself included.
+    """The first moment (ns since 1970) of a range that begins at ``when``.
 
     Raises:
-        QueryError: names the argument and what can be written.
+        QueryError: ``when`` is not a time; the error names the argument.
     """
-    return _ns(_understood(argument, when), days=0)
+    return _ns(_parsed(argument, when), days=0)
 
 
 def end_ns(argument: str, when: When) -> int:
-    """Where a range ends that is said to end at ``when``: ns since 1970, itself excluded.
+    """The first moment (ns since 1970) after a range that ends at ``when``.
 
     Raises:
-        QueryError: names the argument and what can be written.
+        QueryError: ``when`` is not a time; the error names the argument.
     """
-    return _ns(_understood(argument, when), days=1)
+    return _ns(_parsed(argument, when), days=1)
 
 
 def day_of(argument: str, when: When) -> date:
-    """The day (UTC) that ``when`` lies in.
+    """The day (UTC) that contains ``when``.
 
     Raises:
-        QueryError: names the argument and what can be written.
+        QueryError: ``when`` is not a time; the error names the argument.
     """
-    understood = _understood(argument, when)
-    return understood.astimezone(UTC).date() if isinstance(understood, datetime) else understood
+    parsed = _parsed(argument, when)
+    return parsed.astimezone(UTC).date() if isinstance(parsed, datetime) else parsed
 
 
 def _ns(when: datetime | date, *, days: int) -> int:
@@ -74,34 +74,34 @@ def _ns(when: datetime | date, *, days: int) -> int:
     return min(max(0, since // _MICROSECOND * 1000), _LAST)
 
 
-def _understood(argument: str, when: object) -> datetime | date:
+def _parsed(argument: str, when: object) -> datetime | date:
     """A datetime with its zone, or a day."""
     if isinstance(when, str):
-        when = _read(argument, when.strip())
+        when = _from_text(argument, when.strip())
     if isinstance(when, timedelta):
         try:
             when = from_ns(time.time_ns()) - when
         except OverflowError:
-            raise _refusal(argument, when) from None
+            raise _not_a_time(argument, when) from None
     if isinstance(when, datetime):
         return when if when.tzinfo else when.replace(tzinfo=UTC)
     if isinstance(when, date):
         return when
-    raise _refusal(argument, when)
+    raise _not_a_time(argument, when)
 
 
-def _read(argument: str, text: str) -> datetime | date | timedelta:
-    if ago := _AGO.fullmatch(text):
-        return float(ago[1]) * _UNITS[ago[2]]
+def _from_text(argument: str, text: str) -> datetime | date | timedelta:
+    if age := _AGE.fullmatch(text):
+        return float(age[1]) * _UNITS[age[2]]
     for form in (date, datetime):
         try:
             return form.fromisoformat(text)
         except ValueError:
             continue
-    raise _refusal(argument, text)
+    raise _not_a_time(argument, text)
 
 
-def _refusal(argument: str, value: object) -> QueryError:
+def _not_a_time(argument: str, value: object) -> QueryError:
     return QueryError(
         argument=argument,
         problem=f"{value!r} is not a time",

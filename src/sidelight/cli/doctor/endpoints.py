@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sidelight.cli.doctor.findings import Finding
-from sidelight.otlp import Endpoint, ExportError, SignalName, quiet
+from sidelight.otlp import Endpoint, ExportError, SignalName, silence_exporters
 from sidelight.settings import Settings, without_password
 
 _WITHIN = "3"
@@ -31,7 +31,7 @@ def _check(endpoint: Endpoint) -> Finding:
     hurried = replace(endpoint, environment={**endpoint.environment, timeout: _WITHIN})
     told = f"{endpoint.signal} to {without_password(_url(endpoint))} by {endpoint.protocol}"
     try:
-        with quiet():
+        with silence_exporters():
             exporter = hurried.exporter()
             try:
                 exporter.send([])

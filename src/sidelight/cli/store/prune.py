@@ -60,7 +60,7 @@ def prune(
                 complain("stopped in the middle; the same command goes on where it was")
                 raise typer.Exit(1) from None
         _tell(plan, pruner.url, as_json=as_json, dry_run=dry_run)
-        if (unused := pruner.unused()) > _WORTH_A_WORD and not as_json:
+        if (unused := pruner.unused_bytes()) > _WORTH_A_WORD and not as_json:
             remark(f"{size(unused)} of the file wait for new events; a VACUUM would give them back")
 
 

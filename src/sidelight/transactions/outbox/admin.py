@@ -108,10 +108,10 @@ def _opened(url: str) -> Iterator[Engine]:
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(parsed, connect_args={"timeout": _WITHIN})
     else:
-        from sidelight.store import unsaid_by  # noqa: PLC0415  # where psycopg is
+        from sidelight.store import connection_defaults  # noqa: PLC0415  # where psycopg is
 
         parsed = parsed.set(drivername="postgresql+psycopg")
-        engine = create_engine(parsed, connect_args=unsaid_by(parsed))
+        engine = create_engine(parsed, connect_args=connection_defaults(parsed))
     try:
         yield engine
     except SQLAlchemyError as error:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 
 from sidelight.exceptions import OutboxError
 from sidelight.settings import public_url
-from sidelight.store import WRITE_WITHIN, BoundedConnection, begin, unsaid_by
+from sidelight.store import WRITE_TIMEOUT, DeadlineConnection, begin_statement, connection_defaults
 
 _PEEK: Final = "SELECT position, event_id, record FROM sidelight_outbox ORDER BY position LIMIT %s"
 _TAKE: Final = f"{_PEEK} FOR UPDATE SKIP LOCKED"
@@ -37,7 +37,7 @@ class PostgresOutbox:
     def __init__(self, url: str) -> None:
         self.shown: Final = public_url(url)
         self._url = make_url(url).set(drivername="postgresql+psycopg")
-        self._connection: BoundedConnection | None = None
+        self._connection: DeadlineConnection | None = None
 
     def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
         """Hand out rows that have been committed, and delete them.
@@ -54,8 +54,8 @@ class PostgresOutbox:
         """
         try:
             connection = self._opened()
-            connection.deadline = time.monotonic() + WRITE_WITHIN
-            connection.execute(begin(WRITE_WITHIN).encode())
+            connection.deadline = time.monotonic() + WRITE_TIMEOUT
+            connection.execute(begin_statement(WRITE_TIMEOUT).encode())
             rows = connection.execute(_TAKE, (limit,)).fetchall()
             if rows:
                 take([bytes(record) for _, _, record in rows])
@@ -91,13 +91,13 @@ class PostgresOutbox:
         (name,) = self._opened().execute(_SCHEMA).fetchall()[0]
         return str(name)
 
-    def _opened(self) -> BoundedConnection:
+    def _opened(self) -> DeadlineConnection:
         if self._connection is None:
             dialect = self._url.get_dialect()()
             arguments, named = dialect.create_connect_args(self._url)
-            self._connection = BoundedConnection.connect(
+            self._connection = DeadlineConnection.connect(
                 *arguments,
-                **{**unsaid_by(self._url), **named},
+                **{**connection_defaults(self._url), **named},
                 autocommit=True,
                 prepare_threshold=None,
             )
