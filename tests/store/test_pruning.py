@@ -364,7 +364,7 @@ def test_a_store_that_others_keep_locked_is_named(url, monkeypatch):
         plan = pruner.plan("365d")
         with other._lock, other._writer.begin() as connection:
             other._move_mark(connection, 0)
-            with pytest.raises(StoreBusyError, match="run this again"):
+            with pytest.raises(StoreBusyError, match="run the command again"):
                 next(pruner.run(plan))
     prune(url, "365d")
     assert_exact(url, day(365))

@@ -177,7 +177,7 @@ def test_what_is_no_database_is_named(tmp_path):
 def test_somebody_elses_database_is_named(tmp_path):
     path = tmp_path / "empty.db"
     path.touch()
-    with pytest.raises(StoreError, match="holds no events"):
+    with pytest.raises(StoreError, match="holds no sidelight tables"):
         Store(f"sqlite:///{path}")
 
 
