@@ -1,10 +1,10 @@
-"""What the pages of the documentation consist of: blocks of code, headings, links.
+"""Parse the pages of the documentation: blocks of code, headings, links, tables, sentences.
 
-A block is marked by an HTML comment directly before its fence:
+An HTML comment directly before a fence marks the block:
 
-- ``<!-- skip: why -->``  it cannot run here;
-- ``<!-- file: app.py -->``  it is the content of a file in the page's directory;
-- ``<!-- output -->``  it is what the code before it prints.
+- ``<!-- skip: reason -->``  the block cannot run in a test;
+- ``<!-- file: app.py -->``  the block is the content of a file in the page's directory;
+- ``<!-- output -->``  the block is what the code before it prints.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUNS = {"python", "console"}
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
@@ -22,6 +22,7 @@ _MARK = re.compile(r"<!-- (?P<name>skip|file|output)(?:: *(?P<value>.+?))? -->\s
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`]*`")
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+_SENTENCE = re.compile(r"(?<=[.!?:])\s+|\n\s*\n|\n(?=[-|#] ?)")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,18 @@ class Page:
     @property
     def prose(self) -> str:
         """The text without its blocks."""
-        return "\n".join(self._lines(inside=False))
+        kept, within = [], False
+        for line in self.text.splitlines():
+            if line.strip().startswith("```"):
+                within = not within
+            elif not within:
+                kept.append(line)
+        return "\n".join(kept)
+
+    @property
+    def sentences(self) -> list[str]:
+        """The prose, cut at the ends of sentences, list items and table rows."""
+        return [part.strip() for part in _SENTENCE.split(self.prose) if part.strip()]
 
     @property
     def blocks(self) -> list[Block]:
@@ -74,12 +86,12 @@ class Page:
                 lines.append(line[opened[1] :])
             elif line.strip():
                 before = line
-        assert opened is None, f"{self.name}: a block that begins on line {opened[2]} has no end"
+        assert opened is None, f"{self.name}: the block that begins on line {opened[2]} has no end"
         return found
 
     @property
     def links(self) -> list[str]:
-        """What the page links to."""
+        """The targets of the page's links."""
         return _LINK.findall(_CODE.sub("", self.prose))
 
     @property
@@ -87,14 +99,32 @@ class Page:
         """The fragments that a link to this page may have."""
         return {_slug(heading) for heading in _HEADING.findall(self.prose)}
 
-    def _lines(self, *, inside: bool) -> list[str]:
-        kept, within = [], False
-        for line in self.text.splitlines():
-            if line.strip().startswith("```"):
-                within = not within
-            elif within == inside:
-                kept.append(line)
-        return kept
+    def sections(self, heading: str) -> dict[str, str]:
+        """The text between each heading that fits and the next one, by the pattern's one group."""
+        parts = re.split(_HEADING, self.text)
+        found = zip(parts[1::2], parts[2::2], strict=True)
+        return {fit[1]: text for title, text in found if (fit := re.match(heading, title))}
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of each row of the tables in a text, without heads and rules."""
+    found = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        following = lines[number + 1] if number + 1 < len(lines) else ""
+        if line.startswith("|") and not _is_rule(line) and not _is_rule(following):
+            found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def names(text: str, column: int = 0) -> set[str]:
+    """What stands in backticks in one column of the tables in a text."""
+    cells = [row[column] for row in rows(text)]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def _is_rule(line: str) -> bool:
+    return re.fullmatch(r"\|[-:| ]+\|", line) is not None
 
 
 def _slug(heading: str) -> str:
@@ -104,5 +134,10 @@ def _slug(heading: str) -> str:
 
 
 def every_page() -> list[Page]:
-    """README and everything under docs."""
+    """README, CHANGELOG and everything under docs."""
     return [Page(path) for path in PAGES]
+
+
+def page(name: str) -> Page:
+    """One page, by its path below docs."""
+    return Page(ROOT / "docs" / name)

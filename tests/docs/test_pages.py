@@ -1,0 +1,122 @@
+"""The form of the pages: blocks, links, the index; and no page denies what there is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import typer.main
+from tests.docs.pages import ROOT, Page, every_page
+
+import sidelight
+from sidelight.cli.app import app
+
+EACH = pytest.mark.parametrize("page", every_page(), ids=lambda page: page.name)
+
+
+@EACH
+def test_every_block_has_a_language_and_parses(page):
+    for block in page.blocks:
+        assert block.language, f"{page.name}:{block.line}: a block without a language"
+        assert block.language != "output", f"{page.name}:{block.line}: nothing compares it"
+        if block.language == "python":
+            compile(block.text, page.name, "exec")
+
+
+@EACH
+def test_links_resolve(page):
+    anchors = {each.path: each.anchors for each in every_page()}
+    for link in page.links:
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        target, _, fragment = link.partition("#")
+        path = (page.path.parent / target).resolve() if target else page.path
+        assert path.exists(), f"{page.name}: {link}"
+        assert path.is_relative_to(ROOT), f"{page.name}: {link}"
+        if fragment:
+            assert fragment in anchors[path], f"{page.name}: {link}; there are {anchors[path]}"
+
+
+def test_every_page_is_in_the_index():
+    index = Page(ROOT / "docs" / "README.md")
+    listed = {(index.path.parent / link.partition("#")[0]).resolve() for link in index.links}
+    written = {page.path for page in every_page() if page.path.is_relative_to(ROOT / "docs")}
+    assert written - {index.path} <= listed
+
+
+@EACH
+def test_tables_stand_whole(page):
+    """A row of a table that has lost its head is shown as text."""
+    before = ""
+    for line in page.prose.splitlines():
+        if line.startswith("|") and not before.startswith("|"):
+            head = line
+        if re.fullmatch(r"\|[-:| ]+\|", line):
+            head = ""
+        if before.startswith("|") and not line.startswith("|"):
+            assert not head, f"{page.name}: a table without a head: {head}"
+        before = line
+
+
+@EACH
+def test_pages_name_no_place_of_one_machine(page):
+    assert not re.search(r"(?<![\w.])/(?:home|root|work|Users)/", page.text)
+
+
+# -- what is there is not denied -----------------------------------------------------------------
+
+DENIAL = re.compile(
+    r"\bnot (?:(?:there|supported|implemented|available|built|possible|done) )?yet\b"
+    r"|\byet to (?:be|come)\b|\breserved for\b|\bplanned\b|\bwill be (?:added|supported)\b"
+    r"|\bin a (?:later|future) version\b",
+    re.IGNORECASE,
+)
+
+
+def public_words():
+    """The words by which users name what there is: functions, parameters, commands, options."""
+    words = set(sidelight.__all__)
+    for function in (sidelight.configure, sidelight.emit, sidelight.emits, sidelight.flush):
+        words |= {
+            name
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        }
+    for name, command in typer.main.get_command(app).commands.items():
+        words.add(name)
+        words |= {option for parameter in command.params for option in parameter.opts}
+    return words - {"type"}
+
+
+def denied(sentence, words):
+    """The public words in the code of a sentence that says of something that it is not there."""
+    if not DENIAL.search(sentence):
+        return set()
+    code = " ".join(re.findall(r"`([^`]*)`", sentence))
+    return words & set(re.findall(r"--[\w-]+|\w+", code))
+
+
+@EACH
+def test_no_page_denies_what_is_there(page):
+    words = public_words()
+    for sentence in page.sentences:
+        assert not denied(sentence, words), f"{page.name}: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("An event inside the transaction (`transaction=`) is not there yet.", {"transaction"}),
+        (
+            "`joined` is reserved for `transaction=`, which is [not there yet](../README.md).",
+            {"transaction"},
+        ),
+        ("`sidelight prune --dry-run` is not supported yet.", {"prune", "--dry-run"}),
+        ("The stream sink (Kafka) is not there yet.", set()),
+        ("While another process writes, zeros mean *not yet*.", set()),
+        ("`transaction=` is for those who do not want `emit` to be early.", set()),
+    ],
+)
+def test_a_denial_is_recognized(sentence, words):
+    assert denied(sentence, public_words()) == words

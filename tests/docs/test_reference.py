@@ -1,0 +1,342 @@
+"""The reference says what the code has, and all of it: both are compared, name by name."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from importlib.metadata import entry_points
+
+import pytest
+import typer.main
+from sqlalchemy.dialects import postgresql, sqlite
+from tests.docs.pages import ROOT, every_page, names, page, rows
+
+import sidelight
+from sidelight.cli.app import app
+from sidelight.cli.doctor.remedies import REMEDIES, remedy_for
+from sidelight.maps.read import MappedPoint
+from sidelight.settings import Settings
+from sidelight.store import schema
+from sidelight.testing import Recorded
+from sidelight.transactions.entry import REASONS as NOT_JOINED
+
+SOURCES = sorted((ROOT / "src" / "sidelight").rglob("*.py"))
+EACH = pytest.mark.parametrize("page", every_page(), ids=lambda page: page.name)
+
+
+def code():
+    return "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
+
+
+def everything_written():
+    return "\n".join(page.text for page in every_page())
+
+
+def reference(name):
+    return page(f"reference/{name}.md")
+
+
+def parameters_of(function):
+    """The names of a function's parameters, ``self`` and ``**kwargs`` excepted."""
+    return {
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+
+# -- names, arguments, settings ------------------------------------------------------------------
+
+
+def test_every_public_name_is_documented():
+    text = everything_written()
+    for name in sidelight.__all__:
+        assert re.search(rf"\b{re.escape(name)}\b", text), name
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "heading"),
+    [
+        (sidelight.configure, "configuration", "configure"),
+        (sidelight.emits, "decorator", "emits"),
+    ],
+)
+def test_the_table_of_arguments_is_the_signature(function, name, heading):
+    documented = names(reference(name).sections(r"`(\w+)`")[heading])
+    fields = {"artifact_id", "organization_id"} if function is sidelight.emits else set()
+    assert documented == parameters_of(function) | fields
+
+
+@pytest.mark.parametrize(
+    ("function", "heading"), [(sidelight.emits, "emits"), (sidelight.emit, "emit")]
+)
+def test_the_signature_that_the_page_writes_is_the_real_one(function, heading):
+    section = reference("decorator").sections(r"`(\w+)`")[heading]
+    (written,) = re.findall(rf"^`{heading}\((.+?)\)`", section, flags=re.MULTILINE)
+    actual = [
+        p.name if p.default is p.empty else f"{p.name}={p.default!r}".replace("'", '"')
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is not p.VAR_KEYWORD
+    ]
+    given = [part for part in written.split(", ") if part not in {"/", "*"}]
+    assert [part for part in given if not part.startswith("**")] == actual
+
+
+def test_defaults_are_the_documented_ones():
+    text = reference("configuration").text
+    defaults = inspect.signature(sidelight.configure).parameters
+    assert f'`"{defaults["relay"].default}"`' in text
+    assert Settings.__dataclass_fields__["deadline"].default == defaults["deadline"].default
+    assert f"{defaults['deadline'].default:.3f}" in text
+    assert f"{defaults['spool_limit'].default // 2**30} GiB" in text
+
+
+def test_the_keys_of_a_map_are_the_documented_ones():
+    documented = names(reference("map").sections(r"(A point)")["A point"])
+    assert documented - {"choose", "cases", "otherwise", "false", '"scheduled"', '"awaited"'} == (
+        MappedPoint.model_fields.keys()
+    )
+
+
+def test_the_methods_of_a_store_are_the_documented_ones():
+    documented = {}
+    for row in rows(reference("store").sections(r"Reading it with `(\w+)`")["Store"]):
+        name, given = re.fullmatch(r"`(\w+)\((.*)\)`", row[0]).groups()
+        documented[name] = set(re.findall(r"\w+", given))
+    actual = {
+        name: parameters_of(method)
+        for name, method in vars(sidelight.Store).items()
+        if inspect.isfunction(method) and not name.startswith("_") and name != "close"
+    }
+    assert documented == actual
+
+
+def test_the_attributes_of_a_receipt_are_the_documented_ones():
+    documented = {row[0].strip("`()") for row in rows(reference("decorator").sections(r"`(Receipt)`")["Receipt"])}
+    assert documented == {name for name in dir(sidelight.Receipt) if not name.startswith("_")}
+
+
+def test_what_the_pytest_fixture_offers_is_documented():
+    text = page("how-to/testing.md").text
+    for name in vars(Recorded):
+        if not name.startswith("_") and name not in {"write", "append", "position", "records"}:
+            assert re.search(rf"\b{name}\b", text), name
+
+
+# -- the environment -----------------------------------------------------------------------------
+
+
+def test_our_environment_variables_are_the_documented_ones():
+    ours = re.compile(r"\bSIDELIGHT_[A-Z_]+\b")
+    in_code, in_docs = set(ours.findall(code())), set(ours.findall(everything_written()))
+    assert in_docs == in_code
+    assert names(reference("configuration").sections(r"(sidelight's variables)").popitem()[1]) == (
+        in_code
+    )
+
+
+def test_opentelemetrys_variables_are_known_and_documented():
+    """sidelight reads some by name or by pattern; the SDK's exporters read the others."""
+    read = set(re.findall(r"\bOTEL_[A-Z_{}a-z]*[A-Z}](?![\w{*])", code()))
+    patterns = [re.compile(re.sub(r"\{\w+\}", "[A-Z_]+", name)) for name in read]
+    variable = re.compile(r"\bOTEL_[A-Z_]*[A-Z](?![\w*])")
+    for name in set(variable.findall(everything_written())):
+        known = any(pattern.fullmatch(name) for pattern in patterns)
+        assert known or name in exporters_variables(), name
+    documented = set(variable.findall(reference("configuration").text))
+    for pattern in patterns:
+        assert any(pattern.fullmatch(name) for name in documented), pattern.pattern
+
+
+def exporters_variables():
+    from opentelemetry.sdk import environment_variables  # noqa: PLC0415
+
+    return {
+        value
+        for name, value in vars(environment_variables).items()
+        if name.startswith("OTEL_EXPORTER_OTLP")
+    }
+
+
+# -- the command line ----------------------------------------------------------------------------
+
+
+def below(group):
+    """The commands of a group by their names, and those of its groups."""
+    for name, command in group.commands.items():
+        yield name, command
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {last}", each) for last, each in below(command))
+
+
+def commands():
+    """Each command by its name, as the command line has it."""
+    return dict(below(typer.main.get_command(app)))
+
+
+def options_of(command):
+    return {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("-")
+    } - {"--help", "-h"}
+
+
+def documented_commands():
+    return reference("cli").sections(r"`sidelight ([a-z]+(?: [a-z]+)?)")
+
+
+def test_the_commands_are_the_documented_ones():
+    assert documented_commands().keys() == commands().keys()
+
+
+@pytest.mark.parametrize("name", commands())
+def test_the_options_and_arguments_of_a_command_are_the_documented_ones(name):
+    text, command = documented_commands()[name], commands()[name]
+    assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*\b", text)) == options_of(command)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument" and not hasattr(command, "commands"):
+            shown = (parameter.metavar or parameter.name).strip("[]. …").upper()
+            assert shown in text, f"{name}: {shown}"
+
+
+@EACH
+def test_the_commands_and_options_that_a_page_names_exist(page):
+    known = {name: options_of(command) for name, command in commands().items()}
+    shown = re.findall(r"`([^`]*)`", page.prose)
+    shown += [
+        line
+        for b in page.blocks
+        for line in b.text.splitlines()
+        if b.language in {"console", "text"}
+    ]
+    for line in shown:
+        for name, rest in re.findall(
+            r"(?:^|\$ |-m |/|[A-Z]=\S+ )sidelight ([a-z]+)\b([^|&;]*)", line
+        ):
+            assert name in known, f"{page.name}: {line}"
+            whole = f"{name} {rest.split()[0]}" if rest.split() else name
+            for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest):
+                assert option in known.get(whole, known[name]) | {"--help", "-h"}, (
+                    f"{page.name}: {line}"
+                )
+
+
+def test_the_command_of_the_pages_is_installed():
+    assert any(point.name == "sidelight" for point in entry_points(group="console_scripts"))
+
+
+# -- the store -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dialect", "side"),
+    [(sqlite.dialect(), 0), (postgresql.dialect(), -1)],
+    ids=["SQLite", "PostgreSQL"],
+)
+def test_the_columns_and_their_types_are_the_documented_ones(dialect, side):
+    """A type is written once, or as ``SQLite / PostgreSQL`` where the two differ."""
+    documented = {
+        (table, column.strip("`"), type_.split(" / ")[side].removesuffix(", nullable"), nullable)
+        for table, text in reference("store").sections(r"`(\w+)`").items()
+        for column, type_, nullable, _ in (
+            (row[0], row[1].removesuffix(", nullable"), row[1].endswith(", nullable"), row[2])
+            for row in rows(text)
+        )
+    }
+    actual = {
+        (
+            table.name,
+            column.name,
+            column.type.compile(dialect=dialect).removesuffix(' COLLATE "C"'),
+            bool(column.nullable),
+        )
+        for table in schema.metadata.sorted_tables
+        for column in table.columns
+    }
+    assert documented == actual
+
+
+def test_the_version_of_the_tables_is_the_documented_one():
+    (row,) = rows(reference("store").sections(r"`(\w+)`")["sidelight_schema"])
+    assert re.search(rf"\b{schema.VERSION}\b", row[2])
+
+
+# -- losses and the doctor -----------------------------------------------------------------------
+
+
+def documented_reasons():
+    sections = reference("losses").sections(
+        r"(On the caller's path|In the relay|What may become a loss)"
+    )
+    return {name for text in sections.values() for name in names(text)}
+
+
+def texts_in(path):
+    """Every text in a module, with "…" where a value is put in."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def reasons_in(path):
+    """The texts that a module gives as a reason to what counts losses and sets records aside."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", "")).strip("_")
+        if not re.fullmatch(r"lost|count(_\w+)?|(\w+_)?loss(es)?|quarantine", name):
+            continue
+        for given in node.args[:2]:
+            text = ast.unparse(given)
+            reason = text.lstrip("f").strip("'\"")
+            if isinstance(given, ast.Constant | ast.JoinedStr) and re.search("[a-z]{2,}.* |[a-z]{2,}: {", reason):
+                yield re.sub(r"\{.+?\}", "…", reason)
+                break
+    source = path.read_text(encoding="utf-8")
+    yield from re.findall(r"_lost\('([^']+)'", source)
+    yield from re.findall(r"_losses\['([^']+)'\] =", source)
+
+
+def test_every_reason_in_the_source_is_documented():
+    for path in SOURCES:
+        assert set(reasons_in(path)) <= documented_reasons(), path
+
+
+def test_every_documented_reason_is_in_the_source():
+    elsewhere = [path for path in SOURCES if path.stem != "remedies"]
+    said = "\n".join(text for path in elsewhere for text in texts_in(path))
+    for reason in documented_reasons():
+        for piece in reason.split("…"):
+            assert piece.strip(" :") in said, reason
+
+
+def test_the_doctor_knows_a_remedy_for_each_reason():
+    assert documented_reasons() == REMEDIES.keys()
+    for reason in documented_reasons():
+        assert remedy_for(reason.replace("…", "something")) == REMEDIES[reason]
+    assert remedy_for("something else") == ""
+
+
+def test_the_reasons_not_to_join_are_the_documented_ones():
+    section = reference("losses").sections(r"(Events that could not join)").popitem()[1]
+    assert {row[0].strip("*") for row in rows(section)} == NOT_JOINED.keys()
+
+
+def test_what_the_doctor_page_quotes_is_in_the_doctors_source():
+    doctor = sorted((ROOT / "src/sidelight/cli/doctor").glob("*.py"))
+    said = {text for path in doctor for text in texts_in(path)}
+    said |= {f"{reason}: …" for reason in REMEDIES}
+    shown = re.findall(r"^\|[^|]+\| (\w+) \| (.+) \|$", reference("doctor").text, re.MULTILINE)
+    assert len(shown) > 20
+    for check, words in shown:
+        assert check in {*said, "check"}
+        for phrase in re.findall(r"`([^`]+)`", words):
+            for piece in phrase.split("…"):
+                assert any(piece.strip(" ,:") in each for each in said), phrase
