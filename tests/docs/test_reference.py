@@ -294,10 +294,10 @@ def reasons_in(path):
         if not re.fullmatch(r"lost|count(_\w+)?|(\w+_)?loss(es)?|quarantine", name):
             continue
         for given in node.args[:2]:
-            text = ast.unparse(given)
-            reason = text.lstrip("f").strip("'\"")
-            if isinstance(given, ast.Constant | ast.JoinedStr) and re.search("[a-z]{2,}.* |[a-z]{2,}: {", reason):
-                yield re.sub(r"\{.+?\}", "…", reason)
+            text = ast.unparse(given).removeprefix("f").strip("'\"")
+            reason = re.sub(r"\{.+?\}", "…", text)
+            if isinstance(given, ast.Constant | ast.JoinedStr) and re.search("[a-z]{2}", reason):
+                yield reason
                 break
     source = path.read_text(encoding="utf-8")
     yield from re.findall(r"_lost\('([^']+)'", source)
