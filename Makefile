@@ -2,7 +2,7 @@
 #   make demo     the voice-note pipeline on real audio, and what its events tell
 #   make test     linters, types and the whole test suite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bare faults faults-a faults-b lint types bench bench-smoke collector clean
+.PHONY: help demo test test-bare faults faults-a faults-b lint types house bench bench-smoke collector clean
 
 # The first of these that runs and is new enough: a name on the PATH may be a shim for nothing.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -66,6 +66,9 @@ lint: $(DEV) ## ruff, and the floors and faces of the house
 types: $(DEV) ## mypy --strict, and pyright
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+house: $(DEV) ## draw the rooms of docs/explanation/the-house.md from the contract in pyproject.toml
+	$(BIN)/python -m tests.docs.house
 
 collector: $(DEV) ## build the OpenTelemetry Collector that the tests talk to (needs Go, once)
 	$(BIN)/python -m tests.support.collector

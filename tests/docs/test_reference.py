@@ -113,7 +113,10 @@ def test_the_methods_of_a_store_are_the_documented_ones():
 
 
 def test_the_attributes_of_a_receipt_are_the_documented_ones():
-    documented = {row[0].strip("`()") for row in rows(reference("decorator").sections(r"`(Receipt)`")["Receipt"])}
+    documented = {
+        row[0].strip("`()")
+        for row in rows(reference("decorator").sections(r"`(Receipt)`")["Receipt"])
+    }
     assert documented == {name for name in dir(sidelight.Receipt) if not name.startswith("_")}
 
 
