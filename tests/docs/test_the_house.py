@@ -24,7 +24,7 @@ def test_every_room_and_file_of_the_contract_is_described():
 
 
 def test_every_file_and_name_that_the_page_gives_exists():
-    """`room/file.py` is a file; the names in backticks behind it, up to the next file, are in it."""
+    """`room/file.py` is a file, and a name that follows it (``: `name```) is defined there."""
     files = re.split(r"`((?:tests/|docs/|benchmarks/)?[\w/]+\.(?:py|md|toml))`", Page(PAGE).prose)
     assert len(files) > 40
     for path, following in zip(files[1::2], files[2::2], strict=True):
