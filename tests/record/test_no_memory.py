@@ -12,7 +12,7 @@ from sidelight.emission.emitter import Emitter, Head
 from sidelight.spool.header import packed
 from sidelight.record import Static, encode, to_json
 
-large = ["x" * 4000] * 100
+large = ["x" * 4000] * 10_000
 moment = (1, 2, "a", "o", 3, None, 0, 0, 0, {"large": large}, None)
 head = Head(Static("made", "shop:make", "scheduled", "succeeded", None))
 emitter = Emitter()
