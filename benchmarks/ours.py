@@ -64,7 +64,7 @@ def _as_long(subject: Subject) -> Subject:
 
 def _stored() -> bool:
     """Whether the store has all that was emitted."""
-    return EMITTER.progress.reached(EMITTER.spool.position())
+    return EMITTER.watermark.reached(EMITTER.spool.position())
 
 
 def _settle(seconds: float) -> None:

@@ -13,7 +13,7 @@ import sidelight
 from benchmarks.work import make_work
 from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
-from sidelight.emission.receipt import Progress
+from sidelight.emission.waiting import Watermark
 from sidelight.relay.relay import Relay
 from sidelight.runtime.process import RUNTIME
 from sidelight.runtime.sinks import sinks_of
@@ -50,7 +50,7 @@ def drain() -> tuple[float, float]:
     """Deliver what `prepare` left, in this thread; seconds on the wall and of the processor."""
     if RUNTIME.spool is None or RUNTIME.settings is None:
         raise RuntimeError("nothing was prepared")
-    relay = Relay(RUNTIME.spool, sinks_of(RUNTIME.settings, EMITTER.count), Progress())
+    relay = Relay(RUNTIME.spool, sinks_of(RUNTIME.settings, EMITTER.count), Watermark())
     begun, busy = time.perf_counter(), time.process_time()
     relay.drain()
     return time.perf_counter() - begun, time.process_time() - busy

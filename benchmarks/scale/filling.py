@@ -12,7 +12,7 @@ from typing import Final
 import psutil
 
 from benchmarks.scale.year import Year
-from sidelight.emission.receipt import Progress
+from sidelight.emission.waiting import Watermark
 from sidelight.relay.relay import Relay
 from sidelight.spool.writer import Spool
 from sidelight.store.sink import StoreSink
@@ -50,7 +50,7 @@ class Filling:
         self._server_cpu = server_cpu
         meta = {"instance": "scale", "store": url, "sinks": ["store"]}
         self._spool = Spool(directory / "spool", meta)
-        self._relay = Relay(self._spool, [StoreSink(url)], Progress())
+        self._relay = Relay(self._spool, [StoreSink(url)], Watermark())
 
     def chunk(self, events: int) -> Drained:
         """Write so many events into the spool, and drain them."""

@@ -1,12 +1,13 @@
 """sidelight: light from the side.
 
-It shows what your functions did, from beside and outside them, and touches nothing.
+It records what your functions did, beside and outside them, and does not change what they do.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sidelight.emission import Receipt, bind
 from sidelight.exceptions import SidelightError
+from sidelight.host import lazily
 from sidelight.points import arg, choose, emit, emits, error, result
 from sidelight.runtime import configure, flush
 from sidelight.version import __version__
@@ -35,23 +36,5 @@ __all__ = [
     "weave",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what asks the store when it is asked for: SQLAlchemy and pydantic are slow to load."""
-    if name == "Store":
-        from sidelight.store import Store  # noqa: PLC0415
-
-        return Store
-    if name == "Event":
-        from sidelight.store import Event  # noqa: PLC0415
-
-        return Event
-    if name == "catalogue":
-        from sidelight.record import catalogue  # noqa: PLC0415
-
-        return catalogue
-    if name == "weave":
-        from sidelight.maps import weave  # noqa: PLC0415
-
-        return weave
-    raise AttributeError(f"module 'sidelight' has no attribute {name!r}")
+#: These are slow to import, because they need SQLAlchemy, pydantic or wrapt.
+__getattr__ = lazily(__name__, {"maps": "weave", "record": "catalogue", "store": "Event Store"})

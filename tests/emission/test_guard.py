@@ -13,7 +13,7 @@ from opentelemetry import trace
 from sidelight import arg, emit, emits
 from sidelight.emission.emitter import EMITTER
 from sidelight.exceptions import InstrumentationError
-from sidelight.host.guard import from_outside
+from sidelight.host.guard import is_interrupt
 from sidelight.testing import capture
 
 
@@ -328,13 +328,13 @@ def test_a_signal_while_it_is_written_or_awaited(alarm, monkeypatch):
 
         append = write
 
-    class Progress:
+    class Watermark:
         def wait(self, position, seconds):
             rings()
 
     alarm(Handlers.function)
     with capture(strict=False):
-        monkeypatch.setattr(EMITTER, "progress", Progress())
+        monkeypatch.setattr(EMITTER, "watermark", Watermark())
         with pytest.raises(TimeLimit):
             emits("x", mode="awaited")(lambda: None)()
         monkeypatch.setattr(EMITTER, "spool", Rings(None))
@@ -387,7 +387,7 @@ def test_an_alarm_at_any_moment_arrives_and_leaves_nothing_behind(kind, alarm):
         assert (swallowed, recorded.losses) == (0, {})
 
 
-def test_from_outside_with_a_long_traceback_and_odd_handlers(alarm):
+def test_is_interrupt_with_a_long_traceback_and_odd_handlers(alarm):
     def descend(n):
         if n:
             descend(n - 1)
@@ -397,5 +397,5 @@ def test_from_outside_with_a_long_traceback_and_odd_handlers(alarm):
     try:
         descend(300)
     except ValueError as error:
-        assert not from_outside(error)
-    assert from_outside(KeyboardInterrupt())
+        assert not is_interrupt(error)
+    assert is_interrupt(KeyboardInterrupt())

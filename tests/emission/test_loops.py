@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from sidelight.emission.event_loops import signal
-from sidelight.emission.receipt import Progress
+from sidelight.emission.waiting import Watermark
 
 FAR = (1, 0)
 LONG = 20.0  # seconds: a wait that ends before was ended
@@ -19,8 +19,8 @@ LONG = 20.0  # seconds: a wait that ends before was ended
 
 @pytest.fixture
 def progress():
-    progress = Progress()
-    progress.active = True
+    progress = Watermark()
+    progress.store_answers = True
     return progress
 
 
@@ -124,9 +124,9 @@ def test_what_a_program_does_not_use_is_not_imported():
     assert python(
         """
         import sys, trio, sidelight
-        from sidelight.emission.receipt import Progress
-        progress = Progress()
-        progress.active = True
+        from sidelight.emission.waiting import Watermark
+        progress = Watermark()
+        progress.store_answers = True
         trio.run(progress.arrive, (1, 0), 0.001)
 
         @sidelight.emits("done", mode="awaited")
@@ -142,12 +142,12 @@ def test_in_gevents_hub(when):
     """A wait in one greenlet lets the others run, and the relay's thread ends it."""
     patch = "from gevent import monkey; monkey.patch_all()\n"
     code = """
-    from sidelight.emission.receipt import Progress
+    from sidelight.emission.waiting import Watermark
     from sidelight.host.threads import sleep, start_new_thread
     {after}
     import gevent, time
-    progress = Progress()
-    progress.active = True
+    progress = Watermark()
+    progress.store_answers = True
     ticks = []
     def tick():
         while True:

@@ -16,7 +16,7 @@ import sidelight
 from sidelight import emits
 from sidelight.emission.emitter import EMITTER, Emitter
 from sidelight.emission.light_span import LightSpan
-from sidelight.emission.tracing import TRACING, Tracing, ambient, bound, ids_of, outside
+from sidelight.emission.tracing import TRACING, Tracing, ambient, begin_without_span, bound, ids_of
 from sidelight.host import otel_api
 from sidelight.record.format import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, reseed
 from sidelight.record.semconv import (
@@ -395,16 +395,16 @@ def test_disabled_there_is_nothing(kept):
 def test_it_reads_the_environment_at_the_first_call(monkeypatch):
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     fresh = Tracing()
-    assert not fresh.settled
+    assert not fresh.configured
     enter = fresh.begin(Emitter(), "work")
     assert not enter().flags & SAMPLED
-    assert fresh.settled
+    assert fresh.configured
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
     assert not enter().flags & SAMPLED
 
 
 def test_without_a_span_of_its_own():
-    enter = outside(Emitter(), "work")
+    enter = begin_without_span(Emitter(), "work")
     span = enter()
     assert (span.trace, span.id, span.flags) == (b"", 0, 0)
     with trace.use_span(

@@ -145,7 +145,7 @@ def test_event_loops_closed_too_early(store, tmp_path, full, caplog, row):
         tasks = [loop.create_task(several()) for _ in range(20)]
         loop.call_later(0.002, loop.stop)
         loop.run_forever()
-        # Unless the relay is late (see Progress): then nobody waits.
+        # Unless the relay is late (see Watermark): then nobody waits.
         cut_short += any(not task.done() for task in tasks)
         loop.close()
         lock.close()

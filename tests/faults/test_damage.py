@@ -11,7 +11,7 @@ import pytest
 from tests.support.emitting import Order
 from tests.support.programs import Program, deliver, judge, nothing_left
 
-from sidelight.emission.receipt import Progress
+from sidelight.emission.waiting import Watermark
 from sidelight.record.format import FRAME, FRAME_MAGIC, decode
 from sidelight.relay.relay import Relay
 from sidelight.spool.directory import segments_in
@@ -111,7 +111,7 @@ def relayed(directory):
     """Deliver what lies in a directory; answers what arrived how often, and losses by reason."""
     losses = Counter()
     spool = Spool(directory, {"sinks": ["store"]})
-    relay = Relay(spool, [Taking()], Progress(), count=lambda reason, _: losses.update([reason]))
+    relay = Relay(spool, [Taking()], Watermark(), count=lambda reason, _: losses.update([reason]))
     try:
         before = None
         while (state := (relay.drain(), len(segments_in(directory)))) != before:

@@ -86,7 +86,7 @@ def test_what_is_sent_while_a_record_is_written(error, monkeypatch):
 
 @pytest.mark.parametrize("error", [Limit, Stop, TimeoutError])
 def test_what_is_thrown_into_a_wait(error, monkeypatch):
-    class Progress:
+    class Watermark:
         async def arrive(self, position, seconds):
             await forever()
 
@@ -98,7 +98,7 @@ def test_what_is_thrown_into_a_wait(error, monkeypatch):
         return 5
 
     with capture(strict=False) as recorded:
-        monkeypatch.setattr(EMITTER, "progress", Progress())
+        monkeypatch.setattr(EMITTER, "watermark", Watermark())
         waiting = emits("x", mode="awaited")(f)()
         waiting.send(None)
         with pytest.raises(error):

@@ -46,7 +46,7 @@ def goes_on(loop):
 
 
 def test_it_runs_until_it_is_halted(loop):
-    loop.begin()
+    loop.start()
     goes_on(loop)
     assert ours() == ["sidelight-test"]
     loop.halt()
@@ -55,24 +55,24 @@ def test_it_runs_until_it_is_halted(loop):
 
 
 def test_it_is_named(loop):
-    loop.begin()
+    loop.start()
     goes_on(loop)
     assert "sidelight-test" in {thread.name for thread in threading.enumerate()}
 
 
 def test_it_begins_again(loop):
     for _ in range(50):
-        loop.begin()
+        loop.start()
         goes_on(loop)
         loop.halt()
         assert loop.join(time.monotonic() + 10)
 
 
 def test_a_halt_that_is_taken_back_at_any_moment_leaves_one_thread(loop):
-    loop.begin()
+    loop.start()
     for _ in range(500):
         loop.halt()
-        loop.begin()
+        loop.start()
     goes_on(loop)
     wait_until(lambda: ours() == ["sidelight-test"])
 
@@ -91,10 +91,10 @@ def test_one_that_does_not_end_in_time_goes_on(loop):
             time.sleep(0.0005)
 
     stuck = Loop("sidelight-test", run)
-    stuck.begin()
+    stuck.start()
     stuck.halt()
     assert not stuck.join(time.monotonic() + 0.05)
-    stuck.begin()
+    stuck.start()
     inside.release()
     wait_until(lambda: returned)
     running = ours()

@@ -314,7 +314,7 @@ class Waits:
 @pytest.fixture
 def waits(monkeypatch):
     waits = Waits()
-    monkeypatch.setattr(EMITTER, "progress", waits)
+    monkeypatch.setattr(EMITTER, "watermark", waits)
     return waits
 
 
@@ -425,7 +425,7 @@ class Stuck(Waits):
 
 async def cancelled_in_its_wait(monkeypatch, **events):
     stuck = Stuck()
-    monkeypatch.setattr(EMITTER, "progress", stuck)
+    monkeypatch.setattr(EMITTER, "watermark", stuck)
     ran = []
 
     @emits(**events, mode="awaited")
@@ -453,7 +453,7 @@ async def test_a_cancellation_after_the_work_arrives(recorded, monkeypatch):
         return 1
 
     stuck = Stuck()
-    monkeypatch.setattr(EMITTER, "progress", stuck)
+    monkeypatch.setattr(EMITTER, "watermark", stuck)
     arrived = []
 
     async def caller():
@@ -478,7 +478,7 @@ async def test_a_timeout_during_the_last_wait_leaves_no_cancellation_behind(reco
     async def f():
         return 1
 
-    monkeypatch.setattr(EMITTER, "progress", Stuck())
+    monkeypatch.setattr(EMITTER, "watermark", Stuck())
     try:
         async with asyncio.timeout(0.01):
             await f()

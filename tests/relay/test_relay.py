@@ -11,7 +11,8 @@ import pytest
 from opentelemetry import context as otel_context
 from tests.support.programs import wait_until
 
-from sidelight.emission.receipt import Progress, Receipt
+from sidelight.emission.receipt import Receipt
+from sidelight.emission.waiting import Watermark
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.record.format import Static, decode, encode, encode_static, frame, random_bits
 from sidelight.relay.housekeeping import Keeper
@@ -79,7 +80,7 @@ def spool(tmp_path):
 
 @pytest.fixture
 def worker(spool, losses):
-    return Worker(ScriptedSink(), spool, lambda *loss: losses.append(loss), Progress())
+    return Worker(ScriptedSink(), spool, lambda *loss: losses.append(loss), Watermark())
 
 
 def drain(worker):
@@ -138,7 +139,7 @@ def test_what_was_refused_keeps_no_segment_open(spool, poison):
     dead.close()
     spool.adopt()
     (segment,) = map(weakref.ref, spool.adopted)
-    worker = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    worker = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
     worker.sink.poison = poison
     emit(spool, 2)  # else nothing tells that the store is well
     gc.collect()
@@ -198,7 +199,7 @@ def test_damage_that_several_sinks_meet_is_set_aside_and_counted_once(spool, los
     relay = Relay(
         spool,
         [ScriptedSink(), ScriptedSink("traces")],
-        Progress(),
+        Watermark(),
         count=lambda *loss: losses.append(loss),
     )
     relay.drain()
@@ -217,7 +218,7 @@ def test_what_is_refused_again_after_a_crash_is_one_entry(spool, losses):
     """The process died after it had set records aside, and before it moved its cursor."""
     emit(spool, 7)
     for _ in range(2):
-        worker = Worker(ScriptedSink(), spool, lambda *loss: losses.append(loss), Progress())
+        worker = Worker(ScriptedSink(), spool, lambda *loss: losses.append(loss), Watermark())
         worker.sink.poison = {7}
         spool._current.cursors["store"] = PAGE
         drain(worker)
@@ -305,7 +306,7 @@ def test_many_that_are_refused_hold_up_nobody(spool, losses, tmp_path, where):
         writer.close()
         spool.adopt()
         assert spool.adopted
-    relay = Relay(spool, [sink], Progress(), count=lambda *loss: losses.append(loss))
+    relay = Relay(spool, [sink], Watermark(), count=lambda *loss: losses.append(loss))
     relay.start()
     try:
         assert not relay.flush(0.3)
@@ -323,7 +324,7 @@ def test_a_new_worker_goes_on_where_the_last_one_was(worker, spool):
         emit(spool, n)
     drain(worker)
     emit(spool, 10)
-    again = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    again = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
     drain(again)
     assert again.sink.taken == [10]
 
@@ -331,7 +332,7 @@ def test_a_new_worker_goes_on_where_the_last_one_was(worker, spool):
 def test_one_sink_does_not_hold_up_another(spool):
     store, telemetry = ScriptedSink(), ScriptedSink("traces")
     telemetry.down.set()
-    relay = Relay(spool, [store, telemetry], Progress())
+    relay = Relay(spool, [store, telemetry], Watermark())
     relay.start()
     try:
         for n in range(100):
@@ -352,7 +353,7 @@ def test_one_sink_does_not_hold_up_another(spool):
 def test_flush_says_that_the_store_is_behind(spool):
     store = ScriptedSink()
     store.down.set()
-    relay = Relay(spool, [store], Progress())
+    relay = Relay(spool, [store], Watermark())
     relay.start()
     try:
         emit(spool, 1)
@@ -366,7 +367,7 @@ def test_flush_says_that_the_store_is_behind(spool):
 def test_flush_waits_for_what_is_needed(spool):
     """A failing sink that is needed is waited for by who is patient; one that is not, by none."""
     store, traces = ScriptedSink(), ScriptedSink("traces")
-    relay = Relay(spool, [store, traces], Progress())
+    relay = Relay(spool, [store, traces], Watermark())
     traces.down.set()
     relay.start()
     emit(spool, 1)
@@ -387,7 +388,7 @@ def test_what_sinks_do_is_not_made_into_spans(spool):
             self.context = otel_context.get_current()
 
     sink = Looking()
-    relay = Relay(spool, [sink], Progress())
+    relay = Relay(spool, [sink], Watermark())
     relay.start()
     emit(spool, 1)
     assert relay.flush(5.0)
@@ -396,7 +397,7 @@ def test_what_sinks_do_is_not_made_into_spans(spool):
 
 
 def test_segments_go_when_every_sink_has_passed(spool):
-    relay = Relay(spool, [ScriptedSink(), ScriptedSink("traces")], Progress())
+    relay = Relay(spool, [ScriptedSink(), ScriptedSink("traces")], Watermark())
     while len(spool.own) < 3:
         emit(spool, 1)
     relay.drain()
@@ -408,13 +409,13 @@ def test_segments_stay_for_a_sink_that_only_their_writer_had(tmp_path):
     emit(writer, 1)
     writer.close()
     spool = Spool(tmp_path, {"sinks": ["store"]})
-    relay = Relay(spool, [ScriptedSink()], Progress())
+    relay = Relay(spool, [ScriptedSink()], Watermark())
     relay.drain()
     assert relay.workers[0].sink.taken == [1]
     spool.close()
     assert len(list(segments_in(tmp_path))) == 1
     spool = Spool(tmp_path, {"sinks": ["store", "traces"]})
-    relay = Relay(spool, [ScriptedSink(), ScriptedSink("traces")], Progress())
+    relay = Relay(spool, [ScriptedSink(), ScriptedSink("traces")], Watermark())
     relay.drain()
     assert [worker.sink.taken for worker in relay.workers] == [[], [1]]
     spool.close()
@@ -432,7 +433,7 @@ def leave(directory, **meta):
 def test_a_drain_deletes_all_that_the_dead_have_left(tmp_path):
     """However many they are: no more than some are taken over at once."""
     leave(tmp_path, sinks=["store"], relay="external")
-    relay = Relay(Spool(tmp_path, {"sinks": ["store"]}), [ScriptedSink()], Progress())
+    relay = Relay(Spool(tmp_path, {"sinks": ["store"]}), [ScriptedSink()], Watermark())
     assert relay.drain() == {"store": 40}
     relay.stop(1.0)
     relay.spool.close()
@@ -447,7 +448,7 @@ def dead(tmp_path):
 
 
 def test_a_drain_brings_every_sink_all_that_the_dead_have_left(dead):
-    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Progress())
+    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Watermark())
     assert relay.drain() == {"store": 40, "traces": 40}
     assert relay.stop(1.0)
     dead.close()
@@ -455,7 +456,7 @@ def test_a_drain_brings_every_sink_all_that_the_dead_have_left(dead):
 
 
 def test_a_drain_brings_the_store_all_where_nobody_takes_the_telemetry(dead):
-    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Progress())
+    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Watermark())
     store, traces = (worker.sink for worker in relay.workers)
     traces.down.set()
     with pytest.raises(SinkUnavailableError):
@@ -471,7 +472,7 @@ def test_a_drain_brings_the_store_all_where_nobody_takes_the_telemetry(dead):
 
 def test_the_store_gets_what_the_dead_have_left_whatever_the_collector_does(dead):
     """What only waits for the telemetry gives its place to what the store has not."""
-    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Progress())
+    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Watermark())
     store, traces = (worker.sink for worker in relay.workers)
     traces.down.set()
     relay.start()
@@ -490,7 +491,7 @@ def test_the_dead_are_taken_over_as_fast_as_they_are_delivered(tmp_path, losses)
     """More of them than at once, and before the next look at the directory."""
     leave(tmp_path, sinks=["store"])
     spool = Spool(tmp_path, {"sinks": ["store"]})
-    store = Worker(sink := ScriptedSink(), spool, lambda *_: None, Progress())
+    store = Worker(sink := ScriptedSink(), spool, lambda *_: None, Watermark())
     keeper = keeper_of(spool, ["store"], losses, [])
     for _ in range(4):
         keeper.step()
@@ -504,7 +505,7 @@ def keeper_of(spool, sinks, losses, spans):
 
 
 def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
     while len(spool.own) < 6:
         emit(spool, 1)
     drain(store)
@@ -518,7 +519,7 @@ def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
 
 def test_telemetry_goes_while_an_eighth_is_free(spool, losses):
     """The disk may hold up the keeper for seconds; and new events keep their spans."""
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
     while len(spool.own) < 32:
         emit(spool, 1)
     drain(store)
@@ -532,7 +533,7 @@ def test_telemetry_goes_while_an_eighth_is_free(spool, losses):
 
 def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):
     spool.supply.limit = 8 * 1024 * 1024
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
     keeper = keeper_of(spool, ["store", "traces"], losses, [])
     keeper.step()  # and measures again in half a second, if nothing hurries it
     for _ in range(20):  # segments
@@ -547,7 +548,7 @@ def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):
 
 def test_the_room_of_what_was_put_off_can_be_had(dead, losses):
     """It is telemetry too; what the store has not got stays."""
-    store = Worker(ScriptedSink(), dead, lambda *_: None, Progress())
+    store = Worker(ScriptedSink(), dead, lambda *_: None, Watermark())
     keeper = keeper_of(dead, ["store", "traces"], losses, [])
     keeper.step()
     for _ in range(4):
@@ -566,7 +567,7 @@ def test_the_room_of_what_was_put_off_can_be_had(dead, losses):
 def test_there_is_room_before_both_spares_are_used(spool, losses):
     """A caller who fills segments while the keeper sleeps finds the next ones allocated."""
     spool.supply.limit = 8 * 1024 * 1024
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
     keeper = keeper_of(spool, ["store", "traces"], losses, [])
     for _ in range(10):
         keeper.step()
@@ -580,7 +581,7 @@ def test_there_is_room_before_both_spares_are_used(spool, losses):
 
 def test_what_every_sink_has_is_no_loss_when_it_goes(spool, losses):
     spool.settle = lambda: False  # else it would have gone before
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Progress())
+    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
     while len(spool.own) < 6:
         emit(spool, 1)
     drain(store)
@@ -628,8 +629,8 @@ def test_spans_are_let_go_before_events(spool, losses):
 
 @pytest.fixture
 def progress():
-    progress = Progress()
-    progress.active = True
+    progress = Watermark()
+    progress.store_answers = True
     return progress
 
 
@@ -691,9 +692,9 @@ async def _awaited(waiting):
 
 @pytest.mark.parametrize("state", ["late", "inactive"])
 def test_where_no_wait_can_end_in_time_there_is_none(progress, state):
-    progress.late = state == "late"
-    progress.active = state != "inactive"
-    progress.poke = lambda: pytest.fail("nobody is to be woken")
+    progress.is_contended = state == "late"
+    progress.store_answers = state != "inactive"
+    progress.wake_relay = lambda: pytest.fail("nobody is to be woken")
     assert receipt(progress, 60).wait().state == "spooled"
     assert asyncio.run(_awaited(receipt(progress, 60))).state == "spooled"
 

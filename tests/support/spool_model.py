@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 from tests.support.forgetful import Fault, Inode, Killed, Machine, ProcessDisk
 
-from sidelight.emission.receipt import Progress
+from sidelight.emission.waiting import Watermark
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, SpoolError
 from sidelight.record.format import FRAME, FRAME_MAGIC, Static, decode, encode, encode_static, frame
 from sidelight.relay import housekeeping, worker
@@ -242,7 +242,7 @@ class SpoolModel(RuleBasedStateMachine):
         relay = None
         if kind != "external":
             sinks = [ModelSink(self.backends[name], self, disk) for name in SINKS]
-            relay = Relay(made, sinks, Progress(), count=count)
+            relay = Relay(made, sinks, Watermark(), count=count)
         self.processes.append(Process(self.started, kind, disk, made, relay, counts))
 
     @precondition(lambda self: self.processes)
@@ -424,7 +424,7 @@ class SpoolModel(RuleBasedStateMachine):
         for process in self.processes:
             if process.relay is not None:
                 for position, number in process.written:
-                    if process.relay.progress.reached(position):
+                    if process.relay.watermark.reached(position):
                         assert number in stored, f"{number} is not stored"
 
     def teardown(self) -> None:

@@ -234,7 +234,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 30.0) -> str:
 
 def drain(directory: Path, otlp: str) -> dict[str, int]:
     """What `sidelight relay --once` does: deliver what dead processes have left."""
-    from sidelight.emission.receipt import Progress  # noqa: PLC0415
+    from sidelight.emission.waiting import Watermark  # noqa: PLC0415
     from sidelight.relay.relay import Relay  # noqa: PLC0415
     from sidelight.runtime.sinks import sinks_of  # noqa: PLC0415
     from sidelight.settings import settle  # noqa: PLC0415
@@ -242,7 +242,7 @@ def drain(directory: Path, otlp: str) -> dict[str, int]:
 
     settings = settle(f"sqlite:///{directory / 'events.db'}", otlp=otlp)
     spool = Spool(settings.spool, {})
-    relay = Relay(spool, sinks_of(settings, EMITTER.count), Progress())
+    relay = Relay(spool, sinks_of(settings, EMITTER.count), Watermark())
     try:
         return relay.drain()
     finally:

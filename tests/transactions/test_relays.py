@@ -350,7 +350,7 @@ def test_a_flush_is_not_answered_by_a_look_that_was_not_taken(tmp_path):
     spool = Spool(tmp_path, {})
     ready = []
     mover = Mover(Found(), spool, lambda: bool(ready))
-    mover.loop.begin()
+    mover.loop.start()
     try:
         moved = mover.ask()
         time.sleep(0.2)

@@ -16,7 +16,7 @@ from sidelight.cli.code.importing import import_all
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
 from sidelight.cli.spool.segments import Behind, look_at, settled, writers_of
-from sidelight.emission import EMITTER, Progress
+from sidelight.emission import EMITTER
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
 from sidelight.record import random_bits
 from sidelight.relay import Relay
@@ -137,7 +137,7 @@ def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[
     prepare_directory(settings.spool)
     spool = Spool(settings.spool, writer_meta(settings, instance))
     outboxes = outboxes_of(settings, spool.meta, EMITTER.count)
-    relay = Relay(spool, sinks, Progress(), count=EMITTER.count, outboxes=outboxes)
+    relay = Relay(spool, sinks, Watermark(), count=EMITTER.count, outboxes=outboxes)
     try:
         with contextlib.suppress(SinkUnavailableError):  # `health` says which, and why
             relay.drain()

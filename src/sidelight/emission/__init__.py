@@ -1,32 +1,32 @@
-"""The caller's thread: one record into the spool, no system call, never an exception.
+"""The caller's thread: one record into the spool, without a system call or an exception.
 
-The emitter writes and counts what is lost; receipts wait for the store, bounded by the deadline;
-the light span stands in OpenTelemetry's context while the function runs.
+The `emitter` writes records and counts losses. It returns a `receipt`, whose `waiting` for the
+store is bounded by the deadline. A `light_span` is the current span while a function runs.
 """
 
-from sidelight.emission.deferred import Late, known, read
-from sidelight.emission.emitter import EMITTER, Closed, Early, Head
+from sidelight.emission.deferred import Deferred, read_attribute, resolved
+from sidelight.emission.emitter import EMITTER, ClosedSpool, EarlyFrames, Head
 from sidelight.emission.ledger import Ledger
-from sidelight.emission.receipt import JoinedReceipt, Progress, Receipt
-from sidelight.emission.tracing import TRACING, ambient, bind, bound, outside
-from sidelight.emission.waiting import Waiting
+from sidelight.emission.receipt import JoinedReceipt, Receipt
+from sidelight.emission.tracing import TRACING, ambient, begin_without_span, bind, bound
+from sidelight.emission.waiting import PointWaits, Watermark
 
 __all__ = [
     "EMITTER",
     "TRACING",
-    "Closed",
-    "Early",
+    "ClosedSpool",
+    "Deferred",
+    "EarlyFrames",
     "Head",
     "JoinedReceipt",
-    "Late",
     "Ledger",
-    "Progress",
+    "PointWaits",
     "Receipt",
-    "Waiting",
+    "Watermark",
     "ambient",
+    "begin_without_span",
     "bind",
     "bound",
-    "known",
-    "outside",
-    "read",
+    "read_attribute",
+    "resolved",
 ]

@@ -1,7 +1,7 @@
-"""From a record to the spool to a receipt: the guarded middle of every emission.
+"""The emitter: encodes one record, writes it to the spool, and counts what is lost.
 
-One `Emitter` stands for the process (`runtime` opens and closes its spool); the generated wrappers
-hold on to it, so that everything that can change at run time changes in it.
+There is one `Emitter` for the process, and `runtime` opens and closes its spool. The generated
+wrappers refer to the emitter, so that everything that changes at run time changes inside it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from sidelight.emission.receipt import Progress, Receipt
+from sidelight.emission.receipt import Receipt
+from sidelight.emission.waiting import Watermark
 from sidelight.exceptions import InstrumentationError, SpoolError
-from sidelight.host import from_outside
+from sidelight.host import is_interrupt
 from sidelight.record import (
     CUT,
     FRAME,
@@ -37,17 +38,17 @@ from sidelight.record import (
 )
 
 DEADLINE: Final = 0.010
-"""The longest that one emission may hold up its caller, in seconds."""
+"""The longest time that one emission may take from its caller (s)."""
 MARGIN: Final = 0.005
-"""What a timed wait may overshoot, in seconds: one switch interval of the GIL. A wait is so much
-shorter than the deadline."""
+"""A wait ends this much before the deadline (s), because a timed wait may end one switch interval
+of the GIL too late."""
 _LEDGER: Final = encode_static(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
 _pack: Final = FRAME.pack
 _crc32: Final = zlib.crc32
 
 
 class Head:
-    """The static part of one emission's records: encoded once, its CRC the seed of theirs."""
+    """The static part of one emission's records, encoded once; its CRC seeds theirs."""
 
     __slots__ = ("encoded", "seed", "size", "static")
 
@@ -82,16 +83,16 @@ class Head:
         )
 
 
-class Appending(Protocol):
-    """What takes frames."""
+class Appendable(Protocol):
+    """A place that frames can be appended to."""
 
     def append(self, frame: bytes, /) -> None:
-        """Copy a frame in, making room for it."""
+        """Copy a frame in, and make room for it."""
         ...
 
 
-class Destination(Appending, Protocol):
-    """What the emitter needs of a spool."""
+class Destination(Appendable, Protocol):
+    """The part of a spool that the emitter uses."""
 
     @property
     def write(self) -> Callable[[bytes], Any]:
@@ -99,25 +100,29 @@ class Destination(Appending, Protocol):
         ...
 
     def position(self) -> tuple[int, int]:
-        """A place behind what was written."""
+        """A position behind the last frame."""
         ...
 
 
 class Emitter:
-    """Writes records, and catches what goes wrong while it does.
+    """Writes records and contains the errors of doing so.
 
     Attributes:
-        spool: where the frames go; an unopened one opens itself at the first write.
-        losses: what was lost, or written without its attributes, by reason.
-        costs: what each point has cost, by its path.
+        spool: takes the frames; a closed spool opens itself at the first write.
+        watermark: of the store, in this process's part of the spool.
+        losses: how many records were lost or cut, by reason.
+        problems: the latest problem of each reason, in words.
+        costs: the histogram of each point, by the point's path.
         strict: raise what the guard would count (in tests).
-        spans: False while the spool is too full to carry them.
-        joins: whether events go into the caller's transactions; else they wait for the commit.
+        spans: False while the spool is too full for spans.
+        joins: whether events are inserted in the caller's transactions; else they wait for the
+            commit.
+        deadline: the longest time that one emission may take from its caller (s).
     """
 
     def __init__(self) -> None:
-        self.spool: Destination = Closed()
-        self.progress = Progress()
+        self.spool: Destination = ClosedSpool()
+        self.watermark = Watermark()
         self.losses: dict[str, int] = {}
         self.problems: dict[str, str] = {}
         self.costs: dict[str, Costs] = {}
@@ -127,18 +132,19 @@ class Emitter:
         self.deadline = DEADLINE
 
     def write(self, head: Head, moment: MomentTuple) -> bool:
-        """Encode one record and copy it into the spool; False when it was lost, which is counted.
+        """Encode one record and copy it into the spool.
 
-        ``moment`` has the fields of `record.Moment`, in their order.
+        Returns:
+            False where the record was lost; the loss was counted.
         """
         body: Any = new_buffer()
         try:
             encode_into(moment, body)
         except Exception as error:  # noqa: BLE001  # a surrogate, a cycle, 2**64
-            body = self._encoded_slowly(head, moment, error)
+            body = self._encoded_plain(head, moment, error)
         size = head.size + len(body)
         if size > MAX_PAYLOAD:
-            body = self._encoded_short(head, moment)
+            body = self._encoded_cut(head, moment)
             size = head.size + len(body)
         frame = _pack(FRAME_MAGIC, size, _crc32(body, head.seed)) + head.encoded + body
         try:
@@ -148,21 +154,21 @@ class Emitter:
         return True
 
     def payload(self, head: Head, moment: MomentTuple) -> bytes:
-        """A record as `write` would frame it, for other places than the spool."""
+        """Encode one record as `write` does, for a place other than the spool."""
         try:
             body = encode(moment)
-        except Exception as error:  # noqa: BLE001  # looked into there
-            body = self._encoded_slowly(head, moment, error)
+        except Exception as error:  # noqa: BLE001  # as in `write`
+            body = self._encoded_plain(head, moment, error)
         if head.size + len(body) > MAX_PAYLOAD:
-            body = self._encoded_short(head, moment)
+            body = self._encoded_cut(head, moment)
         return head.encoded + body
 
-    def _encoded_slowly(self, head: Head, moment: MomentTuple, error: Exception) -> bytes:
-        if from_outside(error, looking=False):
+    def _encoded_plain(self, head: Head, moment: MomentTuple, error: Exception) -> bytes:
+        if is_interrupt(error, foreign_code=False):
             raise error
         return encode(head.made_plain(moment))
 
-    def _encoded_short(self, head: Head, moment: MomentTuple) -> bytes:
+    def _encoded_cut(self, head: Head, moment: MomentTuple) -> bytes:
         self.count("attributes too large", head.static.point)
         return encode(head.cut(moment))
 
@@ -170,27 +176,39 @@ class Emitter:
         try:
             self.spool.append(frame)
         except (SpoolError, OSError) as error:
-            self.lost("no room in the spool", head.static.point, error, looking=False)
+            self.lost("no room in the spool", head.static.point, error, foreign_code=False)
             return False
         return True
 
     def receipt(
         self, moment_time: int, random: int, position: tuple[int, int] | None, *, spent: int
     ) -> Receipt:
-        """The receipt for what was written before ``position``, or lost where that is None.
+        """Make the receipt for a record before ``position``; None where the record was lost.
 
-        Its deadline is what ``spent`` (ns) leaves.
+        ``spent`` is the part of the deadline that is over (ns).
         """
-        remaining = self.deadline - MARGIN - spent / 1e9
-        return Receipt(self.progress, position, moment_time, random, remaining)
+        return Receipt(self.watermark, position, moment_time, random, self.remaining(spent))
 
-    def lost(self, reason: str, point: str, error: BaseException, *, looking: bool = True) -> None:
-        """Count something that could not be recorded.
+    def remaining(self, spent: int) -> float:
+        """The seconds that a wait may last after ``spent`` (ns) of the deadline."""
+        return self.deadline - MARGIN - spent / 1e9
 
-        Raises in strict mode only; but what came from outside (a signal handler's error) goes on:
-        see `from_outside`.
+    def lost(
+        self, reason: str, point: str, error: BaseException, *, foreign_code: bool = True
+    ) -> None:
+        """Count a record, or a part of one, that could not be written.
+
+        Args:
+            reason: the reason for loss.
+            point: the path of the point.
+            error: the exception that the guard has caught.
+            foreign_code: see `is_interrupt`.
+
+        Raises:
+            BaseException: ``error``, where it is an interrupt.
+            InstrumentationError: in strict mode.
         """
-        if from_outside(error, looking=looking):
+        if is_interrupt(error, foreign_code=foreign_code):
             raise error
         self.count(reason, f"{point}: {type(error).__name__}: {error_message(error)}")
         if self.strict and not isinstance(error, InstrumentationError):
@@ -198,37 +216,41 @@ class Emitter:
             raise InstrumentationError(point=point, reason=reason, problem=problem) from error
 
     def count(self, reason: str, problem: str) -> None:
-        """Add one to a reason for loss, and keep the latest problem in words for the log."""
+        """Add one to a reason for loss, and keep the problem in words for the log."""
         self.losses[reason] = self.losses.get(reason, 0) + 1
         self.problems[reason] = problem
 
     def costs_of(self, point: str) -> Costs:
-        """The histogram of one point."""
+        """Find or make the histogram of one point."""
         return self.costs.setdefault(point, Costs())
 
     def ledger(self) -> bytes:
-        """A frame of costs and losses so far: cumulative, hence safe to deliver twice."""
-        told = {
+        """Frame the costs and losses so far; they are cumulative, hence safe to deliver twice."""
+        totals = {
             "losses": dict(self.losses),
             "problems": dict(self.problems),
             "costs": {point: costs.snapshot() for point, costs in self.costs.copy().items()},
         }
-        moment = (time.time_ns(), random_bits(64), None, None, None, None, 0, 0, 0, told, None)
+        moment = (time.time_ns(), random_bits(64), None, None, None, None, 0, 0, 0, totals, None)
         return frame(_LEDGER + encode(moment))
 
 
-class Closed:
-    """The spool before it is opened, and after it was closed for good: `reopen` decides."""
+class ClosedSpool:
+    """The spool before it is opened and after it was closed; a write opens it by ``reopen``."""
 
-    def __init__(self, reopen: Callable[[], Appending] | None = None) -> None:
+    def __init__(self, reopen: Callable[[], Appendable] | None = None) -> None:
         self._reopen = reopen
 
     def write(self, frame: bytes) -> None:
-        """Open the spool that belongs here, then write to it."""
+        """Open the spool, then append to it."""
         self.append(frame)
 
     def append(self, frame: bytes) -> None:
-        """Open the spool that belongs here, then append to it."""
+        """Open the spool, then append to it.
+
+        Raises:
+            SpoolError: the spool cannot be opened.
+        """
         if self._reopen is None:
             raise SpoolError(
                 directory="", problem="it is not open", remedy="call sidelight.configure()"
@@ -236,30 +258,31 @@ class Closed:
         self._reopen().append(frame)
 
     def position(self) -> tuple[int, int]:
-        """Behind everything that is acknowledged: where `Early` will put it is not known yet."""
+        """A position that no store reaches, because the frame may still be in `EarlyFrames`."""
         return (sys.maxsize, 0)
 
 
-class Early:
-    """Keeps what is emitted while the spool is being opened, by the very thread that opens it.
+class EarlyFrames:
+    """Keeps the frames that the thread which opens the spool emits while it does.
 
-    A signal handler does that, a `__del__`, the log of a failure. Nobody else can be waited for.
+    A signal handler, a `__del__` or the log of a failure emits there. The thread cannot wait for
+    the spool, because it opens the spool itself.
     """
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
         self.append = self._frames.append
 
-    def move(self, spool: Appending) -> None:
-        """Append all of it to the spool that is open now; what finds no room is counted."""
+    def move_to(self, spool: Appendable) -> None:
+        """Append all frames to the open spool, and count those that find no room."""
         while self._frames:
             try:
                 spool.append(self._frames.popleft())
             except (SpoolError, OSError) as error:
                 EMITTER.count("no room in the spool", error_message(error))
 
-    def lose(self, problem: str) -> None:
-        """There will be no spool: count what would have been in it."""
+    def count_lost(self, problem: str) -> None:
+        """Count all frames as lost, because the spool cannot be opened."""
         while self._frames:
             self._frames.popleft()
             EMITTER.count("internal error", problem)
@@ -274,4 +297,4 @@ def _shortened(value: Any) -> Any:
 
 
 EMITTER: Final = Emitter()
-"""The emitter of this process: the wrappers write to it, `runtime` opens its spool."""
+"""The emitter of this process."""

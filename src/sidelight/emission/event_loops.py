@@ -1,4 +1,4 @@
-"""A signal from another thread that a task can await, in whichever event loop runs it."""
+"""Signals from a thread to a task, for the event loops of asyncio and trio."""
 
 from __future__ import annotations
 
@@ -7,33 +7,37 @@ from typing import Any, Protocol
 
 
 class Signal(Protocol):
-    """Awaited in the loop that it was made in, and set from any thread, once."""
+    """A one-shot event: created and awaited in one event loop, set from any thread."""
 
     def set(self) -> None:
-        """Wake the task; RuntimeError where its loop has ended."""
+        """Wake the task.
+
+        Raises:
+            RuntimeError: the event loop is closed.
+        """
 
     async def wait(self, seconds: float) -> None:
-        """Wait until it is set, so many seconds at the longest."""
+        """Wait until the signal is set, at most ``seconds``."""
 
 
 def signal() -> Signal | None:
-    """A signal of the loop that runs this; None where there is none, or one of another kind.
+    """Make a signal for the running event loop; None without one, or in one of another kind.
 
-    What a program has not imported itself it does not run; to import it would take too long.
+    A library that the program has not imported runs no loop, and importing it would take too long.
     """
     trio, asyncio = sys.modules.get("trio"), sys.modules.get("asyncio")
-    if trio is not None and trio.lowlevel.in_trio_task():  # maybe as a guest of asyncio
-        return _OfTrio(trio)
+    if trio is not None and trio.lowlevel.in_trio_task():  # perhaps as a guest of asyncio
+        return _TrioSignal(trio)
     if asyncio is not None:
         try:
-            return _OfAsyncio(asyncio.get_running_loop())
+            return _AsyncioSignal(asyncio.get_running_loop())
         except RuntimeError:
             return None
     return None
 
 
-class _OfAsyncio:
-    """Also that of uvloop. A cancellation while waiting passes through."""
+class _AsyncioSignal:
+    """A signal for asyncio and uvloop; a cancellation while waiting is raised at once."""
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
@@ -54,8 +58,8 @@ class _OfAsyncio:
             self._done.set_result(None)
 
 
-class _OfTrio:
-    """A cancellation comes with the next checkpoint of the program's own."""
+class _TrioSignal:
+    """A signal for trio; a cancellation while waiting is raised at the next checkpoint."""
 
     def __init__(self, trio: Any) -> None:
         self._trio = trio

@@ -1,7 +1,7 @@
-"""The ledger: what a process has lost and spent so far, told to the store and to the log.
+"""The ledger: the losses and costs of a process, written to the spool and to the log.
 
-Into the store it goes by way of the spool, as a record of its own kind: cumulative, hence safe to
-deliver twice.
+In the spool the ledger is a record of its own kind, which the relay delivers to the store. It is
+cumulative, hence safe to deliver twice.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from sidelight.emission.emitter import Emitter
 from sidelight.exceptions import SpoolError
 from sidelight.spool import Spool
 
-_LOG_EVERY: Final = 10.0  # seconds between words about losses
+_LOG_EVERY: Final = 10.0  # seconds between two log lines about one reason
 _logger: Final = logging.getLogger("sidelight")
 
 
 class Ledger:
-    """Tells what has changed since it told last."""
+    """Writes losses and costs that have changed since it last wrote."""
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
-        self._told: tuple[int, ...] = ()
+        self._written: tuple[int, ...] = ()
         self._logged: dict[str, tuple[int, float]] = {}
 
-    def begin(self) -> None:
-        """Tell everything anew: another spool knows nothing yet."""
-        self._told = ()
+    def restart(self) -> None:
+        """Write everything again, because another spool was opened."""
+        self._written = ()
 
     def write(self, spool: Spool, *, last: bool = False) -> None:
-        """Put costs and losses into the spool where they have changed, and log the losses.
+        """Write costs and losses to the spool where they have changed, and log the losses.
 
-        Where there is no room for it, the next call tries again; the ``last`` one makes room.
+        Where the spool has no room, the next call tries again. The ``last`` call makes room.
         """
         state = (
             *(
                 sum(costs.fine) + sum(costs.coarse.copy().values())
-                for costs in self._emitter.costs.copy().values()  # callers add to both meanwhile
+                for costs in self._emitter.costs.copy().values()  # callers add to both
             ),
             sum(self._emitter.losses.copy().values()),
         )
-        if state != self._told:
+        if state != self._written:
             with contextlib.suppress(SpoolError, OSError):
                 (spool.append_last if last else spool.append)(self._emitter.ledger())
-                self._told = state
+                self._written = state
         self._log_losses()
 
     def _log_losses(self) -> None:
-        """Each reason at once, and what comes after that every ten seconds at the most."""
+        """Log the first loss of each reason at once, and later ones at most every ten seconds."""
         now = time.monotonic()
         for reason, count in sorted(self._emitter.losses.copy().items()):
             before, at = self._logged.get(reason, (0, now - _LOG_EVERY))

@@ -1,7 +1,7 @@
-"""The light span: what stands in the OpenTelemetry context while a decorated function runs.
+"""The light span: the current span of the OpenTelemetry context while a decorated function runs.
 
-It is a `opentelemetry.trace.Span` to everybody who looks, so that nesting, propagation and log
-correlation work, and it keeps only what the relay needs to build the SDK's span from it.
+It implements `opentelemetry.trace.Span`, so that nesting, propagation and log correlation work. It
+keeps only what the relay needs to build an exported span.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import Attributes, AttributeValue
 
-from sidelight.emission.deferred import known
-from sidelight.host import from_outside
+from sidelight.emission.deferred import resolved
+from sidelight.host import is_interrupt
 from sidelight.record import (
     ARTIFACT_KEY,
     DEFAULT_LIMITS,
@@ -40,11 +40,11 @@ from sidelight.record import (
     w3c_flags,
 )
 
-_DEEPEST: Final = 4
+_MAX_DEPTH: Final = 4
 _BITS_64: Final = (1 << 64) - 1
 _BITS_128: Final = (1 << 128) - 1
-_AS_THEY_ARE: Final = frozenset({bool, float, bytes, type(None)})
-_ATTRIBUTES, _EVENTS, _LINKS = range(3)  # places in the counts of what was dropped
+_UNCHANGED: Final = frozenset({bool, float, bytes, type(None)})
+_ATTRIBUTES, _EVENTS, _LINKS = range(3)  # positions in the counts of dropped items
 _wall: Final = time.time_ns
 _text: Final = functools.partial(text, longest=MAX_SPAN_TEXT)
 _P = ParamSpec("_P")
@@ -53,7 +53,7 @@ _P = ParamSpec("_P")
 def _guarded(
     method: Callable[Concatenate[LightSpan, _P], None],
 ) -> Callable[Concatenate[LightSpan, _P], None]:
-    """Let nothing that is wrong with a value reach the function that set it."""
+    """Count an attribute as dropped where setting it raises; the function must not notice."""
 
     @functools.wraps(method)
     def call(self: LightSpan, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -61,8 +61,8 @@ def _guarded(
             return
         try:
             method(self, *args, **kwargs)
-        except Exception as error:  # the guard: a stranger's mapping, two threads at once
-            if from_outside(error):
+        except Exception as error:  # the guard: a foreign mapping, two threads at once
+            if is_interrupt(error):
                 raise
             self._drop(_ATTRIBUTES)
 
@@ -72,9 +72,18 @@ def _guarded(
 class LightSpan(Span):
     """One call of a point: its times, its ids, and what the function adds to its span.
 
-    Times are in ns: ``time`` on the wall clock, ``call`` on the monotonic one. ``cost`` is what
-    sidelight has taken of the caller's time so far. Most spans have none of what the class
-    defaults below stand for. No method raises; none has an effect after the end.
+    No method raises, and none has an effect after the end. Most spans keep most class defaults.
+
+    Attributes:
+        time: the wall clock at the start (ns).
+        call: the monotonic clock at the start (ns).
+        cost: what sidelight has taken of the caller's time so far (ns).
+        context: the OpenTelemetry context inside the call.
+        outer: the context around the call.
+        details: what the function added to its span.
+        foreign: the span of the application's provider, where that made one.
+        tickets: the transactions that the call's events are to join.
+        joining: the joins that are to be awaited.
     """
 
     limits: Limits = DEFAULT_LIMITS  # of this process: `Tracing.configure` sets them
@@ -92,17 +101,14 @@ class LightSpan(Span):
     outer: Any = None
     details: dict[str, Any] | None = None
     trace_state: TraceState | None = None
-    other: Span | None = None
+    foreign: Span | None = None
     lost: Callable[[str, str, BaseException], None] | None = None
     ended: bool = False
-    #: The transactions that the call's events are to join, and the joins that are to be awaited.
     tickets: tuple[Any, ...] = ()
     joining: list[Any] | None = None
 
-    # -- what the function inside may do -----------------------------------------------------
-
     def get_span_context(self) -> SpanContext:
-        """Ids and flags, as OpenTelemetry hands them on."""
+        """Return ids and flags in OpenTelemetry's form."""
         return SpanContext(
             trace_id=int.from_bytes(self.trace, "big"),
             span_id=self.id,
@@ -112,12 +118,12 @@ class LightSpan(Span):
         )
 
     def is_recording(self) -> bool:
-        """Whether what is set now will be exported."""
+        """Whether the span is sampled and has not ended."""
         return bool(self.flags & SPAN) and not self.ended
 
     @_guarded
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        """Add an attribute to the span; the newest stay where there are too many."""
+        """Add an attribute to the span; where there are too many, the oldest are dropped."""
         self._set(key, value)
 
     @_guarded
@@ -149,14 +155,14 @@ class LightSpan(Span):
 
     @_guarded
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Set the status: OK is final, UNSET changes nothing."""
+        """Set the status; OK is final, and UNSET changes nothing."""
         code = status.status_code if isinstance(status, Status) else status
-        words = status.description if isinstance(status, Status) else description
+        given = status.description if isinstance(status, Status) else description
         details = self._kept()
         if code is StatusCode.UNSET or details.get("status", [0])[0] == StatusCode.OK.value:
             return
-        told = _text(str(words)) if words and code is StatusCode.ERROR else None
-        details["status"] = [code.value, told]
+        kept = _text(str(given)) if given and code is StatusCode.ERROR else None
+        details["status"] = [code.value, kept]
 
     @_guarded
     def record_exception(
@@ -166,7 +172,7 @@ class LightSpan(Span):
         timestamp: int | None = None,
         escaped: bool = False,  # OpenTelemetry's signature
     ) -> None:
-        """Record an exception that the function handled itself, with its traceback."""
+        """Record an exception that the function handled, with its traceback."""
         from traceback import format_exception  # noqa: PLC0415  # seldom needed
 
         known = {
@@ -178,7 +184,7 @@ class LightSpan(Span):
         self.add_event("exception", {**known, **(attributes or {})}, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
-        """Do nothing: the span ends when the function does."""
+        """Do nothing, because the span ends when the function does."""
 
     def __exit__(
         self,
@@ -186,12 +192,10 @@ class LightSpan(Span):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        """Note an exception that leaves a ``with span``; the span ends when the function does."""
+        """Record an exception that leaves a ``with span``; the span ends with the function."""
         if isinstance(exc_val, Exception):
             self.record_exception(exc_val, escaped=True)
             self.set_status(StatusCode.ERROR, status_description(error_details(exc_val)))
-
-    # -- keeping it --------------------------------------------------------------------------
 
     def _kept(self) -> dict[str, Any]:
         if self.details is None:
@@ -206,7 +210,7 @@ class LightSpan(Span):
         kept.pop(key, None)
         kept[_text(key)] = _value(value)
         most = self.limits.attributes
-        while most is not None and len(kept) > most:  # here, so that it holds among threads too
+        while most is not None and len(kept) > most:  # a loop, because threads may add at once
             self._drop(_ATTRIBUTES)
             del kept[next(iter(kept))]
 
@@ -221,17 +225,15 @@ class LightSpan(Span):
     def _drop(self, place: int) -> None:
         self._kept().setdefault("dropped", [0, 0, 0])[place] += 1
 
-    # -- what the wrapper does ---------------------------------------------------------------
-
     def closing_details(self) -> dict[str, Any] | None:
-        """What goes into the record besides times and ids; nothing is added after this."""
+        """End the span, and return what the function added to it."""
         details = self.details
         if self.trace_state:
             details = {**(details or {}), "trace_state": self.trace_state.to_header()}
         self.ended = True
         return details
 
-    def leave_other(
+    def end_foreign(
         self,
         error: BaseException | None,
         now: int,
@@ -241,42 +243,42 @@ class LightSpan(Span):
         """End the span that the application's provider made for this call.
 
         Args:
-            error: what the call raised.
-            now: the monotonic clock at its end (ns).
+            error: the exception that the call raised.
+            now: the monotonic clock at the end of the call (ns).
             about: the function's name, and the attributes' keys by the names of variables.
-            captured: those variables, as far as there are any.
+            captured: the values of those variables, as far as they were captured.
         """
-        if (other := self.other) is None:
+        if (foreign := self.foreign) is None:
             return
-        self.other = None
+        self.foreign = None
         try:
-            if other.is_recording():
-                self._tell(other, error, about, captured)
-        except Exception as problem:  # noqa: BLE001  # a stranger's span
+            if foreign.is_recording():
+                self._describe(foreign, error, about, captured)
+        except Exception as problem:  # noqa: BLE001  # a foreign span
             self._not_ended(problem)
         try:
-            other.end(self.time + now - self.call)
+            foreign.end(self.time + now - self.call)
         except Exception as problem:  # noqa: BLE001
             self._not_ended(problem)
 
-    def _tell(
+    def _describe(
         self,
-        other: Span,
+        foreign: Span,
         error: BaseException | None,
         about: tuple[str, Mapping[str, str]],
         captured: Mapping[str, Any],
     ) -> None:
         function, keys = about
-        other.set_attribute("code.function.name", function)
+        foreign.set_attribute("code.function.name", function)
         for variable, key in keys.items():
-            if (value := known(captured.get(variable))) is not None:
+            if (value := resolved(captured.get(variable))) is not None:
                 is_id = key in {ARTIFACT_KEY, ORGANIZATION_KEY}
-                other.set_attribute(key, str(value) if is_id else value)
+                foreign.set_attribute(key, str(value) if is_id else value)
         if error is not None:
             details = error_details(error)
-            other.set_attribute("error.type", details[0])
-            other.add_event("exception", exception_attributes(details))
-            other.set_status(Status(StatusCode.ERROR, status_description(details)))
+            foreign.set_attribute("error.type", details[0])
+            foreign.add_event("exception", exception_attributes(details))
+            foreign.set_status(Status(StatusCode.ERROR, status_description(details)))
 
     def _not_ended(self, problem: BaseException) -> None:
         if self.lost is not None:
@@ -284,13 +286,13 @@ class LightSpan(Span):
 
 
 def _value(value: Any, depth: int = 0) -> Any:
-    """A copy of what OTLP can carry (`plain` for all else); it cannot be changed later."""
+    """Copy a value that OTLP can carry; make any other one `plain`."""
     kind = type(value)
     if kind is str:
         return _text(value)
-    if kind in _AS_THEY_ARE:
+    if kind in _UNCHANGED:
         return value
-    if depth < _DEEPEST:
+    if depth < _MAX_DEPTH:
         if kind in {list, tuple}:
             return [_value(item, depth + 1) for item in tuple(value)]
         if kind is dict:

@@ -1,7 +1,7 @@
-"""Which spans are kept, and how much of each: the rules that ``OTEL_*`` variables set for tracing.
+"""Sampling: the rules of the ``OTEL_*`` variables for which spans are kept.
 
-Sampling follows the OpenTelemetry specification (Tracing SDK, "Built-in samplers") and is decided
-from the trace id and the parent's flag. It applies to spans; events are never sampled.
+They follow the OpenTelemetry specification (Tracing SDK, "Built-in samplers") and depend only on
+the trace id and on the parent's flag. They apply to spans; events are never sampled.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ _logger: Final = logging.getLogger("sidelight")
 
 
 class Sampling(NamedTuple):
-    """``root`` decides from the 16 bytes of a trace id; a parent decides where ``parent_based``.
+    """The rules for one process.
 
-    Where ``disabled`` there are no spans at all, and the context stays as it was found.
+    Attributes:
+        root: decides from the 16 bytes of a trace id.
+        parent_based: whether a span that has a parent follows it instead.
+        disabled: make no spans, and leave the context unchanged.
     """
 
     root: Callable[[bytes], bool]
@@ -26,7 +29,7 @@ class Sampling(NamedTuple):
 
 
 def ratio(share: float) -> Callable[[bytes], bool]:
-    """Keep the traces whose id's low 64 bits lie in the first ``share`` of their range."""
+    """Keep a trace if the low 64 bits of its id lie in the first ``share`` of their range."""
     bound = round(share * _ALL)
     return lambda trace: int.from_bytes(trace[8:], "big") < bound
 
@@ -42,7 +45,7 @@ def _never(_: bytes) -> bool:
 def sampling(environment: Mapping[str, str]) -> Sampling:
     """Read ``OTEL_SDK_DISABLED``, ``OTEL_TRACES_SAMPLER`` and ``OTEL_TRACES_SAMPLER_ARG``.
 
-    What cannot be understood keeps everything, and is logged.
+    An unknown value is logged, and all spans are kept.
     """
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Sampling(_never, parent_based=True, disabled=True)
@@ -53,7 +56,7 @@ def sampling(environment: Mapping[str, str]) -> Sampling:
         rules[kind] = ratio(_share(environment.get("OTEL_TRACES_SAMPLER_ARG", "")))
     if kind not in rules:
         _logger.warning(
-            "sidelight: OTEL_TRACES_SAMPLER=%s is not a sampler that it knows; all are kept", name
+            "sidelight: OTEL_TRACES_SAMPLER=%s is not a known sampler; all spans are kept", name
         )
         return Sampling(_always, parent_based=True)
     return Sampling(rules[kind], parent_based=name != kind)
@@ -67,6 +70,7 @@ def _share(text: str) -> float:
     if 0.0 <= share <= 1.0:
         return share
     _logger.warning(
-        "sidelight: OTEL_TRACES_SAMPLER_ARG=%s is not a ratio between 0 and 1; all are kept", text
+        "sidelight: OTEL_TRACES_SAMPLER_ARG=%s is not a ratio between 0 and 1; all spans are kept",
+        text,
     )
     return 1.0

@@ -1,8 +1,8 @@
-"""Where an emission is: the bound defaults, the current span, and how a call's own span begins.
+"""The context of an emission: the bound defaults, the current span, and how a call begins its own.
 
-While a decorated function runs, a `LightSpan` stands in the OpenTelemetry context. Where the
-application has a TracerProvider of its own, or another kind of context, the span is made by that
-provider instead.
+While a decorated function runs, a `LightSpan` is the current span of the OpenTelemetry context.
+Where the application has its own TracerProvider, or another kind of context, that provider makes
+the span instead.
 """
 
 from __future__ import annotations
@@ -11,29 +11,47 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final, NamedTuple, Self
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, TraceFlags
+from opentelemetry.trace import Span, SpanContext, TraceFlags
 
 from sidelight.emission.emitter import Emitter
 from sidelight.emission.light_span import LightSpan
 from sidelight.emission.sampling import Sampling, sampling
-from sidelight.host import PLAIN_CONTEXT, SPAN_KEY, from_outside, get_context, providers, with_span
-from sidelight.record import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, limits_from, plain, random_bits
+from sidelight.host import (
+    PLAIN_CONTEXT,
+    SPAN_KEY,
+    get_context,
+    guarded,
+    is_interrupt,
+    providers,
+    with_span,
+)
+from sidelight.record import (
+    RANDOM,
+    REMOTE_PARENT,
+    SAMPLED,
+    SPAN,
+    limits_from,
+    plain,
+    random_bits,
+    record_flags,
+)
 from sidelight.version import __version__
 
 SCOPE: Final = "sidelight"
-#: Our trace ids are random; an API that knows no such flag is told nothing.
-_OURS: Final = RANDOM if hasattr(TraceFlags, "RANDOM_TRACE_ID") else 0
-KEPT: Final = SPAN | SAMPLED | _OURS
-_HANDED_ON: Final = SPAN | SAMPLED | RANDOM  # from a light span to its children
+#: The flags of a new trace, whose id is random; an older OpenTelemetry API has no flag for that.
+_NEW_TRACE: Final = RANDOM if hasattr(TraceFlags, "RANDOM_TRACE_ID") else 0
+KEPT: Final = SPAN | SAMPLED | _NEW_TRACE
+_INHERITED: Final = SPAN | SAMPLED | RANDOM  # by the children of a light span
 _clock: Final = time.perf_counter_ns
 _wall: Final = time.time_ns
 
 
 class Bound(NamedTuple):
-    """The defaults that `bind` gives to what is emitted inside it, and which `bind` gave them."""
+    """The defaults that `bind` gives to emissions inside it, and the `bind` that gave them."""
 
     artifact_id: Any = None
     organization_id: Any = None
@@ -45,9 +63,9 @@ bound: Final[ContextVar[Bound]] = ContextVar("sidelight_bound", default=Bound())
 
 
 class bind:  # noqa: N801  # used like a function, as contextlib's are
-    """Give an artifact and an organization to every event emitted inside a ``with``.
+    """Set the default artifact and organization of every event emitted inside a ``with``.
 
-    What an event names itself comes first; an inner `bind` fills in over an outer one.
+    An event's own fields take precedence, then the innermost `bind` that names a value.
     """
 
     def __init__(self, *, artifact_id: Any = None, organization_id: Any = None) -> None:
@@ -67,7 +85,7 @@ class bind:  # noqa: N801  # used like a function, as contextlib's are
         return self
 
     def __exit__(self, *_: object) -> None:
-        # No token: one `bind` may be entered by many tasks, and a generator left in another one.
+        # No token, because a `bind` may be entered in many tasks and left in another one.
         inner: Bound | None = bound.get()
         while inner is not None and inner.by is not self:
             inner = inner.outer
@@ -76,7 +94,7 @@ class bind:  # noqa: N801  # used like a function, as contextlib's are
 
 
 class Ambient(NamedTuple):
-    """What an emission finds around it: the bound defaults and the current span's ids."""
+    """The surroundings of an emission: the bound defaults and the ids of the current span."""
 
     artifact_id: Any
     organization_id: Any
@@ -86,13 +104,13 @@ class Ambient(NamedTuple):
 
 
 def ambient() -> Ambient:
-    """Look at the context of the caller."""
+    """Read the caller's context."""
     trace_id, span_id, flags = ids_of(get_context().get(SPAN_KEY))
     return Ambient(*bound.get()[:2], trace_id, span_id, flags)
 
 
 def ids_of(span: Any) -> tuple[bytes | None, int, int]:
-    """Trace, span id and flags of a span of any make; (None, 0, 0) where there is none."""
+    """Read trace id, span id and flags of any kind of span; (None, 0, 0) without a valid one."""
     if span is None:
         return None, 0, 0
     if type(span) is LightSpan:
@@ -101,55 +119,62 @@ def ids_of(span: Any) -> tuple[bytes | None, int, int]:
         context = span.get_span_context()
         if not context.is_valid:
             return None, 0, 0
-        return context.trace_id.to_bytes(16, "big"), context.span_id, flags_of(context.trace_flags)
-    except Exception as error:  # a stranger's span
-        if from_outside(error):
+        return _trace_bytes(context), context.span_id, record_flags(context.trace_flags)
+    except Exception as error:  # a foreign span
+        if is_interrupt(error):
             raise
         return None, 0, 0
 
 
-def flags_of(flags: int) -> int:
-    """The flags of a traceparent as a record has them."""
-    return (SAMPLED if flags & 1 else 0) | (RANDOM if flags & 2 else 0)
+def _trace_bytes(context: SpanContext) -> bytes:
+    return context.trace_id.to_bytes(16, "big")
 
 
 class Tracing:
-    """How spans are begun in this process.
+    """Begins the spans of this process.
 
-    By the environment, at the first call or when `runtime` says so. ``others`` is set where a call
-    must look further before it makes a light span.
+    The environment is read at the first call, or when `runtime` configures the process.
+
+    Attributes:
+        checks_provider: whether a call must look for a foreign provider before it makes a light
+            span.
+        disabled: make no spans.
+        configured: whether the environment has been read.
+        keep_root: decides from the trace id whether a root span is kept.
+        parent_based: whether a span that has a parent follows it instead.
     """
 
     def __init__(self) -> None:
-        self.others = True
+        self.checks_provider = True
         self.disabled = False
-        self.settled = False
+        self.configured = False
         self.keep_root: Callable[[bytes], bool] = lambda _: True
         self.parent_based = True
-        self._named = False
-        self._looked = False
+        self._provider_named = False
+        self._provider_loaded = False
         self._tracer: trace.Tracer | None = None
         self._tracer_of: object = None
 
     def configure(self, environment: Mapping[str, str]) -> None:
-        """Keep the spans that the ``OTEL_*`` variables want, and as much of each."""
+        """Apply the sampling and the limits that the ``OTEL_*`` variables set."""
         LightSpan.limits = limits_from(environment)
-        self._named = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER")) and not self._looked
+        named = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"))
+        self._provider_named = named and not self._provider_loaded
         self.sample(sampling(environment))
 
     def sample(self, rules: Sampling) -> None:
-        """Keep the spans that ``rules`` keep."""
+        """Apply sampling rules."""
         self.keep_root = rules.root
         self.parent_based = rules.parent_based
         self.disabled = rules.disabled
-        self.others = self.disabled or self._named or not PLAIN_CONTEXT
-        self.settled = True
+        self.checks_provider = self.disabled or self._provider_named or not PLAIN_CONTEXT
+        self.configured = True
 
     def begin(self, emitter: Emitter, name: str) -> Callable[[], LightSpan]:
-        """The function that the wrapper of one point calls first.
+        """Make the function that the wrapper of one point calls first.
 
-        The wrapper then makes ``span.context`` current, and ``span.outer`` again at the end: it
-        does so itself, so that no interrupt can come between the change and what undoes it.
+        The wrapper then makes ``span.context`` current, and ``span.outer`` again at the end. The
+        wrapper does so itself, so that no interrupt can come between the change and its undoing.
         """
 
         def enter() -> LightSpan:
@@ -159,17 +184,17 @@ class Tracing:
                 span.context = span.outer = context = get_context()
                 if (
                     providers._TRACER_PROVIDER is None  # noqa: SLF001
-                    and not self.others
-                ) or not self._elsewhere(span, emitter, name):
+                    and not self.checks_provider
+                ) or not self._begin_foreign(span, emitter, name):
                     parent = context.get(SPAN_KEY)
                     span.id = random_bits(64)
                     if parent is None:
                         span.trace = trace_id = random_bits(128).to_bytes(16, "big")
-                        span.flags = KEPT if self.keep_root(trace_id) else _OURS
+                        span.flags = KEPT if self.keep_root(trace_id) else _NEW_TRACE
                     elif type(parent) is LightSpan and self.parent_based:
                         span.trace = parent.trace
                         span.parent_id = parent.id
-                        span.flags = parent.flags & _HANDED_ON
+                        span.flags = parent.flags & _INHERITED
                         span.trace_state = parent.trace_state
                     else:
                         self._child(span, parent)
@@ -178,8 +203,8 @@ class Tracing:
                         emitter.count("spool nearly full: span left out", name)
                     span.context = with_span(context, span)
             except Exception as error:  # noqa: BLE001  # the guard
-                strange = self.others or providers._TRACER_PROVIDER is not None  # noqa: SLF001
-                emitter.lost("span not begun", name, error, looking=strange)
+                foreign = self.checks_provider or providers._TRACER_PROVIDER is not None  # noqa: SLF001
+                emitter.lost("span not begun", name, error, foreign_code=foreign)
             span.time = _wall()
             span.call = now = _clock()
             span.cost = now - begun
@@ -188,16 +213,16 @@ class Tracing:
         return enter
 
     def _child(self, span: LightSpan, parent: Span) -> None:
-        """A span under one of another make, or by rules that ask no parent."""
+        """Begin a span under a foreign parent, or by rules that ignore the parent."""
         context = parent.get_span_context()
         if not context.is_valid:
             span.trace = random_bits(128).to_bytes(16, "big")
-            span.flags = KEPT if self.keep_root(span.trace) else _OURS
+            span.flags = KEPT if self.keep_root(span.trace) else _NEW_TRACE
             return
-        span.trace = context.trace_id.to_bytes(16, "big")
+        span.trace = _trace_bytes(context)
         span.parent_id = context.span_id
         span.trace_state = context.trace_state
-        flags = flags_of(context.trace_flags)
+        flags = record_flags(context.trace_flags)
         kept = bool(flags & SAMPLED) if self.parent_based else self.keep_root(span.trace)
         span.flags = (
             (SPAN | SAMPLED if kept else 0)
@@ -205,38 +230,38 @@ class Tracing:
             | (REMOTE_PARENT if context.is_remote else 0)
         )
 
-    def _elsewhere(self, span: LightSpan, emitter: Emitter, name: str) -> bool:
-        """Begin a span that is not ours to make; False where it is after all."""
-        if not self.settled:
+    def _begin_foreign(self, span: LightSpan, emitter: Emitter, name: str) -> bool:
+        """Let the application's provider begin the span; False where there is no provider."""
+        if not self.configured:
             self.configure(os.environ)
-        if (
-            self._named
-        ):  # OpenTelemetry loads it at the first look; one that fails is not tried again
-            self._named, self._looked = False, True
-            self.others = self.disabled or not PLAIN_CONTEXT
-            try:
-                trace.get_tracer_provider()
-            except Exception as error:  # noqa: BLE001  # a stranger's provider
-                emitter.lost("tracer provider not loaded", name, error)
+        if self._provider_named:
+            self._load_provider(emitter, name)
         provider = providers._TRACER_PROVIDER  # noqa: SLF001
-        if provider is None and not self.others:
+        if provider is None and not self.checks_provider:
             return False
-        if provider is None:  # disabled, or in a context that takes no span of ours
+        if provider is None:  # disabled, or in a context that cannot hold a light span
             traced, span.id, span.flags = ids_of(get_context().get(SPAN_KEY))
             span.trace = traced or b""
             return True
         if self._tracer is None or self._tracer_of is not provider:
             self._tracer, self._tracer_of = trace.get_tracer(SCOPE, __version__), provider
         span.name, span.lost = name, emitter.lost
-        span.other = made = self._tracer.start_span(name)
+        span.foreign = made = self._tracer.start_span(name)
         traced, span.id, span.flags = ids_of(made)
         span.trace = traced or b""
         span.context = trace.set_span_in_context(made)
         return True
 
+    def _load_provider(self, emitter: Emitter, name: str) -> None:
+        """Load the provider that ``OTEL_PYTHON_TRACER_PROVIDER`` names, once."""
+        self._provider_named, self._provider_loaded = False, True
+        self.checks_provider = self.disabled or not PLAIN_CONTEXT
+        with guarded(partial(emitter.lost, "tracer provider not loaded", name)):
+            trace.get_tracer_provider()
 
-def outside(emitter: Emitter, name: str) -> Callable[[], LightSpan]:
-    """Like `Tracing.begin`, for a point without a span: it takes the ids of the one around it."""
+
+def begin_without_span(emitter: Emitter, name: str) -> Callable[[], LightSpan]:
+    """Like `Tracing.begin` for a point without a span: it takes the ids of the current one."""
 
     def enter() -> LightSpan:
         begun = _clock()
@@ -245,7 +270,7 @@ def outside(emitter: Emitter, name: str) -> Callable[[], LightSpan]:
             traced, span.id, span.flags = ids_of(get_context().get(SPAN_KEY))
             span.trace = traced or b""
         except Exception as error:  # noqa: BLE001  # the guard
-            emitter.lost("context not read", name, error, looking=False)
+            emitter.lost("context not read", name, error, foreign_code=False)
         span.time = _wall()
         span.call = now = _clock()
         span.cost = now - begun

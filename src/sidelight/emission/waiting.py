@@ -1,35 +1,137 @@
-"""The bounded wait of an awaited emission, as the wrappers of one point do it."""
+"""The store's watermark, and the bounded waits for it: of threads, of tasks, of a point's calls."""
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from sidelight.emission.emitter import EMITTER, MARGIN
+from sidelight.emission.event_loops import signal
 
 if TYPE_CHECKING:
     from sidelight.emission.light_span import LightSpan
     from sidelight.record import Costs
     from sidelight.spool import Position
 
-#: A cancellation that is taken back leaves nothing behind in the task (see `Task.uncancel`).
-_UNCANCEL_IS_WHOLE: Final = sys.version_info >= (3, 13)
+#: `Task.uncancel` restores the whole state of the task, so that a cancellation can be handed on.
+_CAN_UNCANCEL: Final = sys.version_info >= (3, 13)
 _clock: Final = time.perf_counter_ns
 
 
-class Waiting:
-    """The waits of one point; their time is counted with the emission's own.
+class Watermark:
+    """The position in this process's part of the spool up to which the store has every record.
 
-    A wait raises only what came from outside: a cancellation, Ctrl-C, a signal handler's error.
+    Three states tell that a wait cannot end in time, and then no thread waits: the store does not
+    answer (`store_answers`), the relay's own wake-ups come late because the GIL is contended
+    (`is_contended`), or the store is still behind the position of an earlier wait that timed out.
+
+    Attributes:
+        position: set by the relay after each commit.
+        is_contended: set by the relay.
+        store_answers: set by the relay.
+        wake_relay: called before a wait.
     """
 
-    def __init__(self, path: str, costs: Costs) -> None:
+    def __init__(self) -> None:
+        self.position: Position = (0, 0)
+        self.is_contended = False
+        self.store_answers = False
+        self.wake_relay: Callable[[], object] = lambda: None
+        self._waiters: list[tuple[Position, Callable[[], object]]] = []
+        self._timed_out_at: Position = (0, 0)
+
+    def reached(self, position: Position) -> bool:
+        """Whether the store has every record before ``position``."""
+        return self.position >= position
+
+    def advance(self, position: Position) -> None:
+        """Set the watermark and wake the waiters that it passed."""
+        self.position = position
+        for waiter in self._waiters[:]:
+            if waiter[0] <= position:
+                self._remove(waiter)
+                with contextlib.suppress(RuntimeError):  # a closed event loop, a released lock
+                    waiter[1]()
+
+    def wait(self, position: Position, seconds: float) -> bool:
+        """Block the thread until the watermark reaches ``position``, at most ``seconds``."""
+        if self.reached(position):
+            return True
+        if seconds <= 0 or not self._can_end_in_time():
+            return False
+        lock = _thread.allocate_lock()  # looked up at the call, because gevent may patch it
+        lock.acquire()
+        waiter = (position, lock.release)
+        self._waiters.append(waiter)
+        if not self.reached(position):  # else the relay passed before it could see the waiter
+            self.wake_relay()
+            lock.acquire(timeout=seconds)
+        self._remove(waiter)
+        return self._note_timeout(position)
+
+    async def arrive(self, position: Position, seconds: float) -> bool:
+        """Suspend the task like `wait`; in an unknown kind of event loop, block it."""
+        if self.reached(position):
+            return True
+        if seconds <= 0 or not self._can_end_in_time():
+            return False
+        if (done := signal()) is None:
+            return self.wait(position, seconds)
+        waiter = (position, done.set)
+        self._waiters.append(waiter)
+        try:
+            if not self.reached(position):
+                self.wake_relay()
+                await done.wait(seconds)
+        finally:
+            self._remove(waiter)
+        return self._note_timeout(position)
+
+    def _can_end_in_time(self) -> bool:
+        return self.store_answers and not self.is_contended and self.reached(self._timed_out_at)
+
+    def _note_timeout(self, position: Position) -> bool:
+        """Whether the wait succeeded; after a timeout the next waits only once this is reached."""
+        reached = self.reached(position)
+        if not reached:
+            self._timed_out_at = position
+        return reached
+
+    def _remove(self, waiter: tuple[Position, Callable[[], object]]) -> None:
+        with contextlib.suppress(ValueError):
+            self._waiters.remove(waiter)
+
+
+class Waitable(Protocol):
+    """The part of the emitter that the waits of a point use."""
+
+    watermark: Watermark
+
+    def remaining(self, spent: int) -> float:
+        """The seconds that a wait may last after ``spent`` (ns) of the deadline."""
+
+    def lost(
+        self, reason: str, point: str, error: BaseException, *, foreign_code: bool = True
+    ) -> None:
+        """Count a loss."""
+
+
+class PointWaits:
+    """The waits of one point; their time is counted together with the emission's own.
+
+    A wait raises interrupts only: a cancellation, Ctrl-C, the error of a signal handler.
+    """
+
+    def __init__(self, emitter: Waitable, path: str, costs: Costs) -> None:
+        self._emitter = emitter
         self._path = path
         self._costs = costs
 
     def names(self) -> dict[str, Any]:
-        """The waits, by the names that generated code has for them."""
+        """The waits by their names in generated code."""
         return {
             "_wait": self.wait,
             "_wait_counted": self.wait_counted,
@@ -40,47 +142,47 @@ class Waiting:
     def wait(self, position: Position, spent: int) -> None:
         """Block; ``spent`` (ns) of the deadline is gone."""
         try:
-            EMITTER.progress.wait(position, _remaining(spent))
+            self._emitter.watermark.wait(position, self._emitter.remaining(spent))
         except Exception as problem:  # noqa: BLE001  # the guard
-            EMITTER.lost("store not awaited", self._path, problem, looking=False)
+            self._not_awaited(problem)
 
     def wait_counted(self, span: LightSpan, position: Position) -> None:
-        """Block, in a wrapper that would rather have awaited."""
+        """Block in an asynchronous wrapper that cannot await, and count the time."""
         begun = _clock()
         self.wait(position, span.cost)
         self._count(span, begun)
 
     async def arrive(self, span: LightSpan, position: Position) -> None:
-        """Await, at the start of a call."""
+        """Await at the start of a call."""
         begun = _clock()
         try:
-            await EMITTER.progress.arrive(position, _remaining(span.cost))
+            await self._emitter.watermark.arrive(position, self._emitter.remaining(span.cost))
         except Exception as problem:  # noqa: BLE001  # the guard
-            EMITTER.lost("store not awaited", self._path, problem, looking=False)
+            self._not_awaited(problem)
         self._count(span, begun)
 
     async def arrive_last(self, span: LightSpan, position: Position) -> None:
-        """Await, though the work is done.
+        """Await at the end of a call, whose work is done.
 
-        Where it can be, a cancellation is handed on to the caller's next await, so that it does not
-        take the work's outcome away. Before 3.13 `asyncio.timeout` would not take such a one back.
+        A cancellation meanwhile must not discard the result of the work. So the task is uncancelled
+        here and cancelled again at the caller's next await. Before Python 3.13 `asyncio.timeout`
+        does not recognize such a cancellation as its own; there it is raised here.
         """
         try:
             await self.arrive(span, position)
         except BaseException as cancelled:
-            asyncio = sys.modules.get("asyncio")  # as `loops` has it
+            asyncio = sys.modules.get("asyncio")  # not imported for this: see `signal`
             if asyncio is None or not isinstance(cancelled, asyncio.CancelledError):
                 raise
             task = asyncio.current_task()
-            if task is None or not _UNCANCEL_IS_WHOLE:
+            if task is None or not _CAN_UNCANCEL:
                 raise
             task.uncancel()
             task.cancel(*cancelled.args)
 
+    def _not_awaited(self, problem: Exception) -> None:
+        self._emitter.lost("store not awaited", self._path, problem, foreign_code=False)
+
     def _count(self, span: LightSpan, begun: int) -> None:
         self._costs.add(span.cost + _clock() - begun)
         span.cost = 0
-
-
-def _remaining(spent: int) -> float:
-    return EMITTER.deadline - MARGIN - spent / 1e9

@@ -1,11 +1,11 @@
-"""What the host process lends: real threads, its interrupts, and OpenTelemetry's private names.
+"""The process that sidelight runs in: its threads, its interrupts, its imports, its OpenTelemetry.
 
-Nothing here knows of records. Whatever depends on the interpreter or on underscore names of
-OpenTelemetry is in this room.
+All code that depends on the interpreter, or on private names of OpenTelemetry, is in this room. The
+room knows nothing of records.
 """
 
-from sidelight.host.guard import from_outside
-from sidelight.host.lazy import lazily
+from sidelight.host.guard import guarded, is_interrupt
+from sidelight.host.imports import imported, lazily
 from sidelight.host.otel_api import (
     PLAIN_CONTEXT,
     SPAN_KEY,
@@ -23,8 +23,10 @@ __all__ = [
     "SPAN_KEY",
     "Loop",
     "allocate_lock",
-    "from_outside",
     "get_context",
+    "guarded",
+    "imported",
+    "is_interrupt",
     "lazily",
     "providers",
     "reset_context",

@@ -1,24 +1,29 @@
-"""What may pass the guard: an exception that came from outside while sidelight was at work.
+"""The guard: contain what sidelight raises, and let interrupts pass.
 
-The guard stops what instrumentation raises, and what a captured value raises when it is looked at,
-whatever its class. Ctrl-C, what the application's signal handlers raise (a job's time limit,
-`sys.exit` at SIGTERM) and what another thread makes this one raise (``PyThreadState_SetAsyncExc``,
-by which job queues stop a job) are neither: they happen to arrive while our code runs, and to
-swallow one would change the work. They are told from the others by where they were raised:
+The guard contains exceptions of the instrumentation, and those of a captured value while it is
+read. It must not contain an interrupt: Ctrl-C, an exception of the application's signal handler (a
+job's time limit, `sys.exit` at SIGTERM), or one that another thread sets
+(``PyThreadState_SetAsyncExc``, by which job queues stop a job). An interrupt arrives while
+sidelight's code happens to run, and to contain it would change the work. An exception counts as an
+interrupt by where it was raised:
 
-- A KeyboardInterrupt always passes, and so does what came through an installed signal handler.
-- What was raised where Python only looks whether there is something to raise, passes.
-- What is no Exception was raised by a stranger only where his code says so.
-- While only code of ours runs, an Exception that is neither Python's nor of a library that it
-  calls was sent, and so was what is thrown into a coroutine that waits. (One that is sent while a
-  value is looked at cannot be told from the value's own, and is taken for that.)
+- It is a KeyboardInterrupt, or it came through an installed signal handler.
+- It was raised at an instruction where Python only checks for pending interrupts.
+- Its class does not derive from Exception, and no foreign code raised it explicitly.
+- Only sidelight's own code ran, and the exception was thrown into a waiting coroutine, or its class
+  belongs neither to Python nor to a library that sidelight calls there.
+
+An Exception that another thread sets while a value is read looks like one of the value, and is
+contained.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
+from collections.abc import Callable
 from opcode import opmap
 from types import CodeType, TracebackType
 from typing import Final
@@ -32,28 +37,69 @@ _SIGNALS: Final = tuple(
     )
     if hasattr(signal, name)
 )
-_MOST_FRAMES: Final = 10_000
-#: Instructions at which only what was sent is raised: a function begins, or a loop goes on.
-_LOOKS: Final = frozenset({opmap["RESUME"], opmap["JUMP_BACKWARD"]})
+_MAX_FRAMES: Final = 10_000
+#: Instructions at which only interrupts are raised: the start of a function, the end of a loop.
+_CHECKS: Final = frozenset({opmap["RESUME"], opmap["JUMP_BACKWARD"]})
 _RESUMED: Final = frozenset({opmap["YIELD_VALUE"], opmap["SEND"]})
 _RAISES: Final = frozenset({opmap["RAISE_VARARGS"], opmap["RERAISE"]})
 _RAISES_AT_ONCE: Final = bytes((opmap["RAISE_VARARGS"], 1))
-_EXITS: Final = frozenset({"exit", "quit"})  # by these a stranger raises without saying so
-_OUR_FILES: Final = ("<sidelight ", os.path.join(os.path.dirname(os.path.dirname(__file__)), ""))  # noqa: PTH118, PTH120
-#: The modules of the errors that are raised while only code of ours runs.
+_EXITS: Final = frozenset({"exit", "quit"})  # functions that raise without a `raise` in the caller
+_OWN_FILES: Final = ("<sidelight ", os.path.join(os.path.dirname(os.path.dirname(__file__)), ""))  # noqa: PTH118, PTH120
+#: The modules whose exceptions sidelight's own code can raise.
 _KNOWN: Final = frozenset(
     {"asyncio.exceptions", "builtins", "msgspec", "sidelight.exceptions", "struct", "zlib"}
 )
 _module: Final = type.__dict__["__module__"].__get__
 
 
-def from_outside(error: BaseException, *, looking: bool = True) -> bool:
-    """Whether an exception that the guard has caught was not raised by what it guards.
+class guarded(contextlib.ContextDecorator):  # noqa: N801  # used like a function
+    """Contain and report an Exception of a block or function; let interrupts pass.
+
+    For use off the hot path, where the cost of a context manager does not matter::
+
+        with guarded(lambda error: logger.warning("… %r", error)):
+            provider.load()
+    """
+
+    __slots__ = ("_foreign_code", "_report")
+
+    def __init__(
+        self,
+        report: Callable[[Exception], object] | None = None,
+        *,
+        foreign_code: bool = True,
+    ) -> None:
+        """Make a guard.
+
+        Args:
+            report: called with the exception; None contains it silently.
+            foreign_code: see `is_interrupt`.
+        """
+        self._report = report
+        self._foreign_code = foreign_code
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> bool:
+        """Contain an Exception that is not an interrupt."""
+        if not isinstance(error, Exception):
+            return False
+        if is_interrupt(error, foreign_code=self._foreign_code):
+            return False
+        if self._report is not None:
+            self._report(error)
+        return True
+
+
+def is_interrupt(error: BaseException, *, foreign_code: bool = True) -> bool:
+    """Whether a caught exception interrupted the guarded code instead of being raised by it.
 
     Args:
-        error: as it was caught.
-        looking: it came while code of a stranger may have run: a value was looked at, or a span
-            that is not ours.
+        error: the exception as it was caught.
+        foreign_code: whether code of others may have run: a value was read, or a foreign span used.
     """
     if isinstance(error, KeyboardInterrupt):
         return True
@@ -61,31 +107,32 @@ def from_outside(error: BaseException, *, looking: bool = True) -> bool:
         return False
     traceback = innermost = error.__traceback__
     handlers = {_code(signal.getsignal(number)) for number in _SIGNALS} - {None}
-    for _ in range(_MOST_FRAMES):
+    for _ in range(_MAX_FRAMES):
         if traceback is None:
             break
         if traceback.tb_frame.f_code in handlers:
             return True
         traceback, innermost = traceback.tb_next, traceback
-    return innermost is not None and _was_sent(error, innermost, looking=looking)
+    return innermost is not None and _was_set(error, innermost, foreign_code=foreign_code)
 
 
-def _was_sent(error: BaseException, raised: TracebackType, *, looking: bool) -> bool:
+def _was_set(error: BaseException, raised: TracebackType, *, foreign_code: bool) -> bool:
+    """Whether another thread, or a throw into a coroutine, set the exception."""
     code = raised.tb_frame.f_code
     instruction = code.co_code[raised.tb_lasti]
-    if instruction in _LOOKS and not _is_compiled(code):
+    if instruction in _CHECKS and not _is_compiled(code):
         return True
     if not isinstance(error, Exception):
-        ours = code.co_filename.startswith(_OUR_FILES)
-        return ours or not (instruction in _RAISES or _EXITS.intersection(code.co_names))
+        own = code.co_filename.startswith(_OWN_FILES)
+        return own or not (instruction in _RAISES or _EXITS.intersection(code.co_names))
     thrown_in = instruction in _RESUMED or _module(type(error)) not in _KNOWN
-    return not looking and thrown_in
+    return not foreign_code and thrown_in
 
 
 def _is_compiled(code: CodeType) -> bool:
-    """Whether the frame was made for the traceback only, as Cython and mypyc do for a function.
+    """Whether Cython or mypyc made the frame only for the traceback of a compiled function.
 
-    Its code never ran: three instructions, the last of which raises.
+    The code of such a frame never ran: it has three instructions, and the last one raises.
     """
     return code.co_code[4:] == _RAISES_AT_ONCE and not code.co_nlocals
 
@@ -93,5 +140,5 @@ def _is_compiled(code: CodeType) -> bool:
 def _code(handler: object) -> CodeType | None:
     while isinstance(handler, functools.partial):
         handler = handler.func
-    code = getattr(handler, "__code__", None)  # a method hands on its function's
+    code = getattr(handler, "__code__", None)  # a bound method has its function's
     return code if isinstance(code, CodeType) else None

@@ -1,7 +1,7 @@
-"""The one module that knows what OpenTelemetry keeps private in its API.
+"""The private names of the OpenTelemetry API; no other module uses them.
 
-Checked at import: where a name has moved, or the application chose another kind of context, the
-public functions take its place (slower, never wrong).
+They are checked at import. Where a name has moved, or the application chose another kind of
+context, the public functions take their place: they are slower, and never wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _variable: Final = getattr(_runtime, "_current_context", None)
 
 
 class _NoProvider:
-    """Stands in where OpenTelemetry keeps its provider elsewhere: spans are then ours."""
+    """Replaces `trace` where OpenTelemetry keeps its provider elsewhere; spans are then light."""
 
     _TRACER_PROVIDER = None
 
@@ -34,8 +34,8 @@ PLAIN_CONTEXT: Final = bool(
     and isinstance(_variable, ContextVar)
     and type(_runtime).__module__.startswith("opentelemetry.")
 )
-"""Whether the current context is a context variable that holds a mapping: then the light span can
-stand in it. With another runtime (ddtrace installs one) spans are made by the provider."""
+"""Whether the current context is a context variable that holds a mapping, so that it can hold a
+light span. With another context runtime (ddtrace installs one) the provider makes the spans."""
 
 if PLAIN_CONTEXT:
     assert isinstance(_variable, ContextVar)  # noqa: S101  # for the type checker
@@ -49,7 +49,7 @@ else:
 
 
 def _attach_to_ddtrace(context: Any) -> Any:
-    """Like `attach`, of which ddtrace's runtime makes nothing where a context has no span."""
+    """Attach a context; ddtrace's runtime ignores one without a span, so deactivate the current."""
     token = _context.attach(context)
     if SPAN_KEY and context.get(SPAN_KEY) is None:
         sys.modules["ddtrace.trace"].tracer.context_provider.activate(None)
@@ -61,17 +61,17 @@ if type(_runtime).__module__.startswith("ddtrace."):
 
 
 def with_span(context: Any, span: object) -> Any:
-    """A copy of ``context`` in which ``span`` is current."""
+    """Copy a context and make ``span`` its current one."""
     return Context({**context, SPAN_KEY: span} if context else {SPAN_KEY: span})
 
 
-#: Holds the TracerProvider that the application has set, in ``_TRACER_PROVIDER``; None where it
-#: has none. (`get_tracer_provider` would make one, and costs more than our whole span.)
+#: Its ``_TRACER_PROVIDER`` is the application's TracerProvider; None where it has set none.
+#: (`get_tracer_provider` would make one, and costs more than a whole light span.)
 providers: Final[Any] = _trace if hasattr(_trace, "_TRACER_PROVIDER") else _NoProvider()
 
 
 def suppressed() -> Any:
-    """A context in which other people's instrumentation leaves our own exports alone."""
+    """Make a context in which instrumentation ignores sidelight's own exports."""
     context = _context.get_current()
     for name in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
         key = getattr(_context, name, None)

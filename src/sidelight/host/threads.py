@@ -1,15 +1,14 @@
-"""The relay's threads: the system's own, which a fork ends and begins again.
+"""Operating-system threads for the relay, which end before a fork and start again after it.
 
-Where gevent has put greenlets in the place of threads, these stay threads: a greenlet that sits in
-SQLite would hold up all the others. And they are ended, not only paused, while the process forks:
-a child that is forked beside a thread inside malloc, SQLite or an import may hang for ever.
+gevent replaces threads by greenlets. The relay needs real threads, because a greenlet that waits
+inside SQLite would block all others. The threads end before a fork instead of pausing, because a
+child that is forked while a thread is inside malloc, SQLite or an import may hang for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import sys
 import threading
 import time
 from collections import deque
@@ -17,16 +16,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from sidelight.host.imports import imported
+
 
 def native(module: str, name: str) -> Any:
-    """What a module of the standard library had by this name before gevent patched it."""
-    monkey = sys.modules.get("gevent.monkey")
+    """Find a function of the standard library as it was before gevent patched it."""
+    monkey = imported("gevent.monkey")
     if monkey is not None:
         return monkey.get_original(module, name)
     return getattr(importlib.import_module(module), name)
 
 
-# Taken now: the patches may also come after this import.
+# Bound at import, because gevent may patch later.
 allocate_lock: Final[Callable[[], Any]] = native("_thread", "allocate_lock")
 start_new_thread: Final[Callable[..., int]] = native("_thread", "start_new_thread")
 sleep: Final[Callable[[float], None]] = native("time", "sleep")
@@ -34,17 +35,18 @@ _POLL: Final = 0.0002  # seconds
 
 
 class Loop:
-    """A daemon thread that runs a function until it is told to halt, and may be begun again.
+    """A daemon thread that runs a function until it is halted, and can be started again.
 
-    Not a `threading.Thread`: to start one is to wait for it, which beside busy threads takes long.
+    It is not a `threading.Thread`, because `Thread.start` waits for the new thread to run, which
+    takes long beside busy threads.
     """
 
     def __init__(self, name: str, run: Callable[[], object]) -> None:
-        """Nothing runs yet.
+        """Make the loop; no thread runs yet.
 
         Args:
-            name: of the thread; the system shows its first 15 letters.
-            run: returns soon after `halting` has become true.
+            name: the thread's name, of which the system shows 15 characters.
+            run: a function that returns soon after `halting` has become true.
         """
         self.name = name
         self._run = run
@@ -54,7 +56,7 @@ class Loop:
 
     @property
     def halting(self) -> bool:
-        """Whether the thread was told to end."""
+        """Whether the thread is to end."""
         return bool(self._halts)
 
     @property
@@ -62,20 +64,20 @@ class Loop:
         """Whether there is a thread."""
         return bool(self._ended.locked())
 
-    def begin(self) -> None:
-        """Let the function run, in the thread that there is or else in a new one.
+    def start(self) -> None:
+        """Run the function, in the running thread or else in a new one.
 
         Raises:
-            RuntimeError: the system or the interpreter, which is about to end, gives none.
+            RuntimeError: no thread can be started, for one because the interpreter is ending.
         """
         with contextlib.suppress(IndexError):
-            self._halts.pop()  # by us, not by the thread: it has not noticed, and goes on
+            self._halts.pop()  # the thread has not seen it, and keeps running
             if self.is_running:
                 return
         self._ended = ended = allocate_lock()
         ended.acquire()
         try:
-            start_new_thread(self._live, (ended,))
+            start_new_thread(self._run_thread, (ended,))
         except RuntimeError:
             ended.release()
             raise
@@ -86,17 +88,21 @@ class Loop:
             self._halts.append(True)
 
     def join(self, until: float) -> bool:
-        """Wait for its end, no longer than to this moment of `time.monotonic`; whether it came."""
+        """Wait until the thread has ended, at most until this time of `time.monotonic`.
+
+        Returns:
+            Whether it has ended.
+        """
         if not self._ended.acquire(timeout=max(0.0, until - time.monotonic())):
             return False
         self._ended.release()
-        # Gone from the system too: Python 3.12 and later warn where it counts several at a fork.
+        # Also wait for the system, because Python 3.12 warns at a fork where it counts threads.
         task = Path(f"/proc/self/task/{self._native_id}")
         while self._native_id and task.exists() and time.monotonic() < until:
             sleep(_POLL)
         return True
 
-    def _live(self, ended: Any) -> None:
+    def _run_thread(self, ended: Any) -> None:
         try:
             self._native_id = threading.get_native_id()
             threading.current_thread().name = self.name

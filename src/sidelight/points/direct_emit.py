@@ -47,7 +47,7 @@ def emit(
         where ``SIDELIGHT_DISABLED`` is set.
     """
     if disabled():
-        return Receipt(EMITTER.progress, None, 0, 0, 0.0)
+        return Receipt(EMITTER.watermark, None, 0, 0, 0.0)
     begun = _clock()
     now, bits, position = time.time_ns(), random_bits(64), None
     costs = EMITTER.costs_of("sidelight:emit")
@@ -76,7 +76,7 @@ def emit(
     except TransactionError:
         raise
     except Exception as error:  # noqa: BLE001  # the guard: nothing of ours reaches the caller
-        EMITTER.lost("internal error", f"emit({type!r})", error, looking=False)
+        EMITTER.lost("internal error", f"emit({type!r})", error, foreign_code=False)
     receipt = EMITTER.receipt(now, bits, position, spent=_clock() - begun)
     if mode == "awaited":
         receipt.wait()

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from sidelight.emission import Head, Late, known, read
+from sidelight.emission import Deferred, Head, read_attribute, resolved
 from sidelight.exceptions import TransactionError
 from sidelight.points import templates
 from sidelight.points.callables import Phase
@@ -362,9 +362,9 @@ def _chooser(
 COMMON: Final[Mapping[str, Any]] = {
     "_MISSING": MISSING,
     "_SCALARS": SCALARS,
-    "_SCALARS_OR_LATE": SCALARS | {Late},
+    "_SCALARS_OR_LATE": SCALARS | {Deferred},
     "_TransactionError": TransactionError,
-    "_known": known,
+    "_known": resolved,
     "_plain": plain,
-    "_read": read,
+    "_read": read_attribute,
 }

@@ -30,8 +30,8 @@ def {function}({parameters}):
 # The span that the application's provider made is told what was captured, whatever that was.
 LEAVE_OTHER: Final = """
 finally:
-    if _span.other is not None:
-        _span.leave_other({error}, _now, {about}, locals())
+    if _span.foreign is not None:
+        _span.end_foreign({error}, _now, {about}, locals())
 """
 
 VALUE: Final = """
@@ -88,7 +88,7 @@ if _head is None and _span.flags & {span}:
 
 # A span without an event of its own is found by the same names all the same.
 SPAN_ALONE: Final = """
-if _span.flags & {span} or _span.other is not None:
+if _span.flags & {span} or _span.foreign is not None:
     {fields}
 if _span.flags & {span}:
     {record}

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import FunctionType
 from typing import Any, Final
 
-from sidelight.emission import EMITTER, TRACING, Waiting, bound, outside
+from sidelight.emission import EMITTER, TRACING, PointWaits, begin_without_span, bound
 from sidelight.exceptions import InstrumentationError
 from sidelight.host import get_context, reset_context, set_context
 from sidelight.points.callables import RESERVED, Kind, Phase, kind_of
@@ -211,12 +211,12 @@ class _Writer:
 def _names(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
     """The objects that the generated code of one point refers to."""
     costs = EMITTER.costs_of(point.path)
-    begin = TRACING.begin if point.span else outside
+    begin = TRACING.begin if point.span else begin_without_span
     return {
         **COMMON,
         **_SHARED,
         **_guard(point),
-        **Waiting(point.path, costs).names(),
+        **PointWaits(EMITTER, point.path, costs).names(),
         **JoiningLater(costs).names(),
         "__name__": point.module,
         "_function": function,
@@ -234,7 +234,7 @@ def _guard(point: Point) -> dict[str, Any]:
     strange = any(declaration.joins for declaration in point.declarations)  # a database's driver
 
     def lost(reason: str, problem: BaseException) -> None:
-        EMITTER.lost(reason, path, problem, looking=strange)
+        EMITTER.lost(reason, path, problem, foreign_code=strange)
 
     def uncaptured(field: str, problem: BaseException) -> None:
         EMITTER.lost(f"field {field} not captured", path, problem)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from sidelight.host import from_outside
+from sidelight.host import is_interrupt
 
 MAX_TEXT: Final = 4096
 """Characters of one text; a longer text is cut and ends in an ellipsis."""
@@ -188,7 +188,7 @@ class _Copy:
         try:
             copied = self._read(kind, value, depth)
         except BaseException as error:
-            if from_outside(error):
+            if is_interrupt(error):
                 raise
             return f"<{_name(kind)}: {_name(type(error))} while it was captured>"
         if isinstance(copied, str):
@@ -242,7 +242,7 @@ def error_message(error: BaseException) -> str:
     try:
         return text(_message(error))
     except BaseException as problem:
-        if from_outside(problem):
+        if is_interrupt(problem):
             raise
         return f"<{_name(type(problem))} while it was captured>"
 

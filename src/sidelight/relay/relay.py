@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from sidelight.emission import Progress
+from sidelight.emission import Watermark
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.relay.housekeeping import Keeper
 from sidelight.relay.worker import Worker
@@ -29,7 +29,7 @@ class Relay:
         self,
         spool: Spool,
         sinks: Sequence[Sink],
-        progress: Progress,
+        watermark: Watermark,
         *,
         ledger: Callable[[], None] = lambda: None,
         count: Callable[[str, str], None] = lambda _reason, _problem: None,
@@ -37,9 +37,10 @@ class Relay:
         outboxes: Sequence[Outbox] = (),
     ) -> None:
         self.spool = spool
-        self.progress = progress
+        self.watermark = watermark
         self.workers = [
-            Worker(sink, spool, count, progress if sink.name == "store" else None) for sink in sinks
+            Worker(sink, spool, count, watermark if sink.name == "store" else None)
+            for sink in sinks
         ]
         self.keeper = Keeper(spool, [sink.name for sink in sinks], ledger, count, spans)
         self.movers = _movers(outboxes, spool, self._store_answers)
@@ -54,9 +55,9 @@ class Relay:
                 none.
         """
         self.spool.on_rotation = self.spool.on_refusal = self.keeper.poke
-        self.progress.poke = self._poke_store
+        self.watermark.wake_relay = self._poke_store
         for loop in self._loops:
-            loop.begin()
+            loop.start()
 
     def _poke_store(self) -> None:
         for worker in self.workers:
@@ -68,7 +69,7 @@ class Relay:
         return [*self.workers, *self.movers]
 
     def _store_answers(self) -> bool:
-        return self.progress.active
+        return self.watermark.store_answers
 
     def flush(
         self, seconds: float, *, patient: bool = True, needed: Collection[str] = ("store",)
@@ -154,7 +155,7 @@ class Relay:
         self.keeper.stop()
         for each in self._members:
             each.stop()
-        self.progress.active = False
+        self.watermark.store_answers = False
         now = time.monotonic()
         until = {w.loop: now + _BRIEFLY for w in self.workers if briefly and not w.is_store}
         ended = [loop.join(until.get(loop, now + seconds)) for loop in self._loops]
@@ -179,7 +180,7 @@ class Relay:
         comes last: it deletes what the workers have brought to the sinks.
         """
         until = time.monotonic() + seconds
-        self.progress.active = False
+        self.watermark.store_answers = False
         for worker in self.workers:
             worker.ending = True
             if worker.loop.is_running:

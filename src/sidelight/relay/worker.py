@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import tenacity
 
-from sidelight.emission import Progress
+from sidelight.emission import Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
 from sidelight.host import Loop, allocate_lock, set_context, sleep, suppressed
 from sidelight.record import decode, encode
@@ -51,7 +51,7 @@ class Worker:
     """Drains the spool into one sink.
 
     Attributes:
-        progress: told how far the store is, for those who wait; None for the other sinks.
+        watermark: advanced after each commit of the store; None for the other sinks.
         count: told what was set aside, by reason.
         loop: its thread.
         ending: it is to begin no more: it lets go of the sink when it has ended.
@@ -61,7 +61,7 @@ class Worker:
     sink: Sink
     spool: Spool
     count: Callable[[str, str], None]
-    progress: Progress | None = None
+    watermark: Watermark | None = None
     health: Health = field(default_factory=Health)
     ending: bool = False
     busy: bool = False
@@ -80,7 +80,7 @@ class Worker:
     @property
     def is_store(self) -> bool:
         """Whether this is the sink that acknowledges events."""
-        return self.progress is not None
+        return self.watermark is not None
 
     @property
     def failing(self) -> bool:
@@ -135,9 +135,9 @@ class Worker:
         """Sleep until poked; how late the wake-up comes tells whether the GIL is contended."""
         self._poked_at, due = 0.0, time.monotonic() + _IDLE
         self._wake.acquire(timeout=_IDLE)
-        if self.progress is not None:
+        if self.watermark is not None:
             self._lateness.append(time.monotonic() - (self._poked_at or due))
-            self.progress.late = max(self._lateness) > _LATE
+            self.watermark.is_contended = max(self._lateness) > _LATE
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -230,8 +230,8 @@ class Worker:
 
     def _reach(self, segment: Segment, position: tuple[int, int]) -> None:
         """Tell those who wait how far the store is; what is read again takes nothing back."""
-        if self.progress is not None and segment.number:
-            self.progress.advance(max(position, self.progress.position))
+        if self.watermark is not None and segment.number:
+            self.watermark.advance(max(position, self.watermark.position))
 
     def _write(
         self, attempt: Attempt, records: Sequence[Record], writer: Writer, attempts: int | None
@@ -303,8 +303,8 @@ class Worker:
         """Note whether the sink answers; only for a store that does is it worth while to wait."""
         if yes:
             self.health.failing_since = None
-        if self.progress is not None:
-            self.progress.active = yes and not self.loop.halting
+        if self.watermark is not None:
+            self.watermark.store_answers = yes and not self.loop.halting
 
     def _failing(self, error: Exception) -> None:
         self._answers(yes=False)
@@ -323,7 +323,9 @@ class Worker:
                 records.append(decode(payload))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 self._quarantine(segment, "unreadable record", str(error), payload)
-            if index % _PIECE == _PIECE - 1 and not (self.progress and self.progress.late):
+            if index % _PIECE == _PIECE - 1 and not (
+                self.watermark and self.watermark.is_contended
+            ):
                 sleep(0)  # offer the GIL; where it is contended it is taken anyway
         return records
 

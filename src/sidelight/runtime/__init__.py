@@ -1,7 +1,7 @@
-"""Opens, forks, ends: the only process-wide state.
+"""The process-wide state: opened at the first emission, carried over a fork, closed at the end.
 
-`process` opens the spool at the first emission and the relay beside it; `forks` and the end of the
-process close them.
+`process` opens the spool at the first emission and starts the relay in the background. `forks` and
+the end of the process close them. No other room has process-wide state, except for the emitter.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""Forks: no thread of ours is anywhere meanwhile, and the child gets a segment of the spool.
+"""Forks: the relay's threads end before one, and the child gets a segment of the spool.
 
-A child whose own first event allocated its segment would wait for the disk in the middle of its
-work. So its parent, whose relay allocates ahead of need, gives it one of those: parent and child
-hold the same lock on it until the parent closes its descriptor, and then it is the child's.
+A child that allocated a segment at its own first event would wait for the disk in the middle of its
+work. Therefore the parent gives it a spare segment that its relay has allocated. Parent and child
+hold the same lock on the segment until the parent closes its descriptor.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from sidelight.runtime.process import RUNTIME
 if TYPE_CHECKING:
     from sidelight.spool import Segment
 
-_WITHIN: Final = 0.3  # seconds that a fork may wait for the relay: longer than a lock's wait
-_IMPORTS_WITHIN: Final = 5.0  # … and for the relay's imports
+_HALT_WITHIN: Final = 0.3  # s; a fork waits for the relay longer than the relay waits for a lock
+_IMPORTS_WITHIN: Final = 5.0  # s; a fork waits for the relay's imports
 
 _forking: Final[dict[int, Segment | None]] = {}
-"""The threads that hold `Runtime.starting` while they fork, and what each gives its child."""
+"""The segment that each forking thread gives its child; the thread holds `Runtime.starting`."""
 
 
 def _before() -> None:
-    """Let no thread of ours be anywhere while the process forks, nor in the middle of an import."""
+    """End the relay's threads, and wait until none is importing."""
     if RUNTIME.starting.acquire(timeout=_IMPORTS_WITHIN):
         _forking[get_ident()] = None
         if RUNTIME.relay is not None:
-            RUNTIME.relay.halt(_WITHIN, briefly=True)
+            RUNTIME.relay.halt(_HALT_WITHIN, briefly=True)
         if RUNTIME.spool is not None:
             _forking[get_ident()] = RUNTIME.spool.supply.give_away()
 
@@ -39,7 +39,7 @@ def _after_in_parent() -> None:
         if given is not None:
             given.close()
         if not RUNTIME.ending:
-            RUNTIME.go_on()
+            RUNTIME.start_threads()
         RUNTIME.starting.release()
 
 
@@ -50,7 +50,7 @@ def _after_in_child() -> None:
 
 
 def register_hooks() -> None:
-    """Let the interpreter call this module around each fork."""
+    """Register the hooks that run around each fork of the process."""
     os.register_at_fork(
         before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
     )

@@ -1,7 +1,7 @@
-"""What sidelight says of itself through OpenTelemetry's metrics API, under ``sidelight.*``.
+"""Self-metrics through OpenTelemetry's metrics API, under ``sidelight.*``.
 
-All instruments are observed: nothing is counted on the caller's path that is not counted anyway,
-and without a MeterProvider nobody ever asks.
+All instruments are observable, so that the caller's path counts nothing extra. Without a
+MeterProvider no callback ever runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sidelight.version import __version__
 if TYPE_CHECKING:
     from sidelight.spool import Health
 
-#: ``sidelight.point`` is a point's path; ``sidelight.sink`` "store", "traces" or "logs".
+#: Attribute keys: a point's path; a sink ("store", "traces", "logs"); a reason for loss.
 _POINT, _SINK, _REASON = "sidelight.point", "sidelight.sink", "sidelight.loss.reason"
 _Values: TypeAlias = Callable[[], Iterable[tuple[float, str]]]
 _meters: list[Meter] = []
@@ -29,12 +29,12 @@ def register(
     usage: Callable[[], int],
     meter: Meter | None = None,
 ) -> None:
-    """Make the instruments, once in a process.
+    """Make the instruments once per process.
 
     Args:
-        health: how each sink is doing at the moment.
-        usage: bytes that the spool's directory holds.
-        meter: by default that of the application's MeterProvider, also of one set later.
+        health: returns the state of each sink.
+        usage: returns the bytes in the spool's directory.
+        meter: by default one of the application's MeterProvider, even if that is set later.
     """
     if meter is None:
         if _meters:
@@ -55,10 +55,17 @@ def register(
     for make, name, values, key, unit, description in (
         (counter, "emissions", _emissions, _POINT, "{emission}", "Calls that were recorded."),
         (counter, "budget.breaches", _breaches, _POINT, "{emission}", "Emissions over 10 ms."),
-        (counter, "losses", _losses, _REASON, "{loss}", "What was lost or cut."),
-        (counter, "sink.deliveries", deliveries, _SINK, "{record}", "What a sink has taken."),
+        (counter, "losses", _losses, _REASON, "{loss}", "Records that were lost or cut."),
+        (
+            counter,
+            "sink.deliveries",
+            deliveries,
+            _SINK,
+            "{record}",
+            "Records that a sink accepted.",
+        ),
         (gauge, "sink.failing", failing, _SINK, "s", "How long a sink has been failing."),
-        (gauge, "spool.usage", spool, "", "By", "What the spool holds."),
+        (gauge, "spool.usage", spool, "", "By", "Bytes in the spool directory."),
     ):
         make(f"sidelight.{name}", [_observed(values, key)], unit, description)
 

@@ -1,4 +1,4 @@
-"""Which outboxes a process drains, and how."""
+"""The outboxes that a process drains."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sidelight.transactions import SqliteOutbox
 def outboxes_of(
     settings: Settings, writer: dict[str, Any], count: Callable[[str, str], None]
 ) -> Sequence[Outbox]:
-    """The outboxes that the settings name; nothing is opened yet.
+    """Make the outboxes that the settings name, without opening them.
 
     Args:
         settings: of this process.
-        writer: the header of its spool.
-        count: told of the events that are not as its catalogue declares them.
+        writer: the header of the process's segments.
+        count: counts the events that differ from their declaration in the catalogue.
 
     Raises:
-        ConfigurationError: one is in a PostgreSQL, and psycopg is missing.
+        ConfigurationError: an outbox is in PostgreSQL, and psycopg is not installed.
     """
     return [_outbox(url, settings, writer, count) for url in settings.outboxes]
 
@@ -42,10 +42,10 @@ def _outbox(
             problem="PostgreSQL needs psycopg",
             remedy="pip install 'sidelight[postgres]'",
         )
-    from sidelight.transactions import PostgresOutbox  # noqa: PLC0415  # where psycopg is
+    from sidelight.transactions import PostgresOutbox  # noqa: PLC0415
 
     outbox = PostgresOutbox(url)
-    # Telemetry wants its records in the spool: then they go to the store from there, too.
+    # With OTLP on, the records must pass through the spool, and reach the store from there.
     if settings.sinks == ("store",) and _place(url) == _place(settings.store):
         from sidelight.store import StoreSink  # noqa: PLC0415
         from sidelight.transactions import SameDatabase  # noqa: PLC0415
@@ -55,7 +55,7 @@ def _outbox(
 
 
 def _place(url: str) -> tuple[Any, ...]:
-    """What tells one database from another, and one login from another."""
+    """Identify a database and the login to it."""
     parsed = make_url(url)
     host, port = parsed.query.get("host", parsed.host), parsed.query.get("port", parsed.port)
     return parsed.get_backend_name(), host, str(port or 5432), parsed.database, parsed.username

@@ -1,16 +1,15 @@
-"""The process's own sidelight: configured once, opened at the first emission, closed at the end.
+"""The state of the process: configured once, opened at the first emission, closed at the end.
 
-This is the only process-wide state there is, and the only module that knows of exit.
-What the first emission needs is imported with it: a caller has 10 ms, and an import may take them.
-So are thread pools: what `concurrent.futures` does for a forked child must come before what the
-SDK's TracerProvider does there (it uses a pool), or the child hangs; hooks run in the order of
-their registration, and our exporters would import it later.
+Everything that the first emission needs is imported with this module, because an import may take
+longer than the caller's 10 ms. `concurrent.futures` is imported early for another reason: fork
+hooks run in the order of their registration. Its hook must run in a child before the hook of the
+SDK's TracerProvider, which uses a thread pool, or the child hangs.
 """
 
 from __future__ import annotations
 
 import atexit
-import concurrent.futures.thread  # noqa: F401  # here, so that its hooks precede a provider's
+import concurrent.futures.thread  # noqa: F401  # registers its fork hook
 import contextlib
 import logging
 import os
@@ -21,9 +20,9 @@ from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from sidelight.emission import EMITTER, TRACING, Closed, Early, Ledger, Progress
+from sidelight.emission import EMITTER, TRACING, ClosedSpool, EarlyFrames, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SpoolError
-from sidelight.host import allocate_lock, sleep, start_new_thread
+from sidelight.host import allocate_lock, guarded, sleep, start_new_thread
 from sidelight.record import random_bits, reseed
 from sidelight.settings import RelayMode, Settings, settle, writer_meta
 from sidelight.spool import Spool, usable
@@ -35,16 +34,24 @@ if TYPE_CHECKING:
     from sidelight.spool import Health, Segment
 
 EXIT_WITHIN: Final = 0.6
-"""Seconds that the end of the process may wait for the relay; the rest goes to the next process."""
-_IMPORTS_WITHIN: Final = 0.2  # … more, for one that is still being imported
-_TRY_AGAIN: Final = 0.5  # seconds after which a relay that could not start does, then ever more
-_OPEN_WITHIN: Final = 1.0  # for another thread that opens; at the end it may be frozen for ever
+"""Seconds that the end of the process may wait for the relay to deliver."""
+_IMPORTS_WITHIN: Final = 0.2  # s more, for a relay that is still being imported
+_RETRY_AFTER: Final = 0.5  # s; the first back-off of a relay that cannot start
+_OPEN_WITHIN: Final = 1.0  # s; at exit, another thread that opens may be frozen for ever
 
 _logger: Final = logging.getLogger("sidelight")
 
 
 class Runtime:
-    """What is open in this process."""
+    """The open spool and relay of this process.
+
+    Attributes:
+        settings: of this process; None before the first emission.
+        spool: None while nothing is open.
+        relay: None until it has been imported, and where it is external.
+        ending: whether the process is ending, so that no thread can start.
+        starting: held while the relay is imported and started, and during a fork.
+    """
 
     def __init__(self) -> None:
         self.settings: Settings | None = None
@@ -52,63 +59,63 @@ class Runtime:
         self.relay: Relay | None = None
         self.ending = False
         self.starting = allocate_lock()
-        self._begun = allocate_lock()  # held until a relay has been started, or has failed to
+        self._first_start = allocate_lock()  # held until the relay has started, or failed to
         self._opening = RLock()
         self._is_opening = False
-        self._early = Early()
+        self._early = EarlyFrames()
         self._ledger = Ledger(EMITTER)
-        self._inherited: list[object] = []
+        self._parents_relays: list[object] = []
         self._instance = f"{random_bits(64):016x}"
         self._meta: dict[str, Any] | None = None
-        self._inheritance: Segment | None = None
+        self._given_segment: Segment | None = None
 
     def configure(self, settings: Settings) -> Spool:
         """Open the spool and the relay of ``settings``, and close what was open before."""
-        with self._alone():
+        with self._exclusively():
             until = time.monotonic() + EXIT_WITHIN
             self._await_start(until)
             before = self.spool, self.relay
             self.relay, self.settings, self._meta = None, settings, None
             spool = self._open(settings)
-            self._let_go(*before, until)
+            self._deliver_and_close(*before, until)
             if settings.relay == "thread":
                 try:
                     self._start_relay(settings, spool)
-                except OSError:  # no file can be opened, to import it
-                    self._start_later(settings, spool)
+                except OSError:  # too many open files to import the relay
+                    self._start_soon(settings, spool)
             return spool
 
-    def open(self) -> Spool | Early:
-        """Open at the first emission, by the environment where nobody has configured.
+    def open(self) -> Spool | EarlyFrames:
+        """Open at the first emission; unless configured, by the environment.
 
-        The relay, whose libraries take long to import, is started in the background.
+        The relay starts in the background, because its libraries take long to import.
 
         Raises:
-            SpoolError: the environment asks for what cannot be; the log has said so.
+            SpoolError: the environment is not valid; the log names the setting.
         """
-        with self._alone():
+        with self._exclusively():
             if self.spool is not None:
                 return self.spool
-            if self._is_opening:  # a signal handler, or the log of a failure, emits
+            if self._is_opening:  # a signal handler or a log handler emits
                 return self._early
             self._is_opening = True
             try:
                 settings = self.settings = self.settings or settle()
                 spool = self._open(settings)
-                self._early.move(spool)
+                self._early.move_to(spool)
             except ConfigurationError as error:
-                EMITTER.spool = Closed()
-                self._early.lose(str(error))
-                _logger.warning("sidelight loses every event: %s", error)
+                EMITTER.spool = ClosedSpool()
+                self._early.count_lost(str(error))
+                _logger.warning("sidelight: every event is lost: %s", error)
                 raise SpoolError(directory="", problem=str(error), remedy="") from error
             finally:
                 self._is_opening = False
             if settings.relay == "thread" and not self.ending:
-                self._start_later(settings, spool)
+                self._start_soon(settings, spool)
             return spool
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusively(self) -> Iterator[None]:
         if not self._opening.acquire(timeout=_OPEN_WITHIN):
             raise SpoolError(directory="", problem="another thread is opening it", remedy="")
         try:
@@ -119,9 +126,9 @@ class Runtime:
     def _open(self, settings: Settings) -> Spool:
         TRACING.configure(settings.environment)
         EMITTER.strict, EMITTER.deadline = settings.strict, settings.deadline
-        if self._meta is None:  # made once: at the very end there are no imports any more
+        if self._meta is None:  # made early, because nothing can be imported at exit
             self._meta = writer_meta(settings, self._instance)
-        first, self._inheritance = self._inheritance, None
+        first, self._given_segment = self._given_segment, None
         spool = Spool(
             usable(settings.spool, EMITTER.count),
             self._meta,
@@ -129,10 +136,10 @@ class Runtime:
             count=EMITTER.count,
             first=first,
         )
-        self._ledger.begin()
-        EMITTER.progress = Progress()  # positions in another spool say nothing of this one
+        self._ledger.restart()
+        EMITTER.watermark = Watermark()  # positions of another spool do not compare
         self.spool = EMITTER.spool = spool
-        if settings.relay == "external":  # nobody else tells of losses, before the end
+        if settings.relay == "external":  # no relay here writes the ledger before the end
             spool.on_rotation = self.write_ledger
         if settings.strict:
             from sidelight.record import CheckedSpool  # noqa: PLC0415  # pydantic is slow to import
@@ -140,181 +147,185 @@ class Runtime:
             EMITTER.spool = CheckedSpool(spool)
         return spool
 
-    def _start_later(self, settings: Settings, spool: Spool) -> None:
-        """Start the relay in the background; the end of the process waits for the first try."""
-        self._begun = begun = allocate_lock()
+    def _start_soon(self, settings: Settings, spool: Spool) -> None:
+        """Start the relay in the background; the end of the process waits for the first attempt."""
+        self._first_start = begun = allocate_lock()
         begun.acquire()
         try:
-            # Not `Thread.start`: that waits for the new thread, which goes on to import.
+            # Not `Thread.start`, because that waits for the new thread, which imports.
             start_new_thread(self._start_in_background, (settings, spool, begun))
         except RuntimeError as error:
             begun.release()
-            _tell_of_no_thread(error)
+            _log_no_thread(error)
 
     def _start_in_background(self, settings: Settings, spool: Spool, begun: Any) -> None:
-        """Start the relay; where it cannot now (no file can be opened), try again and again."""
+        """Start the relay; where it cannot start (too many open files), retry with back-off."""
         try:
             self._start_relay(settings, spool)
         except Exception:
-            if not self.ending:  # else there is nothing to import
-                _logger.exception("sidelight's relay cannot start; events wait in the spool")
+            if not self.ending:  # at exit nothing can be imported
+                _logger.exception("sidelight: the relay cannot start; events stay in the spool")
         finally:
             begun.release()
-        pause = _TRY_AGAIN
+        pause = _RETRY_AFTER
         while self.relay is None and self.spool is spool and not self.ending:
             sleep(pause)
             pause = min(2 * pause, 30.0)
-            with contextlib.suppress(Exception):
+            with guarded():
                 self._start_relay(settings, spool)
 
     def _start_relay(self, settings: Settings, spool: Spool) -> None:
         def span_switch(on: bool) -> None:
             EMITTER.spans = on
 
-        with self.starting:  # no fork in the middle of an import
-            from sidelight.relay import Relay  # noqa: PLC0415  # … these, and not needed to emit
-            from sidelight.runtime.outboxes import outboxes_of  # noqa: PLC0415  # as slow as …
+        with self.starting:  # no fork during these imports, which are slow
+            from sidelight.relay import Relay  # noqa: PLC0415
+            from sidelight.runtime.outboxes import outboxes_of  # noqa: PLC0415
             from sidelight.runtime.sinks import sinks_of  # noqa: PLC0415
 
             sinks = sinks_of(settings, EMITTER.count)
             outboxes = outboxes_of(settings, spool.meta, EMITTER.count)
-            if self.spool is not spool:  # closed meanwhile, or configured anew
+            if self.spool is not spool:  # closed or configured again meanwhile
                 return
             self.relay = relay = Relay(
                 spool,
                 sinks,
-                EMITTER.progress,
+                EMITTER.watermark,
                 ledger=self.write_ledger,
                 count=EMITTER.count,
                 spans=span_switch,
                 outboxes=outboxes,
             )
-            if not self.go_on() and self.ending:  # from Python 3.12 on no thread starts now …
-                relay.drain(attempts=1)  # … but this one can deliver
+            if not self.start_threads() and self.ending:  # Python 3.12 starts no thread at exit
+                relay.drain(attempts=1)  # in this thread
                 return
-            with contextlib.suppress(Exception):  # a stranger's MeterProvider
+            with guarded():  # the application's MeterProvider
                 from sidelight.runtime.metrics import register  # noqa: PLC0415
 
                 register(self.health, self.usage)
 
-    def go_on(self) -> bool:
-        """Let the relay run, and whether it does: without threads, events wait in the spool."""
+    def start_threads(self) -> bool:
+        """Start the relay's threads; False where none can start, and events stay in the spool."""
         try:
             if self.relay is not None:
                 self.relay.start()
         except RuntimeError as error:
-            _tell_of_no_thread(error)
+            _log_no_thread(error)
             return False
         return True
 
     def write_ledger(self) -> None:
-        """Tell what this process has lost and spent, where that has changed."""
-        if self.spool is not None:  # not the emitter's: another may stand in for it in a test
+        """Write the losses and costs of this process to the spool, where they have changed."""
+        if self.spool is not None:  # not `EMITTER.spool`, which a test may replace
             self._ledger.write(self.spool)
 
     def flush(
         self, timeout: float, *, patient: bool = True, needed: Collection[str] = ("store",)
     ) -> bool:
-        """See `sidelight.flush`, and for what is ``needed`` `Relay.flush`."""
+        """Wait for delivery: see `sidelight.flush` and `Relay.flush`."""
         until = time.monotonic() + timeout
         self.write_ledger()
         while self.relay is None:
             if self.spool is None:
-                return not EMITTER.losses  # nothing was emitted, or nothing was kept
+                return not EMITTER.losses  # nothing was emitted, or all was lost
             external = self.settings is None or self.settings.relay != "thread"
             if external or self.ending or time.monotonic() >= until:
-                return False  # another process relays, and knows
-            time.sleep(0.005)  # it is being started, in the background
+                return False  # only the external relay knows
+            time.sleep(0.005)  # the relay is starting in the background
         return self.relay.flush(until - time.monotonic(), patient=patient, needed=needed)
 
     def health(self) -> dict[str, Health]:
-        """How each sink of this process's relay is doing."""
+        """The state of each sink of this process's relay."""
         return {} if self.relay is None else dict(self.relay.health())
 
     def usage(self) -> int:
-        """Bytes that the spool holds, all processes together."""
+        """The bytes in the spool directory, of all processes."""
         return 0 if self.spool is None else self.spool.usage()
 
     def close(self, seconds: float) -> bool:
-        """Deliver what can be delivered in time, and let go. What is left stays in the spool.
+        """Deliver for at most ``seconds``, then close. Undelivered records stay in the spool.
 
         Returns:
             Whether all threads have ended.
         """
         until = time.monotonic() + seconds
-        with self._alone():
+        with self._exclusively():
             if self.spool is None:
                 return True
-            with contextlib.suppress(Exception):
+            with guarded():
                 self._ledger.write(self.spool, last=True)
             started = self._await_start(until + _IMPORTS_WITHIN)
             before = self.spool, self.relay
-            EMITTER.spool = Closed(self.open)
+            EMITTER.spool = ClosedSpool(self.open)
             self.spool = self.relay = None
         if not started and self.ending:
-            return False  # it may be delivering: the segments end with the process
-        return self._let_go(*before, until)
+            return False  # the relay may be delivering: leave the segments open until exit
+        return self._deliver_and_close(*before, until)
 
     def _await_start(self, until: float) -> bool:
-        """Wait for a relay that is being started: it may still deliver what there is."""
-        for lock in (self._begun, self.starting):
+        """Wait for a relay that is starting, because it may still deliver."""
+        for lock in (self._first_start, self.starting):
             if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
                 return False
             lock.release()
         return True
 
-    def _let_go(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
+    def _deliver_and_close(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
         if relay is not None:
             relay.flush(0.75 * (until - time.monotonic()), patient=False)
-            if spool is not None:  # a sink may have refused some of it, and may yet
-                tell = partial(self._ledger.write, spool, last=True)
-                with contextlib.suppress(Exception):
-                    tell()
+            if spool is not None:  # a sink may have refused records meanwhile, and may do so later
+                write_ledger = partial(self._ledger.write, spool, last=True)
+                with guarded():
+                    write_ledger()
                 relay.flush(0.5 * (until - time.monotonic()), patient=False)
-                relay.keeper.ledger = tell
+                relay.keeper.ledger = write_ledger
             if not relay.stop(until - time.monotonic()):
                 if spool is not None:
                     spool.seal()
-                return False  # one is inside its library: the segments end with the process
+                return False  # a thread is inside its library: leave the segments open until exit
         if spool is not None:
             spool.close()
         return True
 
-    def abandon(self, inheritance: Segment | None) -> None:
-        """In a forked child: everything open is the parent's, but for one segment, still empty."""
+    def abandon(self, given: Segment | None) -> None:
+        """Forget, in a forked child, everything that the parent has open.
+
+        ``given`` is an empty segment that the parent gives the child.
+        """
         reseed()
         self._instance, self._meta = f"{random_bits(64):016x}", None
         self._opening, self._is_opening = RLock(), False
-        self.starting, self._begun = allocate_lock(), allocate_lock()
-        self._early = Early()
-        if self._inheritance is not None:  # the parent was a child itself, and has not used it
-            self._inheritance.close()
-        self._inheritance = inheritance
+        self.starting, self._first_start = allocate_lock(), allocate_lock()
+        self._early = EarlyFrames()
+        if self._given_segment is not None:  # of the grandparent, and unused
+            self._given_segment.close()
+        self._given_segment = given
         if self.spool is not None:
             self.spool.abandon()
         if self.relay is not None:
-            self._inherited.append(self.relay)  # what it holds must not be closed by and by
+            # Keep a reference, so that garbage collection does not close the parent's connections.
+            self._parents_relays.append(self.relay)
             if not self.relay.disown() and self.settings is not None:
                 self.settings = replace(self.settings, relay="external")
         self.spool = self.relay = None
-        EMITTER.spool = Closed(self.open)
+        EMITTER.spool = ClosedSpool(self.open)
         EMITTER.losses.clear()
         EMITTER.problems.clear()
         for costs in EMITTER.costs.values():
             costs.clear()
 
 
-def _tell_of_no_thread(error: RuntimeError) -> None:
+def _log_no_thread(error: RuntimeError) -> None:
     at_the_end = RUNTIME.ending or "shutdown" in str(error)
     _logger.log(
         logging.DEBUG if at_the_end else logging.WARNING,
-        "sidelight's relay gets no thread (%s); events wait in the spool",
+        "sidelight: the relay cannot start a thread (%s); events stay in the spool",
         error,
     )
 
 
 RUNTIME: Final = Runtime()
-EMITTER.spool = Closed(RUNTIME.open)
+EMITTER.spool = ClosedSpool(RUNTIME.open)
 
 
 def configure(
@@ -328,26 +339,26 @@ def configure(
     deadline: float = 0.010,
     strict: bool | None = None,
 ) -> None:
-    """Say where events go. Without it, the first emission does so by the environment.
+    """Configure where events go. Without this call the first emission reads the environment.
 
     Args:
-        store: ``sqlite:///events.db`` or ``postgresql://host/database``; else ``SIDELIGHT_STORE``,
-            else a file in the user's state directory.
-        otlp: True exports to where ``OTEL_EXPORTER_OTLP_*`` says, a URL to that base URL, False
-            nowhere; None exports when one of the endpoint variables is set.
-        spool: directory of the spool; else ``SIDELIGHT_SPOOL``, else beside the SQLite store, else
-            in the user's state directory.
-        outboxes: URLs of the databases whose transactions events join (``transaction=``); else
+        store: ``sqlite:///events.db`` or ``postgresql://host/database``. Default:
+            ``SIDELIGHT_STORE``, else a file in the user's state directory.
+        otlp: True exports to the ``OTEL_EXPORTER_OTLP_*`` endpoints, a URL to that base URL, False
+            exports nothing. Default: export if one of the endpoint variables is set.
+        spool: the directory of the spool. Default: ``SIDELIGHT_SPOOL``, else beside the SQLite
+            store, else in the user's state directory.
+        outboxes: URLs of the databases whose transactions events join (``transaction=``). Default:
             ``SIDELIGHT_OUTBOXES``, separated by spaces.
-        relay: "thread" delivers from a daemon thread of this process; "external" leaves it all to
+        relay: "thread" delivers from daemon threads of this process; "external" leaves delivery to
             `sidelight relay`.
-        spool_limit: bytes that the spool may hold while a sink is down.
-        deadline: seconds that an awaited emission may hold up its caller.
-        strict: raise what the instrumentation gets wrong instead of counting it (for tests); else
+        spool_limit: the bytes that the spool may hold while a sink is down.
+        deadline: the longest time that an awaited emission may take from its caller (s).
+        strict: raise errors of the instrumentation instead of counting them (for tests). Default:
             ``SIDELIGHT_STRICT``.
 
     Raises:
-        ConfigurationError: names the setting and the remedy.
+        ConfigurationError: a setting is not valid; the error names the setting and the remedy.
     """
     RUNTIME.configure(
         settle(
@@ -364,20 +375,22 @@ def configure(
 
 
 def flush(timeout: float = 5.0) -> bool:
-    """Wait until everything that this process emitted is in the store, and in whatever answers.
+    """Wait until the store, and each sink that answers, has everything that this process emitted.
+
+    A collector that does not answer is not waited for. Undelivered records stay in the spool.
 
     Args:
-        timeout: the longest to wait, in seconds.
+        timeout: the longest time to wait (s).
 
     Returns:
-        Whether it is. A collector that does not answer is not waited for. What is not delivered
-        yet stays in the spool; with ``relay="external"`` only `sidelight relay` knows of it.
+        Whether everything is delivered. With ``relay="external"`` this process cannot know, and
+        the answer is False.
     """
     return RUNTIME.flush(timeout)
 
 
 def _end() -> None:
-    """What is emitted after this goes to the spool, for the next process: no thread starts now."""
+    """Close at exit. A later emission goes to the spool only, because no thread can start now."""
     RUNTIME.ending = True
     RUNTIME.close(EXIT_WITHIN)
 

@@ -1,9 +1,4 @@
-"""Where records go. A sink takes decoded records in order and raises when it cannot.
-
-``SinkUnavailableError`` means "later": the relay keeps the records and tries again.
-``SinkRefusedError`` means "never": the relay finds the record that is to blame and sets it aside,
-unless the sink is the store, and takes none of the others either.
-"""
+"""The sinks of a process: the store, and OTLP where it is on."""
 
 from __future__ import annotations
 
@@ -22,12 +17,14 @@ _logger: Final = logging.getLogger("sidelight")
 
 
 def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink]:
-    """The sinks that the settings ask for. Imported here: they are slow to import.
+    """Make the sinks that the settings name; imports them, which is slow.
 
-    ``count`` is told of what a back end rejects.
+    Args:
+        settings: of this process.
+        count: counts the records that a back end rejects.
 
     Raises:
-        OSError: no file can be opened for that now; later it may.
+        OSError: the process has too many open files to import a sink now.
     """
     from sidelight.store import StoreSink  # noqa: PLC0415
 
@@ -35,19 +32,18 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
     if settings.otlp_traces or settings.otlp_logs:
         try:
             sinks.extend(_otlp_sinks(settings, count))
-        except Exception as error:  # the store goes on without
+        except Exception as error:  # the store works without OTLP
             if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise
-            _logger.warning("sidelight exports nothing for now: %r", error)
+            _logger.warning("sidelight: OTLP export is off, because it cannot start: %r", error)
     return sinks
 
 
 def _otlp_sinks(settings: Settings, count: Callable[[str, str], None]) -> list[OtlpSink]:
-    """The sinks of the signals that are on.
+    """Make the sinks of the signals that are on.
 
-    The SDK is slow to import, and starts threads while it is. In a process that is ending already
-    (its only emission was its last act) none can be started: then it has to do without looking for
-    resources, of which none are needed here.
+    While it is imported, the SDK starts threads that detect resources. A process that is ending
+    cannot start a thread. There the detection is replaced, because sidelight does not need it.
     """
     try:
         from sidelight.otlp import OtlpSettings  # noqa: PLC0415

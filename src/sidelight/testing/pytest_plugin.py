@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from sidelight.emission import EMITTER, Closed
+from sidelight.emission import EMITTER, ClosedSpool
 from sidelight.record import CostSummary
 from sidelight.testing import Recorded, capture
 
@@ -63,7 +63,7 @@ def _nanoseconds(text: str) -> int:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """Catch what a test emits, its fixtures included."""
-    if not isinstance(EMITTER.spool, Closed) or not item.config.getini("sidelight_capture"):
+    if not isinstance(EMITTER.spool, ClosedSpool) or not item.config.getini("sidelight_capture"):
         return (yield)
     with _catching(item) as item.stash[_caught]:
         return (yield)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from sidelight.emission import EMITTER, Head, JoinedReceipt, Late, known
+from sidelight.emission import EMITTER, Deferred, Head, JoinedReceipt, resolved
 from sidelight.exceptions import TransactionError
-from sidelight.host import from_outside
+from sidelight.host import is_interrupt
 from sidelight.record import Moment, event_id, occurred_at, plain, replaced
 
 LABEL: Final = "sidelight.not_joined"
@@ -75,14 +75,14 @@ class Entry:
         """Read what has become known: after the flush, and before the commit takes it away."""
         fields = Moment(*self._moment)
         attributes = fields.attributes
-        if attributes and any(type(value) is Late for value in attributes.values()):
-            attributes = {name: plain(known(value)) for name, value in attributes.items()}
+        if attributes and any(type(value) is Deferred for value in attributes.values()):
+            attributes = {name: plain(resolved(value)) for name, value in attributes.items()}
         artifact, organization = fields.artifact_id, fields.organization_id
         self._moment = replaced(
             self._moment,
-            artifact_id=plain(known(artifact)) if type(artifact) is Late else artifact,
-            organization_id=plain(known(organization))
-            if type(organization) is Late
+            artifact_id=plain(resolved(artifact)) if type(artifact) is Deferred else artifact,
+            organization_id=plain(resolved(organization))
+            if type(organization) is Deferred
             else organization,
             attributes=attributes,
         )
@@ -100,12 +100,12 @@ class Entry:
         self.settle()
         written = EMITTER.write(self._head, self._moment)
         if self.receipt is not None:
-            self.receipt.left(EMITTER.spool.position() if written else None)
+            self.receipt.moved_to(EMITTER.spool.position() if written else None)
 
     def forget(self) -> None:
         """Give the event up, and count that: nobody knows whether its transaction has committed."""
         if self.receipt is not None:
-            self.receipt.left(None)
+            self.receipt.moved_to(None)
         problem = "the connection broke before the commit was answered"
         remedy = "use transaction= where this must not happen"
         told = TransactionError(point=self.point, problem=problem, remedy=remedy)
@@ -183,7 +183,7 @@ class Guard:
             return False
         if isinstance(error, TransactionError) or not isinstance(error, Exception):
             return False
-        if from_outside(error):
+        if is_interrupt(error):
             return False
         reason = error.reason if isinstance(error, Refused) else reason_of(error)
         for entry in self._entries:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sidelight.emission import EMITTER, Head, JoinedReceipt
-from sidelight.host import from_outside
+from sidelight.host import is_interrupt
 from sidelight.record import Costs
 from sidelight.transactions.entry import (
     Entry,
@@ -56,8 +56,8 @@ class Ticket:
         entry = self._entry(head, moment)
         time, random, *_ = moment
         if self.has_to_be_awaited:
-            return JoinedReceipt(EMITTER.progress, time, random, _Unjoined(self, entry))
-        entry.receipt = JoinedReceipt(EMITTER.progress, time, random)
+            return JoinedReceipt(EMITTER.watermark, time, random, _Unjoined(self, entry))
+        entry.receipt = JoinedReceipt(EMITTER.watermark, time, random)
         self.take(entry)
         return entry.receipt
 
@@ -172,7 +172,7 @@ class Joining:
         try:
             return Ticket(self, transaction_of(target))
         except Exception as error:
-            if from_outside(error):
+            if is_interrupt(error):
                 raise
             EMITTER.lost("transaction not looked at", self.point, error)
             return Ticket(self, None)
