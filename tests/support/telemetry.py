@@ -26,7 +26,7 @@ from tests.support.collector import Collector
 from tests.support.otlp_json import LogRecord, SpanRecord
 
 import sidelight
-from sidelight.emission.emitter import EMITTER, Closed
+from sidelight.emission.emitter import EMITTER, ClosedSpool
 from sidelight.emission.tracing import TRACING
 from sidelight.record.format import Moment, Static, decode, random_bits
 from sidelight.runtime.process import RUNTIME
@@ -104,7 +104,7 @@ def restore() -> None:
     RUNTIME.close(1.0)
     RUNTIME.settings = None
     RUNTIME._instance = f"{random_bits(64):016x}"
-    EMITTER.spool = Closed(RUNTIME.open)
+    EMITTER.spool = ClosedSpool(RUNTIME.open)
     EMITTER.strict, EMITTER.spans = False, True
     EMITTER.losses.clear()
     EMITTER.problems.clear()

@@ -16,7 +16,7 @@ from sidelight.cli.code.importing import import_all
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
 from sidelight.cli.spool.segments import Behind, look_at, settled, writers_of
-from sidelight.emission import EMITTER
+from sidelight.emission import EMITTER, Watermark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
 from sidelight.record import random_bits
 from sidelight.relay import Relay
