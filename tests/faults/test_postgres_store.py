@@ -152,7 +152,7 @@ def test_terminated_again_and_again_by_somebody_else(url):
 
     def terminate():
         with psycopg.connect(url, autocommit=True) as connection:
-            while not over.wait(random.random() * 0.05):
+            while sum(killed) < 40 and not over.wait(random.random() * 0.05):
                 killed.append(
                     connection.execute(
                         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
