@@ -1,4 +1,4 @@
-"""`sidelight points` in each of its forms."""
+"""`sidelight points` in each of its formats."""
 
 import re
 import textwrap
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.support.commands import end, sidelight, spawn
 
-from sidelight.cli.code.importing import import_all
-from sidelight.maps.described import of_code, of_map
-from sidelight.maps.read import parse_map
+from sidelight.cli.code import import_all
+from sidelight.maps.listing import listed_point
+from sidelight.maps.reader import parse_map
 from sidelight.points.registry import POINTS
 
 SHOP = """
@@ -33,66 +33,69 @@ def shop(tmp_path):
 @pytest.mark.parametrize("reading", [[], ["--import"]], ids=["read", "imported"])
 def test_the_map_of_voice_notes_is_the_code(reading):
     import_all(["voice_notes"])
-    said = sidelight("points", "voice_notes", "--toml", *reading)
-    assert (said.code, said.err) == (0, "")
-    mapped = {each.function: of_map(each) for each in parse_map(said.out, Path("x.toml")).points}
+    done = sidelight("points", "voice_notes", "--toml", *reading)
+    assert (done.code, done.err) == (0, "")
+    mapped = {each.function: each for each in parse_map(done.out, Path("x.toml")).points}
     assert len(mapped) == 12
     for path, described in mapped.items():
-        (declaration,) = of_code(POINTS.get(path)).declarations
+        (declaration,) = listed_point(POINTS.get(path)).declarations
         assert described.facts() == declaration.facts()
-        assert declaration.unsaid == {}
+        assert declaration.opaque == {}
 
 
 @pytest.mark.parametrize("reading", [[], ["--import"]], ids=["read", "imported"])
-def test_what_a_map_cannot_say_is_named(shop, reading):
-    said = shop("--toml", *reading)
-    assert said.code == 1
-    (point,) = parse_map(said.out, Path("x.toml")).points
+def test_values_that_a_map_cannot_express_are_named(shop, reading):
+    done = shop("--toml", *reading)
+    assert done.code == 1
+    (point,) = parse_map(done.out, Path("x.toml")).points
     assert (point.function, point.success, point.failure) == ("a_shop:send", "sent", "lost")
-    assert "the map does not say all: a_shop:send: attributes.n = " in said.err
-    assert "a map calls functions by their names: give it one" in said.err
-    assert "a_shop:Desk.report: success = choose(arg.code, …): a map chooses by texts" in said.err
-    assert "it has 1, 2: choose by a function that returns one" in said.err
-    assert "so the point is not in the map" in said.err
+    assert "the map is not complete: a_shop:send: attributes.n = " in done.err
+    assert "a map calls a function by its path; give the function a name" in done.err
+    assert "a_shop:Desk.report: success = choose(arg.code, …): a map chooses by texts" in done.err
+    assert "it has 1, 2; choose by a function that returns one" in done.err
+    assert "so the point is not in the map" in done.err
 
 
-def test_a_page(shop):
-    said = shop("--markdown")
-    assert said.code == 0
-    assert "## `a_shop`" in said.out
-    assert "| `send` | ✓ `sent`<br>✗ `lost` | scheduled | `artifact_id = result.id`<br>" in said.out
-    assert "| `Desk.report` | ✓ `opened` or `closed` | awaited |" in said.out
+def test_markdown(shop):
+    done = shop("--markdown")
+    assert done.code == 0
+    assert "## `a_shop`" in done.out
+    assert "| `send` | ✓ `sent`<br>✗ `lost` | scheduled | `artifact_id = result.id`<br>" in done.out
+    assert "| `Desk.report` | ✓ `opened` or `closed` | awaited |" in done.out
 
 
-def test_a_picture(shop):
-    said = shop("--mermaid")
-    assert said.code == 0
-    assert said.out.startswith('flowchart LR\n  subgraph m0["a_shop"]\n')
-    (send,) = re.findall(r'(f\d)\["send"\]', said.out)
-    (lost,) = re.findall(r'(e\d)\(\["lost"\]\)', said.out)
-    assert f"  {send} -.->|if it raises| {lost}\n" in said.out
-    (opened,) = re.findall(r'(e\d)\(\["opened"\]\)', said.out)
-    assert re.search(rf"  f\d ==> {opened}\n", said.out)
+def test_mermaid(shop):
+    done = shop("--mermaid")
+    assert done.code == 0
+    assert done.out.startswith('flowchart LR\n  subgraph m0["a_shop"]\n')
+    (send,) = re.findall(r'(f\d)\["send"\]', done.out)
+    (lost,) = re.findall(r'(e\d)\(\["lost"\]\)', done.out)
+    assert f"  {send} -.->|if it raises| {lost}\n" in done.out
+    (opened,) = re.findall(r'(e\d)\(\["opened"\]\)', done.out)
+    assert re.search(rf"  f\d ==> {opened}\n", done.out)
 
 
-def test_what_the_source_does_not_show_is_named(tmp_path):
+def test_values_that_the_source_does_not_show_are_named(tmp_path):
     (tmp_path / "a_shop.py").write_text(
         "from sidelight import emits\nraise_or = str\n@emits(raise_or('sent'))\ndef send(): ...\n"
     )
-    said = end(spawn("points", "a_shop", cwd=tmp_path))
-    assert said.code == 0
-    assert "scheduled  ✓ raise_or('sent')" in said.out
-    assert "a_shop:send: success = raise_or('sent'): what it is shows when the code is" in said.err
-    said = end(spawn("points", "a_shop", "--import", cwd=tmp_path))
-    assert "scheduled  ✓ sent" in said.out
+    done = end(spawn("points", "a_shop", cwd=tmp_path))
+    assert done.code == 0
+    assert "scheduled  ✓ raise_or('sent')" in done.out
+    assert (
+        "a_shop:send: success = raise_or('sent'): the source does not show it; import the code"
+        in done.err
+    )
+    done = end(spawn("points", "a_shop", "--import", cwd=tmp_path))
+    assert "scheduled  ✓ sent" in done.out
 
 
-def test_one_form_at_a_time(shop):
-    said = shop("--markdown", "--toml")
-    assert said.code == 2
-    assert "choose one of --toml, --markdown, --mermaid and --json" in said.err
+def test_one_format_at_a_time(shop):
+    done = shop("--markdown", "--toml")
+    assert done.code == 2
+    assert "choose one of --toml, --markdown, --mermaid and --json" in done.err
 
 
-def test_only_what_was_asked_for(shop):
+def test_only_the_named_modules_are_listed(shop):
     assert [each["point"] for each in shop("--json").json] == ["a_shop:send", "a_shop:Desk.report"]
     assert sidelight("points", "voice_notes.drafts", "--json").out.count('"point"') == 3

@@ -390,7 +390,7 @@ def test_what_cannot_be_imported_is_named_beside_the_rest(shop):
 
 
 def test_the_map_of_nothing(shop):
-    assert "say whose points" in sidelight("points").err
+    assert "name a module" in sidelight("points").err
     (shop / "plain.py").write_text("x = 1")
     said = points(shop, "plain")
     assert said.code == 0

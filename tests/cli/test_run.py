@@ -1,4 +1,4 @@
-"""`sidelight run`: programs under a map, their code untouched."""
+"""`sidelight run`: programs under a map, without a change of their code."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def run(*arguments, **environment):
 
 
 def beside(name):
-    """A command of the environment that we run in."""
+    """A command of the environment of this interpreter."""
     return str(Path(sys.executable).with_name(name))
 
 
@@ -70,7 +70,7 @@ def artifacts(path):
         return [event.artifact_id for event in store.events()]
 
 
-def test_a_module_and_the_processes_that_it_starts(app):
+def test_a_module_and_its_child_processes(app):
     done = run(*of(app / "events.db"), "--", sys.executable, "-m", "app", "parent")
     assert (done.returncode, done.stderr) == (3, "")
     assert done.stdout.split() == ["parent", "plain", "child", "plain"]
@@ -78,7 +78,7 @@ def test_a_module_and_the_processes_that_it_starts(app):
     assert sorted(artifacts(app / "events.db")) == ["child", "parent"]
 
 
-def test_a_script_a_map_of_another_name_and_a_sitecustomize_of_ones_own(app):
+def test_a_script_with_another_map_file_and_its_own_sitecustomize(app):
     (app / "site").mkdir()
     (app / "site" / "sitecustomize.py").write_text("import sys\nsys.customized = True\n")
     (app / "sidelight.toml").rename(app / "points.toml")
@@ -100,7 +100,7 @@ def test_a_script_a_map_of_another_name_and_a_sitecustomize_of_ones_own(app):
     ],
     ids=" ".join,
 )
-def test_beside_a_tracer_that_starts_programs_as_well(app, starters):
+def test_beside_a_tracer_that_starts_programs_too(app, starters):
     commands = {"sidelight": [*RUN, *of(app / "events.db"), "--"]}
     command = [arg for name in starters for arg in commands.get(name, [beside(name)])]
     done = started(
@@ -126,7 +126,7 @@ def test_a_map_that_does_not_fit_fails_the_import(app):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "say what to run: sidelight run --map FILE -- python -m app"),
+        ([], 2, "name a program: sidelight run --map FILE -- python -m app"),
         (["--map", "no.toml", "--", "true"], 1, "no.toml: No such file or directory"),
         (["--", "no-such-command"], 127, "there is no command no-such-command"),
         (

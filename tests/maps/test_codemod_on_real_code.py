@@ -1,4 +1,4 @@
-"""The standard library's own files: points written into them, and taken out again to the byte."""
+"""Points written into files of the standard library, and taken out without a changed byte."""
 
 import ast
 import importlib
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from sidelight.maps.codemod.plan import Plan
-from sidelight.maps.read import read_map
+from sidelight.maps.codemod.edits import CodeEdits
+from sidelight.maps.reader import read_map
 
 LIBRARY = Path(ast.__file__).parent
-#: What a map may well name, and no decorator can be written to.
+#: Functions that a map may name, but that no decorator can be written to.
 REFUSED = ("is a property", "defined more than once", "the source does not show")
 
 
 def functions_of(tree):
-    """The functions and methods of a file that have a name of their own."""
+    """The functions and methods of a file whose names occur once."""
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     names = [node.name for node in tree.body if isinstance(node, functions)]
     for node in tree.body:
@@ -51,7 +51,7 @@ def package(tmp_path, monkeypatch):
     return folder
 
 
-def test_there_and_back(package, request):
+def test_strip_is_the_inverse_of_apply(package, request):
     draw = random.Random(2026)
     files = sorted(path for path in LIBRARY.glob("*.py") if path.stat().st_size < 60_000)
     if not request.config.getoption("--full"):
@@ -77,9 +77,9 @@ def test_there_and_back(package, request):
     assert written >= len(files) // 2
 
 
-def edits_of(how):
-    plan = Plan(read_map("sidelight.toml"))
-    edits = getattr(plan, how)()
+def edits_of(method):
+    plan = CodeEdits(read_map("sidelight.toml"))
+    edits = getattr(plan, method)()
     problems = [str(problem) for problem in plan.problems]
     assert all(any(known in each for known in REFUSED) for each in problems), problems
     return [] if problems else edits

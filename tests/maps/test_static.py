@@ -1,15 +1,16 @@
-"""Code read without importing it: it shows what importing shows, or says that it does not."""
+"""Code read without importing it: the same points as an import shows, or a remark."""
 
 import importlib
+import re
 import sys
 import textwrap
 
 import pytest
 
-from sidelight.maps.described import of_code
-from sidelight.maps.static.functions import Functions, Seen, Unseen
+from sidelight.maps.listing import listed_point
+from sidelight.maps.static.decorated import read_points
+from sidelight.maps.static.functions import FoundFunction, SourceFunctions, UnknownFunction
 from sidelight.maps.static.names import Codebase
-from sidelight.maps.static.points import read_points
 from sidelight.points.registry import POINTS
 
 KINDS = {
@@ -101,7 +102,7 @@ failure=None) if False else emits("chosen")
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Writes a package; `read` reads it, `imported` imports it."""
+    """A package that tests write: `read` reads its source, `imported` imports it."""
     name = "read_shop"
     folder = tmp_path / name
     monkeypatch.syspath_prepend(tmp_path)
@@ -119,7 +120,7 @@ def package(tmp_path, monkeypatch):
 
         def imported(self, module):
             importlib.import_module(f"{name}.{module}")
-            return {p.path: of_code(p) for p in POINTS if p.module.startswith(name)}
+            return {p.path: listed_point(p) for p in POINTS if p.module.startswith(name)}
 
     yield Package()
     for module in [each for each in sys.modules if each.partition(".")[0] == name]:
@@ -128,35 +129,31 @@ def package(tmp_path, monkeypatch):
         POINTS.restore(point.path, None)
 
 
-def whole(point):
-    return {
-        "kind": point.kind,
-        "file": point.file,
-        "line": point.line,
-        "declarations": [
-            (each.facts(), each.emitted, sorted(each.unsaid)) for each in point.declarations
-        ],
-    }
+def facts_of(point):
+    declared = [(each.facts(), each.emitted, sorted(each.opaque)) for each in point.declarations]
+    return point.kind, point.file, point.line, declared
 
 
-def test_both_readings_agree(package):
+def test_source_and_import_show_the_same(package):
     package.write(KINDS)
     reading = package.read()
     assert "read_shop.orders" not in sys.modules
     assert reading.problems == []
-    found = {point.path.partition(":")[2]: point for point in reading.points}
-    imported = {path.partition(":")[2]: p for path, p in package.imported("orders").items()}
-    assert imported.keys() - found.keys() == {"Desk.chosen"}
+    found = {point.path: point for point in reading.points}
+    imported = package.imported("orders")
+    assert imported.keys() - found.keys() == {"read_shop.orders:Desk.chosen"}
     assert len(found) == 10
-    for name, point in found.items():
-        assert whole(point) == whole(imported[name]), name
-    assert [each.partition("orders.py:")[2].partition(":")[2] for each in reading.remarks] == [
-        " emits is no decorator here; what it decorates shows when the code is imported: --import"
-    ] * 2
+    for path, point in found.items():
+        assert facts_of(point) == facts_of(imported[path]), path
+    remark = r".*orders\.py:\d+: emits is no decorator here; import the code .*: --import"
+    assert [bool(re.fullmatch(remark, each)) for each in reading.remarks] == [True, True]
+
+
+EMITS = "from sidelight import emits\n@emits('sent')\ndef send(): ...\n"
 
 
 @pytest.mark.parametrize(
-    ("decorator", "hidden"),
+    ("decorator", "name"),
     [
         ("emits(kind())", "success"),
         ("emits('a' if DEBUG else 'b')", "success"),
@@ -176,7 +173,7 @@ def test_both_readings_agree(package):
         ("emits(*types)", "**"),
     ],
 )
-def test_what_the_source_does_not_show_is_said(package, decorator, hidden):
+def test_values_that_the_source_does_not_show_are_named(package, decorator, name):
     package.write(
         {
             "__init__.py": "",
@@ -199,14 +196,13 @@ def test_what_the_source_does_not_show_is_said(package, decorator, hidden):
         }
     )
     (point,) = package.read().points
-    (described,) = point.declarations
-    unsaid = described.unsaid
-    assert list(unsaid) == [hidden]
-    assert unsaid[hidden].hidden
-    assert "--import" in unsaid[hidden].why
+    (declared,) = point.declarations
+    assert list(declared.opaque) == [name]
+    assert declared.opaque[name].on_import
+    assert "--import" in declared.opaque[name].reason
 
 
-def test_decorators_of_others_are_none_of_ours(package):
+def test_decorators_of_other_libraries(package):
     package.write(
         {
             "__init__.py": "",
@@ -236,45 +232,38 @@ def test_decorators_of_others_are_none_of_ours(package):
     )
     reading = package.read()
     assert [point.qualname for point in reading.points] == ["local.<locals>.inner"]
-    assert "inside of a function" in reading.points[0].nameless
+    assert "inside of a function" in reading.points[0].unnameable
 
 
-def test_nothing_is_run(package):
+def test_no_code_is_run(package):
     package.write(
         {
             "__init__.py": "raise SystemExit('it was run')",
             "deep/__init__.py": "raise SystemExit('it was run')",
-            "deep/orders.py": "from sidelight import emits\n@emits('sent')\ndef send(): ...\n",
-            "__main__.py": "from sidelight import emits\n@emits('sent')\ndef send(): ...\n",
+            "deep/orders.py": EMITS,
+            "__main__.py": EMITS,
         }
     )
     assert [point.path for point in package.read().points] == ["read_shop.deep.orders:send"]
     assert len(package.read("deep.orders").points) == 1
 
 
-def test_folders_without_init(package):
-    package.write({"a/b/orders.py": "from sidelight import emits\n@emits('x')\ndef send(): ...\n"})
+def test_namespace_packages(package):
+    package.write({"a/b/orders.py": EMITS})
     for below in ("a.b.orders", "a.b"):
         (point,) = package.read(below).points
         assert point.path == "read_shop.a.b.orders:send"
 
 
-def test_what_cannot_be_read_is_named(package):
-    package.write(
-        {
-            "__init__.py": "",
-            "broken.py": "import sidelight\ndef f(:",
-            "fine.py": "from sidelight import emits\n@emits('sent')\ndef send(): ...\n",
-        }
-    )
+def test_modules_that_cannot_be_read_are_named(package):
+    package.write({"__init__.py": "", "broken.py": "import sidelight\ndef f(:", "fine.py": EMITS})
     reading = package.read()
     assert [point.qualname for point in reading.points] == ["send"]
     assert reading.problems == ["cannot read read_shop.broken: line 2: invalid syntax"]
-    problems = read_points(Codebase([]), ["zlib", "sys", "nowhere.at.all"]).problems
-    assert problems == [
+    assert read_points(Codebase([]), ["zlib", "sys", "nowhere.at.all"]).problems == [
         "there is no module nowhere.at.all; name it as in an import statement",
-        "zlib has no Python source: what it has shows with --import",
-        "sys has no Python source: what it has shows with --import",
+        "zlib has no Python source; import it to see it: --import",
+        "sys has no Python source; import it to see it: --import",
     ]
 
 
@@ -300,13 +289,13 @@ def test_names_that_lead_in_circles(package):
         }
     )
     assert [point.qualname for point in package.read().points] == ["Desk.send"]
-    functions = Functions(Codebase(["read_shop"]))
-    assert isinstance(functions.look("read_shop.orders:Desk.send"), Seen)
-    assert isinstance(functions.look("read_shop.orders:Desk.bill"), Unseen)
+    functions = SourceFunctions(Codebase(["read_shop"]))
+    assert isinstance(functions.find("read_shop.orders:Desk.send"), FoundFunction)
+    assert isinstance(functions.find("read_shop.orders:Desk.bill"), UnknownFunction)
 
 
 @pytest.mark.parametrize("depth", [600, 1200, 20_000])
-def test_code_that_is_nested_too_deep_is_named(package, depth):
+def test_code_that_is_nested_too_deep_is_a_problem(package, depth):
     deep = "import sidelight\nx = " + " + ".join(["1"] * depth)
     package.write({"__init__.py": "", "deep.py": deep, "fine.py": "x = 1"})
     reading = package.read()
@@ -314,8 +303,8 @@ def test_code_that_is_nested_too_deep_is_named(package, depth):
     assert problem.startswith("cannot read read_shop.deep: ")
 
 
-def test_only_what_may_have_to_do_with_us_is_parsed(package, monkeypatch):
-    """What mentions neither sidelight nor a module that does cannot have a point."""
+def test_only_related_modules_are_parsed(package, monkeypatch):
+    """A module that mentions neither sidelight nor a module that does has no point."""
     package.write(
         {
             "__init__.py": "",

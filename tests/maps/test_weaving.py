@@ -1,4 +1,4 @@
-"""`weave`: points put around functions whose code is not touched, and taken away again."""
+"""`weave`: functions wrapped without a change of their code, and unwrapped again."""
 
 import importlib
 import shutil
@@ -43,7 +43,7 @@ def weigh(order):
 
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
-    """A package that nobody has imported yet; its modules are forgotten afterwards."""
+    """A package that is not imported yet; the fixture unloads its modules afterwards."""
     package = tmp_path / "woven_shop"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -58,7 +58,7 @@ def shop(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mapped(tmp_path):
-    """Writes a map and weaves it; unweaves it afterwards."""
+    """Writes a map and weaves it; the fixture unweaves it afterwards."""
     made = []
 
     def weave(text):
@@ -92,7 +92,7 @@ def test_before_the_import(shop, mapped):
     assert POINTS.get("woven_shop.orders:send") is not None
 
 
-def test_after_the_import_also_under_other_names(shop, mapped):
+def test_after_the_import_under_other_names_too(shop, mapped):
     orders, desk = shop(), shop("desk")
     before = orders.send
     with mapped(SEND) as weaving, capture() as recorded:
@@ -182,7 +182,7 @@ def test_third_parties_and_functions_in_c(mapped, tmp_path):
     assert recorded.types == []
 
 
-def test_what_the_code_emits_already_is_not_emitted_twice(shop, mapped):
+def test_a_decorator_and_a_map_emit_an_event_once(shop, mapped):
     orders = shop()
     orders.send = emits("sent", artifact_id="mine")(orders.send)
     mapped(SEND)
@@ -199,7 +199,7 @@ def test_what_the_code_emits_already_is_not_emitted_twice(shop, mapped):
     ("change", "message"),
     [
         (("orders:send", "orders:sent"), "orders:sent is not there; did you mean send?"),
-        (("orders:send", "orders:Desk.sweep"), "Desk.sweep is not there; see where it has gone"),
+        (("orders:send", "orders:Desk.sweep"), "Desk.sweep is not there; name its successor"),
         (("orders:send", "orders:Desk"), "it is a class; decorate its methods"),
         (("arg.size", "arg.seize"), "send has no parameter seize; did you mean size?"),
         (("orders:weigh", "orders:weight"), "it cannot be called: .*weight"),

@@ -10,9 +10,9 @@ from tests.docs.pages import every_page
 from tests.support.commands import sidelight
 
 import voice_notes
-from sidelight.maps.described import of_code
+from sidelight.maps.listing import listed_point
+from sidelight.maps.static.decorated import read_points
 from sidelight.maps.static.names import Codebase
-from sidelight.maps.static.points import read_points
 from sidelight.points.expressions import Expression
 from sidelight.points.registry import POINTS
 
@@ -84,7 +84,7 @@ def test_its_source_shows_what_importing_it_shows():
     assert (reading.problems, reading.remarks) == ([], [])
     assert len(reading.points) == 12
     for point in reading.points:
-        imported = of_code(POINTS.get(point.path))
+        imported = listed_point(POINTS.get(point.path))
         assert (point.file, point.line) == (imported.file, imported.line)
         assert point.kind == imported.kind
         (read,), (known,) = point.declarations, imported.declarations

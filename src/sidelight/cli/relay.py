@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from sidelight.cli.code.importing import import_all
+from sidelight.cli.code import import_all
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
 from sidelight.cli.spool.segments import Behind, look_at, settled, writers_of

@@ -1,6 +1,7 @@
 """Points in a file: read and written, woven into functions, checked against code, put into code.
 
-Loaded lazily, because only programs under a map and the command line need it.
+`MapDeclaration` is the one model of a point in all of these. The room loads lazily, because only
+programs under a map and the command line need it.
 """
 
 from typing import TYPE_CHECKING
@@ -9,57 +10,62 @@ from sidelight.host import lazily
 
 if TYPE_CHECKING:
     from sidelight.maps.bootstrap import bootstrap_directory
-    from sidelight.maps.codemod.plan import Plan
-    from sidelight.maps.described import PHASES, Described, Found, Unsaid, of_code, spelled
-    from sidelight.maps.read import read_map
-    from sidelight.maps.static.checks import Checks
-    from sidelight.maps.static.events import read_events
-    from sidelight.maps.static.files import near
-    from sidelight.maps.static.functions import Functions, Gone, Seen, Unseen
+    from sidelight.maps.checks import Checks
+    from sidelight.maps.codemod.edits import CodeEdits
+    from sidelight.maps.declarations import PHASES, MapDeclaration
+    from sidelight.maps.listing import ListedPoint, listed_point
+    from sidelight.maps.reader import read_map
+    from sidelight.maps.static.decorated import Reading, read_points
+    from sidelight.maps.static.event_types import read_event_types
+    from sidelight.maps.static.functions import (
+        FoundFunction,
+        MissingFunction,
+        SourceFunctions,
+        UnknownFunction,
+    )
+    from sidelight.maps.static.modules import relative_place
     from sidelight.maps.static.names import Codebase
-    from sidelight.maps.static.points import Reading, read_points
     from sidelight.maps.weaving import weave
-    from sidelight.maps.write import losses, written
+    from sidelight.maps.writer import map_text, omissions
 
 __all__ = [
     "PHASES",
     "Checks",
+    "CodeEdits",
     "Codebase",
-    "Described",
-    "Found",
-    "Functions",
-    "Gone",
-    "Plan",
+    "FoundFunction",
+    "ListedPoint",
+    "MapDeclaration",
+    "MissingFunction",
     "Reading",
-    "Seen",
-    "Unsaid",
-    "Unseen",
+    "SourceFunctions",
+    "UnknownFunction",
     "bootstrap_directory",
-    "losses",
-    "near",
-    "of_code",
-    "read_events",
+    "listed_point",
+    "map_text",
+    "omissions",
+    "read_event_types",
     "read_map",
     "read_points",
-    "spelled",
+    "relative_place",
     "weave",
-    "written",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
         "bootstrap": "bootstrap_directory",
-        "codemod.plan": "Plan",
-        "described": "PHASES Described Found Unsaid of_code spelled",
-        "read": "read_map",
-        "static.checks": "Checks",
-        "static.events": "read_events",
-        "static.files": "near",
-        "static.functions": "Functions Gone Seen Unseen",
+        "checks": "Checks",
+        "codemod.edits": "CodeEdits",
+        "declarations": "PHASES MapDeclaration",
+        "listing": "ListedPoint listed_point",
+        "reader": "read_map",
+        "static.decorated": "Reading read_points",
+        "static.event_types": "read_event_types",
+        "static.functions": "FoundFunction MissingFunction SourceFunctions UnknownFunction",
+        "static.modules": "relative_place",
         "static.names": "Codebase",
-        "static.points": "Reading read_points",
         "weaving": "weave",
-        "write": "losses written",
+        "writer": "map_text omissions",
     },
 )

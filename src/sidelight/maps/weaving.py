@@ -1,7 +1,7 @@
-"""`weave`: points declared in a map, put around functions whose code is not touched.
+"""`weave`: wrap the functions that a map names, without a change of their code.
 
-A module that is imported already is woven at once, every other one right after its import. Names
-that further modules have bound by ``from … import`` are changed as well.
+A module that is imported already is woven at once, every other module right after its import.
+Names that further modules have bound by ``from … import`` are replaced as well.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any, Final, NamedTuple, Self
 import wrapt
 
 from sidelight.exceptions import MapError, PointError
-from sidelight.maps.read import Map, MappedPoint, read_map
+from sidelight.maps.declarations import MapPoint
+from sidelight.maps.reader import Map, read_map
 from sidelight.points import POINTS, Declaration, Point, instrument, instrumentation_of
 from sidelight.settings import disabled
 
-_NOT_THERE: Final = object()
+_ABSENT: Final = object()
 
 
 class _Change(NamedTuple):
-    """One name that was bound to something else."""
+    """A name that was bound to another object before."""
 
     owner: Any
     name: str
@@ -32,19 +33,19 @@ class _Change(NamedTuple):
 
 
 class Weaving:
-    """What one map has put into place; `unweave`, or the end of a ``with``, takes it away again."""
+    """The wrappers of one map; `unweave`, or the end of a ``with``, removes them."""
 
     def __init__(self, points: Map) -> None:
         self._map = points
         self._active = True
         self._changes: list[_Change] = []
-        self._before: dict[str, Point | None] = {}
+        self._replaced_points: dict[str, Point | None] = {}
         self._waiting = list(points.points)
 
     @property
     def woven(self) -> Sequence[str]:
         """The paths of the functions that are woven; the others wait for their modules."""
-        return tuple(self._before)
+        return tuple(self._replaced_points)
 
     def _begin(self) -> None:
         for name in dict.fromkeys(point.module for point in self._map.points):
@@ -58,14 +59,14 @@ class Weaving:
             self._waiting.remove(point)
             self._weave(module, point)
 
-    def _weave(self, module: ModuleType, point: MappedPoint) -> None:
+    def _weave(self, module: ModuleType, point: MapPoint) -> None:
         owner, name = _owner(module, point, self._map.place(point))
-        before = vars(owner).get(name, _NOT_THERE)
-        if before is _NOT_THERE:  # inherited: the class gets one of its own
+        before = vars(owner).get(name, _ABSENT)
+        if before is _ABSENT:  # an inherited method: only this class gets a wrapper
             before = getattr(owner, name)
         try:
-            declaration = point.declaration(_resolved)
-            self._before.setdefault(point.function, POINTS.get(point.function))
+            declaration = point.declaration(point.qualname, _resolved)
+            self._replaced_points.setdefault(point.function, POINTS.get(point.function))
             if _emits_already(before, declaration):
                 return
             self._replace(owner, name, instrument(before, (declaration,)))
@@ -75,7 +76,7 @@ class Weaving:
             self._replace_copies(before, getattr(owner, name))
 
     def _replace(self, owner: Any, name: str, value: Any) -> None:
-        self._changes.append(_Change(owner, name, vars(owner).get(name, _NOT_THERE)))
+        self._changes.append(_Change(owner, name, vars(owner).get(name, _ABSENT)))
         try:
             setattr(owner, name, value)
         except (TypeError, AttributeError) as error:
@@ -87,15 +88,15 @@ class Weaving:
             ) from error
 
     def _replace_copies(self, before: Any, after: Any) -> None:
-        """Where other modules have imported the function by name; ours emit by it."""
+        """Replace the function in modules that have imported it by name."""
         for path, module in list(sys.modules.items()):
             if type(module) is not ModuleType or path.partition(".")[0] == "sidelight":
-                continue  # lazy modules would be loaded by a look
+                continue  # reading a lazy module would load it; sidelight's own names stay
             for name, value in list(vars(module).items()):
                 if value is before and not name.startswith("__"):
                     self._replace(module, name, after)
 
-    def _refusal(self, point: MappedPoint, error: PointError) -> MapError:
+    def _refusal(self, point: MapPoint, error: PointError) -> MapError:
         problem = error.facts.get("problem") or str(error)
         remedy = error.facts.get("remedy") or "see docs/reference/map.md"
         return MapError(
@@ -103,17 +104,17 @@ class Weaving:
         )
 
     def unweave(self) -> None:
-        """Put the originals back. Modules that are imported later stay as they are."""
+        """Put the originals back; modules that are imported later are not woven."""
         self._active = False
         while self._changes:
             owner, name, before = self._changes.pop()
-            if before is _NOT_THERE:
+            if before is _ABSENT:
                 delattr(owner, name)
             else:
                 setattr(owner, name, before)
-        for path, point in self._before.items():
+        for path, point in self._replaced_points.items():
             POINTS.restore(path, point)
-        self._before.clear()
+        self._replaced_points.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -128,20 +129,20 @@ class Weaving:
 
 
 def weave(source: str | Path | Map) -> Weaving:
-    """Put the points of a map into place, without touching the code.
+    """Wrap the functions that a map names, without a change of their code.
 
-    Functions that emit the same events already, by a decorator or another map, are left alone.
+    A function that emits the same events already, by a decorator or another map, stays as it is.
+    With ``SIDELIGHT_DISABLED=1`` nothing is woven.
 
     Args:
         source: a map file (``sidelight.toml``, ``pyproject.toml``), or a map that was read.
 
     Returns:
-        What takes it away again.
+        The weaving, which can be undone.
 
     Raises:
-        MapError: the map cannot be understood, or does not fit a module that is imported; of one
-            that is imported later it is raised by that import. With ``SIDELIGHT_DISABLED=1``
-            nothing is woven.
+        MapError: the map cannot be read, or does not fit an imported module. For a module that is
+            imported later, the import raises it.
     """
     points = source if isinstance(source, Map) else read_map(source)
     weaving = Weaving(points)
@@ -154,24 +155,24 @@ def weave(source: str | Path | Map) -> Weaving:
     return weaving
 
 
-def _owner(module: ModuleType, point: MappedPoint, place: str) -> tuple[Any, str]:
-    """What holds the function, a module or a class, and its name there.
+def _owner(module: ModuleType, point: MapPoint, place: str) -> tuple[Any, str]:
+    """Find the module or class that holds the function, and the function's name in it.
 
     Raises:
-        MapError: it is not there.
+        MapError: the function is not there.
     """
     *outer, name = point.qualname.split(".")
     owner: Any = module
     for part in (*outer, name):
-        inner = getattr(owner, part, _NOT_THERE)
-        if inner is _NOT_THERE:
+        inner = getattr(owner, part, _ABSENT)
+        if inner is _ABSENT:
             from difflib import get_close_matches  # noqa: PLC0415  # slow to import
 
             close = get_close_matches(part, dir(owner), 1)
             raise MapError(
                 place=place,
                 problem=f"{point.function} is not there",
-                remedy=f"did you mean {close[0]}?" if close else "see where it has gone",
+                remedy=f"did you mean {close[0]}?" if close else "name its successor",
             )
         if part is not name:
             owner = inner
@@ -179,7 +180,7 @@ def _owner(module: ModuleType, point: MappedPoint, place: str) -> tuple[Any, str
 
 
 def _emits_already(function: Any, declaration: Declaration) -> bool:
-    """Whether a wrapper around a function emits all that a declaration asks for."""
+    """Whether a function has a wrapper that emits all that a declaration asks for."""
     found = instrumentation_of(getattr(function, "__func__", function))
     if found is None:
         return False
@@ -188,24 +189,22 @@ def _emits_already(function: Any, declaration: Declaration) -> bool:
 
 
 def _resolved(path: str) -> Any:
-    """The function that ``{ call = … }`` names.
+    """Import the function of ``{ call = … }``.
 
     Raises:
-        PointError: it cannot be imported, or is none.
+        PointError: it cannot be imported.
     """
-    module, _, name = path.partition(":")
     try:
-        found = pkgutil.resolve_name(f"{module}:{name}")
+        return pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise PointError(
             function=path, problem=f"it cannot be called: {error}", remedy="name a function"
         ) from error
-    return found
 
 
 def bootstrap(path: str) -> None:
-    """Weave at the start of an interpreter (see `sidelight run`); what is wrong goes to stderr."""
+    """Weave at the start of an interpreter (see `sidelight run`); errors go to stderr."""
     try:
         weave(path)
-    except Exception as error:  # noqa: BLE001  # the program runs without
+    except Exception as error:  # noqa: BLE001  # the program runs without the map
         sys.stderr.write(f"sidelight: not instrumented: {error}\n")

@@ -1,4 +1,4 @@
-"""`sidelight apply` and `sidelight strip`: a map written into the code, and taken out of it."""
+"""`sidelight apply` and `sidelight strip`: write a map into the code, and take it out again."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from sidelight.cli.code.importing import look_here
+from sidelight.cli.code.reading import search_current_directory
 from sidelight.cli.output import clean, complain, plural, remark
-from sidelight.maps import Plan, near, read_map
+from sidelight.maps import CodeEdits, read_map, relative_place
 
 MapFile: TypeAlias = Annotated[
     Path, typer.Argument(metavar="FILE", help="The map: sidelight.toml or pyproject.toml.")
 ]
 AsDiff: TypeAlias = Annotated[
-    bool, typer.Option("--diff", help="Only show what would change, as a patch on stdout.")
+    bool, typer.Option("--diff", help="Change nothing; print the changes as a patch.")
 ]
 
 
 def apply(file: MapFile = Path("sidelight.toml"), *, diff: AsDiff = False) -> None:
     """Write the points of a map into the code, as decorators.
 
-    Each file is written in one step, import and decorators together; comments and formatting stay
-    as they are. What a function emits already is not written again. Where a point cannot be
-    written, nothing is. sidelight strip takes it all out again.
+    The command writes each file in one step, imports and decorators together; comments and
+    formatting stay. It does not write what a function emits already. If one point cannot be
+    written, it writes nothing. sidelight strip takes the decorators out again.
 
     Examples:
       sidelight apply sidelight.toml --diff
@@ -36,10 +36,10 @@ def apply(file: MapFile = Path("sidelight.toml"), *, diff: AsDiff = False) -> No
 
 
 def strip(file: MapFile = Path("sidelight.toml"), *, diff: AsDiff = False) -> None:
-    """Take the decorators that say what a map says out of the code.
+    """Take the decorators that state the same as a map out of the code.
 
-    The inverse of sidelight apply. What the map does not say stays: decorators that capture
-    something else, and imports whose names are used elsewhere.
+    The command is the inverse of sidelight apply. It leaves decorators that capture something
+    else, and imports whose names are used elsewhere.
 
     Examples:
       sidelight points voice_notes --toml > sidelight.toml
@@ -51,16 +51,16 @@ def strip(file: MapFile = Path("sidelight.toml"), *, diff: AsDiff = False) -> No
 
 def _edit(file: Path, *, diff: bool, strip: bool) -> None:
     points = read_map(file)
-    look_here(source=True)
-    plan = Plan(points)
-    edits = plan.stripped() if strip else plan.applied()
-    for problem in plan.problems:
+    search_current_directory(source=True)
+    planned = CodeEdits(points)
+    edits = planned.stripped() if strip else planned.applied()
+    for problem in planned.problems:
         complain(problem)
-    if plan.problems:
+    if planned.problems:
         remark("nothing was written")
         raise typer.Exit(1)
     for edit in edits:
-        name = near(str(edit.path))
+        name = relative_place(str(edit.path))
         if diff:
             sys.stdout.write(edit.diff(name))
         else:

@@ -1,4 +1,4 @@
-"""`sidelight catalogue`: the event types that some code declares, and who emits them."""
+"""`sidelight catalogue`: document the event types that some code declares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from sidelight.cli.code.importing import import_all
+from sidelight.cli.code.reading import import_all
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import (
     clean,
@@ -22,30 +22,28 @@ from sidelight.cli.output import (
     stdout_kept_clean,
     table,
 )
-from sidelight.points import POINTS, Phase
+from sidelight.points import POINTS
 from sidelight.record import Declared
 from sidelight.record import catalogue as declared_here
-
-_PHASES: Sequence[Phase] = ("start", "success", "failure")
 
 
 def catalogue(
     modules: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODULE...", help="Modules or packages, with all that is in them."),
+        typer.Argument(metavar="MODULE...", help="Modules or packages, submodules included."),
     ] = None,
     *,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="A page of documentation, on stdout.")
+        bool, typer.Option("--markdown", help="Print a page of documentation.")
     ] = False,
     json_schema: Annotated[
-        bool, typer.Option("--json-schema", help="The payloads as one JSON Schema, on stdout.")
+        bool, typer.Option("--json-schema", help="Print the payloads as one JSON Schema.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Document the event types that some code declares: what they carry, and who emits them.
+    """Document the event types that some code declares: their payloads and their emitters.
 
-    The modules are imported, from the current directory too, as your program imports them.
+    The command imports the modules, from the current directory too, as your program does.
 
     Examples:
       sidelight catalogue voice_notes
@@ -53,7 +51,7 @@ def catalogue(
       sidelight catalogue voice_notes --markdown > docs/events.md
     """
     if not modules:
-        complain("say whose events: sidelight catalogue MODULE… (as your program imports it)")
+        complain("name a module: sidelight catalogue MODULE… (as your program imports it)")
         raise typer.Exit(2)
     with stdout_kept_clean():
         problems = import_all(modules)
@@ -76,20 +74,17 @@ def catalogue(
 
 
 def emitters_of(declared: Declared) -> list[str]:
-    """The functions that emit a type: those that its declaration names, and those decorated so."""
+    """The functions that emit a type: those of its declaration, and those with a decorator."""
     found = set(declared.emitted_by)
     for point in POINTS:
-        if any(
-            declared.name in declaration.types(phase)
-            for declaration in point.declarations
-            for phase in _PHASES
-        ):
+        emitted = (type_ for each in point.declarations for _, type_ in each.emitted)
+        if declared.name in emitted:
             found.add(point.path)
     return sorted(found)
 
 
 def payload_of(declared: Declared) -> list[tuple[str, str, str]]:
-    """Name, type and description of each value; one that may be missing has a question mark."""
+    """Name, type and description of each value; a question mark marks an optional value."""
     schema = declared.payload.model_json_schema()
     required = schema.get("required", ())
     definitions = schema.get("$defs", {})
@@ -120,12 +115,14 @@ def _print(found: Sequence[Declared]) -> None:
     rows = table("event", "carries", "emitted by")
     for each in found:
         carries = "\n".join(clean(f"{name}: {kind}") for name, kind, _ in payload_of(each))
-        told = Text(clean(each.name), style="bold cyan")
+        name = Text(clean(each.name), style="bold cyan")
         if each.description:
-            told.append(f"\n{clean(each.description)}", style="not bold default")
+            name.append(f"\n{clean(each.description)}", style="not bold default")
         emitters = emitters_of(each)
-        who = Text("\n".join(map(clean, emitters)) or "nobody", style="" if emitters else "yellow")
-        rows.add_row(told, Text(carries), who)
+        shown = Text(
+            "\n".join(map(clean, emitters)) or "nobody", style="" if emitters else "yellow"
+        )
+        rows.add_row(name, Text(carries), shown)
         rows.add_row()
     console().print(rows)
     remark(plural(len(found), "event type"))
@@ -140,8 +137,8 @@ def _markdown(found: Sequence[Declared]) -> list[str]:
         if payload := payload_of(each):
             lines += ["| value | type | |", "|---|---|---|"]
             lines += [
-                f"| `{name}` | {kind.replace('|', chr(92) + '|')} | {told} |"
-                for name, kind, told in payload
+                f"| `{name}` | {kind.replace('|', chr(92) + '|')} | {text} |"
+                for name, kind, text in payload
             ]
             lines.append("")
         emitters = ", ".join(f"`{path}`" for path in emitters_of(each))

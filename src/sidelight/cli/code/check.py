@@ -1,4 +1,4 @@
-"""`sidelight points --check`: whether a map fits the code, for CI and before a commit."""
+"""`sidelight points --check`: compare a map with the code, for CI and before a commit."""
 
 from __future__ import annotations
 
@@ -11,44 +11,53 @@ from typing import Any
 import msgspec
 import typer
 
-from sidelight.cli.code.importing import look_here
-from sidelight.cli.code.readings import imported, read
+from sidelight.cli.code.reading import read_by_import, read_source, search_current_directory
 from sidelight.cli.output import clean, complain, plural, print_json, remark
-from sidelight.maps import Checks, Codebase, Functions, Gone, Seen, Unseen, read_events, read_map
+from sidelight.maps import (
+    Checks,
+    Codebase,
+    FoundFunction,
+    MissingFunction,
+    SourceFunctions,
+    UnknownFunction,
+    read_event_types,
+    read_map,
+)
 from sidelight.record import catalogue
 
 
 def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool) -> None:
-    """Print what does not fit, one line each; end with 1 if anything does not.
+    """Print one line for each thing that does not fit, and exit with 1 if there is any.
 
     Args:
         path: the map.
-        modules: whose decorators and catalogue count; the map's packages where none is named.
-        importing: import them, and the functions of the map.
-        as_json: one object per line.
+        modules: the modules whose decorators and catalogue count; none means the packages that
+            the map names.
+        importing: import these modules, and the functions of the map.
+        as_json: print one object per line.
 
     Raises:
-        MapError: the map itself cannot be understood.
+        MapError: the map cannot be read.
     """
     points = read_map(path)
-    look_here(source=not importing)
+    search_current_directory(source=not importing)
     names = modules or list(dict.fromkeys(each.module.partition(".")[0] for each in points.points))
     code = Codebase(name.partition(".")[0] for name in names)
-    reading = imported(names) if importing else read(names, code)
-    events = read_events(code, names)
+    reading = read_by_import(names) if importing else read_source(names, code)
+    types = read_event_types(code, names)
     if importing:
         for declared in catalogue:
-            events.declared.setdefault(declared.name, declared.payload.__module__)
-            events.emitted |= {declared.name} if declared.emitted_by else set()
-    functions = Imported() if importing else Functions(code)
-    checks = Checks(points, reading.points, events, functions)
+            types.declared.setdefault(declared.name, declared.payload.__module__)
+            types.emitted |= {declared.name} if declared.emitted_by else set()
+    functions = _ImportedFunctions() if importing else SourceFunctions(code)
+    checks = Checks(points, reading.points, types, functions)
     differences = list(checks.differences())
     if as_json:
         print_json(map(msgspec.structs.asdict, differences))
     else:
         for each in differences:
             typer.echo(clean(str(each)))
-    for note in (*reading.remarks, *events.remarks, *checks.remarks):
+    for note in (*reading.remarks, *types.remarks, *checks.remarks):
         remark(note)
     for problem in reading.problems:
         complain(problem)
@@ -57,19 +66,19 @@ def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool)
     remark(f"{path}: {plural(len(points.points), 'point')}, and all of it fits")
 
 
-class Imported:
-    """Finds functions by importing what they are in."""
+class _ImportedFunctions:
+    """Finds functions by importing their modules."""
 
-    def look(self, path: str) -> Seen | Gone | Unseen:
-        """Look for ``package.module:Class.method``."""
+    def find(self, path: str) -> FoundFunction | MissingFunction | UnknownFunction:
+        """Find ``package.module:Class.method``."""
         try:
             found: Any = pkgutil.resolve_name(path)
         except (ImportError, AttributeError) as error:
-            return Gone(str(error), "see where it has gone")
+            return MissingFunction(str(error), "name its successor")
         if isinstance(found, type):
-            return Gone(f"{path} is a class", "name its methods")
+            return MissingFunction(f"{path} is a class", "name its methods")
         try:
-            found = getattr(found, "__func__", found)  # a class method with its class
-            return Seen(tuple(inspect.signature(found).parameters.values()))
+            found = getattr(found, "__func__", found)  # a class method, with its first parameter
+            return FoundFunction(tuple(inspect.signature(found).parameters.values()))
         except (TypeError, ValueError) as error:
-            return Unseen(str(error))
+            return UnknownFunction(str(error))

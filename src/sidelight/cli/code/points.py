@@ -1,39 +1,43 @@
-"""`sidelight points`: the map of the points that some code has."""
+"""`sidelight points`: list the points of some code."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 import typer
 
 from sidelight.cli.code.check import check
-from sidelight.cli.code.markdown import page
-from sidelight.cli.code.mermaid import flowchart
-from sidelight.cli.code.readings import hidden, imported, read
-from sidelight.cli.code.tree import print_tree
+from sidelight.cli.code.formats import json_object, markdown, mermaid, print_tree
+from sidelight.cli.code.reading import read_by_import, read_source
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import complain, plural, print_json, remark
-from sidelight.maps import Described, Found, Reading, losses, spelled, written
-from sidelight.points import Phase
+from sidelight.maps import ListedPoint, Reading, map_text, omissions
+
+_FORMATS: Final[Mapping[str, Callable[[Sequence[ListedPoint]], object]]] = {
+    "toml": lambda points: sys.stdout.write(map_text(points)),
+    "markdown": lambda points: sys.stdout.write(markdown(points)),
+    "mermaid": lambda points: sys.stdout.write(mermaid(points)),
+    "json": lambda points: print_json(map(json_object, points)),
+}
 
 
 def points(
     modules: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODULE...", help="Modules or packages, with all that is in them."),
+        typer.Argument(metavar="MODULE...", help="Modules or packages, submodules included."),
     ] = None,
     *,
     as_toml: Annotated[
-        bool,
-        typer.Option("--toml", help="A sidelight.toml that weaves to the same events."),
+        bool, typer.Option("--toml", help="Print a sidelight.toml that weaves to the same events.")
     ] = False,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="A page of documentation, on stdout.")
+        bool, typer.Option("--markdown", help="Print a page of documentation.")
     ] = False,
     as_mermaid: Annotated[
-        bool, typer.Option("--mermaid", help="The functions and their events as a flowchart.")
+        bool, typer.Option("--mermaid", help="Print the functions and their events as a flowchart.")
     ] = False,
     as_json: AsJson = False,
     map_to_check: Annotated[
@@ -41,18 +45,23 @@ def points(
         typer.Option(
             "--check",
             metavar="FILE",
-            help="Hold a map against the code: one line for each thing that does not fit, and 1.",
+            help="Compare a map with the code: print one line for each difference, and exit with 1"
+            " if there is any.",
         ),
     ] = None,
     importing: Annotated[
         bool,
-        typer.Option("--import", help="Import the modules: for what their source does not show."),
+        typer.Option(
+            "--import",
+            help="Import the modules, which shows values that their source does not show.",
+        ),
     ] = False,
 ) -> None:
     """List the instrumented functions of some code: where they are and what they emit.
 
-    The source is read, from the current directory too, and nothing is run. What it does not show,
-    because it is computed, is named; --import imports the modules, as your program does.
+    The command reads source, from the current directory too, and runs none of it. It names values
+    that the source does not show, because they are computed; --import imports the modules to see
+    them.
 
     Examples:
       sidelight points voice_notes
@@ -67,32 +76,31 @@ def points(
         check(map_to_check, modules or (), importing=importing, as_json=as_json)
         return
     if not modules:
-        complain("say whose points: sidelight points MODULE… (as your program imports it)")
+        complain("name a module: sidelight points MODULE… (as your program imports it)")
         raise typer.Exit(2)
-    if as_toml + as_markdown + as_mermaid + as_json > 1:
+    chosen = {"toml": as_toml, "markdown": as_markdown, "mermaid": as_mermaid, "json": as_json}
+    formats = [name for name, asked in chosen.items() if asked]
+    if len(formats) > 1:
         complain("choose one of --toml, --markdown, --mermaid and --json")
         raise typer.Exit(2)
-    reading = imported(modules) if importing else read(modules)
+    reading = read_by_import(modules) if importing else read_source(modules)
     found, problems = reading.points, reading.problems
-    if as_json:
-        print_json(_plain(point) for point in found)
-    elif as_toml or as_markdown or as_mermaid:
-        write = written if as_toml else page if as_markdown else flowchart
-        sys.stdout.write(write(found))
+    if formats:
+        _FORMATS[formats[0]](found)
     elif found:
         print_tree(found)
         remark(plural(len(found), "point"))
     if as_toml:
-        problems += [f"the map does not say all: {loss}" for loss in losses(found)]
+        problems += [f"the map is not complete: {each}" for each in omissions(found)]
     else:
-        reading.remarks += hidden(found)
+        reading.remarks += _shown_on_import(found)
     if not found and not problems:
         remark(f"{', '.join(modules)}: no function there is decorated with @emits")
-    _end(reading)
+    _report(reading)
 
 
-def _end(reading: Reading) -> None:
-    """Say what is not certain, and what is wrong; with exit code 1 if anything is."""
+def _report(reading: Reading) -> None:
+    """Print remarks and problems, and exit with 1 if there is a problem."""
     for each in reading.remarks:
         remark(each)
     for each in reading.problems:
@@ -101,34 +109,12 @@ def _end(reading: Reading) -> None:
         raise typer.Exit(1)
 
 
-def _type_or_types(described: Described, phase: Phase) -> str | list[str] | None:
-    """One type by itself; what a choice can give as a list."""
-    types = list(described.types(phase))
-    return types if len(types) > 1 else next(iter(types), None)
-
-
-def _plain(point: Found) -> dict[str, Any]:
-    return {
-        "point": point.path,
-        "file": point.file,
-        "line": point.line,
-        "kind": point.kind,
-        "span": any(described.span is not False for described in point.declarations),
-        "declarations": [_plain_declaration(described) for described in point.declarations],
-    }
-
-
-def _plain_declaration(described: Described) -> dict[str, Any]:
-    joined = {name: getattr(described, name) for name in ("transaction", "after_commit")}
-    return {
-        "mode": described.how,
-        "start": _type_or_types(described, "start"),
-        "success": list(described.types("success")),
-        "failure": _type_or_types(described, "failure"),
-        "fields": described.captured,
-        **{name: None if value is None else spelled(value) for name, value in joined.items()},
-        "unsaid": {
-            name: {"source": each.source, "why": each.why}
-            for name, each in described.unsaid.items()
-        },
-    }
+def _shown_on_import(points: Sequence[ListedPoint]) -> list[str]:
+    """The values that the source does not show, one line each."""
+    return [
+        f"{point.path}: {name} = {opaque.source}: {opaque.reason}"
+        for point in points
+        for declared in point.declarations
+        for name, opaque in declared.opaque.items()
+        if opaque.on_import
+    ]

@@ -1,4 +1,4 @@
-"""`sidelight run`: run a program under a map, without touching its code."""
+"""`sidelight run`: run a program under a map, without a change of its code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sidelight.cli.options import StoreUrl
 from sidelight.cli.output import complain
 from sidelight.maps import bootstrap_directory, read_map
 
-_DISPLACES: Final = "opentelemetry-instrument"
-"""It puts a `sitecustomize` of its own before ours, and that one imports no other."""
+_OTHER_STARTER: Final = "opentelemetry-instrument"
+"""Its `sitecustomize` comes first on the path and imports no other one, so it must run first."""
 
 
 def run(
@@ -32,8 +32,8 @@ def run(
 ) -> None:
     """Run a Python program, and the Python programs that it starts, under a map.
 
-    The map's points are woven into the modules as they are imported; the code stays as it is. The
-    command takes the place of this one: its exit code, signals and output are its own.
+    Each module is woven right after its import; the code stays as it is. The program replaces this
+    process: exit code, signals and output are the program's own.
 
     Examples:
       sidelight run --map sidelight.toml -- python -m app
@@ -41,18 +41,18 @@ def run(
       sidelight run --store sqlite:///events.db -- gunicorn app:server
     """
     if not command:
-        complain("say what to run: sidelight run --map FILE -- python -m app")
+        complain("name a program: sidelight run --map FILE -- python -m app")
         raise typer.Exit(2)
-    if Path(command[0]).name == _DISPLACES:
+    if Path(command[0]).name == _OTHER_STARTER:
         complain(
-            f"{_DISPLACES} keeps the map out of what it starts; let it start sidelight:"
-            f" {_DISPLACES} sidelight run --map FILE -- python -m app"
+            f"{_OTHER_STARTER} keeps the map out of the program; let it start sidelight:"
+            f" {_OTHER_STARTER} sidelight run --map FILE -- python -m app"
         )
         raise typer.Exit(2)
-    path = read_map(points).path.absolute()  # what is wrong with it is told now, and not in there
+    path = read_map(points).path.absolute()  # report its mistakes before the program starts
     program = shutil.which(command[0])
     if program is None:
-        complain(f"there is no command {command[0]}; give it as your shell would find it")
+        complain(f"there is no command {command[0]}; name one that your shell finds")
         raise typer.Exit(127)
     here = str(bootstrap_directory())
     search = os.environ.get("PYTHONPATH", "")
@@ -61,4 +61,4 @@ def run(
     if store is not None:
         os.environ["SIDELIGHT_STORE"] = store
     sys.stdout.flush()
-    os.execv(program, command)  # noqa: S606  # it is what the user asked for
+    os.execv(program, command)  # noqa: S606  # the user names the program

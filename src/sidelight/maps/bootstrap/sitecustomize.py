@@ -1,7 +1,7 @@
-"""Put on the path by `sidelight run`: weaves the map that SIDELIGHT_MAP names as Python starts.
+"""Weave the map of SIDELIGHT_MAP as Python starts: `sidelight run` puts this module on the path.
 
-The interpreter imports a module of this name at its start; another one, further down the path, is
-imported as it would have been.
+The interpreter imports a module of this name at its start. This one imports the `sitecustomize`
+further down the path, if there is one, as the interpreter would have done.
 """
 
 import importlib

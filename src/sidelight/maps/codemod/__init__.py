@@ -1,6 +1,6 @@
 """A map written into the code as decorators, and taken out of it again.
 
-`writing` spells a decorator, `decorators` and `imports` edit the text of a file, whose other bytes
-stay as they are; `bindings` knows what things are called in it; `plan` decides what is to be done
-where, and reads what would be written before `files` does it.
+`edits` decides what changes in which file, and proves each change by reading the new text.
+`decorator_source` spells a decorator, `bindings` finds the names that the decorator may use in its
+module, `decorator_lines` and `import_lines` edit text, and `source_files` replaces files.
 """

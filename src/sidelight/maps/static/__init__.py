@@ -1,5 +1,6 @@
-"""Code read without importing it: which points are in there, which events it names.
+"""Code read without importing it: its points, and the event types that it names.
 
-`files` finds modules, `names` follows what names stand for, `values` reads what a decorator is
-given, `points` finds the decorators.
+`modules` finds files, `names` follows names to their definitions, `arguments` reads the arguments
+of a decorator, `decorated` finds decorators, `functions` finds the function of a path, and
+`event_types` reads the catalogue.
 """

@@ -1,16 +1,16 @@
-"""A function found by its path, without importing it: what a map names is there or gone."""
+"""The function of a path, found in source: whether the code has what a map names."""
 
 from __future__ import annotations
 
 import ast
 from difflib import get_close_matches
 from inspect import Parameter
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
-from sidelight.maps.static.files import find
-from sidelight.maps.static.names import Codebase, Defined, Function, Named, Scope
+from sidelight.maps.static.modules import find
+from sidelight.maps.static.names import Codebase, Definition, External, Function, Scope
 
 _TRANSACTIONS: Final = frozenset(
     {
@@ -26,57 +26,62 @@ _TRANSACTIONS: Final = frozenset(
 )
 
 
-class Seen(msgspec.Struct, frozen=True):
+class FoundFunction(msgspec.Struct, frozen=True):
     """A function.
 
     Attributes:
-        parameters: as its definition has them.
-        transaction: the parameter whose type is a transaction of the caller's: "session: Session".
+        parameters: the parameters of its definition.
+        transaction: the parameter that is annotated as a database session or connection:
+            "session: Session"; "" where there is none.
     """
 
     parameters: tuple[Parameter, ...]
     transaction: str = ""
 
 
-class Gone(msgspec.Struct, frozen=True):
-    """There is no such function."""
+class MissingFunction(msgspec.Struct, frozen=True):
+    """The code has no such function."""
 
     problem: str
     remedy: str
 
 
-class Unseen(msgspec.Struct, frozen=True):
-    """It may be there: the source does not show it."""
+class UnknownFunction(msgspec.Struct, frozen=True):
+    """A function that the source does not show."""
 
-    why: str
+    reason: str
 
 
-class Functions:
-    """Finds functions in source."""
+_NotFound: TypeAlias = MissingFunction | UnknownFunction
+FoundOrNot: TypeAlias = FoundFunction | _NotFound
+
+
+class SourceFunctions:
+    """Finds functions in source, without importing it."""
 
     def __init__(self, code: Codebase) -> None:
         self._code = code
 
-    def look(self, path: str) -> Seen | Gone | Unseen:
-        """Look for ``package.module:Class.method``."""
-        found = self.defined(path)
-        if not isinstance(found, Defined):
+    def find(self, path: str) -> FoundOrNot:
+        """Find ``package.module:Class.method``."""
+        found = self.definition(path)
+        if not isinstance(found, Definition):
             return found
         if isinstance(found.node, ast.ClassDef):
-            return Gone(f"{path} is a class", "name its methods")
-        return Seen(parameters_of(found.node), self._transaction(found.node, found.scope))
+            return MissingFunction(f"{path} is a class", "name its methods")
+        return FoundFunction(parameters_of(found.node), self._transaction(found.node, found.scope))
 
-    def defined(self, path: str) -> Defined | Gone | Unseen:
-        """Where the function of a path is defined, by this name or another."""
+    def definition(self, path: str) -> Definition | MissingFunction | UnknownFunction:
+        """Find the definition of a path, by this name or another."""
         name, _, qualname = path.partition(":")
         if find(name) is None:
-            return Gone(f"there is no module {name}", "see where it has gone")
+            return MissingFunction(f"there is no module {name}", "name its successor")
         try:
             module = self._code.load(name)
         except (SyntaxError, ValueError, OSError) as error:
-            return Unseen(f"{name} cannot be read: {error}")
+            return UnknownFunction(f"{name} cannot be read: {error}")
         if module is None:
-            return Unseen(f"{name} has no Python source")
+            return UnknownFunction(f"{name} has no Python source")
         *outer, last = qualname.split(".")
         scopes = [module.scope]
         for part in outer:
@@ -86,49 +91,49 @@ class Functions:
             scopes = inside
         return self._find(last, scopes)
 
-    def _classes(self, name: str, scopes: list[Scope]) -> list[Scope] | Gone | Unseen:
-        """The scope of a class and of those that it inherits from."""
+    def _classes(self, name: str, scopes: list[Scope]) -> list[Scope] | _NotFound:
+        """The scopes of a class and of its base classes."""
         found = self._find(name, scopes)
-        if not isinstance(found, Defined):
+        if not isinstance(found, Definition):
             return found
         if not isinstance(found.node, ast.ClassDef):
-            return Gone(f"{found.path} is no class", "write package.module:Class.method")
+            return MissingFunction(f"{found.path} is no class", "write package.module:Class.method")
         return self._with_bases(found, {found.path})
 
-    def _with_bases(self, found: Defined, seen: set[str]) -> list[Scope]:
+    def _with_bases(self, found: Definition, seen: set[str]) -> list[Scope]:
         assert isinstance(found.node, ast.ClassDef)  # noqa: S101  # for the type checker
         scope = found.scope.inner(found.node)
         scopes = [scope]
         for base in found.node.bases:
-            target = self._code.resolve(base, found.scope, far=True)
-            if isinstance(target, Defined) and isinstance(target.node, ast.ClassDef):
-                if target.path in seen:  # of its own name: what it was before is not known
-                    scope.open = scope.open or target.node is found.node
+            target = self._code.resolve(base, found.scope, anywhere=True)
+            if isinstance(target, Definition) and isinstance(target.node, ast.ClassDef):
+                if target.path in seen:  # the class before had the same name
+                    scope.incomplete = scope.incomplete or target.node is found.node
                 else:
                     seen.add(target.path)
                     scopes += self._with_bases(target, seen)
-            elif target != Named("builtins:object"):
-                scope.open = True  # of what it inherits nothing is known
-        scope.open = scope.open or bool(found.node.keywords)  # a metaclass
+            elif target != External("builtins:object"):
+                scope.incomplete = True  # the base class is not known
+        scope.incomplete = scope.incomplete or bool(found.node.keywords)  # a metaclass
         return scopes
 
-    def _find(self, name: str, scopes: list[Scope]) -> Defined | Gone | Unseen:
+    def _find(self, name: str, scopes: list[Scope]) -> Definition | _NotFound:
         known: set[str] = set()
         certain = True
         for scope in scopes:
             target = self._code.member(scope, name)
-            if isinstance(target, Defined):
+            if isinstance(target, Definition):
                 return target
             if name in scope.bindings:
-                return Unseen(f"the source does not show what {name} is")
-            open_ = scope.open or bool(scope.stars) or "__getattr__" in scope.bindings
-            certain = certain and not open_
+                return UnknownFunction(f"the source does not show what {name} is")
+            incomplete = scope.incomplete or "__getattr__" in scope.bindings
+            certain = certain and not incomplete and not scope.star_imports
             known |= scope.bindings.keys()
         if not certain:
-            return Unseen(f"the source does not show where {name} comes from")
+            return UnknownFunction(f"the source does not show where {name} comes from")
         close = get_close_matches(name, known, 1)
-        remedy = f"did you mean {close[0]}?" if close else "see where it has gone"
-        return Gone("it is not there", remedy)
+        remedy = f"did you mean {close[0]}?" if close else "name its successor"
+        return MissingFunction("it is not there", remedy)
 
     def _transaction(self, node: Function, scope: Scope) -> str:
         arguments = node.args
@@ -142,13 +147,13 @@ class Functions:
                 except SyntaxError:
                     continue
             target = self._code.resolve(annotation, scope)
-            if isinstance(target, Named) and target.path in _TRANSACTIONS:
+            if isinstance(target, External) and target.path in _TRANSACTIONS:
                 return f"{each.arg}: {ast.unparse(annotation)}"
         return ""
 
 
 def parameters_of(node: Function) -> tuple[Parameter, ...]:
-    """The parameters of a definition."""
+    """The parameters of a definition; a default value is None."""
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     first_default = len(positional) - len(arguments.defaults)

@@ -1,7 +1,7 @@
-"""What a name stands for, followed through assignments and imports; nothing is imported.
+"""Names followed to their definitions, through assignments and imports; nothing is imported.
 
-Modules outside of the packages that are read are opened only if they mention sidelight: a
-decorator of theirs cannot be one of ours then.
+A module outside of the packages that are read is parsed only if it mentions sidelight, because no
+other module can hold another name of ``emits``.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from sidelight.maps.static.files import find, source_of
+from sidelight.maps.static.modules import find, source_of
 
-_OURS: Final = "sidelight"
-_FOLLOWED: Final = 30  # imports and assignments on the way to one name
+_PACKAGE: Final = "sidelight"
+_MAX_HOPS: Final = 30  # imports and assignments that are followed for one name
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-class Public(msgspec.Struct, frozen=True):
-    """One of sidelight's own: ``emits``, ``arg``."""
+class Sidelight(msgspec.Struct, frozen=True):
+    """A public name of sidelight: ``emits``, ``arg``."""
 
     name: str
 
 
-class Named(msgspec.Struct, frozen=True):
-    """A module, or a thing in one that nobody has looked into; ``path`` as in ``module:name``."""
+class External(msgspec.Struct, frozen=True):
+    """A module (``path`` is its name), or a name in a module that is not read (``module:name``)."""
 
     path: str
 
 
-class Defined(msgspec.Struct, frozen=True, eq=False):
-    """A function or class, and where it is."""
+class Definition(msgspec.Struct, frozen=True, eq=False):
+    """The definition of a function or class."""
 
     module: str
     qualname: str
@@ -47,14 +47,14 @@ class Defined(msgspec.Struct, frozen=True, eq=False):
         return f"{self.module}:{self.qualname}"
 
 
-class Assigned(msgspec.Struct, frozen=True, eq=False):
-    """What one assignment, and no other, gives to a name."""
+class Assignment(msgspec.Struct, frozen=True, eq=False):
+    """The value of a name that is assigned exactly once."""
 
     value: ast.expr
     scope: Scope
 
 
-Target: TypeAlias = Public | Named | Defined | Assigned
+Target: TypeAlias = Sidelight | External | Definition | Assignment
 
 
 class _Import(msgspec.Struct, frozen=True):
@@ -62,19 +62,19 @@ class _Import(msgspec.Struct, frozen=True):
     name: str | None  # None for the module itself
 
 
-class _Other(msgspec.Struct, frozen=True):
-    """A loop's variable, a value out of a tuple: it may be anything."""
+class _Unknown(msgspec.Struct, frozen=True):
+    """A binding whose value is not known: a loop variable, an element of a tuple."""
 
 
-_Binding: TypeAlias = _Import | Function | ast.ClassDef | ast.expr | _Other
+_Binding: TypeAlias = _Import | Function | ast.ClassDef | ast.expr | _Unknown
 
 
 class Scope:
     """The names of a module, class or function, and the scopes around it.
 
     Attributes:
-        stars: modules of which it imports everything.
-        open: there may be names in it that nobody can tell.
+        star_imports: the modules of ``from … import *``.
+        incomplete: the scope may hold further names, which the source does not show.
     """
 
     def __init__(
@@ -84,35 +84,35 @@ class Scope:
         self.qualname = qualname
         self.outer = outer
         self.bindings: dict[str, list[_Binding]] = defaultdict(list)
-        self.stars: list[str] = []
-        self.open = False
-        self.known: dict[tuple[str, bool], Target | None] = {}
+        self.star_imports: list[str] = []
+        self.incomplete = False
+        self.resolved: dict[tuple[str, bool], Target | None] = {}
         for statement in body:
             self._collect(statement)
 
     def inner(self, node: Function | ast.ClassDef) -> Scope:
-        """The scope of a function or class in this one."""
+        """The scope of a function or class that this scope defines."""
         qualname = self.named(node.name)
         if isinstance(node, ast.ClassDef):
             return Scope(self.module, node.body, qualname, self)
         outer = self
-        while outer.is_class and outer.outer is not None:  # a function does not see its class
+        while outer.is_class and outer.outer is not None:  # a method does not see its class
             outer = outer.outer
         scope = Scope(self.module, node.body, f"{qualname}.<locals>", outer)
         arguments = node.args
         named = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
         for each in (*named, arguments.vararg, arguments.kwarg):
             if each is not None:
-                scope.bindings[each.arg].append(_Other())
+                scope.bindings[each.arg].append(_Unknown())
         return scope
 
     @property
     def is_class(self) -> bool:
-        """Whether it is the body of a class."""
+        """Whether this is the body of a class."""
         return bool(self.qualname) and not self.qualname.endswith("<locals>")
 
     def named(self, name: str) -> str:
-        """The qualified name of what is called so in here."""
+        """The qualified name of a name in this scope."""
         return f"{self.qualname}.{name}" if self.qualname else name
 
     def _collect(self, statement: ast.stmt) -> None:
@@ -126,7 +126,7 @@ class Scope:
             module = self.module.absolute(statement)
             for alias in statement.names:
                 if alias.name == "*":
-                    self.stars.append(module)
+                    self.star_imports.append(module)
                 else:
                     self.bindings[alias.asname or alias.name].append(_Import(module, alias.name))
         elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
@@ -147,19 +147,19 @@ class Scope:
             if isinstance(child, ast.stmt):
                 self._collect(child)
             elif isinstance(child, ast.Name) and not isinstance(child.ctx, ast.Load):
-                self.bindings[child.id].append(_Other())
+                self.bindings[child.id].append(_Unknown())
             elif not isinstance(child, ast.Lambda):
                 self._collect_parts(child)
 
 
 class Module:
-    """A module's source."""
+    """The source of a module."""
 
     def __init__(self, name: str, path: str, text: bytes, *, package: bool) -> None:
-        """Parse it.
+        """Parse the source.
 
         Raises:
-            SyntaxError, ValueError: it is no Python.
+            SyntaxError, ValueError: the text is no Python.
         """
         self.name = name
         self.path = path
@@ -168,7 +168,7 @@ class Module:
         self.scope = Scope(self, self.tree.body, "", None)
 
     def absolute(self, statement: ast.ImportFrom) -> str:
-        """The module that ``from … import`` names."""
+        """The absolute name of the module that ``from … import`` names."""
         if not statement.level:
             return statement.module or ""
         parts = self.name.split(".")
@@ -177,7 +177,7 @@ class Module:
 
 
 class Codebase:
-    """Modules that are read, once each.
+    """The modules of some code, each read once.
 
     Args:
         packages: the top-level packages that are read in full.
@@ -186,22 +186,22 @@ class Codebase:
     def __init__(self, packages: Iterable[str]) -> None:
         self._packages = frozenset(packages)
         self._modules: dict[str, Module | None] = {}
-        self._passed_over: set[str] = set()
-        self._chosen: dict[tuple[str, ...], list[str]] = {}
+        self._unrelated: set[str] = set()
+        self._selections: dict[tuple[str, ...], list[str]] = {}
 
-    def load(self, name: str, *, far: bool = True) -> Module | None:
-        """Read a module; None where there is no Python source of it, or nobody asked for it.
+    def load(self, name: str, *, anywhere: bool = True) -> Module | None:
+        """Read a module; None where it has no Python source, or is not to be read.
 
         Args:
-            name: of the module.
-            far: also if it is of another package and does not mention sidelight.
+            name: the module's name.
+            anywhere: read it even if it is of another package and does not mention sidelight.
 
         Raises:
             SyntaxError, ValueError, OSError: it cannot be read, or is no Python.
         """
         if name in self._modules:
             return self._modules[name]
-        if not far and name in self._passed_over:
+        if not anywhere and name in self._unrelated:
             return None
         spec = find(name)
         path = None if spec is None else source_of(spec)
@@ -209,118 +209,154 @@ class Codebase:
             self._modules[name] = None
             return None
         text = path.read_bytes()
-        if not far and name.partition(".")[0] not in self._packages and b"sidelight" not in text:
-            self._passed_over.add(name)
+        own = name.partition(".")[0] in self._packages
+        if not anywhere and not own and b"sidelight" not in text:
+            self._unrelated.add(name)
             return None
         package = spec.submodule_search_locations is not None
         module = self._modules[name] = Module(name, str(path), text, package=package)
         return module
 
-    def chosen(
-        self, names: Sequence[str], choose: Callable[[Sequence[str]], list[str]]
+    def selection(
+        self, names: Sequence[str], select: Callable[[Sequence[str]], list[str]]
     ) -> list[str]:
-        """Which modules of these packages are read, decided once."""
-        if tuple(names) not in self._chosen:
-            self._chosen[tuple(names)] = choose(names)
-        return self._chosen[tuple(names)]
+        """The modules of these packages that are read; ``select`` decides once."""
+        if tuple(names) not in self._selections:
+            self._selections[tuple(names)] = select(names)
+        return self._selections[tuple(names)]
 
     def replace(self, module: Module) -> None:
-        """Read this in place of what is in the file."""
+        """Read this module in place of its file."""
         self._modules[module.name] = module
 
-    def resolve(self, node: ast.expr, scope: Scope, *, far: bool = False) -> Target | None:
-        """What an expression of names and dots stands for; None where that is not known.
+    def resolve(self, node: ast.expr, scope: Scope, *, anywhere: bool = False) -> Target | None:
+        """Resolve an expression of names and dots; None where its target is not known.
 
         Args:
             node: the expression.
-            scope: where it stands.
-            far: also look into modules that have nothing to do with sidelight.
+            scope: the scope in which it stands.
+            anywhere: follow it into modules that do not mention sidelight, too.
         """
-        return self._resolve(node, scope, far, _FOLLOWED)
+        return self._resolve(node, scope, anywhere, _MAX_HOPS)
 
     def member(self, scope: Scope, name: str) -> Target | None:
-        """What a name of a scope stands for, wherever else it may be looked for."""
-        return self._in_scope(name, scope, far=True, left=_FOLLOWED)
+        """Resolve a name of one scope, without a look at the scopes around it."""
+        return self._in_scope(name, scope, anywhere=True, hops=_MAX_HOPS)
 
-    def _resolve(self, node: ast.expr, scope: Scope, far: bool, left: int) -> Target | None:
-        if left <= 0:
+    def _resolve(self, node: ast.expr, scope: Scope, anywhere: bool, hops: int) -> Target | None:
+        if hops <= 0:
             return None
         if isinstance(node, ast.Name):
-            return self._by_name(node.id, scope, far, left)
+            return self._by_name(node.id, scope, anywhere, hops)
         if isinstance(node, ast.Attribute):
-            owner = self._resolve(node.value, scope, far, left - 1)
-            return self._member(owner, node.attr, far, left)
+            owner = self._resolve(node.value, scope, anywhere, hops - 1)
+            return self._member(owner, node.attr, anywhere, hops)
         return None
 
-    def _by_name(self, name: str, scope: Scope, far: bool, left: int) -> Target | None:
+    def _by_name(self, name: str, scope: Scope, anywhere: bool, hops: int) -> Target | None:
         around: Scope | None = scope
         while around is not None:
-            if name in around.bindings or around.stars:
-                found = self._in_scope(name, around, far, left)
+            if name in around.bindings or around.star_imports:
+                found = self._in_scope(name, around, anywhere, hops)
                 if found is not None or name in around.bindings:
                     return found
             around = around.outer
-        return Named(f"builtins:{name}") if hasattr(builtins, name) else None
+        return External(f"builtins:{name}") if hasattr(builtins, name) else None
 
-    def _in_scope(self, name: str, scope: Scope, far: bool, left: int) -> Target | None:
-        key = (name, far)
-        if key not in scope.known:
-            scope.known[key] = None  # a name that leads back to itself
-            scope.known[key] = self._search(name, scope, far, left)
-        return scope.known[key]
+    def _in_scope(self, name: str, scope: Scope, anywhere: bool, hops: int) -> Target | None:
+        key = (name, anywhere)
+        if key not in scope.resolved:
+            scope.resolved[key] = None  # ends a name that leads back to itself
+            scope.resolved[key] = self._search(name, scope, anywhere, hops)
+        return scope.resolved[key]
 
-    def _search(self, name: str, scope: Scope, far: bool, left: int) -> Target | None:
+    def _search(self, name: str, scope: Scope, anywhere: bool, hops: int) -> Target | None:
         found = scope.bindings.get(name, [])
         for each in reversed(found):  # the last definition counts
-            target = self._bound(each, name, scope, len(found) == 1, far, left)
+            target = self._bound(each, name, scope, len(found) == 1, anywhere, hops)
             if target is not None:
                 return target
-        for module in scope.stars if not found else ():
-            target = self._in_module(module, name, far, left - 1)
-            if target is not None and not isinstance(target, Named):
+        for module in scope.star_imports if not found else ():
+            target = self._in_module(module, name, anywhere, hops - 1)
+            if target is not None and not isinstance(target, External):
                 return target
         return None
 
     def _bound(
-        self, binding: _Binding, name: str, scope: Scope, alone: bool, far: bool, left: int
+        self, binding: _Binding, name: str, scope: Scope, alone: bool, anywhere: bool, hops: int
     ) -> Target | None:
         if isinstance(binding, _Import):
             if binding.name is None:
-                return Named(binding.module)
-            return self._in_module(binding.module, binding.name, far, left - 1)
+                return External(binding.module)
+            return self._in_module(binding.module, binding.name, anywhere, hops - 1)
         if isinstance(binding, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            return Defined(scope.module.name, scope.named(name), binding, scope)
-        if isinstance(binding, _Other) or not alone:
+            return Definition(scope.module.name, scope.named(name), binding, scope)
+        if isinstance(binding, _Unknown) or not alone:
             return None
-        if isinstance(binding, ast.Name | ast.Attribute):  # another name for the same
-            target = self._resolve(binding, scope, far, left - 1)
+        if isinstance(binding, ast.Name | ast.Attribute):  # another name of the same target
+            target = self._resolve(binding, scope, anywhere, hops - 1)
             if target is not None:
                 return target
-        return Assigned(binding, scope)
+        return Assignment(binding, scope)
 
-    def _in_module(self, module: str, name: str, far: bool, left: int) -> Target | None:
-        if module.partition(".")[0] == _OURS:
-            return Named(f"{module}.{name}") if find(f"{module}.{name}") else Public(name)
-        if left <= 0:
+    def _in_module(self, module: str, name: str, anywhere: bool, hops: int) -> Target | None:
+        if module.partition(".")[0] == _PACKAGE:
+            return External(f"{module}.{name}") if find(f"{module}.{name}") else Sidelight(name)
+        if hops <= 0:
             return None
         try:
-            loaded = self.load(module, far=far)
+            loaded = self.load(module, anywhere=anywhere)
         except (SyntaxError, ValueError, OSError):
             loaded = None
         if loaded is not None:
-            target = self._in_scope(name, loaded.scope, far, left)
+            target = self._in_scope(name, loaded.scope, anywhere, hops)
             if target is not None:
                 return target
         if find(f"{module}.{name}") is not None:
-            return Named(f"{module}.{name}")
-        return None if loaded is not None else Named(f"{module}:{name}")
+            return External(f"{module}.{name}")
+        return None if loaded is not None else External(f"{module}:{name}")
 
-    def _member(self, owner: Target | None, name: str, far: bool, left: int) -> Target | None:
-        if isinstance(owner, Named) and ":" not in owner.path:
-            return self._in_module(owner.path, name, far, left - 1)
-        if isinstance(owner, Named):
-            return Named(f"{owner.path}.{name}")
-        if isinstance(owner, Defined) and isinstance(owner.node, ast.ClassDef):
+    def _member(self, owner: Target | None, name: str, anywhere: bool, hops: int) -> Target | None:
+        if isinstance(owner, External) and ":" not in owner.path:
+            return self._in_module(owner.path, name, anywhere, hops - 1)
+        if isinstance(owner, External):
+            return External(f"{owner.path}.{name}")
+        if isinstance(owner, Definition) and isinstance(owner.node, ast.ClassDef):
             inside = owner.scope.inner(owner.node)
-            return self._in_scope(name, inside, far, left)
+            return self._in_scope(name, inside, anywhere, hops)
         return None
+
+
+class ScopeVisitor(ast.NodeVisitor):
+    """Walks the code of a module.
+
+    Attributes:
+        scope: the scope of the node that is visited.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def visit_body(self, body: Sequence[ast.AST], scope: Scope) -> None:
+        """Visit statements that stand in ``scope``."""
+        outer, self.scope = self.scope, scope
+        for node in body:
+            self.visit(node)
+        self.scope = outer
+
+    def visit_decorators(self, node: Function) -> None:
+        """Visit the decorators of a function."""
+        self.visit_body(node.decorator_list, self.scope)
+
+    def visit_FunctionDef(self, node: Function) -> None:
+        """Visit decorators and defaults in this scope, and the body in its own."""
+        self.visit_decorators(node)
+        self.visit(node.args)
+        self.visit_body(node.body, self.scope.inner(node))
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        """Visit bases and decorators in this scope, and the body in its own."""
+        self.visit_body([*node.decorator_list, *node.bases, *node.keywords], self.scope)
+        self.visit_body(node.body, self.scope.inner(node))

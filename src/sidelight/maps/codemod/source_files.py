@@ -1,4 +1,4 @@
-"""Files of source: read as they are, and written as a whole or not at all."""
+"""Source files: read with their own line ends, and replaced in one step or not at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import tokenize
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,14 +19,14 @@ from sidelight.exceptions import MapError
 
 
 class Edit(msgspec.Struct, frozen=True):
-    """What becomes of a file.
+    """A change of one file.
 
     Attributes:
-        path: the file; where it is a link, what that leads to.
-        data: its bytes as they were.
-        text: what it is to be.
-        encoding: of both.
-        count: the decorators that come or go.
+        path: the file; the target of a link.
+        data: the bytes before the change.
+        text: the text after the change.
+        encoding: the encoding of both.
+        count: the decorators that are added or removed.
     """
 
     path: Path
@@ -36,11 +37,11 @@ class Edit(msgspec.Struct, frozen=True):
 
     @property
     def before(self) -> str:
-        """Its text as it was."""
+        """The text before the change."""
         return self.data.decode(self.encoding)
 
     def diff(self, name: str) -> str:
-        """The difference, as ``patch`` reads it."""
+        """The change as ``patch`` reads it; ``name`` is the file's name in it."""
         return "".join(
             difflib.unified_diff(
                 self.before.splitlines(keepends=True),
@@ -53,14 +54,16 @@ class Edit(msgspec.Struct, frozen=True):
     def _check(self) -> None:
         if self.path.read_bytes() != self.data:
             raise MapError(
-                place=self.path, problem="somebody changed it meanwhile", remedy="try again"
+                place=self.path,
+                problem="the file has changed since it was read",
+                remedy="try again",
             )
 
     def write(self) -> None:
-        """Put the new text in the place of the old one, in one step.
+        """Replace the file by one rename.
 
         Raises:
-            MapError: the file is another than it was, or cannot be written.
+            MapError: the file has changed since it was read, or cannot be written.
         """
         temporary = None
         try:
@@ -81,11 +84,13 @@ class Edit(msgspec.Struct, frozen=True):
             if not isinstance(error, OSError):
                 raise
             problem = error.strerror or str(error)
-            raise MapError(place=self.path, problem=problem, remedy="see that it can be") from error
+            raise MapError(
+                place=self.path, problem=problem, remedy="make the file writable"
+            ) from error
 
 
-def width_of(path: Path, otherwise: int) -> int:
-    """How long a line may be, by the settings of ruff or black that hold for a file."""
+def line_length(path: Path, default: int) -> int:
+    """The line length that the settings of ruff or black give for a file, in characters."""
     for folder in path.parents:
         for name in ("ruff.toml", "pyproject.toml"):
             try:
@@ -96,15 +101,25 @@ def width_of(path: Path, otherwise: int) -> int:
             for each in (settings, tools.get("ruff", {}), tools.get("black", {})):
                 if isinstance(width := each.get("line-length"), int):
                     return width
-    return otherwise
+    return default
 
 
-def source(path: Path) -> tuple[bytes, str, str]:
-    """A file's bytes, its text with the ends of its lines, and its encoding.
+def read_source(path: Path) -> tuple[bytes, str, str]:
+    """Read the bytes of a file, its text with unchanged line ends, and its encoding.
 
     Raises:
-        OSError, SyntaxError, UnicodeDecodeError: it cannot be read.
+        OSError, SyntaxError, UnicodeDecodeError: the file cannot be read.
     """
     data = path.read_bytes()
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     return data, data.decode(encoding), encoding
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines as Python counts them; `str.splitlines` counts more characters as line ends."""
+    return list(io.StringIO(text, newline=""))
+
+
+def newline_of(lines: Sequence[str]) -> str:
+    """The line end of a file: that of its first line."""
+    return "\r\n" if lines and lines[0].endswith("\r\n") else "\n"

@@ -1,7 +1,7 @@
-"""The decorators of a file, as text: a decorator has its lines for itself, and no other changes.
+"""Decorators added and removed as lines of text; every other byte of the file stays.
 
-(Syntax trees that keep all formatting do so nearly: LibCST 1.9 loses a space in
-``except (A, B) :``, and refuses ``while(x):``.)
+LibCST is no use here, because LibCST 1.9 does not keep all formatting: it loses a space in
+``except (A, B) :`` and refuses ``while(x):``.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from typing import Final, TypeAlias
 
-from sidelight.maps.codemod.lines import lines_of, newline_of
+from sidelight.maps.codemod.source_files import lines_of, newline_of
 from sidelight.maps.static.names import Function
 
 _STAY_ON_TOP: Final = frozenset({"staticmethod", "classmethod"})
 _INDENT: Final = "    "
 Write: TypeAlias = Callable[[str], str]
-"""Spells a decorator, given one level of indent."""
+"""Spells a decorator; its argument is one level of indent."""
 
 
-def put_on(text: str, decorators: Iterable[tuple[Function, Sequence[Write]]]) -> str:
-    """Decorate functions; the last decorator of each is the outermost."""
+def add_decorators(text: str, decorators: Iterable[tuple[Function, Sequence[Write]]]) -> str:
+    """Decorate functions; the last decorator of each function is the outermost."""
     lines = lines_of(text)
     newline, indent = newline_of(lines), _indent_of(text)
-    for node, writes in sorted(decorators, key=_from_below):
+    for node, writes in sorted(decorators, key=_bottom_up):
         at = node.lineno - 1
         for index, decorator in enumerate(node.decorator_list):
             if not (isinstance(decorator, ast.Name) and decorator.id in _STAY_ON_TOP):
@@ -40,29 +40,29 @@ def put_on(text: str, decorators: Iterable[tuple[Function, Sequence[Write]]]) ->
     return "".join(lines)
 
 
-def take_off(text: str, decorators: Iterable[tuple[Function, Sequence[int]]]) -> str:
-    """Take the decorators with these numbers, counted from the top, off functions."""
+def remove_decorators(text: str, decorators: Iterable[tuple[Function, Sequence[int]]]) -> str:
+    """Remove decorators by their numbers, counted from the top."""
     lines = lines_of(text)
-    for node, numbers in sorted(decorators, key=_from_below):
+    for node, numbers in sorted(decorators, key=_bottom_up):
         for number in sorted(numbers, reverse=True):
             decorator = node.decorator_list[number]
             del lines[decorator.lineno - 1 : decorator.end_lineno]
     return "".join(lines)
 
 
-def _from_below(task: tuple[Function, object]) -> int:
-    """So that what is edited leaves the lines of what is still to come where they are."""
+def _bottom_up(task: tuple[Function, object]) -> int:
+    """Sort from the end of the file, so that an edit does not move the lines of later tasks."""
     return -task[0].lineno
 
 
 def _indent_of(text: str) -> str:
-    """One level of indent, as the file has it."""
+    """One level of indent in a file."""
     tokens = tokenize.generate_tokens(StringIO(text, newline="").readline)
     return next((token.string for token in tokens if token.type == tokenize.INDENT), _INDENT)
 
 
 def definitions(body: Sequence[ast.stmt], around: str = "") -> Iterator[tuple[str, Function]]:
-    """The functions of a module and its classes, in the order of the source."""
+    """The functions of a module and of its classes with their names, in the order of the source."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield around + node.name, node

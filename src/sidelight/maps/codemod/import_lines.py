@@ -1,8 +1,8 @@
-"""The imports of a file, as text: names are added, and taken away again, to the byte.
+"""Imports added and removed as lines of text; removing is the exact inverse of adding.
 
-A new statement stands in the block of its kind (the standard library, others, one's own), in the
-order that isort and ruff keep. Where there is no such block it gets one, and the blank lines that
-come with it are told from the result: so that taking it away can be the exact inverse.
+A new statement goes into the block of its kind (standard library, third party, first party), in
+the order of isort and ruff. Where the file has no such block the statement makes one, with blank
+lines that `remove` computes again from the result.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from sidelight.maps.codemod.lines import lines_of, newline_of
+from sidelight.maps.codemod.source_files import lines_of, newline_of
 
 Alias: TypeAlias = tuple[str, str | None]
 Kind: TypeAlias = Callable[[str], int]
-STANDARD, OTHERS, OWN = 1, 2, 3
+_STANDARD, _THIRD_PARTY, _FIRST_PARTY = 1, 2, 3
 _KINDS: Final = {"__future__": 0, "": 4}
 
 
 class _Import(msgspec.Struct, frozen=True):
-    """A statement at the top of a file; lines count from 0, ``end`` is the one behind it."""
+    """An import at the top of a file; lines count from 0, ``end`` is the line after it."""
 
     node: ast.Import | ast.ImportFrom
     first: int
@@ -37,7 +37,7 @@ class _Import(msgspec.Struct, frozen=True):
 
     @property
     def order(self) -> tuple[bool, str]:
-        """Its place in a block: ``import`` comes before ``from``."""
+        """The sort key in a block: ``import`` comes before ``from``."""
         return isinstance(self.node, ast.ImportFrom), self.module
 
     @property
@@ -46,15 +46,15 @@ class _Import(msgspec.Struct, frozen=True):
 
 
 def kind_in(own: Callable[[str], bool]) -> Kind:
-    """Tells the kind of a module; ``own`` says which top-level packages are one's own."""
+    """Make a function that tells the kind of a module; ``own`` tells first-party packages."""
 
     def kind(module: str) -> int:
         top = module.partition(".")[0]
         if top in _KINDS:
             return _KINDS[top]
         if top in sys.stdlib_module_names:
-            return STANDARD
-        return OWN if own(top) else OTHERS
+            return _STANDARD
+        return _FIRST_PARTY if own(top) else _THIRD_PARTY
 
     return kind
 
@@ -63,11 +63,11 @@ def add(text: str, module: str, names: Sequence[Alias], kind: Kind, *, width: in
     """Import names from a module.
 
     Args:
-        text: the file's.
+        text: the text of the file.
         module: the module.
-        names: what to import, and under which name.
+        names: each name to import, and its other name or None.
         kind: tells the kind of a module.
-        width: characters that there are for a line.
+        width: the length of a line, in characters.
     """
     lines = lines_of(text)
     newline = newline_of(lines)
@@ -96,18 +96,18 @@ def add(text: str, module: str, names: Sequence[Alias], kind: Kind, *, width: in
 
 
 def remove(text: str, names: Sequence[str]) -> str:
-    """Import these names no longer, as far as no comment would go with them.
+    """Remove imports of names; an import stays where its removal would remove a comment.
 
     Args:
-        text: the file's.
-        names: as they are called in it.
+        text: the text of the file.
+        names: the names as the file has them.
     """
     for each in reversed(list(_imports(text))):
         left = [alias for alias in each.aliases if (alias[1] or alias[0]) not in names]
         if len(left) == len(each.aliases):
             continue
         if isinstance(each.node, ast.Import) and (left or each.module != "sidelight"):
-            continue  # somebody may want what importing it does
+            continue  # the import may have an effect that the program needs
         lines = lines_of(text)
         newline = newline_of(lines)
         if not left:
@@ -124,7 +124,7 @@ def remove(text: str, names: Sequence[str]) -> str:
 
 
 def _without(lines: list[str], each: _Import) -> str:
-    """The file without a statement, and without the blank lines that `_blanks` came with it."""
+    """The file without a statement, and without the blank lines that `_blanks` added with it."""
     first, end = each.first, each.end
     others = {n for other in _imports("".join(lines)) for n in range(other.first, other.end)}
     blanks = 0
@@ -138,7 +138,7 @@ def _without(lines: list[str], each: _Import) -> str:
 
 
 def _blanks(lines: Sequence[str], at: int) -> int:
-    """The blank lines behind a statement that gets a block of its own at this line."""
+    """The number of blank lines after a statement that makes a block at this line."""
     if at > 0 and _blank(lines[at - 1]):
         return 1
     follows = next((line for line in lines[at:] if not _blank(line)), "")
@@ -148,7 +148,7 @@ def _blanks(lines: Sequence[str], at: int) -> int:
 def _place(
     text: str, lines: Sequence[str], imports: Sequence[_Import], module: str, kind: Kind
 ) -> tuple[int, bool]:
-    """The line for a new statement, and whether it gets a block of its own there."""
+    """The line for a new statement, and whether the statement makes a block there."""
     wanted = kind(module)
     block = [each for each in imports if kind(each.module) == wanted]
     if block:
@@ -161,17 +161,17 @@ def _place(
     later = [each for each in imports if kind(each.module) > wanted]
     if later:
         at = _above_comments(lines, later[0].first)
-        return at, all(each.end != at for each in imports)  # in the middle of others it is one
+        return at, all(each.end != at for each in imports)  # else it joins a block
     if imports:
-        return _behind(lines, imports[-1].end, tight=False)
+        return _after(lines, imports[-1].end, tight=False)
     return _place_of_first(text, lines)
 
 
 def _place_of_first(text: str, lines: Sequence[str]) -> tuple[int, bool]:
-    """The same where nothing is imported yet: behind what introduces the file."""
+    """The same for a file without imports: after its docstring and comments."""
     body = ast.parse(text).body
     if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        return _behind(lines, body[0].end_lineno or 1, tight=True)
+        return _after(lines, body[0].end_lineno or 1, tight=True)
     if not body:
         return len(lines), False
     decorators = getattr(body[0], "decorator_list", ())
@@ -179,7 +179,7 @@ def _place_of_first(text: str, lines: Sequence[str]) -> tuple[int, bool]:
     return _above_comments(lines, first) or first, True
 
 
-def _behind(lines: Sequence[str], at: int, *, tight: bool) -> tuple[int, bool]:
+def _after(lines: Sequence[str], at: int, *, tight: bool) -> tuple[int, bool]:
     if at < len(lines) and _blank(lines[at]):
         return at + 1, True
     return at, tight
@@ -192,7 +192,7 @@ def _above_comments(lines: Sequence[str], at: int) -> int:
 
 
 def _imports(text: str) -> Iterator[_Import]:
-    """The statements at the beginning of a file that have their lines for themselves."""
+    """The imports at the top of a file that share no line with another statement."""
     previous_end = 0
     for index, node in enumerate(ast.parse(text).body):
         first, end = node.lineno - 1, node.end_lineno or node.lineno
@@ -210,7 +210,7 @@ def _is_from(each: _Import, module: str) -> bool:
 
 
 def _style(each: _Import, lines: Sequence[str], newline: str) -> str | None:
-    """How a statement is written: "" in one line, else the indent of its names; None otherwise."""
+    """The layout of a statement: "" for one line, else the indent of its names; None if unknown."""
     if not isinstance(each.node, ast.ImportFrom):
         return None
     written = "".join(lines[each.first : each.end])
@@ -221,15 +221,15 @@ def _style(each: _Import, lines: Sequence[str], newline: str) -> str | None:
 
 
 def _statement(module: str, names: Sequence[Alias], style: str, newline: str) -> str:
-    spelled = [name if as_ is None else f"{name} as {as_}" for name, as_ in names]
+    source = [name if as_ is None else f"{name} as {as_}" for name, as_ in names]
     if not style:
-        return f"from {module} import {', '.join(spelled)}{newline}"
-    inside = "".join(f"{style}{each},{newline}" for each in spelled)
+        return f"from {module} import {', '.join(source)}{newline}"
+    inside = "".join(f"{style}{each},{newline}" for each in source)
     return f"from {module} import ({newline}{inside}){newline}"
 
 
 def _rank(alias: Alias) -> tuple[int, str]:
-    """Constants, classes, the rest; each by the alphabet."""
+    """The sort key of a name: constants, classes, the rest; each in alphabetical order."""
     name = alias[0]
     return (0 if name.isupper() and len(name) > 1 else 1 if name[:1].isupper() else 2), name
 

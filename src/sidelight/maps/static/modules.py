@@ -1,4 +1,4 @@
-"""Where the source of a module is, found as an import finds it, but nothing is run."""
+"""Source files of modules, found as an import finds them, without running any code."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 
 
 def find(name: str) -> ModuleSpec | None:
-    """What an import of a module would find; None where there is none.
+    """Find what an import of a module would find; None where there is no such module.
 
-    `importlib.util.find_spec` would import the packages above it.
+    `importlib.util.find_spec` is no use here, because it imports the packages above the module.
     """
     top, *rest = name.split(".")
-    spec = _at_the_top(top)
+    spec = _find_top_level(top)
     for part in rest:
         if spec is None:
             return None
-        spec = _inside(f"{spec.name}.{part}", folders(spec))
+        spec = _find_inside(f"{spec.name}.{part}", folders(spec))
     return spec
 
 
-def _at_the_top(name: str) -> ModuleSpec | None:
+def _find_top_level(name: str) -> ModuleSpec | None:
     for finder in sys.meta_path:
         find_spec = getattr(finder, "find_spec", None)
         spec: ModuleSpec | None = find_spec(name, None) if find_spec is not None else None
@@ -33,8 +33,8 @@ def _at_the_top(name: str) -> ModuleSpec | None:
     return None
 
 
-def _inside(name: str, path: list[str]) -> ModuleSpec | None:
-    """In the folders of a package; those without ``__init__.py`` are one package together."""
+def _find_inside(name: str, path: list[str]) -> ModuleSpec | None:
+    """Find a module in the folders of its package; folders of a namespace package add up."""
     portions: list[str] = []
     for folder in path:
         finder: Any = pkgutil.get_importer(folder)
@@ -45,40 +45,46 @@ def _inside(name: str, path: list[str]) -> ModuleSpec | None:
             portions += folders(spec)
     if not portions:
         return None
-    together = ModuleSpec(name, None, is_package=True)
-    together.submodule_search_locations = portions
-    return together
+    namespace = ModuleSpec(name, None, is_package=True)
+    namespace.submodule_search_locations = portions
+    return namespace
 
 
 def folders(spec: ModuleSpec) -> list[str]:
-    """Where the modules of a package are.
+    """The folders that hold the modules of a package.
 
-    The path of a package without ``__init__.py`` may want others imported when it is asked; its
-    list of folders does not.
+    The list behind a namespace path is read, because the path itself imports the parent package
+    when it is iterated.
     """
     locations = spec.submodule_search_locations
     return list(getattr(locations, "_path", locations) or ())
 
 
+def is_namespace(name: str) -> bool:
+    """Whether a module is a package without ``__init__.py``."""
+    spec = find(name)
+    return spec is not None and spec.origin is None and bool(folders(spec))
+
+
 def source_of(spec: ModuleSpec) -> Path | None:
-    """The file with a module's Python; None for what is compiled, or has no file."""
+    """The Python file of a module; None for a compiled module and for one without a file."""
     if not spec.has_location or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin)
 
 
-def below(name: str) -> Iterator[str]:
-    """A module, and for a package all that is in it but ``__main__``."""
+def with_submodules(name: str) -> Iterator[str]:
+    """A module, and all modules below it except ``__main__``."""
     spec = find(name)
     if spec is None:
         return
     yield name
     for each in pkgutil.iter_modules(folders(spec), f"{name}."):
-        if not each.name.endswith(".__main__"):  # its points are called otherwise when it runs
-            yield from below(each.name)
+        if not each.name.endswith(".__main__"):  # its points have another path when it runs
+            yield from with_submodules(each.name)
 
 
-def near(place: str) -> str:
-    """``file:line``, from here where the file is below."""
+def relative_place(place: str) -> str:
+    """``file:line``, relative to the current directory where the file is below it."""
     path = Path(place)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

@@ -1,4 +1,4 @@
-"""A point of a map, spelled as a decorator."""
+"""A point of a map, source as the source of a decorator."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from typing import Any, Final
 
 import msgspec
 
-from sidelight.maps.codemod.refusal import Refusal
-from sidelight.maps.read import Call, Cases, Constant, MappedPoint
+from sidelight.maps.declarations import Call, Cases, Constant, EventType, MapPoint
 from sidelight.points import Expression, parts
 
 _OPTIONS: Final = frozenset({"start", "failure", "mode", "span", "strict"})
 
 
+class Refusal(Exception):  # noqa: N818  # it becomes a MapError, which adds the place
+    """A point cannot be written into the code."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
 class _Node(msgspec.Struct, frozen=True):
-    """A call or a dict: what can be spread over lines."""
+    """A call or a dict, which can be spread over several lines."""
 
     opening: str
     closing: str
@@ -25,60 +33,60 @@ class _Node(msgspec.Struct, frozen=True):
 
 
 class Names(msgspec.Struct, frozen=True):
-    """How things are called in the module that is written into.
+    """The names that a decorator uses in its module.
 
     Attributes:
-        ours: "emits", "arg" and the like.
-        functions: the functions that compute values, by their paths.
+        sidelight: of each public name of sidelight, the name in the module.
+        functions: of each path of a function that computes a value, its name in the module.
     """
 
-    ours: Mapping[str, str]
+    sidelight: Mapping[str, str]
     functions: Mapping[str, str]
 
 
-def needed(point: MappedPoint) -> tuple[set[str], set[str]]:
-    """The names of sidelight's, and the paths of functions, that a point's decorator needs."""
-    ours, functions = {"emits"}, set()
+def needed(point: MapPoint) -> tuple[set[str], set[str]]:
+    """The public names of sidelight and the paths of functions that a decorator needs."""
+    public, functions = {"emits"}, set()
     values = [point.artifact_id, point.organization_id, point.transaction, point.after_commit]
     for type_ in (point.success, point.start, point.failure):
         if isinstance(type_, Cases):
-            ours.add("choose")
+            public.add("choose")
             values.append(type_.choose)
     for value in (*values, *point.attributes.values()):
         if isinstance(value, Expression):
-            ours.add(parts(value)[0])
+            public.add(parts(value)[0])
         elif isinstance(value, Call):
             functions.add(value.call)
-    return ours, functions
+    return public, functions
 
 
-def check_writable(point: MappedPoint) -> None:
-    """Refuse what a decorator would take for something else, or has no literal for.
+def check_writable(point: MapPoint) -> None:
+    """Refuse an attribute that would be an option of the decorator, or has no literal.
 
     Raises:
         Refusal: names the attribute.
     """
     for name, value in point.attributes.items():
         if name in _OPTIONS:
-            problem = f"as an attribute, {name}= would be an option of the decorator's"
-            raise Refusal(problem, "call it something else")
+            problem = f"as an attribute, {name}= would be an option of the decorator"
+            raise Refusal(problem, "give it another name")
         if isinstance(value, float) and math.isnan(value):
             raise Refusal(f"{name} is nan, which has no literal", "call a function for it")
 
 
-def decorator(point: MappedPoint, names: Names, *, width: int, indent: str) -> str:
-    """``@emits(…)``, over several lines where one is not wide enough.
+def decorator(point: MapPoint, names: Names, *, width: int, indent: str) -> str:
+    """Spell ``@emits(…)``, over several lines where one line is too long.
 
     Args:
         point: the point.
-        names: how things are called there.
-        width: characters that there are for a line.
-        indent: one level of it.
+        names: the names that the decorator uses.
+        width: the length of a line, in characters.
+        indent: one level of indent.
     """
     return "@" + _spread(_call(point, names), width - 1, indent, "")
 
 
-def _call(point: MappedPoint, names: Names) -> _Node:
+def _call(point: MapPoint, names: Names) -> _Node:
     given: list[tuple[str, _Node | str]] = []
     if point.success is not None:
         given.append(("", _type(point.success, names)))
@@ -90,47 +98,47 @@ def _call(point: MappedPoint, names: Names) -> _Node:
         if (value := getattr(point, name)) is not None:
             given.append((f"{name}=", _value(value, names)))
     given += [("strict=", "True")] if point.strict else []
-    odd: list[tuple[str, _Node | str]] = []
+    unnameable: list[tuple[str, _Node | str]] = []
     for name, value in point.attributes.items():
         if name.isidentifier() and not keyword.iskeyword(name):
             given.append((f"{name}=", _value(value, names)))
         else:
-            odd.append((f"{quoted(name)}: ", _value(value, names)))
-    if odd:
-        given.append(("**", _Node("{", "}", tuple(odd))))
-    return _Node(f"{names.ours['emits']}(", ")", tuple(given))
+            unnameable.append((f"{quoted(name)}: ", _value(value, names)))
+    if unnameable:
+        given.append(("**", _Node("{", "}", tuple(unnameable))))
+    return _Node(f"{names.sidelight['emits']}(", ")", tuple(given))
 
 
-def _type(type_: str | Cases, names: Names) -> _Node | str:
-    if isinstance(type_, str):
+def _type(type_: EventType, names: Names) -> _Node | str:
+    if not isinstance(type_, Cases):
         return quoted(type_)
     cases = tuple((f"{quoted(key)}: ", quoted(each)) for key, each in type_.cases.items())
     given: list[tuple[str, _Node | str]] = [("", _value(type_.choose, names))]
     given.append(("", _Node("{", "}", cases)))
     if type_.otherwise is not None:
         given.append(("otherwise=", quoted(type_.otherwise)))
-    return _Node(f"{names.ours['choose']}(", ")", tuple(given))
+    return _Node(f"{names.sidelight['choose']}(", ")", tuple(given))
 
 
 def _value(value: Any, names: Names) -> str:
     if isinstance(value, Expression):
         root, steps = parts(value)
-        return names.ours[root] + "".join(
+        return names.sidelight[root] + "".join(
             f".{key}" if kind == "attribute" else f"[{quoted(key)}]" for kind, key in steps
         )
     if isinstance(value, Call):
         return names.functions[value.call]
     if isinstance(value, float) and math.isinf(value):
-        return "1e999" if value > 0 else "-1e999"  # no float has a literal that is so large
+        return "1e999" if value > 0 else "-1e999"  # reads as infinity
     return quoted(value.value if isinstance(value, Constant) else value)
 
 
 def quoted(value: object) -> str:
-    """A constant; texts in the quotes that formatters prefer."""
-    spelled = repr(value)
-    if isinstance(value, str) and spelled.startswith("'") and '"' not in value:
-        return f'"{spelled[1:-1]}"'
-    return spelled
+    """A constant; a text gets the quotes that formatters prefer."""
+    source = repr(value)
+    if isinstance(value, str) and source.startswith("'") and '"' not in value:
+        return f'"{source[1:-1]}"'
+    return source
 
 
 def _line(node: _Node | str) -> str:
@@ -140,7 +148,7 @@ def _line(node: _Node | str) -> str:
 
 
 def _spread(node: _Node | str, width: int, indent: str, before: str) -> str:
-    """A node behind ``before``; a part to the line, with a comma at the end, if it is too long."""
+    """A node behind ``before``; a node that is too long gets a line for each of its parts."""
     line = _line(node)
     if isinstance(node, str) or len(before) + len(line) <= width or not node.parts:
         return line

@@ -1,0 +1,148 @@
+"""The formats of a listing of points: tree, Markdown, Mermaid and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+from rich.text import Text
+from rich.tree import Tree
+
+from sidelight.cli.output import clean, console
+from sidelight.maps import PHASES, ListedPoint, MapDeclaration, relative_place
+from sidelight.points import Phase
+
+_SYMBOLS: Final[Mapping[Phase, tuple[str, str]]] = {
+    "start": ("▸", "blue"),
+    "success": ("✓", "green"),
+    "failure": ("✗", "red"),
+}
+"""Symbol and colour of each phase."""
+_ARROW_LABELS: Final[Mapping[Phase, str]] = {"start": "before", "failure": "if it raises"}
+
+
+def _by_module(points: Sequence[ListedPoint]) -> Iterator[tuple[str, list[ListedPoint]]]:
+    for module, found in groupby(points, key=lambda point: point.module):
+        yield module, list(found)
+
+
+def print_tree(points: Sequence[ListedPoint]) -> None:
+    """Print a tree with a branch for each module."""
+    out = console()
+    for module, found in _by_module(points):
+        tree = Tree(Text(clean(module), style="bold"), guide_style="dim")
+        for point in found:
+            place = relative_place(f"{point.file}:{point.line}") if point.file else ""
+            branch = tree.add(
+                Text.assemble((clean(point.qualname), "bold cyan"), "  ", (clean(place), "dim"))
+            )
+            for declared in point.declarations:
+                branch.add(_leaf(declared))
+        out.print(tree)
+
+
+def _leaf(declared: MapDeclaration) -> Text:
+    """Mode and events in one line, each value in a line of its own."""
+    leaf = Text(clean(declared.mode_source), style="dim")
+    for phase in PHASES:
+        if types := declared.shown_types(phase):
+            shown = (clean(" | ".join(types)), "default not dim")
+            leaf.append_text(Text.assemble("  ", _SYMBOLS[phase], " ", shown))
+    for name, source in (declared.captured | declared.joined).items():
+        leaf.append(f"\n{clean(name)} = {clean(source)}", style="dim")
+    return leaf
+
+
+def markdown(points: Sequence[ListedPoint]) -> str:
+    """A page of documentation with a table for each module."""
+    lines = ["# Points", "", "▸ before the call, ✓ when it succeeds, ✗ when it raises."]
+    for module, found in _by_module(points):
+        lines += ["", f"## `{module}`", "", "| function | events | mode | captured |"]
+        lines.append("|---|---|---|---|")
+        for point in found:
+            lines += [_row(point.qualname, declared) for declared in point.declarations]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, declared: MapDeclaration) -> str:
+    events = [
+        f"{_SYMBOLS[phase][0]} {' or '.join(map(_code, types))}"
+        for phase in PHASES
+        if (types := declared.shown_types(phase))
+    ]
+    values = [_code(f"{k} = {v}") for k, v in (declared.captured | declared.joined).items()]
+    cells = (_code(name), "<br>".join(events), declared.mode_source, "<br>".join(values))
+    return f"| {' | '.join(cells)} |"
+
+
+def _code(text: str) -> str:
+    """Code in a table cell, where a bar would end the cell."""
+    fence = "``" if "`" in text else "`"
+    return f"{fence}{' '.join(text.split())}{fence}".replace("|", "\\|")
+
+
+def mermaid(points: Sequence[ListedPoint]) -> str:
+    """A flowchart: the functions, module by module, with an arrow to each event.
+
+    An arrow is thick where the function waits for the store, and dotted for a failure.
+    """
+    lines = ["flowchart LR"]
+    functions = {id(point): f"f{number}" for number, point in enumerate(points)}
+    for number, (module, found) in enumerate(_by_module(points)):
+        lines.append(f"  subgraph m{number}[{_label(module)}]")
+        lines += [f"    {functions[id(point)]}[{_label(point.qualname)}]" for point in found]
+        lines.append("  end")
+    arrows = [
+        (functions[id(point)], _arrow(phase, declared), type_)
+        for point in points
+        for declared in point.declarations
+        for phase in PHASES
+        for type_ in declared.shown_types(phase)
+    ]
+    types = {type_: f"e{n}" for n, type_ in enumerate(dict.fromkeys(each[2] for each in arrows))}
+    lines += [f"  {node}([{_label(type_)}])" for type_, node in types.items()]
+    lines += [f"  {function} {arrow} {types[type_]}" for function, arrow, type_ in arrows]
+    return "\n".join(lines) + "\n"
+
+
+def _arrow(phase: Phase, declared: MapDeclaration) -> str:
+    arrow = "-.->" if phase == "failure" else "==>" if declared.mode == "awaited" else "-->"
+    label = _ARROW_LABELS.get(phase)
+    return f"{arrow}|{label}|" if label else arrow
+
+
+def _label(text: str) -> str:
+    """A label in quotes, in which only quotes, # and < have a meaning."""
+    return f'"{text.replace("#", "#35;").replace(chr(34), "#quot;").replace("<", "#lt;")}"'
+
+
+def json_object(point: ListedPoint) -> dict[str, Any]:
+    """One point as JSON; see docs/reference/cli.md for its fields."""
+    return {
+        "point": point.path,
+        "file": point.file,
+        "line": point.line,
+        "kind": point.kind,
+        "span": any(declared.span is not False for declared in point.declarations),
+        "declarations": [_json_declaration(declared) for declared in point.declarations],
+    }
+
+
+def _json_declaration(declared: MapDeclaration) -> dict[str, Any]:
+    return {
+        "mode": declared.mode_source,
+        "start": _one_or_list(declared.types("start")),
+        "success": list(declared.types("success")),
+        "failure": _one_or_list(declared.types("failure")),
+        "fields": declared.captured,
+        **{name: declared.joined.get(name) for name in ("transaction", "after_commit")},
+        "unsaid": {
+            name: {"source": opaque.source, "why": opaque.reason}
+            for name, opaque in declared.opaque.items()
+        },
+    }
+
+
+def _one_or_list(types: Sequence[str]) -> str | list[str] | None:
+    return list(types) if len(types) > 1 else next(iter(types), None)
