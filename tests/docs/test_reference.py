@@ -15,7 +15,7 @@ from tests.docs.pages import ROOT, every_page, names, page, rows
 import sidelight
 from sidelight.cli.app import app
 from sidelight.cli.doctor.remedies import REMEDIES, remedy_for
-from sidelight.maps.read import MappedPoint
+from sidelight.maps.declarations import MapPoint
 from sidelight.settings import Settings
 from sidelight.store import schema
 from sidelight.testing import Recorded
@@ -95,7 +95,7 @@ def test_defaults_are_the_documented_ones():
 def test_the_keys_of_a_map_are_the_documented_ones():
     documented = names(reference("map").sections(r"(A point)")["A point"])
     assert documented - {"choose", "cases", "otherwise", "false", '"scheduled"', '"awaited"'} == (
-        MappedPoint.model_fields.keys()
+        MapPoint.model_fields.keys()
     )
 
 
