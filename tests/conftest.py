@@ -1,4 +1,4 @@
-"""No test sees, or leaves anything in, the environment of whoever runs the suite."""
+"""Isolate the tests from the environment of the person who runs them."""
 
 import os
 import sys
@@ -12,13 +12,13 @@ _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--full", action="store_true", help="the faults at full length, as `make faults` has them"
+        "--full", action="store_true", help="run the fault tests at full length, as `make faults` does"
     )
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _clean_environment(tmp_path_factory):
-    """For good: what the process has left to emit at its very end has its place there, too."""
+    """Clean the environment for good, because the process may emit at its very end."""
     for name in list(os.environ):
         ours = name.startswith("SIDELIGHT_") and not name.startswith(("SIDELIGHT_TEST", _BUILD))
         if ours or name.startswith("OTEL_"):
@@ -27,14 +27,14 @@ def _clean_environment(tmp_path_factory):
 
 
 def pytest_sessionfinish():
-    """What a worker has started for its tests ends with it: xdist lets no atexit run."""
+    """End the servers that the tests of this worker started, because xdist runs no atexit."""
     if servers := sys.modules.get("tests.support.postgres"):
         servers.end()
 
 
 @pytest.fixture(autouse=True)
 def _losses_of_one_test():
-    """What one test made the process lose is not told in another."""
+    """Forget the losses of a test before the next one."""
     yield
     EMITTER.losses.clear()
     EMITTER.problems.clear()

@@ -1,4 +1,4 @@
-"""Every error that sidelight raises: one base, and the docstring is the message."""
+"""The errors that sidelight raises; the docstring of each is the template of its message."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class SidelightError(Exception):
     """Sidelight could not do what was asked."""
 
     def __init__(self, **facts: object) -> None:
-        """Fill the class's docstring with ``facts`` and make it the message."""
+        """Fill ``facts`` into the docstring of the class; without docstrings (-OO), list them."""
         self.facts = facts
-        told = ", ".join(f"{name}: {value}" for name, value in facts.items())  # under python -OO
-        super().__init__(inspect.cleandoc(self.__doc__).format(**facts) if self.__doc__ else told)
+        listed = ", ".join(f"{name}: {value}" for name, value in facts.items())
+        super().__init__(inspect.cleandoc(self.__doc__).format(**facts) if self.__doc__ else listed)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the facts, as text: an error crosses to the process that waits for it."""
-        return _again, (type(self), {name: str(value) for name, value in self.facts.items()})
+        """Pickle the facts as text, so that an error can be raised in another process."""
+        return _rebuilt, (type(self), {name: str(value) for name, value in self.facts.items()})
 
 
-def _again(kind: type[SidelightError], facts: dict[str, str]) -> SidelightError:
+def _rebuilt(kind: type[SidelightError], facts: dict[str, str]) -> SidelightError:
     error = kind.__new__(kind)
     SidelightError.__init__(error, **facts)
     return error
@@ -37,7 +37,7 @@ class UnknownParameterError(PointError):
     def __init__(
         self, function: str, name: str, known: Iterable[str], stars: str | None = None
     ) -> None:
-        """Name the closest of the ``known`` parameters, or list them all."""
+        """Suggest the closest of the ``known`` parameters, or list all of them."""
         super().__init__(
             function=function, name=name, suggestion=_suggestion(name, list(known), stars)
         )
@@ -49,7 +49,7 @@ def _suggestion(name: str, known: list[str], stars: str | None) -> str:
     if close := get_close_matches(name, known, n=1):
         return f"did you mean {close[0]}?"
     if stars in known:
-        return f"if it comes by **{stars}, write arg.{stars}[{name!r}]"
+        return f"for a key of **{stars}, write arg.{stars}[{name!r}]"
     return f"it has {', '.join(known)}" if known else "it takes no arguments"
 
 
@@ -58,11 +58,11 @@ class ExpressionError(SidelightError, TypeError):
 
 
 class NotLoadedError(SidelightError):
-    """{attribute} of {kind} is not loaded, and to load it would send SQL on your connection"""
+    """{attribute} of {kind} is not loaded, and loading it would issue SQL on your connection"""
 
 
 class TransactionError(SidelightError):
-    """{point}: the event cannot be in the transaction: {problem}; {remedy}"""
+    """{point}: the event cannot join the transaction: {problem}; {remedy}"""
 
 
 class OutboxError(SidelightError):
@@ -78,7 +78,7 @@ class CatalogueError(SidelightError, TypeError):
 
 
 class PayloadError(SidelightError):
-    """the event {type} is not as the catalogue declares it: {problem}"""
+    """the event {type} does not match its declaration in the catalogue: {problem}"""
 
 
 class ConfigurationError(SidelightError, ValueError):
@@ -103,7 +103,7 @@ upgrade sidelight, or name another store"""
 
 
 class StoreBusyError(StoreError):
-    """the events store {url} is kept locked: {problem}; {remedy}"""
+    """the events store {url} is locked: {problem}; {remedy}"""
 
 
 class QueryError(SidelightError, ValueError):

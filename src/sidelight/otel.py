@@ -1,8 +1,8 @@
-"""`SpoolSpanProcessor`: the spans of an application's own TracerProvider, through the spool.
+"""`SpoolSpanProcessor`: writes the spans of an application's own TracerProvider to the spool.
 
-The thread that ends a span copies it, as it is, into one record; from that the relay puts the SDK's
-span together again (`sdkspan`) and exports it. What the SDK keeps in a queue in memory, and
-loses with the process, is then as durable as an event.
+The thread that ends a span copies the span into one record. The relay rebuilds the SDK's span from
+the record and exports it. The SDK keeps ended spans in memory and loses them with the process;
+here a span is as durable as an event.
 """
 
 from __future__ import annotations
@@ -43,56 +43,69 @@ from sidelight.record import (
 from sidelight.runtime import RUNTIME
 from sidelight.settings import Settings, disabled
 
-_SAMPLED: Final = 1  # the W3C flag
-_HEADS: Final = 1000  # tracers whose heads are kept
-_PATIENCE: Final = 5.0  # seconds that `shutdown` waits for a Collector that answers
+_W3C_SAMPLED: Final = 1
+_W3C_RANDOM: Final = 2
+_KEPT: Final = SPAN | SAMPLED
+_INTERNAL: Final = SpanKind.INTERNAL
+_UNSET: Final = StatusCode.UNSET
+_MAX_HEADS: Final = 1000  # tracers whose heads are kept
+_MAX_NAME: Final = 1024
+_MAX_STATUS: Final = 4096
+_MAX_DEPTH: Final = 32
+_ROOM_FOR_ORIGIN: Final = 64 * 1024  # bytes of a record
+_ROOM_FOR_REST: Final = 48 * 1024  # bytes: name, status, trace state and ids, at their longest
+_SHUTDOWN_WITHIN: Final = 5.0  # s; how long `shutdown` waits for a Collector that answers
 _TRACES: Final = ("traces",)
 _NO_ENDPOINT: Final = (
     "set OTEL_EXPORTER_OTLP_ENDPOINT or call sidelight.configure(otlp=…) before there are spans"
 )
+#: Whether the SDK keeps the contents of a span in these private fields. Its properties copy at each
+#: access: asking a span for its events costs a microsecond even where it has none.
+_HAS_PRIVATE_FIELDS: Final = {"_attributes", "_events", "_links"} <= vars(
+    ReadableSpan("", resource=Resource({}))
+).keys()
 _clock: Final = time.perf_counter_ns
 _logger: Final = logging.getLogger("sidelight")
 
 
 class SpoolSpanProcessor(SpanProcessor):
-    """Add it to a TracerProvider, and no span that has ended is lost with the process.
+    """A span processor that writes ended spans to the spool.
 
     ::
 
         provider.add_span_processor(SpoolSpanProcessor())
 
-    It takes the place of a `BatchSpanProcessor` with an OTLP exporter; with both, each span is
-    exported twice. Spans go to where sidelight's own go, as they are: with their provider's
-    resource, scope and limits. Nothing here raises, and nothing but `force_flush` and `shutdown`
-    waits.
+    It replaces a `BatchSpanProcessor` with an OTLP exporter; with both, each span is exported
+    twice. Spans are exported to sidelight's endpoint, unchanged: with the resource, scope and
+    limits of their provider. No method raises, and only `force_flush` and `shutdown` wait.
     """
 
     def __init__(self) -> None:
-        """Nothing is opened yet. Warns where sidelight has been told to export no spans.
+        """Make the processor, and warn where sidelight is configured to export no spans.
 
-        Where ``SIDELIGHT_DISABLED`` is set it does nothing at all.
+        With ``SIDELIGHT_DISABLED`` the processor does nothing.
         """
         self._heads: dict[int, tuple[InstrumentationScope | None, Resource, SpanHead]] = {}
         self._costs = EMITTER.costs_of("sidelight:span")
         self._settings: Settings | None = None
         self._is_off = False
         self._is_disabled = disabled()
-        self._look()
+        self._check_export()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing to do: a span is copied when it has ended."""
+        """Do nothing, because a span is copied when it ends."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Copy a sampled span into the spool. What goes wrong is counted."""
+        """Copy a sampled span into the spool, and count errors."""
         if self._is_disabled:
             return
         begun = _clock()
         try:
             context = span.context
-            if context is None or not context.trace_flags & _SAMPLED:
+            if context is None or not context.trace_flags & _W3C_SAMPLED:
                 return
             if RUNTIME.settings is not self._settings:
-                self._look()
+                self._check_export()
             if self._is_off:
                 EMITTER.count("OTLP is off: span not kept", _NO_ENDPOINT)
                 return
@@ -102,9 +115,9 @@ class SpoolSpanProcessor(SpanProcessor):
             scope, resource = span.instrumentation_scope, span.resource
             known = self._heads.get(id(scope))
             if known is None or known[0] is not scope or known[1] is not resource:
-                known = self._meet(scope, resource)
+                known = self._add_head(scope, resource)
             EMITTER.write(known[2], moment_of(span, context))
-        except RecursionError:  # there is no room for a call either
+        except RecursionError:  # without a call, for which the stack has no room
             EMITTER.losses["recursion limit"] = EMITTER.losses.get("recursion limit", 0) + 1
         except Exception as error:  # noqa: BLE001  # the guard
             EMITTER.lost("span not copied", "SpoolSpanProcessor", error)
@@ -115,40 +128,40 @@ class SpoolSpanProcessor(SpanProcessor):
             self._costs.add(cost)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Wait until the spans that have ended are exported.
+        """Wait until the ended spans are exported.
 
         Args:
-            timeout_millis: the longest to wait, for a Collector that is down as well.
+            timeout_millis: the longest time to wait (ms), also while the Collector is down.
 
         Returns:
-            Whether they are. What is not stays in the spool and is exported later. With
-            ``relay="external"`` only `sidelight relay` knows: False.
+            Whether all are exported. The others stay in the spool and are exported later. With
+            ``relay="external"`` this process cannot know, and the answer is False.
         """
         return RUNTIME.flush(timeout_millis / 1000, needed=_TRACES)
 
     def shutdown(self) -> None:
-        """Export what a Collector that answers takes within five seconds.
+        """Wait for the export, at most five seconds and only while the Collector answers.
 
-        sidelight goes on, and so do spans that end later. At the end of the process nothing is
-        waited for: sidelight's own end does that, within its bound.
+        Later spans are still copied. At the end of the process nothing is waited for here, because
+        sidelight itself waits there, within its own bound.
         """
         if threading.main_thread().is_alive():
-            RUNTIME.flush(_PATIENCE, patient=False, needed=_TRACES)
+            RUNTIME.flush(_SHUTDOWN_WITHIN, patient=False, needed=_TRACES)
 
-    def _look(self) -> None:
-        """See whether spans have anywhere to go; an external relay may know more than we do."""
+    def _check_export(self) -> None:
+        """Note whether spans are exported; with an external relay, assume that they are."""
         settings = self._settings = RUNTIME.settings
         self._is_off = (
             settings is not None and settings.relay == "thread" and not settings.otlp_traces
         )
         if self._is_off and not self._is_disabled:
-            _logger.warning("sidelight exports no spans, and keeps none: %s", _NO_ENDPOINT)
+            _logger.warning("sidelight: spans are neither kept nor exported: %s", _NO_ENDPOINT)
 
-    def _meet(
+    def _add_head(
         self, scope: InstrumentationScope | None, resource: Resource
     ) -> tuple[InstrumentationScope | None, Resource, SpanHead]:
-        """Encode what all spans of one tracer have in common; after a fork its resource is new."""
-        if len(self._heads) >= _HEADS:
+        """Encode the head for the spans of one tracer; after a fork the resource is a new one."""
+        if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
         origin, left_out = origin_of(scope, resource)
         if left_out:
@@ -157,30 +170,8 @@ class SpoolSpanProcessor(SpanProcessor):
         return known
 
 
-_AS_KNOWN: Final = {"_attributes", "_events", "_links"} <= vars(
-    ReadableSpan("", resource=Resource({}))
-).keys()
-
-_KEPT: Final = SPAN | SAMPLED
-
-_W3C_RANDOM: Final = 2
-
-_INTERNAL: Final = SpanKind.INTERNAL
-_UNSET: Final = StatusCode.UNSET
-
-_LONGEST_NAME: Final = 1024
-
-_LONGEST_STATUS: Final = 4096
-
-_ROOM_FOR_ORIGIN: Final = 64 * 1024  # bytes of a record
-
-_ROOM_FOR_REST: Final = 48 * 1024  # name, status, trace state and ids, at their longest
-
-_DEEPEST: Final = 32
-
-
 def moment_of(span: ReadableSpan, context: SpanContext) -> MomentTuple:
-    """A finished span as the fields of `record.Moment`."""
+    """Copy an ended span into a moment: the fields of `record.Moment`, in their order."""
     start, end, parent = span.start_time, span.end_time, span.parent
     if type(start) is not int or type(end) is not int:
         start, end = int(start or 0), int(end or start or 0)
@@ -223,11 +214,8 @@ def moment_of(span: ReadableSpan, context: SpanContext) -> MomentTuple:
 
 
 def _contents(span: ReadableSpan) -> tuple[Any, Any, Any]:
-    """Attributes, events and links; as the span has them, where it has them as we know it.
-
-    Its properties copy at each look: to be asked for no events costs a span a microsecond.
-    """
-    if type(span) is ReadableSpan and _AS_KNOWN:
+    """Read attributes, events and links of a span, if possible without copies."""
+    if type(span) is ReadableSpan and _HAS_PRIVATE_FIELDS:
         return span._attributes, span._events, span._links  # noqa: SLF001
     return span.attributes, span.events, span.links
 
@@ -245,15 +233,15 @@ def _link(link: Link) -> list[Any]:
 
 
 def _copy(attributes: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Attributes as a dict. Nobody can change them any more, so that their values may stay."""
+    """Copy attributes into a dict; the values need no copy, because an ended span is immutable."""
     try:
         return attributes.copy() or None  # type: ignore[union-attr]  # in one C call
-    except AttributeError:  # there are none, or a stranger's mapping
+    except AttributeError:  # None, or a foreign mapping
         return dict(attributes) if attributes else None
 
 
 class SpanHead(Head):
-    """What the records of one tracer's spans have in common."""
+    """The static part of the records of one tracer's spans."""
 
     __slots__ = ()
 
@@ -264,22 +252,23 @@ class SpanHead(Head):
         """Copy the moment of a span, with values that OTLP can carry."""
         fields = Moment(*moment)
         return replaced(
-            moment, attributes=_faithful(fields.attributes), details=_faithful(fields.details)
+            moment, attributes=_otlp_value(fields.attributes), details=_otlp_value(fields.details)
         )
 
     def cut(self, moment: MomentTuple) -> MomentTuple:
-        """The same span with long texts cut and, where that is not enough, the largest left out.
+        """Copy the moment of a span that is too large, with long texts cut.
 
-        What is left out is counted among what the span has dropped.
+        Where that is not enough, the largest attributes, events and links are left out. They are
+        added to the span's own counts of dropped items.
         """
         fields = Moment(*moment)
-        attributes = _faithful(fields.attributes, MAX_SPAN_TEXT) or {}
-        details = _faithful(fields.details, MAX_SPAN_TEXT) or {}
+        attributes = _otlp_value(fields.attributes, MAX_SPAN_TEXT) or {}
+        details = _otlp_value(fields.details, MAX_SPAN_TEXT) or {}
         groups = [list(attributes.items()), details.pop("events", []), details.pop("links", [])]
         kept = _fitting(groups, MAX_PAYLOAD - self.size - _ROOM_FOR_REST)
         before = details.get("dropped", (0, 0, 0))
         details |= {
-            "name": text(details["name"], _LONGEST_NAME),
+            "name": text(details["name"], _MAX_NAME),
             "events": kept[1],
             "links": kept[2],
             "dropped": [
@@ -289,14 +278,14 @@ class SpanHead(Head):
         }
         if "status" in details:
             code, description = details["status"]
-            details["status"] = [code, description and text(description, _LONGEST_STATUS)]
+            details["status"] = [code, description and text(description, _MAX_STATUS)]
         return replaced(moment, flags=fields.flags | CUT, attributes=dict(kept[0]), details=details)
 
 
 def origin_of(scope: InstrumentationScope | None, resource: Resource) -> tuple[Origin, int]:
-    """A tracer's scope and resource, and how many attributes of these had no room."""
+    """Read a tracer's scope and resource, and count the attributes that had no room."""
     groups = [
-        list(_faithful(dict(each.attributes or {}), MAX_SPAN_TEXT).items()) if each else []
+        list(_otlp_value(dict(each.attributes or {}), MAX_SPAN_TEXT).items()) if each else []
         for each in (scope, resource)
     ]
     kept = _fitting(groups, _ROOM_FOR_ORIGIN)
@@ -304,18 +293,18 @@ def origin_of(scope: InstrumentationScope | None, resource: Resource) -> tuple[O
         (scope.name, scope.version, scope.schema_url) if scope else ("", None, None)
     )
     origin = Origin(
-        name=text(name, _LONGEST_NAME),
-        version=version and text(version, _LONGEST_NAME),
-        schema_url=schema_url and text(schema_url, _LONGEST_NAME),
+        name=text(name, _MAX_NAME),
+        version=version and text(version, _MAX_NAME),
+        schema_url=schema_url and text(schema_url, _MAX_NAME),
         attributes=dict(kept[0]),
         resource=dict(kept[1]),
-        resource_schema_url=text(resource.schema_url, _LONGEST_NAME),
+        resource_schema_url=text(resource.schema_url, _MAX_NAME),
     )
     return origin, sum(map(len, groups)) - sum(map(len, kept))
 
 
 def _fitting(groups: Sequence[list[Any]], room: int) -> list[list[Any]]:
-    """Of each group what there is room for (bytes): the smallest first, in their old order."""
+    """Select the smallest items of all groups that fit into ``room`` bytes, in their order."""
     sizes = sorted(
         (len(encode(item)), number, place)
         for number, group in enumerate(groups)
@@ -333,15 +322,15 @@ def _fitting(groups: Sequence[list[Any]], room: int) -> list[list[Any]]:
     ]
 
 
-def _faithful(value: Any, longest: int = sys.maxsize, depth: int = 0) -> Any:
-    """A copy of a value as OTLP has it, whatever classes of their own it is made of.
+def _otlp_value(value: Any, longest: int = sys.maxsize, depth: int = 0) -> Any:
+    """Copy a value into OTLP's types; subclasses become the built-in class.
 
-    What OTLP has not (an int beyond 64 bits, a lone surrogate, an object) becomes text.
+    A value without an OTLP type (an int beyond 64 bits, a lone surrogate, an object) becomes text.
 
     Args:
         value: anything.
-        longest: characters of one text; what is longer is cut.
-        depth: how deep in another value it lies.
+        longest: characters of one text; a longer text is cut.
+        depth: levels of containers around the value.
     """
     if value is None or type(value) in {bool, float, bytes}:
         return value
@@ -349,9 +338,9 @@ def _faithful(value: Any, longest: int = sys.maxsize, depth: int = 0) -> Any:
         return text(value, longest)
     if isinstance(value, float | bytes):
         return float(value) if isinstance(value, float) else bytes(value)
-    if isinstance(value, Mapping | Sequence) and depth < _DEEPEST:
+    if isinstance(value, Mapping | Sequence) and depth < _MAX_DEPTH:
         if isinstance(value, Sequence):
-            return [_faithful(item, longest, depth + 1) for item in value]
+            return [_otlp_value(item, longest, depth + 1) for item in value]
         pairs = ((text(str(key), longest), item) for key, item in value.items())
-        return {key: _faithful(item, longest, depth + 1) for key, item in pairs}
+        return {key: _otlp_value(item, longest, depth + 1) for key, item in pairs}
     return plain(value)

@@ -1,4 +1,4 @@
-"""The outbox: the table in the caller's database where events lie until a relay moves them.
+"""The outbox: a table in the caller's database that holds events until a relay moves them.
 
 For Alembic and `create_all`: ``from sidelight.outbox import table``.
 """
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def table(metadata: MetaData) -> Table:
-    """The outbox's table in a collection of tables of yours."""
-    from sidelight.transactions import OUTBOX  # noqa: PLC0415  # SQLAlchemy is slow to import
+    """Add the outbox's table to your tables."""
+    from sidelight.transactions import OUTBOX  # noqa: PLC0415  # imports SQLAlchemy
 
     return OUTBOX.to_metadata(metadata)

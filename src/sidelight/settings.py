@@ -1,4 +1,4 @@
-"""What was asked for, by arguments and by the environment, in one place and checked."""
+"""The settings of a process, from arguments and the environment, checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sidelight.record import limits_from
 RelayMode = Literal["thread", "external"]
 Role = Literal["application", "relay"]
 _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
-#: As SQLAlchemy reads it, and further where somebody has left an @ in it.
+#: The password as SQLAlchemy reads it, and any further text before an unescaped @.
 _PASSWORD: Final = re.compile(r"^([^:/?#]+://[^:/@]*):[^@]*@(?:[^/?@]*@)*")
 _SECRET: Final = re.compile(r"([?&](?:ssl)?password=)[^&]*")
 
@@ -28,16 +28,17 @@ class Settings:
     """The configuration of a process.
 
     Attributes:
-        store: URL of the events store.
-        spool: directory of the spool.
-        otlp_traces, otlp_logs: whether spans and events go out over OTLP.
-        otlp_endpoint: base URL; None leaves it to ``OTEL_EXPORTER_OTLP_*``.
+        store: the URL of the events store.
+        spool: the directory of the spool.
+        otlp_traces, otlp_logs: whether spans and events are exported over OTLP.
+        otlp_endpoint: the base URL; None leaves it to ``OTEL_EXPORTER_OTLP_*``.
         outboxes: URLs of the databases whose outboxes are drained.
-        relay: "thread" drains in this process; "external" leaves it to `sidelight relay`.
-        spool_limit: bytes that the spool's directory may hold.
-        deadline: seconds that an awaited emission may take.
-        strict: raise what the instrumentation gets wrong (for tests).
-        role: "relay" where the process is there for the records of others.
+        relay: "thread" delivers in this process; "external" leaves it to `sidelight relay`.
+        spool_limit: the bytes that the spool's directory may hold.
+        deadline: the longest time that an awaited emission may take (s).
+        strict: raise errors of the instrumentation (for tests).
+        role: "relay" for a process that delivers the records of other processes.
+        environment: the environment variables.
     """
 
     store: str
@@ -54,22 +55,22 @@ class Settings:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """See that what was said goes together.
+        """Check that the settings agree.
 
         Raises:
-            ConfigurationError: it does not.
+            ConfigurationError: they do not.
         """
         if self.store in self.outboxes and sqlite_path(self.store) is not None:
-            # The business would have to wait for the store's transactions, and time out.
+            # The business would wait for the store's transactions, and time out.
             _refuse(
                 "outboxes",
-                f"{self.store} is the events store as well",
+                f"{self.store} is also the events store",
                 "give the store a file of its own: SQLite has one writer at a time",
             )
 
     @property
     def sinks(self) -> tuple[str, ...]:
-        """The names of the sinks that every record must reach before it may be forgotten."""
+        """The names of the sinks that must have a record before the spool may delete it."""
         wanted = {"store": True, "traces": self.otlp_traces, "logs": self.otlp_logs}
         return tuple(name for name, on in wanted.items() if on)
 
@@ -86,10 +87,10 @@ def settle(
     strict: bool | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Fill in from the environment what was not said, and check it all.
+    """Complete the settings from the environment, and check them.
 
     Raises:
-        ConfigurationError: names the setting and the remedy.
+        ConfigurationError: a setting is not valid; the error names the setting and the remedy.
     """
     env = dict(os.environ if environment is None else environment)
     if not isinstance(store, str | None):
@@ -99,14 +100,14 @@ def settle(
             _refuse(name, f"{number!r} is not a number", "give one")
     url = _database(store or env.get("SIDELIGHT_STORE") or default_store())
     if relay not in {"thread", "external"}:
-        _refuse("relay", f"{relay!r} is not known", 'use "thread" or "external"')
-    if not 0.006 <= deadline <= 1.0:  # 5 ms of it are kept for the GIL's switch interval
+        _refuse("relay", f"{relay!r} is unknown", 'use "thread" or "external"')
+    if not 0.006 <= deadline <= 1.0:  # 5 ms are kept for the GIL's switch interval
         _refuse("deadline", f"{deadline} s is out of range", "give seconds between 0.006 and 1")
     if spool_limit < 8 * 1024 * 1024:
         _refuse("spool_limit", f"{spool_limit} bytes are too few", "give 8 MiB or more")
     if isinstance(otlp, str) and urlsplit(otlp).scheme not in {"http", "https"}:
-        told = without_password(otlp)
-        _refuse("otlp", f"{told!r} is not a URL", "write http://localhost:4318")
+        shown = without_password(otlp)
+        _refuse("otlp", f"{shown!r} is not a URL", "write http://localhost:4318")
     traces, logs = _signals(otlp, env)
     return Settings(
         store=url,
@@ -124,7 +125,7 @@ def settle(
 
 
 def _outboxes(urls: Sequence[str] | None, env: Mapping[str, str]) -> tuple[str, ...]:
-    """URLs of business databases, as their applications have them: a driver does not matter."""
+    """Normalize the URLs of business databases; the driver in a URL is ignored."""
     if isinstance(urls, str):
         _refuse("outboxes", f"{without_password(urls)!r} is one URL", "give a list of them")
     named = env.get("SIDELIGHT_OUTBOXES", "").split() if urls is None else urls
@@ -132,10 +133,10 @@ def _outboxes(urls: Sequence[str] | None, env: Mapping[str, str]) -> tuple[str, 
 
 
 def outbox_url(url: str) -> str:
-    """The URL of a business database, without the driver and with an absolute path.
+    """Normalize the URL of a business database: without a driver, with an absolute path.
 
     Raises:
-        ConfigurationError: it is none that can have an outbox.
+        ConfigurationError: such a database cannot have an outbox.
     """
     return _database(re.sub(r"^(\w+)\+\w+://", r"\1://", url), "outboxes")
 
@@ -145,7 +146,7 @@ def _refuse(setting: str, problem: str, remedy: str) -> None:
 
 
 def default_store() -> str:
-    """Where events go when nobody says: a SQLite file in the user's state directory."""
+    """The default store: a SQLite file in the user's state directory."""
     return f"sqlite:///{_state_directory() / 'events.db'}"
 
 
@@ -156,12 +157,12 @@ def _state_directory() -> Path:
 
 
 def _database(url: str, setting: str = "store") -> str:
-    """A database's URL with an absolute path: the process may change its directory later."""
+    """Check a database's URL, and make its path absolute, because the directory may change."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         hint = f"sqlite:///{url}" if url.endswith((".db", ".sqlite")) else "sqlite:///events.db"
-        told = without_password(url)
-        _refuse(setting, f"{told!r} is not a URL", f"write {hint} or postgresql://host/database")
+        shown = without_password(url)
+        _refuse(setting, f"{shown!r} is not a URL", f"write {hint} or postgresql://host/database")
     backend = scheme.partition("+")[0]
     if backend not in {"sqlite", "postgresql", "postgres"}:
         _refuse(setting, f"{backend} is not supported", "use sqlite:///… or postgresql://…")
@@ -177,22 +178,22 @@ def _database(url: str, setting: str = "store") -> str:
         )
     path = rest.removeprefix("/")
     if path in {"", ":memory:"}:
-        _refuse(setting, "a SQLite database in memory dies with its connection", "name a file")
+        _refuse(setting, "a SQLite database in memory ends with its connection", "name a file")
     return f"sqlite:///{Path(path).expanduser().absolute()}"
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite store."""
+    """The file of a SQLite store; None for another store."""
     return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
 
 
 def without_password(text: str) -> str:
-    """A text with the passwords of its URLs, whole or misspelt, left out."""
+    """Mask the passwords of the URLs in a text, including misspelt URLs."""
     return re.sub(r"(^|[/\s'\"=])([^:/@\s'\"=]*):[^@\s/]+@", r"\1\2:***@", text)
 
 
 def public_url(url: str) -> str:
-    """A store's URL without its passwords."""
+    """Mask the passwords in a store's URL."""
     return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
@@ -204,21 +205,21 @@ def _spool_beside(url: str) -> Path:
 
 
 def _signals(otlp: bool | str | None, env: Mapping[str, str]) -> tuple[bool, bool]:
-    """Which of spans and events go out, by the rules of the OTEL_* variables."""
+    """Whether spans and whether events are exported, by the rules of the OTEL_* variables."""
     if otlp is False or env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False, False
 
     def wanted(signal: str) -> bool:
         exporters = env.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() or "otlp"
         if not any(name.strip().startswith("otlp") for name in exporters.split(",")):
-            return False  # "none", or where this process has something else in mind
+            return False  # "none", or another exporter
         return bool(otlp or env.get(_OTLP) or env.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
 
     return wanted("TRACES"), wanted("LOGS")
 
 
 def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
-    """What a segment's header says of its writer: what only it knows, for whoever delivers."""
+    """The header of this process's segments: what a relay in another process has to know."""
     env = settings.environment
     return {
         "instance": instance,
@@ -251,5 +252,5 @@ _NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
 
 
 def disabled() -> bool:
-    """Whether ``SIDELIGHT_DISABLED`` asks for no instrumentation at all."""
+    """Whether ``SIDELIGHT_DISABLED`` turns off all instrumentation."""
     return os.environ.get("SIDELIGHT_DISABLED", "").strip().lower() not in _NOT_DISABLED

@@ -41,7 +41,7 @@ def test_a_function_without_parameters():
 def test_a_parameter_that_comes_by_keyword():
     assert refused("x", a=arg.quality) == (
         "create_artifact has no parameter quality; "
-        "if it comes by **options, write arg.options['quality']"
+        "for a key of **options, write arg.options['quality']"
     )
 
 

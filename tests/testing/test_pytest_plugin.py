@@ -102,8 +102,8 @@ def test_what_fails_says_what_there_was(session):
         """,
         failed=2,
     )
-    assert "no closed after sold; there was:" in told
-    assert "1 events are 'sold', artifact_id='i1'; there was:" in told
+    assert "no closed after sold; emitted:" in told
+    assert "1 events match 'sold', artifact_id='i1'; emitted:" in told
 
 
 def test_deterministic(session):
@@ -182,7 +182,7 @@ def test_the_budget(session):
     assert "over the budget of emissions: test_it:sell: 2" in told
     session(tests, passed=2)
     session(tests, "--sidelight-budget", "5 s", passed=2)
-    assert "is no duration; write 10ms" in session(tests, "--sidelight-budget=soon")
+    assert "is not a duration; write 10ms" in session(tests, "--sidelight-budget=soon")
 
 
 def test_a_marker_that_is_misspelt(session):

@@ -67,11 +67,11 @@ def test_what_is_not_there_is_told():
     with capture() as recorded:
         sell("a1")
         sell("a2")
-    with pytest.raises(AssertionError, match=r"2 events are 'sold'; there was:\n  Event\(.*a1"):
+    with pytest.raises(AssertionError, match=r"2 events match 'sold'; emitted:\n  Event\(.*a1"):
         recorded.one("sold")
-    with pytest.raises(AssertionError, match="0 events are 'sold', artifact_id='a3'"):
+    with pytest.raises(AssertionError, match="0 events match 'sold', artifact_id='a3'"):
         recorded.one("sold", artifact_id="a3")
-    with capture() as empty, pytest.raises(AssertionError, match="there was:\n  nothing"):
+    with capture() as empty, pytest.raises(AssertionError, match="emitted:\n  nothing"):
         empty.one("sold")
 
 

@@ -253,7 +253,9 @@ class ClosedSpool:
         """
         if self._reopen is None:
             raise SpoolError(
-                directory="", problem="it is not open", remedy="call sidelight.configure()"
+                directory="of this process",
+                problem="it is not open",
+                remedy="call sidelight.configure()",
             )
         self._reopen().append(frame)
 

@@ -32,7 +32,10 @@ def encode(value: object) -> bytes:
 
 
 def to_json(value: object) -> str:
-    """Encode a value as JSON text; a value that JSON has no form for becomes its `repr`."""
+    """Encode a value as JSON text.
+
+    A value that JSON has no form for becomes its `repr`.
+    """
     buffer = new_buffer()
     _json_into(value, buffer)
     return buffer.decode()

@@ -1,14 +1,15 @@
 """The process-wide state: opened at the first emission, carried over a fork, closed at the end.
 
-`process` opens the spool at the first emission and starts the relay in the background. `forks` and
-the end of the process close them. No other room has process-wide state, except for the emitter.
+`configure`, or else the first emission, opens the spool and starts the relay in the background. A
+fork and the end of the process close them.
 """
 
 from typing import TYPE_CHECKING
 
 from sidelight.host import lazily
+from sidelight.runtime.configuration import configure, flush
 from sidelight.runtime.forks import register_hooks
-from sidelight.runtime.process import RUNTIME, configure, flush
+from sidelight.runtime.process import RUNTIME
 
 if TYPE_CHECKING:
     from sidelight.runtime.outboxes import outboxes_of

@@ -12,9 +12,8 @@ import atexit
 import concurrent.futures.thread  # noqa: F401  # registers its fork hook
 import contextlib
 import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from threading import RLock
@@ -24,7 +23,7 @@ from sidelight.emission import EMITTER, TRACING, ClosedSpool, EarlyFrames, Ledge
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import allocate_lock, guarded, sleep, start_new_thread
 from sidelight.record import random_bits, reseed
-from sidelight.settings import RelayMode, Settings, settle, writer_meta
+from sidelight.settings import Settings, settle, writer_meta
 from sidelight.spool import Spool, usable
 
 if TYPE_CHECKING:
@@ -107,7 +106,11 @@ class Runtime:
                 EMITTER.spool = ClosedSpool()
                 self._early.count_lost(str(error))
                 _logger.warning("sidelight: every event is lost: %s", error)
-                raise SpoolError(directory="", problem=str(error), remedy="") from error
+                raise SpoolError(
+                    directory="of this process",
+                    problem=str(error),
+                    remedy="then call sidelight.configure()",
+                ) from error
             finally:
                 self._is_opening = False
             if settings.relay == "thread" and not self.ending:
@@ -117,7 +120,11 @@ class Runtime:
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:
         if not self._opening.acquire(timeout=_OPEN_WITHIN):
-            raise SpoolError(directory="", problem="another thread is opening it", remedy="")
+            raise SpoolError(
+                directory="of this process",
+                problem="another thread is opening it",
+                remedy="the next emission tries again",
+            )
         try:
             yield
         finally:
@@ -326,67 +333,6 @@ def _log_no_thread(error: RuntimeError) -> None:
 
 RUNTIME: Final = Runtime()
 EMITTER.spool = ClosedSpool(RUNTIME.open)
-
-
-def configure(
-    store: str | None = None,
-    *,
-    otlp: bool | str | None = None,
-    spool: str | os.PathLike[str] | None = None,
-    outboxes: Sequence[str] | None = None,
-    relay: RelayMode = "thread",
-    spool_limit: int = 1024 * 1024 * 1024,
-    deadline: float = 0.010,
-    strict: bool | None = None,
-) -> None:
-    """Configure where events go. Without this call the first emission reads the environment.
-
-    Args:
-        store: ``sqlite:///events.db`` or ``postgresql://host/database``. Default:
-            ``SIDELIGHT_STORE``, else a file in the user's state directory.
-        otlp: True exports to the ``OTEL_EXPORTER_OTLP_*`` endpoints, a URL to that base URL, False
-            exports nothing. Default: export if one of the endpoint variables is set.
-        spool: the directory of the spool. Default: ``SIDELIGHT_SPOOL``, else beside the SQLite
-            store, else in the user's state directory.
-        outboxes: URLs of the databases whose transactions events join (``transaction=``). Default:
-            ``SIDELIGHT_OUTBOXES``, separated by spaces.
-        relay: "thread" delivers from daemon threads of this process; "external" leaves delivery to
-            `sidelight relay`.
-        spool_limit: the bytes that the spool may hold while a sink is down.
-        deadline: the longest time that an awaited emission may take from its caller (s).
-        strict: raise errors of the instrumentation instead of counting them (for tests). Default:
-            ``SIDELIGHT_STRICT``.
-
-    Raises:
-        ConfigurationError: a setting is not valid; the error names the setting and the remedy.
-    """
-    RUNTIME.configure(
-        settle(
-            store,
-            otlp=otlp,
-            spool=spool,
-            outboxes=outboxes,
-            relay=relay,
-            spool_limit=spool_limit,
-            deadline=deadline,
-            strict=strict,
-        )
-    )
-
-
-def flush(timeout: float = 5.0) -> bool:
-    """Wait until the store, and each sink that answers, has everything that this process emitted.
-
-    A collector that does not answer is not waited for. Undelivered records stay in the spool.
-
-    Args:
-        timeout: the longest time to wait (s).
-
-    Returns:
-        Whether everything is delivered. With ``relay="external"`` this process cannot know, and
-        the answer is False.
-    """
-    return RUNTIME.flush(timeout)
 
 
 def _end() -> None:

@@ -1,0 +1,70 @@
+"""The public functions of the process: `configure` and `flush`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sidelight.runtime.process import RUNTIME
+from sidelight.settings import RelayMode, settle
+
+
+def configure(
+    store: str | None = None,
+    *,
+    otlp: bool | str | None = None,
+    spool: str | os.PathLike[str] | None = None,
+    outboxes: Sequence[str] | None = None,
+    relay: RelayMode = "thread",
+    spool_limit: int = 1024 * 1024 * 1024,
+    deadline: float = 0.010,
+    strict: bool | None = None,
+) -> None:
+    """Configure where events go. Without this call the first emission reads the environment.
+
+    Args:
+        store: ``sqlite:///events.db`` or ``postgresql://host/database``. Default:
+            ``SIDELIGHT_STORE``, else a file in the user's state directory.
+        otlp: True exports to the ``OTEL_EXPORTER_OTLP_*`` endpoints, a URL to that base URL, False
+            exports nothing. Default: export if one of the endpoint variables is set.
+        spool: the directory of the spool. Default: ``SIDELIGHT_SPOOL``, else beside the SQLite
+            store, else in the user's state directory.
+        outboxes: URLs of the databases whose transactions events join (``transaction=``). Default:
+            ``SIDELIGHT_OUTBOXES``, separated by spaces.
+        relay: "thread" delivers from daemon threads of this process; "external" leaves delivery to
+            `sidelight relay`.
+        spool_limit: the bytes that the spool may hold while a sink is down.
+        deadline: the longest time that an awaited emission may take from its caller (s).
+        strict: raise errors of the instrumentation instead of counting them (for tests). Default:
+            ``SIDELIGHT_STRICT``.
+
+    Raises:
+        ConfigurationError: a setting is not valid; the error names the setting and the remedy.
+    """
+    RUNTIME.configure(
+        settle(
+            store,
+            otlp=otlp,
+            spool=spool,
+            outboxes=outboxes,
+            relay=relay,
+            spool_limit=spool_limit,
+            deadline=deadline,
+            strict=strict,
+        )
+    )
+
+
+def flush(timeout: float = 5.0) -> bool:
+    """Wait until the store, and each sink that answers, has everything that this process emitted.
+
+    A collector that does not answer is not waited for. Undelivered records stay in the spool.
+
+    Args:
+        timeout: the longest time to wait (s).
+
+    Returns:
+        Whether everything is delivered. With ``relay="external"`` this process cannot know, and
+        the answer is False.
+    """
+    return RUNTIME.flush(timeout)
