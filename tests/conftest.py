@@ -12,7 +12,7 @@ _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--full", action="store_true", help="run the fault tests at full length, as `make faults` does"
+        "--full", action="store_true", help="run the faults at full length, as `make faults`"
     )
 
 
