@@ -1,4 +1,4 @@
-"""Every test of the contract runs on every back end."""
+"""Every test of the contract runs on every database."""
 
 import pytest
 from tests.support.stored import BACKENDS

@@ -1,10 +1,9 @@
-"""Retention: what is pruned stays away, what is kept is exact, and relays go on meanwhile."""
+"""Retention: pruned events stay away, kept events are counted exactly, and relays go on writing."""
 
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import closing
@@ -12,7 +11,17 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from tests.store.test_store_contract import snapshot
-from tests.support.stored import DAY, SECOND, batches_of, deliver, ledger, record, store
+from tests.support.stored import (
+    DAY,
+    SECOND,
+    batches_of,
+    deliver,
+    exact,
+    ledger,
+    record,
+    store,
+    together,
+)
 
 from sidelight import Store
 from sidelight.exceptions import QueryError, StoreBusyError, StoreMissingError
@@ -22,12 +31,11 @@ from sidelight.store.retention import Pruner
 from sidelight.store.sink import StoreSink
 
 TODAY = time.time_ns() // DAY * DAY
-HOUR = 3600 * SECOND
 
 
 def ago(days, hours=0):
-    """So many days before the beginning of this one, and hours later (ns)."""
-    return TODAY - days * DAY + hours * HOUR
+    """The time (ns) so many days before the start of today, and hours later."""
+    return TODAY - days * DAY + hours * 3600 * SECOND
 
 
 def day(days):
@@ -35,42 +43,16 @@ def day(days):
 
 
 def prune(url, older_than, **options):
-    """Plan and run; answers the plan."""
+    """Plan and run; return the plan."""
     with Pruner(url) as pruner:
         plan = pruner.plan(older_than)
-        taken = sum(pruner.run(plan, **options))
-    assert taken <= plan.events + plan.artifacts
+        assert sum(pruner.run(plan, **options)) <= plan.events + plan.artifacts
     return plan
 
 
 def counted(url):
     with Store(url) as opened:
-        return Counter({(c.organization_id, c.type, c.day): c.count for c in opened.counts()})
-
-
-def assert_exact(url, kept_since):
-    """Rows, counters and artifacts agree on all that is kept."""
-    with Store(url) as opened:
-        events = list(opened.events())
-        assert opened.kept_since() == kept_since
-        assert opened.size() == len(events)
-        assert not [event for event in events if event.occurred_at.date() < kept_since]
-        by_day = Counter((e.organization_id, e.type, e.occurred_at.date()) for e in events)
-        kept = {
-            (c.organization_id, c.type, c.day): c.count
-            for c in opened.counts()
-            if c.day >= kept_since
-        }
-        assert kept == by_day
-        artifacts = {a.artifact_id: a for a in opened.artifacts()}
-    own = Counter(e.artifact_id for e in events if e.artifact_id is not None)
-    assert artifacts.keys() == own.keys()
-    for event in events:
-        if event.artifact_id is not None:
-            artifact = artifacts[event.artifact_id]
-            assert artifact.first_event_at <= event.occurred_at <= artifact.last_event_at
-            assert artifact.events >= own[event.artifact_id]
-    return events
+        return {(c.organization_id, c.type, c.day): c.count for c in opened.counts()}
 
 
 @pytest.fixture
@@ -91,91 +73,86 @@ YEAR = [
 ]
 
 
-def test_what_is_older_goes_and_the_rest_is_exact(url, ask):
+def test_older_events_go_and_the_rest_is_exact(url, ask):
     store(url, YEAR)
     before = counted(url)
     plan = prune(url, timedelta(days=365))
     assert (plan.kept_since, plan.events, plan.artifacts) == (day(365), 4, 1)
-    events = assert_exact(url, day(365))
-    assert [event.occurred_ns for event in events] == [moment.time for _, moment in YEAR[4:]]
+    assert [e.occurred_ns for e in exact(url, day(365))] == [moment.time for _, moment in YEAR[4:]]
     assert counted(url) == before
     (long,) = (a for a in ask(Store.artifacts) if a.artifact_id == "long")
     assert (long.events, long.organization_id) == (3, "o2")
     assert long.first_event_at.date() == day(370)
 
 
-def test_counters_of_days_that_are_pruned_go_where_that_is_asked_for(url):
+def test_counters_of_pruned_days_go_on_demand(url):
     store(url, YEAR)
     before = counted(url)
     prune(url, "365d", counts=True)
     assert counted(url) == {key: n for key, n in before.items() if key[2] >= day(365)}
-    assert_exact(url, day(365))
+    exact(url, day(365))
 
 
 def test_a_day_goes_as_a_whole(url):
     store(url, [record(at=ago(10, hours), bits=hours) for hours in range(24)])
-    when = datetime.fromtimestamp(ago(10, 15) // SECOND, UTC)
-    assert prune(url, when).events == 0
-    assert prune(url, date.fromordinal(day(9).toordinal())).events == 24
-    assert assert_exact(url, day(9)) == []
+    assert prune(url, datetime.fromtimestamp(ago(10, 15) // SECOND, UTC)).events == 0
+    assert prune(url, day(9)).events == 24
+    assert exact(url, day(9)) == []
 
 
-def test_planning_changes_nothing_and_tells_exactly_what_is_to_go(url):
+def test_a_plan_is_exact_and_changes_nothing(url):
     store(url, YEAR)
-    with Store(url) as opened:
-        before = list(opened.events()), opened.counts(), opened.artifacts()
+    before = exact(url), counted(url)
     with Pruner(url, dry=True) as pruner:
         plan = pruner.plan("365d")
         assert pruner.plan("365d") == plan
         assert (plan.kept_since, plan.events, plan.artifacts) == (day(365), 4, 1)
         assert pruner.plan("20000d").events == 0
-    with Store(url) as opened:
-        assert (list(opened.events()), opened.counts(), opened.artifacts()) == before
-        assert opened.kept_since() is None
+    assert (exact(url), counted(url)) == before
 
 
-@pytest.mark.parametrize("when", ["23h", "0d", timedelta(0), date.max, "2999-01-01"], ids=repr)
-def test_what_may_still_be_on_its_way_is_not_pruned(url, when):
+@pytest.mark.parametrize(
+    ("when", "problem"),
+    [
+        *[(w, "less than a day ago") for w in ("23h", "0d", timedelta(0), date.max, "2999-01-01")],
+        ("old", "older than: 'old' is not a time"),
+    ],
+    ids=repr,
+)
+def test_an_age_that_relays_may_still_deliver_is_refused(url, when, problem):
     store(url, [record()])
-    with Pruner(url) as pruner, pytest.raises(QueryError, match="less than a day ago"):
+    with Pruner(url) as pruner, pytest.raises(QueryError, match=problem):
         pruner.plan(when)
 
 
-def test_what_is_no_time_is_refused(url):
-    store(url, [record()])
-    with Pruner(url) as pruner, pytest.raises(QueryError, match="older than: 'old' is not a time"):
-        pruner.plan("old")
+def test_a_missing_store_is_not_created(url):
+    for open_store in (Pruner, Store):
+        with pytest.raises(StoreMissingError):
+            open_store(url)
 
 
-def test_a_store_that_is_not_there_is_not_made(url):
-    with pytest.raises(StoreMissingError):
-        Pruner(url)
-    with pytest.raises(StoreMissingError):
-        Store(url)
+# -- pruned events stay away -----------------------------------------------------------------
 
 
-# -- and stays away --------------------------------------------------------------------------
-
-
-def test_what_is_delivered_again_does_not_come_back(url, ask):
+def test_a_pruned_event_that_is_delivered_again_does_not_come_back(url, ask):
     store(url, YEAR)
     prune(url, "365d")
     before = counted(url), ask(Store.artifacts)
     store(url, YEAR, YEAR[:4], writer="p7")
     assert (counted(url), ask(Store.artifacts)) == before
-    assert_exact(url, day(365))
+    exact(url, day(365))
     (loss,) = ask(Store.losses)
     assert (loss.process, loss.reason, loss.count) == ("p7", "older than the store keeps", 8)
     assert day(366).isoformat() in loss.problem
 
 
-def test_what_comes_late_is_counted_as_lost_and_the_rest_of_its_batch_is_stored(url, ask):
+def test_a_late_event_is_counted_as_lost_and_the_rest_of_its_batch_is_stored(url, ask):
     store(url, YEAR)
     prune(url, "365d")
     store(url, [record("late", ago(366), artifact="x"), record("late", ago(365), artifact="y")])
     assert {e.artifact_id for e in ask(Store.events, type="late")} == {"y"}
     assert [loss.count for loss in ask(Store.losses)] == [1]
-    assert_exact(url, day(365))
+    exact(url, day(365))
 
 
 def test_retention_does_not_move_back(url):
@@ -184,22 +161,18 @@ def test_retention_does_not_move_back(url):
     plan = prune(url, "5000d")
     assert (plan.kept_since, plan.events) == (day(365), 0)
     store(url, YEAR)
-    assert_exact(url, day(365))
+    exact(url, day(365))
 
 
 def test_the_organization_becomes_known_after_the_first_events_are_pruned(url):
-    store(
-        url,
-        [record("made", ago(400), artifact="a"), record("made", ago(300), artifact="a")],
-    )
+    store(url, [record("made", ago(400), artifact="a"), record("made", ago(300), artifact="a")])
     prune(url, "365d", counts=True)
     store(url, [record("named", ago(200), artifact="a", organization="o1")])
-    events = assert_exact(url, day(365))
-    assert {event.organization_id for event in events} == {"o1"}
+    assert {event.organization_id for event in exact(url, day(365))} == {"o1"}
     assert all(count > 0 for count in counted(url).values())
 
 
-def test_accounts_of_processes_go_with_the_time(url, ask):
+def test_ledgers_of_old_processes_go(url, ask):
     def told(at):
         static, moment = ledger({"odd": 1}, {"shop:make": snapshot(5)})
         return static, type(moment)(at, *(getattr(moment, f) for f in moment.__struct_fields__[1:]))
@@ -231,7 +204,7 @@ def many(count, seed=0):
 
 @pytest.mark.usefixtures("slowly")
 @pytest.mark.parametrize("steps", [1, 4, 9])
-def test_what_was_stopped_is_finished_by_the_next(url, steps):
+def test_the_next_run_finishes_one_that_was_stopped(url, steps):
     records = many(400)
     store(url, *batches_of(records, 100))
     before = counted(url)
@@ -241,14 +214,11 @@ def test_what_was_stopped_is_finished_by_the_next(url, steps):
     with Store(url) as opened:
         assert opened.kept_since() == day(100)
         assert opened.size() == sum(moment.time >= ago(100) for _, moment in records)
-    store(url, records)  # delivered again while it is half done
+    store(url, records)  # delivered again after half of the run
+    assert prune(url, "100d").events > 0
     with Pruner(url) as pruner:
-        left = pruner.plan("100d")
-        for _ in pruner.run(left):
-            pass
         assert pruner.plan("100d").events == 0
-    assert left.events > 0
-    assert_exact(url, day(100))
+    exact(url, day(100))
     assert counted(url) == before
 
 
@@ -262,9 +232,8 @@ with retention.Pruner(sys.argv[1]) as pruner:
 """
 
 
-def test_what_was_killed_is_finished_by_the_next(url):
-    records = many(1200, seed=1)
-    store(url, *batches_of(records, 400))
+def test_the_next_run_finishes_one_that_was_killed(url):
+    store(url, *batches_of(many(1200, seed=1), 400))
     before = counted(url)
     for steps in (1, 2, 8):
         with subprocess.Popen(
@@ -274,7 +243,7 @@ def test_what_was_killed_is_finished_by_the_next(url):
                 assert process.stdout.readline() == b"step\n"
             process.send_signal(signal.SIGKILL)
     prune(url, "30d")
-    assert_exact(url, day(30))
+    exact(url, day(30))
     assert counted(url) == before
 
 
@@ -282,8 +251,8 @@ def test_what_was_killed_is_finished_by_the_next(url):
 
 
 @pytest.mark.usefixtures("slowly")
-def test_relays_write_while_it_is_pruned(url):
-    """They bring new events, old ones again, and organizations that become known."""
+def test_relays_write_during_a_pruning(url):
+    """They deliver new events, old ones again, and organizations that become known."""
     old = many(600, seed=2)
     new = [
         record("new", ago(3) + n * SECOND, artifact=n % 40, organization=f"o{n % 40 % 3}", bits=n)
@@ -295,69 +264,39 @@ def test_relays_write_while_it_is_pruned(url):
     ]
     store(url, *batches_of([*old, *nameless], 200))
     before = counted(url)
-    problems = []
 
     def relay(seed, records):
         chance = random.Random(seed)
         batches = batches_of([*records, *chance.sample(old, 300)], 25)
         chance.shuffle(batches)
-        try:
-            with closing(StoreSink(url)) as sink:
-                for batch in batches:
-                    deliver(sink, batch)
-        except Exception as error:
-            problems.append(error)
+        with closing(StoreSink(url)) as sink:
+            for batch in batches:
+                deliver(sink, batch)
 
-    threads = [
-        threading.Thread(target=relay, args=(1, new)),
-        threading.Thread(target=relay, args=(2, [*new, *naming])),
-    ]
-    for thread in threads:
-        thread.start()
-    prune(url, "100d")
-    for thread in threads:
-        thread.join()
-    assert problems == []
-    events = assert_exact(url, day(100))
-    expected = {
+    together(lambda: relay(1, new), lambda: relay(2, [*new, *naming]), lambda: prune(url, "100d"))
+    assert {event.event_id for event in exact(url, day(100))} == {
         event_id(moment.time, moment.random)
         for _, moment in [*old, *new, *nameless, *naming]
         if moment.time >= ago(100)
     }
-    assert {event.event_id for event in events} == expected
 
     def of_pruned_days(counts):
         sums = Counter()
         for (_, type_, at), count in counts.items():
-            if at < day(100):
-                sums[type_, at] += count
-        return sums
+            sums[type_, at] += count * (at < day(100))
+        return +sums
 
     assert of_pruned_days(counted(url)) == of_pruned_days(before)
 
 
 @pytest.mark.usefixtures("slowly")
-def test_two_may_prune_at_once(url):
-    records = many(500, seed=3)
-    store(url, *batches_of(records, 250))
-    problems = []
-
-    def run():
-        try:
-            prune(url, "50d")
-        except Exception as error:
-            problems.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
-    assert_exact(url, day(50))
+def test_two_processes_may_prune_at_once(url):
+    store(url, *batches_of(many(500, seed=3), 250))
+    together(*[lambda: prune(url, "50d")] * 3)
+    exact(url, day(50))
 
 
-def test_a_store_that_others_keep_locked_is_named(url, monkeypatch):
+def test_a_store_that_stays_locked_is_named(url, monkeypatch):
     store(url, YEAR)
     monkeypatch.setattr(retention, "_LOCK_TIMEOUT", 0.3)
     with Pruner(url) as other, Pruner(url) as pruner:
@@ -367,4 +306,4 @@ def test_a_store_that_others_keep_locked_is_named(url, monkeypatch):
             with pytest.raises(StoreBusyError, match="run the command again"):
                 next(pruner.run(plan))
     prune(url, "365d")
-    assert_exact(url, day(365))
+    exact(url, day(365))

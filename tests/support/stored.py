@@ -1,22 +1,25 @@
-"""Records made by hand, as a relay hands them to a sink, and back ends to put them into."""
+"""Records made by hand, databases to store them in, and a check of what a store counts."""
 
 from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from tests.support.postgres import new_database
 
+from sidelight import Event, Store
 from sidelight.exceptions import SinkUnavailableError
-from sidelight.record.format import Moment, Static, decode, encode, encode_static
+from sidelight.record.format import Static, decode, encode, encode_static
 from sidelight.record.values import plain
+from sidelight.spool import Record
 from sidelight.store.sink import StoreSink
-
-Record = tuple[Static, Moment]
 
 NOON = 1_784_980_800_000_000_000
 """2026-07-25, 12:00:00 UTC, in nanoseconds."""
@@ -26,17 +29,17 @@ TRACE = bytes(range(16))
 
 
 def sqlite(directory: Path) -> str:
-    """The URL of a SQLite store that is not there yet."""
+    """The URL of a SQLite store that does not exist yet."""
     return f"sqlite:///{directory / 'events.db'}"
 
 
 def postgresql(_: Path) -> str:
-    """The URL of an empty database on a server of the session's; skips where there is none."""
+    """The URL of an empty database on the session's server; skips where there is no server."""
     return new_database()
 
 
 BACKENDS: dict[str, Callable[[Path], str]] = {"postgresql": postgresql, "sqlite": sqlite}
-"""Name → the URL of an empty store. What is entered here runs the whole contract."""
+"""Name → the URL of an empty store. Every database in this table runs the whole contract."""
 
 
 def record(
@@ -75,7 +78,7 @@ def record(
 
 
 def ledger(losses: dict[str, int] | None = None, costs: dict[str, Any] | None = None) -> Record:
-    """A process's account of itself."""
+    """A process's ledger of losses and costs."""
     told = {
         "losses": losses or {},
         "costs": costs or {},
@@ -92,7 +95,7 @@ def store(url: str, *batches: Sequence[Record], writer: str = "p1") -> None:
 
 
 def deliver(sink: StoreSink, batch: Sequence[Record], writer: str = "p1") -> None:
-    """As a relay does: again and again until the store has it."""
+    """Write as a relay does: retry until the store has the batch."""
     until = time.monotonic() + 20
     while True:
         try:
@@ -107,3 +110,46 @@ def batches_of(records: Iterable[Record], size: int) -> list[list[Record]]:
     """Cut into batches."""
     listed = list(records)
     return [listed[start : start + size] for start in range(0, len(listed), size)]
+
+
+def together(*jobs: Callable[[], Any]) -> None:
+    """Run the jobs in threads at the same time; raise what the first of them raises."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for running in [pool.submit(job) for job in jobs]:
+            running.result()
+
+
+def exact(url: str, kept_since: date | None = None) -> list[Event]:
+    """The events of a store, in order, after a check that every counter agrees with them.
+
+    Args:
+        url: the store.
+        kept_since: the first day that is kept; counters and artifacts may know more before it.
+    """
+    with Store(url) as opened:
+        events, size = list(opened.events()), opened.size()
+        counts, artifacts = opened.counts(), opened.artifacts()
+        assert opened.kept_since() == kept_since
+    assert size == len(events)
+    places = [(event.occurred_ns, event.event_id) for event in events]
+    assert places == sorted(set(places))
+    assert kept_since is None or all(e.occurred_at.date() >= kept_since for e in events)
+    assert {
+        (c.organization_id, c.type, c.day): c.count
+        for c in counts
+        if kept_since is None or c.day >= kept_since
+    } == Counter((e.organization_id, e.type, e.occurred_at.date()) for e in events)
+    own: dict[str, list[Event]] = {}
+    for event in events:
+        if event.artifact_id is not None:
+            own.setdefault(event.artifact_id, []).append(event)
+    assert {artifact.artifact_id for artifact in artifacts} == own.keys()
+    for artifact in artifacts:
+        mine = own[artifact.artifact_id]
+        known = (artifact.first_event_at, artifact.last_event_at, artifact.events)
+        if kept_since is None:
+            assert known == (mine[0].occurred_at, mine[-1].occurred_at, len(mine))
+        assert known[0] <= mine[0].occurred_at
+        assert known[1] >= mine[-1].occurred_at
+        assert known[2] >= len(mine)
+    return events

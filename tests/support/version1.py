@@ -97,16 +97,18 @@ def write(connection: Connection, records: list) -> None:
             with cursor.copy("COPY events FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)
-            mark = "%s"
+            mark, least, most = "%s", "least", "greatest"
         else:
-            mark = "?"
+            mark, least, most = "?", "min", "max"
             marks = ", ".join([mark] * len(rows[0]))
             for row in rows:
                 connection.exec_driver_sql(f"INSERT INTO events VALUES ({marks})", tuple(row))
         for _, type_, artifact, _, occurred, *_ in rows:
             connection.exec_driver_sql(
                 f"INSERT INTO artifacts VALUES ({mark}, NULL, {occurred}, {occurred}, 1)"
-                " ON CONFLICT (artifact_id) DO UPDATE SET events = artifacts.events + 1",
+                " ON CONFLICT (artifact_id) DO UPDATE SET events = artifacts.events + 1,"
+                f" first_event_at = {least}(artifacts.first_event_at, excluded.first_event_at),"
+                f" last_event_at = {most}(artifacts.last_event_at, excluded.last_event_at)",
                 (artifact,),
             )
             connection.exec_driver_sql(
