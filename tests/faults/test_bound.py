@@ -51,7 +51,7 @@ def held(spool):
 def records_in(spool):
     """Every record of a spool directory, by segment."""
     for path in segments_in(spool):
-        with contextlib.closing(Segment.look(path)) as segment:
+        with contextlib.closing(Segment.inspect(path)) as segment:
             scanner = Scanner(segment, PAGE)
             found = []
             while payloads := scanner.batch(1000).payloads:

@@ -108,7 +108,7 @@ def test_a_segment_keeps_the_order_of_the_calls(tmp_path, shim, full, row):
         program.kill()
     found, times = [], []
     for path in segments_in(spool):
-        with contextlib.closing(Segment.look(path)) as segment:
+        with contextlib.closing(Segment.inspect(path)) as segment:
             segment.sealed = True
             records = map(decode, Scanner(segment, PAGE).batch(1_000_000).payloads)
             moments = [moment for static, moment in records if static.type is not None]

@@ -9,7 +9,7 @@ import pytest
 _CHILD = """
 import resource
 from sidelight.emission.emitter import Emitter, Head
-from sidelight.spool.header import packed
+from sidelight.spool.header import encode_header
 from sidelight.record import Static, encode, to_json
 
 large = ["x" * 4000] * 10_000
@@ -22,7 +22,7 @@ resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), -1))
 for attempt in (
     lambda: encode(large),
     lambda: to_json(large),
-    lambda: packed({"large": large}),
+    lambda: encode_header({"large": large}),
     lambda: emitter.payload(head, moment),  # its shortened copy may fit
 ):
     try:

@@ -14,8 +14,8 @@ from tests.support.programs import wait_until
 from sidelight.emission.receipt import Receipt
 from sidelight.emission.waiting import Watermark
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.record.format import Static, decode, encode, encode_static, frame, random_bits
-from sidelight.relay.housekeeping import Keeper
+from sidelight.record import Static, decode, encode, encode_static, frame, random_bits
+from sidelight.relay.housekeeping import Housekeeping
 from sidelight.relay.refusals import DOUBTFUL
 from sidelight.relay.relay import Relay
 from sidelight.relay.worker import Worker
@@ -84,7 +84,7 @@ def worker(spool, losses):
 
 
 def drain(worker):
-    while worker.step(attempts=1):
+    while worker.step(retries=1):
         pass
 
 
@@ -102,14 +102,14 @@ def test_what_cannot_be_delivered_now_comes_later_and_once(worker, spool):
         emit(spool, n)
     worker.sink.down.set()
     with pytest.raises(SinkUnavailableError):
-        worker.step(attempts=2)
+        worker.step(retries=2)
     assert worker.failing
-    assert worker.behind()
+    assert worker.is_behind()
     worker.sink.down.clear()
     drain(worker)
     assert worker.sink.taken == list(range(10))
     assert not worker.failing
-    assert not worker.behind()
+    assert not worker.is_behind()
 
 
 def test_poison_is_set_aside_and_its_neighbours_arrive(worker, spool, losses):
@@ -146,8 +146,8 @@ def test_what_was_refused_keeps_no_segment_open(spool, poison):
     gc.disable()
     try:
         drain(worker)
-        assert segment().passed == {"store"}
-        spool.forget(segment())
+        assert segment().delivered_to == {"store"}
+        spool.delete(segment())
         assert segment() is None
     finally:
         gc.enable()
@@ -460,7 +460,7 @@ def test_a_drain_brings_the_store_all_where_nobody_takes_the_telemetry(dead):
     store, traces = (worker.sink for worker in relay.workers)
     traces.down.set()
     with pytest.raises(SinkUnavailableError):
-        relay.drain(attempts=1)
+        relay.drain(retries=1)
     assert sorted(store.taken) == list(range(40))
     traces.down.clear()
     relay.drain()
@@ -492,7 +492,7 @@ def test_the_dead_are_taken_over_as_fast_as_they_are_delivered(tmp_path, losses)
     leave(tmp_path, sinks=["store"])
     spool = Spool(tmp_path, {"sinks": ["store"]})
     store = Worker(sink := ScriptedSink(), spool, lambda *_: None, Watermark())
-    keeper = keeper_of(spool, ["store"], losses, [])
+    keeper = housekeeping_of(spool, ["store"], losses, [])
     for _ in range(4):
         keeper.step()
         drain(store)
@@ -500,8 +500,8 @@ def test_the_dead_are_taken_over_as_fast_as_they_are_delivered(tmp_path, losses)
     spool.close()
 
 
-def keeper_of(spool, sinks, losses, spans):
-    return Keeper(spool, sinks, lambda: None, lambda *loss: losses.append(loss), spans.append)
+def housekeeping_of(spool, sinks, losses, spans):
+    return Housekeeping(spool, sinks, lambda: None, lambda *loss: losses.append(loss), spans.append)
 
 
 def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
@@ -511,7 +511,7 @@ def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
     drain(store)
     spool.supply.limit = 4 * 1024 * 1024
     spans = []
-    keeper_of(spool, ["store", "traces"], losses, spans)._measure()
+    housekeeping_of(spool, ["store", "traces"], losses, spans)._enforce_limit()
     assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
     assert spool.usage() < spool.supply.limit
     assert not spool.supply.full
@@ -525,7 +525,7 @@ def test_telemetry_goes_while_an_eighth_is_free(spool, losses):
     drain(store)
     spool.supply.limit = spool.usage() + 3 * SMALLEST
     spans = []
-    keeper_of(spool, ["store", "traces"], losses, spans)._measure()
+    housekeeping_of(spool, ["store", "traces"], losses, spans)._enforce_limit()
     assert losses
     assert 0.8 < spool.usage() / spool.supply.limit <= 0.875
     assert spans == [True]
@@ -534,7 +534,7 @@ def test_telemetry_goes_while_an_eighth_is_free(spool, losses):
 def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):
     spool.supply.limit = 8 * 1024 * 1024
     store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
-    keeper = keeper_of(spool, ["store", "traces"], losses, [])
+    keeper = housekeeping_of(spool, ["store", "traces"], losses, [])
     keeper.step()  # and measures again in half a second, if nothing hurries it
     for _ in range(20):  # segments
         newest = spool.own[-1]
@@ -549,7 +549,7 @@ def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):
 def test_the_room_of_what_was_put_off_can_be_had(dead, losses):
     """It is telemetry too; what the store has not got stays."""
     store = Worker(ScriptedSink(), dead, lambda *_: None, Watermark())
-    keeper = keeper_of(dead, ["store", "traces"], losses, [])
+    keeper = housekeeping_of(dead, ["store", "traces"], losses, [])
     keeper.step()
     for _ in range(4):
         drain(store)
@@ -557,7 +557,7 @@ def test_the_room_of_what_was_put_off_can_be_had(dead, losses):
     assert len(store.sink.taken) == 40
     dead.supply.limit = 4 * 1024 * 1024
     for _ in range(5):
-        keeper._measure()
+        keeper._enforce_limit()
     assert dead.usage() <= dead.supply.limit
     assert 30 < len(losses) <= 40
     assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
@@ -568,7 +568,7 @@ def test_there_is_room_before_both_spares_are_used(spool, losses):
     """A caller who fills segments while the keeper sleeps finds the next ones allocated."""
     spool.supply.limit = 8 * 1024 * 1024
     store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
-    keeper = keeper_of(spool, ["store", "traces"], losses, [])
+    keeper = housekeeping_of(spool, ["store", "traces"], losses, [])
     for _ in range(10):
         keeper.step()
         for _ in range(SPARES):
@@ -580,13 +580,13 @@ def test_there_is_room_before_both_spares_are_used(spool, losses):
 
 
 def test_what_every_sink_has_is_no_loss_when_it_goes(spool, losses):
-    spool.settle = lambda: False  # else it would have gone before
+    spool.sync_sinks = lambda: False  # else it would have gone before
     store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
     while len(spool.own) < 6:
         emit(spool, 1)
     drain(store)
     spool.supply.limit = 4 * 1024 * 1024
-    keeper_of(spool, ["store"], losses, []).step()
+    housekeeping_of(spool, ["store"], losses, []).step()
     assert spool.usage() <= spool.supply.limit
     assert not losses
 
@@ -595,10 +595,10 @@ def test_what_is_delivered_while_room_is_made_is_no_loss_either(spool, losses):
     while len(spool.own) < 6:
         emit(spool, 1)
     full = [segment for segment in spool.own if segment.sealed]
-    full[0].passed.add("store")
-    spool.settle = lambda: [segment.passed.add("store") for segment in full]
+    full[0].delivered_to.add("store")
+    spool.sync_sinks = lambda: [segment.delivered_to.add("store") for segment in full]
     spool.supply.limit = 4 * 1024 * 1024
-    keeper_of(spool, ["store"], losses, [])._measure()
+    housekeeping_of(spool, ["store"], losses, [])._enforce_limit()
     assert len(spool.own) < 5
     assert not losses
 
@@ -608,7 +608,7 @@ def test_what_the_store_has_not_is_never_let_go(spool, losses):
         emit(spool, 1)
     spool.supply.limit = 4 * 1024 * 1024
     spans = []
-    keeper_of(spool, ["store", "traces"], losses, spans)._measure()
+    housekeeping_of(spool, ["store", "traces"], losses, spans)._enforce_limit()
     assert not losses
     assert spool.supply.full
     assert spans == [False]
@@ -619,7 +619,7 @@ def test_spans_are_let_go_before_events(spool, losses):
         emit(spool, 1)
     spool.supply.limit = 11 * 1024 * 1024
     spans = []
-    keeper_of(spool, ["store"], losses, spans)._measure()
+    housekeeping_of(spool, ["store"], losses, spans)._enforce_limit()
     assert not spool.supply.full
     assert spans == [False]
 

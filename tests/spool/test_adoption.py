@@ -31,8 +31,8 @@ def read_by_one(reader):
     reader.adopt()
     being_read = [*reader.adopted]
     for segment in being_read:
-        segment.passed.add("store")
-    reader.adopted.let_go(["store", "traces"])
+        segment.delivered_to.add("store")
+    reader.adopted.release(["store", "traces"])
     return being_read
 
 
@@ -48,7 +48,7 @@ def test_all_of_the_living_who_want_it_are_read_along(reader):
     several = [living(reader.directory, relay="external") for _ in range(5)]
     living_for_themselves = living(reader.directory)
     reader.adopt()
-    assert sum(segment.live for segment in reader.adopted) == 5
+    assert sum(segment.is_live for segment in reader.adopted) == 5
     for spool in (*several, living_for_themselves):
         spool.close()
 
@@ -58,9 +58,9 @@ def test_the_living_take_nobodys_place(reader):
     alive = living(reader.directory)
     reader.adopt()
     for segment in reader.adopted:
-        segment.passed.add("store")
+        segment.delivered_to.add("store")
     before = list(reader.adopted)
-    reader.adopted.let_go(["store", "traces"])
+    reader.adopted.release(["store", "traces"])
     assert list(reader.adopted) == before
     alive.close()
 
@@ -69,18 +69,18 @@ def test_what_one_sink_has_gives_its_place_up_and_comes_again(reader):
     leave(reader.directory, 40)
     reader.adopt()
     seen = []
-    while new := [segment for segment in reader.adopted if not segment.passed]:
+    while new := [segment for segment in reader.adopted if not segment.delivered_to]:
         for segment in new:
-            segment.passed.add("store")
+            segment.delivered_to.add("store")
             seen.append(segment.path)
-        reader.adopted.let_go(["store", "traces"])
+        reader.adopted.release(["store", "traces"])
         reader.adopted.fill()
     assert len(set(seen)) == len(seen) == 40
     while reader.adopted:
         for segment in tuple(reader.adopted):
-            assert segment.passed == {"store"}
+            assert segment.delivered_to == {"store"}
             assert payloads_of(segment) == [b"a record"]
-            reader.forget(segment)
+            reader.delete(segment)
         reader.adopted.fill()
     assert not [path for path in seen if path.exists()]
 
@@ -90,8 +90,8 @@ def test_what_is_still_being_read_comes_again_as_it_is(reader):
     being_read = read_by_one(reader)
     reader.adopted.fill()
     for segment in tuple(reader.adopted):
-        if not segment.passed:
-            reader.forget(segment)
+        if not segment.delivered_to:
+            reader.delete(segment)
     reader.adopted.fill()
     assert set(reader.adopted) == set(being_read)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidelight.record.format import FRAME, FRAME_MAGIC, frame
+from sidelight.record import FRAME, FRAME_MAGIC, frame
 from sidelight.spool import header
 from sidelight.spool.disk import Disk
 from sidelight.spool.header import PAGE
@@ -96,7 +96,7 @@ def test_a_living_owner_keeps_its_segment(tmp_path):
     segment = create(tmp_path)
     segment.write(frame(b"mine"))
     assert Segment.adopt(segment.path) is None
-    looked = Segment.look(segment.path)
+    looked = Segment.inspect(segment.path)
     assert read_all(looked)[0] == [b"mine"]
     looked.close()
     segment.close()
@@ -107,23 +107,23 @@ def test_one_reader_at_a_time(tmp_path):
     """Two relays on one spool must not both export what is in it."""
     segment = Segment.create(tmp_path, SIZE, {"relay": "external"})
     segment.write(frame(b"one"))
-    attending = Segment.attend(segment.path)
-    assert Segment.attend(segment.path) is None
+    attending = Segment.follow(segment.path)
+    assert Segment.follow(segment.path) is None
     segment.close()  # its owner has ended: the reader goes on, and nobody else begins
     assert Segment.adopt(segment.path) is None
-    assert Segment.attend(segment.path) is None
-    assert attending.orphaned()
+    assert Segment.follow(segment.path) is None
+    assert attending.take_ownership()
     attending.close()
     adopting = reopened(segment.path)
     assert Segment.adopt(segment.path) is None
-    assert Segment.attend(segment.path) is None
+    assert Segment.follow(segment.path) is None
     adopting.close()
 
 
 def state(path):
-    segment = Segment.look(path)
+    segment = Segment.inspect(path)
     try:
-        return segment.written, segment.attended
+        return segment.has_writer, segment.has_reader
     finally:
         segment.close()
 
@@ -131,11 +131,11 @@ def state(path):
 def test_whoever_asks_who_holds_a_segment_takes_no_lock(tmp_path):
     segment = Segment.create(tmp_path, SIZE, {"relay": "external"})
     assert state(segment.path) == (True, False)
-    attending = Segment.attend(segment.path)
+    attending = Segment.follow(segment.path)
     assert state(segment.path) == (True, True)
     segment.close()
     assert state(segment.path) == (False, True)
-    assert attending.orphaned()
+    assert attending.take_ownership()
     assert state(segment.path) == (False, True)
     attending.close()
     assert state(segment.path) == (False, False)
@@ -284,7 +284,7 @@ def test_a_payload_that_looks_like_a_frame_is_a_payload(tmp_path):
 def test_while_the_writer_lives_damage_is_not_yet(tmp_path):
     """Another process can see a frame half copied."""
     segment = create(tmp_path)
-    reader = Segment.look(segment.path)
+    reader = Segment.inspect(segment.path)
     whole = frame(b"x" * 100)
     at = segment.tell()
     segment.write(whole[:40])
@@ -301,7 +301,7 @@ def test_what_a_living_writer_has_behind_it_is_damage(tmp_path, monkeypatch):
     for payload in (b"a" * 50, b"b" * 60, b"c" * 70):
         segment.write(frame(payload))
     segment.mapping[PAGE + FRAME.size + 50 + 20] ^= 1
-    reader = Segment.look(segment.path)
+    reader = Segment.inspect(segment.path)
     scanner = Scanner(reader, PAGE)
     assert scanner.batch(9).payloads == [b"a" * 50]
     assert scanner.batch(9).payloads == []  # it might be half copied

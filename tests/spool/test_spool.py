@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from sidelight.exceptions import SpoolError
-from sidelight.record.format import frame
+from sidelight.record import frame
 from sidelight.spool.directory import filesystem, is_remote, prepare_directory, segments_in
 from sidelight.spool.header import PAGE
 from sidelight.spool.scanner import Scanner
@@ -118,7 +118,7 @@ def test_what_a_dead_process_left_is_adopted(tmp_path):
     script = """
         import os, sys
         from pathlib import Path
-        from sidelight.record.format import frame
+        from sidelight.record import frame
         from sidelight.spool.writer import Spool
         spool = Spool(Path(sys.argv[1]), {"sinks": ["store"], "instance": "dead"})
         for i in range(10):
@@ -138,7 +138,7 @@ def test_what_a_dead_process_left_is_adopted(tmp_path):
     (adopted,) = spool.adopted
     assert adopted.meta["instance"] == "dead"
     assert payloads_of(adopted) == [b"record-%d" % i for i in range(10)]
-    spool.forget(adopted)
+    spool.delete(adopted)
     spool.close()
     assert not list(segments_in(tmp_path / "spool"))
 
@@ -191,7 +191,7 @@ def test_room_that_was_made_is_used(spool):
     with pytest.raises(SpoolError):
         while True:
             write(spool, b"y" * 9000)
-    spool.forget(spool.own[0])
+    spool.delete(spool.own[0])
     spool.supply._look_again = 0
     write(spool, b"again")
 
@@ -226,7 +226,7 @@ def test_what_was_lost_is_written_beyond_the_limit(spool):
     with pytest.raises(SpoolError):
         while True:
             write(spool, b"y")
-    spool.append_last(frame(b"the ledger"))
+    spool.append_beyond_limit(frame(b"the ledger"))
     assert payloads_of(spool.own[-1]) == [b"the ledger"]
     assert spool.usage() < spool.supply.limit + SMALLEST // 8
 
@@ -251,7 +251,7 @@ def test_the_directory_removed_under_it_is_made_again(spool):
     for path in spool.directory.iterdir():
         path.unlink()
     spool.directory.rmdir()
-    spool.rescue()
+    spool.replace_lost_segment()
     write(spool, b"after")
     assert [p for segment in spool.own for p in payloads_of(segment)] == [b"before", b"after"]
     assert list(segments_in(spool.directory)) == [spool.own[-1].path]
@@ -275,7 +275,7 @@ def test_one_that_was_sealed_for_its_age_holds_no_more_than_was_written(spool):
     aged, current = spool.own
     assert aged.path.stat().st_size == SMALL
     assert current.path.stat().st_size == SMALLEST
-    assert not aged.is_threatened()
+    assert not aged.has_lost_file()
     assert payloads_of(aged) == [b"x"]
 
 

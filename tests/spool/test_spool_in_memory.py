@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from sidelight.record.format import frame
+from sidelight.record import frame
 from sidelight.spool.directory import segments_in
 from sidelight.spool.disk import Disk
 from sidelight.spool.segment import SMALL

@@ -8,7 +8,7 @@ import pytest
 from tests.spool.test_spool import payloads_of, write
 
 import sidelight
-from sidelight.record.format import frame
+from sidelight.record import frame
 from sidelight.spool.writer import Spool
 
 OURS = {

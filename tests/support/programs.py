@@ -294,7 +294,10 @@ def _at(segment: Path) -> int:
 
 
 def _keeps(program: Program, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError), contextlib.closing(Segment.look(path)) as segment:
+    with (
+        contextlib.suppress(FileNotFoundError),
+        contextlib.closing(Segment.inspect(path)) as segment,
+    ):
         return segment.meta.get("pid") == program.process.pid and segment.has_more(PAGE)
     return False
 

@@ -26,11 +26,20 @@ from tests.support.forgetful import Fault, Inode, Killed, Machine, ProcessDisk
 
 from sidelight.emission.waiting import Watermark
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, SpoolError
-from sidelight.record.format import FRAME, FRAME_MAGIC, Static, decode, encode, encode_static, frame
+from sidelight.record import FRAME, FRAME_MAGIC, Static, decode, encode, encode_static, frame
 from sidelight.relay import housekeeping, worker
 from sidelight.relay.relay import Relay
-from sidelight.spool import adoption, allocation, failures, scanner, segment, supply, writer
-from sidelight.spool.header import PAGE
+from sidelight.spool import (
+    adoption,
+    allocation,
+    failures,
+    scanner,
+    segment,
+    sink,
+    supply,
+    writer,
+)
+from sidelight.spool.header import PAGE, SLOTS, cursor_offset
 from sidelight.spool.writer import Spool
 
 DIRECTORY = Path("/var/lib/spool")
@@ -45,7 +54,7 @@ CONSTANTS = {
     },
     segment: {"SMALL": 2 * PAGE},
     writer: {"SMALL": SEGMENT},
-    adoption: {"_PLACES": 2},
+    adoption: {"_MAX_OPEN": 2},
     housekeeping: {"SMALLEST": SEGMENT},
 }
 ERRORS = {
@@ -188,6 +197,7 @@ class SpoolModel(RuleBasedStateMachine):
             housekeeping,
             scanner,
             segment,
+            sink,
             supply,
             worker,
             writer,
@@ -278,7 +288,7 @@ class SpoolModel(RuleBasedStateMachine):
         (member,) = (w for w in process.relay.workers if w.sink.name == sink)
         with self._survived(process), contextlib.suppress(SinkUnavailableError):
             for _ in range(steps):
-                member.step(attempts=1)
+                member.step(retries=1)
 
     @precondition(lambda self: self.processes)
     @rule(which=st.integers(0, 2))
@@ -286,7 +296,7 @@ class SpoolModel(RuleBasedStateMachine):
         process = self._process(which)
         if process.relay is not None:
             with self._survived(process):
-                process.relay.keeper.step()
+                process.relay.housekeeping.step()
 
     @precondition(lambda self: self.processes)
     @rule(which=st.integers(0, 2))
@@ -298,7 +308,7 @@ class SpoolModel(RuleBasedStateMachine):
         failed = self.machine.failures["sync"] + self.machine.failures["sync_directory"]
         written = [n for _, n in process.written if n not in self.in_memory]
         with self._survived(process):
-            process.relay.keeper.sync()
+            process.relay.housekeeping.sync()
             now = self.machine.failures["sync"] + self.machine.failures["sync_directory"]
             if now == failed:
                 self.promised.update(dict.fromkeys(written))
@@ -374,11 +384,15 @@ class SpoolModel(RuleBasedStateMachine):
     def refuse(self, name: str, number: int) -> None:
         self.backends[name].poison.add(number % len(self.sent))
 
-    @rule(which=st.integers(0, 20), slot=st.integers(0, 3), junk=st.binary(min_size=8, max_size=8))
-    def spoil_a_cursor(self, which: int, slot: int, junk: bytes) -> None:
+    @rule(
+        which=st.integers(0, 20),
+        slot=st.sampled_from(sorted(SLOTS)),
+        junk=st.binary(min_size=8, max_size=8),
+    )
+    def spoil_a_cursor(self, which: int, slot: str, junk: bytes) -> None:
         files = self._files()
         if files:
-            files[which % len(files)].write(64 + 8 * slot, junk)
+            files[which % len(files)].write(cursor_offset(slot), junk)
 
     @rule(which=st.integers(0, 20))
     def delete_a_file(self, which: int) -> None:
@@ -441,7 +455,7 @@ class SpoolModel(RuleBasedStateMachine):
             for process in self.processes:
                 if process.relay is not None:
                     self.clock.now += 20
-                    process.relay.keeper.step()
+                    process.relay.housekeeping.step()
                     process.relay.drain(1)
             self.nobody_reads_what_another_reads()
         while self.processes:
@@ -452,7 +466,7 @@ class SpoolModel(RuleBasedStateMachine):
         for _ in range(2):
             self.clock.now += 20
             last.relay.drain(1)
-            last.relay.keeper.step()
+            last.relay.housekeeping.step()
         self.what_is_deleted_every_sink_has()
         for name, backend in self.backends.items():
             missing = self.owed.keys() - backend.taken - self.set_aside[name] - self.excused
@@ -503,7 +517,7 @@ class SpoolModel(RuleBasedStateMachine):
 
     def _excuse_what_cannot_be_read(self, process: Process) -> None:
         for each in (*process.spool.own, *process.spool.adopted):
-            if each.is_sick and each.fd in process.disk.handles:
+            if each.is_unreadable and each.fd in process.disk.handles:
                 self.excused.update(numbers_in(process.disk.handles[each.fd].inode))
 
     def _has_let_go(self) -> bool:

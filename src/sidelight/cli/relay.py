@@ -142,9 +142,9 @@ def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[
         with contextlib.suppress(SinkUnavailableError):  # `health` says which, and why
             relay.drain()
         if EMITTER.losses:
-            spool.append_last(EMITTER.ledger())
+            spool.append_beyond_limit(EMITTER.ledger())
             with contextlib.suppress(SinkUnavailableError):
-                relay.drain(attempts=1)
+                relay.drain(retries=1)
     finally:
         relay.stop(0.0)
         spool.close()
@@ -186,8 +186,8 @@ def _left(settings: Settings, health: Mapping[str, Health]) -> dict[str, Behind]
 def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
     """Relay until a signal says to end; the signals are waited for, never handled.
 
-    The application may have ended a moment before: what it has left since the keeper's last look is
-    delivered as well, because it may be on a volume that ends with us.
+    The application may have ended a moment before. What it has left since the last search for
+    orphaned segments is delivered as well, because the volume may end with this process.
     """
     prepare_directory(settings.spool)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)

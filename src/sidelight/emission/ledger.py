@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from typing import Final
 
 from sidelight.emission.emitter import Emitter
 from sidelight.exceptions import SpoolError
-from sidelight.spool import Spool
+from sidelight.spool import RateLimiter, Spool
 
-_LOG_EVERY: Final = 10.0  # seconds between two log lines about one reason
 _logger: Final = logging.getLogger("sidelight")
 
 
@@ -25,7 +23,8 @@ class Ledger:
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
         self._written: tuple[int, ...] = ()
-        self._logged: dict[str, tuple[int, float]] = {}
+        self._logged: dict[str, int] = {}
+        self._log_rate = RateLimiter()
 
     def restart(self) -> None:
         """Write everything again, because another spool was opened."""
@@ -45,17 +44,16 @@ class Ledger:
         )
         if state != self._written:
             with contextlib.suppress(SpoolError, OSError):
-                (spool.append_last if last else spool.append)(self._emitter.ledger())
+                (spool.append_beyond_limit if last else spool.append)(self._emitter.ledger())
                 self._written = state
         self._log_losses()
 
     def _log_losses(self) -> None:
         """Log the first loss of each reason at once, and later ones at most every ten seconds."""
-        now = time.monotonic()
         for reason, count in sorted(self._emitter.losses.copy().items()):
-            before, at = self._logged.get(reason, (0, now - _LOG_EVERY))
+            before = self._logged.get(reason, 0)
             new = count - before if count >= before else count  # a forked child begins anew
-            if new and now - at >= _LOG_EVERY:
-                self._logged[reason] = count, now
+            if new and self._log_rate.passes(reason):
+                self._logged[reason] = count
                 problem = self._emitter.problems.get(reason)
                 _logger.warning("sidelight: %s, %d times (%s)", reason, new, problem)

@@ -53,6 +53,8 @@ class Loop:
         self._halts: deque[bool] = deque()
         self._ended = allocate_lock()  # held while there is a thread
         self._native_id = 0
+        self._wake = allocate_lock()  # held while there is no reason to wake up
+        self._wake.acquire()
 
     @property
     def halting(self) -> bool:
@@ -86,6 +88,20 @@ class Loop:
         """Tell the thread to end."""
         if not self._halts:
             self._halts.append(True)
+
+    def wake(self) -> None:
+        """Wake the thread from its `pause`, or from its next one."""
+        with contextlib.suppress(RuntimeError):  # awake already
+            self._wake.release()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep until `wake` is called, ``seconds`` at the longest; for the thread itself."""
+        self._wake.acquire(timeout=seconds)
+
+    def stop(self) -> None:
+        """Tell the thread to end, and wake it."""
+        self.halt()
+        self.wake()
 
     def join(self, until: float) -> bool:
         """Wait until the thread has ended, at most until this time of `time.monotonic`.

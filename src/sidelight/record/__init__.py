@@ -32,9 +32,11 @@ from sidelight.record.format import (
     length_of_frames,
     moment_source,
     occurred_at,
+    payload_at,
     random_bits,
     replaced,
     reseed,
+    salvage,
 )
 from sidelight.record.limits import DEFAULT_LIMITS, Limits, limits_from, limits_of
 from sidelight.record.semconv import (
@@ -112,11 +114,13 @@ __all__ = [
     "moment_source",
     "new_buffer",
     "occurred_at",
+    "payload_at",
     "plain",
     "random_bits",
     "record_flags",
     "replaced",
     "reseed",
+    "salvage",
     "status_description",
     "text",
     "to_json",

@@ -11,7 +11,7 @@ import random
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -40,6 +40,7 @@ CUT: Final = 8
 RANDOM: Final = 16
 
 _PREFIX: Final = b"\x92"  # msgpack: an array of two follows
+_PAYLOAD_BEGINS: Final = re.compile(_PREFIX + rb"[\x91-\x9f]")  # its first item: a short array
 _TYPE_NAME: Final = re.compile(r"[A-Za-z][\w.\-]{0,127}")
 
 
@@ -51,6 +52,42 @@ def is_type_name(value: object) -> bool:
 def frame(payload: bytes) -> bytes:
     """Wrap a payload for the spool."""
     return FRAME.pack(FRAME_MAGIC, len(payload), zlib.crc32(payload)) + payload
+
+
+def payload_at(data: bytes, at: int) -> bytes | None:
+    """Return the payload of the frame at ``at``; None where no complete, intact frame is there."""
+    begin = at + FRAME.size
+    if begin > len(data):
+        return None
+    magic, length, check = FRAME.unpack_from(data, at)
+    if magic != FRAME_MAGIC or not 0 < length <= len(data) - begin:
+        return None
+    payload = data[begin : begin + length]
+    return payload if zlib.crc32(payload) == check else None
+
+
+def salvage(stretch: bytes) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of each intact payload in a stretch whose frames are damaged.
+
+    The payload is found by its first bytes, and confirmed by the checksum in front of it.
+    """
+    begins = _PAYLOAD_BEGINS.search(stretch, FRAME.size)
+    while begins is not None:
+        at = begins.start()
+        end = _end_of_payload(stretch, at)
+        if end is not None:
+            yield at, end
+        begins = _PAYLOAD_BEGINS.search(stretch, at + 1 if end is None else end + FRAME.size)
+
+
+def _end_of_payload(stretch: bytes, at: int) -> int | None:
+    _, length, crc = FRAME.unpack_from(stretch, at - FRAME.size)
+    # The length may be the damage: then a single record fills the stretch.
+    for end in (at + length, len(stretch)):
+        is_possible = end <= len(stretch) and end - at <= MAX_PAYLOAD
+        if is_possible and zlib.crc32(stretch[at:end]) == crc:
+            return end
+    return None
 
 
 def length_of_frames(data: bytes) -> int:

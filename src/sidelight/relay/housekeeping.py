@@ -1,38 +1,42 @@
-"""The keeper of the segments: allocates ahead of need, makes power-safe, adopts, deletes.
+"""The housekeeping thread: allocates, syncs, adopts and deletes segments.
 
-What fails in one of its duties is counted and keeps none of the others from being done.
+A duty that fails is counted, and does not stop the other duties.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from sidelight.host import Loop, allocate_lock
-from sidelight.spool import SMALLEST, SPARES, Segment, Spool, why
+from sidelight.host import Loop
+from sidelight.spool import SMALLEST, SPARES, Segment, Spool, os_error_text
 
-_ROUND: Final = 0.1  # seconds
-_SYNC: Final = 0.5  # seconds between fdatasyncs: what survives a power loss
-_ADOPT: Final = 2.0
-_MEASURE: Final = 0.5
-_AGED: Final = 600.0
-_FREE: Final = 1 / 8  # of the limit: what telemetry holds is let go for it
-_NEARLY: Final = 0.9  # of the limit: from here on events are written without their spans
+_ROUND: Final = 0.1  # seconds between two rounds
+_SYNC: Final = 0.5  # seconds between two fdatasyncs: a power loss takes no more than that
+_ADOPT: Final = 2.0  # seconds between two searches for orphaned segments
+_MEASURE: Final = 0.5  # seconds between two measurements of the directory
+_AGED: Final = 600.0  # seconds after which a segment is replaced
+_FREE: Final = 1 / 8  # of the limit; telemetry is deleted to keep so much free
+_NEARLY_FULL: Final = 0.9  # of the limit; from here on events are written without their spans
 
 logger: Final = logging.getLogger("sidelight")
 
 
 @dataclass
-class Keeper:
+class Housekeeping:
     """Looks after the segments.
 
     Attributes:
-        loop: its thread.
-        ending: it is to begin no more: its last act is to delete what the sinks have.
+        spool: the segments.
+        sinks: names of the sinks that this process delivers to.
+        ledger: writes costs and losses into the spool.
+        count: counts a loss by reason.
+        spans: told whether events may carry their spans.
+        ending: the thread will not start again; it deletes delivered segments when it ends.
+        loop: the thread.
     """
 
     spool: Spool
@@ -41,117 +45,105 @@ class Keeper:
     count: Callable[[str, str], None]
     spans: Callable[[bool], None]
     ending: bool = False
-    _wake: Any = field(default_factory=allocate_lock)
     _last: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.loop = Loop("sidelight-keeper", self.run)
-        self._wake.acquire()
+        self.loop = Loop("sidelight-housekeeping", self.run)
 
     def run(self) -> None:
-        """Keep house until told to stop."""
+        """Do one round after the other until told to stop."""
         while not self.loop.halting:
             self.step()
-            self._wake.acquire(timeout=_ROUND)
+            self.loop.pause(_ROUND)
         if self.ending:
             self.finish()
 
-    def poke(self) -> None:
-        """Wake the keeper: a segment was used up."""
-        with contextlib.suppress(RuntimeError):
-            self._wake.release()
-
-    def stop(self) -> None:
-        """End after the current round."""
-        self.loop.halt()
-        self.poke()
-
     def finish(self) -> None:
-        """The last act: the sinks have done theirs."""
+        """Write the ledger and delete delivered segments; the last act, after the sinks' own."""
         self._do(self.ledger)
         self._do(lambda: self.spool.finish(self.sinks))
 
     def step(self) -> None:
-        """One round."""
-        self._do(self.spool.rescue)
+        """Do one round."""
+        self._do(self.spool.replace_lost_segment)
         self.collect()
-        if self._is_used_up() or self._due("measure", _MEASURE):
-            self._do(self._measure)
+        if self._needs_room() or self._is_due("measure", _MEASURE):
+            self._do(self._enforce_limit)
         self._do(self.spool.provide)
-        if self._due("sync", _SYNC):
+        if self._is_due("sync", _SYNC):
             self._do(self.ledger)
             self.sync()
-        if self._due("adopt", _ADOPT):
+        if self._is_due("adopt", _ADOPT):
             self._do(self.spool.adopt)
             self._do(lambda: self.spool.rotate_aged(_AGED))
 
     def collect(self) -> None:
-        """Delete the segments that every sink has passed, also those that only their writer had.
-
-        Segments of the dead that waited for a place have one then.
-        """
-        self._do(lambda: self.spool.discard(self.spool.ended(self.sinks)))
-        self._do(lambda: self.spool.adopted.let_go(self.sinks))
+        """Delete delivered segments, and open waiting orphans in their place."""
+        self._do(lambda: self.spool.discard(self.spool.delivered(self.sinks)))
+        self._do(lambda: self.spool.adopted.release(self.sinks))
         self._do(self.spool.adopted.fill)
 
     def sync(self) -> None:
-        """Make power-safe what was written up to now: the segments' names, and what is in them."""
+        """Make the segments and their names survive a power loss."""
         self._sync(self.spool.names.sync)
         for segment in (*self.spool.adopted, *self.spool.own):
             if not self._sync(segment.sync):
-                self._leave(segment)
+                self._rotate_off(segment)
 
     def _sync(self, sync: Callable[[], None]) -> bool:
+        """Sync; return False at a failure, unless that was told in the last 10 s."""
         try:
             sync()
         except OSError as error:
-            return not self.spool.troubles.count(f"not power-safe: {why(error)}", str(error))
+            reason = f"not power-safe: {os_error_text(error)}"
+            return not self.spool.failures.count(reason, str(error))
         return True
 
-    def _leave(self, segment: Segment) -> None:
-        """Write no more where the disk has failed: what it did not take it may forget."""
-        if segment.mapping is not None and segment.live:
+    def _rotate_off(self, segment: Segment) -> None:
+        """Rotate off a segment whose fdatasync failed, because the kernel may drop its pages."""
+        if segment.mapping is not None and segment.is_live:
             self._do(lambda: self.spool.rotate(segment))
 
     def _do(self, duty: Callable[[], object]) -> None:
         try:
             duty()
         except OSError as error:
-            self.spool.troubles.count(f"spool not looked after: {why(error)}", str(error))
+            reason = f"housekeeping failed: {os_error_text(error)}"
+            self.spool.failures.count(reason, str(error))
         except Exception as error:
-            said = type(error).__name__
-            if self.spool.troubles.count(f"spool not looked after: {said}", repr(error)):
-                logger.exception("sidelight: the spool's keeper stumbled")
+            reason = f"housekeeping failed: {type(error).__name__}"
+            if self.spool.failures.count(reason, repr(error)):
+                logger.exception("sidelight: the spool's housekeeping failed, and tries again")
 
-    def _due(self, what: str, seconds: float) -> bool:
+    def _is_due(self, duty: str, seconds: float) -> bool:
         now = time.monotonic()
-        if now - self._last.get(what, 0.0) < seconds:
+        if now - self._last.get(duty, 0.0) < seconds:
             return False
-        self._last[what] = now
+        self._last[duty] = now
         return True
 
-    def _is_used_up(self) -> bool:
-        """Whether a segment is to be allocated: there must be room for it first."""
+    def _needs_room(self) -> bool:
+        """Whether a segment is about to be allocated."""
         return self.spool.supply.full or len(self.spool.supply.spares) < SPARES
 
-    def _measure(self) -> None:
-        """Hold the directory within its limit: telemetry goes first, then spans, then events.
+    def _enforce_limit(self) -> None:
+        """Keep the directory within its limit: delete telemetry, then drop spans, then events.
 
-        It goes while there is room: a keeper that the disk holds up makes none.
+        Telemetry is deleted while there is still room, because a slow disk may delay this thread.
         """
         limit = self.spool.supply.limit
         most = limit - max(SPARES * SMALLEST, limit * _FREE)
         used = self.spool.usage()
         if used > most:
-            self.spool.adopted.take_back()
+            self.spool.adopted.reopen_stored()
         for segment in (*self.spool.adopted, *self.spool.own):
             if used <= most:
                 break
-            if segment.sealed and "store" in segment.passed:
-                self.spool.settle()  # as far as can be: at the limit it is these or new events
-                self.spool.forget(segment)
-                if not segment.is_done(self.sinks):
+            if segment.sealed and "store" in segment.delivered_to:
+                self.spool.sync_sinks()  # a failure changes nothing: else new events are lost
+                self.spool.delete(segment)
+                if not segment.is_delivered_to(self.sinks):
                     self.count("spool full: telemetry let go", str(segment.path))
                 used -= segment.size
         self.spool.supply.full = used + SMALLEST > limit
-        self.spans(used < _NEARLY * limit)
+        self.spans(used < _NEARLY_FULL * limit)

@@ -1,110 +1,171 @@
-"""Tells records that the store refuses from a store that refuses whatever it is given.
+"""Refusals: distinguish poison records from a store that rejects everything; quarantine the former.
 
-Only the former are to be set aside. A store with a rule that nothing meets (a trigger that forbids
-every INSERT for a while, a new constraint, a value that no release of it takes) would have them all
-set aside, and soon lost, for the quarantine is bounded; in the spool they can wait.
+A poison record goes to the quarantine, so that the records behind it are delivered. But a store
+may reject every event for a while: a trigger that forbids INSERT, a new constraint. Then the
+quarantine, which is limited, would fill up and later records would be lost. So these records wait
+in the spool.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
 from sidelight.record import decode
-from sidelight.spool import Record, Scanner, Segment
-
-Take: TypeAlias = Callable[[Sequence[Record]], None]
-"""Delivers records, all or none.
-
-Raises:
-    SinkRefusedError: the sink would not take one of them.
-"""
+from sidelight.spool import Entry, Record, Scanner, Segment, Spool
 
 DOUBTFUL: Final = 20
-"""Events that may be refused one after the other before it is the store that is in doubt."""
-_TRIED: Final = 100
-"""Events of a batch that are tried one by one, to see whether the store takes any."""
+"""Events that a store may refuse in a row before the store itself is in doubt."""
+_SAMPLE: Final = 100
+"""Events that are tried one by one, to see whether the store takes any."""
 
 
-def may_be_over(error: BaseException) -> bool:
-    """Whether the same records may be taken when they are tried again, without others."""
-    return isinstance(error, SinkUnavailableError) and not isinstance(error, SinkInDoubtError)
+class Delivered(NamedTuple):
+    """The sink took the records."""
 
 
-class Sieve:
-    """What a worker knows of the records that its sink refuses."""
+class Unavailable(NamedTuple):
+    """The sink took none of the records; the same records may be tried again."""
+
+    problem: str
+
+
+class InDoubt(NamedTuple):
+    """The store rejects everything; the records wait in the spool."""
+
+    problem: str
+
+
+class Refused(NamedTuple):
+    """At least one of the records is poison; ``poison`` where the sink knows which."""
+
+    problem: str
+    poison: Sequence[Record] | None
+
+
+# No outcome holds an exception: its traceback would keep the worker's segment open.
+Outcome: TypeAlias = Delivered | Unavailable | InDoubt | Refused
+
+
+class PoisonDetector:
+    """What a worker remembers of a store's refusals."""
 
     def __init__(self) -> None:
-        self._in_a_row = 0
-        self._taken = 0
-        self._doubted: dict[int, int] = {}
-        self._random = random.Random()  # noqa: S311  # the application's own sequence is left alone
+        self._refused_in_a_row = 0
+        self._deliveries = 0
+        self._doubted: dict[int, int] = {}  # the first event of a batch: deliveries at that time
+        self._random = random.Random()  # noqa: S311  # leaves the application's sequence alone
 
-    def took(self, records: Sequence[Record]) -> None:
-        """The sink has taken something; only events tell that it takes events."""
-        if any(static.type is not None for static, _ in records):
-            self._in_a_row = 0
-            self._taken += 1
+    def note_delivery(self, records: Sequence[Record]) -> None:
+        """Note that the store took records; only events tell that it takes events."""
+        if _events(records):
+            self._refused_in_a_row = 0
+            self._deliveries += 1
 
-    def blames(self, records: Sequence[Record], others: Iterable[Record], take: Take) -> bool:
-        """Whether records are to blame for the refusal of their batch, and not the store.
+    def note_poison(self, record: Record) -> None:
+        """Note that a record goes to the quarantine."""
+        self._refused_in_a_row += record[0].type is not None
 
-        They are where the store takes other events, of the batch or not, or has done so since the
-        batch was last looked at; and where there are none, as long as only few were refused since.
+    def judge(
+        self,
+        records: Sequence[Record],
+        refusal: Refused,
+        others: Iterable[Record],
+        attempt: Callable[[Sequence[Record]], Outcome],
+    ) -> Outcome:
+        """Decide whether the records or the store is the cause of a refusal.
+
+        The records are the cause where the store takes other events, of the batch or not, or has
+        taken some since the batch was last judged. Where there are no other events, the records
+        are the cause as long as few events were refused in a row.
 
         Args:
-            records: the batch.
-            others: that wait as well.
-            take: tried with some of them.
+            records: the batch that was refused.
+            refusal: the store's answer.
+            others: records that wait as well.
+            attempt: hands records to the store.
+
+        Returns:
+            ``refusal``, or that the store is in doubt, or was unavailable for an attempt.
         """
-        events = [record for record in records if record[0].type is not None]
+        events = _events(records)
         first = events[0][1].random if events else 0
-        if self._doubted.get(first, self._taken) < self._taken:
+        if self._doubted.get(first, self._deliveries) < self._deliveries:
             del self._doubted[first]
-            return True
-        more = [record for record in others if record[0].type is not None]
-        for event in (*self._some(events), *self._some(more)):
-            try:
-                take([event])
-            except SinkRefusedError:
-                continue
-            return True
-        if self._in_a_row + len(events) <= DOUBTFUL:
-            return True
-        self._doubted[first] = self._taken
-        return False
+            return refusal
+        for event in (*self._sample(events), *self._sample(_events(others))):
+            outcome = attempt([event])
+            if isinstance(outcome, Delivered):
+                return refusal
+            if isinstance(outcome, Unavailable):
+                return outcome
+        if self._refused_in_a_row + len(events) <= DOUBTFUL:
+            return refusal
+        self._doubted[first] = self._deliveries
+        return InDoubt(refusal.problem)
 
-    def _some(self, events: Sequence[Record]) -> Sequence[Record]:
-        return self._random.sample(events, min(len(events), _TRIED))
-
-    def refused(
-        self, records: Sequence[Record], take: Take, error: SinkRefusedError
-    ) -> Iterator[tuple[Record, SinkRefusedError]]:
-        """Find the records that the sink refuses, and why; it takes all the others."""
-        if (found := error.facts.get("records")) is not None:  # it has found them by itself
-            yield from ((record, error) for record in found)  # type: ignore[attr-defined]
-            return
-        if len(records) == 1:
-            self._in_a_row += records[0][0].type is not None
-            yield records[0], error
-            return
-        middle = len(records) // 2
-        for half in (records[:middle], records[middle:]):
-            try:
-                take(half)
-            except SinkRefusedError as refused:
-                yield from self.refused(half, take, refused)
+    def _sample(self, events: Sequence[Record]) -> Sequence[Record]:
+        return self._random.sample(events, min(len(events), _SAMPLE))
 
 
-def newest_of(segments: Iterable[Segment], sink: str) -> Iterator[Record]:
-    """Some of the records that a sink has not taken of the last segment, if they can be read."""
+def _events(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record[0].type is not None]
+
+
+def newest_records(segments: Iterable[Segment], sink: str) -> Iterator[Record]:
+    """Yield some records of the last segment that a sink has not taken, as far as readable."""
     for segment in tuple(segments)[-1:]:
         with contextlib.suppress(OSError):
-            for payload in Scanner(segment, segment.cursors[sink]).batch(_TRIED).payloads:
+            for payload in Scanner(segment, segment.cursors[sink]).batch(_SAMPLE).payloads:
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     yield decode(payload)
+
+
+def quarantine(
+    spool: Spool,
+    sink: str,
+    count: Callable[[str, str], object],
+    segment: Segment,
+    reason: str,
+    problem: str,
+    payload: bytes,
+    *,
+    refused: bool = False,
+    offset: int | None = None,
+) -> None:
+    """Keep what a sink cannot get in the quarantine, and count it once for all sinks.
+
+    Args:
+        spool: has the quarantine.
+        sink: name of the sink that lacks it.
+        count: counts a loss by reason.
+        segment: where it was.
+        reason: the loss reason.
+        problem: the cause in words.
+        payload: a record, or a damaged stretch.
+        refused: the sink refused the record; else no sink can read it.
+        offset: the offset of a stretch.
+    """
+    entry = Entry(
+        kind="record" if offset is None else "stretch",
+        reason=reason,
+        problem=problem,
+        refused_by=sink if refused else None,
+        sinks=(sink,),
+        at=time.time_ns(),
+        writer=segment.meta,
+        segment="" if segment.path is None else segment.path.stem,
+        offset=offset,
+        payload=payload,
+    )
+    try:
+        if spool.quarantine.keep(entry):  # else another sink's worker has counted it
+            count(reason, problem)
+    except OSError as error:
+        count(reason, problem)
+        count("not kept in quarantine", f"{reason}: {error.strerror}")

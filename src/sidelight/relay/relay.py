@@ -1,7 +1,7 @@
-"""The relay: drains the spool into the sinks, out of the callers' way.
+"""The relay of one process: drains the spool into the sinks, in daemon threads.
 
-A worker for each sink and a keeper for the segments, each a daemon thread; none of them holds a
-lock that a caller takes.
+There is one worker for each sink, one mover for each outbox, and one housekeeping thread. None of
+them holds a lock that a caller takes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidelight.emission import Watermark
 from sidelight.exceptions import SinkUnavailableError
-from sidelight.relay.housekeeping import Keeper
+from sidelight.relay.housekeeping import Housekeeping
 from sidelight.relay.worker import Worker
 from sidelight.spool import Health, Sink, Spool
 
@@ -20,10 +20,21 @@ if TYPE_CHECKING:
     from sidelight.relay.outbox_mover import Mover, Outbox
 
 _BRIEFLY: Final = 0.05  # seconds
+_POLL: Final = 0.002  # seconds
 
 
 class Relay:
-    """The workers and the keeper of one process."""
+    """The threads that deliver what is in a spool.
+
+    Args:
+        spool: the source.
+        sinks: the destinations.
+        watermark: how far the store is, for receipts that wait.
+        ledger: writes costs and losses into the spool.
+        count: counts a loss by reason.
+        spans: told whether events may carry their spans.
+        outboxes: tables whose rows are moved into the spool.
+    """
 
     def __init__(
         self,
@@ -42,119 +53,116 @@ class Relay:
             Worker(sink, spool, count, watermark if sink.name == "store" else None)
             for sink in sinks
         ]
-        self.keeper = Keeper(spool, [sink.name for sink in sinks], ledger, count, spans)
-        self.movers = _movers(outboxes, spool, self._store_answers)
-        spool.settle = lambda: all(worker.sync() for worker in self.workers)
-        self._loops = [self.keeper.loop, *(each.loop for each in self._members)]
+        self.housekeeping = Housekeeping(spool, [sink.name for sink in sinks], ledger, count, spans)
+        self.movers = _movers(outboxes, spool, lambda: watermark.store_answers)
+        spool.sync_sinks = lambda: all(worker.sync() for worker in self.workers)
+        self._members: list[Worker | Mover] = [*self.workers, *self.movers]
+        self._loops = [self.housekeeping.loop, *(each.loop for each in self._members)]
 
     def start(self) -> None:
-        """Begin, or go on after a `halt`, in daemon threads.
+        """Start the threads, also after a `halt`.
 
         Raises:
-            RuntimeError: there are no threads to be had; at the end of the interpreter there are
-                none.
+            RuntimeError: no thread can be started, as at the end of the interpreter.
         """
-        self.spool.on_rotation = self.spool.on_refusal = self.keeper.poke
-        self.watermark.wake_relay = self._poke_store
+        self.spool.on_rotation = self.spool.on_full = self.housekeeping.loop.wake
+        self.watermark.wake_relay = self._wake_store
         for loop in self._loops:
             loop.start()
 
-    def _poke_store(self) -> None:
+    def _wake_store(self) -> None:
         for worker in self.workers:
             if worker.is_store:
-                worker.poke()
-
-    @property
-    def _members(self) -> list[Worker | Mover]:
-        return [*self.workers, *self.movers]
-
-    def _store_answers(self) -> bool:
-        return self.watermark.store_answers
+                worker.wake()
 
     def flush(
         self, seconds: float, *, patient: bool = True, needed: Collection[str] = ("store",)
     ) -> bool:
-        """Wait until what is ``needed``, and every other sink that answers, has what was emitted.
+        """Wait until the ``needed`` sinks, and all others that answer, have what was emitted.
 
         Args:
-            seconds: the longest to wait.
-            patient: wait for a needed sink that is failing at the moment, in case it recovers.
+            seconds: the longest wait.
+            patient: wait also for a needed sink that fails at the moment.
             needed: names of sinks.
 
         Returns:
-            Whether they have.
+            Whether the sinks have everything.
         """
         until = time.monotonic() + seconds
-        asked = [(mover, mover.ask()) for mover in self.movers]
+        requests = [(mover, mover.request()) for mover in self.movers]
         while True:
-            stuck = not patient and any(w.failing for w in self.workers if w.is_store)
-            if not stuck and any(not moved() for m, moved in asked if patient or not m.failing):
+            is_stuck = not patient and any(w.failing for w in self.workers if w.is_store)
+            moving = (not done() for mover, done in requests if patient or not mover.failing)
+            if not is_stuck and any(moving):
                 if time.monotonic() >= until:
                     return False
-                time.sleep(0.002)
+                time.sleep(_POLL)
                 continue
             behind = [
-                w for w in self.workers if w.behind() and (w.sink.name in needed or not w.failing)
+                worker
+                for worker in self.workers
+                if worker.is_behind() and (worker.sink.name in needed or not worker.failing)
             ]
-            waited_for = [w for w in behind if patient or not w.failing]
-            if not waited_for or time.monotonic() >= until:
+            awaited = [worker for worker in behind if patient or not worker.failing]
+            if not awaited or time.monotonic() >= until:
                 return not behind
-            for worker in waited_for:
-                worker.poke()
-            time.sleep(0.002)
+            for worker in awaited:
+                worker.wake()
+            time.sleep(_POLL)
 
-    def drain(self, attempts: int = 3) -> dict[str, int]:
-        """Deliver all there is, in this thread; for `sidelight relay --once`.
+    def drain(self, retries: int = 3) -> dict[str, int]:
+        """Deliver everything in this thread; for `sidelight relay --once`.
 
         Returns:
             Records delivered, by sink.
 
         Raises:
-            SinkUnavailableError: a sink did not answer ``attempts`` times.
+            SinkUnavailableError: a sink was still unavailable after ``retries``.
         """
         answering, problem = self.workers, None
         self.spool.adopt()
-        if self.movers:  # they ask whether the store answers
+        if self.movers:  # they move nothing until the store answers
             for worker in self.workers:
                 if worker.is_store:
                     worker.open()
         while True:
-            known = [(segment, segment.sealed) for segment in self.spool.adopted]
+            known = self._adopted()
             for worker in answering:
                 try:
-                    while worker.step(attempts):
-                        self.keeper.collect()
+                    while worker.step(retries):
+                        self.housekeeping.collect()
                 except SinkUnavailableError as error:
                     answering = [each for each in answering if each is not worker]
                     problem = error
-            self.keeper.collect()
+            self.housekeeping.collect()
             self.spool.adopt()
-            now = [(segment, segment.sealed) for segment in self.spool.adopted]
-            # There is room for a batch from each outbox by now; where there is none, that was all.
-            if now == known and not sum(mover.step() or 0 for mover in self.movers):
+            # The spool has room for a batch of each outbox now; where it has none, this is the end.
+            if self._adopted() == known and not sum(mover.step() or 0 for mover in self.movers):
                 break
         if problem is not None:
             raise problem
         return {worker.sink.name: worker.health.delivered for worker in self.workers}
 
+    def _adopted(self) -> list[tuple[object, bool]]:
+        return [(segment, segment.sealed) for segment in self.spool.adopted]
+
     def health(self) -> Mapping[str, Health]:
-        """How each sink is doing, and each outbox."""
+        """Return the health of each sink and each outbox, by name."""
         sinks = {worker.sink.name: worker.health for worker in self.workers}
         return sinks | {f"outbox {mover.outbox.shown}": mover.health for mover in self.movers}
 
     def halt(self, seconds: float, *, briefly: bool = False) -> bool:
-        """End the threads, until the next `start`.
+        """End the threads until the next `start`.
 
         Args:
-            seconds: the longest to wait.
-            briefly: wait less for the telemetry: it may be waiting for an answer of the network.
+            seconds: the longest wait.
+            briefly: wait less for the OTLP workers, because they may be waiting for the network.
 
         Returns:
-            False when one of them does not end in time: it is inside its library.
+            False when a thread did not end in time, because it is inside its library.
         """
-        self.keeper.stop()
-        for each in self._members:
-            each.stop()
+        for loop in self._loops:
+            loop.stop()
         self.watermark.store_answers = False
         now = time.monotonic()
         until = {w.loop: now + _BRIEFLY for w in self.workers if briefly and not w.is_store}
@@ -162,11 +170,11 @@ class Relay:
         return all(ended)
 
     def disown(self) -> bool:
-        """In a forked child: the sinks let go of what they share with the parent.
+        """Drop what a forked child shares with its parent.
 
         Returns:
-            False when a thread of the parent's was inside a store that this process must not open
-            again: what it emits has to be delivered by another.
+            False when the parent forked inside the store's library. Then this process must not
+            open the store, and another process has to deliver its events.
         """
         for mover in self.movers:
             mover.disown()
@@ -174,31 +182,34 @@ class Relay:
         return all(usable)
 
     def stop(self, seconds: float) -> bool:
-        """End the threads and let go of the sinks; False when one does not end in time.
+        """End the threads for good and close the sinks.
 
-        Each thread does its own last act, so that no disk can hold up who calls this. The keeper's
-        comes last: it deletes what the workers have brought to the sinks.
+        Each thread does its own last act, so that a slow disk delays no caller. Housekeeping ends
+        last, because it deletes what the workers have delivered.
+
+        Returns:
+            False when a thread did not end in time.
         """
         until = time.monotonic() + seconds
         self.watermark.store_answers = False
         for worker in self.workers:
             worker.ending = True
             if worker.loop.is_running:
-                worker.stop()
+                worker.loop.stop()
             else:
                 worker.sink.close()
         for mover in self.movers:
-            mover.stop()
+            mover.loop.stop()
         ended = [each.loop.join(until) for each in self._members]
         for mover in self.movers:
             if not mover.loop.is_running:
                 mover.outbox.close()
-        self.keeper.ending = True
-        if self.keeper.loop.is_running:
-            self.keeper.stop()
+        self.housekeeping.ending = True
+        if self.housekeeping.loop.is_running:
+            self.housekeeping.loop.stop()
         else:
-            self.keeper.finish()
-        return all([*ended, self.keeper.loop.join(until)])
+            self.housekeeping.finish()
+        return all([*ended, self.housekeeping.loop.join(until)])
 
 
 def _movers(outboxes: Sequence[Outbox], spool: Spool, ready: Callable[[], bool]) -> list[Mover]:

@@ -1,49 +1,67 @@
-"""One sink's worker: reads the spool from its own cursor, delivers in batches, retries for ever.
+"""One sink's worker: reads the spool from its own cursor and delivers in batches, at least once.
 
-What a sink refuses is set aside record by record; what it cannot take now stays in the spool, and
-no other sink notices.
+What the sink refuses goes to the quarantine, record by record. What the sink cannot take now stays
+in the spool. No other sink is affected by either.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
-import tenacity
 
 from sidelight.emission import Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
-from sidelight.host import Loop, allocate_lock, set_context, sleep, suppressed
+from sidelight.host import Loop, set_context, sleep, suppressed
 from sidelight.record import decode, encode
-from sidelight.relay.refusals import Sieve, may_be_over, newest_of
-from sidelight.spool import Batch, Entry, Health, Record, Scanner, Segment, Sink, Spool, why
+from sidelight.relay.refusals import (
+    Delivered,
+    InDoubt,
+    Outcome,
+    PoisonDetector,
+    Refused,
+    Unavailable,
+    newest_records,
+    quarantine,
+)
+from sidelight.spool import (
+    Batch,
+    Health,
+    Record,
+    Scanner,
+    Segment,
+    Sink,
+    Spool,
+    os_error_text,
+)
 
 _BATCH: Final = 2000
 """Records of one delivery."""
-_BACKLOG: Final = 10_000
-"""Of one to the store, which takes them in pieces: the larger these are, the less each costs."""
-_PIECE: Final = 100  # records decoded without offering the GIL
+_STORE_BATCH: Final = 10_000
+"""Records of one delivery to the store, which splits it: larger pieces cost less per record."""
+_DECODED_AT_ONCE: Final = 100  # records between two offers of the GIL
 _IDLE: Final = 0.05  # seconds between looks at a quiet spool
-_LATE: Final = 0.003  # a wake-up this much too late means that the GIL is contended …
-_PATIENCE: Final = 5.0  # seconds for a disk to become readable again
-_OUTAGE: Final = 5.0  # seconds after which a sink that does not answer is worth a log line
-_WAKE_UPS: Final = 10  # … and so do the next ones, until all of the last ones came in time
-
-Writer: TypeAlias = dict[str, Any]
-Attempt: TypeAlias = Callable[[Sequence[Record], Writer], None]
+_LATE: Final = 0.003  # seconds; a wake-up that is later than this means a contended GIL
+_WAKE_UPS: Final = 10  # the GIL counts as contended until so many wake-ups were in time
+_READ_RETRIES: Final = 5.0  # seconds for a disk to become readable again
+_FAILURE_PAUSE: Final = 1.0  # seconds
+_FIRST_BACK_OFF: Final = 0.05  # seconds; doubles with each failure …
+_LONGEST_BACK_OFF: Final = 2.0  # … up to this
+_JITTER: Final = 0.1  # seconds
 
 logger: Final = logging.getLogger("sidelight")
 
 
 class Stopped(Exception):  # noqa: N818  # a signal, not an error
-    """The worker was told to end in the middle of its retries."""
+    """The worker was told to stop while its sink was unavailable."""
 
 
 @dataclass
@@ -51,11 +69,14 @@ class Worker:
     """Drains the spool into one sink.
 
     Attributes:
-        watermark: advanced after each commit of the store; None for the other sinks.
-        count: told what was set aside, by reason.
-        loop: its thread.
-        ending: it is to begin no more: it lets go of the sink when it has ended.
-        busy: inside the sink's library at the moment.
+        sink: the destination.
+        spool: the source.
+        count: counts a loss by reason.
+        watermark: how far the store is, for receipts that wait; None for the other sinks.
+        health: how the sink is doing.
+        ending: the worker will not start again; it closes the sink when it ends.
+        busy: the worker is inside the sink's library.
+        loop: the worker's thread.
     """
 
     sink: Sink
@@ -65,118 +86,143 @@ class Worker:
     health: Health = field(default_factory=Health)
     ending: bool = False
     busy: bool = False
-    _sieve: Sieve = field(default_factory=Sieve)
+    _poison: PoisonDetector = field(default_factory=PoisonDetector)
     _scanners: dict[int, Scanner] = field(default_factory=dict)
-    _unreadable: dict[int, float] = field(default_factory=dict)
-    _wake: Any = field(default_factory=allocate_lock)
-    _poked_at: float = 0.0
-    _told: bool = False
+    _unreadable_since: dict[int, float] = field(default_factory=dict)
+    _woken_at: float = 0.0
     _lateness: deque[float] = field(default_factory=lambda: deque(maxlen=_WAKE_UPS))
 
     def __post_init__(self) -> None:
         self.loop = Loop(f"sidelight-{self.sink.name}", self.run)
-        self._wake.acquire()
+        self._quarantine = partial(quarantine, self.spool, self.sink.name, self.count)
 
     @property
     def is_store(self) -> bool:
-        """Whether this is the sink that acknowledges events."""
+        """Whether the sink is the store, which acknowledges events."""
         return self.watermark is not None
 
     @property
     def failing(self) -> bool:
-        """Whether the sink did not take the last thing that it was given."""
+        """Whether the sink failed to take the last batch."""
         return self.health.failing_since is not None
 
     # -- the thread --------------------------------------------------------------------------
 
     def run(self) -> None:
         """Drain until told to stop."""
-        set_context(suppressed())  # what we do is nobody's to make spans of
-        if self.is_store:  # the first who waits shall not wait for that
+        set_context(suppressed())  # no instrumentation makes spans of the exports
+        if self.is_store:  # now, so that no receipt waits for the store to open
             self.open()
         with contextlib.suppress(Stopped):
             while not self.loop.halting:
-                self._turn()
+                self._run_once()
         if self.ending:
             self.sink.close()
 
     def open(self) -> None:
-        """Open the sink, if it answers: an empty batch does that."""
-        with contextlib.suppress(SinkUnavailableError, SinkRefusedError, Stopped):
-            self._try((), {})
+        """Open the sink by an empty batch, if the sink is available."""
+        with contextlib.suppress(Stopped):
+            self._attempt((), {})
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         try:
             if not self.step():
-                self._rest()
+                self._sleep()
         except Stopped:
             raise
-        except SinkInDoubtError:  # to be read again, with what comes meanwhile
-            self._pause(1.0)
-        except Exception as error:  # a sink or disk in a state nobody thought of
-            self._failing(error)
-            if self.spool.troubles.count("relay stumbled", f"{self.sink.name}: {error!r}"):
-                logger.exception("sidelight: the %s relay stumbled", self.sink.name)
-            self._pause(1.0)
+        except SinkInDoubtError:  # read the batch again later, together with newer records
+            self._pause(_FAILURE_PAUSE)
+        except Exception as error:  # a defect in sidelight or in a sink's library
+            self._note_failure(error)
+            if self.spool.failures.count("relay failed", f"{self.sink.name}: {error!r}"):
+                logger.exception("sidelight: the %s relay failed, and tries again", self.sink.name)
+            self._pause(_FAILURE_PAUSE)
 
-    def poke(self) -> None:
-        """Wake the worker: somebody waits."""
-        if not self._poked_at:
-            self._poked_at = time.monotonic()
-        with contextlib.suppress(RuntimeError):  # awake already
-            self._wake.release()
+    def wake(self) -> None:
+        """Wake the worker, because a receipt or a flush waits."""
+        if not self._woken_at:
+            self._woken_at = time.monotonic()
+        self.loop.wake()
 
-    def stop(self) -> None:
-        """End after the current delivery."""
-        self.loop.halt()
-        self.poke()
-
-    def _rest(self) -> None:
-        """Sleep until poked; how late the wake-up comes tells whether the GIL is contended."""
-        self._poked_at, due = 0.0, time.monotonic() + _IDLE
-        self._wake.acquire(timeout=_IDLE)
+    def _sleep(self) -> None:
+        """Sleep until woken; the lateness of wake-ups tells whether the GIL is contended."""
+        self._woken_at, due = 0.0, time.monotonic() + _IDLE
+        self.loop.pause(_IDLE)
         if self.watermark is not None:
-            self._lateness.append(time.monotonic() - (self._poked_at or due))
+            self._lateness.append(time.monotonic() - (self._woken_at or due))
             self.watermark.is_contended = max(self._lateness) > _LATE
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self.loop.halting and (left := until - time.monotonic()) > 0:
-            self._wake.acquire(timeout=left)
+            self.loop.pause(left)
 
-    # -- the work ----------------------------------------------------------------------------
+    # -- reading the spool -------------------------------------------------------------------
 
-    def step(self, attempts: int | None = None) -> bool:
-        """Deliver one batch of each source; False when there was nothing to deliver.
+    def step(self, retries: int | None = None) -> bool:
+        """Deliver one batch of each source; return False when there was nothing to deliver.
 
         Args:
-            attempts: how often to try before `SinkUnavailableError`; None never gives up.
+            retries: retries in a row before `SinkUnavailableError` is raised; None never raises.
         """
         delivered = False
         for segment in self._sources():
             scanner = self._scanner_of(segment)
-            final = segment.sealed
-            if not final and segment.mapping is not None and segment.tell() <= scanner.offset:
+            is_final = segment.sealed
+            if not is_final and segment.mapping is not None and segment.tell() <= scanner.offset:
                 continue
             try:
-                batch = scanner.batch(_BACKLOG if self.is_store else _BATCH)
+                batch = scanner.batch(_STORE_BATCH if self.is_store else _BATCH)
             except OSError as error:
-                self._cannot_read(segment, scanner.offset, error)
+                self._note_unreadable(segment, scanner.offset, error)
                 continue
-            self._unreadable.pop(id(segment), None)
+            self._unreadable_since.pop(id(segment), None)
             try:
-                delivered |= self._bring(segment, batch, attempts, final=final)
+                delivered |= self._process(segment, batch, retries, is_final=is_final)
             except BaseException:
-                self._scanners.pop(id(segment), None)  # to be read again from the cursor
+                self._scanners.pop(id(segment), None)  # read again from the cursor
                 raise
         return delivered
 
-    def _bring(self, segment: Segment, batch: Batch, attempts: int | None, *, final: bool) -> bool:
-        """Deliver what was read; False when that is nothing."""
-        self._set_aside(segment, batch)
+    def _sources(self) -> Iterator[Segment]:
+        """Yield the oldest undelivered own segment, the oldest orphan, and all live segments."""
+        adopted = tuple(self.spool.adopted)
+        orphans = [segment for segment in adopted if segment.sealed]
+        for segments in (tuple(self.spool.own), orphans):
+            undelivered = (s for s in segments if self.sink.name not in s.delivered_to)
+            segment = next(undelivered, None)
+            if segment is not None:
+                yield segment
+        yield from (segment for segment in adopted if segment.is_live)
+
+    def _scanner_of(self, segment: Segment) -> Scanner:
+        if len(self._scanners) > len(self.spool.own) + len(self.spool.adopted):
+            self._scanners.clear()  # some segments were dropped before their end was read
+        scanner = self._scanners.get(id(segment))
+        if scanner is None or scanner.segment is not segment:
+            scanner = Scanner(segment, segment.cursors[self.sink.name])
+            self._scanners[id(segment)] = scanner
+        return scanner
+
+    def _note_unreadable(self, segment: Segment, offset: int, error: OSError) -> None:
+        """Give the disk 5 s to recover; then skip the pages that it cannot read."""
+        since = self._unreadable_since.setdefault(id(segment), time.monotonic())
+        if time.monotonic() - since > _READ_RETRIES:
+            segment.is_unreadable = True
+            reason = f"segment not readable: {os_error_text(error)}"
+            self.count(reason, f"{segment.path} from {offset} on")
+
+    def _process(
+        self, segment: Segment, batch: Batch, retries: int | None, *, is_final: bool
+    ) -> bool:
+        """Deliver what was read, and move the cursor; return False when nothing was read."""
+        if not segment.is_unreadable:  # else the whole file goes to the quarantine
+            for at, stretch in batch.damaged:
+                reason = "damaged stretch of the spool"
+                self._quarantine(segment, reason, f"at {at}", stretch, offset=at)
         if batch.payloads:
-            self._deliver(segment, batch, attempts)
-        elif final:
+            self._deliver(segment, batch, retries)
+        elif is_final:
             self._finish(segment)
         elif batch.damaged:
             self._advance(segment, batch.end)
@@ -184,212 +230,160 @@ class Worker:
             return False
         return True
 
-    def _scanner_of(self, segment: Segment) -> Scanner:
-        if len(self._scanners) > len(self.spool.own) + len(self.spool.adopted):
-            self._scanners.clear()  # some have gone without being read to the end
-        scanner = self._scanners.get(id(segment))
-        if scanner is None or scanner.segment is not segment:
-            scanner = Scanner(segment, segment.cursors[self.sink.name])
-            self._scanners[id(segment)] = scanner
-        return scanner
-
-    def _cannot_read(self, segment: Segment, offset: int, error: OSError) -> None:
-        """Give the disk some time; then what it still cannot read is passed over."""
-        since = self._unreadable.setdefault(id(segment), time.monotonic())
-        if time.monotonic() - since > _PATIENCE:
-            segment.is_sick = True
-            self.count(f"segment not readable: {why(error)}", f"{segment.path} from {offset} on")
-
-    def _sources(self) -> Iterator[Segment]:
-        """The oldest unread segment of our own, that of the dead, and all of the living."""
-        adopted = tuple(self.spool.adopted)
-        ended = [segment for segment in adopted if segment.sealed]
-        for segments in (tuple(self.spool.own), ended):
-            unread = (s for s in segments if self.sink.name not in s.passed)
-            segment = next(unread, None)
-            if segment is not None:
-                yield segment
-        yield from (segment for segment in adopted if segment.live)
-
-    def _deliver(self, segment: Segment, batch: Batch, attempts: int | None) -> None:
-        records = self._decoded(segment, batch)
-        take = partial(self._write, self._try, writer=segment.meta, attempts=attempts)
-        try:
-            self._write(self._attempt, records, segment.meta, attempts)
-        except SinkRefusedError as error:
-            self._refused(segment, self._sieve.refused(records, take, error))
-        self.health.delivered += len(records)
-        self._advance(segment, batch.end)
-
-    def _advance(self, segment: Segment, offset: int) -> None:
-        try:
-            segment.advance(self.sink.name, offset)
-        except OSError as error:
-            self.spool.troubles.count(f"cursor not written: {why(error)}", str(error))
-        self._reach(segment, (segment.number, offset))
-
-    def _reach(self, segment: Segment, position: tuple[int, int]) -> None:
-        """Tell those who wait how far the store is; what is read again takes nothing back."""
-        if self.watermark is not None and segment.number:
-            self.watermark.advance(max(position, self.watermark.position))
-
-    def _write(
-        self, attempt: Attempt, records: Sequence[Record], writer: Writer, attempts: int | None
-    ) -> None:
-        """Deliver, with a jittered back-off until it succeeds."""
-        try:
-            attempt(records, writer)
-        except SinkUnavailableError as error:
-            if not may_be_over(error):
-                raise
-            policy = tenacity.Retrying(
-                sleep=self._pause,
-                wait=tenacity.wait_exponential(0.05, max=2.0) + tenacity.wait_random(0.0, 0.1),
-                stop=tenacity.stop_after_attempt(attempts) if attempts else tenacity.stop_never,
-                retry=tenacity.retry_if_exception(may_be_over),
-                reraise=True,
-            )
-            policy(attempt, records, writer)
-
-    def _attempt(self, records: Sequence[Record], writer: Writer) -> None:
-        """Try a batch. A store that refuses whatever it is given is one that does not answer."""
-        try:
-            self._try(records, writer)
-        except SinkRefusedError as error:
-            others = newest_of(self.spool.own, self.sink.name)
-            if not self.is_store or self._sieve.blames(
-                records, others, lambda some: self._try(some, writer)
-            ):
-                raise
-            with self._noting():
-                raise SinkInDoubtError(
-                    sink=self.sink.name, problem=error.facts["problem"]
-                ) from error
-
-    def _try(self, records: Sequence[Record], writer: Writer) -> None:
-        with self._noting():
-            self._hand_over(records, writer)
-            self._answers(yes=True)
-            self._sieve.took(records)
-
-    @contextlib.contextmanager
-    def _noting(self) -> Iterator[None]:
-        """Note that the sink does not answer; who is told to stop, does not try again."""
-        try:
-            yield
-        except SinkUnavailableError as error:
-            self._failing(error)
-            if self.loop.halting:
-                raise Stopped from error
-            raise
-
-    def _hand_over(self, records: Sequence[Record], writer: Writer) -> None:
-        self.busy = True
-        try:
-            self.sink.write(records, writer)
-        except (SinkUnavailableError, SinkRefusedError):
-            raise
-        except MemoryError as error:  # the records are not to blame
-            with contextlib.suppress(Exception):  # it may be in any state
-                self.sink.close()
-            problem = "no memory is left"
-            raise SinkUnavailableError(sink=self.sink.name, problem=problem) from error
-        except Exception as error:  # it chokes on a value in a way of its own
-            raise SinkRefusedError(sink=self.sink.name, problem=repr(error)) from error
-        finally:
-            self.busy = False
-
-    def _answers(self, *, yes: bool) -> None:
-        """Note whether the sink answers; only for a store that does is it worth while to wait."""
-        if yes:
-            self.health.failing_since = None
-        if self.watermark is not None:
-            self.watermark.store_answers = yes and not self.loop.halting
-
-    def _failing(self, error: Exception) -> None:
-        self._answers(yes=False)
-        self.health.problem = str(error)
-        now = time.time()
-        if self.health.failing_since is None:
-            self.health.failing_since, self._told = now, False
-        elif not self._told and now - self.health.failing_since > _OUTAGE:
-            self._told = True
-            logger.warning("sidelight: %s; its records wait in the spool", self.health.problem)
-
-    def _decoded(self, segment: Segment, batch: Batch) -> list[Record]:
+    def _decode(self, segment: Segment, batch: Batch) -> list[Record]:
         records = []
         for index, payload in enumerate(batch.payloads):
             try:
                 records.append(decode(payload))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 self._quarantine(segment, "unreadable record", str(error), payload)
-            if index % _PIECE == _PIECE - 1 and not (
-                self.watermark and self.watermark.is_contended
-            ):
-                sleep(0)  # offer the GIL; where it is contended it is taken anyway
+            is_contended = self.watermark is not None and self.watermark.is_contended
+            if index % _DECODED_AT_ONCE == _DECODED_AT_ONCE - 1 and not is_contended:
+                sleep(0)  # offer the GIL; where it is contended, other threads take it anyway
         return records
 
-    def _set_aside(self, segment: Segment, batch: Batch) -> None:
-        for at, stretch in () if segment.is_sick else batch.damaged:  # that is set aside whole
-            self._quarantine(
-                segment, "damaged stretch of the spool", f"at {at}", stretch, offset=at
-            )
+    # -- delivering --------------------------------------------------------------------------
 
-    def _refused(self, segment: Segment, some: Iterator[tuple[Record, SinkRefusedError]]) -> None:
-        name = self.sink.name
-        for record, error in some:
-            data, problem = encode(record), str(error.facts["problem"])
-            self._quarantine(segment, f"refused by {name}", problem, data, refused_by=name)
+    def _deliver(self, segment: Segment, batch: Batch, retries: int | None) -> None:
+        """Deliver a batch, then move the cursor behind it.
 
-    def _quarantine(
-        self,
-        segment: Segment,
-        reason: str,
-        problem: str,
-        payload: bytes,
-        *,
-        refused_by: str | None = None,
-        offset: int | None = None,
-    ) -> None:
-        """Keep what cannot be delivered where it can be looked at, and count it once."""
-        entry = Entry(
-            kind="record" if offset is None else "stretch",
-            reason=reason,
-            problem=problem,
-            refused_by=refused_by,
-            sinks=(self.sink.name,),
-            at=time.time_ns(),
-            writer=segment.meta,
-            segment="" if segment.path is None else segment.path.stem,
-            offset=offset,
-            payload=payload,
-        )
+        Each piece of the batch has one of three outcomes:
+
+        - delivered: the sink took the piece.
+        - unavailable: the sink took none of it. The piece is tried again after a back-off.
+        - refused: the piece holds a poison record. The piece is halved until the poison record
+          stands alone; then that record goes to the quarantine.
+
+        Before a batch is halved, it is judged whether the store rejects everything. Such a store
+        is in doubt: `SinkInDoubtError` leaves the batch in the spool.
+        """
+        records = self._decode(segment, batch)
+        pieces, failures, is_judged = [records], 0, not self.is_store
+        while pieces:
+            piece = pieces.pop()
+            outcome = self._attempt(piece, segment.meta)
+            if isinstance(outcome, Refused) and not is_judged:
+                outcome = self._judge(piece, outcome, segment)
+                is_judged = isinstance(outcome, Refused)
+
+            match outcome:
+                case Delivered():
+                    failures = 0
+                case Unavailable(problem):
+                    if failures == retries:
+                        raise SinkUnavailableError(sink=self.sink.name, problem=problem)
+                    pieces.append(piece)
+                    self._back_off(failures)
+                    failures += 1
+                case InDoubt(problem):
+                    raise SinkInDoubtError(sink=self.sink.name, problem=problem)
+                case Refused(problem, poison) if poison is not None or len(piece) == 1:
+                    self._refuse(segment, poison or piece, problem)
+                case Refused():
+                    middle = len(piece) // 2
+                    pieces += piece[middle:], piece[:middle]
+        self.health.delivered += len(records)
+        self._advance(segment, batch.end)
+
+    def _attempt(self, records: Sequence[Record], writer: dict[str, Any]) -> Outcome:
+        """Hand records to the sink once, and note whether the sink is available."""
+        self.busy = True
         try:
-            if self.spool.quarantine.keep(entry):  # else another sink has met it before
-                self.count(reason, problem)
+            self.sink.write(records, writer)
+        except SinkUnavailableError as error:
+            return self._unavailable(error)
+        except SinkRefusedError as error:
+            return Refused(str(error.facts["problem"]), error.facts.get("records"))  # type: ignore[arg-type]
+        except MemoryError:  # the records are not the cause
+            with contextlib.suppress(Exception):  # the sink may be in any state
+                self.sink.close()
+            problem = "no memory is left"
+            return self._unavailable(SinkUnavailableError(sink=self.sink.name, problem=problem))
+        except Exception as error:  # noqa: BLE001  # a library that cannot take some value
+            return Refused(repr(error), None)
+        finally:
+            self.busy = False
+        self.health.recover()
+        self._set_active(available=True)
+        self._poison.note_delivery(records)
+        return Delivered()
+
+    def _judge(self, records: Sequence[Record], refusal: Refused, segment: Segment) -> Outcome:
+        """Judge whether the records or the store is the cause of a refusal."""
+        outcome = self._poison.judge(
+            records,
+            refusal,
+            newest_records(self.spool.own, self.sink.name),
+            lambda some: self._attempt(some, segment.meta),
+        )
+        if isinstance(outcome, InDoubt):
+            self._unavailable(SinkInDoubtError(sink=self.sink.name, problem=outcome.problem))
+        return outcome
+
+    def _unavailable(self, error: SinkUnavailableError) -> Unavailable:
+        """Note that the sink is unavailable; a worker that is told to stop tries no more."""
+        self._note_failure(error)
+        if self.loop.halting:
+            raise Stopped
+        return Unavailable(str(error.facts["problem"]))
+
+    def _note_failure(self, error: Exception) -> None:
+        self._set_active(available=False)
+        if self.health.fail(str(error)):
+            logger.warning("sidelight: %s; its records wait in the spool", error)
+
+    def _set_active(self, *, available: bool) -> None:
+        """Tell receipts whether a wait for the store is worthwhile."""
+        if self.watermark is not None:
+            self.watermark.store_answers = available and not self.loop.halting
+
+    def _back_off(self, failures: int) -> None:
+        """Pause before the next attempt: exponential, with jitter."""
+        seconds = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** min(failures, 10))
+        self._pause(seconds + random.uniform(0.0, _JITTER))  # noqa: S311
+
+    # -- cursor and quarantine ---------------------------------------------------------------
+
+    def _advance(self, segment: Segment, offset: int) -> None:
+        try:
+            segment.advance(self.sink.name, offset)
         except OSError as error:
-            self.count(reason, problem)
-            self.count("not kept in quarantine", f"{reason}: {error.strerror}")
+            self.spool.failures.count(f"cursor not written: {os_error_text(error)}", str(error))
+        self._move_watermark(segment, (segment.number, offset))
 
     def _finish(self, segment: Segment) -> None:
-        segment.passed.add(self.sink.name)
+        segment.delivered_to.add(self.sink.name)
         self._scanners.pop(id(segment), None)
-        self._reach(segment, (segment.number + 1, 0))
+        self._move_watermark(segment, (segment.number + 1, 0))
+
+    def _move_watermark(self, segment: Segment, position: tuple[int, int]) -> None:
+        """Move the watermark of the store; it never goes back, also where a batch is read again."""
+        if self.watermark is not None and segment.number:
+            self.watermark.advance(max(position, self.watermark.position))
+
+    def _refuse(self, segment: Segment, records: Sequence[Record], problem: str) -> None:
+        """Move poison records to the quarantine."""
+        name = self.sink.name
+        for record in records:
+            self._poison.note_poison(record)
+            self._quarantine(segment, f"refused by {name}", problem, encode(record), refused=True)
+
+    # -- for the other threads ---------------------------------------------------------------
 
     def sync(self) -> bool:
-        """Make what the sink has taken survive a power loss; what it was taken from may go then."""
+        """Make what the sink has taken survive a power loss; return whether that succeeded."""
         try:
             self.sink.sync()
         except OSError as error:
             problem = f"{self.sink.name}: {error}"
-            self.spool.troubles.count(f"not power-safe: {why(error)}", problem)
+            self.spool.failures.count(f"not power-safe: {os_error_text(error)}", problem)
             return False
         return True
 
-    def behind(self) -> bool:
-        """Whether this sink has something left to take."""
+    def is_behind(self) -> bool:
+        """Whether the sink has records left to take."""
         return any(
-            segment.is_ahead_of(self.sink.name)
+            segment.may_have_more_for(self.sink.name)
             for segment in (*self.spool.own, *self.spool.adopted)
-            if self.sink.name not in segment.passed
+            if self.sink.name not in segment.delivered_to
         )

@@ -30,7 +30,7 @@ def _before() -> None:
         if RUNTIME.relay is not None:
             RUNTIME.relay.halt(_HALT_WITHIN, briefly=True)
         if RUNTIME.spool is not None:
-            _forking[get_ident()] = RUNTIME.spool.supply.give_away()
+            _forking[get_ident()] = RUNTIME.spool.supply.take_for_child()
 
 
 def _after_in_parent() -> None:

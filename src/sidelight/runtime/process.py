@@ -24,7 +24,7 @@ from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import allocate_lock, guarded, sleep, start_new_thread
 from sidelight.record import random_bits, reseed
 from sidelight.settings import Settings, settle, writer_meta
-from sidelight.spool import Spool, usable
+from sidelight.spool import Spool, usable_directory
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -137,7 +137,7 @@ class Runtime:
             self._meta = writer_meta(settings, self._instance)
         first, self._given_segment = self._given_segment, None
         spool = Spool(
-            usable(settings.spool, EMITTER.count),
+            usable_directory(settings.spool, EMITTER.count),
             self._meta,
             limit=settings.spool_limit,
             count=EMITTER.count,
@@ -204,7 +204,7 @@ class Runtime:
                 outboxes=outboxes,
             )
             if not self.start_threads() and self.ending:  # Python 3.12 starts no thread at exit
-                relay.drain(attempts=1)  # in this thread
+                relay.drain(retries=1)  # in this thread
                 return
             with guarded():  # the application's MeterProvider
                 from sidelight.runtime.metrics import register  # noqa: PLC0415
@@ -285,7 +285,7 @@ class Runtime:
                 with guarded():
                     write_ledger()
                 relay.flush(0.5 * (until - time.monotonic()), patient=False)
-                relay.keeper.ledger = write_ledger
+                relay.housekeeping.ledger = write_ledger
             if not relay.stop(until - time.monotonic()):
                 if spool is not None:
                     spool.seal()

@@ -1,15 +1,20 @@
-"""Frames in, frames out; what was written outlives the process.
+"""Frames in, frames out; every frame survives the death of its process.
 
-The caller copies a frame into a memory-mapped segment; readers scan segments from a cursor for
-each sink. A lock says whether a segment's owner lives. `disk` is the only seam to the operating
-system.
+The caller copies a frame into a memory-mapped segment. A relay scans segments from one cursor for
+each sink. A lock on the file tells whether the writer of a segment lives. `disk` is the only seam
+to the operating system.
 """
 
-from sidelight.spool.directory import filesystem, prepare_directory, segments_in, usable
-from sidelight.spool.failures import why
+from sidelight.spool.directory import (
+    filesystem,
+    prepare_directory,
+    segments_in,
+    usable_directory,
+)
+from sidelight.spool.failures import FailureCounter, RateLimiter, os_error_text
 from sidelight.spool.header import PAGE
 from sidelight.spool.quarantine import Entry, Quarantine
-from sidelight.spool.scanner import Batch, Scanner, salvage
+from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
 from sidelight.spool.sink import Health, Record, Sink
 from sidelight.spool.supply import SMALLEST, SPARES
@@ -21,18 +26,19 @@ __all__ = [
     "SPARES",
     "Batch",
     "Entry",
+    "FailureCounter",
     "Health",
     "Position",
     "Quarantine",
+    "RateLimiter",
     "Record",
     "Scanner",
     "Segment",
     "Sink",
     "Spool",
     "filesystem",
+    "os_error_text",
     "prepare_directory",
-    "salvage",
     "segments_in",
-    "usable",
-    "why",
+    "usable_directory",
 ]

@@ -1,8 +1,8 @@
-"""The segments of other processes: the dead's are taken over, the living's read along.
+"""Segments of other processes: orphaned ones are adopted, live ones are followed.
 
-Only some of the dead's have a place at a time, because each is an open file, and the process has
-use for those too. What one sink has and another still lacks gives its place to what nobody has: a
-Collector that is down keeps no event from the store.
+At most 16 orphaned segments are open at a time, to save descriptors. A segment that one sink has
+and another lacks gives its place to a segment that no sink has. So a Collector that is down keeps
+no event from the store.
 """
 
 from __future__ import annotations
@@ -14,32 +14,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidelight.spool.directory import Names, remove_unfinished, segments_in
+from sidelight.spool.directory import NameSync, remove_unfinished, segments_in
 from sidelight.spool.disk import Disk
-from sidelight.spool.failures import Troubles, why
+from sidelight.spool.failures import FailureCounter, os_error_text
 from sidelight.spool.header import PAGE
 from sidelight.spool.segment import Segment
 from sidelight.spool.supply import Supply
 
-_PLACES: Final = 16
+_MAX_OPEN: Final = 16
 
 
-class _Former(NamedTuple):
-    """What this process has had open: the sinks that have it, and itself while it is still read."""
+class _Released(NamedTuple):
+    """A segment that was open: the sinks that have it, and the object while a worker reads it."""
 
-    passed: frozenset[str]
+    delivered_to: frozenset[str]
     segment: weakref.ref[Segment]
 
 
 class Adopted:
-    """Those that this process has open; iterating gives the oldest first.
+    """The segments of other processes that this process has open; iteration gives the oldest first.
 
     Args:
-        directory: where they lie; None where there can be none.
-        store: whose records are delivered here: a directory may serve several stores.
-        supply: told what those who write there may hold.
-        names: told that there are some that this process has not made.
-        count: told what goes wrong, by reason.
+        directory: the spool's directory; None where there can be no other process.
+        store: the store of this process. A directory may serve several stores.
+        supply: learns the limit of the processes that write there.
+        names: learns of files that this process has not made.
+        count: counts failures by reason.
+        disk: the operating system.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Adopted:
         directory: Path | None,
         store: str | None,
         supply: Supply,
-        names: Names,
+        names: NameSync,
         count: Callable[[str, str], object],
         disk: Disk,
     ) -> None:
@@ -56,13 +57,14 @@ class Adopted:
         self._supply = supply
         self._names = names
         self._count = count
-        self._troubles = Troubles(count)
+        self._failures = FailureCounter(count)
         self._disk = disk
         self._segments: deque[Segment] = deque()
         self._waiting: deque[Path] = deque()
-        # Let go of: what comes again when there is a place, and what another relay has to deliver.
-        self._put_off: dict[Path, _Former] = {}
-        self._left: dict[Path, _Former] = {}
+        # Postponed segments are opened again when there is a place. Foreign segments wait for
+        # another relay, which has the sinks that this one lacks.
+        self._postponed: dict[Path, _Released] = {}
+        self._foreign: dict[Path, _Released] = {}
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self._segments)
@@ -70,113 +72,112 @@ class Adopted:
     def __len__(self) -> int:
         return len(self._segments)
 
-    def look(self, own: Iterable[Segment]) -> None:
-        """Take over what dead processes left, and read along where a living one wants that.
-
-        What died before it got its name is removed.
+    def search(self, own: Iterable[Segment]) -> None:
+        """Adopt new orphaned segments and follow new live ones; remove unfinished files.
 
         Raises:
             OSError: the directory cannot be read.
         """
         if self._directory is None:
             return
-        for attended in self._segments:
-            if attended.live:
-                attended.orphaned()
+        for segment in self._segments:
+            if segment.is_live:
+                segment.take_ownership()
         found = segments_in(self._directory, self._disk)
-        there = set(found)
-        for former in (self._left, self._put_off):
-            for gone in former.keys() - there:
-                del former[gone]
-        self._waiting = deque(path for path in self._waiting if path in there)
-        known: set[Path | None] = {*self._waiting, *self._left, *self._put_off}
+        present = set(found)
+        for released in (self._foreign, self._postponed):
+            for gone in released.keys() - present:
+                del released[gone]
+        self._waiting = deque(path for path in self._waiting if path in present)
+        known: set[Path | None] = {*self._waiting, *self._foreign, *self._postponed}
         known |= {segment.path for segment in (*own, *self._segments)}
         for path in found:
             if path not in known:
-                self._take_over(path)
+                self._adopt(path)
         remove_unfinished(self._directory, self._disk)
 
-    def let_go(self, sinks: Sequence[str]) -> None:
-        """Close what these sinks need no more, or what others are to have the places of."""
+    def release(self, sinks: Sequence[str]) -> None:
+        """Close segments that ``sinks`` have, and those that must give their place to others."""
         for segment in tuple(self._segments):
-            ours = segment.sealed and segment.passed.issuperset(sinks)
-            if ours and not segment.is_done(sinks):
-                self._forgo(segment, self._left)
-                segment.close()  # until then it keeps no descriptor of ours
+            is_done_here = segment.sealed and segment.delivered_to.issuperset(sinks)
+            if is_done_here and not segment.is_delivered_to(sinks):
+                self._remember(segment, self._foreign)
+                segment.close()  # frees the descriptor at once
         if self._waiting:
             sealed = [segment for segment in self._segments if segment.sealed]
-            for segment in sealed[1:]:  # the oldest is being read by who lacks it
-                if segment.passed and not segment.passed.issuperset(sinks):
-                    self._forgo(segment, self._put_off)
+            for segment in sealed[1:]:  # a worker is reading the oldest
+                if segment.delivered_to and not segment.delivered_to.issuperset(sinks):
+                    self._remember(segment, self._postponed)
 
-    def _forgo(self, segment: Segment, known: dict[Path, _Former]) -> None:
-        """It closes when the last of our threads that reads it has done so."""
+    def _remember(self, segment: Segment, released: dict[Path, _Released]) -> None:
+        """Drop a segment; it closes when the last thread that reads it has ended."""
         self._segments.remove(segment)
         if segment.path is not None:
-            known[segment.path] = _Former(frozenset(segment.passed), weakref.ref(segment))
+            delivered_to = frozenset(segment.delivered_to)
+            released[segment.path] = _Released(delivered_to, weakref.ref(segment))
 
     def fill(self) -> None:
-        """Give the places that are free to those that wait; last to those that were put off."""
+        """Give free places to waiting segments first, then to postponed ones."""
         while self._has_place():
             if self._waiting:
-                self._take_over(self._waiting.popleft())
-            elif self._put_off:
-                self._take_back(next(iter(self._put_off)), self._put_off)
+                self._adopt(self._waiting.popleft())
+            elif self._postponed:
+                self._reopen(next(iter(self._postponed)), self._postponed)
             else:
                 return
 
-    def take_back(self) -> None:
-        """Open again some of what the store has: the room of it is needed."""
-        for known in (self._left, self._put_off):
-            stored = sorted(path for path, former in known.items() if "store" in former.passed)
-            for path in stored[:_PLACES]:
-                self._take_back(path, known)
+    def reopen_stored(self) -> None:
+        """Open segments again that the store has, because their room may be needed."""
+        for released in (self._foreign, self._postponed):
+            stored = sorted(path for path, it in released.items() if "store" in it.delivered_to)
+            for path in stored[:_MAX_OPEN]:
+                self._reopen(path, released)
 
     def remove(self, segment: Segment) -> None:
-        """It was deleted."""
+        """Drop a segment that was deleted."""
         self._segments.remove(segment)
 
     def close(self) -> None:
-        """Let go of all; what some sink still has to read stays for the next process."""
-        read_still = (former.segment() for former in self._put_off.values())
-        for segment in (*self._segments, *read_still):
+        """Close all; undelivered records stay in their files for the next process."""
+        being_read = (released.segment() for released in self._postponed.values())
+        for segment in (*self._segments, *being_read):
             if segment is not None:
                 with contextlib.suppress(OSError, BufferError):
                     segment.close()
 
     def _has_place(self) -> bool:
-        return sum(segment.sealed for segment in self._segments) < _PLACES
+        return sum(segment.sealed for segment in self._segments) < _MAX_OPEN
 
-    def _take_over(self, path: Path) -> None:
+    def _adopt(self, path: Path) -> None:
         try:
-            if not self._has_place() and not Segment.look(path, self._disk).written:
+            if not self._has_place() and not Segment.inspect(path, self._disk).has_writer:
                 self._waiting.append(path)
                 return
-            segment = Segment.adopt(path, self._disk) or Segment.attend(path, self._disk)
+            segment = Segment.adopt(path, self._disk) or Segment.follow(path, self._disk)
             if segment is not None:
-                self._join(segment)
+                self._add(segment)
         except FileNotFoundError:  # another relay was faster
             return
         except OSError as error:
-            self._troubles.count(f"segment not taken over: {why(error)}", str(error))
+            self._failures.count(f"segment not taken over: {os_error_text(error)}", str(error))
 
-    def _take_back(self, path: Path, known: dict[Path, _Former]) -> None:
-        former = known.pop(path)
-        segment = former.segment()
-        with contextlib.suppress(OSError):  # the next look will find it
+    def _reopen(self, path: Path, released: dict[Path, _Released]) -> None:
+        before = released.pop(path)
+        segment = before.segment()
+        with contextlib.suppress(OSError):  # the next search finds it
             if segment is None or segment.fd < 0:
                 segment = Segment.adopt(path, self._disk)
             if segment is not None:
-                segment.passed |= former.passed
+                segment.delivered_to |= before.delivered_to
                 self._segments.append(segment)
 
-    def _join(self, segment: Segment) -> None:
-        """Let it be delivered, where it is meant for our store."""
+    def _add(self, segment: Segment) -> None:
+        """Add a segment unless it is meant for another store."""
         if len({self._store, segment.meta.get("store")} - {None}) > 1:
             segment.close()
             return
         self._segments.append(segment)
-        self._supply.mind(segment.meta)
-        self._names.new = True
+        self._supply.adopt_limit(segment.meta)
+        self._names.is_due = True
         if not segment.version and segment.has_more(PAGE):
             self._count("damaged header of a segment", str(segment.path))

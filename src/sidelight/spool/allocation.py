@@ -1,4 +1,4 @@
-"""A new file of the spool: it gets its name when it is whole and locked, or never."""
+"""Allocation of a segment's file: a file gets its name when it is complete and locked, or never."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from typing import Final
 
 from sidelight.record import random_bits
 from sidelight.spool.disk import Disk
+from sidelight.spool.header import WRITER_BYTE
 
 SUFFIX: Final = ".segment"
 UNFINISHED: Final = ".new"
 NAME: Final = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.segment")
-"""Of a file that was made here."""
-WRITERS_BYTE: Final = 1
-"""Locked by whoever has made the file, for those who only ask."""
+"""Matches the names that this module gives."""
 ZEROS: Final = bytes(256 * 1024)
-"""What is written at a time."""
+"""The piece of a file that is written or mapped at once."""
 _MADV_POPULATE_WRITE: Final = 23  # Linux; the mmap module has no name for it yet
 
 
@@ -30,33 +29,37 @@ _MADV_POPULATE_WRITE: Final = 23  # Linux; the mmap module has no name for it ye
 def new_file(
     directory: Path, size: int, pieces: Iterable[bytes], disk: Disk
 ) -> Iterator[tuple[int, Path]]:
-    """A new file, filled and locked; it gets its name when the block has ended well.
+    """Allocate, fill and lock a new file; name it when the block has ended without an error.
+
+    Yields:
+        The descriptor, and the path that the file will have.
 
     Raises:
-        OSError: there is no room, or no right to write; then there is no file.
+        OSError: there is no room, or no right to write. Then there is no file.
     """
-    fd, name = _locked_file(directory, disk)
+    fd, name = _create_locked(directory, disk)
     temporary, path = directory / f".{name}{UNFINISHED}", directory / f"{name}{SUFFIX}"
     try:
-        disk.lock_byte(fd, WRITERS_BYTE)
+        disk.lock_byte(fd, WRITER_BYTE)
         disk.allocate(fd, size)
         offset = 0
         for piece in pieces:
-            write_whole(disk, fd, piece, offset)
+            write_all(disk, fd, piece, offset)
             offset += len(piece)
         yield fd, path
         disk.rename(temporary, path)
     except BaseException:
         disk.close(fd)
-        with contextlib.suppress(OSError):  # whoever adopts removes it
+        with contextlib.suppress(OSError):  # the next adoption removes it
             disk.unlink(temporary)
         raise
 
 
-def _locked_file(directory: Path, disk: Disk) -> tuple[int, str]:
-    """Make a file with a temporary name, and lock it: its descriptor, and its name to be.
+def _create_locked(directory: Path, disk: Disk) -> tuple[int, str]:
+    """Create a file with a temporary name and lock it; return its descriptor and later name.
 
-    Between the two another process may take it for what a dead one has left, and delete it.
+    Try again where another process has deleted the file before the lock was taken, because that
+    process took it for the unfinished file of a dead one.
     """
     while True:
         name = f"{time.time_ns():016x}-{random_bits(32):08x}"
@@ -72,11 +75,11 @@ def _locked_file(directory: Path, disk: Disk) -> tuple[int, str]:
         disk.close(fd)
 
 
-def write_whole(disk: Disk, fd: int, data: bytes, offset: int) -> None:
-    """Write all of it.
+def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
+    """Write all of ``data``, in as many calls as the system needs.
 
     Raises:
-        OSError: not all of it is written.
+        OSError: the disk did not take all of it.
     """
     while written := disk.write(fd, data, offset):
         data, offset = data[written:], offset + written
@@ -85,10 +88,10 @@ def write_whole(disk: Disk, fd: int, data: bytes, offset: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def map_pages(mapping: mmap.mmap, size: int) -> None:
-    """Take the page faults now: else the caller takes one for each page, some of 10 µs.
+def populate(mapping: mmap.mmap, size: int) -> None:
+    """Take the page faults of a mapping now; else a caller pays some 10 µs for each page.
 
-    In pieces, because the call keeps the GIL. Kernels before 5.14 do not have it.
+    The work is done in pieces because the call keeps the GIL. Kernels before 5.14 lack the call.
     """
     with contextlib.suppress(OSError, ValueError):
         for offset in range(0, size, len(ZEROS)):

@@ -1,4 +1,4 @@
-"""The spool's directory: whether it will do, and what lies in it."""
+"""The spool's directory: whether it is usable, and which segments lie in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sidelight.exceptions import SpoolError
 from sidelight.host import allocate_lock
 from sidelight.spool.allocation import SUFFIX, UNFINISHED
 from sidelight.spool.disk import DISK, Disk
-from sidelight.spool.failures import why
+from sidelight.spool.failures import os_error_text
 
 _logger: Final = logging.getLogger("sidelight")
 
@@ -23,24 +23,24 @@ _NETWORK_FILESYSTEMS: Final = frozenset(
 
 
 def segments_in(directory: Path, disk: Disk = DISK) -> list[Path]:
-    """The segments of a spool directory, oldest first.
+    """List the segments of a spool directory, the oldest first.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the directory cannot be read.
     """
     return [directory / name for name in sorted(_names(directory, disk))]
 
 
 def bytes_in(directory: Path, disk: Disk = DISK, newest: int | None = None) -> int:
-    """What the segments of a spool directory come to; or so many of the newest, for the hurried.
+    """Add up the sizes of the segments in a directory, or of its ``newest`` ones only.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the directory cannot be read.
     """
     names, total = _names(directory, disk), 0
     if newest is not None:
         names = heapq.nlargest(newest, names)
-    for name in names:  # there may be thousands
+    for name in names:
         try:
             total += disk.size_of(f"{directory}/{name}")
         except FileNotFoundError:  # delivered and deleted meanwhile
@@ -56,10 +56,10 @@ def _names(directory: Path, disk: Disk) -> list[str]:
 
 
 def remove_unfinished(directory: Path, disk: Disk = DISK) -> None:
-    """Delete what died before it got its name.
+    """Delete files that a dead process was allocating.
 
     Raises:
-        OSError: it cannot be.
+        OSError: a file cannot be deleted.
     """
     for name in disk.names(directory):
         if not (name.startswith(".") and name.endswith(UNFINISHED)):
@@ -74,11 +74,11 @@ def remove_unfinished(directory: Path, disk: Disk = DISK) -> None:
 
 
 def prepare_directory(directory: Path, disk: Disk = DISK) -> None:
-    """Make the spool's directory, for its owner alone.
+    """Make the spool's directory, with access for its owner only.
 
     Raises:
-        SpoolError: it cannot be made or written, or lies on a network filesystem, where neither
-            memory mappings nor locks can be trusted.
+        SpoolError: the directory cannot be made or written, or lies on a network filesystem, where
+            memory mappings and locks are unreliable.
     """
     try:
         disk.make_directory(directory)
@@ -98,32 +98,37 @@ def prepare_directory(directory: Path, disk: Disk = DISK) -> None:
         )
 
 
-def usable(directory: Path, count: Callable[[str, str], object]) -> Path | None:
-    """The spool's directory, also where it cannot be used yet; None where it never can be.
+def usable_directory(directory: Path, count: Callable[[str, str], object]) -> Path | None:
+    """Prepare the spool's directory; return None where it can never be used.
 
-    ``count`` is told of what must stay in memory for that.
+    A directory that cannot be used yet (a full or read-only disk) is returned all the same: the
+    spool begins in memory and moves to the disk later.
+
+    Args:
+        directory: where the spool is to lie.
+        count: counts a spool that must stay in memory as a loss reason.
     """
     try:
         prepare_directory(directory)
     except OSError as error:
-        _logger.warning("sidelight's spool is in memory, and dies with the process: %s", error)
+        _logger.warning("sidelight keeps its spool in memory, until the process ends: %s", error)
         if is_remote(directory):
-            count(f"kept in memory: {why(error)}", str(error))
+            count(f"kept in memory: {os_error_text(error)}", str(error))
             return None
     return directory
 
 
 def is_remote(directory: Path) -> bool:
-    """Whether a directory lies on a network filesystem, or would, were it there."""
+    """Whether a directory lies on a network filesystem, or would if it existed."""
     return filesystem(directory) in _NETWORK_FILESYSTEMS
 
 
 def filesystem(directory: Path) -> str:
-    """The type of the filesystem that holds ``directory``; "" where the system does not tell."""
+    """Return the type of the filesystem that holds ``directory``; "" where it is unknown."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
         resolved = directory.resolve()
-    except (OSError, RuntimeError):  # a loop of links is either, as Python's version has it
+    except (OSError, RuntimeError):  # a loop of links raises either, by Python's version
         return ""
     best, kind = -1, ""
     for line in mounts.splitlines():
@@ -134,41 +139,41 @@ def filesystem(directory: Path) -> str:
     return kind
 
 
-class Names:
-    """Makes what was created or renamed in a directory survive a power loss, by that name.
+class NameSync:
+    """Makes new names in the spool's directory survive a power loss.
 
     Attributes:
-        new: whether something was named since `sync` looked.
+        is_due: whether a file was created or renamed since the last `sync`.
     """
 
     def __init__(self, directory: Path | None, disk: Disk) -> None:
-        self.new = True
+        self.is_due = True
         self._directory = directory
         self._disk = disk
-        self._rooted = False
+        self._are_parents_synced = False
         self._syncing = allocate_lock()
 
-    def uproot(self) -> None:
-        """The directory was made anew: those above it must be synced with it once more."""
-        self.new, self._rooted = True, False
+    def directory_was_recreated(self) -> None:
+        """Sync the parent directories again as well at the next `sync`."""
+        self.is_due, self._are_parents_synced = True, False
 
     def sync(self) -> None:
-        """Make them survive; the first time also the names that lead to the directory.
+        """Sync the directory, and the first time also its parents.
 
         Raises:
-            OSError: they would not.
+            OSError: the names might not survive.
         """
-        with self._syncing:  # nobody is to think that it is done while another does it
-            if self._directory is None or not self.new:
+        with self._syncing:  # a second caller must wait until the sync has ended
+            if self._directory is None or not self.is_due:
                 return
-            self.new = False  # first: what is named meanwhile is for the next time
+            self.is_due = False  # first: a name that comes meanwhile needs the next sync
             try:
                 self._disk.sync_directory(self._directory)
             except OSError:
-                self.new = True
+                self.is_due = True
                 raise
-            if not self._rooted:
+            if not self._are_parents_synced:
                 for parent in self._directory.parents:
-                    with contextlib.suppress(OSError):  # not ours to read, hence not ours to make
+                    with contextlib.suppress(OSError):  # not readable, hence not made by us
                         self._disk.sync_directory(parent)
-                self._rooted = True
+                self._are_parents_synced = True

@@ -1,4 +1,4 @@
-"""What goes wrong again and again is counted once in a while."""
+"""Failures that repeat: each is counted and logged at once, and then at a limited rate."""
 
 from __future__ import annotations
 
@@ -8,31 +8,44 @@ from typing import Final
 
 from sidelight.exceptions import SpoolError
 
-_EVERY: Final = 10.0  # seconds
+_INTERVAL: Final = 10.0  # seconds
 
 
-class Troubles:
-    """Counts each reason at once, and when it lasts, every ten seconds.
+class RateLimiter:
+    """Lets each key pass at once, and after that at most once in 10 seconds."""
 
-    The relay looks after the spool ten times a second: a disk that fails must neither fill the log
-    nor keep the rest of the round from being done.
+    def __init__(self) -> None:
+        self._closed_until: dict[str, float] = {}
+
+    def passes(self, key: str) -> bool:
+        """Whether ``key`` may be logged or counted now; a True starts its next interval."""
+        now = time.monotonic()
+        if now < self._closed_until.get(key, 0.0):
+            return False
+        self._closed_until[key] = now + _INTERVAL
+        return True
+
+
+class FailureCounter:
+    """Counts failures of the spool and the relay by reason, at a limited rate.
+
+    The relay looks after the spool ten times a second. A disk that fails must neither fill the log
+    nor stop the relay's other duties.
     """
 
     def __init__(self, count: Callable[[str, str], object]) -> None:
         self._count = count
-        self._until: dict[str, float] = {}
+        self._rate = RateLimiter()
 
     def count(self, reason: str, problem: str) -> bool:
-        """Count it, unless that was done just now; answers whether it was counted."""
-        now = time.monotonic()
-        if now < self._until.get(reason, 0.0):
+        """Count a failure unless its reason was counted in the last 10 s; return whether it was."""
+        if not self._rate.passes(reason):
             return False
-        self._until[reason] = now + _EVERY
         self._count(reason, problem)
         return True
 
 
-def why(error: OSError) -> str:
-    """What the system says, as a part of a reason."""
-    said = error.facts["problem"] if isinstance(error, SpoolError) else error.strerror
-    return str(said or type(error).__name__)
+def os_error_text(error: OSError) -> str:
+    """Return the operating system's words for an error, as a part of a loss reason."""
+    words = error.facts["problem"] if isinstance(error, SpoolError) else error.strerror
+    return str(words or type(error).__name__)

@@ -1,10 +1,13 @@
-"""The first page of a segment: who wrote it, and how far each kind of sink has got.
+"""The first page of a segment: its writer, and one cursor for each kind of sink.
 
-A cursor is eight bytes, written at once: the offset, and a check of it. One that fails its check
-sends its sink back to the beginning, which costs a delivery too many and never one too few.
+This module alone knows the byte positions of the page and of the locks on a segment's file.
 
-The store's cursor counts for this run of the machine only. A commit of the store may reach the disk
-later than the cursor that follows it: after a power loss the one could be there without the other.
+A cursor is eight bytes, written at once: an offset and a checksum of it. A cursor with a wrong
+checksum sends its sink back to the first frame. Then records are delivered twice, and none is
+missed.
+
+The store's cursor counts only until the next boot, because the store's commit may reach the disk
+later than the cursor. After a power loss the cursor could be there without the commit.
 """
 
 from __future__ import annotations
@@ -20,11 +23,16 @@ import msgspec
 from sidelight.record import encode
 
 PAGE: Final = 4096
+"""Bytes of the header page; the first frame begins behind it."""
 VERSION: Final = 3
-_CHECKED: Final = 3
-"""From here on a check covers the head, too."""
+READER_BYTE: Final = 0
+"""Byte that the one relay that reads a segment locks."""
+WRITER_BYTE: Final = 1
+"""Byte that the writer of a segment locks."""
 SLOTS: Final[Mapping[str, int]] = {"store": 0, "traces": 1, "logs": 2, "stream": 3}
-_HEAD: Final = struct.Struct("<8sIII")
+"""Position of each sink's cursor among the cursors."""
+_HEAD_CHECKED_FROM: Final = 3  # the first version that has a checksum of the head
+_HEAD: Final = struct.Struct("<8sIII")  # magic, version, length of the map, its CRC-32
 _CHECK: Final = struct.Struct("<I")
 _MAGIC: Final = b"SIDELITE"
 _CURSOR: Final = struct.Struct("<II")
@@ -34,26 +42,23 @@ _META_AT: Final = 256
 
 @dataclass(slots=True)
 class Header:
-    """What a header page says.
+    """The content of a header page.
 
     Attributes:
-        version: 0 where the page is damaged; what is behind it is read nevertheless.
-        meta: who wrote the segment; empty where that is not known.
+        version: version of the format; 0 where the page is damaged.
+        meta: describes the writer; empty where the page is damaged.
     """
 
     version: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-def packed(meta: Mapping[str, Any]) -> bytes:
-    """The header of a new segment; ``meta`` is `fitted`."""
-    encoded = encode(meta)
-    head = _HEAD.pack(_MAGIC, VERSION, len(encoded), zlib.crc32(encoded))
-    return (head + _CHECK.pack(zlib.crc32(head))).ljust(_META_AT, b"\0") + encoded
+def fit(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Shorten ``meta`` to the room in a header page.
 
-
-def fitted(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What of ``meta`` finds room in a page, and which attributes of the resource do not."""
+    Returns:
+        What fits, and the names of the resource attributes that were left out.
+    """
     resource = dict(meta.get("resource", ()))
     kept = {**meta, "resource": resource}
     left_out = []
@@ -64,13 +69,20 @@ def fitted(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return (kept, left_out) if left_out else (dict(meta), [])
 
 
-def parsed(page: bytes) -> Header:
-    """Read a header page; one that is damaged costs what it says, not the records behind it.
+def encode_header(meta: Mapping[str, Any]) -> bytes:
+    """Encode the header of a new segment; ``meta`` must `fit`."""
+    encoded = encode(meta)
+    head = _HEAD.pack(_MAGIC, VERSION, len(encoded), zlib.crc32(encoded))
+    return (head + _CHECK.pack(zlib.crc32(head))).ljust(_META_AT, b"\0") + encoded
 
-    A version that is not known is believed only with its check: else a flipped bit would have us
-    leave a segment to a sidelight that there is not.
+
+def decode_header(page: bytes) -> Header:
+    """Decode a header page; a damaged page gives an empty header.
+
+    A later version counts only with a correct checksum. Else one flipped bit would make every
+    relay leave the segment to a newer sidelight that does not exist.
     """
-    if len(page) < _META_AT or not _is_whole(page):
+    if len(page) < _META_AT or not _is_intact(page):
         return Header()
     _, version, length, check = _HEAD.unpack_from(page)
     if version > VERSION:
@@ -85,33 +97,33 @@ def parsed(page: bytes) -> Header:
     return Header(version, meta) if isinstance(meta, dict) else Header()
 
 
-def _is_whole(page: bytes) -> bool:
-    """Whether the head is one of ours, and says what was written there."""
+def _is_intact(page: bytes) -> bool:
     magic, version, _, _ = _HEAD.unpack_from(page)
     (check,) = _CHECK.unpack_from(page, _HEAD.size)
-    return bool(magic == _MAGIC) and (version < _CHECKED or zlib.crc32(page[: _HEAD.size]) == check)
+    is_checked = version >= _HEAD_CHECKED_FROM
+    return bool(magic == _MAGIC) and (not is_checked or zlib.crc32(page[: _HEAD.size]) == check)
 
 
-def cursor_place(sink: str) -> int:
-    """Where in the page a sink's cursor is."""
+def cursor_offset(sink: str) -> int:
+    """Return the position of a sink's cursor in the page."""
     return _CURSORS_AT + _CURSOR.size * SLOTS[sink]
 
 
-def packed_cursor(sink: str, offset: int, boot: bytes) -> bytes:
-    """A cursor, with its check; ``boot`` tells this run of the machine."""
-    return _CURSOR.pack(offset, _check(sink, offset, boot))
+def encode_cursor(sink: str, offset: int, boot: bytes) -> bytes:
+    """Encode a cursor with its checksum; ``boot`` is the id of this run of the machine."""
+    return _CURSOR.pack(offset, _checksum(sink, offset, boot))
 
 
-def parsed_cursor(page: bytes, sink: str, boot: bytes) -> int:
-    """Where a sink goes on: at the first frame, unless its cursor can be believed."""
-    place = cursor_place(sink)
+def decode_cursor(page: bytes, sink: str, boot: bytes) -> int:
+    """Return the offset at which a sink continues; the first frame for an invalid cursor."""
+    place = cursor_offset(sink)
     if len(page) < place + _CURSOR.size:
         return PAGE
     offset, check = _CURSOR.unpack_from(page, place)
-    good = offset > PAGE and check == _check(sink, offset, boot)
-    return int(offset) if good else PAGE
+    is_valid = offset > PAGE and check == _checksum(sink, offset, boot)
+    return int(offset) if is_valid else PAGE
 
 
-def _check(sink: str, offset: int, boot: bytes) -> int:
+def _checksum(sink: str, offset: int, boot: bytes) -> int:
     seed = zlib.crc32(boot) if sink == "store" else 0
     return zlib.crc32(_CURSOR.pack(SLOTS[sink], offset), seed)

@@ -1,9 +1,9 @@
-"""What could not be delivered, set aside: one file for each record or damaged stretch.
+"""The quarantine: one file for each poison record or damaged stretch that cannot be delivered.
 
-An entry says what it is, why it is here, who wrote it and which sinks have not got it, so that it
-can be looked at and delivered again later. Its name is made of its content: what is refused twice
-is one entry. How much is kept is bounded for each sink by itself, so that a flood of refusals fills
-no disk, and what one sink refuses takes no room from another; who keeps counts what is not kept.
+An entry tells its kind, the reason, the writer, and the sinks that lack it, so that it can be
+inspected and delivered again later. The name of an entry is derived from its content, so that a
+record that is refused twice is one entry. The number and the bytes of entries are limited for each
+sink, so that a flood of refusals fills no disk and one sink takes no room from another.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from sidelight.record import encode, random_bits
 
 DIRECTORY: Final = "quarantine"
 LIMIT: Final = 1000
-"""Entries that are kept for one sink."""
+"""Entries that are kept for each sink."""
 LIMIT_BYTES: Final = 64 * 1024 * 1024
-"""Bytes that are kept for one sink: twice the largest segment."""
+"""Bytes that are kept for each sink: twice the largest segment."""
 _NAME: Final = re.compile(r"([0-9a-f]{16})-([a-z]+)\.msgpack")
 _COUNT_AGAIN: Final = 1.0  # seconds
-_UNFINISHED: Final = 3600.0  # seconds after which a file that nobody has finished is deleted
+_UNFINISHED: Final = 3600.0  # seconds after which an unfinished file is deleted
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that was set aside.
+    """One quarantined record or stretch.
 
     Attributes:
         kind: a whole "record", or a damaged "stretch" of a segment.
-        reason: why, in the words under which it was counted.
-        problem: the latest problem with it.
-        refused_by: the sink that would not take it; None where no sink can read it.
-        sinks: those that have not got it.
-        at: when it was set aside (ns).
-        writer: the header of the segment that it comes from.
-        segment: the name of that segment.
-        offset: where it began there; None where that is not known.
-        payload: the bytes themselves.
+        reason: the loss reason under which it was counted.
+        problem: the latest problem in words.
+        refused_by: the sink that refused it; None where no sink can read it.
+        sinks: the sinks that lack it.
+        at: wall clock when it was quarantined (ns since 1970).
+        writer: describes the writer (the header of the segment).
+        segment: name of the segment, without its suffix.
+        offset: offset in the segment; None where it is unknown.
+        payload: the bytes of the record or stretch.
     """
 
     kind: Literal["record", "stretch"]
@@ -62,23 +62,23 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The name of its file: made of its content, and of the sink that it is kept for."""
+        """Name of its file, derived from its content and the sink that it is kept for."""
         digest = blake2b(self.payload, digest_size=8)
-        if self.refused_by is None:  # damage here may well look like damage elsewhere
+        if self.refused_by is None:  # two damaged stretches may have the same bytes
             digest.update(f"{self.segment} {self.offset}".encode())
         return f"{digest.hexdigest()}-{self.bucket}.msgpack"
 
     @property
     def bucket(self) -> str:
-        """Within whose bounds it is kept: a sink's, or the spool's."""
+        """The limit that it counts for: a sink's, or the spool's."""
         return self.refused_by or "spool"
 
 
 class Quarantine:
-    """The directory of what was set aside. Several threads may use one.
+    """The directory of entries; several threads may use one.
 
     Args:
-        spool: the spool's directory; None where it lies in memory: nothing can be kept then.
+        spool: the spool's directory; None for a spool in memory, which keeps no entries.
     """
 
     def __init__(self, spool: Path | None) -> None:
@@ -88,13 +88,14 @@ class Quarantine:
         self._counted = 0.0
 
     def keep(self, entry: Entry) -> bool:
-        """Set something aside, so that it survives a power loss.
+        """Keep an entry, so that it survives a power loss.
 
         Returns:
-            Whether it is new; of what is here already, the sinks are joined.
+            Whether it is new. An entry that is here already gets the additional sinks.
 
         Raises:
-            OSError: it cannot be kept: no directory, no room on the disk or within the limits.
+            OSError: the entry cannot be kept: no directory, no room on the disk, or the limit is
+                reached.
         """
         if self.directory is None:
             raise OSError(errno.ENOENT, "the spool lies in memory")
@@ -112,7 +113,7 @@ class Quarantine:
             return True
 
     def entries(self) -> Iterator[tuple[str, Entry | None]]:
-        """What is here, by id, the oldest first; None for a file that cannot be read any more."""
+        """Yield id and entry, the oldest first; None for a file that cannot be read."""
         found = []
         for path in self._files():
             with contextlib.suppress(FileNotFoundError):
@@ -123,10 +124,10 @@ class Quarantine:
                 yield path.stem, entry
 
     def replace(self, identity: str, entry: Entry) -> None:
-        """Put a later state of an entry in its place.
+        """Replace an entry by a later state of it.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the entry cannot be written.
         """
         with self._lock:
             _write(self._path(identity), entry)
@@ -135,7 +136,7 @@ class Quarantine:
         """Delete an entry.
 
         Raises:
-            OSError: it cannot be deleted.
+            OSError: the entry cannot be deleted.
         """
         self._path(identity).unlink(missing_ok=True)
 
@@ -150,9 +151,10 @@ class Quarantine:
                 yield from (p for p in self.directory.iterdir() if _NAME.fullmatch(p.name))
 
     def _tally(self, directory: Path, bucket: str) -> list[int]:
-        """Number and bytes of what is kept for a sink. Others keep and discard too: seldom asked.
+        """Return the number and the bytes of a sink's entries; count them at most once a second.
 
-        Deletes what a process that was killed has left unfinished.
+        Other processes add and delete entries too. The count also deletes the unfinished files of
+        processes that were killed.
         """
         now = time.monotonic()
         if now - self._counted > _COUNT_AGAIN:
@@ -174,20 +176,20 @@ def _remove_unfinished(directory: Path) -> None:
 
 
 def _read(path: Path) -> Entry | None:
-    """The entry in a file; None where there is none, or nothing that can be read."""
+    """Read an entry; None where the file is missing or cannot be read."""
     with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.msgpack.decode(path.read_bytes(), type=Entry)
     return None
 
 
 def _write(path: Path, entry: Entry) -> int:
-    """Write the whole file or none; it is on the disk then."""
+    """Write an entry as a whole or not at all, and sync it; return its length in bytes."""
     content = encode(entry)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{random_bits(32):08x}.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor: with its rights from the start
+        with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, created with its mode
             file.write(content)
             file.flush()
             os.fsync(fd)

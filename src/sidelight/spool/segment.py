@@ -1,10 +1,8 @@
-"""One segment of the spool: a preallocated file, mapped by its writer, read by its readers.
+"""One segment of the spool: a preallocated file that one process writes and others read.
 
-A `header` page, then frames, then zeros. A frame is
-``magic (4) · length (4) · CRC-32 of the payload (4) · payload``.
-
-The writer's side is one C call, ``mmap.write``, which copies and advances under the GIL: frames of
-several threads and of signal handlers never interleave. It raises ValueError at the end.
+A `header` page, then frames, then zeros. The writer maps the file and appends with one C call,
+``mmap.write``, which copies and advances under the GIL: frames of several threads and of signal
+handlers never interleave. The call raises ValueError at the end of the segment.
 """
 
 from __future__ import annotations
@@ -19,41 +17,48 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidelight.record import FRAME_MAGIC, length_of_frames
-from sidelight.spool.allocation import NAME, WRITERS_BYTE, ZEROS, map_pages, new_file, write_whole
+from sidelight.spool.allocation import NAME, ZEROS, new_file, populate, write_all
 from sidelight.spool.disk import DISK, Disk
 from sidelight.spool.header import (
     PAGE,
+    READER_BYTE,
     SLOTS,
     VERSION,
+    WRITER_BYTE,
     Header,
-    cursor_place,
-    packed,
-    packed_cursor,
-    parsed,
-    parsed_cursor,
+    cursor_offset,
+    decode_cursor,
+    decode_header,
+    encode_cursor,
+    encode_header,
 )
 
 SMALL: Final = 64 * 1024
+"""Bytes that `Segment.trim` leaves of a segment."""
 READ: Final = 512 * 1024
 """Bytes of one read: more than the largest frame has."""
-_READERS_BYTE: Final = 0
-_GONE: Final = b"\xff"  # what the disk could not read; no frame begins with it
+_UNREADABLE: Final = b"\xff"  # stands for each byte that the disk cannot read; begins no frame
 
 
 class Segment:
-    """A segment that this process has open: its own, or one that it reads.
+    """A segment that this process has open, as its writer or as a reader.
 
     Attributes:
-        path: None where it is in memory only.
-        sealed: nothing is written to it any more.
-        number: its place among this process's own; 0 for those of others.
-        synced: up to where it would survive a power loss.
-        passed: the sinks that have all of it.
-        cursors: how far each sink has got.
-        is_sick: the disk cannot read all of it; what it cannot is passed over.
+        fd: the open file; -1 for a segment in memory, and after `close`.
+        path: name of the file; None for a segment in memory.
+        mapping: the writer's mapping; None for a reader.
+        size: length in bytes.
+        meta: describes the writer; see `Header`.
+        sealed: no frame is added any more.
+        number: position among this process's own segments, from 1; 0 for another process's.
+        created: monotonic clock when this process began to use the segment (s).
+        synced: the offset up to which the content survives a power loss.
+        cursors: the offset that each sink has reached.
+        delivered_to: the sinks that have all of it.
+        is_unreadable: the disk cannot read all of it; readers skip what it cannot read.
     """
 
-    fd = -1  # for `__del__`: whoever makes one may be interrupted
+    fd = -1  # `__del__` needs it, also where a signal interrupts the constructor
     mapping: mmap.mmap | None = None
 
     def __init__(
@@ -75,9 +80,9 @@ class Segment:
         self.number = 0
         self.created = time.monotonic()
         self.synced = PAGE
-        self.passed: set[str] = set()
         self.cursors: dict[str, int] = dict.fromkeys(SLOTS, PAGE)
-        self.is_sick = False
+        self.delivered_to: set[str] = set()
+        self.is_unreadable = False
 
     # -- the writer's side -------------------------------------------------------------------
 
@@ -85,106 +90,107 @@ class Segment:
     def create(
         cls, directory: Path | None, size: int, meta: Mapping[str, Any], disk: Disk = DISK
     ) -> Segment:
-        """Allocate a segment in full and touch its pages; with no directory, in memory.
+        """Allocate a segment in full and touch its pages; without a directory, in memory.
 
-        It is locked under a temporary name before it gets its own: whoever sees a segment and can
-        lock it knows that its owner is dead.
+        The file is locked under a temporary name and then renamed. So a process that finds a
+        segment and gets its lock knows that the writer is dead.
 
         Raises:
             OSError: there is no room, or no right to write.
         """
         header = Header(VERSION, dict(meta))
-        head = packed(meta)
+        head = encode_header(meta)
         if directory is None:
             mapping = disk.map(-1, size)
-            map_pages(mapping, size)
+            populate(mapping, size)
             mapping[: len(head)] = head
             mapping.seek(PAGE)
             return cls(-1, None, mapping, size, header, disk)
         pieces = (ZEROS[: size - offset] for offset in range(0, size, len(ZEROS)))
         with new_file(directory, size, pieces, disk) as (fd, path):
-            write_whole(disk, fd, head, 0)
+            write_all(disk, fd, head, 0)
             mapping = disk.map(fd, size)
-            map_pages(mapping, size)
+            populate(mapping, size)
             mapping.seek(PAGE)
         return cls(fd, path, mapping, size, header, disk)
 
-    def dedicate(self, meta: Mapping[str, Any]) -> bool:
-        """Say anew whose records these will be; False where its file is gone.
+    def reassign(self, meta: Mapping[str, Any]) -> bool:
+        """Give an unused segment to another writer; return False where its file is lost.
 
-        A copy within memory: the disk may be busy.
+        The header is copied within memory, because the disk may be busy.
         """
-        if self.mapping is None or self.is_threatened():
+        if self.mapping is None or self.has_lost_file():
             return False
-        self.mapping[:PAGE] = packed(meta).ljust(PAGE, b"\0")
+        self.mapping[:PAGE] = encode_header(meta).ljust(PAGE, b"\0")
         self.meta = dict(meta)
         return True
 
     @property
     def write(self) -> Callable[[bytes], int]:
-        """The C call that appends a frame; ValueError when the segment is full or closed."""
+        """The C function that appends a frame; ValueError when the segment is full or closed."""
         if self.mapping is None:
             raise ValueError(self.path)
         return self.mapping.write
 
     def tell(self) -> int:
-        """The offset behind the last frame; of one that is sealed or another's, its size."""
+        """Return the offset behind the last frame; the size of a sealed or foreign segment."""
         try:
             return self.mapping.tell() if self.mapping is not None else self.size
         except ValueError:
             return self.size
 
     def seal(self) -> None:
-        """Let no later write in, also none of a thread that still holds the bound `write`."""
+        """Refuse later writes, also of a thread that still holds the bound `write`."""
         if self.mapping is not None:
-            with contextlib.suppress(ValueError):  # closed already: drained meanwhile
+            with contextlib.suppress(ValueError):  # delivered and closed meanwhile
                 self.mapping.seek(0, os.SEEK_END)
         self.sealed = True
 
-    def is_homeless(self) -> bool:
-        """Whether its writer has it without a file, or with one that was deleted."""
+    def lacks_file(self) -> bool:
+        """Whether the writer's segment is in memory, or its file was deleted."""
         return self.mapping is not None and (self.fd < 0 or not self.disk.is_linked(self.fd))
 
-    def is_threatened(self) -> bool:
-        """Whether the file of this mapping was deleted or cut short by somebody.
+    def has_lost_file(self) -> bool:
+        """Whether the file under the writer's mapping was deleted or cut short.
 
-        What is written to it now would die with the process; behind a cut it would kill it.
+        Frames in a deleted file die with the process. A write behind the cut kills the process.
         """
         if self.fd < 0 or self.mapping is None:
             return False
-        return self.is_homeless() or self.disk.size(self.fd) < self.size
+        return self.lacks_file() or self.disk.size(self.fd) < self.size
 
-    def saved(self, directory: Path) -> Segment:
-        """A sealed segment that has no file, or none any more, in a file of its own.
+    def copy_to(self, directory: Path) -> Segment:
+        """Copy a sealed segment that lacks a file into a new file.
 
         Raises:
             OSError: there is no room, or no right to write.
         """
         pieces = (self.read(at, len(ZEROS)) for at in range(0, self.size, len(ZEROS)))
         with new_file(directory, self.size, pieces, self.disk) as (fd, path):
-            write_whole(self.disk, fd, packed(self.meta), 0)
-        saved = Segment(fd, path, None, self.size, Header(self.version, self.meta), self.disk)
-        saved.number, saved.created = self.number, self.created
-        saved.cursors, saved.passed = self.cursors, self.passed  # whoever reads the old one counts
-        return saved
+            write_all(self.disk, fd, encode_header(self.meta), 0)
+        copy = Segment(fd, path, None, self.size, Header(self.version, self.meta), self.disk)
+        copy.number, copy.created = self.number, self.created
+        # Shared, because a worker may still be reading the original.
+        copy.cursors, copy.delivered_to = self.cursors, self.delivered_to
+        return copy
 
     def sync(self) -> None:
-        """Make what was written so far survive a power loss.
+        """Make the frames that were written so far survive a power loss.
 
         Raises:
-            OSError: it would not.
+            OSError: they might not survive.
         """
-        end, whole = self.extent()
+        end, is_final = self.extent()
         if self.fd >= 0 and self.synced < end:
             self.disk.sync(self.fd)
-            if whole:
+            if is_final:
                 self.synced = end
 
     def trim(self) -> None:
-        """Give back the room behind the last frame: nobody is to write any more.
+        """Give back the room behind the last frame of a segment that nobody writes to.
 
-        64 KiB stay: so a bound in bytes bounds the number of files as well. Where there is more
-        than frames and then zeros, as after damage, all stays as it is.
+        64 KiB stay, so that a limit in bytes limits the number of files as well. Where anything
+        but zeros follows the frames, as after damage, the segment keeps its size.
 
         Raises:
             OSError: the room comes back when the file is deleted.
@@ -195,7 +201,7 @@ class Segment:
                 self.disk.truncate(self.fd, end)
 
     def _end_of_frames(self) -> int:
-        """The end of the page with the last frame's end; the size where something follows."""
+        """Return the page boundary behind the last frame; the size where anything follows."""
         if self.read(max(PAGE, self.size - PAGE)).strip(b"\0"):  # full
             return self.size
         end = PAGE
@@ -206,7 +212,7 @@ class Segment:
         return end + -end % PAGE
 
     def close(self) -> None:
-        """Let go of the mapping and, where no forked child holds it too, of the lock."""
+        """Close mapping and file; the lock ends unless a forked child has the file open too."""
         self.sealed = True
         if self.mapping is not None:
             self.mapping.close()
@@ -218,100 +224,101 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path, disk: Disk = DISK) -> Segment | None:
-        """Take over a dead process's segment; None where its owner or another reader lives.
+        """Take over an orphaned segment; None where its writer or another reader lives.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: the file cannot be opened.
         """
-        segment = cls._claimed(path, disk)
-        return segment if segment is not None and segment.orphaned() else None
+        segment = cls._open_as_reader(path, disk)
+        return segment if segment is not None and segment.take_ownership() else None
 
     @classmethod
-    def attend(cls, path: Path, disk: Disk = DISK) -> Segment | None:
-        """Read along while its owner lives, where the owner leaves that to others.
+    def follow(cls, path: Path, disk: Disk = DISK) -> Segment | None:
+        """Read a segment while its writer lives; None unless the writer wants an external relay.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: the file cannot be opened.
         """
-        segment = cls._claimed(path, disk)
+        segment = cls._open_as_reader(path, disk)
         if segment is None or segment.meta.get("relay") != "external":
             return None
         segment.sealed = False
         return segment
 
     @classmethod
-    def look(cls, path: Path, disk: Disk = DISK) -> Segment:
-        """Open a segment to read, whoever owns it, changing nothing.
+    def inspect(cls, path: Path, disk: Disk = DISK) -> Segment:
+        """Open any segment read-only; take no lock.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: the file cannot be opened.
         """
-        segment = cls._opened(path, disk, writable=False)
+        segment = cls._open(path, disk, writable=False)
         if segment is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         segment.sealed = False
         return segment
 
     @classmethod
-    def _claimed(cls, path: Path, disk: Disk) -> Segment | None:
-        """Open it as its one reader, who holds a lock of his own beside the owner's."""
-        segment = cls._opened(path, disk, writable=True)
+    def _open_as_reader(cls, path: Path, disk: Disk) -> Segment | None:
+        """Open a segment as its only reader; None where that is not possible."""
+        segment = cls._open(path, disk, writable=True)
         if segment is not None and not segment.version and not NAME.fullmatch(path.name):
-            return None  # a stranger's file
+            return None  # a file that sidelight has not made
         if (
             segment is None
             or segment.version > VERSION
-            or not disk.lock_byte(segment.fd, _READERS_BYTE)
+            or not disk.lock_byte(segment.fd, READER_BYTE)
         ):
             return None
-        # The reader before us may have drained and removed it meanwhile.
+        # The reader before may have delivered and deleted the file meanwhile.
         return segment if disk.is_linked(segment.fd) else None
 
     @classmethod
-    def _opened(cls, path: Path, disk: Disk, *, writable: bool) -> Segment | None:
-        """Open a file of another process; None where it has gone. The segment closes it."""
+    def _open(cls, path: Path, disk: Disk, *, writable: bool) -> Segment | None:
+        """Open another process's file; None where it is gone or not a regular file."""
         try:
             fd = disk.open(path, writable=writable)
         except FileNotFoundError:
             return None
         segment = cls(fd, path, None, 0, Header(), disk)
         segment.size = disk.size(fd)
-        if segment.size < 0:  # a directory, a pipe
+        if segment.size < 0:
             return None
         page = disk.read(fd, PAGE, 0)
-        header = parsed(page)
+        header = decode_header(page)
         segment.version, segment.meta = header.version, header.meta
         for sink in SLOTS:
-            # One beyond the end had all that is here, and was there before a `trim`.
-            cursor = min(parsed_cursor(page, sink, disk.boot()), max(segment.size, PAGE))
-            if segment._may_begin(cursor):
+            # A cursor behind the end was valid before a `trim`: its sink has all frames.
+            cursor = min(decode_cursor(page, sink, disk.boot()), max(segment.size, PAGE))
+            if segment._may_begin_frame(cursor):
                 segment.cursors[sink] = cursor
         return segment
 
+    def _may_begin_frame(self, offset: int) -> bool:
+        """Whether a frame, or nothing yet, is at ``offset``."""
+        found = self.read(offset, len(FRAME_MAGIC)).rstrip(b"\0")
+        return offset <= self.size and found in {b"", FRAME_MAGIC}
+
     def has_more(self, offset: int) -> bool:
-        """Whether something was written at ``offset``."""
+        """Whether anything was written at ``offset``."""
         return bool(self.read(offset, len(FRAME_MAGIC)).strip(b"\0"))
 
-    def is_done(self, sinks: Iterable[str]) -> bool:
-        """Whether it is full, and these sinks have all of it as well as those its writer had."""
-        return self.sealed and {*sinks, *self.meta.get("sinks", ())} <= self.passed
+    def is_delivered_to(self, sinks: Iterable[str]) -> bool:
+        """Whether it is sealed, and ``sinks`` and the sinks of its writer have all of it."""
+        return self.sealed and {*sinks, *self.meta.get("sinks", ())} <= self.delivered_to
 
-    def is_ahead_of(self, sink: str) -> bool:
-        """Whether it may hold something that a sink has not taken."""
+    def may_have_more_for(self, sink: str) -> bool:
+        """Whether it may hold a frame that ``sink`` has not taken."""
         cursor = self.cursors[sink]
         if self.sealed or self.mapping is not None:
             return self.sealed or self.tell() > cursor
         try:
-            return self.has_more(cursor)  # of another process
+            return self.has_more(cursor)
         except OSError:
             return True
 
-    def _may_begin(self, offset: int) -> bool:
-        """Whether a frame is at ``offset``, or none yet."""
-        return offset <= self.size and self.read(offset, 4).rstrip(b"\0") in {b"", FRAME_MAGIC}
-
-    def orphaned(self) -> bool:
-        """Whether the owner of an attended segment has let go of it; it is ours then."""
+    def take_ownership(self) -> bool:
+        """Become the owner of a followed segment; return False while its writer lives."""
         if not self.disk.lock(self.fd):
             return False
         self.sealed = True
@@ -320,29 +327,29 @@ class Segment:
         return True
 
     @property
-    def written(self) -> bool:
-        """Whether the process that made it holds it still; asked without taking a lock."""
-        return self.disk.is_byte_locked(self.fd, WRITERS_BYTE)
+    def has_writer(self) -> bool:
+        """Whether the process that created it still has it; takes no lock."""
+        return self.disk.is_byte_locked(self.fd, WRITER_BYTE)
 
     @property
-    def attended(self) -> bool:
-        """Whether a relay of another process reads it; asked without taking a lock."""
-        return self.disk.is_byte_locked(self.fd, _READERS_BYTE)
+    def has_reader(self) -> bool:
+        """Whether a relay of another process reads it; takes no lock."""
+        return self.disk.is_byte_locked(self.fd, READER_BYTE)
 
     @property
-    def live(self) -> bool:
-        """Whether somebody may still be writing."""
+    def is_live(self) -> bool:
+        """Whether a process may still be writing to it."""
         return not self.sealed
 
     def extent(self) -> tuple[int, bool]:
-        """How far frames may reach, and whether all up to there must be whole.
+        """Return how far frames may reach, and whether all frames up to there must be complete.
 
-        What our own callers have written is; what another process is writing need not be yet.
+        Frames of this process are complete. Another process may be in the middle of one.
         """
         return self.tell(), self.sealed or self.mapping is not None
 
     def read(self, offset: int, limit: int = READ) -> bytes:
-        """Bytes from ``offset``; fewer where the file ends.
+        """Read up to ``limit`` bytes at ``offset``; fewer where the segment ends.
 
         Raises:
             OSError: the disk cannot read them.
@@ -352,7 +359,7 @@ class Segment:
             return b""
         if self.fd < 0:
             return b"" if self.mapping is None else self.mapping[offset:end]
-        if not self.is_sick:
+        if not self.is_unreadable:
             return self.disk.read(self.fd, end - offset, offset)
         return b"".join(self._read_page(at, end) for at in _page_bounds(offset, end))
 
@@ -361,24 +368,24 @@ class Segment:
         try:
             return self.disk.read(self.fd, size, offset)
         except OSError:
-            return _GONE * size
+            return _UNREADABLE * size
 
     def advance(self, sink: str, offset: int) -> None:
-        """Remember how far ``sink`` has got, also for whoever comes next.
+        """Move a sink's cursor, also in the file for the next reader.
 
         Raises:
-            OSError: whoever comes next will not know.
+            OSError: the cursor moved in this process only.
         """
         self.cursors[sink] = offset
         if self.fd >= 0:
-            cursor = packed_cursor(sink, offset, self.disk.boot())
-            self.disk.write(self.fd, cursor, cursor_place(sink))
+            cursor = encode_cursor(sink, offset, self.disk.boot())
+            self.disk.write(self.fd, cursor, cursor_offset(sink))
 
     def remove(self) -> None:
-        """Delete the file; whoever is still reading it may go on.
+        """Delete the file; readers that have it open may go on.
 
         Raises:
-            OSError: it is still there.
+            OSError: the file is still there.
         """
         if self.path is not None:
             self.disk.unlink(self.path)
@@ -388,6 +395,6 @@ class Segment:
 
 
 def _page_bounds(offset: int, end: int) -> Iterator[int]:
-    """The offsets at which a read page by page begins."""
+    """Yield ``offset`` and every page boundary behind it."""
     yield offset
     yield from range(offset - offset % PAGE + PAGE, end, PAGE)

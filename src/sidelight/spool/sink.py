@@ -1,56 +1,93 @@
-"""What a worker takes records to: see `sidelight.sinks` for those that there are."""
+"""The protocol of a sink, the record that it takes, and its health."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias
 
 from sidelight.record import Moment, Static
 
 Record: TypeAlias = tuple[Static, Moment]
+"""One event, span, or both, as it was read from the spool."""
+
+_OUTAGE: Final = 5.0  # seconds
 
 
 class Sink(Protocol):
-    """Where a worker takes records to (see `sidelight.sinks`)."""
+    """A destination of records: the store, OTLP traces, OTLP logs, or a stream."""
 
     @property
     def name(self) -> str:
-        """Of its cursor: "store", "traces", "logs" or "stream"."""
+        """Name of the sink's cursor: "store", "traces", "logs" or "stream"."""
         ...
 
     def write(self, records: Sequence[Record], writer: dict[str, Any], /) -> None:
-        """Take a batch, all of it, or raise."""
+        """Take a whole batch.
+
+        Args:
+            records: the batch; an empty one only opens the sink.
+            writer: describes the process that wrote the records (the segment's header).
+
+        Raises:
+            SinkUnavailableError: the sink took nothing; the same batch may be tried again.
+            SinkRefusedError: the sink refuses some record and took nothing. Where the error names
+                the refused ``records``, the sink took all others.
+        """
         ...
 
     def sync(self) -> None:
-        """Make what was taken survive a power loss; another thread than the writing one asks.
+        """Make the taken records survive a power loss; called from another thread than `write`.
 
         Raises:
-            OSError: it would not.
+            OSError: they might not survive.
         """
         ...
 
     def close(self) -> None:
-        """Let go of connections; the next write makes new ones."""
+        """Close connections; the next write opens new ones."""
         ...
 
     def disown(self, *, busy: bool) -> bool:
-        """In a forked child: let go of what is shared with the parent, doing nothing to it.
+        """Drop what a forked child shares with its parent, without any effect on the parent.
 
         Args:
             busy: the parent forked in the middle of a write.
 
         Returns:
-            False when this process must not use the sink.
+            False when the child must not use the sink.
         """
         ...
 
 
 @dataclass(slots=True)
 class Health:
-    """How a sink is doing."""
+    """How a sink, or an outbox, is doing.
+
+    Attributes:
+        delivered: number of records that the sink took or set aside.
+        failing_since: wall clock at the first failure of the current outage (s); None while the
+            sink answers.
+        problem: the latest failure in words.
+    """
 
     delivered: int = 0
     failing_since: float | None = None
     problem: str = ""
+    _is_reported: bool = field(default=False, init=False, repr=False)
+
+    def fail(self, problem: str) -> bool:
+        """Note a failure; return True once in each outage, when it has lasted 5 s."""
+        self.problem = problem
+        now = time.time()
+        if self.failing_since is None:
+            self.failing_since, self._is_reported = now, False
+        elif not self._is_reported and now - self.failing_since > _OUTAGE:
+            self._is_reported = True
+            return True
+        return False
+
+    def recover(self) -> None:
+        """Note that the sink answers."""
+        self.failing_since = None

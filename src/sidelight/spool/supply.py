@@ -1,6 +1,7 @@
-"""Where the next segment comes from: allocated ahead of need, at need, or in memory.
+"""Supplies segments: allocated ahead of need, at need, or in memory.
 
-Where the disk has no room, or cannot be written, a segment is kept in memory, which is counted.
+Where the disk has no room or cannot be written, the next segment is kept in memory. Each segment
+in memory is counted as a loss reason, because it does not survive the process.
 """
 
 from __future__ import annotations
@@ -13,29 +14,32 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidelight.exceptions import SpoolError
-from sidelight.spool.directory import Names, bytes_in, prepare_directory
+from sidelight.spool.directory import NameSync, bytes_in, prepare_directory
 from sidelight.spool.disk import Disk
-from sidelight.spool.failures import why
+from sidelight.spool.failures import os_error_text
 from sidelight.spool.segment import Segment
 
 SMALLEST: Final = 1024 * 1024
+"""Bytes of the smallest segment."""
 LARGEST: Final = 32 * 1024 * 1024
+"""Bytes of the largest segment."""
 SPARES: Final = 2
-_GIVEN: Final = 4 * SMALLEST  # the largest that is given away
-_MANY: Final = 8  # segments of our own that wait: from here on they are larger, not more
+"""Segments that are allocated ahead of need."""
+_LARGEST_FOR_A_CHILD: Final = 4 * SMALLEST
+_MANY: Final = 8  # more unread segments than this: allocate larger ones instead of more
 _LOOK_AGAIN: Final = 0.5  # seconds
 _IN_MEMORY_LIMIT: Final = 64 * 1024 * 1024
-_BEGINNERS: Final = 1 / 8  # of the limit: as much beyond it is for processes to begin with …
-_LOOKED_AT: Final = 2000  # … who look at so many segments: it is a caller who waits
+_START_MARGIN: Final = 1 / 8  # of the limit; only the first segment of a process may use it
+_COUNTED_AT_START: Final = 2000  # segments; a caller waits while they are counted
 
 
 class Supply:
-    """Makes segments, within what the spool may hold.
+    """Allocates segments within the spool's limit.
 
     Attributes:
-        limit: bytes that the directory may hold, all processes together.
-        full: whether it held that much at the last look: nothing more is allocated.
-        spares: what was allocated ahead of need.
+        limit: bytes that the directory may hold, of all processes together.
+        full: whether the limit was reached at the last look; then nothing is allocated.
+        spares: segments that were allocated ahead of need.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class Supply:
         limit: int,
         count: Callable[[str, str], object],
         disk: Disk,
-        names: Names,
+        names: NameSync,
     ) -> None:
         self.limit = limit if directory is not None else min(limit, _IN_MEMORY_LIMIT)
         self.full = False
@@ -55,44 +59,44 @@ class Supply:
         self._count = count
         self._disk = disk
         self._names = names
-        self._begun = False
+        self._has_allocated = False
         self._size = SMALLEST
         self._look_again = 0.0
         self._failure: OSError | None = None
         self._failed_at = -_LOOK_AGAIN
 
-    def first(self, given: Segment | None) -> Segment:
-        """The segment to begin with: the one that was ``given``, where it lies in our directory.
+    def first(self, inherited: Segment | None) -> Segment:
+        """Return the first segment of a process; a forked child may have ``inherited`` one.
 
-        It is in memory where the disk lets us make none, or too many have begun at the limit. A
-        relay that finds the disk full must be able to begin: it is the one that makes room.
+        The segment is in memory where the disk refuses, or where too many processes begin at the
+        limit. A relay must be able to begin at a full disk, because the relay makes room.
         """
-        if given is not None:
-            ours = given.path is not None and given.path.parent == self._directory
-            if ours and given.dedicate(self._meta):
-                return given
-            _drop(given)
+        if inherited is not None:
+            is_here = inherited.path is not None and inherited.path.parent == self._directory
+            if is_here and inherited.reassign(self._meta):
+                return inherited
+            _delete(inherited)
         try:
-            self._check_beginning()
+            self._check_start()
             return self.create(SMALLEST)
         except OSError as error:
-            self._has_failed(error)
+            self._note_failure(error)
             return self._in_memory(())
 
-    def _check_beginning(self) -> None:
+    def _check_start(self) -> None:
         if self._directory is not None:
-            used = bytes_in(self._directory, self._disk, _LOOKED_AT)
-            if used + SMALLEST > self.limit * (1 + _BEGINNERS):
+            used = bytes_in(self._directory, self._disk, _COUNTED_AT_START)
+            if used + SMALLEST > self.limit * (1 + _START_MARGIN):
                 raise self.error("the spool is full")
 
     def take(self, own: Sequence[Segment]) -> Segment:
-        """The next segment, at once; called by those who emit.
+        """Return the next segment at once; callers that emit use this.
 
         Args:
-            own: those that this process has.
+            own: the segments of this process.
 
         Raises:
-            SpoolError: there is no room, on the disk nor in memory.
+            SpoolError: there is no room, on the disk or in memory.
         """
         with contextlib.suppress(IndexError):
             return self.spares.popleft()
@@ -101,30 +105,31 @@ class Supply:
                 if self.room(own) >= SMALLEST:
                     return self.create(SMALLEST)
             except OSError as error:
-                self._has_failed(error)
+                self._note_failure(error)
             else:
                 raise self.error(f"it holds its limit of {self.limit} bytes")
         return self._in_memory(own)
 
-    def give_away(self) -> Segment | None:
-        """One that was allocated ahead, for a process that is about to be forked."""
+    def take_for_child(self) -> Segment | None:
+        """Return a spare for a process that is about to be forked; None where there is none."""
         with contextlib.suppress(IndexError):
-            if self.spares[0].size <= _GIVEN and self.spares[0].path is not None:
+            spare = self.spares[0]
+            if spare.size <= _LARGEST_FOR_A_CHILD and spare.path is not None:
                 return self.spares.popleft()
         return None
 
-    def give_back(self, spare: Segment) -> None:
-        """Another thread's was put in the place that this one was for."""
+    def put_back(self, spare: Segment) -> None:
+        """Take back a segment that was not used, because another thread was faster."""
         if spare.path is not None:
             self.spares.appendleft(spare)
 
     def provide(self, own: Sequence[Segment]) -> None:
-        """Allocate ahead of need; larger segments where they fill within the second, or many wait.
+        """Allocate spares; double their size where segments fill within a second, or many wait.
 
-        None is so large that a few of them, still empty, would take up the limit.
+        No spare is larger than 1/32 of the limit, so that empty segments do not use it up.
 
         Raises:
-            OSError: the disk does not let us.
+            OSError: the disk refuses.
         """
         fast = len(own) > 1 and own[-1].created - own[-2].created < 1.0
         self._size = self._size * 2 if fast or len(own) > _MANY else self._size // 2
@@ -134,16 +139,16 @@ class Supply:
             try:
                 self.spares.append(self.create(size))
             except OSError as error:
-                self._has_failed(error)
+                self._note_failure(error)
                 if size == SMALLEST:
                     raise
                 self._size = SMALLEST
 
     def create(self, size: int) -> Segment:
-        """A new segment, in a new directory where there is none, or none any more.
+        """Allocate a segment of ``size`` bytes; make the directory anew where it is missing.
 
         Raises:
-            OSError: the disk does not let us.
+            OSError: the disk refuses.
         """
         try:
             segment = Segment.create(self._directory, size, self._meta, self._disk)
@@ -151,45 +156,45 @@ class Supply:
             if self._directory is None:
                 raise
             prepare_directory(self._directory, self._disk)
-            if self._begun:
+            if self._has_allocated:
                 self._count("segment deleted under its writer", str(error))
-            self._names.uproot()
+            self._names.directory_was_recreated()
             segment = Segment.create(self._directory, size, self._meta, self._disk)
-        self._names.new, self._failure, self._begun = True, None, True
+        self._names.is_due, self._failure, self._has_allocated = True, None, True
         return segment
 
-    def mind(self, writer: Mapping[str, Any]) -> None:
-        """A relay holds the directory within what those who write there may: nobody told it."""
+    def adopt_limit(self, writer: Mapping[str, Any]) -> None:
+        """Let a relay use the limit of an application, because only the application knows it."""
         limit = writer.get("limit")
         if self._meta.get("role") == writer.get("role") or not isinstance(limit, int):
             return
         if self._meta.get("role") == "relay":
             self.limit = limit
 
-    def drop_threatened(self) -> None:
-        """Let go of spares whose files were deleted or cut short."""
+    def drop_lost_spares(self) -> None:
+        """Drop spares whose files were deleted or cut short."""
         for spare in tuple(self.spares):
-            if spare.is_threatened():
-                with contextlib.suppress(ValueError):  # in use by now
+            if spare.has_lost_file():
+                with contextlib.suppress(ValueError):  # a caller has taken it meanwhile
                     self.spares.remove(spare)
 
-    def drop_spares(self) -> None:
-        """Delete what was allocated ahead: nobody will need it."""
+    def delete_spares(self) -> None:
+        """Delete the files of all spares."""
         while self.spares:
-            _drop(self.spares.popleft())  # nobody can take it by now
+            _delete(self.spares.popleft())
 
     def usage(self, own: Sequence[Segment]) -> int:
-        """Bytes that the directory holds, all processes together; in memory those of ``own``.
+        """Return the bytes in the directory, of all processes; in memory those of ``own``.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the directory cannot be read.
         """
         if self._directory is None:
             return sum(segment.size for segment in own)
         return bytes_in(self._directory, self._disk)
 
     def room(self, own: Sequence[Segment]) -> int:
-        """How many more bytes are within the limit; that they are too few stands for a while.
+        """Return the bytes left within the limit; a "full" is believed for half a second.
 
         Raises:
             OSError: the directory cannot be read.
@@ -203,23 +208,23 @@ class Supply:
         return room
 
     def error(self, problem: str) -> SpoolError:
-        """The error that says so."""
+        """Make the error that tells a problem of this spool."""
         where = self._directory or "in memory"
         return SpoolError(directory=where, problem=problem, remedy="see `sidelight doctor`")
 
     def _in_memory(self, own: Sequence[Segment]) -> Segment:
-        told = "" if self._failure is None else why(self._failure)
+        cause = "" if self._failure is None else os_error_text(self._failure)
         if sum(segment.size for segment in own if segment.path is None) >= _IN_MEMORY_LIMIT:
-            raise self.error(f"it holds all that it may in memory ({told})")
+            raise self.error(f"it holds its limit in memory ({cause})")
         if self._failure is not None:
-            self._count(f"kept in memory: {told}", str(self._failure))
+            self._count(f"kept in memory: {cause}", str(self._failure))
         return Segment.create(None, SMALLEST, self._meta, self._disk)
 
-    def _has_failed(self, error: OSError) -> None:
+    def _note_failure(self, error: OSError) -> None:
         self._failure, self._failed_at = error, time.monotonic()
 
 
-def _drop(unused: Segment) -> None:
+def _delete(unused: Segment) -> None:
     with contextlib.suppress(OSError):
         unused.remove()
     unused.close()

@@ -1,12 +1,9 @@
-"""The spool: a directory of segments into which the callers copy and out of which the relay reads.
+"""The spool of one process: callers copy frames into it, and the relay reads them out of it.
 
-The caller's path is ``spool.write(frame)``, and ``write`` *is* the C method of the current
-segment's mapping. Only where that raises (the segment is full) is anything decided here: the next
-segment, allocated ahead of need by the relay, takes its place. Nothing here waits for a lock, so
-that a signal handler may emit in the middle of a rotation.
-
-Where the disk has no room, or cannot be written, the next segment is kept in memory, which is
-counted. It moves to the disk when that can be written again.
+A caller runs ``spool.write(frame)``, and ``write`` *is* the C method of the current segment's
+mapping. Only where that raises (the segment is full) is anything decided here: a segment that the
+relay has allocated ahead of need takes its place. No code on this path waits for a lock, so that a
+signal handler may emit in the middle of a rotation.
 """
 
 from __future__ import annotations
@@ -23,34 +20,39 @@ from typing import Any, Final, TypeAlias
 from sidelight.exceptions import SpoolError
 from sidelight.host import allocate_lock
 from sidelight.spool.adoption import Adopted
-from sidelight.spool.directory import Names, prepare_directory
+from sidelight.spool.directory import NameSync, prepare_directory
 from sidelight.spool.disk import DISK, Disk
-from sidelight.spool.failures import Troubles
-from sidelight.spool.header import PAGE, fitted
+from sidelight.spool.failures import FailureCounter
+from sidelight.spool.header import PAGE, fit
 from sidelight.spool.quarantine import DIRECTORY as QUARANTINE
 from sidelight.spool.quarantine import Quarantine
 from sidelight.spool.segment import SMALL, Segment
 from sidelight.spool.supply import Supply
 
 Position: TypeAlias = tuple[int, int]
-"""A place in this process's own part of the spool: number of the segment, offset in it."""
+"""A position in this process's own segments: number of the segment, offset in it."""
 
 logger: Final = logging.getLogger("sidelight")
 
 
 class Spool:
-    """This process's part of a spool directory.
+    """The spool of this process in a directory that other processes may share.
 
     Attributes:
-        write: copies one frame in; raises ValueError where `append` must help. Looked up anew for
-            each emission, because it changes with the segment.
-        directory: where the segments lie; None keeps them in memory (nothing survives then).
-        names: of the segments, which must survive a power loss as they do.
-        supply: where the next segment comes from, and how much the directory may hold.
-        quarantine: where what cannot be delivered is set aside.
-        count: told what goes wrong, by reason.
-        settle: makes what the sinks have taken survive a power loss, and answers whether it would;
-            segments are deleted after that.
+        write: appends one frame; raises ValueError where the caller must use `append`. Look it up
+            for each emission, because it changes with the segment.
+        directory: where the segments lie; None keeps them in memory, until the process ends.
+        own: the segments that this process has written, the oldest first.
+        adopted: the open segments of other processes.
+        names: makes the names of segments survive a power loss.
+        supply: allocates segments within the spool's limit.
+        quarantine: keeps what cannot be delivered.
+        count: counts a loss by reason.
+        failures: counts failures that repeat, at a limited rate.
+        sync_sinks: makes what the sinks have taken survive a power loss, and returns whether that
+            succeeded. Delivered segments are deleted only after that.
+        on_rotation: called after a segment was replaced.
+        on_full: called where there is no room for another segment.
     """
 
     def __init__(
@@ -65,20 +67,20 @@ class Spool:
     ) -> None:
         self.directory = directory
         self.quarantine = Quarantine(directory)
-        self.meta, left_out = fitted(meta)
-        self.names = Names(directory, disk)
+        self.meta, left_out = fit(meta)
+        self.names = NameSync(directory, disk)
         self.supply = Supply(directory, self.meta, limit, count, disk, self.names)
         self.count = count
-        self.troubles = Troubles(count)
+        self.failures = FailureCounter(count)
         self.disk = disk
         self.on_rotation: Callable[[], object] = lambda: None
-        self.on_refusal: Callable[[], object] = lambda: None
-        self.settle: Callable[[], bool] = lambda: True
+        self.on_full: Callable[[], object] = lambda: None
+        self.sync_sinks: Callable[[], bool] = lambda: True
         self.own: deque[Segment] = deque()
         store = self.meta.get("store")
         self.adopted = Adopted(directory, store, self.supply, self.names, count, disk)
         self.write: Callable[[bytes], int]
-        self._hands_over = self.meta.get("relay") == "external"
+        self._relay_is_external = self.meta.get("relay") == "external"
         self._handing_over = allocate_lock()
         self._successors: dict[int, tuple[Segment, Iterator[Segment]]] = {}
         first = self.supply.first(first)
@@ -91,12 +93,12 @@ class Spool:
     # -- the caller's side -------------------------------------------------------------------
 
     def append(self, frame: bytes) -> None:
-        """Copy one frame in where `write` could not: rotate, then write.
+        """Append one frame where `write` could not: rotate, then write.
 
         Raises:
             SpoolError: there is no room, on disk or within the limit.
         """
-        for _ in range(8):  # each turn installs a fresh segment: others can only fill so many
+        for _ in range(8):  # other threads can fill only so many new segments in between
             segment = self._current
             try:
                 segment.write(frame)
@@ -106,8 +108,8 @@ class Spool:
                 return
         raise self.supply.error("its segments fill faster than they can be replaced")
 
-    def append_last(self, frame: bytes) -> None:
-        """Copy one frame in, if need be a little beyond the limit: it says what was lost.
+    def append_beyond_limit(self, frame: bytes) -> None:
+        """Append one frame, if need be a little beyond the limit; the last ledger needs this.
 
         Raises:
             SpoolError, OSError: there is no room on disk or in memory.
@@ -119,17 +121,17 @@ class Spool:
             self.append(frame)
 
     def position(self) -> Position:
-        """A place behind everything that this thread has written so far."""
+        """Return a position behind every frame that this thread has written so far."""
         newest = self.own[-1]
         return newest.number, newest.tell()
 
     def rotate(self, segment: Segment) -> None:
-        """Put the next segment in the place of ``segment``; of several threads, one wins.
+        """Replace ``segment`` by the next one; where several threads do, one of them wins.
 
-        A segment is sealed, and may be deleted, once it has a successor: until then it stays.
+        A segment is sealed, and may be deleted, only after it has a successor.
 
         Raises:
-            SpoolError: there is no room for another.
+            SpoolError: there is no room for another segment.
         """
         newest = self.own[-1]
         if newest.number > segment.number:
@@ -139,18 +141,18 @@ class Spool:
         try:
             spare = self.supply.take(self.own)
         except SpoolError:
-            self.on_refusal()  # the relay may have something to let go
+            self.on_full()
             raise
         spare.number = segment.number + 1
         winner, once = self._successors.setdefault(segment.number, (spare, iter((spare,))))
-        # Whoever comes by does it, and the interpreter does it in one step, the first time only:
-        # the winner may have been interrupted in between.
+        # `once` is a shared one-shot iterator: `deque.extend` appends the winner exactly once,
+        # even where a signal handler interrupted the thread that won.
         self.own.extend(once)
         if winner is not spare:
-            self.supply.give_back(spare)
+            self.supply.put_back(spare)
         segment.seal()
         self._install(winner)
-        if self._hands_over:
+        if self._relay_is_external:
             self._hand_over()
         self.on_rotation()
 
@@ -160,14 +162,14 @@ class Spool:
         self.write = segment.write
 
     def _hand_over(self) -> None:
-        """Leave what is full to whoever relays, unlocked; one in memory gets its file first."""
+        """Close full segments, so that the external relay can adopt them."""
         if self._handing_over.acquire(blocking=False):
             try:
-                with contextlib.suppress(OSError):  # another time
-                    self.shelter(most=1)  # a caller waits for it
+                with contextlib.suppress(OSError):  # the next rotation tries again
+                    self.move_to_disk(most=1)  # one only, because a caller waits for it
                 for segment in tuple(self.own):
-                    done = segment.sealed and segment is not self._current
-                    if done and not segment.is_homeless():
+                    is_full = segment.sealed and segment is not self._current
+                    if is_full and not segment.lacks_file():
                         self.own.remove(segment)
                         segment.close()
             finally:
@@ -176,53 +178,53 @@ class Spool:
     # -- the relay's side --------------------------------------------------------------------
 
     def provide(self) -> None:
-        """Allocate ahead of need; what is in memory moves to the disk when that can be written.
+        """Allocate spares, and move segments from memory to the disk.
 
         Raises:
-            OSError: it cannot.
+            OSError: the disk refuses.
         """
         self.supply.provide(self.own)
         if self.directory is not None:
             if self.supply.spares and self._current.path is None:
                 self.rotate(self._current)
-            self.shelter()
+            self.move_to_disk()
 
-    def shelter(self, most: int = sys.maxsize) -> None:
-        """Give a file to ``most`` full segments that have none: in memory, or theirs was deleted.
+    def move_to_disk(self, most: int = sys.maxsize) -> None:
+        """Copy up to ``most`` sealed segments that lack a file into new files.
 
         Raises:
-            OSError: the disk does not let us.
+            OSError: the disk refuses.
         """
-        homeless = [each for each in tuple(self.own) if each.sealed and each.is_homeless()]
-        for segment in homeless[:most]:
+        without_file = [each for each in tuple(self.own) if each.sealed and each.lacks_file()]
+        for segment in without_file[:most]:
             if self.directory is None or self.supply.room(self.own) < segment.size:
                 return
-            saved = segment.saved(self.directory)
-            self.names.new = True
+            copy = segment.copy_to(self.directory)
+            self.names.is_due = True
             try:
-                self.own[self.own.index(segment)] = saved
-            except ValueError:  # delivered and forgotten meanwhile
-                saved.remove()
-                saved.close()
+                self.own[self.own.index(segment)] = copy
+            except ValueError:  # delivered and deleted meanwhile
+                copy.remove()
+                copy.close()
 
-    def rescue(self) -> None:
-        """Start a new segment where the file of the current one was deleted or cut short.
+    def replace_lost_segment(self) -> None:
+        """Rotate off a segment whose file was deleted or cut short.
 
-        What was written to it is still in memory: it is delivered from there, and gets a new file.
+        Its frames are still in memory. They are delivered from there, and get a new file.
 
         Raises:
-            OSError: there is no other.
+            OSError: there is no other segment.
         """
-        self.supply.drop_threatened()
-        if self.directory is None or not self._current.is_threatened():
+        self.supply.drop_lost_spares()
+        if self.directory is None or not self._current.has_lost_file():
             return
         self.count("segment deleted under its writer", str(self._current.path))
         prepare_directory(self.directory, self.disk)
-        self.names.uproot()
+        self.names.directory_was_recreated()
         self.rotate(self._current)
 
     def rotate_aged(self, seconds: float) -> None:
-        """Seal a segment that has been written to for so long, so that its room can be freed."""
+        """Rotate off a segment that is older than ``seconds``, so that its room can be freed."""
         current = self._current
         if current.tell() > PAGE and time.monotonic() - current.created > seconds:
             with contextlib.suppress(SpoolError):
@@ -230,103 +232,103 @@ class Spool:
                 current.trim()
 
     def adopt(self) -> None:
-        """Take over what dead processes left, and read along where a living one wants that.
+        """Adopt orphaned segments, and follow live ones whose writers want an external relay.
 
         Raises:
             OSError: the directory cannot be read.
         """
-        self.adopted.look((*self.own, *self.supply.spares))
+        self.adopted.search((*self.own, *self.supply.spares))
 
     def sync(self) -> None:
-        """Make all that this process has written up to now survive a power loss.
+        """Make every frame that this process has written so far survive a power loss.
 
         Raises:
-            SpoolError: some of it is in memory, and does not even survive the process.
-            OSError: it would not.
+            SpoolError: some frames are in memory, and do not even survive the process.
+            OSError: the frames might not survive.
         """
         for segment in tuple(self.own):
-            if segment.is_homeless():
+            if segment.lacks_file():
                 raise self.supply.error("some of it has no file")
             segment.sync()
         self.names.sync()
 
-    def ended(self, sinks: Sequence[str]) -> list[Segment]:
-        """The full segments that these sinks, and those that their writers had, have passed."""
-        return [segment for segment in (*self.own, *self.adopted) if segment.is_done(sinks)]
+    def delivered(self, sinks: Sequence[str]) -> list[Segment]:
+        """List the sealed segments that ``sinks`` and the sinks of their writers have."""
+        return [each for each in (*self.own, *self.adopted) if each.is_delivered_to(sinks)]
 
     def discard(self, segments: Sequence[Segment]) -> None:
-        """Delete segments that every sink has, when what they have would survive a power loss.
+        """Delete segments that every sink has, once the sinks' content survives a power loss.
 
         Raises:
-            OSError: something could not be deleted. The next time will do.
+            OSError: a segment could not be deleted. The next call tries again.
         """
-        read = any(segment.path and max(segment.cursors.values()) > PAGE for segment in segments)
-        if not read or self.settle():
+        any_read = any(each.path and max(each.cursors.values()) > PAGE for each in segments)
+        if not any_read or self.sync_sinks():
             for segment in segments:
-                self.forget(segment)
+                self.delete(segment)
 
-    def forget(self, segment: Segment) -> None:
-        """Delete a segment; one that the disk cannot read is set aside.
+    def delete(self, segment: Segment) -> None:
+        """Delete a segment; move one that the disk cannot read to the quarantine.
 
         Raises:
-            OSError: it is still there.
+            OSError: the file is still there.
         """
-        if segment.is_sick and segment.path is not None:
-            aside = segment.path.parent / QUARANTINE
-            self.disk.make_directory(aside)
-            self.disk.rename(segment.path, aside / segment.path.name)
+        if segment.is_unreadable and segment.path is not None:
+            quarantine = segment.path.parent / QUARANTINE
+            self.disk.make_directory(quarantine)
+            self.disk.rename(segment.path, quarantine / segment.path.name)
         else:
             segment.remove()
         self._successors.pop(segment.number - 1, None)
         (self.own if segment in self.own else self.adopted).remove(segment)
 
     def usage(self) -> int:
-        """Bytes that the directory holds, all processes together.
+        """Return the bytes that the directory holds, of all processes together.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the directory cannot be read.
         """
         return self.supply.usage(self.own)
 
     def finish(self, sinks: Sequence[str]) -> None:
-        """Let nothing more in, and delete what every sink has: the relay's last act.
+        """Refuse further frames, and delete what every sink has; the relay's last act.
 
         Raises:
-            OSError: something is left that was delivered. That does no harm.
+            OSError: a delivered segment is left. The next process delivers nothing twice.
         """
         current, end = self._current, self._current.tell()
         current.seal()
-        if not current.has_more(end):  # written between the two
-            current.passed |= {sink for sink, at in current.cursors.items() if at >= end}
-        self.discard(self.ended(sinks))
+        if not current.has_more(end):  # nothing was written between `tell` and `seal`
+            current.delivered_to |= {sink for sink, at in current.cursors.items() if at >= end}
+        self.discard(self.delivered(sinks))
 
     def seal(self) -> None:
-        """Let nothing more in, and give back the room that this process has not used."""
-        self.supply.drop_spares()
+        """Refuse further frames, and give back the room that this process has not used."""
+        self.supply.delete_spares()
         for segment in tuple(self.own):
             segment.seal()
             with contextlib.suppress(OSError):
                 segment.trim()
 
     def close(self) -> None:
-        """Let go of everything; what some sink still has to read stays for the next process."""
+        """Close every segment; undelivered records stay in their files for the next process."""
         self.seal()
         with contextlib.suppress(OSError):
-            self.shelter()
+            self.move_to_disk()
         lost = 0
         for segment in self.own:
             with contextlib.suppress(OSError):
                 if not segment.has_more(PAGE):
                     segment.remove()
-                elif segment.path is None and "store" not in segment.passed:
+                elif segment.path is None and "store" not in segment.delivered_to:
                     lost += 1
             segment.close()
         if lost:
-            logger.error("sidelight: %d segments were kept in memory, and are lost with it", lost)
+            logger.error("sidelight lost %d segments that it had to keep in memory", lost)
         self.adopted.close()
 
     def abandon(self) -> None:
-        """In a forked child: forget what is the parent's, touching neither files nor locks."""
+        """In a forked child: close the parent's segments, without touching files or locks."""
         self.adopted.close()
         for segment in (*self.own, *self.supply.spares):
             with contextlib.suppress(OSError, BufferError):

@@ -44,8 +44,8 @@ REMEDIES: Final = {
     "not power-safe: …": _DISK,
     "segment not taken over: …": "make what dead processes left readable to whoever relays",
     "cursor not written: …": _DISK,
-    "spool not looked after: …": "make room for the spool, and see that files can be opened there",
-    "relay stumbled": _DEFECT,
+    "housekeeping failed: …": "make room for the spool, and see that files can be opened there",
+    "relay failed": _DEFECT,
 }
 """By reason; "…" stands for a name."""
 

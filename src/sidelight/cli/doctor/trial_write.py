@@ -41,7 +41,10 @@ def _rehearse(store: StoreSink, found: Found) -> None:
         SinkUnavailableError: it would not take it now.
         SinkRefusedError: it would not take one of them.
     """
-    with contextlib.suppress(FileNotFoundError), contextlib.closing(Segment.look(found.path)) as at:
+    with (
+        contextlib.suppress(FileNotFoundError),
+        contextlib.closing(Segment.inspect(found.path)) as at,
+    ):
         batch = Scanner(at, at.cursors.get(store.name, PAGE)).batch(_TRIED)
         records = []
         for payload in batch.payloads:

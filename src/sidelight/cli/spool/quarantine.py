@@ -30,10 +30,10 @@ from sidelight.cli.output import (
 from sidelight.cli.spool.replay import Outcome, Replay
 from sidelight.cli.spool.segments import settled, writers_of
 from sidelight.exceptions import QueryError, SpoolError
-from sidelight.record import decode, event_id, occurred_at
+from sidelight.record import decode, event_id, occurred_at, salvage
 from sidelight.runtime import sinks_of
 from sidelight.settings import public_url, settle
-from sidelight.spool import Entry, Quarantine, salvage
+from sidelight.spool import Entry, Quarantine
 
 _DIGITS: Final = 8  # of an id, in a table
 

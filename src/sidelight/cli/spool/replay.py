@@ -6,15 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.record import FRAME, Moment, Static, decode
-from sidelight.spool import Entry, Quarantine, Sink, salvage
-
-Record: TypeAlias = tuple[Static, Moment]
+from sidelight.record import FRAME, decode, salvage
+from sidelight.spool import Entry, Quarantine, Record, Sink
 
 _PAUSES: Final = (0.05, 0.25, 0.5)
 """Seconds between tries of a sink that does not answer."""

@@ -133,8 +133,11 @@ def writers_of(directory: Path, *, living: bool = False) -> list[dict[str, Any]]
     """
     headers = []
     for path in segments_in(directory):
-        with contextlib.suppress(OSError), contextlib.closing(Segment.look(path)) as segment:
-            if not living or segment.written:
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(Segment.inspect(path)) as segment,
+        ):
+            if not living or segment.has_writer:
                 headers.append(segment.meta)
     return headers
 
@@ -148,8 +151,8 @@ def look_again(found: Found) -> Found | None:
 
 
 def _look_at(path: Path) -> Found:
-    with contextlib.closing(Segment.look(path)) as segment:
-        written = segment.written
+    with contextlib.closing(Segment.inspect(path)) as segment:
+        written = segment.has_writer
         segment.sealed = not written
         content = segment.read(PAGE, segment.size)
         found = Found(
@@ -158,7 +161,7 @@ def _look_at(path: Path) -> Found:
             end=PAGE + len(content.rstrip(b"\0")),
             meta=segment.meta,
             written=written,
-            attended=segment.attended,
+            attended=segment.has_reader,
             alive=written,
         )
         seen: dict[int, tuple[Behind, int]] = {}

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidelight.record.format import FRAME, Static, decode, encode, encode_static, frame
-from sidelight.spool.scanner import salvage
+from sidelight.record import FRAME, Static, decode, encode, encode_static, frame, salvage
 
 HEAD = encode_static(Static("order_packed", "shop:pack", "scheduled", "succeeded", "pack"))
 
