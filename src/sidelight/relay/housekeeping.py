@@ -95,8 +95,8 @@ class Housekeeping:
         try:
             sync()
         except OSError as error:
-            reason = f"not power-safe: {os_error_text(error)}"
-            return not self.spool.failures.count(reason, str(error))
+            cause = os_error_text(error)
+            return not self.spool.failures.count(f"not power-safe: {cause}", str(error))
         return True
 
     def _rotate_off(self, segment: Segment) -> None:
@@ -108,11 +108,11 @@ class Housekeeping:
         try:
             duty()
         except OSError as error:
-            reason = f"housekeeping failed: {os_error_text(error)}"
-            self.spool.failures.count(reason, str(error))
+            cause = os_error_text(error)
+            self.spool.failures.count(f"housekeeping failed: {cause}", str(error))
         except Exception as error:
-            reason = f"housekeeping failed: {type(error).__name__}"
-            if self.spool.failures.count(reason, repr(error)):
+            cause = type(error).__name__
+            if self.spool.failures.count(f"housekeeping failed: {cause}", repr(error)):
                 logger.exception("sidelight: the spool's housekeeping failed, and tries again")
 
     def _is_due(self, duty: str, seconds: float) -> bool:

@@ -209,8 +209,8 @@ class Worker:
         since = self._unreadable_since.setdefault(id(segment), time.monotonic())
         if time.monotonic() - since > _READ_RETRIES:
             segment.is_unreadable = True
-            reason = f"segment not readable: {os_error_text(error)}"
-            self.count(reason, f"{segment.path} from {offset} on")
+            problem = f"{segment.path} from {offset} on"
+            self.count(f"segment not readable: {os_error_text(error)}", problem)
 
     def _process(
         self, segment: Segment, batch: Batch, retries: int | None, *, is_final: bool
@@ -218,8 +218,9 @@ class Worker:
         """Deliver what was read, and move the cursor; return False when nothing was read."""
         if not segment.is_unreadable:  # else the whole file goes to the quarantine
             for at, stretch in batch.damaged:
-                reason = "damaged stretch of the spool"
-                self._quarantine(segment, reason, f"at {at}", stretch, offset=at)
+                self._quarantine(
+                    segment, "damaged stretch of the spool", f"at {at}", stretch, offset=at
+                )
         if batch.payloads:
             self._deliver(segment, batch, retries)
         elif is_final:
