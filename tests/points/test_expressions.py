@@ -12,6 +12,7 @@ import pytest
 
 from sidelight import arg, choose, emits, error, result
 from sidelight.exceptions import ExpressionError
+from sidelight.points import Expression
 from sidelight.testing import capture
 
 
@@ -106,10 +107,64 @@ def test_the_error_by_attribute():
 
 
 def test_attributes_of_any_name_can_be_recorded():
-    names = ("items", "keys", "root", "_root", "steps", "refuse", "types", "by", "name", "format")
+    names = (
+        "items",
+        "keys",
+        "root",
+        "_root",
+        "_Expression__root",
+        "_Expression__steps",
+        "steps",
+        "refuse",
+        "types",
+        "by",
+        "name",
+        "format",
+    )
     thing = Space(**{name: f"the {name}" for name in names})
     for name in names:
         assert captured(getattr(arg.a, name), thing) == f"the {name}"
+
+
+class Key(str):
+    """A text whose ``repr`` is code."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return "exit()"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "from",
+        "None",
+        "not a name",
+        "x.y",
+        "x] + [1",
+        "'",
+        "\N{LATIN SMALL LIGATURE FI}",
+        Key("key"),
+    ],
+    ids=str,
+)
+def test_names_and_keys_are_never_read_as_code(name):
+    thing = Space(**{name: "attribute"})
+    assert captured(getattr(arg.a, name), thing) == "attribute"
+    assert captured(arg.a[name], {name: "item"}) == "item"
+    assert captured(arg.options[name], **{name: "option"}) == "option"
+    assert captured(getattr(arg.a, name).more, thing) is None
+
+
+def test_numbers_of_any_size_are_keys():
+    for key in (0, -1, True, 1 << 70, 10**5000):
+        assert captured(arg.a[key], {key: "item"}) == "item"
+
+
+def test_an_expression_needs_a_known_root():
+    with pytest.raises(ValueError, match="use arg, result, error"):
+        Expression("arg, exit()")
 
 
 def test_parameters_called_as_the_roots_are():

@@ -124,9 +124,12 @@ def test_positions():
         ({"note": arg}, "arg alone captures nothing; name an argument: arg.NAME"),
         (
             {"note": lambda *args: 1},
-            "callable takes *args, so what it wants is not known; name the",
+            "callable takes *args, so its parameters have no names; name the",
         ),
-        ({"note": lambda **all: 1}, "callable takes *all, so what it wants is not known; name the"),
+        (
+            {"note": lambda **all: 1},
+            "callable takes *all, so its parameters have no names; name the",
+        ),
         (
             {"code": error.code},
             "code=error.code is not known to the declared event (the positional",

@@ -1,17 +1,19 @@
 """A decorator's arguments become a wrapper, at decoration.
 
-In order: arguments, declaration, generated code, wrapper. Nothing is decided at the call that was
-known at decoration; a mistake in the arguments fails on import.
+In order: the arguments (`expressions`, `decorator`), the checked declaration (`declaration`), its
+fields as source (`signature`, `fields`), the generated code (`callables`, `templates`, `codegen`,
+`phases`, `namespace`), the wrapper (`wrapper`, `proxies`). A call decides nothing that was known at
+decoration; a mistake in the arguments fails on import.
 """
 
-from sidelight.points.callables import Phase
-from sidelight.points.declaration import Declaration, check_fields, declare
+from sidelight.points.declaration import EVENT_PHASES, Declaration, declare
 from sidelight.points.decorator import emits, instrument, instrumentation_of
 from sidelight.points.direct_emit import emit
 from sidelight.points.expressions import (
     ROOTS,
     Choice,
     Expression,
+    Phase,
     arg,
     choose,
     error,
@@ -19,10 +21,12 @@ from sidelight.points.expressions import (
     parts,
     result,
 )
+from sidelight.points.fields import check_fields
 from sidelight.points.registry import POINTS, Point
 from sidelight.points.signature import Signature
 
 __all__ = [
+    "EVENT_PHASES",
     "POINTS",
     "ROOTS",
     "Choice",

@@ -1,18 +1,22 @@
 """Generated Python: templates are filled, compiled, and shown to tracebacks and debuggers.
 
-A template is Python as it will stand, with ``{part}`` where something differs. A part that stands
-alone on its line may be of any number of lines, none included.
+A template is Python with ``{part}`` where wrappers differ. A part that stands alone on its line may
+have any number of lines, or none. Text from outside enters the source only as an identifier
+(`is_identifier`) or as a constant (`literal`).
 """
 
 from __future__ import annotations
 
 import functools
+import keyword
 import linecache
 import re
+import unicodedata
 from types import CodeType, FunctionType
 from typing import Any, Final
 
 _PLACE: Final = re.compile(r"^( *)\{(\w+)\}\n|\{(\w+)\}", re.MULTILINE)
+_LARGEST_LITERAL: Final = 1 << 63
 
 
 def fill(template: str, **parts: str) -> str:
@@ -26,6 +30,17 @@ def fill(template: str, **parts: str) -> str:
         return "".join(f"{indent}{line}\n" if line else "\n" for line in lines)
 
     return _PLACE.sub(put, template.lstrip("\n"))
+
+
+def is_identifier(text: object) -> bool:
+    """Whether ``text`` can be a name in source, and Python reads it as that very name."""
+    return (
+        type(text) is str
+        and text.isidentifier()
+        and not keyword.iskeyword(text)
+        and text != "__debug__"
+        and unicodedata.normalize("NFKC", text) == text
+    )
 
 
 class Names:
@@ -43,17 +58,22 @@ class Names:
         self.objects[name] = value
         return name
 
+    def literal(self, value: object) -> str:
+        """The source of a constant: a literal, or a name where no literal is safe."""
+        small = type(value) is int and -_LARGEST_LITERAL < value < _LARGEST_LITERAL
+        return repr(value) if type(value) is str or small else self.give("constant", value)
+
 
 def define(text: str, names: Names, *, filename: str) -> None:
     """Run ``text``, which defines functions, with ``names`` for its globals.
 
-    Tracebacks show ``filename``; it is numbered where another source has that name already.
+    Tracebacks show ``filename``, with a number where other source has that file name already.
     """
-    exec(_compiled(text, _registered(filename, text)), names.objects)  # noqa: S102  # it is ours
+    exec(_compiled(text, _registered(filename, text)), names.objects)  # noqa: S102  # generated text
 
 
-def pose(made: FunctionType, function: Any) -> None:
-    """Let a generated function go by the names of the function that it stands for."""
+def name_like(made: FunctionType, function: Any) -> None:
+    """Give a generated function the names of the function that it stands for."""
     if type(function) is FunctionType:
         code = function.__code__
         made.__code__ = made.__code__.replace(co_name=code.co_name, co_qualname=code.co_qualname)
@@ -62,7 +82,7 @@ def pose(made: FunctionType, function: Any) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _compiled(text: str, filename: str) -> CodeType:
-    """Compile; a function that is decorated at each call of the one around it is compiled once."""
+    """Compile, once for a function that is decorated at each call of the one around it."""
     return compile(text, filename, "exec", dont_inherit=True)
 
 

@@ -1,4 +1,8 @@
-"""Points: a decorator's arguments, parsed and refused here, and the registry of what is woven."""
+"""Declarations: the arguments of a decorator or the table of a map, checked.
+
+Only checks that need no more of the function than its name are here. `fields` checks the values of
+fields against the function's parameters.
+"""
 
 from __future__ import annotations
 
@@ -13,39 +17,32 @@ from typing import Any, Final, NoReturn, TypeAlias, get_args
 import msgspec
 
 from sidelight.exceptions import PointError
-from sidelight.points.callables import Phase
-from sidelight.points.codegen import Names
-from sidelight.points.expressions import (
-    Choice,
-    Expression,
-    field_source,
-    is_computed,
-    transaction_source,
-)
-from sidelight.points.signature import Signature
+from sidelight.points.expressions import Choice, Expression, Phase, is_computed
 from sidelight.record import Mode, is_type_name
 
 EventType: TypeAlias = str | Choice
-_WHEN: Final[Mapping[Phase, str]] = {
+EVENT_PHASES: Final[Mapping[Phase, str]] = {
     "start": "start=, before the call",
     "success": "the positional type, on success",
     "failure": "failure=, when it raises",
 }
+"""The phases that can have an event, with the argument that declares it."""
 _COLUMNS: Final = frozenset(
     {
         *("type", "event_id", "point", "outcome", "duration", "occurred_at", "recorded_at"),
         *("trace_id", "span_id", "attributes"),
     }
 )
-#: What people write who think of an option; as an attribute's constant it makes no sense.
-_ASKED_FOR: Final = {
+#: Names that look like options. As attributes they are refused where their value is a text.
+_LIKE_OPTIONS: Final = {
     **dict.fromkeys(("type", "success", "succeeded"), "give the type first, without a name"),
     **dict.fromkeys(("failed", "failures", "on_failure", "fail"), "did you mean failure=?"),
     **dict.fromkeys(("starts", "strat", "on_start", "started"), "did you mean start=?"),
     **dict.fromkeys(("modes",), "did you mean mode=?"),
 }
-_TRANSACTIONAL: Final = ("after_commit", "transaction")
-_MISSPELT: Final = ("failure", "artifact_id", "organization_id", *_TRANSACTIONAL)
+_OFTEN_MISSPELT: Final = (
+    *("failure", "artifact_id", "organization_id", "after_commit", "transaction"),
+)
 _CONSTANTS: Final = (
     *(str, int, float, type(None), datetime.date, datetime.time, datetime.timedelta),
     *(uuid.UUID, enum.Enum, decimal.Decimal, os.PathLike),
@@ -53,12 +50,14 @@ _CONSTANTS: Final = (
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What one ``@emits(…)`` asks for, checked.
+    """The arguments of one ``@emits(…)``, checked.
 
     Attributes:
-        transaction: whose transaction the event on success is part of.
-        after_commit: whose commit it waits for.
-        strict: with ``transaction``, raise rather than go on without the event in it.
+        start, success, failure: the event type of each phase; None where it emits nothing.
+        transaction: gives the session or connection whose transaction gets the event on success.
+        after_commit: gives the session or connection whose commit emits the event on success.
+        strict: with ``transaction``, raise where the event cannot be in the transaction.
+        attributes: every other field, by its name.
     """
 
     start: EventType | None = None
@@ -74,14 +73,14 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     attributes: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def declared(self, phase: Phase) -> EventType | None:
-        """What is to be emitted in ``phase``."""
+        """The event type of ``phase``, or the choice that gives it."""
         kind: EventType | None = getattr(self, phase, None)
         return kind
 
     @property
     def emitted(self) -> frozenset[tuple[Phase, str]]:
         """Every event type that this declaration can emit, with its phase."""
-        return frozenset((phase, each) for phase in _WHEN for each in self.types(phase))
+        return frozenset((phase, each) for phase in EVENT_PHASES for each in self.types(phase))
 
     def types(self, phase: Phase) -> tuple[str, ...]:
         """The event types that this declaration can emit in ``phase``."""
@@ -92,12 +91,12 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def joins(self) -> bool:
-        """Whether the event on success depends on a transaction of the caller's."""
+        """Whether the event on success depends on a transaction of the caller."""
         return self.transaction is not None or self.after_commit is not None
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Everything that is captured, by its name."""
+        """Every field of an event, by its name."""
         ids = {"artifact_id": self.artifact_id, "organization_id": self.organization_id}
         return ids | dict(self.attributes)
 
@@ -115,7 +114,7 @@ def declare(
     after_commit: Any = None,
     strict: Any = False,
 ) -> Declaration:
-    """Parse the arguments of a decorator; ``function`` is what errors call the function.
+    """Check the arguments of a decorator; errors call the function ``function``.
 
     Raises:
         PointError: names the function, the argument and the remedy.
@@ -129,7 +128,7 @@ def declare(
     if not isinstance(strict, bool):
         check.refuse(f"strict={strict!r}", "use strict=True or strict=False")
     check.transaction(success, mode, transaction, after_commit, strict=strict)
-    named = dict(fields)
+    named = {str.__str__(name): value for name, value in fields.items()}  # no subclass of str
     return Declaration(
         start=start,
         success=success,
@@ -146,7 +145,7 @@ def declare(
 
 
 class _Check:
-    """The checks of one decorator's arguments that need no more of the function than its name."""
+    """The checks of the arguments of one decorator."""
 
     def __init__(self, function: str) -> None:
         self.function = function
@@ -204,13 +203,13 @@ class _Check:
 
     def fields(self, fields: Mapping[str, Any]) -> None:
         for name, value in fields.items():
-            if isinstance(value, str) and (meant := _ASKED_FOR.get(name)):
+            if isinstance(value, str) and (meant := _LIKE_OPTIONS.get(name)):
                 self.refuse(f"{name}={value!r} is not known", meant)
             if name in _COLUMNS:
                 self.refuse(f"{name}= is set by sidelight", "call the attribute something else")
             close = None
-            if name not in _MISSPELT:
-                close = _close(name, [n for n in _MISSPELT if n not in fields], 0.88)
+            if name not in _OFTEN_MISSPELT:
+                close = _close(name, [n for n in _OFTEN_MISSPELT if n not in fields], 0.88)
             if close and not name.startswith(close):
                 other = "give the attribute a name that is less like it"
                 self.refuse(f"{name}= is not known", f"did you mean {close}=? If not, {other}")
@@ -243,46 +242,3 @@ def _close(name: Any, known: Any, cutoff: float = 0.6) -> str | None:
 
     found = get_close_matches(name, known, 1, cutoff) if isinstance(name, str) else []
     return found[0] if found else None
-
-
-def check_fields(declaration: Declaration, signature: Signature) -> None:
-    """Hold a declaration's fields against the function's parameters, and against its events.
-
-    Raises:
-        PointError: a field names what the function does not have, or what none of the declared
-            events can know: the result without an event on success, the error without failure=.
-    """
-    names = Names()
-    for name in _TRANSACTIONAL:
-        transaction = getattr(declaration, name)
-        if transaction_source(transaction, signature, names) is None:
-            raise PointError(
-                function=signature.function,
-                problem=f"{name}={_told(transaction)} is not known before the call",
-                remedy=f"name an argument: {name}=arg.NAME",
-            )
-    emitting: list[Phase] = [phase for phase in _WHEN if declaration.types(phase)]
-    for name, value in declaration.fields.items():
-        sources = [field_source(value, signature, phase, names) for phase in emitting]
-        if value is not None and all(source is None for source in sources):
-            _refuse_unavailable(signature, f"{name}={_told(value)}", emitting)
-    for phase in emitting:
-        declared = declaration.declared(phase)
-        if not isinstance(declared, Choice):
-            continue
-        if field_source(declared.by, signature, phase, names) is None:
-            _refuse_unavailable(signature, f"choose({_told(declared.by)}, …)", [phase])
-    signature.used.clear()
-
-
-def _told(value: Any) -> str:
-    return repr(value) if isinstance(value, Expression) else getattr(value, "__name__", repr(value))
-
-
-def _refuse_unavailable(signature: Signature, what: str, emitting: list[Phase]) -> NoReturn:
-    events = " and ".join(_WHEN[phase] for phase in emitting)
-    raise PointError(
-        function=signature.function,
-        problem=f"{what} is not known to the declared event ({events})",
-        remedy="result goes with the positional type, error with failure=",
-    )

@@ -1,50 +1,30 @@
-"""The code of what a point does around a call: captured values in, one record out.
+"""The functions that a wrapper calls in the phases of a call: captured values in, one record out.
 
-For each phase of a call (start, success, failure, closed) a function is generated that knows the
-point's fields, so that at the call nothing is looked up, bound or decided that was known at
-decoration. The templates of that code are in `templates`.
+One function is generated for each phase (start, success, failure, closed). It knows the point's
+fields, so that a call looks up and decides nothing that was known at decoration.
 """
 
 from __future__ import annotations
 
-import enum
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from sidelight.emission import Deferred, Head, read_attribute, resolved
-from sidelight.exceptions import TransactionError
+from sidelight.emission import Head
 from sidelight.points import templates
-from sidelight.points.callables import Phase
 from sidelight.points.codegen import Names, fill
-from sidelight.points.declaration import Declaration
-from sidelight.points.expressions import (
-    MISSING,
-    Choice,
-    Expression,
-    field_source,
-    is_computed,
-    transaction_source,
-)
+from sidelight.points.expressions import Choice, Phase
+from sidelight.points.fields import Fields, Source
+from sidelight.points.namespace import chooser
 from sidelight.points.registry import Point
-from sidelight.points.signature import PREFIX, Signature
-from sidelight.record import (
-    ARTIFACT_KEY,
-    MAX_TEXT,
-    ORGANIZATION_KEY,
-    SCALARS,
-    SPAN,
-    Outcome,
-    Static,
-    plain,
-)
+from sidelight.points.signature import PREFIX
+from sidelight.record import ARTIFACT_KEY, MAX_TEXT, ORGANIZATION_KEY, Outcome, Static
 from sidelight.transactions import Joining
 
 Waits: TypeAlias = Literal["no", "here", "outside"]
-"""Of an awaited emission: the phase itself blocks, bounded; or it returns the position that an
-asynchronous wrapper then awaits."""
+"""How an awaited emission waits: "here" the phase itself blocks, bounded; "outside" the phase
+returns a position, which an asynchronous wrapper awaits."""
 
 _OUTCOMES: Final[Mapping[Phase, Outcome]] = {
     "start": "started",
@@ -53,318 +33,305 @@ _OUTCOMES: Final[Mapping[Phase, Outcome]] = {
     "closed": "closed",
 }
 _FUNCTIONS: Final[Mapping[Phase, str]] = {
-    "start": "_started",
-    "success": "_succeeded",
-    "failure": "_failed",
-    "closed": "_closed",
+    phase: f"_{outcome}" for phase, outcome in _OUTCOMES.items()
 }
-_HANDED: Final[Mapping[Phase, list[str]]] = {
+_HANDED_OVER: Final[Mapping[Phase, list[str]]] = {
     "start": ["_span"],
     "success": ["_span", "_result"],
     "failure": ["_span", "_error"],
     "closed": ["_span"],
 }
+_IDS: Final = ("artifact_id", "organization_id")
 
 
-class PhaseCode(msgspec.Struct, frozen=True):
-    """The source of one phase's function and of its call, and the parameters handed on in that."""
-
-    text: str
-    call: str
-    used: tuple[str, ...]
-
-
-class Capture(msgspec.Struct, frozen=True):
-    """Writes the functions of one point's phases.
+class PhaseFunction(msgspec.Struct, frozen=True):
+    """The function of one phase.
 
     Attributes:
-        point: what is to be captured.
-        signature: where the arguments are.
-        waits: how an awaited emission waits.
-        asynchronous: whether the wrapper can await what joins a transaction.
-        names: gets the objects that the code refers to.
+        name: its name in generated code.
+        text: its source.
+        call: the source of its call.
+        parameters: the wrapper's parameters that the call hands over.
+        guarded: whether the function tells `namespace.CaptureGuard` that it captures.
     """
 
-    point: Point
-    signature: Signature
-    waits: Waits
-    asynchronous: bool
-    names: Names
+    name: str
+    text: str
+    call: str
+    parameters: tuple[str, ...]
+    guarded: bool
 
-    def phase(self, phase: Phase) -> PhaseCode | None:
-        """The code of one phase; None where nothing happens in it."""
-        emitting = [d for d in self.point.declarations if d.types(phase)]
-        ends_span = self.point.span and phase != "start"
+
+class PhaseWriter:
+    """Writes the functions of one point's phases.
+
+    Args:
+        point: the point.
+        fields: the compiled fields of its declarations, in their order.
+        names: gets the objects that the code refers to.
+        waits: how an awaited emission waits.
+        asynchronous: whether the wrapper can await what joins a transaction.
+    """
+
+    def __init__(
+        self,
+        point: Point,
+        fields: Sequence[Fields],
+        names: Names,
+        *,
+        waits: Waits,
+        asynchronous: bool,
+    ) -> None:
+        self._point = point
+        self._fields = fields
+        self._names = names
+        self._waits = waits
+        self._asynchronous = asynchronous
+        self._joining = [each for each in fields if each.declaration.joins]
+        self._used: dict[str, None] = {}
+        self._computes = False
+
+    def function(self, phase: Phase) -> PhaseFunction | None:
+        """The function of one phase; None where nothing happens in it."""
+        emitting = [each for each in self._fields if each.declaration.types(phase)]
+        ends_span = self._point.span and phase != "start"
         enlisting = self._joining if phase == "start" else ()
         if not emitting and not ends_span and not enlisting:
             return None
-        self.signature.used.clear()
+        self._used.clear()
+        self._computes = False
         records = "".join(map(self._enlist, enlisting))
         if enlisting:
             records = f"_tickets = []\n{records}_span.tickets = _tickets\n"
         if emitting or ends_span:
             records += self._records(phase, emitting, ends_span=ends_span)
-        used = list(self.signature.used)
-        handed = _HANDED[phase]
+        records = self._details(phase) + records
+        # A finalizer is never called by a capture, but garbage collection runs it in the middle.
+        guarded = (self._computes or phase == "failure") and self._point.function != "__del__"
+        if guarded:
+            records = fill(templates.CAPTURE, records=records)
+        name, handed_over, used = _FUNCTIONS[phase], _HANDED_OVER[phase], tuple(self._used)
+        errors = "_TransactionError, _InstrumentationError"
         text = fill(
             templates.PHASE,
-            function=_FUNCTIONS[phase],
-            parameters=", ".join([*handed, *(f"{PREFIX}{name}" for name in used)]),
-            position="" if self.waits == "no" else "_position = None",
-            details=self._details(phase),
+            function=name,
+            parameters=", ".join([*handed_over, *(f"{PREFIX}{each}" for each in used)]),
+            position="" if self._waits == "no" else "_position = None",
             records=records,
-            account=self._account(phase, emitting=bool(emitting or ends_span)),
-            raised="(_InstrumentationError, _TransactionError)"
-            if self._joining
-            else "_InstrumentationError",
-            leave_other=self._leave_other(phase, emitting) if ends_span else "",
+            account=self._account(phase, emits=bool(emitting or ends_span)),
+            raised=f"({errors})" if self._joining else "_InstrumentationError",
+            end_foreign=self._end_foreign(phase, emitting) if ends_span else "",
         )
-        call = f"{_FUNCTIONS[phase]}({', '.join([*handed, *used])})"
-        return PhaseCode(text, call, tuple(used))
+        call = f"{name}({', '.join([*handed_over, *used])})"
+        return PhaseFunction(name, text, call, used, guarded)
 
-    @property
-    def _joining(self) -> Sequence[Declaration]:
-        """The declarations whose event on success joins a transaction."""
-        return [declaration for declaration in self.point.declarations if declaration.joins]
+    # -- what surrounds the records ----------------------------------------------------------
 
-    def _enlist(self, declaration: Declaration) -> str:
-        target = declaration.transaction
-        if target is None:
-            target = declaration.after_commit
-        source = transaction_source(target, self.signature, self.names)
-        field = "transaction" if declaration.after_commit is None else "after_commit"
+    def _details(self, phase: Phase) -> str:
+        """Lines that collect what most records do not have: the error, what the span was given."""
+        if phase == "start":
+            return ""
+        if phase == "failure":
+            closing = "_span.closing_details()" if self._point.span else "None"
+            return fill(templates.DETAILS_OF_FAILURE, closing=closing)
+        return templates.DETAILS if self._point.span else "_details = None\n"
+
+    def _account(self, phase: Phase, *, emits: bool) -> str:
+        """Lines that count the emission's cost, and wait for the store."""
+        if phase == "start" and not emits:
+            return templates.COUNT_LATER
+        count = templates.COUNT
+        if self._asynchronous and self._joining and phase == "success":
+            count = fill(templates.COUNT_UNLESS_JOINING, count=count)
+        if self._waits == "outside":
+            return fill(templates.COUNT_OR_RETURN, count=count)
+        return fill(templates.WAIT_HERE, count=count) if self._waits == "here" else count
+
+    def _end_foreign(self, phase: Phase, emitting: Sequence[Fields]) -> str:
+        about = {"_artifact_id": ARTIFACT_KEY, "_organization_id": ORGANIZATION_KEY}
+        for fields in (emitting or self._fields[:1])[-1:]:  # the last one has set the variables
+            about |= {variable: name for name, variable, _ in _attributes(fields)}
         return fill(
-            templates.ENLIST,
-            value=fill(
-                templates.VALUE,
-                name="_transaction",
-                value=source or "None",
-                missing=fill(templates.MISSING, name="_transaction"),
-                field=repr(field),
-            ),
-            enlist=self.names.give("enlist", self._made_joining(declaration).enlist),
+            templates.END_FOREIGN,
+            error="_error" if phase == "failure" else "None",
+            about=self._names.give("about", (self._point.path.replace(":", "."), about)),
         )
 
-    def _made_joining(self, declaration: Declaration) -> Joining:
-        return Joining(
-            self.point.path,
+    # -- records -----------------------------------------------------------------------------
+
+    def _records(self, phase: Phase, emitting: Sequence[Fields], *, ends_span: bool) -> str:
+        """One record for each event; the first carries the span, if need be without an event."""
+        if not emitting:
+            fields = self._fields[0]
+            moment = self._moment(phase, fields, carries_span=True)
+            record = fill(templates.EMIT, head=self._head(None, fields, phase), moment=moment)
+            return fill(templates.SPAN_ALONE, fields=self._captured(fields, phase), record=record)
+        return "".join(
+            self._event(fields, phase, carries_span=ends_span and index == 0)
+            for index, fields in enumerate(emitting)
+        )
+
+    def _event(self, fields: Fields, phase: Phase, *, carries_span: bool) -> str:
+        declaration = fields.declaration
+        if declaration.joins and phase == "success":
+            return self._joined(fields, carries_span=carries_span)
+        declared = declaration.declared(phase)
+        chosen = isinstance(declared, Choice)
+        head = "_head" if chosen else self._head(declared, fields, phase)
+        moment = self._moment(phase, fields, carries_span=carries_span)
+        emit = fill(templates.EMIT, head=head, moment=moment)
+        if self._waits != "no" and declaration.mode == "awaited":
+            emit = fill(templates.EMIT_AWAITED, emit=emit.strip())
+        captured = self._captured(fields, phase)
+        if not isinstance(declared, Choice):
+            return captured + emit
+        or_span = ""
+        if carries_span:
+            or_span = fill(templates.OR_SPAN, head=self._head(None, fields, phase))
+        return fill(
+            templates.CHOSEN,
+            by=self._value("_by", "choose", fields.choices[phase]),
+            choose=self._chooser(declared, fields, phase),
+            or_span=or_span,
+            record=captured + emit,
+        )
+
+    def _enlist(self, fields: Fields) -> str:
+        """Lines that look at the transaction that an event on success will join."""
+        declaration = fields.declaration
+        assert fields.transaction is not None  # noqa: S101  # for the type checker
+        field = "transaction" if declaration.after_commit is None else "after_commit"
+        joining = Joining(
+            self._point.path,
             strict=declaration.strict,
             after_commit=declaration.after_commit is not None,
         )
-
-    def _leave_other(self, phase: Phase, emitting: list[Declaration]) -> str:
-        about = {"_artifact_id": ARTIFACT_KEY, "_organization_id": ORGANIZATION_KEY}
-        for declaration in (emitting or self.point.declarations[:1])[-1:]:  # the last has the names
-            fields = enumerate(declaration.attributes)
-            about |= {f"_attribute_{index}": field for index, field in fields}
         return fill(
-            templates.LEAVE_OTHER,
-            error="_error" if phase == "failure" else "None",
-            about=self.names.give("about", (self.point.path.replace(":", "."), about)),
+            templates.ENLIST,
+            value=self._value("_transaction", field, fields.transaction),
+            enlist=self._names.give("enlist", joining.enlist),
         )
 
-    def _account(self, phase: Phase, *, emitting: bool) -> str:
-        if phase == "start" and not emitting:
-            return "_span.cost += _clock() - _now"
-        count = templates.COUNT
-        if self.asynchronous and self._joining and phase == "success":
-            count = fill(templates.COUNT_UNLESS_JOINING, count=count)
-        if self.waits == "outside":
-            return fill(templates.COUNT_OR_RETURN, count=count)
-        return (templates.WAIT_HERE if self.waits == "here" else "") + count
-
-    def _details(self, phase: Phase) -> str:
-        """Lines that collect what is seldom there: the error, what was done to the span."""
-        closing = "_span.closing_details()" if self.point.span else "None"
-        if phase == "start":
-            return ""
-        if phase != "failure":
-            return templates.DETAILS if self.point.span else "_details = None"
-        return (
-            "_error_only = {'error': _error_details(_error)}\n"
-            f"_details = {{**({closing} or {{}}), **_error_only}}"
-        )
-
-    def _records(self, phase: Phase, emitting: list[Declaration], *, ends_span: bool) -> str:
-        """One record for each event; the first carries the span, if need be without an event."""
-        if not emitting:
-            declaration = self.point.declarations[0]
-            head = self._head(None, declaration, phase)
-            fields, attributes = self._fields(declaration, phase)
-            record = self._emit(head, phase, attributes, carries_span=True)
-            return fill(templates.SPAN_ALONE, span=str(SPAN), fields=fields, record=record)
-        return "".join(
-            self._event(declaration, phase, carries_span=ends_span and index == 0)
-            for index, declaration in enumerate(emitting)
-        )
-
-    def _event(self, declaration: Declaration, phase: Phase, *, carries_span: bool) -> str:
-        if declaration.joins and phase == "success":
-            return self._joined(declaration, carries_span=carries_span)
-        declared = declaration.declared(phase)
-        chosen = isinstance(declared, Choice)
-        head = "_head" if chosen else self._head(declared, declaration, phase)
-        fields, attributes = self._fields(declaration, phase)
-        emit = self._emit(head, phase, attributes, carries_span=carries_span)
-        if self.waits != "no" and declaration.mode == "awaited":
-            emit = fill(templates.EMIT_AWAITED, emit=emit.strip())
-        if not isinstance(declared, Choice):
-            return fields + emit
-        or_span = ""
-        if carries_span:
-            span_alone = self._head(None, declaration, phase)
-            or_span = fill(templates.OR_SPAN, span=str(SPAN), head=span_alone)
-        return fill(
-            templates.CHOSEN,
-            by=self._value("_by", "choose", declared.by, phase) or "_by = None",
-            choose=self.names.give("choose", self._chooser(declared, declaration, phase)),
-            or_span=or_span,
-            record=fields + emit,
-        )
-
-    def _joined(self, declaration: Declaration, *, carries_span: bool) -> str:
+    def _joined(self, fields: Fields, *, carries_span: bool) -> str:
         """Lines that give the event to its transaction, and the span to the spool at once."""
-        declared = declaration.success
-        fields, attributes = self._fields(declaration, "success")
-        ticket = f"_span.tickets[{self._joining.index(declaration)}]"
+        declared = fields.declaration.success
+        ticket = f"_span.tickets[{self._joining.index(fields)}]"
+        captured = self._captured(fields, "success")
         head = "_head"
         if isinstance(declared, Choice):
-            by = self._value("_by", "choose", declared.by, "success", mapped=True)
-            choose = self.names.give("choose", self._chooser(declared, declaration, "success"))
-            fields += f"{by}_head = {choose}(_known(_by))\n"
+            by = self._value("_by", "choose", fields.choices["success"])
+            choose = self._chooser(declared, fields, "success")
+            captured += f"{by}_head = {choose}(_resolved(_by))\n"
         else:
-            head = self._head(declared, declaration, "success")
+            head = self._head(declared, fields, "success")
         join = fill(
-            templates.JOIN,
+            templates.JOIN_OR_DEFER if self._asynchronous else templates.JOIN,
             ticket=ticket,
-            join="defer" if self.asynchronous else "join",
-            span="_span, " if self.asynchronous else "",
             head=head,
-            moment=self._moment("success", attributes, carries_span=False).strip(),
+            moment=self._moment("success", fields, carries_span=False),
         )
         span = ""
         if carries_span:
-            now = re.sub(r"(_attribute_\d+)", r"_known(\1)", attributes)
-            moment = self._moment("success", now, carries_span=True, known=True)
-            alone = self._head(None, declaration, "success")
-            span = f"if _span.flags & {SPAN}:\n    _emit({alone}, {moment.strip()})\n"
+            moment = self._moment("success", fields, carries_span=True, read="_resolved({})")
+            alone = self._head(None, fields, "success")
+            record = fill(templates.EMIT, head=alone, moment=moment)
+            span = fill(templates.JOINED_SPAN, record=record)
         return fill(
             templates.JOINED,
             ticket=ticket,
-            fields=fields,
+            fields=captured,
             span=span,
             join=f"if _head is not None:\n    {join.strip()}\n" if head == "_head" else join,
         )
 
-    def _emit(self, head: str, phase: Phase, attributes: str, *, carries_span: bool) -> str:
-        moment = self._moment(phase, attributes, carries_span=carries_span)
-        return fill(templates.EMIT, head=head, moment=moment.strip())
-
-    def _moment(
-        self, phase: Phase, attributes: str, *, carries_span: bool, known: bool = False
-    ) -> str:
+    def _moment(self, phase: Phase, fields: Fields, *, carries_span: bool, read: str = "{}") -> str:
+        """The source of a record's moment; ``read`` reads a variable that holds a field's value."""
+        pairs = [
+            f"{name!r}: {read.format(variable)}"
+            for name, variable, source in _attributes(fields)
+            if _is_known(source, phase)
+        ]
         only_error = "_error_only" if phase == "failure" else "None"
         return fill(
             templates.MOMENT,
-            artifact="_known(_artifact_id)" if known else "_artifact_id",
-            organization="_known(_organization_id)" if known else "_organization_id",
+            artifact=read.format("_artifact_id"),
+            organization=read.format("_organization_id"),
             duration="None" if phase == "start" else "_now - _span.call",
-            flags="_span.flags" if carries_span else templates.UNSPANNED,
-            attributes=attributes,
+            flags=templates.FLAGS if carries_span else templates.FLAGS_WITHOUT_SPAN,
+            attributes=f"{{{', '.join(pairs)}}}" if pairs else "None",
             details="_details" if carries_span else only_error,
-        )
+        ).strip()
 
-    def _fields(self, declaration: Declaration, phase: Phase) -> tuple[str, str]:
-        """Lines that capture a declaration's fields, and the source of the attributes' mapping."""
-        lines = []
-        for field in ("artifact_id", "organization_id"):
-            name = f"_{field}"
-            value = getattr(declaration, field)
-            lines.append(self._plain(name, field, value, phase, mapped=declaration.joins))
-            lines.append(fill(templates.DEFAULT, name=name, field=field))
-        pairs = []
-        for index, (field, value) in enumerate(declaration.attributes.items()):
-            name = f"_attribute_{index}"
-            captured = self._plain(name, field, value, phase, mapped=declaration.joins)
-            if captured != f"{name} = None\n":
-                lines.append(captured)
-                pairs.append(f"{field!r}: {name}")
-        return "".join(lines), f"{{{', '.join(pairs)}}}" if pairs else "None"
+    def _head(self, type_: Any, fields: Fields, phase: Phase) -> str:
+        return self._names.give("head", self._made_head(type_, fields, phase))
 
-    def _plain(self, name: str, field: str, value: Any, phase: Phase, *, mapped: bool) -> str:
-        """Lines that leave a field's value, made plain, in ``name``."""
-        if not is_computed(value):
-            value = plain(value)
-            return f"{name} = {'None' if value is None else self.names.give('constant', value)}\n"
-        captured = self._value(name, field, value, phase, mapped=mapped)
-        if not captured:
-            return f"{name} = None\n"
-        scalars = "_SCALARS"
-        if mapped and phase == "success":
-            scalars = "_SCALARS_OR_LATE"
-        elif mapped:
-            captured += f"{name} = _known({name})\n"
-        return captured + fill(templates.PLAIN, name=name, longest=str(MAX_TEXT), scalars=scalars)
+    def _made_head(self, type_: Any, fields: Fields, phase: Phase) -> Head:
+        span_name = self._point.qualname if self._point.span else None
+        mode = fields.declaration.mode
+        return Head(Static(type_, self._point.path, mode, _OUTCOMES[phase], span_name))
 
-    def _value(
-        self, name: str, field: str, value: Any, phase: Phase, *, mapped: bool = False
-    ) -> str:
-        """Lines that leave a field's value as it is in ``name``; none where the phase has none."""
-        source = field_source(value, self.signature, phase, self.names, mapped=mapped)
-        if source is None:
-            return ""
-        if source.isidentifier():
-            return f"{name} = {source}\n"
-        missing = fill(templates.MISSING, name=name) if isinstance(value, Expression) else ""
-        return fill(templates.VALUE, name=name, value=source, missing=missing, field=repr(field))
-
-    def _head(self, type_: Any, declaration: Declaration, phase: Phase) -> str:
-        return self.names.give("head", self._made_head(type_, declaration, phase))
-
-    def _made_head(self, type_: Any, declaration: Declaration, phase: Phase) -> Head:
-        span_name = self.point.qualname if self.point.span else None
-        return Head(Static(type_, self.point.path, declaration.mode, _OUTCOMES[phase], span_name))
-
-    def _chooser(
-        self, choice: Choice, declaration: Declaration, phase: Phase
-    ) -> Callable[[Any], Head | None]:
-        heads = {
-            key: self._made_head(type_, declaration, phase) for key, type_ in choice.cases.items()
-        }
+    def _chooser(self, choice: Choice, fields: Fields, phase: Phase) -> str:
+        heads = {key: self._made_head(type_, fields, phase) for key, type_ in choice.cases.items()}
         otherwise = None
         if choice.otherwise is not None:
-            otherwise = self._made_head(choice.otherwise, declaration, phase)
-        return _chooser(heads, otherwise, self.names.objects["_uncaptured"])
+            otherwise = self._made_head(choice.otherwise, fields, phase)
+        made = chooser(heads, otherwise, self._names.objects["_uncaptured"])
+        return self._names.give("choose", made)
+
+    # -- values ------------------------------------------------------------------------------
+
+    def _captured(self, fields: Fields, phase: Phase) -> str:
+        """Lines that capture the fields of a declaration, each in a variable of its own."""
+        mapped = fields.declaration.joins
+        lines = []
+        for name in _IDS:
+            source = fields.values[name]
+            if not _is_known(source, phase):
+                lines.append(f"_{name} = _bound().{name}\n")
+                continue
+            lines.append(self._plain(f"_{name}", name, source, phase, mapped=mapped))
+            if source.computed:
+                lines.append(fill(templates.DEFAULT, name=f"_{name}", field=name))
+        for name, variable, source in _attributes(fields):
+            if _is_known(source, phase):
+                lines.append(self._plain(variable, name, source, phase, mapped=mapped))
+        return "".join(lines)
+
+    def _plain(
+        self, variable: str, field: str, source: Source, phase: Phase, *, mapped: bool
+    ) -> str:
+        """Lines that leave a field's value, made plain, in ``variable``."""
+        if not source.computed:
+            return f"{variable} = {source.text}\n"
+        captured = self._value(variable, field, source)
+        scalars = "_SCALARS"
+        if mapped and phase == "success":
+            scalars = "_SCALARS_OR_DEFERRED"
+        elif mapped:
+            captured += f"{variable} = _resolved({variable})\n"
+        return captured + fill(
+            templates.PLAIN, name=variable, longest=str(MAX_TEXT), scalars=scalars
+        )
+
+    def _value(self, variable: str, field: str, source: Source) -> str:
+        """Lines that leave a field's value as it is in ``variable``."""
+        self._used |= dict.fromkeys(source.parameters)
+        self._computes = True
+        if source.text.isidentifier():
+            return f"{variable} = {source.text}\n"
+        missing = fill(templates.MISSING, name=variable) if source.skips_missing else ""
+        return fill(
+            templates.VALUE, name=variable, value=source.text, missing=missing, field=repr(field)
+        )
 
 
-def _chooser(
-    heads: Mapping[Any, Head],
-    otherwise: Head | None,
-    uncaptured: Callable[[str, BaseException], None],
-) -> Callable[[Any], Head | None]:
-    def choose(value: Any) -> Head | None:
-        if type(value) in {str, bytes} and len(value) > MAX_TEXT:
-            return otherwise  # to hash it would take long
-        try:
-            found = heads.get(value)
-            if found is None and isinstance(value, enum.Enum):
-                found = heads.get(value.value)
-        except TypeError:  # it cannot be hashed: it is none of the cases
-            return otherwise
-        except BaseException as problem:  # noqa: BLE001  # a stranger's __hash__ or __eq__
-            uncaptured("choose", problem)
-            return otherwise
-        return otherwise if found is None else found
-
-    return choose
+def _attributes(fields: Fields) -> list[tuple[str, str, Source]]:
+    """The attributes of a declaration: name, variable, source."""
+    attributes = [each for each in fields.values.items() if each[0] not in _IDS]
+    return [
+        (name, f"_attribute_{index}", source) for index, (name, source) in enumerate(attributes)
+    ]
 
 
-COMMON: Final[Mapping[str, Any]] = {
-    "_MISSING": MISSING,
-    "_SCALARS": SCALARS,
-    "_SCALARS_OR_LATE": SCALARS | {Deferred},
-    "_TransactionError": TransactionError,
-    "_known": resolved,
-    "_plain": plain,
-    "_read": read_attribute,
-}
+def _is_known(source: Source, phase: Phase) -> bool:
+    return phase in source.phases and source.text != "None"

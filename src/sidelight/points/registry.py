@@ -26,8 +26,13 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def name(self) -> str:
-        """What errors call the function: its name, with the class that it is in."""
+        """The function's name in errors: with the class that it is in."""
         return self.qualname.rpartition("<locals>.")[2]
+
+    @property
+    def function(self) -> str:
+        """The function's own name."""
+        return self.qualname.rpartition(".")[2]
 
     @property
     def span(self) -> bool:
@@ -42,11 +47,11 @@ class Registry:
         self._points: dict[str, Point] = {}
 
     def add(self, point: Point) -> None:
-        """Enter a point; the same function decorated again replaces what it was."""
+        """Enter a point; the same function decorated again replaces its point."""
         self._points[point.path] = point
 
     def restore(self, path: str, point: Point | None) -> None:
-        """Let a path stand again for what it stood for; for nothing where that is None."""
+        """Put back the point that a path had; None takes the path out."""
         if point is None:
             self._points.pop(path, None)
         else:

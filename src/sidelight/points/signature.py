@@ -1,9 +1,9 @@
-"""The arguments of a call by name: how generated code finds what a field asks for.
+"""The parameters of a function, and the source that finds an argument of a call by its name.
 
-A wrapper that is generated with the function's own parameters has every argument as a local. One
-that takes ``*args, **kwargs`` (because another decorator below does, or because it stands in for
-something that is no Python function) looks a name up in those two, at the position that the
-signature gives it.
+A wrapper that is generated with the function's own parameters has every argument as a local. A
+wrapper that takes ``*args, **kwargs`` looks an argument up in those two, at the position that the
+signature gives. It takes them because another decorator below does, or because it stands for
+something that is no Python function.
 """
 
 from __future__ import annotations
@@ -19,95 +19,109 @@ import msgspec
 
 from sidelight.exceptions import PointError, UnknownParameterError
 from sidelight.points.callables import made_from
-from sidelight.points.codegen import Names
+from sidelight.points.codegen import Names, is_identifier
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _VARIABLE: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-_MARKS: Final[Mapping[Any, str]] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
+_STARS: Final[Mapping[Any, str]] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 ANY: Final = (
     Parameter("args", Parameter.VAR_POSITIONAL),
     Parameter("kwargs", Parameter.VAR_KEYWORD),
 )
 """The parameters of a wrapper that hands on whatever it is given."""
 PREFIX: Final = "arg_"
-"""In the code of a phase an argument is called this and its name: it can shadow nothing there."""
+"""The functions of phases put this before an argument's name, so that it shadows nothing there."""
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """What a field may name.
+    """The parameters that a field may name.
 
     Attributes:
-        function: what errors call the function.
+        function: the function's name in errors.
         own: the parameters of the wrapper itself.
-        known: those of the function, where they are more; None where nobody can tell.
-        used: the wrapper's parameters that fields have asked for, in the order asked.
+        known: the parameters of the function, where there are more; None where they are unknown.
     """
 
     function: str
     own: tuple[Parameter, ...]
     known: tuple[Parameter, ...] | None
-    used: dict[str, None] = msgspec.field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Whether the function has a parameter of that name."""
         return any(p.name == name for p in (*self.own, *(self.known or ())))
 
-    def name(self, name: str, names: Names) -> str:
-        """The Python expression for the argument ``name``."""
-        own = next((p for p in self.own if p.name == name), None)
-        if own is not None and (own.kind not in _VARIABLE or self.known is self.own):
-            return self._use(name)
-        for parameter in self.known or ():
-            if parameter.name == name and (self._star or self._stars):
-                return self._hidden(parameter, names)
-        if own is not None:
-            return self._use(name)
-        if self.known is None and self._stars:
-            return f"{self._use(self._stars)}.get({name!r})"
-        raise UnknownParameterError(self.function, name, self._names(), self._stars)
 
-    def position(self, index: int, names: Names) -> str:
-        """The Python expression for an argument by its position."""
+class Arguments:
+    """Writes the source that finds arguments of one function.
+
+    Attributes:
+        used: the wrapper's parameters that the source reads, in the order asked for.
+    """
+
+    def __init__(self, signature: Signature, names: Names) -> None:
+        self.signature = signature
+        self.used: dict[str, None] = {}
+        self._own = signature.own
+        self._known = signature.known
+        self._names = names
+        self._star = _star(signature.own)
+        self._stars = next((p.name for p in signature.own if p.kind is p.VAR_KEYWORD), None)
+
+    def by_name(self, name: str) -> str:
+        """The source of the argument ``name``.
+
+        Raises:
+            UnknownParameterError: the function has no such parameter.
+        """
+        own = next((p for p in self._own if p.name == name), None)
+        if own is not None and (own.kind not in _VARIABLE or self._known is self._own):
+            return self._use(own.name)
+        for parameter in self._known or ():
+            if parameter.name == name and (self._star or self._stars):
+                return self._hidden(parameter)
+        if own is not None:
+            return self._use(own.name)
+        if self._known is None and self._stars:
+            return f"{self._use(self._stars)}.get({self._names.literal(name)})"
+        raise UnknownParameterError(self.signature.function, name, self._told(), self._stars)
+
+    def by_position(self, index: int) -> str:
+        """The source of the argument at position ``index``.
+
+        Raises:
+            PointError: the function has no such position.
+        """
         if index < 0:
             raise PointError(
-                function=self.function,
+                function=self.signature.function,
                 problem=f"arg[{index}] counts from the end",
                 remedy="count from the front, or name the argument",
             )
-        own = _positional(self.own)
-        known = own if self.known is None else _positional(self.known)
+        own = _positional(self._own)
+        known = own if self._known is None else _positional(self._known)
         if index < len(own):
             return self._use(own[index].name)
-        if index < len(known) and self.known is not self.own:
-            return self._hidden(known[index], names)
-        if self._star is not None and (self.known is None or _star(self.known) is not None):
-            return self._at(index - len(own), "None")
-        raise UnknownParameterError(self.function, f"[{index}]", self._names(), None)
+        if index < len(known) and self._known is not self._own:
+            return self._hidden(known[index])
+        if self._star is not None and (self._known is None or _star(self._known) is not None):
+            return self._item(self._star, index - len(own), "None")
+        raise UnknownParameterError(self.signature.function, f"[{index}]", self._told(), None)
 
-    @property
-    def _star(self) -> str | None:
-        return _star(self.own)
-
-    @property
-    def _stars(self) -> str | None:
-        return next((p.name for p in self.own if p.kind is p.VAR_KEYWORD), None)
-
-    def _names(self) -> list[str]:
-        return [p.name for p in (self.own if self.known is None else self.known)]
+    def _told(self) -> list[str]:
+        return [p.name for p in (self._own if self._known is None else self._known)]
 
     def _use(self, name: str) -> str:
         self.used[name] = None
         return f"{PREFIX}{name}"
 
-    def _at(self, index: int, otherwise: str) -> str:
-        assert self._star is not None  # noqa: S101  # for the type checker
-        star = self._use(self._star)
-        return f"({star}[{index}] if len({star}) > {index} else {otherwise})"
+    def _item(self, star: str, index: int, otherwise: str) -> str:
+        items = self._use(star)
+        return f"({items}[{index}] if len({items}) > {index} else {otherwise})"
 
-    def _hidden(self, parameter: Parameter, names: Names) -> str:
-        """A parameter of the function below that this wrapper has only in its ``*args`` or so."""
-        positional = _positional(self.known or ())
-        behind = len(_positional(self.own))
+    def _hidden(self, parameter: Parameter) -> str:
+        """A parameter of the function below, which the wrapper has in ``*args`` or ``**kwargs``."""
+        positional = _positional(self._known or ())
+        behind = len(_positional(self._own))
         if parameter.kind is Parameter.VAR_POSITIONAL:
             if self._star is None:
                 return "()"
@@ -115,17 +129,18 @@ class Signature(msgspec.Struct, frozen=True):
         if parameter.kind is Parameter.VAR_KEYWORD:
             if self._stars is None:
                 return "{}"
-            taken = names.give("taken", frozenset(self._names()))
-            source = self._use(self._stars)
-            return f"{{key: value for key, value in {source}.items() if key not in {taken}}}"
+            taken = self._names.give("taken", frozenset(self._told()))
+            items = f"{self._use(self._stars)}.items()"
+            return f"{{key: value for key, value in {items} if key not in {taken}}}"
         found = "None"
         if parameter.default is not Parameter.empty:
-            found = names.give("default", parameter.default)
+            found = self._names.give("default", parameter.default)
         if self._stars is not None and parameter.kind is not Parameter.POSITIONAL_ONLY:
-            found = f"{self._use(self._stars)}.get({parameter.name!r}, {found})"
+            key = self._names.literal(parameter.name)
+            found = f"{self._use(self._stars)}.get({key}, {found})"
         if self._star is not None and parameter in positional:
             index = positional.index(parameter) - behind
-            found = self._at(index, found) if index >= 0 else found
+            found = self._item(self._star, index, found) if index >= 0 else found
         return found
 
 
@@ -141,17 +156,17 @@ def signature_of(function: Any, name: str, *, reserved: frozenset[str]) -> Signa
     """The signature of a function's wrapper.
 
     Args:
-        function: what is decorated.
-        name: what errors call it.
-        reserved: names that the wrapper needs for itself: with such a parameter it cannot have
-            the function's own.
+        function: the decorated callable.
+        name: its name in errors.
+        reserved: names that the wrapper needs for itself. With a parameter of such a name the
+            wrapper cannot have the function's own parameters.
     """
     if type(function) is not FunctionType:
         return Signature(name, ANY, _followed(function))
     own = own_parameters(function)
     hides = hasattr(function, "__wrapped__") or hasattr(function, "__signature__")
     known = _followed(function) or own if hides else own
-    if any(p.name in reserved for p in own):
+    if any(p.name in reserved or not is_identifier(p.name) for p in own):
         return Signature(name, ANY, known)
     return Signature(name, own, known)
 
@@ -182,7 +197,7 @@ def own_parameters(function: FunctionType) -> tuple[Parameter, ...]:
 
 
 def _followed(function: Any) -> tuple[Parameter, ...] | None:
-    """What `inspect.signature` says, followed to the function below; None where it cannot tell."""
+    """The parameters by `inspect.signature`, which follows ``__wrapped__``; None if unknown."""
     inner = made_from(function)
     try:
         if isinstance(function, functools.partialmethod):
@@ -195,8 +210,8 @@ def _followed(function: Any) -> tuple[Parameter, ...] | None:
         return None
 
 
-def declared(parameters: tuple[Parameter, ...]) -> str:
-    """A parameter list as source; the defaults are placeholders for the function's own."""
+def parameter_list(parameters: tuple[Parameter, ...]) -> str:
+    """A parameter list as source; its defaults are replaced by the function's own objects."""
     parts = []
     previous = None
     for parameter in parameters:
@@ -205,18 +220,17 @@ def declared(parameters: tuple[Parameter, ...]) -> str:
             parts.append("/")
         if kind is Parameter.KEYWORD_ONLY and previous not in {Parameter.VAR_POSITIONAL, kind}:
             parts.append("*")
-        mark = _MARKS.get(kind, "")
         default = "" if parameter.default is Parameter.empty else "=None"
-        parts.append(f"{mark}{parameter.name}{default}")
+        parts.append(f"{_STARS.get(kind, '')}{parameter.name}{default}")
         previous = kind
     if previous is Parameter.POSITIONAL_ONLY:
         parts.append("/")
     return ", ".join(parts)
 
 
-def handed_on(parameters: tuple[Parameter, ...]) -> str:
-    """The arguments of a call that hands every parameter on as it came."""
+def argument_list(parameters: tuple[Parameter, ...]) -> str:
+    """The arguments of a call that hands every parameter on, as source."""
     return ", ".join(
-        f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else f"{_MARKS.get(p.kind, '')}{p.name}"
+        f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else f"{_STARS.get(p.kind, '')}{p.name}"
         for p in parameters
     )

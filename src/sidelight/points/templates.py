@@ -1,21 +1,257 @@
-"""The templates of a phase's code: what a point does around a call, as Python will see it.
+"""The text of a wrapper: every template of generated code, in the order of a call.
 
-A name with an underscore is ours, and an argument of the call is ``arg_`` and its name: whatever a
-function calls its parameters, nothing is shadowed. See `source.fill`.
+First the wrapper of each kind of callable, then the blocks inside it, then the functions that it
+calls in the phases of a call. Names with an underscore belong to sidelight. In the functions of
+phases an argument of the call is ``arg_`` and its name, so that no name of a parameter shadows
+anything. `codegen.fill` fills the templates; `namespace` has the objects behind the names.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Final
 
 from sidelight.record import SPAN
+
+# -- the wrapper of each kind of callable ----------------------------------------------------------
+# ``{call}`` is the call of the decorated function. ``{started}``, ``{succeeded}``, ``{failed}`` and
+# ``{closed}`` are the point's phases. ``{bypass}`` calls the bare function when the point's own
+# capture calls it, as ``arg.self`` in a decorated ``__repr__`` does.
+
+FUNCTION: Final = """
+def {name}({parameters}):
+    {bypass}
+    {begin}
+    try:
+        {enter}
+        {started}
+        _result = {call}
+    except BaseException as _error:
+        {leave}
+        {failed}
+        raise
+    {leave}
+    {succeeded}
+    return _result
+"""
+
+# A coroutine that another task closes ends in another context, and leaves that context alone.
+COROUTINE: Final = """
+async def {name}({parameters}):
+    {begin}
+    try:
+        try:
+            {attach}
+            {started}
+            _result = await {call}
+        finally:
+            {detach}
+    except GeneratorExit:
+        {detach_again}
+        {closed}
+        raise
+    except BaseException as _error:
+        {detach_again}
+        {failed}
+        raise
+    {succeeded}
+    return _result
+"""
+
+# The body keeps its own context between resumes, and nothing is left attached across a yield. The
+# box empties itself, so that the wrapper keeps no object alive that body and consumer have let go.
+# An exception that the consumer throws in shows this frame once, as it passes out again.
+GENERATOR: Final = """
+def {name}({parameters}):
+    {bypass}
+    {begin}
+    {keep}
+    try:
+        {enter}
+        {started}
+        _generator = {call}
+        _resume, _box = _generator.send, [None]
+        while True:
+            _box.append(_resume(_box.pop()))
+            {give_way}
+            try:
+                _box.append((yield _box.pop()))
+                _resume = _generator.send
+            except BaseException as _thrown:
+                _box.append(_thrown.with_traceback(_thrown.__traceback__.tb_next))
+                _resume = _generator.throw
+            {come_back}
+    except StopIteration as _stop:
+        {leave_resumed}
+        _result = _stop.value
+    except GeneratorExit:
+        {leave_resumed}
+        {closed}
+        raise
+    except BaseException as _error:
+        {leave_resumed}
+        {failed}
+        raise
+    {succeeded}
+    return _result
+"""
+
+ASYNC_GENERATOR: Final = """
+async def {name}({parameters}):
+    {begin}
+    {keep}
+    try:
+        {enter}
+        {started}
+        _generator = {call}
+        _resume, _box = _first_resume(_generator), [None]
+        while True:
+            _box.append(await _resume(_box.pop()))
+            {give_way}
+            try:
+                _box.append((yield _box.pop()))
+                _resume = _generator.asend
+            except BaseException as _thrown:
+                _box.append(_thrown.with_traceback(_thrown.__traceback__.tb_next))
+                _resume = _generator.athrow
+            {come_back}
+    except StopAsyncIteration:
+        {leave_resumed}
+        _result = None
+    except GeneratorExit:
+        {leave_resumed}
+        {closed}
+        raise
+    except BaseException as _error:
+        {leave_resumed}
+        {failed}
+        raise
+    {succeeded}
+"""
+
+# A plain function around a coroutine or generator function. Where it returns a coroutine or
+# generator, the call goes on in there: `_continued`, made from a template above, ends the call.
+DEFERRED: Final = """
+def {name}({parameters}):
+    {bypass}
+    {begin}
+    _position = None
+    try:
+        {enter}
+        {started}
+        _result = {call}
+    except BaseException as _error:
+        {leave}
+        {failed}
+        raise
+    {leave}
+    if _is_pending(_result):
+        return _continued(_span, _position, _result{handed})
+    if _is_future(_result):
+        return _when_done(_result, lambda _result: {success}, lambda _error: {failure})
+    {succeeded}
+    return _result
+"""
+
+# -- blocks of a wrapper ---------------------------------------------------------------------------
+
+BEGIN: Final = "_span = _enter()"
+
+# The wrapper behind a wrapt proxy: wrapt hands over the instance of a bound method apart.
+BEGIN_PROXIED: Final = """
+args = _args if _function is _original else (_instance, *_args)
+_span = _enter()
+"""
+PROXIED_PARAMETERS: Final = "_function, _instance, _args, kwargs"
+PROXIED_CALL: Final = "_function(*_args, **kwargs)"
+
+BYPASS: Final = """
+if _capture.active and _capture.reentered():
+    return {call}
+"""
+BYPASS_GENERATOR: Final = """
+if _capture.active and _capture.reentered():
+    return (yield from {call})
+"""
+
+# The last call into C of each block changes the context, so that an interrupt (a signal handler's
+# exception) always finds the `try` that undoes the change.
+CONTEXT_BLOCKS: Final[Mapping[str, str]] = {
+    "enter": "_set_context(_span.context)",
+    "leave": "_set_context(_span.outer)",
+    "attach": "_span.token = _set_context(_span.context)",
+    "detach": """
+if _get_context() is _span.context:
+    _set_context(_span.outer)
+else:
+    _detach_token(_span.token)
+""",
+    "detach_again": """
+if _get_context() is _span.context:  # an interrupt came before the detach
+    _set_context(_span.outer)
+""",
+    "keep": "_outer = _get_context()",
+    "give_way": """
+_inner = _get_context()
+_set_context(_outer)
+""",
+    "come_back": """
+_outer = _get_context()
+_set_context(_inner)
+""",
+    "leave_resumed": "_set_context(_outer)",
+}
+NO_CONTEXT_BLOCKS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(CONTEXT_BLOCKS, ""),
+    "detach": "pass",  # alone in its block
+}
+
+AWAIT_STORE: Final = """
+_position = {call}
+if _position is not None:
+    await {arrive}(_span, _position)
+"""
+
+BLOCK_FOR_STORE: Final = """
+_position = {call}
+if _position is not None:
+    _wait_counted(_span, _position)
+"""
+
+AWAIT_STORE_OF_START: Final = """
+if _position is not None:
+    await _arrive(_span, _position)
+"""
+
+# The joins that need an asynchronous connection.
+JOIN_DEFERRED: Final = """
+{emission}
+if _span.joining is not None:
+    {join}(_span)
+"""
+
+_OF_WRAPPERS: Final = (
+    *(FUNCTION, COROUTINE, GENERATOR, ASYNC_GENERATOR, DEFERRED),
+    *(BEGIN, BEGIN_PROXIED, PROXIED_PARAMETERS, BYPASS, *CONTEXT_BLOCKS.values()),
+    *(AWAIT_STORE, BLOCK_FOR_STORE, AWAIT_STORE_OF_START, JOIN_DEFERRED),
+)
+RESERVED: Final = frozenset(
+    (
+        *re.findall(r"\b(?:_[a-z_]+|[A-Z]\w+)\b", "".join(_OF_WRAPPERS)),
+        *("_started", "_succeeded", "_failed", "_closed"),
+        *("_arrive_last", "_join_here", "_join_awaited"),
+    )
+)
+"""The names that no parameter of a wrapper may have."""
+
+# -- the functions of phases -----------------------------------------------------------------------
 
 PHASE: Final = """
 def {function}({parameters}):
     _now = _clock()
     {position}
     try:
-        {details}
         {records}
         {account}
     except {raised}:
@@ -24,14 +260,21 @@ def {function}({parameters}):
         _losses['recursion limit'] = _losses.get('recursion limit', 0) + 1
     except Exception as _problem:
         _lost('not recorded', _problem)
-    {leave_other}
+    {end_foreign}
 """
 
-# The span that the application's provider made is told what was captured, whatever that was.
-LEAVE_OTHER: Final = """
+# A span that the application's provider made gets the captured values, whatever was emitted.
+END_FOREIGN: Final = """
 finally:
     if _span.foreign is not None:
         _span.end_foreign({error}, _now, {about}, locals())
+"""
+
+# An exception may leave `active` set. Then `reentered` looks into the stack, and finds nothing.
+CAPTURE: Final = """
+_capture.active = True
+{records}
+_capture.active = False
 """
 
 VALUE: Final = """
@@ -47,7 +290,7 @@ except _MISSING:
     {name} = None
 """
 
-# A short text and what is no larger than a machine word goes as it is: most values are such.
+# Most values are short texts and numbers, which need no copy.
 PLAIN: Final = """
 if (type({name}) is not str or len({name}) > {longest}) and type({name}) not in {scalars}:
     {name} = _plain({name})
@@ -62,6 +305,22 @@ if {name} is None:
 MOMENT: Final = """
 (_span.time, _bits(64), {artifact}, {organization}, {duration}, \
 _span.trace or None, _span.id, _span.parent_id, {flags}, {attributes}, {details})
+"""
+
+FLAGS: Final = "_span.flags"
+FLAGS_WITHOUT_SPAN: Final = f"_span.flags & {~SPAN}"
+
+# The same as `closing_details`, without the call, because most spans have nothing to add.
+DETAILS: Final = """
+_span.ended = True
+_details = _span.details
+if _span.trace_state is not None:
+    _details = _span.closing_details()
+"""
+
+DETAILS_OF_FAILURE: Final = """
+_error_only = {'error': _error_details(_error)}
+_details = {**({closing} or {}), **_error_only}
 """
 
 EMIT: Final = """
@@ -81,30 +340,55 @@ if _head is not None:
     {record}
 """
 
-OR_SPAN: Final = """
-if _head is None and _span.flags & {span}:
-    _head = {head}
+OR_SPAN: Final = f"""
+if _head is None and _span.flags & {SPAN}:
+    _head = {{head}}
 """
 
-# A span without an event of its own is found by the same names all the same.
-SPAN_ALONE: Final = """
-if _span.flags & {span} or _span.foreign is not None:
+# A span without an event has the ids too, so that it can be found by them.
+SPAN_ALONE: Final = f"""
+if _span.flags & {SPAN} or _span.foreign is not None:
+    {{fields}}
+if _span.flags & {SPAN}:
+    {{record}}
+"""
+
+# The transactions that events on success will join are looked at before the call. So it shows when
+# the function itself commits.
+ENLIST: Final = """
+{value}
+_tickets.append({enlist}(_transaction))
+"""
+
+# An event in a transaction leaves its span to the spool, because the span stays true after a
+# rollback. While the fields are read, a session flushes nothing.
+JOINED: Final = """
+_hushed = {ticket}.hush()
+try:
     {fields}
-if _span.flags & {span}:
-    {record}
+finally:
+    _hushed()
+{span}
+{join}
 """
 
-# What `closing_details` does, without the call: most spans have nothing to add.
-DETAILS: Final = """
-_span.ended = True
-_details = _span.details
-if _span.trace_state is not None:
-    _details = _span.closing_details()
+JOINED_SPAN: Final = f"""
+if _span.flags & {SPAN}:
+    {{record}}
+"""
+
+JOIN: Final = """
+{ticket}.join({head}, {moment})
+"""
+
+JOIN_OR_DEFER: Final = """
+{ticket}.defer(_span, {head}, {moment})
 """
 
 WAIT_HERE: Final = """
 if _position is not None:
     _wait(_position, _span.cost + _clock() - _now)
+{count}
 """
 
 COUNT: Final = """
@@ -116,7 +400,9 @@ except IndexError:
     _add_cost(_cost)
 """
 
-# An asynchronous wrapper counts after its wait, and together with it.
+COUNT_LATER: Final = "_span.cost += _clock() - _now"
+
+# An asynchronous wrapper counts after its wait, together with the wait.
 COUNT_OR_RETURN: Final = """
 if _position is not None:
     _span.cost += _clock() - _now
@@ -124,35 +410,10 @@ if _position is not None:
 {count}
 """
 
-# The transactions that events on success will join are looked at before the call: a function that
-# commits by itself shows then.
-ENLIST: Final = """
-{value}
-_tickets.append({enlist}(_transaction))
-"""
-
-# An event in a transaction leaves its span behind, which is no less true if it is rolled back.
-# While the fields are read, nothing that they may load makes a session flush.
-JOINED: Final = """
-_hushed = {ticket}.hush()
-try:
-    {fields}
-finally:
-    _hushed()
-{span}
-{join}
-"""
-
-JOIN: Final = """
-{ticket}.{join}({span}{head}, {moment})
-"""
-
-# An asynchronous wrapper awaits the joins that have to be, and counts them then.
+# An asynchronous wrapper awaits the joins first, and counts them too.
 COUNT_UNLESS_JOINING: Final = """
 if _span.joining is not None:
     _span.cost += _clock() - _now
 else:
     {count}
 """
-
-UNSPANNED: Final = f"_span.flags & {~SPAN}"

@@ -1,0 +1,194 @@
+"""The objects that generated code refers to, by the names that the templates have for them."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from types import CodeType
+from typing import Any, Final
+
+from sidelight.emission import (
+    EMITTER,
+    TRACING,
+    Deferred,
+    Head,
+    PointWaits,
+    begin_without_span,
+    bound,
+    read_attribute,
+    resolved,
+)
+from sidelight.exceptions import InstrumentationError, TransactionError
+from sidelight.host import get_context, reset_context, set_context
+from sidelight.points.callables import Kind
+from sidelight.points.registry import Point
+from sidelight.record import MAX_TEXT, SCALARS, error_details, plain, random_bits
+from sidelight.transactions import JoiningLater
+
+#: What a recorded expression may meet on its way without anything being wrong.
+_MISSING: Final = (AttributeError, KeyError, IndexError, TypeError)
+
+
+class CaptureGuard:
+    """Tells a call of a point that the point's own capture makes, as ``repr`` of ``arg.self`` may.
+
+    Such a call runs the bare function: it would capture again, and again. Calls on other threads
+    are told apart by the stack.
+
+    Attributes:
+        active: whether some thread may be capturing. A call reads it, so it has to be cheap.
+    """
+
+    __slots__ = ("_codes", "active")
+
+    def __init__(self) -> None:
+        self.active = False
+        self._codes: frozenset[CodeType] = frozenset()
+
+    def watch(self, functions: Iterable[Any]) -> None:
+        """Recognize a capture by these functions on the stack."""
+        self._codes = frozenset(function.__code__ for function in functions)
+
+    def reentered(self) -> bool:
+        """Whether this thread's stack has a capture of the point."""
+        frame = sys._getframe().f_back  # noqa: SLF001  # as `inspect.currentframe`, without its cost
+        while frame is not None:
+            if frame.f_code in self._codes:
+                return True
+            frame = frame.f_back
+        return False
+
+
+def namespace(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
+    """The objects that the generated code of one point refers to."""
+    costs = EMITTER.costs_of(point.path)
+    begin = TRACING.begin if point.span else begin_without_span
+    return {
+        **_SHARED,
+        **_guard(point),
+        **PointWaits(EMITTER, point.path, costs).names(),
+        **JoiningLater(costs).names(),
+        "__name__": point.module,
+        "_function": function,
+        "_original": function,
+        "_capture": CaptureGuard(),
+        "_enter": begin(EMITTER, point.qualname),
+        "_fine": costs.fine,
+        "_add_cost": costs.add,
+        "_is_pending": kind.is_pending,
+    }
+
+
+def _guard(point: Point) -> dict[str, Any]:
+    """The functions that count a problem, and keep it from the caller."""
+    path = point.path
+    foreign_code = any(d.joins for d in point.declarations)  # a database's driver
+
+    def lost(reason: str, problem: BaseException) -> None:
+        EMITTER.lost(reason, path, problem, foreign_code=foreign_code)
+
+    def uncaptured(field: str, problem: BaseException) -> None:
+        EMITTER.lost(f"field {field} not captured", path, problem)
+
+    return {"_lost": lost, "_uncaptured": uncaptured}
+
+
+def chooser(
+    heads: Mapping[Any, Head],
+    otherwise: Head | None,
+    uncaptured: Callable[[str, BaseException], None],
+) -> Callable[[Any], Head | None]:
+    """The function that finds the event type of a value."""
+
+    def choose(value: Any) -> Head | None:
+        if type(value) in {str, bytes} and len(value) > MAX_TEXT:
+            return otherwise  # because its hash would take long
+        try:
+            found = heads.get(value)
+            if found is None and isinstance(value, enum.Enum):
+                found = heads.get(value.value)
+        except TypeError:  # a value without a hash is none of the cases
+            return otherwise
+        except BaseException as problem:  # noqa: BLE001  # from the value's __hash__ or __eq__
+            uncaptured("choose", problem)
+            return otherwise
+        return otherwise if found is None else found
+
+    return choose
+
+
+def _detach_token(token: Any) -> None:
+    """Undo what a coroutine's body has left attached, if this is the context that it ran in."""
+    with contextlib.suppress(ValueError, RuntimeError, TypeError):
+        reset_context(token)
+
+
+def _first_resume(generator: AsyncGenerator[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
+    """The first resume of an async generator that only its wrapper closes.
+
+    An event loop registers every async generator at its first resume, and closes all of them when
+    it ends, in any order. The generator under a wrapper must not be closed apart from the wrapper.
+    """
+
+    def resume(value: Any) -> Awaitable[Any]:
+        hooks = sys.get_asyncgen_hooks()
+        try:
+            sys.set_asyncgen_hooks(None, None)
+            return generator.asend(value)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    return resume
+
+
+def _is_future(result: Any) -> bool:
+    asyncio = sys.modules.get("asyncio")  # without that import there are no futures
+    return asyncio is not None and asyncio.isfuture(result)
+
+
+def _when_done(
+    future: Any,
+    succeeded: Callable[[Any], object],
+    failed: Callable[[BaseException], object],
+) -> Any:
+    """End the call when the future ends that the function returned."""
+
+    def done(future: Any) -> None:
+        if future.cancelled():
+            failed(sys.modules["asyncio"].CancelledError())
+        elif (error := getattr(future, "_exception", None)) is not None:
+            failed(error)  # `exception()` would mark it as retrieved by the application
+        else:
+            succeeded(future.result())
+
+    future.add_done_callback(done)
+    return future
+
+
+_SHARED: Final[Mapping[str, Any]] = {
+    "_MISSING": _MISSING,
+    "_SCALARS": SCALARS,
+    "_SCALARS_OR_DEFERRED": SCALARS | {Deferred},
+    "_InstrumentationError": InstrumentationError,
+    "_TransactionError": TransactionError,
+    "_bits": random_bits,
+    "_bound": bound.get,
+    "_clock": time.perf_counter_ns,
+    "_detach_token": _detach_token,
+    "_emit": EMITTER.write,
+    "_error_details": error_details,
+    "_first_resume": _first_resume,
+    "_get_context": get_context,
+    "_getattr": getattr,
+    "_is_future": _is_future,
+    "_resolved": resolved,
+    "_losses": EMITTER.losses,
+    "_place": lambda: EMITTER.spool.position(),  # noqa: PLW0108  # the spool can change
+    "_plain": plain,
+    "_read": read_attribute,
+    "_set_context": set_context,
+    "_when_done": _when_done,
+}
