@@ -99,8 +99,8 @@ class _Compiler:
     def value(self, field: Any, *, mapped: bool) -> Source:
         """Compile one field.
 
-        ``mapped`` reads attributes by `sidelight.emission.read_attribute`, because the objects may be mapped
-        to a database.
+        ``mapped`` reads attributes by `sidelight.emission.read_attribute`, because SQLAlchemy may
+        have mapped the objects.
         """
         if isinstance(field, Expression):
             return self._expression(field, mapped=mapped)
