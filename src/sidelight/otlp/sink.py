@@ -64,6 +64,7 @@ class OtlpSink:
         self._sent = 0
         self._failures = 0
         self._refused: list[Record] = []
+        self._refusal = ""
         self._problem = ""
         self._not_before = 0.0
         self._unsupported_until = 0.0
@@ -95,7 +96,7 @@ class OtlpSink:
             otel_context.detach(token)
         refused, self._refused = self._refused, []
         if refused:
-            raise SinkRefusedError(sink=self._title, problem=self._problem, records=refused)
+            raise SinkRefusedError(sink=self._title, problem=self._refusal, records=refused)
 
     def sync(self) -> None:
         """Do nothing: the endpoint is responsible for what it has acknowledged."""
@@ -164,7 +165,7 @@ class OtlpSink:
 
     def _refuse(self, record: Record, problem: str) -> None:
         self._refused.append(record)
-        self._problem = problem
+        self._refusal = problem
 
     # -- the endpoint ------------------------------------------------------------------------
 
