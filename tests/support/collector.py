@@ -156,6 +156,10 @@ class Collector:
         """What OTEL_EXPORTER_OTLP_ENDPOINT holds for http/protobuf, without ``/v1/traces``."""
         return f"{self._scheme}://{LOOPBACK}:{self._bound[1]}"
 
+    def endpoint(self, protocol: str) -> str:
+        """What OTEL_EXPORTER_OTLP_ENDPOINT holds for ``grpc`` or ``http/protobuf``."""
+        return self.grpc_endpoint if protocol == "grpc" else self.http_endpoint
+
     @property
     def pid(self) -> int | None:
         """The process, while it lives."""
