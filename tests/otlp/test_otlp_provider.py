@@ -1,4 +1,4 @@
-"""Where the application has a TracerProvider of its own, spans come from that one."""
+"""Where the application has its own TracerProvider, that provider makes the spans."""
 
 import asyncio
 import contextvars
@@ -59,7 +59,7 @@ async def one(n):
 
 
 class Application:
-    """An application's provider, with what it has finished."""
+    """An application's provider, and the spans that it finished."""
 
     def __init__(self, **options):
         self.exporter = InMemorySpanExporter()
@@ -86,7 +86,7 @@ def ids(span):
 
 
 def test_its_spans_are_used(shared_collector, tmp_path, application):
-    """Ours do not stand between: parentage runs from application to us and back."""
+    """No span of sidelight stands between the application's spans."""
     request = application.tracer.start_as_current_span("request")
     with exporting(shared_collector, tmp_path, spans=0) as told, request:
         outer(1)
@@ -174,7 +174,7 @@ def test_log_correlation_and_attributes(application, tmp_path):
     assert span.attributes["mine"] == 1
 
 
-def test_one_that_samples_nothing(monkeypatch, tmp_path):
+def test_a_provider_that_samples_nothing(monkeypatch, tmp_path):
     application = Application(sampler=ALWAYS_OFF).install(monkeypatch)
     with configured(tmp_path):
         outer(1)
@@ -185,7 +185,7 @@ def test_one_that_samples_nothing(monkeypatch, tmp_path):
     assert None not in traces
 
 
-def test_one_that_comes_later(shared_collector, tmp_path, monkeypatch):
+def test_a_provider_that_is_installed_later(shared_collector, tmp_path, monkeypatch):
     with exporting(shared_collector, tmp_path, spans=2) as told:
         outer(1)
         application = Application().install(monkeypatch)
@@ -195,7 +195,7 @@ def test_one_that_comes_later(shared_collector, tmp_path, monkeypatch):
     assert len({event["trace_id"] for event in told.events}) == 2
 
 
-def test_one_that_is_not_global_nests_as_well(shared_collector, tmp_path):
+def test_spans_of_a_provider_that_is_not_global_nest(shared_collector, tmp_path):
     application = Application()
 
     @emits("between_done")
@@ -235,7 +235,7 @@ class Broken(Exception):
 
 
 class BrokenSpan(NonRecordingSpan):
-    """One that fails where it is told to."""
+    """A span that fails at one attribute."""
 
     def __init__(self, where):
         super().__init__(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1)))
@@ -282,7 +282,7 @@ class BrokenTracer(trace.NoOpTracer):
         "end",
     ],
 )
-def test_a_broken_provider_is_counted_and_never_felt(tmp_path, monkeypatch, where):
+def test_a_broken_provider_is_counted_and_harms_no_call(tmp_path, monkeypatch, where):
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", BrokenProvider(where))
     with configured(tmp_path):
         EMITTER.strict = False
@@ -301,8 +301,8 @@ def test_a_broken_provider_is_counted_and_never_felt(tmp_path, monkeypatch, wher
     assert not trace.get_current_span().get_span_context().is_valid
 
 
-def test_our_own_exports_make_no_spans(shared_collector, tmp_path, monkeypatch):
-    """As the instrumentation of requests does it: no span where the context says so."""
+def test_the_relays_exports_make_no_spans(shared_collector, tmp_path, monkeypatch):
+    """As with the instrumentation of requests, which honours the suppression key."""
     application = Application().install(monkeypatch)
     plain, seen = requests.Session.send, []
 
@@ -411,7 +411,7 @@ FOREIGN_CONTEXT = """
 """
 
 
-def test_another_kind_of_context(tmp_path):
+def test_a_runtime_context_of_another_tracer(tmp_path):
     process = child(
         FOREIGN_CONTEXT
         + """

@@ -36,14 +36,14 @@ def task(n):
 
 @pytest.fixture
 def receiver():
-    """A server that takes everything and keeps the requests."""
+    """A server that accepts everything and keeps the requests."""
     with Proxy(mode="answer") as proxy:
         proxy.answer(200)
         yield proxy
 
 
-def told(receiver):
-    """The spans and the log records that reached the receiver."""
+def received(receiver):
+    """How many spans and log records reached the receiver."""
     spans, logs = [], []
     for request in receiver.requests:
         body = request.body
@@ -55,7 +55,7 @@ def told(receiver):
             spans += [span for scope in resource.scope_spans for span in scope.spans]
         for resource in getattr(message, "resource_logs", ()):
             logs += [log for scope in resource.scope_logs for log in scope.log_records]
-    return spans, logs
+    return [len(spans), len(logs)]
 
 
 def run_and_flush(tmp_path, **options):
@@ -66,15 +66,19 @@ def run_and_flush(tmp_path, **options):
         return set(RUNTIME.health())
 
 
-def test_no_endpoint_no_export(tmp_path):
+def test_nothing_is_exported_without_an_endpoint_or_where_it_is_off(
+    tmp_path, monkeypatch, receiver
+):
     assert run_and_flush(tmp_path) == {"store"}
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+    assert run_and_flush(tmp_path, otlp=False) == {"store"}
 
 
-def test_one_endpoint_for_both(tmp_path, monkeypatch, receiver):
+def test_one_endpoint_for_both_signals(tmp_path, monkeypatch, receiver):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{receiver.endpoint}/base/")
     assert run_and_flush(tmp_path) == {"store", "traces", "logs"}
     assert {r.path for r in receiver.requests} == {"/base/v1/traces", "/base/v1/logs"}
-    assert [len(kind) for kind in told(receiver)] == [1, 1]
+    assert received(receiver) == [1, 1]
     for request in receiver.requests:
         assert request.method == "POST"
         assert request.headers["content-type"] == "application/x-protobuf"
@@ -89,7 +93,7 @@ def test_an_endpoint_for_one_signal_sends_that_signal(
     )
     assert run_and_flush(tmp_path) == {"store", signal.lower()}
     assert {r.path for r in receiver.requests} == {f"/{signal.lower()}"}  # taken as it is
-    assert [len(kind) for kind in told(receiver)] == counts
+    assert received(receiver) == counts
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_an_endpoint_for_one_signal_sends_that_signal(
     ],
 )
 @pytest.mark.parametrize("how", ["environment", "argument"])
-def test_switched_off(tmp_path, monkeypatch, receiver, variable, value, sinks, how):
+def test_variables_switch_signals_off(tmp_path, monkeypatch, receiver, variable, value, sinks, how):
     monkeypatch.setenv(variable, value)
     options = {}
     if how == "argument":
@@ -115,11 +119,6 @@ def test_switched_off(tmp_path, monkeypatch, receiver, variable, value, sinks, h
     assert run_and_flush(tmp_path, **options) == sinks
     assert {r.path.rpartition("/")[2] for r in receiver.requests} == sinks - {"store"}
     assert len(stored(tmp_path / "events.db")) == 1
-
-
-def test_otlp_false_wins(tmp_path, monkeypatch, receiver):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
-    assert run_and_flush(tmp_path, otlp=False) == {"store"}
 
 
 def test_a_disabled_sdk_leaves_the_context_alone(tmp_path, monkeypatch):
@@ -135,30 +134,20 @@ def test_a_disabled_sdk_leaves_the_context_alone(tmp_path, monkeypatch):
     assert (within["trace_id"], within["span_id"]) == (f"{5:032x}", f"{6:016x}")
 
 
-def test_headers(tmp_path, monkeypatch, receiver):
+def test_headers_compression_and_protocol(tmp_path, monkeypatch, receiver, caplog):
+    """The headers of one signal replace the common ones; an unknown protocol means http."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20secret,x-tenant=t1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "api-key=for-logs")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
     run_and_flush(tmp_path)
     headers = {r.path: r.headers for r in receiver.requests}
     assert headers["/v1/traces"]["api-key"] == "a secret"
     assert headers["/v1/traces"]["x-tenant"] == "t1"
     assert headers["/v1/logs"]["api-key"] == "for-logs"
-
-
-def test_compression(tmp_path, monkeypatch, receiver):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
-    run_and_flush(tmp_path)
-    assert {r.headers["content-encoding"] for r in receiver.requests} == {"gzip"}
-    assert [len(kind) for kind in told(receiver)] == [1, 1]
-
-
-def test_a_protocol_that_is_not_supported(tmp_path, monkeypatch, receiver, caplog):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
-    run_and_flush(tmp_path)
-    assert [len(kind) for kind in told(receiver)] == [1, 1]
+    assert {each["content-encoding"] for each in headers.values()} == {"gzip"}
+    assert received(receiver) == [1, 1]
     assert "OTEL_EXPORTER_OTLP_PROTOCOL=http/json is not supported" in caplog.text
 
 
@@ -171,31 +160,25 @@ def test_a_protocol_for_each_signal(shared_collector, tmp_path, monkeypatch):
     agree(seen)
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_compressed_and_with_headers_to_the_collector(
-    shared_collector, tmp_path, monkeypatch, protocol
+def test_the_collector_takes_compression_and_headers(
+    shared_collector, tmp_path, monkeypatch, endpoint
 ):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=secret")
-    grpc = protocol == "grpc"
-    to = shared_collector.grpc_endpoint if grpc else shared_collector.http_endpoint
-    with exporting(shared_collector, tmp_path, otlp=to) as seen:
+    with exporting(shared_collector, tmp_path, otlp=endpoint) as seen:
         task(1)
     agree(seen)
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_certificate(tmp_path, monkeypatch, protocol, capfd):
     require_collector()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/of-other-people.pem")
     tls = require_server_tls(tmp_path)
     with Collector(tls=tls) as collector:
-        to = collector.grpc_endpoint if protocol == "grpc" else collector.http_endpoint
+        to = collector.endpoint(protocol)
         assert to.startswith("https:")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", to)
-        with configured(tmp_path):  # an authority that nobody has heard of
+        with configured(tmp_path):  # an unknown authority
             task(1)
             assert eventually(lambda: RUNTIME.health()["traces"].problem)
             assert "certificate" in RUNTIME.health()["traces"].problem.lower()
@@ -205,8 +188,8 @@ def test_certificate(tmp_path, monkeypatch, protocol, capfd):
         drain(tmp_path, to)
         assert len(collector.spans()) == len(collector.logs()) == 1
     output, errors = capfd.readouterr()
-    told = [line for line in errors.splitlines() if "ssl_transport_security" not in line]
-    assert (output, told) == ("", [])  # gRPC itself tells, where other tests have loaded it
+    lines = [line for line in errors.splitlines() if "ssl_transport_security" not in line]
+    assert (output, lines) == ("", [])  # gRPC's core logs, where another test has imported it
 
 
 def test_resource(shared_collector, tmp_path, monkeypatch):
@@ -228,19 +211,14 @@ def test_resource(shared_collector, tmp_path, monkeypatch):
     assert not resource.keys() & {"broken", ""}
 
 
-def test_the_service_has_a_name_in_any_case(shared_collector, tmp_path, monkeypatch):
+def test_limits_and_a_service_without_a_name(shared_collector, tmp_path, monkeypatch):
     monkeypatch.setenv("OTEL_SERVICE_NAME", "")
-    with exporting(shared_collector, tmp_path) as seen:
-        task(1)
-    assert seen.spans[0].resource["service.name"] == "unknown_service"
-
-
-def test_limits(shared_collector, tmp_path, monkeypatch):
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "3")
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4")
     with exporting(shared_collector, tmp_path) as seen:
         crowded()
     (span,) = seen.spans
+    assert span.resource["service.name"] == "unknown_service"
     assert span.attributes == {"a7": "text", "a8": "text", "a9": "text"}
     assert span.dropped_attributes == 8
 
@@ -251,10 +229,7 @@ def crowded():
         trace.get_current_span().set_attribute(f"a{index}", "text too long")
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_a_child_process_set_up_by_its_environment_alone(shared_collector, tmp_path, protocol):
-    grpc = protocol == "grpc"
-    to = shared_collector.grpc_endpoint if grpc else shared_collector.http_endpoint
+def test_the_environment_alone_configures_a_process(shared_collector, tmp_path, protocol, endpoint):
     process = child(
         """
         @emits("first", n=arg.n)
@@ -265,7 +240,7 @@ def test_a_child_process_set_up_by_its_environment_alone(shared_collector, tmp_p
         assert sidelight.flush(20.0)
         """,
         tmp_path / "events.db",
-        OTEL_EXPORTER_OTLP_ENDPOINT=to,
+        OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
         OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
         OTEL_SERVICE_NAME=f"child-{tmp_path}",
     )
@@ -280,7 +255,7 @@ def test_a_child_process_set_up_by_its_environment_alone(shared_collector, tmp_p
 
 
 def test_the_first_call_already_asks_the_sampler_and_its_end_loses_nothing(tmp_path, receiver):
-    """The process ends before the SDK, which is slow to import, can be there."""
+    """The process ends before it could import the SDK, which is slow."""
     process = child(
         """
         from opentelemetry import trace
@@ -296,5 +271,5 @@ def test_the_first_call_already_asks_the_sampler_and_its_end_loses_nothing(tmp_p
     )
     assert finish(process) == "0 0\n"
     drain(tmp_path, receiver.endpoint)
-    assert [len(kind) for kind in told(receiver)] == [0, 2]
+    assert received(receiver) == [0, 2]
     assert len(stored(tmp_path / "events.db")) == 2

@@ -1,4 +1,4 @@
-"""What decorated functions did is in the Collector as it is in the store, field by field."""
+"""Spans and log records in the Collector agree with the events in the store, field by field."""
 
 import asyncio
 import contextvars
@@ -26,24 +26,21 @@ def step(n):
     return n * 2
 
 
-@emits(
+works = emits(
     "work_done",
     start="work_started",
     failure="work_failed",
     artifact_id="art",
     organization_id="org",
 )
+
+
+@works
 def work(n):
     return [step(i) for i in range(n)]
 
 
-@emits(
-    "work_done",
-    start="work_started",
-    failure="work_failed",
-    artifact_id="art",
-    organization_id="org",
-)
+@works
 async def work_async(n):
     async def one(i):
         await asyncio.sleep(0)
@@ -52,25 +49,13 @@ async def work_async(n):
     return await asyncio.gather(*(asyncio.create_task(one(i)) for i in range(n)))
 
 
-@emits(
-    "work_done",
-    start="work_started",
-    failure="work_failed",
-    artifact_id="art",
-    organization_id="org",
-)
+@works
 def work_generator(n):
     for i in range(n):
         yield step(i)
 
 
-@emits(
-    "work_done",
-    start="work_started",
-    failure="work_failed",
-    artifact_id="art",
-    organization_id="org",
-)
+@works
 async def work_async_generator(n):
     for i in range(n):
         await asyncio.sleep(0)
@@ -89,19 +74,11 @@ KINDS = {
 }
 
 
-def run(kind):
-    assert KINDS[kind]() == [0, 2, 4]
-
-
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_call_and_what_it_calls(shared_collector, tmp_path, monkeypatch, kind, protocol):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-    grpc = protocol == "grpc"
-    to = shared_collector.grpc_endpoint if grpc else shared_collector.http_endpoint
+def test_a_call_and_the_calls_within_it(shared_collector, tmp_path, endpoint, kind):
     before = time.time_ns()
-    with exporting(shared_collector, tmp_path, otlp=to) as told:
-        run(kind)
+    with exporting(shared_collector, tmp_path, otlp=endpoint) as told:
+        assert KINDS[kind]() == [0, 2, 4]
     agree(told)
     (outer,) = (span for span in told.spans if span.name.startswith("work"))
     steps = [span for span in told.spans if span.name == "step"]
@@ -142,7 +119,7 @@ def outer_of_deep():
     deep(7)
 
 
-def test_an_error_and_its_way_up(shared_collector, tmp_path):
+def test_an_error_that_passes_two_functions(shared_collector, tmp_path):
     expected = pytest.raises(ValueError, match="nothing to do with 7")
     with exporting(shared_collector, tmp_path) as told, expected:
         outer_of_deep()
@@ -168,7 +145,7 @@ def test_an_error_and_its_way_up(shared_collector, tmp_path):
     )
 
 
-class OurError(Exception):
+class Handled(Exception):
     pass
 
 
@@ -188,8 +165,8 @@ def busy(linked):
     span.add_link(linked, {"why": "because"})
     span.update_name("another name")
     try:
-        raise OurError("handled")
-    except OurError as error:
+        raise Handled("handled")
+    except Handled as error:
         span.record_exception(error, {"extra": 1})
     span.set_status(StatusCode.ERROR, "not yet")
     span.set_status(Status(StatusCode.OK))
@@ -198,7 +175,7 @@ def busy(linked):
     assert span.is_recording()
 
 
-def test_what_a_function_does_to_its_span(shared_collector, tmp_path):
+def test_changes_that_a_function_makes_to_its_span(shared_collector, tmp_path):
     linked = SpanContext(0xC3, 0xD4, is_remote=True, trace_flags=TraceFlags(1))
     before = time.time_ns()
     with exporting(shared_collector, tmp_path) as told:
@@ -223,10 +200,10 @@ def test_what_a_function_does_to_its_span(shared_collector, tmp_path):
     assert now.name == "now"
     assert before < now.time_ns < time.time_ns()
     assert handled.name == "exception"
-    assert handled.attributes["exception.type"] == f"{__name__}.OurError"
+    assert handled.attributes["exception.type"] == f"{__name__}.Handled"
     assert handled.attributes["exception.message"] == "handled"
     assert handled.attributes["extra"] == 1
-    assert 'raise OurError("handled")' in handled.attributes["exception.stacktrace"]
+    assert 'raise Handled("handled")' in handled.attributes["exception.stacktrace"]
     (link,) = span.links
     assert (link.trace_id, link.span_id) == (f"{0xC3:032x}", f"{0xD4:016x}")
     assert link.attributes == {"why": "because"}
@@ -248,7 +225,7 @@ def handle():
 
 
 @pytest.mark.parametrize("state", [None, "vendor=x,other=y"])
-def test_a_sampled_parent_from_outside(shared_collector, tmp_path, state):
+def test_a_remote_parent_that_is_sampled(shared_collector, tmp_path, state):
     with exporting(shared_collector, tmp_path) as told:
         token = arriving(f"00-{TRACE}-{PARENT}-01", state)
         handed_on = handle()
@@ -264,7 +241,7 @@ def test_a_sampled_parent_from_outside(shared_collector, tmp_path, state):
     assert handed_on["traceparent"] == f"00-{TRACE}-{span.span_id}-01"
 
 
-def test_a_parent_from_outside_that_is_not_sampled(shared_collector, tmp_path):
+def test_a_remote_parent_that_is_not_sampled(shared_collector, tmp_path):
     with exporting(shared_collector, tmp_path, spans=0) as told:
         token = arriving(f"00-{TRACE}-{PARENT}-00", "vendor=x")
         handed_on = handle()
@@ -330,7 +307,7 @@ def test_a_point_without_a_span_is_part_of_the_one_around(shared_collector, tmp_
     assert told.log("direct").attributes["colour"] == "red"
 
 
-def test_no_trace_at_all_is_none(shared_collector, tmp_path):
+def test_an_event_outside_every_trace(shared_collector, tmp_path):
     with exporting(shared_collector, tmp_path, spans=0) as told:
         sidelight.emit("direct", artifact_id="d")
     agree(told)
@@ -404,7 +381,7 @@ def typed(value, n=None):
         (None, None),
     ],
 )
-def test_values_that_otlp_does_not_know(shared_collector, tmp_path, value, exported):
+def test_values_without_an_otlp_type(shared_collector, tmp_path, value, exported):
     with exporting(shared_collector, tmp_path) as told:
         typed(value)
     (span,), (log,) = told.spans, told.logs

@@ -1,4 +1,4 @@
-"""A span of another tracer's comes out of the spool as it went in, byte for byte."""
+"""A span of the application's own tracer leaves the spool as it entered, byte for byte."""
 
 import logging
 import threading
@@ -44,7 +44,7 @@ ANOTHER = Resource({"service.name": "the writer's"})
 
 
 class Originals(SpanProcessor):
-    """What an exporter beside ours would be given."""
+    """Keeps the spans that another exporter of the provider gets."""
 
     def __init__(self):
         self.spans = []
@@ -54,7 +54,7 @@ class Originals(SpanProcessor):
 
 
 class Beside:
-    """A provider with both processors, and what came of its spans."""
+    """A provider with both processors, and the spans of each."""
 
     def __init__(self, kept, **options):
         self.kept = kept
@@ -78,7 +78,7 @@ class Beside:
 
 @contextmanager
 def keeping():
-    """An emitter that writes to memory; what it loses is told in the end, and nothing else."""
+    """An emitter that writes to memory."""
     before = EMITTER.spool, EMITTER.strict, EMITTER.spans, RUNTIME.settings
     kept = Kept()
     EMITTER.spool, EMITTER.strict, RUNTIME.settings = kept, True, None
@@ -149,7 +149,7 @@ statuses = st.one_of(
 
 @st.composite
 def lives(draw):
-    """What is done to one span, from its start to its end."""
+    """The calls on one span, from its start to its end."""
     begin = {
         "name": draw(texts),
         "kind": draw(st.sampled_from(SpanKind)),
@@ -184,7 +184,7 @@ def live(tracer, life):
 
 
 class Keeping(Sampler):
-    """Takes every span, as its parent's trace state has it."""
+    """Samples every span, with its parent's trace state."""
 
     def should_sample(
         self,
@@ -215,7 +215,7 @@ class Keeping(Sampler):
         max_size=3,
     ),
 )
-def test_whatever_becomes_of_a_span(resource, limits, tracers):
+def test_any_span_is_restored(resource, limits, tracers):
     with keeping() as kept:
         beside = Beside(kept, resource=resource, span_limits=limits, sampler=Keeping())
         for scope, spans in tracers:
@@ -249,8 +249,8 @@ def test_an_ordinary_span(beside):
     assert request.instrumentation_scope.attributes == {"a": 1}
 
 
-def test_what_is_told_of_a_provider(kept):
-    """Its resource, not that of the process that wrote the segment."""
+def test_a_provider_keeps_its_resource(kept):
+    """Not the resource of the process that wrote the segment."""
     theirs = Resource({"service.name": "billing", "tags": ["a", "b"]}, "https://schema/1")
     beside = Beside(kept, resource=theirs)
     beside.provider.get_tracer("app").start_span("work").end()
@@ -271,7 +271,7 @@ def test_one_head_for_each_tracer(beside):
 
 
 def test_tracers_of_one_provider_are_one_group(kept):
-    """Even where a resource is not equal to itself; the exporter need not compare them."""
+    """Even where a resource does not equal itself, because the encoder compares identity."""
     beside = Beside(kept, resource=Resource({"numbers": [float("nan")]}))
     for name in ("one", "two"):
         beside.provider.get_tracer(name).start_span("work").end()
@@ -290,7 +290,7 @@ def test_a_resource_that_changes(beside):
     assert [span.resource.attributes.get("process.pid") for span in beside.rebuilt] == [None, 2]
 
 
-def test_no_end_of_tracers(beside):
+def test_any_number_of_tracers(beside):
     processor = SpoolSpanProcessor()
     for number in range(2500):
         processor.on_end(handmade(scope=InstrumentationScope(f"scope {number}")))
@@ -298,7 +298,7 @@ def test_no_end_of_tracers(beside):
     assert len(beside.kept.records) == 2500
 
 
-# -- what is not written --------------------------------------------------------------------------
+# -- spans that are not written --------------------------------------------------------------------------
 
 
 def test_spans_that_are_not_sampled(kept):
@@ -329,7 +329,7 @@ def test_a_spool_that_is_nearly_full(beside):
     assert EMITTER.losses == {"spool nearly full: span left out": 1}
 
 
-def test_a_decorated_function_is_told_once(beside, monkeypatch):
+def test_a_decorated_function_has_one_span(beside, monkeypatch):
     @emits("work_done")
     def work():
         pass
@@ -361,7 +361,7 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
     ],
 )
 def test_spans_that_have_nowhere_to_go(kept, tmp_path, caplog, relay, environment, kept_, late):
-    """That is told at once; an external relay may have an endpoint of which we do not know."""
+    """Warns at once; an external relay may have an endpoint that this process does not know."""
     wanted = settle(f"sqlite:///{tmp_path / 'e.db'}", relay=relay, environment=environment)
     RUNTIME.settings = None if late else wanted
     with caplog.at_level(logging.WARNING, "sidelight"):
@@ -388,7 +388,7 @@ def test_disabled(kept, monkeypatch, tmp_path, caplog):
     assert not caplog.text
 
 
-def test_they_are_among_what_a_test_captures(kept):
+def test_capture_includes_them(kept):
     beside = Beside(kept)
     with testing.capture() as recorded:
         beside.provider.get_tracer("app").start_span("work").end()
@@ -408,7 +408,7 @@ def handmade(name="work", scope=None, context=CONTEXT, **fields):
     )
 
 
-def test_an_sdk_that_keeps_its_spans_otherwise(kept, monkeypatch):
+def test_an_sdk_with_other_private_attributes(kept, monkeypatch):
     monkeypatch.setattr("sidelight.otel._HAS_PRIVATE_FIELDS", False)
     beside = Beside(kept)
     tracer = beside.provider.get_tracer("app")
@@ -497,8 +497,8 @@ def test_spans_made_by_hand(kept, span):
         (handmade(scope=InstrumentationScope("\ud800")), "\\ud800"),
     ],
 )
-def test_what_the_sdk_cannot_export_is_exported_as_text(kept, span, exported):
-    """It drops the attribute, or the request with all spans in it."""
+def test_values_that_the_sdk_cannot_export_become_text(kept, span, exported):
+    """The SDK drops the attribute, or the request with all its spans."""
     mine = through(kept, span)
     assert exported in str(encode_spans([mine])).replace("\\\\", "\\")
     assert not EMITTER.losses
@@ -543,20 +543,20 @@ class Broken(ReadableSpan):
     ],
     ids=lambda span: type(span).__name__,
 )
-def test_what_goes_wrong_is_counted(kept, span):
+def test_a_failure_is_counted(kept, span):
     EMITTER.strict = False
     SpoolSpanProcessor().on_end(span)
     assert not kept.records
     assert EMITTER.losses == {"span not copied": 1}
 
 
-def test_the_end_of_the_stack(kept):
+def test_a_recursion_limit_is_counted(kept):
     EMITTER.strict = False
     SpoolSpanProcessor().on_end(Broken(RecursionError()))
     assert EMITTER.losses == {"recursion limit": 1}
 
 
-def test_interrupts_are_not_ours(kept):
+def test_an_interrupt_passes(kept):
     with pytest.raises(KeyboardInterrupt):
         SpoolSpanProcessor().on_end(Broken(KeyboardInterrupt()))
 
@@ -606,7 +606,7 @@ def trace_event(name, given):
 
 
 @pytest.mark.parametrize("case", LARGE)
-def test_one_too_large_is_cut_and_says_so(kept, case):
+def test_a_span_that_is_too_large_is_cut(kept, case):
     original = large(**LARGE[case])
     mine = through(kept, original)
     assert len(kept.frames[-1]) <= MAX_PAYLOAD + FRAME.size
@@ -624,7 +624,7 @@ def test_one_too_large_is_cut_and_says_so(kept, case):
     assert encode_spans([mine]).ByteSize() < MAX_PAYLOAD
 
 
-def test_what_was_dropped_before_is_counted_too(kept):
+def test_items_that_limits_dropped_are_counted_too(kept):
     beside = Beside(kept, span_limits=SpanLimits(max_span_attributes=10, max_events=1))
     span = beside.provider.get_tracer("app").start_span("work")
     for n in range(12):
@@ -659,7 +659,7 @@ def test_records_of_an_older_sidelight_are_read():
 
 
 def test_a_record_that_was_refused_can_be_written_again(kept):
-    """As the quarantine does it: encoded from what was decoded."""
+    """As the quarantine does: encoded again after decoding."""
     span = handmade(scope=InstrumentationScope("app"), attributes={"a": (1, 2)})
     mine = through(kept, span)
     again = span_of(*decode(encode(kept.records[-1])), ANOTHER)

