@@ -298,7 +298,7 @@ def test_any_number_of_tracers(beside):
     assert len(beside.kept.records) == 2500
 
 
-# -- spans that are not written --------------------------------------------------------------------------
+# -- spans that are not written ----------------------------------------------------------------
 
 
 def test_spans_that_are_not_sampled(kept):

@@ -147,7 +147,9 @@ def test_a_collector_that_is_down_at_first(shared_collector, tmp_path, applicati
         assert eventually(lambda: RUNTIME.health()["traces"].failing_since is not None)
         assert not application.processor.force_flush(50)
         assert sidelight.flush()  # which does not wait for it
-        application.provider.shutdown()  # which does not wait for the Collector either
+        began = time.monotonic()
+        application.provider.shutdown()
+        assert time.monotonic() - began < 4.0  # it waits for 5 s only where the Collector answers
         assert application.arrived(shared_collector) == []
         application.work(300)  # after the shutdown as well
         proxy.mode = "pass"
