@@ -350,6 +350,27 @@ def test_one_sink_does_not_hold_up_another(spool):
         assert relay.stop(5)
 
 
+def test_the_store_comes_first_while_a_segment_is_in_memory_only():
+    """A kill would lose the segment: the Collector must not have what the store can never have."""
+    store, traces, opened = ScriptedSink(), ScriptedSink("traces"), threading.Event()
+    take = store.write
+    store.write = lambda records, writer: opened.wait(30) and take(records, writer)
+    relay = Relay(spool := Spool(None, {}), [store, traces], Watermark())
+    relay.start()
+    for n in range(20):
+        emit(spool, n)
+    time.sleep(0.3)  # several looks of each worker at the spool
+    assert traces.taken == []
+    opened.set()
+    assert relay.flush(30.0)
+    wait_until(lambda: traces.taken == store.taken == list(range(20)))
+    store.down.set()  # a store that fails holds up no telemetry
+    emit(spool, 20)
+    wait_until(lambda: 20 in traces.taken)
+    relay.stop(5.0)
+    spool.close()
+
+
 def test_flush_says_that_the_store_is_behind(spool):
     store = ScriptedSink()
     store.down.set()

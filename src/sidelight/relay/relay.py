@@ -53,6 +53,9 @@ class Relay:
             Worker(sink, spool, count, watermark if sink.name == "store" else None)
             for sink in sinks
         ]
+        for store in [worker for worker in self.workers if worker.is_store]:
+            for worker in self.workers:
+                worker.store_health = None if worker is store else store.health
         self.housekeeping = Housekeeping(spool, [sink.name for sink in sinks], ledger, count, spans)
         self.movers = _movers(outboxes, spool, lambda: watermark.store_answers)
         spool.sync_sinks = lambda: all(worker.sync() for worker in self.workers)

@@ -74,6 +74,7 @@ class Worker:
         count: counts a loss by reason.
         watermark: how far the store is, for receipts that wait; None for the other sinks.
         health: how the sink is doing.
+        store_health: how the store is doing, for the other sinks; None where there is no store.
         ending: the worker will not start again; it closes the sink when it ends.
         busy: the worker is inside the sink's library.
         loop: the worker's thread.
@@ -84,6 +85,7 @@ class Worker:
     count: Callable[[str, str], None]
     watermark: Watermark | None = None
     health: Health = field(default_factory=Health)
+    store_health: Health | None = None
     ending: bool = False
     busy: bool = False
     _poison: PoisonDetector = field(default_factory=PoisonDetector)
@@ -167,6 +169,8 @@ class Worker:
         """
         delivered = False
         for segment in self._sources():
+            if self._waits_for_store(segment):
+                continue
             scanner = self._scanner_of(segment)
             is_final = segment.sealed
             if not is_final and segment.mapping is not None and segment.tell() <= scanner.offset:
@@ -194,6 +198,19 @@ class Worker:
             if segment is not None:
                 yield segment
         yield from (segment for segment in adopted if segment.is_live)
+
+    def _waits_for_store(self, segment: Segment) -> bool:
+        """Whether the store is to take first what only this process's memory holds.
+
+        A kill loses such a segment. A Collector must not have what the store can never have.
+        """
+        return (
+            self.store_health is not None
+            and self.store_health.failing_since is None
+            and segment.path is None
+            and "store" not in segment.delivered_to
+            and segment.may_have_more_for("store")
+        )
 
     def _scanner_of(self, segment: Segment) -> Scanner:
         if len(self._scanners) > len(self.spool.own) + len(self.spool.adopted):
