@@ -9,6 +9,7 @@ import uuid
 from types import SimpleNamespace as Space
 
 import pytest
+import sqlalchemy
 
 from sidelight import arg, choose, emits, error, result
 from sidelight.exceptions import ExpressionError
@@ -315,6 +316,13 @@ def test_attributes_may_have_any_name_that_is_not_taken():
     with capture() as recorded:
         emits("happened", **names)(lambda: None)()
     assert recorded.one().attributes == names
+
+
+def test_attributes_of_a_span_beside_an_event_that_waits_for_its_commit():
+    names = {"custom_attribute_1": 1, "_attribute_0": 2}
+    with capture() as recorded, sqlalchemy.create_engine("sqlite://").begin() as connection:
+        emits("happened", after_commit=arg.it, **names)(lambda it: None)(connection)
+    assert [moment.attributes for _, moment in recorded.records] == [names, names]
 
 
 # -- choose ---------------------------------------------------------------------------------------

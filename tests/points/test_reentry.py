@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+import sidelight
 from sidelight import arg, choose, emits, error, result
 from sidelight.testing import capture
 
@@ -85,6 +86,17 @@ def test_an_error_whose_text_fails():
     with capture() as recorded, pytest.raises(Refused):
         str(Refused())
     assert recorded.types == ["not_told"]
+
+
+def test_an_emission_whose_capture_emits():
+    class Shown:
+        def __repr__(self):
+            sidelight.emit("shown", who=[self])
+            return "it"
+
+    with capture() as recorded:
+        repr(Shown())
+    assert [event.attributes["who"] for event in recorded] == ["<list>", ["it"]]
 
 
 def test_points_that_capture_each_other_come_to_an_end():

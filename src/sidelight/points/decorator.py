@@ -1,4 +1,4 @@
-"""`emits`: the decorator."""
+"""`emits`, the decorator, and `instrument`, which it shares with the map."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ F = TypeVar("F")
 
 
 class Instrumentation(msgspec.Struct, frozen=True):
-    """What a wrapper remembers: its point, and the function under it."""
+    """The mark of a wrapper: its point, and the bare function."""
 
     point: Point
     function: Any
@@ -31,7 +31,7 @@ class Instrumentation(msgspec.Struct, frozen=True):
 
 
 def emits(
-    type: EventType | None = None,  # noqa: A002  # the word for it
+    type: EventType | None = None,  # noqa: A002  # positional
     /,
     *,
     start: EventType | None = None,
@@ -46,33 +46,35 @@ def emits(
     """Emit events, and make a span, each time the decorated function is called.
 
     Args:
-        type: the event's type, emitted when the function succeeds; or `choose`, to let a value
-            decide.
-        start: a type emitted before the call.
-        failure: a type emitted when the function raises, with the exception's type and message.
-            The exception goes on unchanged.
-        mode: "scheduled" returns at once; "awaited" waits for the store's acknowledgement, until
-            the deadline at the longest, and never raises.
+        type: the event's type, emitted when the function succeeds. `choose` lets a value of the
+            call decide the type.
+        start: an event type that is emitted before the call.
+        failure: an event type that is emitted when the function raises. The event has the
+            exception's type and message. The exception goes on unchanged.
+        mode: "scheduled" returns at once. "awaited" waits until the store acknowledges the event,
+            at most until the deadline (10 ms), and never raises.
         span: whether the call makes a span in the trace.
-        transaction: the caller's SQLAlchemy session or connection, psycopg connection or Django
-            database alias: the event on success is a row in its outbox, and exists if and only if
-            its transaction commits.
-        after_commit: the same, without an outbox: the event is emitted once the transaction has
-            committed, and lost if the process dies in between.
+        transaction: the caller's SQLAlchemy session or connection, psycopg connection, or alias of
+            a Django database. The event on success is a row in the outbox of that database: it
+            exists if and only if the transaction commits.
+        after_commit: the same without an outbox. The event is emitted after the commit, and lost
+            if the process dies between commit and emission.
         strict: with ``transaction=``, raise TransactionError where the event cannot be in the
-            transaction; else it goes its own way, and that is counted.
-        fields: ``artifact_id`` and ``organization_id`` say what the event is about and whose it is;
-            everything else is an attribute. Values are constants, recorded expressions
-            (``arg.name``, ``result.id``, ``error.code``; missing along the way is None) or
-            callables whose parameters are named after the function's, or ``result``, ``error``.
-            They are looked at when the event is emitted: after the call, but for ``start=``.
+            transaction. Otherwise such an event goes to the spool, and is counted.
+        fields: ``artifact_id`` and ``organization_id`` name the artifact and its organization.
+            Every other field is an attribute. A value is a constant; a recorded expression
+            (``arg.name``, ``result.id``, ``error.code``), where anything missing gives None; or a
+            callable whose parameters have the names of the function's parameters, or ``result``
+            or ``error``. Values are captured when the event is emitted: before the call for
+            ``start=``, else after the call.
 
     Returns:
-        A decorator for any kind of callable. It keeps the signature; several on one function make
-        one wrapper and one span. With ``SIDELIGHT_DISABLED=1`` it returns the function itself.
+        A decorator for any kind of callable. It keeps the signature. Several decorators on one
+        function make one wrapper and one span. With ``SIDELIGHT_DISABLED=1`` the decorator returns
+        the function itself.
 
     Raises:
-        PointError: at decoration, naming the function, the argument and the remedy.
+        PointError: at decoration; it names the function, the argument and the remedy.
     """
     if callable(type) and not isinstance(type, Expression):
         raise PointError(
@@ -163,7 +165,7 @@ def _refuse_unfit(function: Any) -> None:
 
 
 def _named(function: Any) -> Any:
-    """What gives a callable its name: itself, what it was made from, else its class."""
+    """The object that names a callable: itself, the function in a partial, or its class."""
     while not hasattr(function, "__qualname__"):
         inner = function.fget if isinstance(function, property) else made_from(function)
         if inner is None:
@@ -173,7 +175,7 @@ def _named(function: Any) -> Any:
 
 
 def _name(function: Any) -> str:
-    """What errors call it."""
+    """The name of a callable in errors."""
     named = _named(function)
     return str(named.__qualname__).rpartition("<locals>.")[2]
 

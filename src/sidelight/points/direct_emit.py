@@ -1,22 +1,26 @@
-"""`emit`: an event from where you are, without a decorator."""
+"""`emit`: an event from the middle of a function, without a decorator."""
 
 from __future__ import annotations
 
 import time
+from threading import get_ident
 from typing import Any, Final
 
 from sidelight.emission import EMITTER, Head, Receipt, ambient
 from sidelight.exceptions import TransactionError
-from sidelight.record import SPAN, Static, plain, random_bits
+from sidelight.record import SCALARS, SPAN, Static, plain, random_bits
 from sidelight.settings import disabled
 from sidelight.transactions import Joining
 
 _heads: Final[dict[tuple[str, str], Head]] = {}
+_WITHOUT_CODE: Final = SCALARS | {str, float}
+#: The threads that are making a value plain for `emit`.
+_capturing: Final[set[int]] = set()
 _clock = time.perf_counter_ns
 
 
 def emit(
-    type: str,  # noqa: A002  # the word for it
+    type: str,  # noqa: A002  # as for `emits`
     *,
     artifact_id: Any = None,
     organization_id: Any = None,
@@ -26,25 +30,26 @@ def emit(
     strict: bool = False,
     **attributes: Any,
 ) -> Receipt:
-    """Emit an event from where you are, without a decorator: the same path, and never an error.
+    """Emit an event from the middle of a function, by the same path as a decorator's.
 
-    (But for the one that ``strict=True`` asks for.)
+    It never raises, except for the TransactionError that ``strict=True`` asks for.
 
     Args:
         type: the event's type.
-        artifact_id: what it is about; text, or anything that has a plain form.
-        organization_id: whose it is; the artifact's where it is left out.
-        mode: "awaited" gives the store the rest of the deadline to acknowledge it, anything else
-            is "scheduled".
+        artifact_id: the artifact that the event is about, as text or anything with a plain form.
+        organization_id: the organization that the artifact belongs to. An event without one gets
+            the artifact's.
+        mode: "awaited" gives the store the rest of the deadline to acknowledge the event. Every
+            other value is "scheduled".
         transaction: as for `emits`. On an asynchronous connection the event joins when the receipt
-            is awaited; if nobody does that, it goes to the spool and says so.
+            is awaited. If the receipt is never awaited, the event goes to the spool with a label.
         after_commit: as for `emits`.
         strict: as for `emits`.
-        attributes: further named values.
+        attributes: further values by name.
 
     Returns:
-        A receipt; empty (``str(receipt) == ""``) when the event was lost, which is counted, and
-        where ``SIDELIGHT_DISABLED`` is set.
+        A receipt. It is empty (``str(receipt) == ""``) when the event was lost, which is counted,
+        and where ``SIDELIGHT_DISABLED`` is set.
     """
     if disabled():
         return Receipt(EMITTER.watermark, None, 0, 0, 0.0)
@@ -57,14 +62,14 @@ def emit(
         moment = (
             now,
             bits,
-            plain(artifact_id if artifact_id is not None else around.artifact_id),
-            plain(organization_id if organization_id is not None else around.organization_id),
+            _captured(artifact_id if artifact_id is not None else around.artifact_id),
+            _captured(organization_id if organization_id is not None else around.organization_id),
             None,
             around.trace,
             around.span_id,
             0,
             around.flags & ~SPAN,
-            {name: plain(value) for name, value in attributes.items()} or None,
+            {name: _captured(value) for name, value in attributes.items()} or None,
             None,
         )
         if transaction is not None or after_commit is not None:
@@ -75,7 +80,7 @@ def emit(
             position = EMITTER.spool.position()
     except TransactionError:
         raise
-    except Exception as error:  # noqa: BLE001  # the guard: nothing of ours reaches the caller
+    except Exception as error:  # noqa: BLE001  # the guard
         EMITTER.lost("internal error", f"emit({type!r})", error, foreign_code=False)
     receipt = EMITTER.receipt(now, bits, position, spent=_clock() - begun)
     if mode == "awaited":
@@ -84,10 +89,27 @@ def emit(
     return receipt
 
 
+def _captured(value: Any) -> Any:
+    """The plain form of a value; a name of its class where that form is being made already.
+
+    The plain form may need the value's ``__repr__``, and that may emit the value again.
+    """
+    if type(value) in _WITHOUT_CODE:
+        return plain(value)
+    thread = get_ident()
+    if thread in _capturing:
+        return f"<{type(value).__qualname__}>"
+    _capturing.add(thread)
+    try:
+        return plain(value)
+    finally:
+        _capturing.discard(thread)
+
+
 def _join(
     head: Head, moment: tuple[Any, ...], transaction: Any, after_commit: Any, *, strict: bool
 ) -> Receipt:
-    """Give the event to the caller's transaction."""
+    """Put the event into the caller's transaction."""
     joining = Joining("sidelight:emit", strict=strict, after_commit=after_commit is not None)
     ticket = joining.enlist(after_commit if transaction is None else transaction)
     return ticket.receipt(head, moment)
