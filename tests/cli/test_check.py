@@ -208,6 +208,105 @@ def test_each_difference_is_one_line(shop, case):
     assert checked.code == bool(text)
 
 
+REGISTRARS = """
+import atexit, functools, functools as ft
+import click, pytest
+from celery import Celery, shared_task
+from fastapi import FastAPI as Api
+from .api import app
+tasks = Celery()
+local = Api()
+
+@click.group()
+def cli(): ...
+@cli.group()
+def sub(): ...
+@functools.singledispatch
+def show(value): ...
+{decorators}
+def f(order): ...
+"""
+
+
+@pytest.mark.parametrize(
+    "decorator",
+    [
+        *(
+            "app.get('/')",
+            "local.post('/')",
+            "cli.command()",
+            "sub.command('x')",
+            "click.command()",
+        ),
+        *("tasks.task", "tasks.task(bind=True)", "shared_task", "pytest.fixture()"),
+        *("show.register", "show.register(int)", "atexit.register"),
+    ],
+)
+def test_points_that_a_framework_calls_past(tmp_path, monkeypatch, decorator):
+    """A framework calls the function that its decorator has seen, which a wrapper above is not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    folder = tmp_path / "registering"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "api.py").write_text("from fastapi import FastAPI\napp = FastAPI()\n")
+
+    def check(*decorators, points=""):
+        lines = "\n".join(f"@{each}" for each in decorators)
+        source = "from sidelight import emits\n" + REGISTRARS.format(decorators=lines)
+        (folder / "orders.py").write_text(source)
+        Path(MAP).write_text(points)
+        importlib.invalidate_caches()
+        return sidelight("points", "--check", MAP, "registering")
+
+    emits = 'emits("sent")'
+    refused = check(emits, "staticmethod", decorator)
+    assert f"@emits stands above @{decorator}, which hands the bare function" in refused.out
+    assert "put @emits below it" in refused.out
+    listed = sidelight("points", "registering")
+    assert (listed.code, f"@emits stands above @{decorator}" in listed.err) == (0, True)
+    fits = check(decorator, emits)
+    assert (fits.code, fits.out) == (0, "")
+
+    point = '[[point]]\nfunction = "registering.orders:f"\nsuccess = "sent"\n'
+    refused = check(decorator, points=point)
+    assert refused.code == 1
+    assert f"@{decorator} hands the bare function to a framework" in refused.out
+    assert "write the decorator below it: sidelight apply" in refused.out
+    assert sidelight("apply").code == 0
+    applied = (folder / "orders.py").read_text()
+    assert f'@{decorator}\n@emits("sent", mode="scheduled")\ndef f(' in applied
+    fits = sidelight("points", "--check", MAP, "registering")
+    assert (fits.code, fits.out) == (0, "")
+
+
+def test_decorators_that_may_register_or_replace_a_function(shop):
+    """Where the class of an object is not known, a remark names the decorator."""
+    route = (ORDERS, "@emits(", "api = make()\n@emits(")
+    decorators = (ORDERS, "artifact_id=arg.order)\n", "artifact_id=arg.order)\n@api.route('/')\n")
+    checked = shop(route, decorators)
+    assert checked.code == 0
+    assert "shop.orders:bill: @emits stands above @api.route('/'), which may hand" in checked.err
+    checked = shop((ORDERS, "def send(", "@api.limit\ndef send("))
+    assert checked.code == 0
+    assert "shop.orders:send is checked as defined; @api.limit may replace it" in checked.err
+    wrapping = "def limit(f):\n    import functools\n    return functools.wraps(f)(f)\n@limit\n"
+    assert "may replace it" not in shop((ORDERS, "def send(", f"{wrapping}def send(")).err
+
+
+def test_the_check_sees_what_weaving_refuses(shop):
+    decorated = (ORDERS, "def send", "@property\ndef send")
+    assert f"{MAP}:9: shop.orders:send: it is a property; name the function" in shop(decorated).out
+    replaced = (ORDERS, "def send", "import click\n@click.command()\ndef send")
+    checked = shop(replaced, options=["--import"])
+    assert checked.code == 1
+    assert f"{MAP}:9: shop.orders:send: @click.command() hands the bare function" in checked.out
+    unfit = (ORDERS, "def send", "@lambda f: 3\ndef send")
+    checked = shop(unfit, before_send(TWICE), options=["--import"])
+    assert checked.code == 1
+    assert f"{MAP}:9: shop.orders:send: it cannot be called; decorate a function" in checked.out
+
+
 def test_functions_that_the_source_does_not_show(shop):
     checked = shop((MAP, "Counter.receive", "Strange.receive"))
     assert checked.code == 0

@@ -116,11 +116,52 @@ def test_beside_a_tracer_that_starts_programs_too(app, starters):
     assert artifacts(app / "events.db") == ["o1"]
 
 
-def test_a_map_that_does_not_fit_fails_the_import(app):
-    (app / "sidelight.toml").write_text(MAP.replace("arg.order", "arg.ordre"))
+def test_a_map_that_does_not_fit(app):
+    (app / "sidelight.toml").write_text(MAP.replace("arg.order", "arg.ordre") + MAP)
     done = run("--", sys.executable, "-m", "app", "o1")
     assert done.returncode == 1
-    assert "sidelight.toml:2: shop:send: send has no parameter ordre; did you" in done.stderr
+    problem = "sidelight.toml:2: shop:send: send has no parameter ordre; did you mean order?"
+    assert problem in done.stderr
+    done = run(*of(app / "events.db"), "--lenient", "--", sys.executable, "-m", "app", "o1")
+    assert (done.returncode, done.stdout) == (0, "o1 plain\n")
+    assert f"not instrumented: {problem}" in done.stderr.replace(f"{app}/", "")
+    assert artifacts(app / "events.db") == ["o1"]
+
+
+@pytest.fixture
+def bare_python(tmp_path):
+    """An interpreter that cannot import sidelight."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    return tmp_path / "bare" / "bin" / "python"
+
+
+def test_an_interpreter_without_sidelight(app, bare_python):
+    (app / "serve").write_text(f"#!{bare_python}\nimport app\n")
+    (app / "serve").chmod(0o755)
+    for command in ([bare_python, "app.py", "o1"], [app / "serve"]):
+        done = run("--", *command)
+        assert done.returncode == 2
+        assert f"{bare_python} runs {command[0]} and cannot import sidelight" in done.stderr
+        assert f"install sidelight for it, or use {sys.executable}" in done.stderr
+        assert done.stdout == ""
+    script = f"import subprocess; subprocess.run([{str(bare_python)!r}, '-c', 'print(1)'])"
+    done = run("--", sys.executable, "-c", script)
+    assert done.stdout == "1\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"sidelight: not instrumented: {bare_python} cannot import sidelight")
+
+
+@pytest.mark.parametrize("options", ["-S", "-E", "-I", "-uS", "-X dev -I", "-Wignore -E"])
+def test_interpreter_options_that_keep_the_map_out(app, options):
+    done = run("--", sys.executable, *options.split(), "app.py", "o1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"python -{options[-1]} does not read the map" in done.stderr
+
+
+def test_options_of_the_program_are_its_own(app):
+    done = run(*of(app / "events.db"), "--", sys.executable, "-u", "app.py", "-I")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "-I plain\n", "")
+    assert artifacts(app / "events.db") == ["-I"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 import sidelight
 from sidelight import emits
+from sidelight.emission import EMITTER
 from sidelight.exceptions import MapError
 from sidelight.points.registry import POINTS
 from sidelight.testing import capture
@@ -61,10 +62,10 @@ def mapped(tmp_path):
     """Writes a map and weaves it; the fixture unweaves it afterwards."""
     made = []
 
-    def weave(text):
+    def weave(text, **options):
         path = tmp_path / "sidelight.toml"
         path.write_text(textwrap.dedent(text))
-        made.append(sidelight.weave(path))
+        made.append(sidelight.weave(path, **options))
         return made[-1]
 
     yield weave
@@ -222,6 +223,31 @@ def test_a_map_that_does_not_fit_fails_the_import(shop, mapped):
     mapped(SEND.replace("arg.size", "arg.seize"))
     with pytest.raises(MapError, match="no parameter seize"):
         shop()
+
+
+def test_lenient_weaving_counts_and_logs_a_point_that_does_not_fit(shop, mapped, caplog):
+    stale = SEND.replace("orders:send", "orders:sent") + SEND.replace("arg.size", "arg.seize")
+    weaving = mapped(stale + SEND, lenient=True)
+    orders = shop()
+    assert EMITTER.losses == {"point not woven": 2}
+    with capture() as recorded:
+        orders.send("o1")
+    assert recorded.types == ["sent"]
+    assert weaving.woven == ("woven_shop.orders:send",)
+    problems = [str(error) for error in weaving.skipped]
+    assert [each.partition("sidelight.toml:")[2][:2] for each in problems] == ["2:", "8:"]
+    assert caplog.messages == [f"not instrumented: {each}" for each in problems]
+
+
+def test_points_of_several_modules_that_differ_in_the_module_only(shop, mapped):
+    """Expressions refuse comparison, so weaving must not compare points."""
+    first = (
+        '[[point]]\nfunction = "woven_shop.late:f"\nsuccess = "sent"\nartifact_id = "arg.order"\n'
+    )
+    mapped(first + first.replace("late:f", "orders:send"))
+    with capture() as recorded:
+        shop().send("o1")
+    assert recorded.types == ["sent"]
 
 
 def test_disabled(shop, mapped, monkeypatch):

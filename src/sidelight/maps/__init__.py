@@ -10,11 +10,11 @@ from sidelight.host import lazily
 
 if TYPE_CHECKING:
     from sidelight.maps.bootstrap import bootstrap_directory
-    from sidelight.maps.checks import Checks
+    from sidelight.maps.checks import Checks, Difference
     from sidelight.maps.codemod.edits import CodeEdits
     from sidelight.maps.declarations import PHASES, MapDeclaration
     from sidelight.maps.listing import ListedPoint, listed_point
-    from sidelight.maps.reader import read_map
+    from sidelight.maps.reader import Map, read_map
     from sidelight.maps.static.decorated import Reading, read_points
     from sidelight.maps.static.event_types import read_event_types
     from sidelight.maps.static.functions import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from sidelight.maps.static.modules import relative_place
     from sidelight.maps.static.names import Codebase
-    from sidelight.maps.weaving import weave
+    from sidelight.maps.weaving import weave, weaving_errors
     from sidelight.maps.writer import map_text, omissions
 
 __all__ = [
@@ -33,8 +33,10 @@ __all__ = [
     "Checks",
     "CodeEdits",
     "Codebase",
+    "Difference",
     "FoundFunction",
     "ListedPoint",
+    "Map",
     "MapDeclaration",
     "MissingFunction",
     "Reading",
@@ -49,23 +51,24 @@ __all__ = [
     "read_points",
     "relative_place",
     "weave",
+    "weaving_errors",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
         "bootstrap": "bootstrap_directory",
-        "checks": "Checks",
+        "checks": "Checks Difference",
         "codemod.edits": "CodeEdits",
         "declarations": "PHASES MapDeclaration",
         "listing": "ListedPoint listed_point",
-        "reader": "read_map",
+        "reader": "Map read_map",
         "static.decorated": "Reading read_points",
         "static.event_types": "read_event_types",
         "static.functions": "FoundFunction MissingFunction SourceFunctions UnknownFunction",
         "static.modules": "relative_place",
         "static.names": "Codebase",
-        "weaving": "weave",
+        "weaving": "weave weaving_errors",
         "writer": "map_text omissions",
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from inspect import Signature as PythonSignature
 from typing import Any, Final, Protocol
@@ -75,10 +75,11 @@ class Checks:
     def __init__(
         self,
         points: Map,
-        listed: Iterable[ListedPoint],
+        listed: Sequence[ListedPoint],
         types: EventTypes,
         functions: FunctionFinder,
     ) -> None:
+        self._listed = listed
         self._types = types
         self._functions = functions
         self._statements = [
@@ -98,6 +99,7 @@ class Checks:
             by_function.setdefault(each.path, []).append(each)
         for path, statements in by_function.items():
             yield from self._of_function(path, statements)
+        yield from _above_registrars(self._listed)
         yield from self._undeclared_types()
         yield from self._types_without_emitter()
 
@@ -110,9 +112,13 @@ class Checks:
         if isinstance(function, UnknownFunction):
             self.remarks.append(f"{path} is not checked: {function.reason}: --import")
         else:
+            if function.may_replace and any(each.in_map for each in statements):
+                remark = f"{function.may_replace} may replace it, and its source does not show by"
+                self.remarks.append(f"{path} is checked as defined; {remark} what: --import")
             for each in statements:
                 yield from self._arguments(each, function)
             yield from _awaited_in_transaction(statements, function)
+            yield from _never_called(statements, function)
         yield from _scheduled_without_success(statements)
         yield from _emitted_twice(statements)
         yield from _contradictions(statements)
@@ -199,6 +205,31 @@ def _awaited_in_transaction(
         if transaction and each.declared.mode == "awaited":
             problem = f"it is awaited inside of a transaction ({transaction}), whose locks are held"
             yield each.differs(f"{problem} meanwhile", 'use mode = "scheduled"')
+
+
+def _never_called(
+    statements: Sequence[_Statement], function: FoundFunction
+) -> Iterator[Difference]:
+    """Points of the map whose function a framework or a property calls past the wrapper."""
+    in_code = frozenset[Any]().union(*(s.declared.emitted for s in statements if not s.in_map))
+    for each in statements:
+        if not each.in_map or each.declared.emitted <= in_code:
+            continue
+        if function.is_property:
+            yield each.differs("it is a property", "name the function that it calls")
+        elif function.registrar:
+            problem = f"{function.registrar.source} hands the bare function to a framework, whose"
+            remedy = "write the decorator below it: sidelight apply"
+            yield each.differs(f"{problem} calls emit nothing then", remedy)
+
+
+def _above_registrars(listed: Sequence[ListedPoint]) -> Iterator[Difference]:
+    """Points of the code whose ``@emits`` stands above a registrar."""
+    for point in listed:
+        if point.registrar is not None and point.registrar.certain:
+            problem, _, remedy = point.warning.rpartition("; ")
+            place = relative_place(f"{point.file}:{point.line}")
+            yield Difference(place, point.path, problem, remedy)
 
 
 def _emitted_twice(statements: Sequence[_Statement]) -> Iterator[Difference]:

@@ -22,6 +22,18 @@ from sidelight.maps.declarations import (
 from sidelight.points import Choice, Declaration, Expression, Point, is_computed
 
 
+class Registrar(msgspec.Struct, frozen=True):
+    """A decorator that hands the bare function to a framework.
+
+    Attributes:
+        source: the decorator as the code spells it: ``@app.get('/')``.
+        certain: whether it is known to do so; else its name only suggests it.
+    """
+
+    source: str
+    certain: bool
+
+
 class ListedPoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """An instrumented function.
 
@@ -32,6 +44,7 @@ class ListedPoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         file: the source file; None where the function has none.
         line: the first line of the function, decorators included.
         declarations: one for each ``@emits(…)``, the innermost first.
+        registrar: a registrar below an ``@emits(…)``, as far as the source shows one.
     """
 
     module: str
@@ -40,6 +53,7 @@ class ListedPoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     file: str | None
     line: int | None
     declarations: tuple[MapDeclaration, ...]
+    registrar: Registrar | None = None
 
     @property
     def path(self) -> str:
@@ -54,6 +68,17 @@ class ListedPoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if "<" in self.qualname:
             return "it is made inside of a function, where nothing can be named: move it out"
         return ""
+
+    @property
+    def warning(self) -> str:
+        """Why the point may never emit, with the remedy; "" where the source shows no reason."""
+        if self.registrar is None:
+            return ""
+        verb = "hands" if self.registrar.certain else "may hand"
+        return (
+            f"@emits stands above {self.registrar.source}, which {verb} the bare function to a"
+            " framework, whose calls emit nothing then; put @emits below it"
+        )
 
 
 def listed_point(point: Point) -> ListedPoint:

@@ -35,6 +35,10 @@ class Map:
         # Keyed by identity, because two points may be alike and expressions refuse comparison.
         self._lines = {id(point): line for point, line in zip(self.points, lines, strict=False)}
 
+    def only(self, point: MapPoint) -> Map:
+        """The same map with one of its points alone."""
+        return Map([point], self.path, [self._lines.get(id(point), 1)])
+
     def place(self, point: MapPoint) -> str:
         """Where the map declares a point: ``sidelight.toml:12``."""
         return f"{self.path}:{self._lines.get(id(point), 1)}"

@@ -6,15 +6,18 @@ Names that further modules have bound by ``from … import`` are replaced as wel
 
 from __future__ import annotations
 
+import logging
+import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import wrapt
 
+from sidelight.emission import EMITTER
 from sidelight.exceptions import MapError, PointError
 from sidelight.maps.declarations import MapPoint
 from sidelight.maps.reader import Map, read_map
@@ -22,6 +25,7 @@ from sidelight.points import POINTS, Declaration, Point, instrument, instrumenta
 from sidelight.settings import disabled
 
 _ABSENT: Final = object()
+_logger: Final = logging.getLogger("sidelight")
 
 
 class _Change(NamedTuple):
@@ -33,10 +37,16 @@ class _Change(NamedTuple):
 
 
 class Weaving:
-    """The wrappers of one map; `unweave`, or the end of a ``with``, removes them."""
+    """The wrappers of one map; `unweave`, or the end of a ``with``, removes them.
 
-    def __init__(self, points: Map) -> None:
+    Attributes:
+        skipped: in lenient mode, the error of each point that did not fit.
+    """
+
+    def __init__(self, points: Map, *, lenient: bool = False) -> None:
+        self.skipped: list[MapError] = []
         self._map = points
+        self._lenient = lenient
         self._active = True
         self._changes: list[_Change] = []
         self._replaced_points: dict[str, Point | None] = {}
@@ -56,23 +66,37 @@ class Weaving:
         if not self._active:
             return
         for point in [each for each in self._waiting if each.module == module.__name__]:
-            self._waiting.remove(point)
-            self._weave(module, point)
+            # Not `list.remove`, because it compares points, and expressions refuse comparison.
+            self._waiting = [each for each in self._waiting if each is not point]
+            try:
+                self._weave(module, point)
+            except MapError as error:
+                if not self._lenient:
+                    raise
+                self._skip(error)
+
+    def _skip(self, error: MapError) -> None:
+        """Count and log a point that does not fit, and go on without it."""
+        self.skipped.append(error)
+        EMITTER.count("point not woven", str(error))
+        _logger.warning("not instrumented: %s", error)
 
     def _weave(self, module: ModuleType, point: MapPoint) -> None:
         owner, name = _owner(module, point, self._map.place(point))
+        previous = POINTS.get(point.function)
         before = vars(owner).get(name, _ABSENT)
         if before is _ABSENT:  # an inherited method: only this class gets a wrapper
             before = getattr(owner, name)
         try:
             declaration = point.declaration(point.qualname, _resolved)
-            self._replaced_points.setdefault(point.function, POINTS.get(point.function))
-            if _emits_already(before, declaration):
-                return
-            self._replace(owner, name, instrument(before, (declaration,)))
+            emits_already = _emits_already(before, declaration)
+            if not emits_already:
+                self._replace(owner, name, instrument(before, (declaration,)))
         except PointError as error:
+            POINTS.restore(point.function, previous)
             raise self._refusal(point, error) from error
-        if isinstance(owner, ModuleType):
+        self._replaced_points.setdefault(point.function, previous)
+        if isinstance(owner, ModuleType) and not emits_already:
             self._replace_copies(before, getattr(owner, name))
 
     def _replace(self, owner: Any, name: str, value: Any) -> None:
@@ -128,7 +152,7 @@ class Weaving:
         self.unweave()
 
 
-def weave(source: str | Path | Map) -> Weaving:
+def weave(source: str | Path | Map, *, lenient: bool = False) -> Weaving:
     """Wrap the functions that a map names, without a change of their code.
 
     A function that emits the same events already, by a decorator or another map, stays as it is.
@@ -136,6 +160,8 @@ def weave(source: str | Path | Map) -> Weaving:
 
     Args:
         source: a map file (``sidelight.toml``, ``pyproject.toml``), or a map that was read.
+        lenient: skip a point that does not fit its module, instead of raising. The skipped point is
+            logged, and counted as the loss "point not woven".
 
     Returns:
         The weaving, which can be undone.
@@ -145,7 +171,7 @@ def weave(source: str | Path | Map) -> Weaving:
             imported later, the import raises it.
     """
     points = source if isinstance(source, Map) else read_map(source)
-    weaving = Weaving(points)
+    weaving = Weaving(points, lenient=lenient)
     if not disabled():
         try:
             weaving._begin()  # noqa: SLF001
@@ -153,6 +179,15 @@ def weave(source: str | Path | Map) -> Weaving:
             weaving.unweave()
             raise
     return weaving
+
+
+def weaving_errors(points: Map) -> Iterator[tuple[MapPoint, MapError]]:
+    """Weave each point alone, and unweave it at once; the modules must be imported already."""
+    for point in points.points:
+        try:
+            weave(points.only(point)).unweave()
+        except MapError as error:
+            yield point, error
 
 
 def _owner(module: ModuleType, point: MapPoint, place: str) -> tuple[Any, str]:
@@ -205,6 +240,6 @@ def _resolved(path: str) -> Any:
 def bootstrap(path: str) -> None:
     """Weave at the start of an interpreter (see `sidelight run`); errors go to stderr."""
     try:
-        weave(path)
+        weave(path, lenient=bool(os.environ.get("SIDELIGHT_MAP_LENIENT")))
     except Exception as error:  # noqa: BLE001  # the program runs without the map
         sys.stderr.write(f"sidelight: not instrumented: {error}\n")

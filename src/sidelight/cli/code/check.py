@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from sidelight.cli.output import clean, complain, plural, print_json, remark
 from sidelight.maps import (
     Checks,
     Codebase,
+    Difference,
     FoundFunction,
+    Map,
     MissingFunction,
     SourceFunctions,
     UnknownFunction,
     read_event_types,
     read_map,
+    weaving_errors,
 )
 from sidelight.record import catalogue
 
@@ -43,21 +46,35 @@ def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool)
     search_current_directory(source=not importing)
     names = modules or list(dict.fromkeys(each.module.partition(".")[0] for each in points.points))
     code = Codebase(name.partition(".")[0] for name in names)
-    reading = read_by_import(names) if importing else read_source(names, code)
+    reading = read_source(names, code)
+    if importing:
+        registrars = {point.path: point.registrar for point in reading.points}
+        reading = read_by_import(names)
+        reading.points = [
+            msgspec.structs.replace(point, registrar=registrars.get(point.path))
+            for point in reading.points
+        ]
     types = read_event_types(code, names)
     if importing:
         for declared in catalogue:
             types.declared.setdefault(declared.name, declared.payload.__module__)
             types.emitted |= {declared.name} if declared.emitted_by else set()
-    functions = _ImportedFunctions() if importing else SourceFunctions(code)
+    functions = _ImportedFunctions(SourceFunctions(code)) if importing else SourceFunctions(code)
     checks = Checks(points, reading.points, types, functions)
     differences = list(checks.differences())
+    if importing:
+        differences += _weaving_differences(points, {each.place for each in differences})
     if as_json:
         print_json(map(msgspec.structs.asdict, differences))
     else:
         for each in differences:
             typer.echo(clean(str(each)))
-    for note in (*reading.remarks, *types.remarks, *checks.remarks):
+    warnings = [
+        f"{point.path}: {point.warning}"
+        for point in reading.points
+        if point.registrar is not None and not point.registrar.certain
+    ]
+    for note in (*reading.remarks, *warnings, *types.remarks, *checks.remarks):
         remark(note)
     for problem in reading.problems:
         complain(problem)
@@ -66,8 +83,20 @@ def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool)
     remark(f"{path}: {plural(len(points.points), 'point')}, and all of it fits")
 
 
+def _weaving_differences(points: Map, known: Container[str]) -> Iterator[Difference]:
+    """What weaving refuses, at the places where nothing else differs."""
+    for point, error in weaving_errors(points):
+        place = points.place(point)
+        if place not in known:
+            problem = str(error.facts["problem"]).removeprefix(f"{point.function}: ")
+            yield Difference(place, point.function, problem, str(error.facts["remedy"]))
+
+
 class _ImportedFunctions:
-    """Finds functions by importing their modules."""
+    """Finds functions by importing their modules; registrars show in their source only."""
+
+    def __init__(self, source: SourceFunctions) -> None:
+        self._source = source
 
     def find(self, path: str) -> FoundFunction | MissingFunction | UnknownFunction:
         """Find ``package.module:Class.method``."""
@@ -79,6 +108,9 @@ class _ImportedFunctions:
             return MissingFunction(f"{path} is a class", "name its methods")
         try:
             found = getattr(found, "__func__", found)  # a class method, with its first parameter
-            return FoundFunction(tuple(inspect.signature(found).parameters.values()))
+            parameters = tuple(inspect.signature(found).parameters.values())
         except (TypeError, ValueError) as error:
             return UnknownFunction(str(error))
+        in_source = self._source.find(path)
+        registrar = in_source.registrar if isinstance(in_source, FoundFunction) else None
+        return FoundFunction(parameters, registrar=registrar)

@@ -94,6 +94,7 @@ def points(
         problems += [f"the map is not complete: {each}" for each in omissions(found)]
     else:
         reading.remarks += _shown_on_import(found)
+    reading.remarks += [f"{point.path}: {point.warning}" for point in found if point.warning]
     if not found and not problems:
         remark(f"{', '.join(modules)}: no function there is decorated with @emits")
     _report(reading)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,6 +19,11 @@ from sidelight.maps import bootstrap_directory, read_map
 
 _OTHER_STARTER: Final = "opentelemetry-instrument"
 """Its `sitecustomize` comes first on the path and imports no other one, so it must run first."""
+_PYTHON: Final = re.compile(r"(python|pypy)[\d.]*t?")
+_OPTIONS_WITH_VALUE: Final = "WX"
+_PROBE: Final = "import sys; sys.path = [p for p in sys.path if p]; import sidelight.maps.weaving"
+"""Without the current directory, which sitecustomize does not search either."""
+_PROBE_TIMEOUT: Final = 60.0  # seconds that another interpreter has to import sidelight
 
 
 def run(
@@ -28,12 +36,21 @@ def run(
         Path,
         typer.Option("--map", metavar="FILE", help="The map: sidelight.toml or pyproject.toml."),
     ] = Path("sidelight.toml"),
+    lenient: Annotated[
+        bool,
+        typer.Option(
+            "--lenient",
+            help="Log and count a point that does not fit its module; without this option the"
+            " import of the module fails.",
+        ),
+    ] = False,
     store: StoreUrl = None,
 ) -> None:
     """Run a Python program, and the Python programs that it starts, under a map.
 
     Each module is woven right after its import; the code stays as it is. The program replaces this
-    process: exit code, signals and output are the program's own.
+    process: exit code, signals and output are the program's own. The program's interpreter must
+    have sidelight installed.
 
     Examples:
       sidelight run --map sidelight.toml -- python -m app
@@ -54,11 +71,88 @@ def run(
     if program is None:
         complain(f"there is no command {command[0]}; name one that your shell finds")
         raise typer.Exit(127)
+    if reason := _why_not_woven(program, command[1:]):
+        complain(reason)
+        raise typer.Exit(2)
     here = str(bootstrap_directory())
     search = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([here, search]) if search else here
     os.environ["SIDELIGHT_MAP"] = str(path)
+    if lenient:
+        os.environ["SIDELIGHT_MAP_LENIENT"] = "1"
     if store is not None:
         os.environ["SIDELIGHT_STORE"] = store
     sys.stdout.flush()
     os.execv(program, command)  # noqa: S606  # the user names the program
+
+
+def _why_not_woven(program: str, arguments: Sequence[str]) -> str:
+    """Why a program would run without the map, with the remedy; "" where nothing shows a reason."""
+    interpreter, line = program, arguments
+    if not _PYTHON.fullmatch(Path(program).name):
+        interpreter, *line = _shebang(program)
+        if not _PYTHON.fullmatch(Path(interpreter).name):
+            return ""
+    if option := _isolating_option(line):
+        return (
+            f"python {option} does not read the map, because it ignores PYTHONPATH or skips"
+            " sitecustomize; leave the option out, or call sidelight.weave in the program"
+        )
+    if Path(interpreter).absolute().parent == Path(sys.executable).absolute().parent:
+        return ""
+    problem = _import_problem(interpreter)
+    if not problem:
+        return ""
+    remedy = f"install sidelight for it, or use {sys.executable}"
+    return f"{interpreter} runs {program} and cannot import sidelight ({problem}); {remedy}"
+
+
+def _shebang(program: str) -> list[str]:
+    """The interpreter of a script with its options; [""] where the file names none."""
+    try:
+        with Path(program).open("rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return [""]
+    words = first.removeprefix(b"#!").decode(errors="replace").split()
+    if not first.startswith(b"#!") or not words:
+        return [""]
+    if Path(words[0]).name == "env":
+        words = [word for word in words[1:] if word != "-S"]
+    return [shutil.which(words[0]) or "", *words[1:]] if words else [""]
+
+
+def _isolating_option(arguments: Sequence[str]) -> str:
+    """The first of ``-S``, ``-E`` and ``-I`` among the options of an interpreter; "" if none."""
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-") or argument in {"-", "--"}:
+            return ""
+        if argument.startswith("--"):
+            continue
+        for position, letter in enumerate(argument[1:], 2):
+            if letter in "SEI":
+                return f"-{letter}"
+            if letter in "cm":
+                return ""
+            if letter in _OPTIONS_WITH_VALUE:
+                if position == len(argument):
+                    next(rest, None)
+                break
+    return ""
+
+
+def _import_problem(interpreter: str) -> str:
+    """Why an interpreter cannot import sidelight; "" where it can, or gives no answer."""
+    try:
+        done = subprocess.run(  # noqa: S603  # the user names the interpreter
+            [interpreter, "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = done.stderr.strip().splitlines()
+    return (lines[-1] if lines else f"exit code {done.returncode}") if done.returncode else ""

@@ -15,23 +15,26 @@ from typing import Final, TypeAlias
 from sidelight.maps.codemod.source_files import lines_of, newline_of
 from sidelight.maps.static.names import Function
 
-_STAY_ON_TOP: Final = frozenset({"staticmethod", "classmethod"})
 _INDENT: Final = "    "
 Write: TypeAlias = Callable[[str], str]
 """Spells a decorator; its argument is one level of indent."""
 
 
-def add_decorators(text: str, decorators: Iterable[tuple[Function, Sequence[Write]]]) -> str:
-    """Decorate functions; the last decorator of each function is the outermost."""
+def add_decorators(text: str, decorators: Iterable[tuple[Function, int, Sequence[Write]]]) -> str:
+    """Decorate functions.
+
+    Args:
+        text: the text of the file.
+        decorators: each function, the number of its decorators that stay above, and the new
+            decorators, the outermost last.
+    """
     lines = lines_of(text)
     newline, indent = newline_of(lines), _indent_of(text)
-    for node, writes in sorted(decorators, key=_bottom_up):
+    for node, above, writes in sorted(decorators, key=_bottom_up):
         at = node.lineno - 1
-        for index, decorator in enumerate(node.decorator_list):
-            if not (isinstance(decorator, ast.Name) and decorator.id in _STAY_ON_TOP):
-                above = node.decorator_list[:index]
-                at = (above[-1].end_lineno or at) if above else decorator.lineno - 1
-                break
+        if above < len(node.decorator_list):
+            last = node.decorator_list[above - 1].end_lineno if above else None
+            at = last or node.decorator_list[0].lineno - 1
         before = lines[node.lineno - 1]
         before = before[: len(before) - len(before.lstrip(" \t\f"))]
         for write in writes:
@@ -50,7 +53,7 @@ def remove_decorators(text: str, decorators: Iterable[tuple[Function, Sequence[i
     return "".join(lines)
 
 
-def _bottom_up(task: tuple[Function, object]) -> int:
+def _bottom_up(task: tuple[Function, *tuple[object, ...]]) -> int:
     """Sort from the end of the file, so that an edit does not move the lines of later tasks."""
     return -task[0].lineno
 

@@ -28,8 +28,10 @@ from sidelight.maps.reader import Map
 from sidelight.maps.static.decorated import declarations_on
 from sidelight.maps.static.functions import MissingFunction, SourceFunctions, UnknownFunction
 from sidelight.maps.static.names import Codebase, Definition, Function, Module, Scope
+from sidelight.maps.static.registrars import has_decorator, registrars_on
 
 _LINE_LENGTH: Final = 88  # characters, where no formatter is configured
+_STAY_ON_TOP: Final = frozenset({"staticmethod", "classmethod"})
 _LEAVE: Final = "leave it to sidelight.weave"
 
 
@@ -108,9 +110,9 @@ class CodeEdits:
             raise Refusal(f"{module.path} is not below this directory", _LEAVE)
         named = definitions(module.tree.body)
         same = [node for name, node in named if name == point.qualname]
-        if sum(not _is(node, "overload") for node in same) != 1:
+        if sum(not has_decorator(node, "overload") for node in same) != 1:
             raise Refusal("it is defined more than once", _LEAVE)
-        if _is(found.node, "property", "cached_property", "setter"):
+        if has_decorator(found.node, "property", "cached_property", "setter"):
             raise Refusal("it is a property", "name the function that it calls")
         declared = declarations_on(self._code, found.node, found.scope)
         return _Task(point, module, found.node, found.scope, declared)
@@ -154,7 +156,8 @@ class CodeEdits:
             added[task.node].append(partial(_written, task.point, names, width_here))
         if not added:
             return text, 0
-        text = add_decorators(text, added.items())
+        above = {task.node: self._decorators_above(task) for task in tasks}
+        text = add_decorators(text, ((node, above[node], new) for node, new in added.items()))
         kind = import_lines.kind_in(partial(_is_own, module))
         for name in sorted(bindings.wanted):
             text = import_lines.add(text, name, bindings.wanted[name], kind, width=width)
@@ -176,6 +179,21 @@ class CodeEdits:
         text = remove_decorators(text, removed.items())
         text = import_lines.remove(text, sorted(used - names_in(text)))
         return text, sum(map(len, removed.values()))
+
+    def _decorators_above(self, task: _Task) -> int:
+        """How many decorators stay above a new one, for which they must leave a function.
+
+        Those are ``staticmethod`` and ``classmethod``, and everything down to the last registrar,
+        because a framework calls the function that its registrar has seen.
+        """
+        decorators = task.node.decorator_list
+        above = 0
+        while above < len(decorators) and getattr(decorators[above], "id", "") in _STAY_ON_TOP:
+            above += 1
+        for number, registrar in enumerate(registrars_on(self._code, decorators, task.scope)):
+            if registrar is not None and registrar.certain:
+                above = number + 1
+        return above
 
     def _matching_decorator(self, task: _Task) -> int | None:
         """The number of the decorator that states the same as the map; None where none does."""
@@ -231,13 +249,6 @@ class CodeEdits:
 
 def _written(point: MapPoint, names: Any, width: int, indent: str) -> str:
     return decorator(point, names, width=width, indent=indent)
-
-
-def _is(node: Function, *decorators: str) -> bool:
-    """Whether a function has a decorator of one of these names, from any library."""
-    return any(
-        getattr(each, "attr", getattr(each, "id", "")) in decorators for each in node.decorator_list
-    )
 
 
 def _is_own(module: Module, package: str) -> bool:

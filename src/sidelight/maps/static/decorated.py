@@ -12,6 +12,7 @@ from sidelight.maps.listing import ListedPoint
 from sidelight.maps.static.arguments import Arguments
 from sidelight.maps.static.modules import find, is_namespace, source_of, with_submodules
 from sidelight.maps.static.names import Codebase, Function, Module, Scope, ScopeVisitor, Sidelight
+from sidelight.maps.static.registrars import registrars_on
 
 _EMITS = Sidelight("emits")
 
@@ -124,6 +125,9 @@ class _PointFinder(ScopeVisitor):
             if declared is None:
                 self.visit(decorator)
         if found := [each for each in declarations if each is not None]:
+            outermost = next(n for n, each in enumerate(declarations) if each is not None)
+            below = registrars_on(self._code, node.decorator_list[outermost:], self.scope)
+            registrars = [each for each in below if each is not None]
             self.points.append(
                 ListedPoint(
                     module=self._module.name,
@@ -132,6 +136,7 @@ class _PointFinder(ScopeVisitor):
                     file=self._module.path,
                     line=min(decorator.lineno for decorator in node.decorator_list),
                     declarations=tuple(reversed(found)),  # decorators apply from below
+                    registrar=max(registrars, key=lambda each: each.certain, default=None),
                 )
             )
 

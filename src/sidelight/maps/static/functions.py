@@ -9,8 +9,10 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from sidelight.maps.listing import Registrar
 from sidelight.maps.static.modules import find
 from sidelight.maps.static.names import Codebase, Definition, External, Function, Scope
+from sidelight.maps.static.registrars import has_decorator, registrars_on, unknown_decorator
 
 _TRANSACTIONS: Final = frozenset(
     {
@@ -33,10 +35,17 @@ class FoundFunction(msgspec.Struct, frozen=True):
         parameters: the parameters of its definition.
         transaction: the parameter that is annotated as a database session or connection:
             "session: Session"; "" where there is none.
+        registrar: a decorator that hands the bare function to a framework.
+        is_property: whether a property holds the function.
+        may_replace: a decorator that may leave an object with other parameters; "" where there is
+            none.
     """
 
     parameters: tuple[Parameter, ...]
     transaction: str = ""
+    registrar: Registrar | None = None
+    is_property: bool = False
+    may_replace: str = ""
 
 
 class MissingFunction(msgspec.Struct, frozen=True):
@@ -69,7 +78,14 @@ class SourceFunctions:
             return found
         if isinstance(found.node, ast.ClassDef):
             return MissingFunction(f"{path} is a class", "name its methods")
-        return FoundFunction(parameters_of(found.node), self._transaction(found.node, found.scope))
+        decorators = registrars_on(self._code, found.node.decorator_list, found.scope)
+        return FoundFunction(
+            parameters_of(found.node),
+            transaction=self._transaction(found.node, found.scope),
+            registrar=next((each for each in decorators if each and each.certain), None),
+            is_property=has_decorator(found.node, "property", "cached_property", "setter"),
+            may_replace=unknown_decorator(self._code, found.node, found.scope),
+        )
 
     def definition(self, path: str) -> Definition | MissingFunction | UnknownFunction:
         """Find the definition of a path, by this name or another."""

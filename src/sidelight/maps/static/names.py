@@ -199,20 +199,21 @@ class Codebase:
         Raises:
             SyntaxError, ValueError, OSError: it cannot be read, or is no Python.
         """
-        if name in self._modules:
-            return self._modules[name]
+        # Checked first, because a module that is loaded already must not change the answer.
         if not anywhere and name in self._unrelated:
             return None
+        if name in self._modules:
+            return self._modules[name]
         spec = find(name)
         path = None if spec is None else source_of(spec)
         if spec is None or path is None:
             self._modules[name] = None
             return None
         text = path.read_bytes()
-        own = name.partition(".")[0] in self._packages
-        if not anywhere and not own and b"sidelight" not in text:
+        if name.partition(".")[0] not in self._packages and b"sidelight" not in text:
             self._unrelated.add(name)
-            return None
+            if not anywhere:
+                return None
         package = spec.submodule_search_locations is not None
         module = self._modules[name] = Module(name, str(path), text, package=package)
         return module
