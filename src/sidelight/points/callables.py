@@ -36,11 +36,6 @@ class Kind(msgspec.Struct, frozen=True):
     continued: Kind | None = None
 
     @property
-    def bypass(self) -> str:
-        """The template of a call that emits nothing, because the point's own capture makes it."""
-        return templates.BYPASS_GENERATOR if self.resumed else templates.BYPASS
-
-    @property
     def phases(self) -> tuple[Phase, ...]:
         """The phases that a call can have."""
         template = self.template if self.continued is None else self.continued.template

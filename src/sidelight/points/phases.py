@@ -165,7 +165,8 @@ class PhaseWriter:
             fields = self._fields[0]
             moment = self._moment(phase, fields, carries_span=True)
             record = fill(templates.EMIT, head=self._head(None, fields, phase), moment=moment)
-            return fill(templates.SPAN_ALONE, fields=self._captured(fields, phase), record=record)
+            captured = fill(templates.SPAN_FIELDS, fields=self._captured(fields, phase))
+            return captured + fill(templates.SPAN_RECORD, record=record)
         return "".join(
             self._event(fields, phase, carries_span=ends_span and index == 0)
             for index, fields in enumerate(emitting)
@@ -235,7 +236,7 @@ class PhaseWriter:
             moment = self._moment("success", fields, carries_span=True, read="_resolved({})")
             alone = self._head(None, fields, "success")
             record = fill(templates.EMIT, head=alone, moment=moment)
-            span = fill(templates.JOINED_SPAN, record=record)
+            span = fill(templates.SPAN_RECORD, record=record)
         return fill(
             templates.JOINED,
             ticket=ticket,
@@ -257,7 +258,7 @@ class PhaseWriter:
             artifact=read.format("_artifact_id"),
             organization=read.format("_organization_id"),
             duration="None" if phase == "start" else "_now - _span.call",
-            flags=templates.FLAGS if carries_span else templates.FLAGS_WITHOUT_SPAN,
+            flags="_span.flags" if carries_span else templates.FLAGS_WITHOUT_SPAN,
             attributes=f"{{{', '.join(pairs)}}}" if pairs else "None",
             details="_details" if carries_span else only_error,
         ).strip()

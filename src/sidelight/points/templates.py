@@ -170,10 +170,6 @@ BYPASS: Final = """
 if _capture.active and _capture.reentered():
     return {call}
 """
-BYPASS_GENERATOR: Final = """
-if _capture.active and _capture.reentered():
-    return (yield from {call})
-"""
 
 # The last call into C of each block changes the context, so that an interrupt (a signal handler's
 # exception) always finds the `try` that undoes the change.
@@ -202,10 +198,7 @@ _set_context(_inner)
 """,
     "leave_resumed": "_set_context(_outer)",
 }
-NO_CONTEXT_BLOCKS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(CONTEXT_BLOCKS, ""),
-    "detach": "pass",  # alone in its block
-}
+NO_CONTEXT_BLOCKS: Final = {**dict.fromkeys(CONTEXT_BLOCKS, ""), "detach": "pass"}
 
 AWAIT_STORE: Final = """
 _position = {call}
@@ -307,7 +300,6 @@ MOMENT: Final = """
 _span.trace or None, _span.id, _span.parent_id, {flags}, {attributes}, {details})
 """
 
-FLAGS: Final = "_span.flags"
 FLAGS_WITHOUT_SPAN: Final = f"_span.flags & {~SPAN}"
 
 # The same as `closing_details`, without the call, because most spans have nothing to add.
@@ -323,9 +315,7 @@ _error_only = {'error': _error_details(_error)}
 _details = {**({closing} or {}), **_error_only}
 """
 
-EMIT: Final = """
-_emit({head}, {moment})
-"""
+EMIT: Final = "_emit({head}, {moment})\n"
 
 EMIT_AWAITED: Final = """
 if {emit}:
@@ -346,9 +336,11 @@ if _head is None and _span.flags & {SPAN}:
 """
 
 # A span without an event has the ids too, so that it can be found by them.
-SPAN_ALONE: Final = f"""
+SPAN_FIELDS: Final = f"""
 if _span.flags & {SPAN} or _span.foreign is not None:
     {{fields}}
+"""
+SPAN_RECORD: Final = f"""
 if _span.flags & {SPAN}:
     {{record}}
 """
@@ -372,24 +364,16 @@ finally:
 {join}
 """
 
-JOINED_SPAN: Final = f"""
-if _span.flags & {SPAN}:
-    {{record}}
-"""
-
-JOIN: Final = """
-{ticket}.join({head}, {moment})
-"""
-
-JOIN_OR_DEFER: Final = """
-{ticket}.defer(_span, {head}, {moment})
-"""
+JOIN: Final = "{ticket}.join({head}, {moment})\n"
+JOIN_OR_DEFER: Final = "{ticket}.defer(_span, {head}, {moment})\n"
 
 WAIT_HERE: Final = """
 if _position is not None:
     _wait(_position, _span.cost + _clock() - _now)
 {count}
 """
+
+COUNT_LATER: Final = "_span.cost += _clock() - _now"
 
 COUNT: Final = """
 _cost = _span.cost + _clock() - _now
@@ -399,8 +383,6 @@ try:
 except IndexError:
     _add_cost(_cost)
 """
-
-COUNT_LATER: Final = "_span.cost += _clock() - _now"
 
 # An asynchronous wrapper counts after its wait, together with the wait.
 COUNT_OR_RETURN: Final = """

@@ -92,7 +92,8 @@ class _WrapperWriter:
         if kind.continued is not None:
             texts.append(self._continued(kind.continued))
         guarded = [phase.name for phase in self._phases.values() if phase.guarded]
-        bypass = fill(kind.bypass, call=call) if guarded else ""
+        bare = f"(yield from {call})" if kind.resumed else call
+        bypass = fill(templates.BYPASS, call=bare) if guarded else ""
         texts.append(
             self._filled(
                 kind, name=name, parameters=parameters, call=call, begin=begin, bypass=bypass
