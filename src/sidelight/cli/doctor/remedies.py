@@ -15,6 +15,7 @@ REMEDIES: Final = {
     "attributes too large": "capture less: a record holds 256 KiB",
     "field … not captured": "correct the field's expression; the event was kept without it",
     "not recorded": _DEFECT,
+    "point not woven": "correct the map: `sidelight points --check FILE` names each difference",
     "recursion limit": "the function runs at the end of the stack: let it recurse less deeply",
     "store not awaited": _DEFECT,
     "internal error": _DEFECT,
