@@ -94,4 +94,4 @@ def test_insert(benchmark: Any, server: str, way: str, tmp_path: Path) -> None:
             )
     finally:
         RUNTIME.close(1.0)
-    assert not sidelight.emission.emitter.emitter.losses
+    assert not sidelight.emission.EMITTER.losses

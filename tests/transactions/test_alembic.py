@@ -8,7 +8,7 @@ from sqlalchemy import MetaData
 from tests.support import business
 
 from sidelight.outbox import table
-from sidelight.transactions.outbox import admin
+from sidelight.transactions import create_outbox, outbox_status
 
 
 @pytest.mark.parametrize("database", business.DATABASES)
@@ -25,14 +25,14 @@ def test_autogenerate_makes_it_and_finds_nothing_to_change(database, tmp_path):
     with engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
-    assert admin.create(url) is False
-    assert admin.status(url).waiting == 0
+    assert create_outbox(url) is False
+    assert outbox_status(url).waiting == 0
 
 
 @pytest.mark.parametrize("database", business.DATABASES)
 def test_what_the_command_made_is_what_autogenerate_would_make(database, tmp_path):
     url = business.DATABASES[database](tmp_path)
-    assert admin.create(url)
+    assert create_outbox(url)
     metadata = MetaData()
     table(metadata)
     engine = business.engine_on(url)

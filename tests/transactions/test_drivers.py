@@ -11,7 +11,7 @@ from tests.support.postgres import new_database
 
 from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
-from sidelight.transactions import sqlalchemy_drivers
+from sidelight.transactions.sqlalchemy import drivers
 
 ASYNCHRONOUS = ("psycopg", "asyncpg")
 
@@ -93,7 +93,7 @@ async def test_who_commits_each_statement_has_no_commit_to_wait_for(engine, watc
 
 
 def test_a_driver_without_an_outbox_has_commits(url, watched, monkeypatch):
-    monkeypatch.setattr(sqlalchemy_drivers, "_POSTGRESQL", {})
+    monkeypatch.setattr(drivers, "_POSTGRESQL", {})
     engine = business.engine_on(url)
     with engine.connect() as connection:
         connection.begin()

@@ -22,7 +22,7 @@ import sidelight as library
 from sidelight.relay.outbox_mover import Mover
 from sidelight.spool.supply import SMALLEST
 from sidelight.spool.writer import Spool
-from sidelight.transactions.outbox import admin
+from sidelight.transactions import outbox_status
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -78,7 +78,7 @@ def order_many(application, count, start=0, each=20):
 
 
 def waiting(url):
-    return admin.status(url).waiting
+    return outbox_status(url).waiting
 
 
 # -- the command line --------------------------------------------------------------------------
@@ -280,12 +280,12 @@ def test_rows_that_were_moved_are_deleted_by_the_next_event(tmp_path, store, ext
     try:
         order_many(application, 300)
         assert sidelight("relay", "--once", *of(store), "--outbox", url).code == 0
-        assert admin.status(url).moved == 300
+        assert outbox_status(url).moved == 300
         orders = itertools.count(300)
 
         def order_one_more():
             order_many(application, 1, start=next(orders), each=1)
-            return admin.status(url).moved <= 1  # one stays: it is how far the relay has got
+            return outbox_status(url).moved <= 1  # one stays: it is how far the relay has got
 
         wait_for(order_one_more)
         assert waiting(url) == next(orders) - 300

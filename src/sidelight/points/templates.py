@@ -355,11 +355,11 @@ _tickets.append({enlist}(_transaction))
 # An event in a transaction leaves its span to the spool, because the span stays true after a
 # rollback. While the fields are read, a session flushes nothing.
 JOINED: Final = """
-_hushed = {ticket}.hush()
+_restore_autoflush = {ticket}.suspend_autoflush()
 try:
     {fields}
 finally:
-    _hushed()
+    _restore_autoflush()
 {span}
 {join}
 """

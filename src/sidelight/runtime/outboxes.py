@@ -48,9 +48,9 @@ def _outbox(
     # With OTLP on, the records must pass through the spool, and reach the store from there.
     if settings.sinks == ("store",) and _place(url) == _place(settings.store):
         from sidelight.store import StoreSink  # noqa: PLC0415
-        from sidelight.transactions import SameDatabase  # noqa: PLC0415
+        from sidelight.transactions import SameDatabaseOutbox  # noqa: PLC0415
 
-        return SameDatabase(outbox, StoreSink(settings.store, count), writer)
+        return SameDatabaseOutbox(outbox, StoreSink(settings.store, count), writer)
     return outbox
 
 

@@ -1,7 +1,8 @@
 """An event exists if and only if the transaction of the caller commits.
 
-`registry` knows the libraries whose transactions an event can join, one module or folder for each.
-An outbox row rides the transaction itself; `after_commit=` waits for the commit. Loaded lazily.
+With ``transaction=`` the event is a row of the outbox, inserted on the caller's own connection.
+With ``after_commit=`` it waits in memory for the commit. `registry` lists the libraries whose
+transactions an event can join. Whatever imports SQLAlchemy is imported at first use.
 """
 
 from typing import TYPE_CHECKING
@@ -12,16 +13,18 @@ if TYPE_CHECKING:
     from sidelight.transactions.joining import Joining, JoiningLater
     from sidelight.transactions.outbox.admin import create_outbox, outbox_status
     from sidelight.transactions.outbox.postgres import PostgresOutbox
-    from sidelight.transactions.outbox.same_database import SameDatabase
+    from sidelight.transactions.outbox.same_database import SameDatabaseOutbox
     from sidelight.transactions.outbox.sqlite import SqliteOutbox
     from sidelight.transactions.outbox.table import OUTBOX
+    from sidelight.transactions.registry import ANNOTATIONS
 
 __all__ = [
+    "ANNOTATIONS",
     "OUTBOX",
     "Joining",
     "JoiningLater",
     "PostgresOutbox",
-    "SameDatabase",
+    "SameDatabaseOutbox",
     "SqliteOutbox",
     "create_outbox",
     "outbox_status",
@@ -33,8 +36,9 @@ __getattr__ = lazily(
         "joining": "Joining JoiningLater",
         "outbox.admin": "create_outbox outbox_status",
         "outbox.postgres": "PostgresOutbox",
-        "outbox.same_database": "SameDatabase",
+        "outbox.same_database": "SameDatabaseOutbox",
         "outbox.sqlite": "SqliteOutbox",
         "outbox.table": "OUTBOX",
+        "registry": "ANNOTATIONS",
     },
 )

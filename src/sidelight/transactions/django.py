@@ -1,7 +1,7 @@
 """Django's databases, by their alias.
 
-The INSERT goes to the driver's cursor, past Django's: what the application logs or counts
-(`connection.queries`, `assertNumQueries`, `execute_wrapper`) is what it was.
+The INSERT goes to the driver's cursor, past Django's: the application's logs and counters
+(`connection.queries`, `assertNumQueries`, `execute_wrapper`) show what they showed without it.
 """
 
 from __future__ import annotations
@@ -9,42 +9,42 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connections, transaction
 from django.db.utils import ConnectionDoesNotExist
 
 if TYPE_CHECKING:
-    from sidelight.transactions.psycopg_watch import Watched
+    from sidelight.transactions.psycopg.watch import Watch
 
 from sidelight.emission import EMITTER
-from sidelight.transactions.entry import ENDED, Entry, Refused
-from sidelight.transactions.statements import check_postgres, run_postgres_insert, sqlite_insert
-
-
-def alias(target: str) -> DjangoTransaction:
-    """Look at the transaction of a database."""
-    return DjangoTransaction(target)
+from sidelight.transactions.entry import ENDED, Entry, Refused, keep_settings
+from sidelight.transactions.statements import (
+    check_postgres,
+    execute_all,
+    postgres_insert,
+    sqlite_insert,
+)
 
 
 class DjangoTransaction:
     """The transaction of a database in this thread."""
 
-    awaited = False
+    needs_await = False
 
-    def __init__(self, target: str) -> None:
-        self._alias = target
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
         try:
-            self._connection: Any = connections[target]
+            self._connection: Any = connections[alias]
         except ConnectionDoesNotExist as error:
-            raise ValueError(f"there is no database {target!r}") from error
+            raise ValueError(f"there is no database {alias!r}") from error
         self._outermost = self._connection.atomic_blocks[:1]
 
-    def hush(self) -> Callable[[], object]:
+    def suspend_autoflush(self) -> Callable[[], object]:
         """Do nothing: Django flushes nothing."""
-        return _nothing
+        return keep_settings
 
     def check(self) -> None:
         """See `Transaction.check`."""
@@ -56,7 +56,7 @@ class DjangoTransaction:
             raise Refused("broken transaction")
 
     def insert(self, entry: Entry) -> None:
-        """Put an event into the outbox."""
+        """Insert an event into the outbox."""
         within = None if entry.strict else EMITTER.deadline
         raw = self._connection.connection
         if self._connection.vendor not in {"sqlite", "postgresql"}:
@@ -69,10 +69,10 @@ class DjangoTransaction:
                 sqlite_insert(cursor, [entry.row()], path, within=within)
                 return
             check_postgres(raw)
-            run_postgres_insert(cursor, [entry.row()], within=within)
+            execute_all(postgres_insert([entry.row()], within=within), cursor.execute)
 
     async def insert_awaited(self, entry: Entry) -> None:
-        """Put an event into the outbox."""
+        """Insert an event into the outbox."""
         self.insert(entry)
 
     def after_commit(self, entry: Entry) -> None:
@@ -82,37 +82,36 @@ class DjangoTransaction:
 
 
 class _Waiting:
-    """An event that waits for a commit. Django lets go of it where there is none.
+    """An event that waits for a commit; without a commit, Django drops it.
 
-    Of a commit that was not answered it tells nobody; psycopg's connection knows.
+    Django does not tell of a commit that was not answered, but psycopg's connection does.
     """
 
-    __slots__ = ("_entry", "_watched")
+    __slots__ = ("_entry", "_watch")
 
     def __init__(self, entry: Entry, connection: Any) -> None:
         self._entry: Entry | None = entry
-        self._watched = _watched(connection)
+        self._watch = _watch(connection)
 
     def __call__(self) -> None:
-        """Emit it."""
+        """Emit the event."""
         entry, self._entry = self._entry, None
         if entry is not None:
             entry.emit()
 
     def __del__(self) -> None:
-        if self._entry is not None and self._watched is not None and self._watched.is_unknown:
+        if self._entry is not None and self._watch is not None and self._watch.is_unknown:
             self._entry.forget()
 
 
-def _watched(connection: Any) -> Watched | None:
-    """What is known of the connection below; None where the driver is another."""
+def _watch(connection: Any) -> Watch | None:
+    """Watch psycopg's connection below Django's; None with another driver."""
     psycopg = sys.modules.get("psycopg")
     if psycopg is None or not isinstance(connection.connection, psycopg.Connection):
         return None
-    from sidelight.transactions.psycopg_watch import watch  # noqa: PLC0415  # where psycopg is
+    from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg
 
     return watch(connection.connection)
 
 
-def _nothing() -> None:
-    pass
+ADAPTERS: Final[Mapping[type, Callable[[Any], DjangoTransaction]]] = {str: DjangoTransaction}

@@ -9,9 +9,10 @@ from sidelight.emission import EMITTER, Deferred, Head, JoinedReceipt, resolved
 from sidelight.exceptions import TransactionError
 from sidelight.host import is_interrupt
 from sidelight.record import Moment, event_id, occurred_at, plain, replaced
+from sidelight.transactions.registry import targets
 
 LABEL: Final = "sidelight.not_joined"
-"""The attribute of an event that could not join: the reason."""
+"""The attribute that tells why an event could not join its transaction."""
 
 ENDED: Final = "ended by the function"
 
@@ -26,16 +27,13 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "read-only transaction": ("it may not write", "leave transaction= out here"),
     "insert failed": ("the database refused the INSERT", "see the log"),
     "not awaited": ("an async connection in a call that cannot await", "make it async"),
-    "unknown kind": (
-        "it is no transaction that sidelight knows",
-        "give a SQLAlchemy session or connection, a psycopg connection or a Django alias",
-    ),
+    "unknown kind": ("sidelight does not know this kind of object", f"give {targets()}"),
     "unsupported database": (
         "it has no outbox for this kind",
         "use SQLite in a file or PostgreSQL",
     ),
 }
-"""Why an event could not join, with the problem and the remedy in words."""
+"""Why an event cannot join a transaction: the problem and the remedy in words."""
 
 
 class Refused(Exception):  # noqa: N818  # an answer, not an error
@@ -47,7 +45,7 @@ class Refused(Exception):  # noqa: N818  # an answer, not an error
 
 
 class Row(NamedTuple):
-    """A row of the outbox: when it occurred (ns), and the record as the spool has it."""
+    """A row of the outbox: when the event occurred (ns), its id, and the record as in the spool."""
 
     occurred: int
     event_id: str
@@ -58,8 +56,8 @@ class Entry:
     """An event on its way into a transaction.
 
     Attributes:
-        point: the path of the point that emits it.
-        strict: whether the work must not be done without the event.
+        point: path of the point that emits the event.
+        strict: whether the caller's work must not be done without the event.
     """
 
     __slots__ = ("_head", "_moment", "point", "receipt", "strict")
@@ -72,7 +70,7 @@ class Entry:
         self.receipt: JoinedReceipt | None = None
 
     def settle(self) -> None:
-        """Read what has become known: after the flush, and before the commit takes it away."""
+        """Replace deferred values by what they are now: after the flush, before the commit."""
         fields = Moment(*self._moment)
         attributes = fields.attributes
         if attributes and any(type(value) is Deferred for value in attributes.values()):
@@ -88,7 +86,7 @@ class Entry:
         )
 
     def row(self) -> Row:
-        """The row that the outbox is to have."""
+        """Return the event's row of the outbox."""
         self.settle()
         fields = Moment(*self._moment)
         occurred = occurred_at(fields)
@@ -96,14 +94,14 @@ class Entry:
         return Row(occurred, event_id(occurred, fields.random), payload)
 
     def emit(self) -> None:
-        """Write the event to the spool: its transaction has committed."""
+        """Write the event to the spool, because its transaction has committed."""
         self.settle()
         written = EMITTER.write(self._head, self._moment)
         if self.receipt is not None:
             self.receipt.moved_to(EMITTER.spool.position() if written else None)
 
     def forget(self) -> None:
-        """Give the event up, and count that: nobody knows whether its transaction has committed."""
+        """Drop the event and count the loss, because the commit was never answered."""
         if self.receipt is not None:
             self.receipt.moved_to(None)
         problem = "the connection broke before the commit was answered"
@@ -114,10 +112,10 @@ class Entry:
     def refuse(
         self, reason: str, error: BaseException | None = None, *, too_late: bool = False
     ) -> None:
-        """Let the event go its own way, and count that.
+        """Write the event to the spool with the reason as a label, and count it.
 
         Raises:
-            TransactionError: in strict mode, where it is not too late to undo the work.
+            TransactionError: in strict mode, unless it is too late to undo the work.
         """
         problem, remedy = REASONS[reason]
         told = TransactionError(
@@ -135,19 +133,19 @@ class Entry:
 
 
 class Transaction(Protocol):
-    """A transaction of the caller's, as one stack has it, and as it was before the call."""
+    """A transaction of the caller, as it was before the call of the point."""
 
     @property
-    def awaited(self) -> bool:
-        """Whether to insert now means to await the connection."""
+    def needs_await(self) -> bool:
+        """Whether an INSERT at this moment means to await the connection."""
         ...
 
-    def hush(self) -> Callable[[], object]:
-        """Let nothing that is read now write; the answer undoes it."""
+    def suspend_autoflush(self) -> Callable[[], object]:
+        """Keep reads of attributes from flushing; the answer restores the setting."""
         ...
 
     def check(self) -> None:
-        """See that something can be inserted.
+        """Check that an INSERT can be part of the transaction.
 
         Raises:
             Refused: it cannot.
@@ -155,11 +153,11 @@ class Transaction(Protocol):
         ...
 
     def insert(self, entry: Entry) -> None:
-        """Put an event into the outbox, now or when what is pending has been flushed."""
+        """Insert an event into the outbox, now or after the pending flush."""
         ...
 
     async def insert_awaited(self, entry: Entry) -> None:
-        """The same, on an asynchronous connection."""
+        """Insert an event into the outbox on an asynchronous connection."""
         ...
 
     def after_commit(self, entry: Entry) -> None:
@@ -167,8 +165,12 @@ class Transaction(Protocol):
         ...
 
 
+def keep_settings() -> None:
+    """Restore nothing: the `Transaction.suspend_autoflush` of what never flushes by itself."""
+
+
 class Guard:
-    """Around what puts entries into a transaction: what goes wrong is theirs, not the caller's."""
+    """Keeps errors of joining from the caller: the entries are refused instead."""
 
     __slots__ = ("_entries",)
 
@@ -192,7 +194,7 @@ class Guard:
 
 
 def reason_of(error: BaseException) -> str:
-    """Which of the `REASONS` a database's error is."""
+    """Return the one of the `REASONS` that a database's error stands for."""
     cause = getattr(error, "orig", None) or error
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     told = str(cause)

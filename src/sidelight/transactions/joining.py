@@ -1,10 +1,8 @@
-"""The event inside the caller's own transaction: looked at before the call, joined after it.
+"""The event inside the caller's transaction: the transaction is found before the call.
 
 A point with ``transaction=`` or ``after_commit=`` makes a `Ticket` before the call and gives it the
-event when the function has succeeded. What differs between SQLAlchemy, psycopg and Django is in
-`registry`; here is what they have in common: an event that cannot join goes to the spool,
-says so in an attribute of its own, and is counted. It never breaks the work, unless `strict` asks
-for that.
+event when the function has succeeded. An event that cannot join goes to the spool, carries the
+reason as an attribute and is counted. It never breaks the work, unless `strict` asks for that.
 """
 
 from __future__ import annotations
@@ -16,18 +14,14 @@ from typing import Any, Final
 from sidelight.emission import EMITTER, Head, JoinedReceipt
 from sidelight.host import is_interrupt
 from sidelight.record import Costs
-from sidelight.transactions.entry import (
-    Entry,
-    Guard,
-    Refused,
-    Transaction,
-)
+from sidelight.transactions.entry import Entry, Guard, Refused, Transaction, keep_settings
+from sidelight.transactions.registry import transaction_of
 
 _clock: Final = time.perf_counter_ns
 
 
 class Ticket:
-    """What a point holds of the caller's transaction while the function runs."""
+    """The caller's transaction, held by a point while the function runs."""
 
     __slots__ = ("_joining", "_transaction")
 
@@ -35,36 +29,53 @@ class Ticket:
         self._joining = joining
         self._transaction = transaction
 
-    def hush(self) -> Callable[[], object]:
-        """See `Transaction.hush`."""
-        return _nothing if self._transaction is None else self._transaction.hush()
+    def suspend_autoflush(self) -> Callable[[], object]:
+        """See `Transaction.suspend_autoflush`."""
+        return keep_settings if self._transaction is None else self._transaction.suspend_autoflush()
 
     def join(self, head: Head, moment: tuple[Any, ...]) -> None:
         """Give the event to the transaction.
 
         Raises:
-            TransactionError: in strict mode, when it cannot be.
+            TransactionError: in strict mode, when the event cannot join.
         """
-        self.take(self._entry(head, moment))
+        self.join_entry(self._entry(head, moment))
 
     def receipt(self, head: Head, moment: tuple[Any, ...]) -> JoinedReceipt:
-        """Give the event to the transaction, and tell what becomes of it.
+        """Give the event to the transaction and return its receipt.
 
         Raises:
-            TransactionError: in strict mode, when it cannot be.
+            TransactionError: in strict mode, when the event cannot join.
         """
         entry = self._entry(head, moment)
         time, random, *_ = moment
-        if self.has_to_be_awaited:
+        if self.needs_await:
             return JoinedReceipt(EMITTER.watermark, time, random, _Unjoined(self, entry))
         entry.receipt = JoinedReceipt(EMITTER.watermark, time, random)
-        self.take(entry)
+        self.join_entry(entry)
         return entry.receipt
+
+    def defer(self, span: Any, head: Head, moment: tuple[Any, ...]) -> None:
+        """Give the event to the transaction; a join that needs an await is left with the span."""
+        entry = self._entry(head, moment)
+        if not self.needs_await:
+            self.join_entry(entry)
+            return
+        span.joining = [*(span.joining or ()), (self, entry)]
 
     def _entry(self, head: Head, moment: tuple[Any, ...]) -> Entry:
         return Entry(self._joining.point, head, moment, strict=self._joining.strict)
 
-    def take(self, entry: Entry) -> None:
+    @property
+    def needs_await(self) -> bool:
+        """Whether to join means to await an asynchronous connection."""
+        return (
+            self._transaction is not None
+            and not self._joining.waits_for_commit
+            and self._transaction.needs_await
+        )
+
+    def join_entry(self, entry: Entry) -> None:
         """See `join`."""
         with Guard(entry):
             if self._transaction is None:
@@ -75,33 +86,16 @@ class Ticket:
                 self._transaction.check()
                 self._transaction.insert(entry)
 
-    def defer(self, span: Any, head: Head, moment: tuple[Any, ...]) -> None:
-        """Give the event to the transaction; what has to be awaited is left with the span."""
-        entry = self._entry(head, moment)
-        if not self.has_to_be_awaited:
-            self.take(entry)
-            return
-        span.joining = [*(span.joining or ()), (self, entry)]
-
-    @property
-    def has_to_be_awaited(self) -> bool:
-        """Whether to join means to await an asynchronous connection."""
-        return (
-            self._transaction is not None
-            and not self._joining.waits_for_commit
-            and self._transaction.awaited
-        )
-
-    async def take_awaited(self, entry: Entry) -> None:
+    async def join_awaited(self, entry: Entry) -> None:
         """See `join`; on an asynchronous connection."""
         with Guard(entry):
-            assert self._transaction is not None  # noqa: S101  # it has to be awaited
+            assert self._transaction is not None  # noqa: S101  # `needs_await` was true
             self._transaction.check()
             await self._transaction.insert_awaited(entry)
 
 
 class _Unjoined:
-    """What the receipt of an event holds until it is awaited."""
+    """The event of a receipt that was not awaited yet."""
 
     __slots__ = ("_entry", "_ticket")
 
@@ -110,31 +104,31 @@ class _Unjoined:
         self._entry = entry
 
     async def join(self, receipt: JoinedReceipt) -> None:
-        """Put it into its transaction."""
+        """Give the event to its transaction."""
         self._entry.receipt = receipt
-        await self._ticket.take_awaited(self._entry)
+        await self._ticket.join_awaited(self._entry)
 
     def give_up(self) -> None:
-        """Let it go its own way; what is done is done."""
+        """Refuse the event, because its receipt was never awaited."""
         self._entry.refuse("not awaited", too_late=True)
 
 
 class JoiningLater:
-    """What an asynchronous wrapper does with the joins that one point has left with the span."""
+    """Performs the joins that one point has left with the span, for an asynchronous wrapper."""
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
 
     def names(self) -> dict[str, Any]:
-        """By the names that generated code has for it."""
+        """Return the methods by the names that generated code has for them."""
         return {"_join_here": self.here, "_join_awaited": self.awaited}
 
     async def awaited(self, span: Any) -> None:
-        """Join; what this takes is counted with the emission."""
+        """Join; the time counts as part of the emission."""
         begun = _clock()
         left, span.joining = span.joining, None
         for ticket, entry in left:
-            await ticket.take_awaited(entry)
+            await ticket.join_awaited(entry)
         self._count(span, begun)
 
     def here(self, span: Any, _: object = None) -> None:
@@ -144,7 +138,7 @@ class JoiningLater:
         begun = _clock()
         left, span.joining = span.joining, None
         for ticket, entry in left:
-            ticket.take(entry)
+            ticket.join_entry(entry)
         self._count(span, begun)
 
     def _count(self, span: Any, begun: int) -> None:
@@ -162,13 +156,11 @@ class Joining:
 
     @property
     def waits_for_commit(self) -> bool:
-        """Whether the event is emitted at the commit, rather than inserted before it."""
+        """Whether the event is emitted after the commit, instead of inserted before it."""
         return self._after_commit or not EMITTER.joins
 
     def enlist(self, target: Any) -> Ticket:
-        """Look at the caller's transaction."""
-        from sidelight.transactions.registry import transaction_of  # noqa: PLC0415  # where it is needed
-
+        """Find the caller's transaction."""
         try:
             return Ticket(self, transaction_of(target))
         except Exception as error:
@@ -176,7 +168,3 @@ class Joining:
                 raise
             EMITTER.lost("transaction not looked at", self.point, error)
             return Ticket(self, None)
-
-
-def _nothing() -> None:
-    pass

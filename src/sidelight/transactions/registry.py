@@ -1,52 +1,98 @@
-"""The libraries whose transactions an event can join, each imported where one of its objects is."""
+"""The libraries whose transactions an event can join. The list stands here only.
+
+A new library is one line of `LIBRARIES`, and one module whose ``ADAPTERS`` maps its classes to
+functions that make a `Transaction` of an object.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
 
-if TYPE_CHECKING:
-    from sidelight.transactions.entry import Transaction
+#: Makes an `entry.Transaction`; not named here, because `entry` imports this module.
+Adapter: TypeAlias = Callable[[Any], Any]
 
-#: Class, by module and name → where it is known, and the function that looks at one.
-_KNOWN: Final = {
-    ("sqlalchemy.orm.session", "Session"): ("sqlalchemy_orm", "session"),
-    ("sqlalchemy.orm.scoping", "scoped_session"): ("sqlalchemy_orm", "scoped"),
-    ("sqlalchemy.engine.base", "Connection"): ("sqlalchemy_core", "connection"),
-    ("sqlalchemy.ext.asyncio.session", "AsyncSession"): ("sqlalchemy_async", "async_session"),
-    ("sqlalchemy.ext.asyncio.scoping", "async_scoped_session"): (
-        "sqlalchemy_async",
-        "async_scoped",
+
+class Library(NamedTuple):
+    """A library with transactions.
+
+    Attributes:
+        module: of this package; imported when one of the classes is met.
+        prefix: how the full names of the classes begin.
+        targets: what a caller can name, in words.
+        annotations: the types of parameters that hold a transaction, as "module:class".
+    """
+
+    module: str
+    prefix: str
+    targets: str
+    annotations: tuple[str, ...] = ()
+
+
+LIBRARIES: Final = (
+    Library(
+        "sqlalchemy.sessions",
+        "sqlalchemy.orm.",
+        "a SQLAlchemy session",
+        ("sqlalchemy.orm:Session", "sqlalchemy.orm.session:Session"),
     ),
-    ("sqlalchemy.ext.asyncio.engine", "AsyncConnection"): ("sqlalchemy_async", "async_connection"),
-    ("psycopg", "Connection"): ("psycopg", "connection"),
-    ("psycopg", "AsyncConnection"): ("psycopg", "async_connection"),
-    ("builtins", "str"): ("django", "alias"),
-}
-_found: dict[type, Callable[[Any], Transaction] | None] = {}
+    Library(
+        "sqlalchemy.connections",
+        "sqlalchemy.engine.",
+        "a SQLAlchemy connection",
+        ("sqlalchemy:Connection", "sqlalchemy.engine:Connection"),
+    ),
+    Library(
+        "sqlalchemy.asynchronous",
+        "sqlalchemy.ext.asyncio.",
+        "an asynchronous one of the two",
+        ("sqlalchemy.ext.asyncio:AsyncConnection", "sqlalchemy.ext.asyncio:AsyncSession"),
+    ),
+    Library(
+        "psycopg.connections",
+        "psycopg.",
+        "a psycopg connection",
+        ("psycopg:Connection", "psycopg:AsyncConnection"),
+    ),
+    Library("django", "builtins.str", "a Django alias"),
+)
+
+ANNOTATIONS: Final = frozenset(name for library in LIBRARIES for name in library.annotations)
+"""The types of parameters that hold a transaction, as "module:class"."""
+
+_adapters: Final[dict[type, Adapter | None]] = {}
 
 
-def transaction_of(target: Any) -> Transaction | None:
-    """Look at the transaction of what a caller named; None where it is of no known kind.
+def targets() -> str:
+    """Everything that a caller can name, in words."""
+    *first, last = (library.targets for library in LIBRARIES)
+    return f"{', '.join(first)} or {last}"
 
-    Where that is a tracer's proxy of a connection, it is the connection's.
+
+def transaction_of(target: Any) -> Any:
+    """Find the transaction of what a caller named.
+
+    Returns:
+        None where no library knows the object. A tracer's proxy of a connection stands for the
+        connection.
     """
     kind = type(target)
-    if kind not in _found:
-        _found[kind] = _look_up(kind)
-    if (look := _found[kind]) is not None:
-        return look(target)
+    if kind not in _adapters:
+        _adapters[kind] = _adapter_of(kind)
+    if (adapter := _adapters[kind]) is not None:
+        return adapter(target)
     wrapped = None if target.__class__ is kind else getattr(target, "__wrapped__", None)
     return None if wrapped is None else transaction_of(wrapped)
 
 
-def _look_up(kind: type) -> Callable[[Any], Transaction] | None:
+def _adapter_of(kind: type) -> Adapter | None:
     for base in kind.__mro__:
-        if (known := _KNOWN.get((base.__module__, base.__qualname__))) is not None:
-            module, function = known
-            found: Callable[[Any], Transaction] = getattr(
-                importlib.import_module(f"sidelight.transactions.{module}"), function
-            )
-            return found
+        name = f"{base.__module__}.{base.__qualname__}"
+        for library in LIBRARIES:
+            if name.startswith(library.prefix):
+                module = importlib.import_module(f"sidelight.transactions.{library.module}")
+                adapters: Mapping[type, Adapter] = module.ADAPTERS
+                if base in adapters:
+                    return adapters[base]
     return None

@@ -1,18 +1,22 @@
-"""The SQL that puts events into an outbox, on whatever connection the caller has."""
+"""The SQL that puts events into an outbox, on whatever connection the caller has.
+
+The statements for PostgreSQL come from a generator that is told of the errors. `execute_all` runs
+it on a synchronous connection, `execute_all_awaited` on an asynchronous one.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 from sidelight.transactions.entry import Refused, Row
-from sidelight.transactions.outbox.sqlite_position import moved_from
+from sidelight.transactions.outbox.position import position_beside
 
-# In one message, which costs one round trip. Within the savepoint nothing that fails can fail the
-# caller's transaction, and the server itself keeps to the deadline.
 SAVEPOINT: Final = "SAVEPOINT sidelight;"
 """How a guarded statement begins."""
+# One message costs one round trip. Inside the savepoint no failure can fail the caller's
+# transaction, and the server itself keeps to the deadline.
 _GUARDED: Final = (
     f"{SAVEPOINT}"
     " SELECT set_config('sidelight.timeout', current_setting('statement_timeout'), true);"
@@ -21,11 +25,10 @@ _GUARDED: Final = (
     " SELECT set_config('statement_timeout', current_setting('sidelight.timeout'), true);"
     " RELEASE SAVEPOINT sidelight"
 )
-BACK: Final = "ROLLBACK TO SAVEPOINT sidelight; RELEASE SAVEPOINT sidelight"
-"""Undoes the half of a guarded statement that was done."""
+_UNDO: Final = "ROLLBACK TO SAVEPOINT sidelight; RELEASE SAVEPOINT sidelight"
 
-# Counted up under the write lock, in the order of the commits. (An AUTOINCREMENT would move the
-# connection's last_insert_rowid(), which is the caller's.)
+# The position counts up under the write lock, in the order of the commits. (AUTOINCREMENT would
+# change the connection's last_insert_rowid(), which belongs to the caller.)
 _SQLITE: Final = (
     "INSERT INTO sidelight_outbox (position, event_id, record)"
     " SELECT coalesce(max(position), 0) + 1, ?, ? FROM sidelight_outbox"
@@ -36,61 +39,94 @@ _SWEEP: Final = (
     " AND EXISTS (SELECT 1 FROM sidelight_outbox WHERE position = ?1 AND event_id = ?2)"
 )
 
+Statements: TypeAlias = Generator[str, None, None]
+"""Statements to execute in turn; an error is thrown in, and goes on unless it is caught there."""
 
-def postgres_insert(rows: Sequence[Row], *, within: float | None) -> str:
-    """One message that inserts rows; it needs no parameters.
+
+def postgres_insert(rows: Sequence[Row], *, within: float | None) -> Statements:
+    """Yield one message that inserts rows, without parameters; after an error, one that undoes it.
 
     Args:
         rows: the rows.
-        within: seconds that the server may take over a statement, in a savepoint; None for neither.
+        within: seconds that the server may take over a statement, in a savepoint; None for no
+            limit and no savepoint.
     """
     values = ", ".join(
         f"({row.occurred}, '{row.event_id}', decode('{row.record.hex()}', 'hex'))" for row in rows
     )
     insert = f"INSERT INTO sidelight_outbox (position, event_id, record) VALUES {values}"  # noqa: S608
     if within is None:
-        return insert
-    return _GUARDED.format(milliseconds=max(1, int(within * 1000)), insert=insert)
-
-
-def run_postgres_insert(cursor: Cursor, rows: Sequence[Row], *, within: float | None) -> None:
-    """Send `postgres_insert`; where it fails, its half is undone.
-
-    Raises:
-        Exception: of the driver's; the transaction is as it was.
-    """
+        yield insert
+        return
     try:
-        cursor.execute(postgres_insert(rows, within=within))
+        yield _GUARDED.format(milliseconds=max(1, int(within * 1000)), insert=insert)
     except BaseException:
-        if within is not None:
-            with contextlib.suppress(Exception):  # the connection is gone
-                cursor.execute(BACK)
+        with contextlib.suppress(Exception):  # the connection is gone
+            yield _UNDO
         raise
 
 
+def execute_all(statements: Statements, execute: Callable[[str], object]) -> None:
+    """Execute statements on a synchronous connection.
+
+    Raises:
+        Exception: of the driver.
+    """
+    with contextlib.suppress(StopIteration):
+        statement = next(statements)
+        while True:
+            try:
+                execute(statement)
+            except BaseException as error:  # noqa: BLE001  # the generator raises it again
+                statement = statements.throw(error)
+            else:
+                statement = next(statements)
+
+
+async def execute_all_awaited(
+    statements: Statements, execute: Callable[[str], Awaitable[object]]
+) -> None:
+    """Execute statements on an asynchronous connection.
+
+    Raises:
+        Exception: of the driver.
+    """
+    with contextlib.suppress(StopIteration):
+        statement = next(statements)
+        while True:
+            try:
+                await execute(statement)
+            except GeneratorExit:  # the coroutine is closed: it cannot await any more
+                raise
+            except BaseException as error:  # noqa: BLE001  # the generator raises it again
+                statement = statements.throw(error)
+            else:
+                statement = next(statements)
+
+
 class Cursor(Protocol):
-    """What is asked of a DBAPI's cursor."""
+    """A DBAPI cursor, as far as it is used here."""
 
     def execute(self, statement: str, parameters: Sequence[Any] = ..., /) -> Any:
-        """Run a statement."""
+        """Execute a statement."""
 
     def fetchone(self) -> Any:
-        """A row of its result."""
+        """Return the next row of the result."""
 
 
 def sqlite_insert(cursor: Cursor, rows: Sequence[Row], path: str, *, within: float | None) -> None:
     """Insert rows, and delete some of those that a relay has moved.
 
-    A statement that fails leaves nothing behind in SQLite: there is no need of a savepoint.
+    There is no savepoint, because a statement that fails in SQLite leaves nothing behind.
 
     Args:
         cursor: of the caller's connection.
         rows: the rows.
         path: the database's file.
-        within: seconds to wait for other writers; None for as long as the connection would.
+        within: seconds to wait for other writers; None keeps the connection's own limit.
 
     Raises:
-        Exception: of the driver's.
+        Exception: of the driver.
     """
     before = None
     if within is not None:
@@ -103,19 +139,19 @@ def sqlite_insert(cursor: Cursor, rows: Sequence[Row], path: str, *, within: flo
     finally:
         if before is not None:
             cursor.execute(f"PRAGMA busy_timeout = {before}")
-    moved = moved_from(path)
-    if moved.position > 1:
+    moved = position_beside(path)
+    if moved.number > 1:
         cursor.execute(_SWEEP, moved)
 
 
 def is_autocommit(raw: Any) -> bool:
-    """Whether a statement on a SQLite connection would commit by itself."""
+    """Return whether each statement on a SQLite connection commits by itself."""
     begins = raw.isolation_level is not None or getattr(raw, "autocommit", True) is False
     return not (raw.in_transaction or begins)
 
 
 def check_postgres(raw: Any) -> None:
-    """See that an insert on a connection of a PostgreSQL driver will be part of a transaction.
+    """Check that an INSERT on a connection of psycopg or psycopg2 will be part of a transaction.
 
     Raises:
         Refused: it will not.

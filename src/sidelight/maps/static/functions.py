@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from difflib import get_close_matches
 from inspect import Parameter
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -13,19 +13,7 @@ from sidelight.maps.listing import Registrar
 from sidelight.maps.static.modules import find
 from sidelight.maps.static.names import Codebase, Definition, External, Function, Scope
 from sidelight.maps.static.registrars import has_decorator, registrars_on, unknown_decorator
-
-_TRANSACTIONS: Final = frozenset(
-    {
-        "sqlalchemy.orm:Session",
-        "sqlalchemy.orm.session:Session",
-        "sqlalchemy.ext.asyncio:AsyncSession",
-        "sqlalchemy.ext.asyncio:AsyncConnection",
-        "sqlalchemy:Connection",
-        "sqlalchemy.engine:Connection",
-        "psycopg:Connection",
-        "psycopg:AsyncConnection",
-    }
-)
+from sidelight.transactions import ANNOTATIONS
 
 
 class FoundFunction(msgspec.Struct, frozen=True):
@@ -163,7 +151,7 @@ class SourceFunctions:
                 except SyntaxError:
                     continue
             target = self._code.resolve(annotation, scope)
-            if isinstance(target, External) and target.path in _TRANSACTIONS:
+            if isinstance(target, External) and target.path in ANNOTATIONS:
                 return f"{each.arg}: {ast.unparse(annotation)}"
         return ""
 

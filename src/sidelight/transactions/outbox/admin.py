@@ -1,4 +1,4 @@
-"""What a person does with an outbox: make its table, and see what waits in it."""
+"""Create the table of an outbox, and show what waits in it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import OutboxError
 from sidelight.settings import outbox_url, public_url, sqlite_path
-from sidelight.transactions.outbox.sqlite_position import look
+from sidelight.transactions.outbox.position import read_position
 from sidelight.transactions.outbox.table import OUTBOX, TABLE_NAME
 
 _WITHIN: Final = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """How an outbox is doing.
+class OutboxStatus:
+    """The state of an outbox.
 
     Attributes:
-        url: of its database, without a password.
-        waiting: rows that no relay has moved yet.
-        oldest_ns: when the oldest of them occurred; None where there are none.
-        moved: rows that were moved, and go when the next event joins (SQLite only).
+        url: of its database, without the password.
+        waiting: number of rows that no relay has moved yet.
+        oldest_ns: when the oldest waiting event occurred (Unix time); None where none waits.
+        moved: number of rows that were moved and that the next joined event deletes (SQLite only).
         journal_mode: of a SQLite database.
     """
 
@@ -39,13 +39,13 @@ class Status:
 
 
 def create_outbox(url: str) -> bool:
-    """Make the table where it is missing; answers whether it was.
+    """Create the table where it is missing, and return whether it was missing.
 
-    A SQLite database is put into WAL mode, in which a relay's reading holds up nobody's commit.
+    A SQLite database is put into WAL mode, so that a relay that reads delays no commit.
 
     Raises:
-        ConfigurationError: the URL is none.
-        OutboxError: the database does not let us.
+        ConfigurationError: the URL is not valid.
+        OutboxError: the database refuses.
     """
     with _opened(url) as engine, engine.begin() as connection:
         if engine.dialect.name == "sqlite":
@@ -55,12 +55,12 @@ def create_outbox(url: str) -> bool:
     return missing
 
 
-def outbox_status(url: str) -> Status:
-    """See what waits in an outbox.
+def outbox_status(url: str) -> OutboxStatus:
+    """Return the state of an outbox.
 
     Raises:
-        ConfigurationError: the URL is none.
-        OutboxError: there is no outbox, or no answer.
+        ConfigurationError: the URL is not valid.
+        OutboxError: there is no outbox, or the database does not answer.
     """
     with _opened(url) as engine, engine.connect() as connection:
         if not inspect(connection).has_table(TABLE_NAME):
@@ -74,13 +74,13 @@ def outbox_status(url: str) -> Status:
             waiting, oldest = connection.execute(
                 select(func.count(), func.min(column.position))
             ).one()
-            return Status(url=public_url(url), waiting=waiting, oldest_ns=oldest)
-        moved = _moved(connection, str(sqlite_path(outbox_url(url))))
+            return OutboxStatus(url=public_url(url), waiting=waiting, oldest_ns=oldest)
+        moved = _moved_up_to(connection, str(sqlite_path(outbox_url(url))))
         query = select(column.event_id).where(column.position > moved)
         ids = connection.execute(query).scalars().all()
         total = connection.execute(select(func.count()).select_from(OUTBOX)).scalar_one()
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
-        return Status(
+        return OutboxStatus(
             url=public_url(url),
             waiting=len(ids),
             oldest_ns=min(map(_occurred, ids), default=None),
@@ -89,16 +89,16 @@ def outbox_status(url: str) -> Status:
         )
 
 
-def _moved(connection: Any, path: str) -> int:
-    """The position up to which rows were moved; 0 where the file is not this database's."""
-    moved = look(path)
-    anchor = select(OUTBOX.c.event_id).where(OUTBOX.c.position == moved.position)
+def _moved_up_to(connection: Any, path: str) -> int:
+    """Return the position up to which rows were moved; 0 where it belongs to another database."""
+    moved = read_position(path)
+    anchor = select(OUTBOX.c.event_id).where(OUTBOX.c.position == moved.number)
     known = connection.execute(anchor).scalar()
-    return moved.position if known == moved.event_id else 0
+    return moved.number if known == moved.event_id else 0
 
 
 def _occurred(event_id: str) -> int:
-    """When an event occurred (ns), to the millisecond: an id begins with it."""
+    """Return when an event occurred (ns, to the millisecond): a UUIDv7 begins with it."""
     return int(event_id.replace("-", "")[:12], 16) * 1_000_000
 
 
@@ -118,7 +118,7 @@ def _opened(url: str) -> Iterator[Engine]:
         raise OutboxError(
             url=public_url(url),
             problem=" ".join(str(getattr(error, "orig", None) or error).split()),
-            remedy="see that the database runs, and that you may do this there",
+            remedy="check that the database runs, and that you may do this there",
         ) from error
     finally:
         engine.dispose()

@@ -1,8 +1,8 @@
-"""Rows out of the outbox of a PostgreSQL database; several relays may take from it at once.
+"""Take rows out of the outbox of a PostgreSQL database; several relays may do so at once.
 
-Rows are taken where no other relay has them under lock, whatever their order: a transaction that
-was begun early may commit late, and one that was prepared much later still. Nothing here waits for
-the business, and the business never touches a row that has been committed.
+A relay takes the rows that no other relay has locked, in any order, because a transaction that
+began early may commit late, and a prepared one later still. The relay never waits for the business,
+and the business never touches a committed row.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SCHEMA: Final = (
     "SELECT quote_ident(nspname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
     " WHERE pg_class.oid = 'sidelight_outbox'::regclass"
 )
-_FORGET: Final = (
+_DELETE: Final = (
     "DELETE FROM sidelight_outbox WHERE (position, event_id) IN"
     " (SELECT * FROM unnest(%s::bigint[], %s::text[]))"
 )
@@ -40,17 +40,17 @@ class PostgresOutbox:
         self._connection: DeadlineConnection | None = None
 
     def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
-        """Hand out rows that have been committed, and delete them.
+        """Hand out committed rows, and delete them.
 
         Args:
-            take: is given their records; what it raises leaves them where they are.
-            limit: how many at once.
+            take: gets their records; where it raises, the rows stay.
+            limit: the largest number of rows.
 
         Returns:
-            How many there were.
+            The number of rows.
 
         Raises:
-            OutboxError: the database does not answer, or not as it should.
+            OutboxError: the database does not answer, or refuses.
         """
         try:
             connection = self._opened()
@@ -59,8 +59,8 @@ class PostgresOutbox:
             rows = connection.execute(_TAKE, (limit,)).fetchall()
             if rows:
                 take([bytes(record) for _, _, record in rows])
-                forgotten = [row[0] for row in rows], [row[1] for row in rows]
-                connection.execute(_FORGET, forgotten)
+                keys = [row[0] for row in rows], [row[1] for row in rows]
+                connection.execute(_DELETE, keys)
             connection.execute("COMMIT")
         except psycopg.Error as error:
             raise OutboxError(
@@ -70,23 +70,23 @@ class PostgresOutbox:
             ) from error
         finally:
             if self._connection is not None and self._connection.pgconn.transaction_status:
-                self.close()  # whatever it was: the transaction is not to stay open
+                self.close()  # the transaction must not stay open
         return len(rows)
 
     def peek(self, limit: int) -> list[tuple[int, str, bytes]]:
-        """Rows that are there, left where they are.
+        """Return rows, and leave them in the table.
 
         Raises:
-            psycopg.Error: the database does not answer, or not as it should.
+            psycopg.Error: the database does not answer, or refuses.
         """
         rows = self._opened().execute(_PEEK, (limit,)).fetchall()
         return [(position, event_id, bytes(record)) for position, event_id, record in rows]
 
     def schema(self) -> str:
-        """Where the table is that the connection sees, quoted.
+        """Return the schema of the table that the connection sees, quoted.
 
         Raises:
-            psycopg.Error: there is none.
+            psycopg.Error: there is no such table.
         """
         (name,) = self._opened().execute(_SCHEMA).fetchall()[0]
         return str(name)
@@ -104,11 +104,11 @@ class PostgresOutbox:
         return self._connection
 
     def close(self) -> None:
-        """Let go of the connection; the next `move` makes another."""
+        """Close the connection; the next `move` opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(psycopg.Error):
                 connection.close()
 
     def disown(self) -> None:
-        """In a forked child: hold on to it; closed or forgotten, it would end the parent's."""
+        """In a forked child: keep the connection, because closing it would end the parent's."""

@@ -1,4 +1,4 @@
-"""An outbox in the very database of the events store: its rows become events in one transaction."""
+"""An outbox in the database of the events store: rows become events in one transaction."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _CLAIM: Final = (
 )
 
 
-class SameDatabase:
-    """Moves rows within a PostgreSQL; what the store does not take goes the long way."""
+class SameDatabaseOutbox:
+    """Moves rows within a PostgreSQL database; records that the store refuses go by the spool."""
 
     def __init__(self, outbox: PostgresOutbox, sink: StoreSink, writer: dict[str, Any]) -> None:
-        """Nothing is opened yet.
+        """Open nothing yet.
 
         Args:
-            outbox: by itself.
+            outbox: the table.
             sink: the store in the same database.
-            writer: the header of the spool, for what is counted on the way.
+            writer: the header of the spool, for the losses that the sink counts.
         """
         self.shown: Final = outbox.shown
         self._outbox = outbox
@@ -40,10 +40,10 @@ class SameDatabase:
         self._writer = writer
 
     def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
-        """Make rows events; ``take`` gets those that the store refuses.
+        """Turn rows into events; ``take`` gets the records that the store refuses.
 
         Raises:
-            OutboxError: the database does not answer, or not as it should.
+            OutboxError: the database does not answer, or refuses.
         """
         try:
             rows = self._outbox.peek(limit)
@@ -70,9 +70,9 @@ class SameDatabase:
             ) from error
 
     def close(self) -> None:
-        """Let go of the database; the next `move` opens it again."""
+        """Close the connections; the next `move` opens them again."""
         self._outbox.close()
         self._sink.close()
 
     def disown(self) -> None:
-        """In a forked child: hold on to what is the parent's."""
+        """In a forked child: keep the connections, because closing them would end the parent's."""

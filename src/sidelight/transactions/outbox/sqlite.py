@@ -1,7 +1,7 @@
-"""Rows out of the outbox of a SQLite database, which is only ever read.
+"""Take rows out of the outbox of a SQLite database, without writing to it.
 
-The connection is read-only, and so short-lived a reader in WAL mode holds nobody up. (In the other
-journal modes a commit has to wait for whoever reads at that moment.)
+The connection is read-only. In WAL mode such a reader delays nobody. (In the other journal modes a
+commit has to wait for a reader.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from sidelight.exceptions import OutboxError
 from sidelight.store import connect_file
-from sidelight.transactions.outbox.sqlite_position import Moved, MovedFile
+from sidelight.transactions.outbox.position import Position, PositionFile
 
 _NEXT: Final = (
     "SELECT position, event_id, record FROM sidelight_outbox"
@@ -29,20 +29,20 @@ class SqliteOutbox:
     def __init__(self, path: Path) -> None:
         self.shown: Final = f"sqlite:///{path}"
         self._path = path
-        self._moved = MovedFile(os.fspath(path))
+        self._position = PositionFile(os.fspath(path))
         self._connection: sqlite3.Connection | None = None
         self._version = -1
         self._file = (0, 0)
 
     def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
-        """Hand out rows that have been committed, and remember that they were taken.
+        """Hand out committed rows, and note their position.
 
         Args:
-            take: is given their records; what it raises leaves them where they are.
-            limit: how many at once.
+            take: gets their records; where it raises, the position stays.
+            limit: the largest number of rows.
 
         Returns:
-            How many there were.
+            The number of rows.
 
         Raises:
             OutboxError: the database cannot be read.
@@ -52,13 +52,13 @@ class SqliteOutbox:
             (version,) = connection.execute("PRAGMA data_version").fetchone()
             if version == self._version:
                 return 0
-            with self._moved.locked() as ours:
-                if not ours:
+            with self._position.locked() as locked:
+                if not locked:
                     return 0
                 rows = self._next(connection, limit)
                 if rows:
                     take([record for _, _, record in rows])
-                    self._moved.write(Moved(*rows[-1][:2]))
+                    self._position.write(Position(*rows[-1][:2]))
             if len(rows) < limit:
                 self._version = version
         except (sqlite3.Error, OSError) as error:
@@ -69,14 +69,14 @@ class SqliteOutbox:
         return len(rows)
 
     def _next(self, connection: sqlite3.Connection, limit: int) -> list[tuple[int, str, bytes]]:
-        moved = self._moved.read()
+        moved = self._position.read()
         rows: list[tuple[int, str, bytes]] = connection.execute(
-            _NEXT, (moved.position, limit + 1)
+            _NEXT, (moved.number, limit + 1)
         ).fetchall()
-        if moved.position and (not rows or rows[0][:2] != moved):
-            # It is another database than it was: restored, or made anew.
+        if moved.number and (not rows or rows[0][:2] != moved):
+            # The database was restored or made anew.
             return connection.execute(_NEXT, (0, limit)).fetchall()
-        return rows[1:] if moved.position else rows[:limit]
+        return rows[1:] if moved.number else rows[:limit]
 
     def _opened(self) -> sqlite3.Connection:
         status = self._path.stat()
@@ -94,10 +94,10 @@ class SqliteOutbox:
         return self._connection
 
     def close(self) -> None:
-        """Let go of the database; the next `move` opens it again."""
+        """Close the database; the next `move` opens it again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-        self._moved.close()
+        self._position.close()
 
-    disown = close  # what is closed here unlocks nothing there
+    disown = close  # in a forked child; closing here unlocks nothing in the parent

@@ -1,4 +1,4 @@
-"""The outbox's table, as SQLAlchemy has it."""
+"""The table of the outbox, for SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ TABLE_NAME: Final = "sidelight_outbox"
 OUTBOX: Final = Table(
     TABLE_NAME,
     MetaData(),
-    # In SQLite counted up in the order of the commits; in PostgreSQL, where rows are taken in any
-    # order, when the event occurred (ns).
+    # SQLite: counts up in the order of the commits.
+    # PostgreSQL, where relays take rows in any order: when the event occurred (ns).
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("event_id", String(36), primary_key=True),
     Column("record", LargeBinary, nullable=False),
-    # An insert must leave the connection's last_insert_rowid() alone: that is the caller's.
+    # Without a rowid, because last_insert_rowid() belongs to the caller.
     sqlite_with_rowid=False,
 )
-"""Where the events of a transaction are rows until a relay has moved them."""
+"""The table where the events of a transaction lie until a relay has moved them."""

@@ -31,8 +31,8 @@ _WORDS: Final = re.compile(
 _COMMITS: Final = frozenset({"COMMIT", "END"})
 
 
-class Watched:
-    """The transactions of one connection since it is watched.
+class Watch:
+    """The transactions of one connection since the watch began.
 
     Attributes:
         commits: how many have ended otherwise than by a rollback, as far as can be told.
@@ -111,58 +111,46 @@ class Watched:
                 entry.emit()
 
 
-_watched: Final[weakref.WeakKeyDictionary[AnyConnection, Watched]] = weakref.WeakKeyDictionary()
+_watches: Final[weakref.WeakKeyDictionary[AnyConnection, Watch]] = weakref.WeakKeyDictionary()
 
 
-def watch(connection: AnyConnection) -> Watched:
+def watch(connection: AnyConnection) -> Watch:
     """Watch a connection; once for each."""
-    watched = _watched.get(connection)
-    if watched is None:
-        watched = _watched[connection] = Watched()
-        overlay = _overlay_async if isinstance(connection, AsyncConnection) else _overlay
-        # Held by a weak reference: else the connection could no more be let go of at once.
-        connection.__dict__["wait"] = overlay(weakref.ref(connection), type(connection), watched)
-        connection.__dict__["_exec_command"] = _overlay_command(
-            weakref.ref(connection), type(connection), watched
-        )
-    return watched
+    found = _watches.get(connection)
+    if found is None:
+        found = _watches[connection] = Watch()
+        # A weak reference, because a cycle would keep the connection from being closed at once.
+        reference, kind = weakref.ref(connection), type(connection)
+        connection.__dict__["wait"] = _overlay_wait(reference, kind, found)
+        connection.__dict__["_exec_command"] = _overlay_command(reference, kind, found)
+    return found
 
 
-def _overlay(reference: Any, kind: Any, watched: Watched) -> Any:
+def _overlay_wait(reference: Any, kind: Any, watched: Watch) -> Any:
+    """Overlay the method that runs a generator of psycopg, synchronously or not."""
+
     def wait(gen: Any, *arguments: Any, **named: Any) -> Any:
         connection = reference()
-        before = connection.pgconn.transaction_status
-        if text := _text_in(gen, connection):
-            watched.sent(text)
-        try:
-            answer = kind.wait(connection, gen, *arguments, **named)
-        except BaseException:
-            watched.failed(cut_off=connection.pgconn.status != ConnStatus.OK)
-            raise
-        watched.exchanged(before, connection.pgconn.transaction_status)
-        return answer
+        return kind.wait(connection, _watched(gen, connection, watched), *arguments, **named)
 
     return wait
 
 
-def _overlay_async(reference: Any, kind: Any, watched: Watched) -> Any:
-    async def wait(gen: Any, *arguments: Any, **named: Any) -> Any:
-        connection = reference()
-        before = connection.pgconn.transaction_status
-        if text := _text_in(gen, connection):
-            watched.sent(text)
-        try:
-            answer = await kind.wait(connection, gen, *arguments, **named)
-        except BaseException:
-            watched.failed(cut_off=connection.pgconn.status != ConnStatus.OK)
-            raise
-        watched.exchanged(before, connection.pgconn.transaction_status)
-        return answer
-
-    return wait
+def _watched(gen: Any, connection: Any, watched: Watch) -> Generator[Any, Any, Any]:
+    """Run a generator of psycopg, which is one exchange with the server."""
+    before = connection.pgconn.transaction_status
+    if text := _text_in(gen, connection):
+        watched.sent(text)
+    try:
+        answer = yield from gen
+    except BaseException:
+        watched.failed(cut_off=connection.pgconn.status != ConnStatus.OK)
+        raise
+    watched.exchanged(before, connection.pgconn.transaction_status)
+    return answer
 
 
-def _overlay_command(reference: Any, kind: Any, watched: Watched) -> Any:
+def _overlay_command(reference: Any, kind: Any, watched: Watch) -> Any:
     def _exec_command(command: Any, *arguments: Any, **named: Any) -> Generator[Any, Any, Any]:
         connection = reference()
         watched._said = _verb_of(text := _plain(command, connection))  # noqa: SLF001

@@ -1,43 +1,44 @@
 """SQLAlchemy's Session: an event waits for the flush of what the function has left pending.
 
-So the keys that the database gives are known, and it is the business's own statement that takes the
-locks, fails and says so. Where nothing is pending the event is inserted at once.
+So the keys that the database generates are known, and the business's own statement is the one that
+takes the locks and fails. Where nothing is pending, the event is inserted at once.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import event
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import SessionTransaction as _Part
 
-from sidelight.transactions import sqlalchemy_core
 from sidelight.transactions.entry import ENDED, Entry, Guard, Refused
 from sidelight.transactions.outbox.table import OUTBOX
+from sidelight.transactions.sqlalchemy import connections
 
-#: A session on several databases needs to be told which of them has the outbox.
+#: Tells a session on several databases which of them has the outbox.
 _HINT: Final = {"clause": OUTBOX}
 
 
 class _Watched:
-    """What has happened to one session since an event wanted to know.
+    """The events of one session.
 
     Attributes:
-        commits: how often its outermost transaction has committed.
-        rows: events that wait for the flush, to become rows.
-        waiting: events that wait for the commit; both with the innermost transaction they are in.
+        commits: how often the outermost transaction has committed since the first event.
+        rows: events that wait for the flush, to become rows, with their innermost transaction.
+        waiting: events that wait for the commit, with their innermost transaction.
     """
 
     def __init__(self) -> None:
         self.commits = 0
-        self.rows: list[tuple[SessionTransaction | None, Entry]] = []
-        self.waiting: list[tuple[SessionTransaction | None, Entry]] = []
+        self.rows: list[tuple[_Part | None, Entry]] = []
+        self.waiting: list[tuple[_Part | None, Entry]] = []
 
-    def drop(self, transaction: SessionTransaction) -> None:
-        """Forget the events of a transaction that was rolled back."""
+    def drop(self, transaction: _Part) -> None:
+        """Drop the events of a transaction that was rolled back."""
         self.rows = [each for each in self.rows if each[0] is not transaction]
         self.waiting = [each for each in self.waiting if each[0] is not transaction]
 
@@ -45,43 +46,33 @@ class _Watched:
 _watched: Final[weakref.WeakKeyDictionary[Session, _Watched]] = weakref.WeakKeyDictionary()
 
 
-def session(target: Session) -> SessionTransactionOf:
-    """Look at a session's transaction."""
-    watched = _watched.get(target)
-    if watched is None:
-        watched = _watched[target] = _Watched()
-    return SessionTransactionOf(target, watched)
-
-
-def scoped(target: Any) -> SessionTransactionOf:
-    """Look at the transaction of the session that a registry has for this thread or task."""
-    return session(target())
-
-
-class SessionTransactionOf:
+class SessionTransaction:
     """The transaction of a session."""
 
-    awaited = False
+    needs_await = False
 
-    def __init__(self, target: Session, watched: _Watched) -> None:
-        self._session = target
+    def __init__(self, session: Session) -> None:
+        watched = _watched.get(session)
+        if watched is None:
+            watched = _watched[session] = _Watched()
+        self._session = session
         self._watched = watched
         self._commits = watched.commits
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing waits to be flushed."""
+        """Whether no flush is pending."""
         return _is_clean(self._session)
 
-    def hush(self) -> Callable[[], object]:
-        """Let nothing that is read now flush what is pending."""
+    def suspend_autoflush(self) -> Callable[[], object]:
+        """Keep reads of attributes from flushing what is pending."""
         session, before = self._session, self._session.autoflush
         session.autoflush = False
 
-        def speak() -> None:
+        def restore() -> None:
             session.autoflush = before
 
-        return speak
+        return restore
 
     def check(self) -> None:
         """See `Transaction.check`."""
@@ -93,18 +84,18 @@ class SessionTransactionOf:
             raise Refused("broken transaction")
 
     def insert(self, entry: Entry) -> None:
-        """Put an event into the outbox, when what is pending has been flushed."""
+        """Insert an event into the outbox, now or after the pending flush."""
         if self.is_clean:
             _insert(self._session, [entry], first=True)
         else:
             self.insert_later(entry)
 
     def insert_later(self, entry: Entry) -> None:
-        """Put an event into the outbox at the next flush, or at the commit."""
+        """Insert an event into the outbox at the next flush, or at the commit."""
         self._watched.rows.append((_innermost(self._session), entry))
 
     async def insert_awaited(self, entry: Entry) -> None:
-        """Put an event into the outbox."""
+        """Insert an event into the outbox."""
         self.insert(entry)
 
     def after_commit(self, entry: Entry) -> None:
@@ -123,7 +114,7 @@ def _is_clean(session: Session) -> bool:
     return not (session.new or session.dirty or session.deleted)
 
 
-def _innermost(session: Session) -> SessionTransaction | None:
+def _innermost(session: Session) -> _Part | None:
     return session.get_nested_transaction() or session.get_transaction()
 
 
@@ -132,19 +123,19 @@ def _insert(session: Session, entries: list[Entry], *, first: bool) -> None:
         alike = list(group)
         with Guard(*alike):
             connection = session.connection(bind_arguments=_HINT)
-            sqlalchemy_core.insert(connection, alike, first=first)
+            connections.insert(connection, alike, first=first)
 
 
-# -- what sessions tell ------------------------------------------------------------------------
+# -- events of sessions ------------------------------------------------------------------------
 
 
 def _flushed(session: Session, _context: object) -> None:
     watched = _watched.get(session)
     if watched is not None:
-        _take_in(session, watched, first=False)
+        _settle(session, watched, first=False)
 
 
-def _take_in(session: Session, watched: _Watched, *, first: bool) -> None:
+def _settle(session: Session, watched: _Watched, *, first: bool) -> None:
     for _, entry in watched.waiting:
         entry.settle()
     rows, watched.rows = watched.rows, []
@@ -153,21 +144,21 @@ def _take_in(session: Session, watched: _Watched, *, first: bool) -> None:
 
 
 def _before_commit(session: Session) -> None:
-    """What no flush has taken in: nothing was left to be flushed after all."""
+    """Take in the events that no flush has taken in, because nothing was left to flush."""
     watched = _watched.get(session)
     if watched is None or not (watched.rows or watched.waiting):
         return
     if not _is_clean(session):
         session.flush()  # as the commit would do next
-    _take_in(session, watched, first=True)
+    _settle(session, watched, first=True)
     innermost = _innermost(session)
-    # The commit is the connection's, of whose transaction the session's may be no more than a part.
+    # The connection commits; the session may be no more than a part of its transaction.
     if innermost is not None and not innermost.nested and innermost._connections:  # noqa: SLF001
         waiting, watched.waiting = watched.waiting, []
         (connection, *_), *_ = innermost._connections.values()  # noqa: SLF001
         for _, entry in waiting:
             with Guard(entry):
-                sqlalchemy_core.wait(connection, entry)
+                connections.wait(connection, entry)
 
 
 def _committed(session: Session) -> None:
@@ -191,14 +182,14 @@ def _committed(session: Session) -> None:
             entry.emit()
 
 
-def _rolled_back(session: Session, transaction: SessionTransaction) -> None:
+def _rolled_back(session: Session, transaction: _Part) -> None:
     watched = _watched.get(session)
     if watched is not None:
         watched.drop(transaction)
 
 
-def _ended(session: Session, transaction: SessionTransaction) -> None:
-    """However it ended: what a commit has not taken is not to be."""
+def _ended(session: Session, transaction: _Part) -> None:
+    """Drop the events that no commit has taken, however the transaction has ended."""
     watched = _watched.get(session)
     if watched is None:
         return
@@ -208,7 +199,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         watched.waiting.clear()
 
 
-# On the class, once: to listen to one session costs more than all else that is done here.
+# On the class, once: a listener on one session costs more than all the rest of this module.
 for _name, _hook in (
     ("after_flush_postexec", _flushed),
     ("before_commit", _before_commit),
@@ -217,3 +208,8 @@ for _name, _hook in (
     ("after_transaction_end", _ended),
 ):
     event.listen(Session, _name, _hook)
+
+ADAPTERS: Final[Mapping[type, Callable[[Any], SessionTransaction]]] = {
+    Session: SessionTransaction,
+    scoped_session: lambda registry: SessionTransaction(registry()),
+}

@@ -1,14 +1,13 @@
-"""What differs between the drivers under SQLAlchemy's connections.
+"""The differences between the drivers under SQLAlchemy's connections.
 
-The INSERT goes to the driver, past what listens to the engine: the caller's log and
-`before_cursor_execute` show what they showed.
+The INSERT goes to the driver, past the listeners of the engine: the caller's log and
+`before_cursor_execute` show what they showed without it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import weakref
-from asyncio import CancelledError
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -17,17 +16,17 @@ from sqlalchemy.engine import Connection
 
 from sidelight.transactions.entry import Refused, Row
 from sidelight.transactions.statements import (
-    BACK,
     check_postgres,
+    execute_all,
+    execute_all_awaited,
     is_autocommit,
     postgres_insert,
-    run_postgres_insert,
     sqlite_insert,
 )
 
 
 class Driver(Protocol):
-    """What is asked of a driver, on a connection that SQLAlchemy has in a transaction."""
+    """A driver, on a connection that SQLAlchemy has in a transaction."""
 
     def insert(
         self, connection: Connection, rows: Sequence[Row], *, within: float | None, first: bool
@@ -35,24 +34,24 @@ class Driver(Protocol):
         """Insert rows into the outbox.
 
         Args:
-            connection: whose.
+            connection: the caller's.
             rows: the rows.
-            within: seconds that this may take; None for as long as the connection would.
-            first: whether other writers may have to be waited for: nothing was flushed before.
+            within: seconds that the INSERT may take; None keeps the connection's own limit.
+            first: whether it may have to wait for other writers: nothing was flushed before.
 
         Raises:
-            Refused: they cannot be part of a transaction.
-            Exception: of the driver's; the transaction is as it was, if there was a limit.
+            Refused: the rows cannot be part of a transaction.
+            Exception: of the driver; the transaction is as it was, if there was a limit.
         """
         ...
 
     def commits_itself(self, connection: Connection) -> bool:
-        """Whether each statement is a transaction of its own, whatever SQLAlchemy says."""
+        """Return whether each statement commits by itself, whatever SQLAlchemy says."""
         ...
 
 
 def driver_of(connection: Connection) -> Driver:
-    """The driver of a connection."""
+    """Return the driver of a connection."""
     dialect = connection.dialect
     if dialect.name == "sqlite":
         return _SQLITE
@@ -62,7 +61,7 @@ def driver_of(connection: Connection) -> Driver:
 
 
 class _Sqlite:
-    """sqlite3, and aiosqlite by SQLAlchemy's adapter."""
+    """sqlite3, and aiosqlite behind SQLAlchemy's adapter."""
 
     def __init__(self) -> None:
         self._files: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
@@ -89,7 +88,7 @@ class _Sqlite:
 
 
 class _Psycopg:
-    """psycopg, synchronous and asynchronous, and psycopg2: one message, several statements."""
+    """psycopg, synchronous and asynchronous, and psycopg2: one message takes several statements."""
 
     def insert(
         self,
@@ -97,13 +96,13 @@ class _Psycopg:
         rows: Sequence[Row],
         *,
         within: float | None,
-        first: bool,  # noqa: ARG002  # the drivers' common face
+        first: bool,  # noqa: ARG002  # the protocol
     ) -> None:
         """See `Driver.insert`."""
         pooled = connection.connection
         check_postgres(pooled.driver_connection)
         with contextlib.closing(pooled.cursor()) as cursor:
-            run_postgres_insert(cursor, rows, within=within)
+            execute_all(postgres_insert(rows, within=within), cursor.execute)
 
     def commits_itself(self, connection: Connection) -> bool:
         """See `Driver.commits_itself`."""
@@ -112,7 +111,7 @@ class _Psycopg:
 
 
 class _Asyncpg:
-    """asyncpg: SQLAlchemy prepares each statement, so the message goes to what is below it."""
+    """asyncpg; SQLAlchemy prepares each statement, so the message goes to asyncpg itself."""
 
     def insert(
         self,
@@ -120,7 +119,7 @@ class _Asyncpg:
         rows: Sequence[Row],
         *,
         within: float | None,
-        first: bool,  # noqa: ARG002  # the drivers' common face
+        first: bool,  # noqa: ARG002  # the protocol
     ) -> None:
         """See `Driver.insert`."""
         if self.commits_itself(connection):
@@ -128,21 +127,15 @@ class _Asyncpg:
         pooled = connection.connection
         adapter: Any = pooled.dbapi_connection
         if not adapter.driver_connection.is_in_transaction():
-            # SQLAlchemy has put the BEGIN off until there is something to execute.
+            # SQLAlchemy delays the BEGIN until there is something to execute.
             with contextlib.closing(pooled.cursor()) as cursor:
                 cursor.execute("SELECT 1")
-        message = postgres_insert(rows, within=within)
+        statements = postgres_insert(rows, within=within)
         taking_turns = adapter._execute_mutex  # noqa: SLF001  # as the statements of other tasks
 
         async def send(raw: Any) -> None:
             async with taking_turns:
-                try:
-                    await raw.execute(message)
-                except (Exception, CancelledError):
-                    if within is not None:
-                        with contextlib.suppress(Exception):  # the connection is gone
-                            await raw.execute(BACK)
-                    raise
+                await execute_all_awaited(statements, raw.execute)
 
         adapter.run_async(send)
 
@@ -153,7 +146,7 @@ class _Asyncpg:
 
 
 class _Other:
-    """All the others: no outbox, but commits to wait for."""
+    """All other drivers: they have no outbox, but commits."""
 
     def insert(self, *_: object, **__: object) -> None:
         """See `Driver.insert`."""

@@ -1,17 +1,17 @@
-"""SQLAlchemy's Connection, and the insert that its Session shares."""
+"""SQLAlchemy's Connection, and the insert that the Session shares."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection
 
 from sidelight.emission import EMITTER
-from sidelight.transactions.entry import ENDED, Entry, Guard, Refused
-from sidelight.transactions.sqlalchemy_drivers import driver_of
+from sidelight.transactions.entry import ENDED, Entry, Guard, Refused, keep_settings
+from sidelight.transactions.sqlalchemy.drivers import driver_of
 
 _OVERLAID: Final = ("_commit_impl", "_commit_twophase_impl")
 
@@ -20,40 +20,35 @@ _watched: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 
 
 def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> None:
-    """Put events into the outbox of a connection that is in a transaction.
+    """Insert events into the outbox of a connection that is in a transaction.
 
     Args:
-        connection: whose.
+        connection: the caller's.
         entries: of the same strictness.
-        first: whether other writers may have to be waited for: nothing was flushed before.
+        first: whether the INSERT may have to wait for other writers: nothing was flushed before.
 
     Raises:
-        Refused: they cannot be part of a transaction.
-        Exception: of the driver's; the transaction is as it was.
+        Refused: the events cannot be part of a transaction.
+        Exception: of the driver; the transaction is as it was.
     """
     within = None if entries[0].strict else EMITTER.deadline
     rows = [entry.row() for entry in entries]
     driver_of(connection).insert(connection, rows, within=within, first=first)
 
 
-def connection(target: Connection) -> ConnectionTransaction:
-    """Look at a connection's transaction."""
-    return ConnectionTransaction(target)
-
-
 class ConnectionTransaction:
     """The transaction of a Core connection."""
 
-    awaited = False
+    needs_await = False
 
-    def __init__(self, target: Connection) -> None:
-        self._connection = target
-        _watch(target.engine)
-        self._commits = _commits.setdefault(target, 0)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        _watch(connection.engine)
+        self._commits = _commits.setdefault(connection, 0)
 
-    def hush(self) -> Callable[[], object]:
+    def suspend_autoflush(self) -> Callable[[], object]:
         """Do nothing: a connection flushes nothing."""
-        return _nothing
+        return keep_settings
 
     def check(self) -> None:
         """See `Transaction.check`."""
@@ -67,11 +62,11 @@ class ConnectionTransaction:
             raise Refused("broken transaction")
 
     def insert(self, entry: Entry) -> None:
-        """Put an event into the outbox."""
+        """Insert an event into the outbox."""
         insert(self._connection, [entry], first=True)
 
     async def insert_awaited(self, entry: Entry) -> None:
-        """Put an event into the outbox."""
+        """Insert an event into the outbox."""
         self.insert(entry)
 
     def after_commit(self, entry: Entry) -> None:
@@ -88,7 +83,7 @@ class ConnectionTransaction:
 
 
 def _watch(engine: Engine) -> None:
-    """Hear of the transactions of an engine's connections; once for each engine."""
+    """Listen to the transactions of an engine's connections; once for each engine."""
     if engine not in _watched:
         _watched.add(engine)
         event.listen(engine, "commit", _committed)
@@ -119,7 +114,7 @@ def wait(connection: Connection, entry: Entry) -> None:
     if waiting is None:
         waiting = _waiting[connection] = []
         for name in _OVERLAID:
-            _tell_when_done(connection, name)
+            _overlay(connection, name)
     savepoints = set()
     nested: Any = connection.get_nested_transaction()
     while nested is not None:
@@ -128,14 +123,14 @@ def wait(connection: Connection, entry: Entry) -> None:
     waiting.append((frozenset(savepoints), entry))
 
 
-def _tell_when_done(connection: Connection, name: str) -> None:
-    """SQLAlchemy has an event before the commit and none after it: its method is overlaid."""
+def _overlay(connection: Connection, name: str) -> None:
+    """Overlay a method that commits, because SQLAlchemy has no event after the commit."""
     commit = getattr(type(connection), name)
     weakly = weakref.ref(connection)
 
-    def commit_and_tell(*arguments: Any) -> None:
+    def commit_and_emit(*arguments: Any) -> None:
         connection = weakly()
-        assert connection is not None  # noqa: S101  # it is being called
+        assert connection is not None  # noqa: S101  # its method is being called
         try:
             commit(connection, *arguments)
         except BaseException:
@@ -149,7 +144,7 @@ def _tell_when_done(connection: Connection, name: str) -> None:
         for overlaid in _OVERLAID:
             connection.__dict__.pop(overlaid, None)
 
-    connection.__dict__[name] = commit_and_tell
+    connection.__dict__[name] = commit_and_emit
 
 
 def _rolled_back(connection: Connection, *_: object) -> None:
@@ -162,5 +157,6 @@ def _rolled_back_to(connection: Connection, name: str, _: object) -> None:
         waiting[:] = [each for each in waiting if name not in each[0]]
 
 
-def _nothing() -> None:
-    pass
+ADAPTERS: Final[Mapping[type, Callable[[Any], ConnectionTransaction]]] = {
+    Connection: ConnectionTransaction
+}

@@ -1,0 +1,107 @@
+"""psycopg's connections, synchronous and asynchronous."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from sidelight.emission import EMITTER
+from sidelight.transactions.entry import ENDED, Entry, Refused, keep_settings
+from sidelight.transactions.psycopg.watch import AnyConnection, watch
+from sidelight.transactions.statements import (
+    Statements,
+    check_postgres,
+    execute_all,
+    execute_all_awaited,
+    postgres_insert,
+)
+
+_OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+
+class _PsycopgTransaction:
+    """The transaction of either kind of connection."""
+
+    def __init__(self, connection: AnyConnection) -> None:
+        self._target = connection
+        self._watch = watch(connection)
+        self._commits = self._watch.commits
+
+    def suspend_autoflush(self) -> Callable[[], object]:
+        """Do nothing: a connection flushes nothing."""
+        return keep_settings
+
+    def check(self) -> None:
+        """See `Transaction.check`."""
+        if self._watch.commits != self._commits:
+            raise Refused(ENDED)
+        check_postgres(self._target)
+        if self._target.pgconn.transaction_status != TransactionStatus.INTRANS:
+            raise Refused("no transaction")
+
+    def after_commit(self, entry: Entry) -> None:
+        """Emit an event once the transaction has committed."""
+        entry.settle()
+        if self._watch.commits != self._commits:
+            entry.emit()  # the work is done
+        elif self._target.pgconn.transaction_status in _OPEN:
+            self._watch.wait(entry)
+        elif self._target.autocommit:
+            entry.emit()
+        else:
+            raise Refused("no transaction")
+
+
+class ConnectionTransaction(_PsycopgTransaction):
+    """The transaction of a connection."""
+
+    needs_await = False
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        super().__init__(connection)
+        self._connection = connection
+
+    def insert(self, entry: Entry) -> None:
+        """Insert an event into the outbox."""
+        # psycopg's own cursor: the application's may log or count the statements.
+        with Cursor(self._connection, row_factory=tuple_row) as cursor:
+            execute_all(_insert(entry), lambda statement: cursor.execute(statement.encode()))
+
+    async def insert_awaited(self, entry: Entry) -> None:
+        """Insert an event into the outbox."""
+        self.insert(entry)
+
+
+class AsyncConnectionTransaction(_PsycopgTransaction):
+    """The transaction of an asynchronous connection."""
+
+    needs_await = True
+
+    def __init__(self, connection: AsyncConnection[Any]) -> None:
+        super().__init__(connection)
+        self._connection = connection
+
+    def insert(self, entry: Entry) -> None:  # noqa: ARG002  # the protocol
+        """Refuse: the INSERT needs an await."""
+        raise Refused("not awaited")
+
+    async def insert_awaited(self, entry: Entry) -> None:
+        """Insert an event into the outbox."""
+        async with AsyncCursor(self._connection, row_factory=tuple_row) as cursor:
+            await execute_all_awaited(
+                _insert(entry), lambda statement: cursor.execute(statement.encode())
+            )
+
+
+def _insert(entry: Entry) -> Statements:
+    return postgres_insert([entry.row()], within=None if entry.strict else EMITTER.deadline)
+
+
+ADAPTERS: Final[Mapping[type, Callable[[Any], _PsycopgTransaction]]] = {
+    Connection: ConnectionTransaction,
+    AsyncConnection: AsyncConnectionTransaction,
+}
