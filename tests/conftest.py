@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from sidelight.emission.emitter import EMITTER
+from sidelight.emission import EMITTER
+from sidelight.runtime import RUNTIME
 
 _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 
@@ -30,6 +31,16 @@ def pytest_sessionfinish():
     """End the servers that the tests of this worker started, because xdist runs no atexit."""
     if servers := sys.modules.get("tests.support.postgres"):
         servers.end()
+
+
+@pytest.fixture(autouse=True)
+def _no_relay_outlives_its_test(request):
+    """Close what a test left open, because its relay would run on in this process."""
+    yield
+    if RUNTIME.spool is not None:
+        with open("/tmp/core/leaks", "a") as f: f.write(request.node.nodeid + "\n")
+        RUNTIME.close(5.0)
+        RUNTIME.settings = None
 
 
 @pytest.fixture(autouse=True)

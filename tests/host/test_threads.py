@@ -1,5 +1,6 @@
 """The relay's threads: begun, ended and begun again; gone while the process forks."""
 
+import contextlib
 import itertools
 import os
 import threading
@@ -17,8 +18,11 @@ TASKS = Path("/proc/self/task")
 
 
 def ours():
-    """The names, as the system has them, of the threads that sidelight runs."""
-    names = [(task / "comm").read_text().strip() for task in TASKS.iterdir()]
+    """The system's names of the threads that sidelight runs."""
+    names = []
+    for task in TASKS.iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            names.append((task / "comm").read_text().strip())
     return sorted(name for name in names if name.startswith("sidelight"))
 
 

@@ -73,10 +73,10 @@ class Runtime:
         with self._exclusively():
             until = time.monotonic() + EXIT_WITHIN
             self._await_start(until)
-            before = self.spool, self.relay
-            self.relay, self.settings, self._meta = None, settings, None
+            previous = self.spool
+            self.settings, self._meta = settings, None
             spool = self._open(settings)
-            self._deliver_and_close(*before, until)
+            self._deliver_and_close(previous, self._take_relay(), until)
             if settings.relay == "thread":
                 try:
                     self._start_relay(settings, spool)
@@ -203,7 +203,14 @@ class Runtime:
                 spans=span_switch,
                 outboxes=outboxes,
             )
-            if not self.start_threads() and self.ending:  # Python 3.12 starts no thread at exit
+            if self.spool is not spool:
+                self.relay = None
+                return
+            started = self.start_threads()
+            if self.spool is not spool:
+                relay.stop(EXIT_WITHIN)
+                return
+            if not started and self.ending:  # Python 3.12 starts no thread at exit
                 relay.drain(retries=1)  # in this thread
                 return
             with guarded():  # the application's MeterProvider
@@ -262,12 +269,21 @@ class Runtime:
             with guarded():
                 self._ledger.write(self.spool, last=True)
             started = self._await_start(until + _IMPORTS_WITHIN)
-            before = self.spool, self.relay
             EMITTER.spool = ClosedSpool(self.open)
-            self.spool = self.relay = None
+            spool, self.spool = self.spool, None
+            relay = self._take_relay()
         if not started and self.ending:
             return False  # the relay may be delivering: leave the segments open until exit
-        return self._deliver_and_close(*before, until)
+        return self._deliver_and_close(spool, relay, until)
+
+    def _take_relay(self) -> Relay | None:
+        """Detach the relay of a spool that is no longer `self.spool`.
+
+        `_start_relay` works in the opposite order: it sets the relay, then compares the spool. So
+        one of the two sees the other, and a relay that is just starting is stopped.
+        """
+        relay, self.relay = self.relay, None
+        return relay
 
     def _await_start(self, until: float) -> bool:
         """Wait for a relay that is starting, because it may still deliver."""
