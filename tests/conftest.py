@@ -38,7 +38,8 @@ def _no_relay_outlives_its_test(request):
     """Close what a test left open, because its relay would run on in this process."""
     yield
     if RUNTIME.spool is not None:
-        with open("/tmp/core/leaks", "a") as f: f.write(request.node.nodeid + "\n")
+        with open("/tmp/core/leaks", "a") as f:
+            f.write(request.node.nodeid + "\n")
         RUNTIME.close(5.0)
         RUNTIME.settings = None
 

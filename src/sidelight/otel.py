@@ -118,7 +118,7 @@ class SpoolSpanProcessor(SpanProcessor):
                 known = self._add_head(scope, resource)
             EMITTER.write(known[2], moment_of(span, context))
         except RecursionError:  # without a call, for which the stack has no room
-            EMITTER.losses["recursion limit"] = EMITTER.losses.get("recursion limit", 0) + 1
+            EMITTER.losses["recursion limit"] += 1
         except Exception as error:  # noqa: BLE001  # the guard
             EMITTER.lost("span not copied", "SpoolSpanProcessor", error)
         cost = _clock() - begun

@@ -250,7 +250,7 @@ def {function}({parameters}):
     except {raised}:
         raise
     except RecursionError:  # there is no room for a call either
-        _losses['recursion limit'] = _losses.get('recursion limit', 0) + 1
+        _losses['recursion limit'] += 1
     except Exception as _problem:
         _lost('not recorded', _problem)
     {end_foreign}
