@@ -34,7 +34,7 @@ def pytest_sessionfinish():
 
 
 @pytest.fixture(autouse=True)
-def _no_relay_outlives_its_test(request):
+def _no_relay_outlives_its_test():
     """Close what a test left open, because its relay would run on in this process."""
     yield
     if RUNTIME.spool is not None:

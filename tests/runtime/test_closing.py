@@ -26,6 +26,7 @@ def test_a_relay_that_is_starting_while_the_runtime_closes_ends(tmp_path, monkey
         return made(*args, **kwargs)
 
     monkeypatch.setattr(sidelight.relay, "Relay", close_first)
+    restore()
     RUNTIME.settings = settle(f"sqlite:///{tmp_path / 'events.db'}", environment={})
     try:
         sidelight.emit("made", artifact_id="a")
