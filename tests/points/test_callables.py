@@ -1,4 +1,4 @@
-"""Every kind of callable can be decorated, and stays what it was."""
+"""Every kind of callable can be decorated, keeps its contract, and stays what it was."""
 
 import abc
 import asyncio
@@ -6,15 +6,18 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import math
+import itertools
+import keyword
+import re
 import types
 import unittest.mock
 
 import pytest
-import wrapt
+from tests.support.callable_kinds import BASIC, KINDS, OF_CLASSES, built, methods, passing
 
 from sidelight import arg, emits, result
-from sidelight.points.registry import POINTS
+from sidelight.points import POINTS
+from sidelight.points.templates import RESERVED
 from sidelight.testing import capture
 
 
@@ -27,6 +30,74 @@ def recorded():
 def values(recorded):
     """The attributes of the only event, without their names."""
     return list(recorded.one().attributes.values())
+
+
+# -- the contract of every kind -------------------------------------------------------------------
+
+BY_POSITION = ("C function", "mock", "async mock")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_of_every_kind(kind, recorded):
+    field = arg[0] if kind in BY_POSITION else arg.n
+    mode = "awaited" if len(kind) % 2 else "scheduled"
+    _, call = built(kind, emits("done", start="begun", failure="bad", mode=mode, n=field))
+    _, plain = built(kind, lambda function: function)
+    assert call(1) == plain(1)
+    assert recorded.types == ["begun", "done"]
+    recorded.clear()
+    with pytest.raises(ValueError) as caught:
+        call(-1)
+    with pytest.raises(ValueError) as expected:
+        plain(-1)
+    assert str(caught.value) == str(expected.value)
+    assert recorded.types == ["begun", "bad"]
+    assert [event.attributes for event in recorded] == [{"n": -1}, {"n": -1}]
+    assert recorded.one("bad").error_type == "ValueError"
+    assert len(recorded.spans) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inspect_sees_every_kind_as_it_was(kind):
+    made, _ = built(kind, emits("x"))
+    plain, _ = built(kind, lambda function: function)
+    for ask in (
+        *(inspect.isfunction, inspect.ismethod, inspect.isbuiltin, callable),
+        *(inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction),
+        *(inspect.signature, lambda f: f.__class__),
+        *(lambda f: getattr(f, "__name__", ""), lambda f: getattr(f, "__qualname__", "")),
+    ):
+        assert without_address(ask(made)) == without_address(ask(plain)), ask
+
+
+def without_address(told):
+    return re.sub(r"(at|id=).*", "", repr(told))
+
+
+PHASES = [
+    phases
+    for count in (1, 2, 3)
+    for phases in itertools.combinations(("start", "success", "failure"), count)
+]
+
+
+@pytest.mark.parametrize("kind", BASIC)
+@pytest.mark.parametrize("span", [True, False], ids=["span", "no span"])
+@pytest.mark.parametrize("mode", ["scheduled", "awaited"])
+@pytest.mark.parametrize("phases", PHASES, ids="+".join)
+def test_every_basic_kind_under_every_declaration(kind, span, mode, phases, recorded):
+    named = {phase: phase for phase in phases}
+    type_ = named.pop("success", None)
+    if type_ is not None and kind != "async generator":
+        named["artifact_id"] = result if phases == ("success",) else arg.n
+    _, call = built(kind, emits(type_, mode=mode, span=span, **named))
+    call(1)
+    assert recorded.types == [phase for phase in phases if phase != "failure"]
+    assert bool(recorded.spans) == span
+    recorded.clear()
+    with pytest.raises(ValueError, match="-1"):
+        call(-1)
+    assert recorded.types == [phase for phase in phases if phase != "success"]
 
 
 # -- functions and their parameters ---------------------------------------------------------------
@@ -83,40 +154,30 @@ def test_a_mutable_default_stays_the_same_object():
 
 
 NAMES = """
-    _span _enter _function _result _error _position _outer _inner _generator _resume _box _thrown
-    _stop _value _item _now _cost _details _problem _head _emit _clock _bits _plain _bound _lost
-    _wait _place _fine _add_cost _artifact_id _attribute_0 _constant_1 _head_30 _started _succeeded
-    _failed _closed _detach _args _instance _original _made _continued _arrive _swap _MISSING
-    _SCALARS _InstrumentationError _uncaptured _error_details args kwargs self cls type len id str
-    range result error arg isinstance print Exception BaseException ValueError RecursionError
-    arg_a match case _ __doc__ __name__ __builtins__ f
+    _value _item _now _cost _details _problem _head _emit _clock _bits _plain _bound _lost _place
+    _artifact_id _attribute_0 _constant_1 _head_30 _MISSING _SCALARS _uncaptured _error_details
+    args kwargs self cls type len id str range result error arg isinstance print Exception
+    RecursionError arg_a match case _ __doc__ __name__ __builtins__ f
 """.split()  # noqa: SIM905  # it reads better
-
-
 FORMS = ["{0}", "*, {0}", "{0}, /", "*{0}", "**{0}"]
+KEYWORDS = [("def", "return"), ("async def", "return"), ("def", "yield")]
 
 
-@pytest.mark.parametrize(("number", "name"), list(enumerate(NAMES)), ids=NAMES)
-def test_parameters_of_any_name(number, name, recorded):
-    kind, form = ("def", "async def")[number % 2], FORMS[number % len(FORMS)]
-    scope = {}
-    exec(f"{kind} f({form.format(name)}): return {name}", scope)
-    decorated = emits("called", a=arg[name])(scope["f"])
-    expected = {"**": {"k": "value"}, "*{": ("value",)}.get(form[:2], "value")
-    if form == "**{0}":
-        got = decorated(k="value")
-    else:
-        got = decorated(**{name: "value"}) if form == "*, {0}" else decorated("value")
-    assert (asyncio.run(got) if number % 2 else got) == expected
-    assert values(recorded) == [list(expected) if form == "*{0}" else expected]
-
-
-@pytest.mark.parametrize("name", ["_span", "_box", "_generator", "_outer", "args", "StopIteration"])
-def test_parameters_of_generators_of_any_name(name, recorded):
-    scope = {}
-    exec(f"def f({name}): yield {name}", scope)
-    assert list(emits("called", a=getattr(arg, name))(scope["f"])("value")) == ["value"]
-    assert values(recorded) == ["value"]
+@pytest.mark.parametrize("name", sorted({*NAMES, *RESERVED} - {*keyword.kwlist}))
+def test_parameters_of_any_name(name):
+    for number, (define, give) in enumerate(KEYWORDS, sum(map(ord, name))):
+        form, scope = FORMS[number % len(FORMS)], {}
+        exec(f"{define} f({form.format(name)}): {give} {name}", scope)
+        value = {"**{0}": {"k": "value"}, "*{0}": ("value",)}.get(form, "value")
+        keywords = {"**{0}": {"k": "value"}, "*, {0}": {name: "value"}}.get(form, {})
+        with capture() as recorded:
+            got = emits("called", a=arg[name])(scope["f"])(
+                *(() if keywords else ("value",)), **keywords
+            )
+            if give == "yield":
+                (got,) = got
+            assert (asyncio.run(got) if define == "async def" else got) == value
+        assert values(recorded) == [list(value) if form == "*{0}" else value]
 
 
 def test_the_default_of_a_parameter_that_is_called_as_one_of_ours(recorded):
@@ -210,328 +271,101 @@ def test_an_exhausted_stack_is_the_functions_own_error():
 # -- methods --------------------------------------------------------------------------------------
 
 
-class Multiplier:
-    def __init__(self, factor):
-        self.factor = factor
+def test_a_method_is_a_point_of_its_class(recorded):
+    class Base:
+        def greet(self, name):
+            return f"base {name}"
 
-    def __call__(self, number):
-        return self.factor * number
+    class Greeter(Base):
+        title = "Dr"
 
+        @emits("greeted", name=arg.name, who=arg.self.title)
+        def greet(self, name):
+            return f"{self.title} {super().greet(name)}"
 
-class Base:
-    def greet(self, name):
-        return f"base {name}"
-
-
-class Greeter(Base):
-    @emits("greeted", name=arg.name, who=arg.self.title)
-    def greet(self, name):
-        return f"{self.title} {super().greet(name)}"
-
-    title = "Dr"
-
-    @emits("above", cls=arg.cls.__name__, a=arg.a)
-    @classmethod
-    def above_class(cls, a):
-        return cls, a
-
-    @classmethod
-    @emits("below", cls=arg.cls.__name__, a=arg.a)
-    def below_class(cls, a):
-        return cls, a
-
-    @emits("above", a=arg.a)
-    @staticmethod
-    def above_static(a):
-        return a
-
-    @staticmethod
-    @emits("below", a=arg.a)
-    def below_static(a):
-        return a
-
-    @property
-    @emits("read", who=arg.self.title)
-    def size(self):
-        return 3
-
-    @functools.cached_property
-    @emits("read_once")
-    def weight(self):
-        return 5
-
-    @emits("awaited")
-    @emits("slept")
-    async def sleep(self):
-        await asyncio.sleep(0)
-        return self
-
-    @emits("counted")
-    def count(self, n):
-        yield from range(n)
-
-    partial = emits("partially", b=arg.b, who=arg.self.title)(
-        functools.partialmethod(lambda self, a, b: (self.title, a, b), 1)
-    )
-
-    @emits("cached", a=arg.a)
-    @functools.lru_cache  # noqa: B019
-    def cached(self, a):
-        return [a]
-
-    @emits("dispatched", a=arg.a)
-    @functools.singledispatchmethod
-    def dispatch(self, a):
-        return f"any {a}"
-
-    @dispatch.register
-    def _(self, a: int):
-        return f"int {a}"
-
-    shared = emits("shared", n=arg[0])(Multiplier(3))
-    c_function = emits("c")(len)
-
-
-def test_a_method_with_super(recorded):
     assert Greeter().greet("Ada") == "Dr base Ada"
     assert Greeter.greet(Greeter(), name="Bob") == "Dr base Bob"
-    assert [e.attributes for e in recorded] == [
-        {"name": "Ada", "who": "Dr"},
-        {"name": "Bob", "who": "Dr"},
-    ]
-    assert recorded.events[0].point.endswith(":Greeter.greet")
+    assert [list(e.attributes.values()) for e in recorded] == [["Ada", "Dr"], ["Bob", "Dr"]]
+    assert recorded.events[0].point.endswith("Greeter.greet")
 
 
-@pytest.mark.parametrize("name", ["above_class", "below_class"])
-@pytest.mark.parametrize("through", [Greeter, Greeter()], ids=["class", "instance"])
-def test_classmethods(name, through, recorded):
-    assert getattr(through, name)(1) == (Greeter, 1)
-    assert values(recorded) == ["Greeter", 1]
-
-
-def test_a_classmethod_in_a_subclass(recorded):
-    class Sub(Greeter):
-        pass
-
-    assert Sub.above_class(a=2) == (Sub, 2)
-    assert values(recorded) == ["Sub", 2]
-
-
-@pytest.mark.parametrize("name", ["above_static", "below_static"])
-@pytest.mark.parametrize("through", [Greeter, Greeter()], ids=["class", "instance"])
-def test_staticmethods(name, through, recorded):
-    assert getattr(through, name)(1) == 1
-    assert values(recorded) == [1]
-    assert isinstance(vars(Greeter)[name], staticmethod)
+@pytest.mark.parametrize("name", [*OF_CLASSES, "partial"])
+def test_arguments_of_methods(name, recorded):
+    """By position and by keyword, through an instance and a class."""
+    cls, subclass = methods(emits("called", n=arg.n))
+    for through in (cls(), subclass(), *((cls, subclass) if name in OF_CLASSES else ())):
+        assert getattr(through, name)(1) == 1
+        assert getattr(through, name)(n=2) == 2
+        assert [event.attributes["n"] for event in recorded] == [1, 2]
+        recorded.clear()
+    assert type(vars(cls)["below_static"]) is staticmethod
 
 
 def test_properties_over_the_decorator(recorded):
-    greeter = Greeter()
-    assert (greeter.size, greeter.weight, greeter.weight) == (3, 5, 5)
+    class Box:
+        title = "Dr"
+
+        @property
+        @emits("read", who=arg.self.title)
+        def size(self):
+            return 3
+
+        @functools.cached_property
+        @emits("read_once")
+        def weight(self):
+            return 5
+
+    box = Box()
+    assert (box.size, box.weight, box.weight) == (3, 5, 5)
     assert recorded.types == ["read", "read_once"]
 
 
 def test_bound_methods(recorded):
-    greet = emits("bound", name=arg.name, first=arg[0])(Base().greet)
-    assert greet("Ada") == "base Ada"
-    assert greet(name="Ada") == "base Ada"
-    assert [e.attributes for e in recorded] == [{"name": "Ada", "first": "Ada"}] * 2
-    assert inspect.ismethod(greet)
-    assert str(inspect.signature(greet)) == "(name)"
-
-
-async def test_asynchronous_methods(recorded):
-    greeter = Greeter()
-    assert await greeter.sleep() is greeter
-    assert recorded.types == ["slept", "awaited"]
-
-
-def test_generator_methods(recorded):
-    assert list(Greeter().count(3)) == [0, 1, 2]
-    assert recorded.types == ["counted"]
-
-
-def test_partialmethods(recorded):
-    assert Greeter().partial(2) == ("Dr", 1, 2)
-    assert Greeter().partial(b=3) == ("Dr", 1, 3)
-    assert [e.attributes for e in recorded] == [{"b": 2, "who": "Dr"}, {"b": 3, "who": "Dr"}]
-
-
-def test_partialmethods_of_coroutine_functions(recorded):
-    class C:
-        async def f(self, a, b):
-            await asyncio.sleep(0)
-            assert recorded.types == []
-            return a + b
-
-        g = emits("added", b=arg.b)(functools.partialmethod(f, 1))
-
-    assert asyncio.run(C().g(2)) == 3
-    assert values(recorded) == [2]
-
-
-def test_cached_methods(recorded):
-    greeter = Greeter()
-    assert greeter.cached(1) is greeter.cached(1)
-    assert Greeter.cached(greeter, 1) is greeter.cached(1)
-    assert [e.attributes["a"] for e in recorded] == [1] * 4
-    assert Greeter.cached.cache_info().hits == 3
-
-
-def test_single_dispatch_methods(recorded):
-    assert Greeter().dispatch("x") == "any x"
-    assert Greeter().dispatch(5) == "int 5"
-    assert [e.attributes["a"] for e in recorded] == ["x", 5]
+    cls, _ = methods(lambda function: function)
+    method = emits("bound", n=arg.n, first=arg[0])(cls().method)
+    assert (method(1), method(n=1)) == (1, 1)
+    assert [e.attributes for e in recorded] == [{"n": 1, "first": 1}] * 2
+    assert inspect.ismethod(method)
 
 
 def test_what_does_not_bind_stays_unbound(recorded):
-    assert Greeter().shared(2) == 6
-    assert Greeter().c_function([1]) == 1
+    class Box:
+        c_function = emits("c")(len)
+        shared = emits("shared", n=arg[0])(unittest.mock.Mock(return_value=6))
+
+    assert Box().shared(2) == 6
+    assert Box().c_function([1]) == 1
     assert recorded.types == ["shared", "c"]
 
 
 # -- what is no function --------------------------------------------------------------------------
 
 
-def test_partials(recorded):
-    power = emits("powered", base=arg[0], exponent=arg.exponent)(
+def test_attributes_of_what_is_wrapped(recorded):
+    power = emits("powered", base=arg[0], exponent=arg.exponent, modulus=arg.modulus)(
         functools.partial(lambda base, exponent, modulus: pow(base, exponent, modulus), modulus=7)
     )
-    assert power(3, 2) == 2
-    assert power(3, exponent=2) == 2
-    assert [e.attributes for e in recorded] == [{"base": 3, "exponent": 2}] * 2
+    assert power(3, 2) == power(3, exponent=2) == 2
+    assert [list(e.attributes.values()) for e in recorded] == [[3, 2, 7]] * 2
     assert isinstance(power, functools.partial)
     assert power.keywords == {"modulus": 7}
-    assert str(inspect.signature(power)) == "(base, exponent, *, modulus=7)"
-
-
-def test_an_argument_that_a_partial_gave(recorded):
-    emits("called", b=arg.b)(functools.partial(lambda a, b: None, b=2))(1)
-    assert values(recorded) == [2]
-
-
-async def test_partials_of_coroutine_functions(recorded):
-    async def fetch(a, b):
-        await asyncio.sleep(0)
-        assert recorded.types == []
-        return a + b
-
-    fetch_one = emits("fetched", b=arg.b)(functools.partial(fetch, 1))
-    assert inspect.iscoroutinefunction(fetch_one)
-    assert await fetch_one(2) == 3
-    assert values(recorded) == [2]
-
-
-async def test_partials_of_generator_functions(recorded):
-    def sync(a, b):
-        yield a
-        yield b
-
-    async def asynchronous(a, b):
-        yield a
-        yield b
-
-    first = emits("sync")(functools.partial(sync, 1))
-    second = emits("asynchronous")(functools.partial(asynchronous, 1))
-    assert inspect.isgeneratorfunction(first)
-    assert inspect.isasyncgenfunction(second)
-    assert list(first(2)) == [1, 2]
-    assert [i async for i in second(2)] == [1, 2]
-    assert recorded.types == ["sync", "asynchronous"]
-
-
-class AsyncMultiplier(Multiplier):
-    async def __call__(self, number):
-        await asyncio.sleep(0)
-        return self.factor * number
-
-
-class DecoratedMultiplier(Multiplier):
-    @emits("multiplied", n=arg.number)
-    def __call__(self, number):
-        return super().__call__(number)
-
-
-async def test_callable_instances(recorded):
-    double = emits("multiplied", n=arg.number)(Multiplier(2))
-    assert (double(3), double.factor, isinstance(double, Multiplier)) == (6, 2, True)
-    triple = emits("multiplied", n=arg.number)(AsyncMultiplier(3))
-    assert await triple(number=3) == 9
-    assert DecoratedMultiplier(4)(3) == 12
-    assert [e.attributes["n"] for e in recorded] == [3, 3, 3]
-    assert recorded.events[0].point == f"{__name__}:Multiplier"
+    cached = emits("squared")(functools.lru_cache(lambda n: n * n))
+    assert (cached(3), cached(3), cached.cache_info().hits) == (9, 9, 1)
+    cls, _ = methods(lambda function: function)
+    assert isinstance(emits("x")(cls()), cls)
+    assert str(inspect.signature(cached)) == "(n)"
 
 
 def test_c_functions(recorded):
-    assert emits("counted", a=arg[0])(len)([1, 2]) == 2
-    assert emits("rooted", a=arg[0])(math.sqrt)(4) == 2
-    assert emits("maximum", a=arg[1])(max)(1, 2) == 2
-    assert emits("upper", a=arg[0])(str.upper)("a") == "A"
-    assert emits("joined", a=arg[0])(", ".join)(["a", "b"]) == "a, b"
-    captured = [list(event.attributes.values()) for event in recorded]
-    assert captured == [[[1, 2]], [4], [2], ["a"], [["a", "b"]]]
-
-
-def test_cached_functions(recorded):
-    @emits("squared", n=arg.n)
-    @functools.lru_cache
-    def square(n):
-        return n * n
-
-    assert (square(3), square(3), square.cache_info().hits) == (9, 9, 1)
-    square.cache_clear()
-    assert recorded.types == ["squared", "squared"]
-    assert str(inspect.signature(square)) == "(n)"
-
-
-def test_single_dispatch(recorded):
-    @emits("shown", a=arg.a)
-    @functools.singledispatch
-    def show(a):
-        return f"any {a}"
-
-    @show.register
-    @emits("shown_int")
-    def _(a: int):
-        return f"int {a}"
-
-    assert (show("x"), show(1)) == ("any x", "int 1")
-    assert recorded.types == ["shown", "shown_int", "shown"]
-
-
-def test_mocks(recorded):
-    assert emits("mocked", a=arg[0])(unittest.mock.Mock(return_value=5))(1) == 5
-    assert asyncio.run(emits("mocked")(unittest.mock.AsyncMock(return_value=6))()) == 6
-    assert recorded.types == ["mocked", "mocked"]
-
-
-async def test_generator_based_coroutines(recorded):
-    @emits("slept", failure="failed")
-    @types.coroutine
-    def sleep(error=None):
-        yield
-        if error:
-            raise error
-        return 5
-
-    assert inspect.isawaitable(sleep())
-    assert await sleep() == 5
-    with pytest.raises(KeyError):
-        await sleep(KeyError())
-    assert recorded.types == ["slept", "failed"]
+    called = emits("called", a=arg[0])
+    assert [called(len)([1, 2]), called(str.upper)("a"), called(", ".join)(["a", "b"])] == [
+        *(2, "A", "a, b")
+    ]
+    assert emits("called", a=arg[1])(max)(1, 2) == 2
+    assert [e.attributes["a"] for e in recorded] == [[1, 2], "a", ["a", "b"], 2]
 
 
 # -- other people's decorators --------------------------------------------------------------------
-
-
-def passing(function):
-    """The usual decorator: hands everything on."""
-
-    @functools.wraps(function)
-    def wrapper(*args, **kwargs):
-        return function(*args, **kwargs)
-
-    return wrapper
 
 
 def test_over_a_decorator_that_passes_everything_on(recorded):
@@ -549,16 +383,6 @@ def test_over_a_decorator_that_passes_everything_on(recorded):
         [2, 1, 3, [], {}],
     ]
     assert str(inspect.signature(f)) == "(a, b=2, *rest, c=3, **more)"
-
-
-def test_under_a_decorator(recorded):
-    @passing
-    @emits("called", a=arg.a)
-    def f(a):
-        return a
-
-    assert f(1) == 1
-    assert values(recorded) == [1]
 
 
 def test_between_two_of_ours_there_are_two_spans(recorded):
@@ -719,122 +543,51 @@ async def test_the_span_of_a_plain_wrapper_is_current_inside_and_nowhere_else(re
     assert spans[recorded.one("between").span_id].parent_id is None
 
 
-def test_a_plain_wrapper_that_runs_the_coroutine_itself(recorded):
-    def runs(function):
-        @functools.wraps(function)
-        def wrapper(*args):
-            return asyncio.run(function(*args))
+async def test_a_task_that_is_cancelled(recorded):
+    async def endless():
+        await asyncio.sleep(30)
 
-        return wrapper
-
-    @emits("fetched", a=arg.a, mode="awaited")
-    @runs
-    async def fetch(a):
-        await asyncio.sleep(0)
-        return a
-
-    assert fetch(5) == 5
-    assert values(recorded) == [5]
-
-
-async def test_a_plain_wrapper_that_starts_a_task(recorded):
-    def starts(function):
-        @functools.wraps(function)
-        def wrapper(*args):
-            return asyncio.ensure_future(function(*args))
-
-        return wrapper
-
-    @emits("fetched", failure="failed", a=arg.a)
-    @starts
-    async def fetch(a):
-        await asyncio.sleep(0)
-        if a is None:
-            raise KeyError
-        return a
-
-    task = fetch(5)
+    task = emits("done", failure="failed")(
+        functools.wraps(endless)(lambda: asyncio.ensure_future(endless()))
+    )()
     assert isinstance(task, asyncio.Task)
-    assert recorded.types == []
-    assert await task == 5
-    assert values(recorded) == [5]
-    with pytest.raises(KeyError):
-        await fetch(None)
-    cancelled = fetch(6)
-    cancelled.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await cancelled
     await asyncio.sleep(0)
-    assert recorded.types == ["fetched", "failed", "failed"]
-    assert len(recorded.spans) == 3
+    assert recorded.types == []
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    assert recorded.types == ["failed"]
 
 
-async def test_plain_wrappers_of_generator_functions(recorded):
+def test_a_generator_under_a_plain_wrapper_keeps_its_protocol(recorded):
     @emits("sync", a=arg.a)
     @passing
     def sync(a):
         yield a
         return "end"
 
-    @emits("asynchronous", a=arg.a)
-    @passing
-    async def asynchronous(a):
-        yield a
-
     def delegating():
         assert (yield from sync(1)) == "end"
 
     assert list(delegating()) == [1]
-    assert [i async for i in asynchronous(2)] == [2]
-    assert recorded.types == ["sync", "asynchronous"]
     half = sync(3)
     assert next(half) == 3
     half.close()
-    assert [span.outcome for span in recorded.spans] == ["succeeded", "succeeded", "closed"]
+    assert [span.outcome for span in recorded.spans] == ["succeeded", "closed"]
 
 
-async def test_single_dispatch_of_coroutine_functions(recorded):
+async def test_a_dispatch_that_is_asynchronous_for_some_types(recorded):
     @emits("handled")
     @functools.singledispatch
     async def handle(a):
         await asyncio.sleep(0)
         return "any"
 
-    @handle.register
-    def _(a: int):
-        return "at once"
-
+    handle.register(int, lambda a: "at once")
     assert await handle("x") == "any"
     assert handle(1) == "at once"
     assert recorded.types == ["handled", "handled"]
-
-
-def test_wrapt_decorators(recorded):
-    @wrapt.decorator
-    def noting(wrapped, instance, args, kwargs):
-        return type(instance).__name__, wrapped(*args, **kwargs)
-
-    class C:
-        @emits("over", a=arg.a)
-        @noting
-        def over(self, a):
-            return a
-
-        @noting
-        @emits("under", a=arg.a)
-        def under(self, a):
-            return a
-
-        @emits("over_class", a=arg.a)
-        @noting
-        @classmethod
-        def over_class(cls, a):
-            return a
-
-    assert C().over(1) == ("C", 1)
-    assert C().under(2) == ("C", 2)
-    assert C.over_class(3) == ("type", 3)
-    assert [e.attributes["a"] for e in recorded] == [1, 2, 3]
 
 
 def test_dataclass_methods_and_abstract_methods():
