@@ -90,6 +90,63 @@ def test_values_that_the_source_does_not_show_are_named(tmp_path):
     assert "scheduled  ✓ sent" in done.out
 
 
+def test_functions_that_have_one_path(tmp_path):
+    """The source and an import show each of them; a map can name none of them."""
+    (tmp_path / "a_shop.py").write_text(
+        textwrap.dedent("""
+        import functools
+        from sidelight import arg, emits
+
+        class Desk:
+            @property
+            @emits("read")
+            def size(self): ...
+            @size.setter
+            @emits("set", n=arg.size)
+            def size(self, size): ...
+
+        @functools.singledispatch
+        def show(value): ...
+        @show.register
+        @emits("int_shown")
+        def _(value: int): ...
+        @show.register
+        @emits("text_shown")
+        def _(value: str): ...
+
+        def make(kind):
+            @emits(kind)
+            @emits("made")
+            def inner(): ...
+            return inner
+
+        made = [make(f"kind_{n % 3}") for n in range(9)]
+        """)
+    )
+
+    def points(*options):
+        done = end(spawn("points", "a_shop", "--json", *options, cwd=tmp_path))
+        return [
+            (each["point"].partition(":")[2], declared["success"])
+            for each in done.json
+            for declared in each["declarations"]
+        ]
+
+    named = [
+        ("Desk.size", ["read"]),
+        ("Desk.size", ["set"]),
+        ("_", ["int_shown"]),
+        ("_", ["text_shown"]),
+    ]
+    inner = "make.<locals>.inner"
+    assert points() == [*named, (inner, ["made"]), (inner, [])]
+    made = [(inner, types) for n in range(3) for types in (["made"], [f"kind_{n}"])]
+    assert points("--import") == [*named, *made]
+    done = end(spawn("points", "a_shop", "--import", "--toml", cwd=tmp_path))
+    assert parse_map(done.out, Path("x.toml")).points == ()
+    assert "a_shop:_ is not in the map: several functions have this path" in done.err
+
+
 def test_one_format_at_a_time(shop):
     done = shop("--markdown", "--toml")
     assert done.code == 2

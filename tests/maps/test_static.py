@@ -126,7 +126,7 @@ def package(tmp_path, monkeypatch):
     for module in [each for each in sys.modules if each.partition(".")[0] == name]:
         del sys.modules[module]
     for point in [each for each in POINTS if each.module.partition(".")[0] == name]:
-        POINTS.restore(point.path, None)
+        POINTS.restore(point.path, ())
 
 
 def facts_of(point):

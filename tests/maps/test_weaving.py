@@ -54,7 +54,7 @@ def shop(tmp_path, monkeypatch):
     yield lambda name="orders": importlib.import_module(f"woven_shop.{name}")
     for name in [name for name in sys.modules if name.startswith("woven_shop")]:
         del sys.modules[name]
-    POINTS.restore("woven_shop.orders:send", None)
+    POINTS.restore("woven_shop.orders:send", ())
 
 
 @pytest.fixture
@@ -223,6 +223,33 @@ def test_a_map_that_does_not_fit_fails_the_import(shop, mapped):
     mapped(SEND.replace("arg.size", "arg.seize"))
     with pytest.raises(MapError, match="no parameter seize"):
         shop()
+
+
+def test_an_event_of_a_hidden_wrapper_is_emitted_once(shop, mapped, tmp_path):
+    (tmp_path / "woven_shop" / "hidden.py").write_text(
+        textwrap.dedent("""
+        import click
+        from sidelight import emits
+
+        class Desk:
+            @property
+            @emits("sent")
+            def size(self):
+                return 1
+
+        @click.command()
+        @emits("sent")
+        def send(): ...
+        """)
+    )
+    hidden = shop("hidden")
+    before = hidden.send
+    point = '[[point]]\nfunction = "woven_shop.hidden:send"\nsuccess = "sent"\n'
+    mapped(point + point.replace("send", "Desk.size"))
+    with capture() as recorded:
+        assert hidden.Desk().size == 1
+    assert hidden.send is before
+    assert recorded.types == ["sent"]
 
 
 def test_lenient_weaving_counts_and_logs_a_point_that_does_not_fit(shop, mapped, caplog):

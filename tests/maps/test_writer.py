@@ -40,7 +40,7 @@ def send(order, status, *rest, session=None, **more):
 def listed(*arguments, **options):
     """This module's `send`, decorated and listed."""
     path = f"{__name__}:send"
-    before = POINTS.get(path)
+    before = POINTS.all(path)
     try:
         emits(*arguments, **options)(send)
         return listed_point(POINTS.get(path))

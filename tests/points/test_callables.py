@@ -624,6 +624,16 @@ def test_not_disabled(monkeypatch, value):
     assert emits("called")(f := lambda: 1) is not f
 
 
+def test_a_factory_that_names_new_events_for_ever_is_registered_within_bounds():
+    for n in range(200):
+        emits(f"kind_{n}")(lambda: None)
+    path = f"{__name__}:test_a_factory_that_names_new_events_for_ever_is_registered_within_bounds"
+    points = POINTS.all(f"{path}.<locals>.<lambda>")
+    assert [point.declarations[0].success for point in points] == [
+        f"kind_{n}" for n in range(136, 200)
+    ]
+
+
 def test_points_are_registered():
     @emits("second")
     @emits("first", mode="awaited")
@@ -632,5 +642,6 @@ def test_points_are_registered():
 
     point = POINTS.get(f"{__name__}:test_points_are_registered.<locals>.registered")
     assert [d.success for d in point.declarations] == ["first", "second"]
+    assert POINTS.all(point.path) == (point,)
     assert (point.kind, point.file, point.span) == ("coroutine", __file__, True)
     assert point.line == registered.__wrapped__.__code__.co_firstlineno

@@ -12,7 +12,7 @@ import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import FunctionType, ModuleType, TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import wrapt
@@ -49,7 +49,7 @@ class Weaving:
         self._lenient = lenient
         self._active = True
         self._changes: list[_Change] = []
-        self._replaced_points: dict[str, Point | None] = {}
+        self._replaced_points: dict[str, tuple[Point, ...]] = {}
         self._waiting = list(points.points)
 
     @property
@@ -83,13 +83,13 @@ class Weaving:
 
     def _weave(self, module: ModuleType, point: MapPoint) -> None:
         owner, name = _owner(module, point, self._map.place(point))
-        previous = POINTS.get(point.function)
+        previous = POINTS.all(point.function)
         before = vars(owner).get(name, _ABSENT)
         if before is _ABSENT:  # an inherited method: only this class gets a wrapper
             before = getattr(owner, name)
         try:
             declaration = point.declaration(point.qualname, _resolved)
-            emits_already = _emits_already(before, declaration)
+            emits_already = _emits_already(before, point.function, declaration)
             if not emits_already:
                 self._replace(owner, name, instrument(before, (declaration,)))
         except PointError as error:
@@ -136,8 +136,8 @@ class Weaving:
                 delattr(owner, name)
             else:
                 setattr(owner, name, before)
-        for path, point in self._replaced_points.items():
-            POINTS.restore(path, point)
+        for path, points in self._replaced_points.items():
+            POINTS.restore(path, points)
         self._replaced_points.clear()
 
     def __enter__(self) -> Self:
@@ -214,12 +214,18 @@ def _owner(module: ModuleType, point: MapPoint, place: str) -> tuple[Any, str]:
     return owner, name
 
 
-def _emits_already(function: Any, declaration: Declaration) -> bool:
-    """Whether a function has a wrapper that emits all that a declaration asks for."""
-    found = instrumentation_of(getattr(function, "__func__", function))
-    if found is None:
-        return False
-    emitted = frozenset[Any]().union(*(each.emitted for each in found.point.declarations))
+def _emits_already(found: Any, path: str, declaration: Declaration) -> bool:
+    """Whether the object at a path has a wrapper that emits all that a declaration asks for.
+
+    A property, a command or a task hides the wrapper inside it: the registry knows its path.
+    """
+    function = getattr(found, "__func__", found)
+    instrumentation = instrumentation_of(function)
+    points: tuple[Point, ...] = () if instrumentation is None else (instrumentation.point,)
+    if not points and not isinstance(function, FunctionType):
+        points = POINTS.all(path)
+    declarations = (each for point in points for each in point.declarations)
+    emitted = frozenset[Any]().union(*(each.emitted for each in declarations))
     return declaration.emitted <= emitted
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from sidelight.maps.listing import ListedPoint
@@ -15,14 +16,18 @@ _WIDTH: Final = 100
 
 def map_text(points: Iterable[ListedPoint]) -> str:
     """The text of a ``sidelight.toml`` that weaves to the same events."""
-    return "\n".join(block for point in points for block in _blocks(point))
+    listed = list(points)
+    shared = _shared_paths(listed)
+    return "\n".join(block for point in listed for block in _blocks(point, shared))
 
 
 def omissions(points: Iterable[ListedPoint]) -> Iterator[str]:
     """Name everything that a map of these points lacks, one line each."""
-    for point in points:
-        if point.unnameable:
-            yield f"{point.path} is not in the map: {point.unnameable}"
+    listed = list(points)
+    shared = _shared_paths(listed)
+    for point in listed:
+        if reason := _unnameable(point, shared):
+            yield f"{point.path} is not in the map: {reason}"
             continue
         for declared in point.declarations:
             effect = "" if declared.expressible else ", so the point is not in the map"
@@ -30,9 +35,20 @@ def omissions(points: Iterable[ListedPoint]) -> Iterator[str]:
                 yield f"{point.path}: {name} = {_one_line(opaque.source)}: {opaque.reason}{effect}"
 
 
-def _blocks(point: ListedPoint) -> Iterator[str]:
+def _shared_paths(points: Iterable[ListedPoint]) -> set[str]:
+    """The paths that several functions have."""
+    paths = Counter(point.path for point in points)
+    return {path for path, count in paths.items() if count > 1}
+
+
+def _unnameable(point: ListedPoint, shared: Container[str]) -> str:
+    several = "several functions have this path: give each a name of its own"
+    return point.unnameable or (several if point.path in shared else "")
+
+
+def _blocks(point: ListedPoint, shared: Container[str]) -> Iterator[str]:
     for declared in point.declarations:
-        reason = point.unnameable
+        reason = _unnameable(point, shared)
         if not reason and not declared.expressible:
             reason = "a map cannot express how it emits"
         lines = ["[[point]]", *_lines({"function": point.path} | declared.facts())]

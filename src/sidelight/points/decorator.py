@@ -121,7 +121,7 @@ def instrument(function: Any, declarations: tuple[Declaration, ...]) -> Any:
         wrapper.__sidelight__ = instrumentation
     else:
         wrapper._self_sidelight = instrumentation  # noqa: SLF001  # an attribute of the wrapt proxy itself
-    POINTS.add(point)
+    POINTS.add(point, replacing=None if below is None else below.point)
     return wrapper
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import msgspec
 
 from sidelight.points.declaration import Declaration
+
+_MOST_PER_PATH: Final = 64  # a factory that makes an event type per call must not grow for ever
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -41,31 +44,53 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Registry:
-    """The points of this process, in the order in which they were decorated."""
+    """The points of this process.
+
+    Several functions may have one path: the getter and the setter of a property, the functions
+    ``_`` of a ``singledispatch``, and those that a factory makes with different events.
+    """
 
     def __init__(self) -> None:
-        self._points: dict[str, Point] = {}
+        self._points: dict[str, dict[object, Point]] = {}
 
-    def add(self, point: Point) -> None:
-        """Enter a point; the same function decorated again replaces its point."""
-        self._points[point.path] = point
+    def add(self, point: Point, replacing: Point | None = None) -> None:
+        """Enter a point in the place of ``replacing``, and of the same function with its events."""
+        if replacing is not None and (same := self._points.get(replacing.path)):
+            same.pop(_identity(replacing), None)
+        same = self._points.setdefault(point.path, {})
+        same.pop(_identity(point), None)
+        same[_identity(point)] = point
+        if len(same) > _MOST_PER_PATH:
+            same.pop(next(iter(same)), None)
 
-    def restore(self, path: str, point: Point | None) -> None:
-        """Put back the point that a path had; None takes the path out."""
-        if point is None:
-            self._points.pop(path, None)
+    def restore(self, path: str, points: Iterable[Point]) -> None:
+        """Put back the points that a path had; none takes the path out."""
+        restored = {_identity(point): point for point in points}
+        if restored:
+            self._points[path] = restored
         else:
-            self._points[path] = point
+            self._points.pop(path, None)
 
     def get(self, path: str) -> Point | None:
-        """The point of a path."""
-        return self._points.get(path)
+        """The point of a path that was entered last."""
+        return next(reversed(self.all(path)), None)
+
+    def all(self, path: str) -> tuple[Point, ...]:
+        """Every point of a path."""
+        return tuple(self._points.get(path, {}).values())
 
     def __iter__(self) -> Iterator[Point]:
-        return iter(tuple(self._points.values()))
+        for same in tuple(self._points.values()):
+            yield from tuple(same.values())
 
     def __len__(self) -> int:
-        return len(self._points)
+        return sum(1 for _ in self)
+
+
+def _identity(point: Point) -> object:
+    """Equal for a function that is decorated again with the same events."""
+    emitted = frozenset[object]().union(*(each.emitted for each in point.declarations))
+    return point.file, point.line, emitted
 
 
 POINTS = Registry()
