@@ -110,11 +110,11 @@ def test_one_that_does_not_end_in_time_goes_on(loop):
 def test_before_a_fork_they_end_and_after_it_they_go_on(tmp_path):
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}")
     try:
-        wait_until(lambda: ours() == ["sidelight-keepe", "sidelight-store"])
+        wait_until(lambda: ours() == ["sidelight-house", "sidelight-store"])
         forks._before()
         assert ours() == []
         forks._after_in_parent()
-        wait_until(lambda: ours() == ["sidelight-keepe", "sidelight-store"])
+        wait_until(lambda: ours() == ["sidelight-house", "sidelight-store"])
         sidelight.emit("after", artifact_id="a")
         assert sidelight.flush()
     finally:
