@@ -99,6 +99,20 @@ def test_texts_that_are_no_expressions(text):
     [
         ("[[point", "sidelight.toml: ", r"Expected .*; see https://toml.io"),
         (point(SENT, function="shop.send"), ":3: ", "write package.module:Class"),
+        *(
+            (point(SENT, function=path), ":3: ", "write package.module:Class")
+            for path in (
+                "shop:if",
+                "shop.class:f",
+                "shop:a b",
+                "shop:f()",
+                "shop:x\u00b2",
+                ":f",
+                "a::b",
+            )
+        ),
+        (point(SENT, 'artifact_id = { call = "os:f()" }'), ":5: ", "write package.module:Class"),
+        (point(SENT, 'artifact_id = "arg.a.class"'), ":5: ", "is no expression"),
         (point('succes = "sent"'), ":4: ", "succes is not known; a point has after_commit, arti"),
         (f"[[point]]\n{SENT}", ":1: ", "function is missing"),
         (point(), ":2: ", "no event is named; give a type"),

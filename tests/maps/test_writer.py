@@ -122,9 +122,22 @@ attributes.kind = {{ value = "express" }}
         (Path("a"), "PosixPath('a')", "a text, a number"),
         (None, "None", "TOML has no None"),
         ("\ud800", "'\\ud800'", "a text, a number"),
-        (arg.order[1, 2], "arg.order[(1, 2)]", "keys in a map are"),
+        (arg.order[1, 2], "arg.order[(1, 2)]", "keys that are texts or whole numbers"),
+        (getattr(arg.order, "from"), "arg.order.from", "a map has identifiers"),
+        (getattr(arg.order, "a()"), "arg.order.a()", "a map has identifiers"),
     ],
-    ids=["lambda", "partial", "list", "enum", "path", "none", "lone surrogate", "key"],
+    ids=[
+        "lambda",
+        "partial",
+        "list",
+        "enum",
+        "path",
+        "none",
+        "lone surrogate",
+        "key",
+        "keyword",
+        "call",
+    ],
 )
 def test_values_that_a_map_cannot_express(value, source, reason):
     point = listed("sent", artifact_id=arg.order, n=value)

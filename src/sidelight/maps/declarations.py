@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 import enum
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from keyword import iskeyword
 from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeGuard
 
 import msgspec
@@ -25,13 +25,14 @@ _NO_CONSTANT: Final = "a constant in a map is a text, a number, true or false"
 _DEFAULTS: Final = {"span": True, "strict": False}
 #: Without these values a map would emit something else than the decorator does.
 _INDISPENSABLE: Final = ("mode", "span", "strict", "transaction", "after_commit", "**")
-_PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 Resolve: TypeAlias = Callable[[str], Any]
 """Finds the function of a path, for ``{ call = … }``."""
 
 
 def _checked_path(path: str) -> str:
-    if not _PATH.fullmatch(path):
+    module, colon, qualname = path.partition(":")
+    parts = [*module.split("."), *qualname.split(".")]
+    if not colon or not all(part.isidentifier() and not iskeyword(part) for part in parts):
         raise ValueError(f"{path!r} is no path; write package.module:Class.method")
     return path
 
@@ -292,7 +293,7 @@ def expression_value(value: Expression) -> Value:
             return value
     except ValueError:
         pass
-    return Opaque(repr(value), "keys in a map are texts or whole numbers; give a function")
+    return Opaque(repr(value), "a map has identifiers, and keys that are texts or whole numbers")
 
 
 def constant_value(value: object) -> Value:
