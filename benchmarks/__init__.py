@@ -1,6 +1,7 @@
 """What sidelight costs its caller, beside a floor, beside its peers and beside doing nothing.
 
-``python -m benchmarks`` measures everything and checks the budget (ten minutes or so),
+``python -m benchmarks`` measures everything and checks the budget (ten minutes or so; with
+``--readme`` it puts its tables into README.md),
 ``python -m benchmarks --smoke`` only checks the budget (seconds), and
 ``pytest benchmarks --benchmark-only`` compares single calls while one works on them.
 

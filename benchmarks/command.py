@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks [--smoke]``."""
+"""The command line: ``python -m benchmarks [--smoke | --budget] [--readme]``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,8 +16,9 @@ from rich.console import Console
 from benchmarks import budget, machine
 from benchmarks.import_time import import_time
 from benchmarks.relay_speed import RelaySpeed, relay_speed
-from benchmarks.report import DIRECTORY, Findings, save, show
+from benchmarks.report import DIRECTORY, Findings, into_readme, save, show
 from benchmarks.scenarios import Effort, run
+from benchmarks.whole_cost import whole_cost
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", action="store_true", help="only the budget, in full")
     parser.add_argument("--rounds", type=int, default=20, help="rounds in the tight loop (20)")
     parser.add_argument("--report", type=Path, default=DIRECTORY, help="directory of the report")
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md")
     options = parser.parse_args(arguments)
+    if options.readme and (options.smoke or options.budget):
+        parser.error("--readme needs a whole run")
     console = Console() if sys.stdout.isatty() else Console(width=160)
     begun = time.monotonic()
     facts = machine.facts()
@@ -41,16 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             imports = import_time()
             tell("relay")
             relay = _apart(relay_speed)
+            tell("whole cost")
+            whole = whole_cost()
             matrix = run(Effort(rounds=options.rounds), tell)
-            findings = Findings(facts, (), matrix, imports, relay)
+            findings = Findings(facts, (), matrix, imports, relay, whole)
         checks = budget.smoke() if options.smoke else budget.full()
         verdicts = list(budget.judge(checks, tell))
-        findings = Findings(facts, verdicts, findings.matrix, findings.imports, findings.relay)
+        findings = replace(findings, verdicts=verdicts)
     facts["load at the end"] = machine.load()
     facts["minutes"] = round((time.monotonic() - begun) / 60, 1)
     show(findings, console)
     for path in [] if options.smoke else save(findings, options.report):
         console.print(f"saved {path}", style="dim", soft_wrap=True)
+    if options.readme:
+        into_readme(findings)
     return _answer(verdicts, console, careful=options.smoke)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -11,17 +11,37 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import ours
 from benchmarks.budget import ALLOWED, Verdict
-from benchmarks.floor import FLOOR
+from benchmarks.floor import BARE, FLOOR
 from benchmarks.goals import Goal, goals
 from benchmarks.import_time import OURS, THEIRS, ImportTime
 from benchmarks.peers import SPAN
 from benchmarks.picture import draw
 from benchmarks.relay_speed import RelaySpeed
-from benchmarks.scenarios import Condition, Matrix
+from benchmarks.scenarios import TIGHT, Condition, Matrix
 from benchmarks.stats import Measured
+from benchmarks.whole_cost import COMMAND, WholeCost
 
 DIRECTORY: Final = Path(__file__).parent / "report"
+README: Final = Path(__file__).parents[1] / "README.md"
+MARKS: Final = ("<!-- costs -->\n", "<!-- /costs -->")
+IN_README: Final = {
+    BARE: "the bare call",
+    f"{ours.title('scheduled')}, relay idle": (
+        "**sidelight: event and span, kill-safe in the spool**"
+    ),
+    f"{ours.title('scheduled', span=False)}, relay idle": "sidelight: event without a span",
+    FLOOR: "the floor: a wrapt call, two clocks, one `os.write` of 256 bytes",
+    "structlog JSON line": "structlog, a JSON line to a file",
+    "Sentry span": "Sentry span, discarded",
+    "Eliot action": "Eliot, to a file",
+    SPAN: "OpenTelemetry SDK span with a batch processor that keeps nothing",
+    "direct SQLite insert": "a direct insert into SQLite",
+    "ddtrace span": "ddtrace span, discarded",
+    "Logfire span": "Logfire span, discarded",
+}
+"""The calls that README shows, by their titles, in README's words."""
 NOTE: Final = (
     "Microseconds. Absolute times are this machine's, at that moment, with whatever else it was"
     " doing; what carries over are the ratios and the differences from the control (the same work,"
@@ -29,7 +49,10 @@ NOTE: Final = (
     " Stored: the share of awaited calls that returned with their event in the store. A dash: too"
     " few calls for that quantile."
 )
-WORDS: Final = frozenset({"aim", "emissions", "store", "caller", "call", "what", ""})
+WORDS: Final = frozenset(
+    {"aim", "emissions", "store", "caller", "call", "what", "one call in a tight loop", ""}
+    | {"one event, on all threads of the process"}
+)
 """Columns of text; all others are numbers."""
 
 
@@ -51,6 +74,7 @@ class Findings:
     matrix: Matrix | None = None
     imports: ImportTime | None = None
     relay: RelaySpeed | None = None
+    whole: WholeCost | None = None
 
     def goals(self) -> list[Goal]:
         """The aims, beside what was reached."""
@@ -68,6 +92,8 @@ class Findings:
                 yield _condition_sheet(condition, cells)
         if self.imports is not None and self.relay is not None:
             yield _other_sheet(self.imports, self.relay)
+        if self.whole is not None:
+            yield _whole_sheet(self.whole)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: every number that the tables are made of."""
@@ -98,6 +124,7 @@ class Findings:
             "absent": {} if self.matrix is None else self.matrix.absent,
             "import": self.imports and asdict(self.imports),
             "relay": self.relay and asdict(self.relay),
+            "whole cost": self.whole and asdict(self.whole),
         }
 
 
@@ -130,6 +157,59 @@ def save(findings: Findings, directory: Path = DIRECTORY) -> list[Path]:
     return [text, data, *pictures]
 
 
+def into_readme(findings: Findings, readme: Path = README) -> None:
+    """Replace the tables between README's marks by those of this run.
+
+    Raises:
+        ValueError: the run did not measure calls and whole cost, or README has no marks.
+    """
+    if findings.matrix is None or findings.whole is None:
+        raise ValueError("only a whole run has the tables for README")
+    begin, end = MARKS
+    before, found, rest = readme.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{readme} has no {begin.strip()} … {end}")
+    sheets = [_readme_sheet(findings.matrix.cells[TIGHT]), _whole_sheet(findings.whole)]
+    tables = "\n".join("\n".join(_table(sheet)) + "\n" for sheet in sheets)
+    readme.write_text(f"{before}{begin}{tables}{end}{after}", encoding="utf-8")
+
+
+def _readme_sheet(cells: Mapping[str, Measured]) -> Sheet:
+    """The calls that README shows, the cheapest first; the bare call has no ratios."""
+    sheet = Sheet(
+        "",
+        ("one call in a tight loop", "p50, µs", "p99, µs", "÷ sidelight", "÷ SDK span"),
+    )
+    titles = [title for title in IN_README if title in cells]
+    mine = cells[f"{ours.title('scheduled')}, relay idle"]
+    for title in sorted(titles, key=lambda title: cells[title].summary().p50):
+        call = cells[title].summary()
+        ratios = [f"{cells[title].ratio_to(other):.2g}" for other in (mine, cells[SPAN])]
+        sheet.rows.append(
+            (
+                IN_README[title],
+                micro(call.p50),
+                micro(call.p99),
+                *(["", ""] if title == BARE else ratios),
+            )
+        )
+    return sheet
+
+
+def _whole_sheet(whole: WholeCost) -> Sheet:
+    return Sheet(
+        f"CPU time of the whole process for each event ({COMMAND})",
+        ("one event, on all threads of the process", "CPU, µs"),
+        [(subject, f"{cost:.1f}") for subject, cost in whole.microseconds.items()],
+    )
+
+
+def _table(sheet: Sheet) -> list[str]:
+    rule = (":--" if column in WORDS else "--:" for column in sheet.columns)
+    return [_line(sheet.columns), _line(rule), *map(_line, sheet.rows)]
+
+
 def _markdown(findings: Findings, pictures: Sequence[Path]) -> str:
     lines = ["# What sidelight costs its caller", ""]
     if findings.matrix is not None:
@@ -140,10 +220,7 @@ def _markdown(findings: Findings, pictures: Sequence[Path]) -> str:
         if picture.suffix == ".svg"
     ]
     for sheet in findings.sheets():
-        lines += [f"## {sheet.title}", ""]
-        lines.append(_line(sheet.columns))
-        lines.append(_line(":--" if column in WORDS else "--:" for column in sheet.columns))
-        lines += [*map(_line, sheet.rows), ""]
+        lines += [f"## {sheet.title}", "", *_table(sheet), ""]
     absent = {} if findings.matrix is None else findings.matrix.absent
     lines += [f"Left out: {house} ({reason})\n" for house, reason in absent.items()]
     lines += ["## Measured on", ""]

@@ -343,3 +343,48 @@ def test_what_the_doctor_page_quotes_is_in_the_doctors_source():
         for phrase in re.findall(r"`([^`]+)`", words):
             for piece in phrase.split("…"):
                 assert any(piece.strip(" ,:") in each for each in said), phrase
+
+
+# -- the costs -----------------------------------------------------------------------------------
+
+
+def test_the_tables_of_costs_are_the_benchmarks(tmp_path):
+    """README's tables have the columns and rows that ``python -m benchmarks --readme`` writes."""
+    from benchmarks import report, whole_cost  # noqa: PLC0415
+
+    text = report.README.read_text(encoding="utf-8")
+    begin, end = report.MARKS
+    calls, whole = text.partition(begin)[2].partition(end)[0].split("\n\n")
+    assert {row[0] for row in rows(calls)} <= set(report.IN_README.values())
+    assert [row[0] for row in rows(whole)] == list(whole_cost.SUBJECTS)
+    for table in (calls, whole):
+        assert all(re.fullmatch(r"[\d.,]*|—", cell) for row in rows(table) for cell in row[1:])
+
+
+def test_the_benchmarks_write_their_tables_into_a_readme(tmp_path):
+    from benchmarks import ours, report, whole_cost  # noqa: PLC0415
+    from benchmarks.floor import BARE  # noqa: PLC0415
+    from benchmarks.peers import SPAN  # noqa: PLC0415
+    from benchmarks.scenarios import TIGHT, Matrix  # noqa: PLC0415
+    from benchmarks.stats import Measured  # noqa: PLC0415
+    from benchmarks.timing import Samples  # noqa: PLC0415
+
+    titles = {BARE: 100, f"{ours.title('scheduled')}, relay idle": 2000, SPAN: 10_000}
+    cells = {title: Measured() for title in titles}
+    for title, ns in titles.items():
+        cells[title].rounds.append(Samples([ns] * 100, [50] * 100, None))
+    costs = whole_cost.WholeCost(10, 1, {whole_cost.CALLER: 2.71})
+    findings = report.Findings({}, (), Matrix({TIGHT: cells}), whole=costs)
+    page = tmp_path / "README.md"
+    page.write_text("before\n" + "old\n".join(report.MARKS) + "\nafter\n", encoding="utf-8")
+    report.into_readme(findings, page)
+    written = page.read_text(encoding="utf-8")
+    assert written.startswith(f"before\n{report.MARKS[0]}|")
+    assert written.endswith(f"{report.MARKS[1]}\nafter\n")
+    shown = [row for row in rows(written) if row[-1] != "÷ SDK span"]
+    assert [row[1:] for row in shown] == [
+        ["0.10", "0.10", "", ""],
+        ["2.00", "2.00", "1", "0.2"],
+        ["10.0", "10.0", "5", "1"],
+        ["2.7"],
+    ]
