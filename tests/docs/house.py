@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from tests.docs.pages import ROOT
 
@@ -14,11 +15,16 @@ PAGE = ROOT / "docs" / "explanation" / "the-house.md"
 _BEGIN, _END = "<!-- rooms -->\n", "<!-- /rooms -->"
 
 
+def contracts() -> list[dict[str, Any]]:
+    """The contracts of import-linter."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found: list[dict[str, Any]] = settings["tool"]["importlinter"]["contracts"]
+    return found
+
+
 def floors() -> list[list[str]]:
     """The names on each floor of the contract, the top floor first."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    contracts = settings["tool"]["importlinter"]["contracts"]
-    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    (layers,) = (each["layers"] for each in contracts() if each["type"] == "layers")
     return [[name.strip() for name in layer.split("|")] for layer in layers]
 
 

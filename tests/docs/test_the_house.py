@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from tests.docs.house import PAGE, drawn, floors, is_room
+from tests.docs.house import PAGE, contracts, drawn, floors, is_room
 from tests.docs.pages import ROOT, Page, names
 
 SOURCE = ROOT / "src" / "sidelight"
@@ -21,6 +21,16 @@ def test_every_room_and_file_of_the_contract_is_described():
     stem = {name.removesuffix(".py") for name in described}
     assert stem == {name for floor in floors() for name in floor}
     assert all(is_room(name) != name.endswith(".py") for name in described)
+
+
+def test_every_room_has_a_contract_for_its_face():
+    protected = {
+        module.removeprefix("sidelight.").removesuffix(".*")
+        for contract in contracts()
+        if contract["type"] == "protected"
+        for module in contract["protected_modules"]
+    }
+    assert protected == {name for floor in floors() for name in floor if is_room(name)}
 
 
 def test_every_file_and_name_that_the_page_gives_exists():
