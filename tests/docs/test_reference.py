@@ -15,8 +15,14 @@ from tests.docs.pages import ROOT, every_page, names, page, rows
 import sidelight
 from sidelight.cli.app import app
 from sidelight.cli.doctor.remedies import REMEDIES, remedy_for
+from sidelight.emission import emitter
 from sidelight.maps.declarations import MapPoint
+from sidelight.otlp import exporters
+from sidelight.record import BUDGET_NS, values
+from sidelight.record import format as format_
+from sidelight.runtime import process
 from sidelight.settings import Settings
+from sidelight.spool import header, quarantine, supply
 from sidelight.store import schema
 from sidelight.testing import Recorded
 from sidelight.transactions.entry import REASONS as NOT_JOINED
@@ -343,6 +349,54 @@ def test_what_the_doctor_page_quotes_is_in_the_doctors_source():
         for phrase in re.findall(r"`([^`]+)`", words):
             for piece in phrase.split("…"):
                 assert any(piece.strip(" ,:") in each for each in said), phrase
+
+
+# -- figures -------------------------------------------------------------------------------------
+
+MIB = 1024 * 1024
+FIGURES = [
+    ("reference/decorator.md", "up to {:,} characters", (values.MAX_TEXT,)),
+    (
+        "reference/decorator.md",
+        "{} items, {} levels, {} values",
+        (values.MAX_ITEMS, values.MAX_DEPTH, values.MAX_VALUES),
+    ),
+    ("reference/decorator.md", "A record holds {} KiB", (format_.MAX_PAYLOAD // 1024,)),
+    (
+        "explanation/the-budget.md",
+        "more than {} ms {} times in a row",
+        (values.MAX_REPR_NS // 10**6, ["", "once", "twice", "three"][values.MAX_SLOW_CALLS]),
+    ),
+    (
+        "explanation/two-modes.md",
+        "{:.0f} ms, of which {:.0f} ms are kept back",
+        (emitter.DEADLINE * 1000, emitter.MARGIN * 1000),
+    ),
+    ("explanation/the-budget.md", "for {} ms at most", (BUDGET_NS // 10**6,)),
+    (
+        "reference/spool-format.md",
+        "A segment has {} to {} MiB",
+        (supply.SMALLEST // MIB, supply.LARGEST // MIB),
+    ),
+    ("reference/spool-format.md", "a header page of {:,} bytes", (header.PAGE,)),
+    ("reference/spool-format.md", "version, 4 bytes: {}", (header.VERSION,)),
+    (
+        "reference/losses.md",
+        "{:,} entries or {} MiB for each sink",
+        (quarantine.LIMIT, quarantine.LIMIT_BYTES // MIB),
+    ),
+    ("reference/configuration.md", "{:.0f} by default, ", (exporters.TIMEOUT,)),
+    (
+        "how-to/containers-and-processes.md",
+        "gives the relay up to {} s to deliver",
+        (process.EXIT_WITHIN,),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "numbers"), FIGURES, ids=[f[1] for f in FIGURES])
+def test_a_figure_of_a_page_is_the_codes(name, text, numbers):
+    assert text.format(*numbers) in page(name).text
 
 
 # -- the costs -----------------------------------------------------------------------------------
