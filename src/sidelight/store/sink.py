@@ -23,7 +23,7 @@ from sidelight.store.ingest import store_events
 from sidelight.store.partitions import MonthlyPartitions
 from sidelight.store.rows import Ledger, drafts_of, mark_undeclared
 from sidelight.store.schema import connect, costs, display_url, losses, parse_url
-from sidelight.store.sqlite import sync_wal, write_lock
+from sidelight.store.sqlite import is_replaced, sync_wal, write_lock
 from sidelight.store.statements import (
     BatchStatements,
     batch_statements,
@@ -192,8 +192,6 @@ class StoreSink:
         *,
         undo: bool,
     ) -> None:
-        if self._file is not None and not self._file.exists():
-            self.close()  # the file was deleted: what is written into it now is lost
         if self._connection is None:
             self._connection = connect(self.url, create=not undo).connect()
             self._partitions = MonthlyPartitions() if self._file is None else None
@@ -218,6 +216,10 @@ class StoreSink:
             if undo:
                 statements.check_constraints()
                 transaction.rollback()
+        if self._file is not None and is_replaced(self._connection):
+            self.close()
+            problem = "its file was replaced during a transaction"
+            raise SinkUnavailableError(sink=self._display_url, problem=problem)
 
 
 def _next_recorded_at(connection: Connection) -> int:

@@ -15,11 +15,27 @@ from typing import Any, Final
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.engine.create import create_engine  # tracers wrap `sqlalchemy.create_engine`
+from sqlalchemy.exc import DisconnectionError
 
 from sidelight.exceptions import StoreMissingError
 from sidelight.host import sleep
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
+_EVERYONE: Final = (
+    # Write no temporary files, because in a container only volumes may be writable.
+    "temp_store = MEMORY",
+)
+_READER: Final = (*_EVERYONE, "query_only = ON")
+_WRITER: Final = (
+    *_EVERYONE,
+    # Affects a new file only. `sidelight prune` then shortens the file.
+    "auto_vacuum = INCREMENTAL",
+    "journal_mode = WAL",
+    "synchronous = NORMAL",
+    # Checkpoint every 32 MB instead of every 4, because each checkpoint costs fsyncs.
+    "wal_autocheckpoint = 8000",
+    "cache_size = -32768",
+)
 
 
 def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
@@ -35,9 +51,7 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
                 url=url,
                 remedy="run something that emits, or name another with --store or SIDELIGHT_STORE",
             )
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _create(path)
     engine = create_engine(
         url,
         connect_args={
@@ -47,32 +61,71 @@ def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
         },
     )
 
+    _prepare_connections(engine, path, read_only=read_only)
+    return engine
+
+
+def _prepare_connections(engine: Engine, path: Path, *, read_only: bool) -> None:
     @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> sqlite3.Connection:
-        return connect_file(*arguments, **named)
+    def _connect(_dialect: Any, record: Any, arguments: Any, named: Any) -> sqlite3.Connection:
+        record.info["identity"] = identity = FileIdentity(path)
+        connection = connect_file(*arguments, **named)
+        if not identity.is_current():
+            connection.close()
+            raise sqlite3.OperationalError("the file was replaced while it was opened")
+        return connection
+
+    @event.listens_for(engine, "checkout")
+    def _check(_connection: Any, record: Any, _proxy: Any) -> None:
+        if not record.info["identity"].is_current():
+            raise DisconnectionError("the file was replaced")  # the pool opens the new file
 
     @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _: object) -> None:
+    def _prepare(connection: Any, record: Any) -> None:
         cursor = connection.cursor()
-        # Write no temporary files, because in a container only volumes may be writable.
-        cursor.execute("PRAGMA temp_store = MEMORY")
-        if read_only:
-            cursor.execute("PRAGMA query_only = ON")
-        else:
-            # Affects a new file only. `sidelight prune` then shortens the file.
-            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
-            # Checkpoint every 32 MB instead of every 4, because each checkpoint costs fsyncs.
-            cursor.execute("PRAGMA wal_autocheckpoint = 8000")
-            cursor.execute("PRAGMA cache_size = -32768")
+        for pragma in _READER if read_only else _WRITER:
+            cursor.execute(f"PRAGMA {pragma}")
+        if not read_only:
+            record.info["identity"] = FileIdentity(path, Path(f"{path}-wal"))
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
-    return engine
+
+def _create(path: Path) -> None:
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+class FileIdentity:
+    """The device and inode of files when they were opened.
+
+    A restore tool or a log rotation may put another file in place of a store. Commits into the old
+    file succeed, but no reader finds them.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        self._inodes = {path: _inode(path) for path in paths}
+
+    def is_current(self) -> bool:
+        """Whether the paths still name the same files."""
+        return all(_inode(path) == inode for path, inode in self._inodes.items())
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def is_replaced(connection: Connection) -> bool:
+    """Whether a connection's file, or its write-ahead log, is no longer the one at its path."""
+    return not connection.connection.info["identity"].is_current()
 
 
 def connect_file(*arguments: Any, **named: Any) -> sqlite3.Connection:
@@ -121,11 +174,15 @@ class WriteLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
+        self._identity = FileIdentity()
 
     def __enter__(self) -> None:
+        if not self._identity.is_current():
+            self._close()  # a lock on a file that was replaced excludes no other process
         if self._fd < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._identity = FileIdentity(self._path)
         until = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
@@ -141,5 +198,9 @@ class WriteLock:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+        self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

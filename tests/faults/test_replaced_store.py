@@ -1,0 +1,106 @@
+"""Row 24: the file of a SQLite store is replaced while a program emits, as restore tools do."""
+
+import contextlib
+import sqlite3
+
+import pytest
+from tests.support.emitting import Order
+from tests.support.programs import caught_up, deliver, nothing_left, running, stored, wait_until
+from tests.support.stored import exact
+
+from sidelight import Store
+
+
+def sidecars(path):
+    return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]
+
+
+def remove_sidecars(path):
+    for each in sidecars(path):
+        each.unlink(missing_ok=True)
+
+
+def rename(path, backup):
+    """As SQLite's manual says: the write-ahead log goes first."""
+    remove_sidecars(path)
+    backup.rename(path)
+
+
+def symlink(path, backup):
+    """The path becomes a link to another file."""
+    other = path.with_name("other.db")
+    for file, moved in zip([path, *sidecars(path)], [other, *sidecars(other)], strict=True):
+        with contextlib.suppress(FileNotFoundError):
+            file.rename(moved)
+    path.symlink_to(backup)
+
+
+def rotate(path, backup):
+    """The file is moved away, and another process has made an empty one."""
+    symlink(path, backup)
+    path.unlink()
+    path.touch()
+
+
+def delete(path, backup):
+    remove_sidecars(path)
+    path.unlink()
+
+
+def delete_log(path, backup):
+    """Only the write-ahead log is deleted."""
+    path.with_name(path.name + "-wal").unlink()
+
+
+@pytest.mark.parametrize(
+    "replace", [rename, symlink, rotate, delete, delete_log], ids=lambda how: how.__name__
+)
+def test_later_events_are_in_the_new_file(tmp_path, replace, row):
+    path = tmp_path / "events.db"
+    url = f"sqlite:///{path}"
+    with running(url, order=Order(pause=0.002, configure={})) as program:
+        program.emit(100)
+        caught_up(url, program)
+        backup = tmp_path / "backup.db"
+        with (
+            contextlib.closing(sqlite3.connect(path)) as source,
+            contextlib.closing(sqlite3.connect(backup)) as target,
+        ):
+            source.backup(target)
+        program.emit(50)
+        replace(path, backup)
+        program.emit(20)
+        earlier = set(program.reports.numbers)
+        program.emit(200)
+        assert program.stop() == 0, program.told()
+    deliver(url)
+    later = set(program.reports.numbers) - earlier
+    found = [event.attributes["n"] for event in exact(url)]
+    row(
+        24,
+        f"store: {replace.__name__}",
+        injected=1,
+        acknowledged=len(later),
+        stored=len(later & set(found)),
+        lost=len(later - set(found)),
+        duplicated=len(found) - len(set(found)),
+    )
+    assert later <= set(found)
+    assert len(found) == len(set(found))
+    nothing_left(url)
+
+
+def test_a_reader_follows_the_path(tmp_path):
+    """Also one that was opened before."""
+    path, other = tmp_path / "events.db", tmp_path / "other.db"
+    urls = [f"sqlite:///{path}", f"sqlite:///{other}"]
+    for url, calls in zip(urls, (20, 30), strict=True):
+        with running(url, order=Order(calls=calls, configure={})) as program:
+            assert program.end() == 0
+        deliver(url)
+        assert stored(url) == calls
+    with Store(urls[0]) as opened:
+        assert opened.size() == 20
+        other.replace(path)
+        remove_sidecars(path)
+        wait_until(lambda: opened.size() == 30, seconds=5)
