@@ -14,7 +14,6 @@ from sidelight.maps.static.names import Codebase
 from sidelight.points.registry import POINTS
 
 KINDS = {
-    "__init__.py": "",
     "types.py": """
         import enum
         LATE = "order_late"
@@ -108,8 +107,10 @@ def package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     class Package:
-        def write(self, files):
-            for path, source in files.items():
+        def write(self, files, init=""):
+            """Write modules; no ``init`` makes a namespace package."""
+            inits = {} if init is None else {"__init__.py": init}
+            for path, source in (inits | files).items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_text(textwrap.dedent(source))
             return self
@@ -152,6 +153,22 @@ def test_source_and_import_show_the_same(package):
 EMITS = "from sidelight import emits\n@emits('sent')\ndef send(): ...\n"
 
 
+HIDING = """
+import enum, os
+from functools import partial
+from sidelight import arg, choose, emits
+DEBUG = os.environ.get("DEBUG")
+CASES = {"y": "b"}
+TWICE = "a"
+if DEBUG:
+    TWICE = "b"
+options, types = {}, ["sent"]
+class Colour(enum.Enum):
+    RED = "red"
+def kind(): return "sent"
+"""
+
+
 @pytest.mark.parametrize(
     ("decorator", "name"),
     [
@@ -174,27 +191,7 @@ EMITS = "from sidelight import emits\n@emits('sent')\ndef send(): ...\n"
     ],
 )
 def test_values_that_the_source_does_not_show_are_named(package, decorator, name):
-    package.write(
-        {
-            "__init__.py": "",
-            "orders.py": f"""
-            import enum, os
-            from functools import partial
-            from sidelight import arg, choose, emits
-            DEBUG = os.environ.get("DEBUG")
-            CASES = {{"y": "b"}}
-            TWICE = "a"
-            if DEBUG:
-                TWICE = "b"
-            options, types = {{}}, ["sent"]
-            class Colour(enum.Enum):
-                RED = "red"
-            def kind(): return "sent"
-            @{decorator}
-            def send(order): ...
-            """,
-        }
-    )
+    package.write({"orders.py": f"{HIDING}@{decorator}\ndef send(order): ...\n"})
     (point,) = package.read().points
     (declared,) = point.declarations
     assert list(declared.opaque) == [name]
@@ -205,7 +202,6 @@ def test_values_that_the_source_does_not_show_are_named(package, decorator, name
 def test_decorators_of_other_libraries(package):
     package.write(
         {
-            "__init__.py": "",
             "orders.py": """
             import nowhere
             from nowhere import emits
@@ -236,27 +232,22 @@ def test_decorators_of_other_libraries(package):
 
 
 def test_no_code_is_run(package):
-    package.write(
-        {
-            "__init__.py": "raise SystemExit('it was run')",
-            "deep/__init__.py": "raise SystemExit('it was run')",
-            "deep/orders.py": EMITS,
-            "__main__.py": EMITS,
-        }
-    )
+    run = "raise SystemExit('it was run')"
+    files = {"deep/__init__.py": run, "deep/orders.py": EMITS, "__main__.py": EMITS}
+    package.write(files, init=run)
     assert [point.path for point in package.read().points] == ["read_shop.deep.orders:send"]
     assert len(package.read("deep.orders").points) == 1
 
 
 def test_namespace_packages(package):
-    package.write({"a/b/orders.py": EMITS})
+    package.write({"a/b/orders.py": EMITS}, init=None)
     for below in ("a.b.orders", "a.b"):
         (point,) = package.read(below).points
         assert point.path == "read_shop.a.b.orders:send"
 
 
 def test_modules_that_cannot_be_read_are_named(package):
-    package.write({"__init__.py": "", "broken.py": "import sidelight\ndef f(:", "fine.py": EMITS})
+    package.write({"broken.py": "import sidelight\ndef f(:", "fine.py": EMITS})
     reading = package.read()
     assert [point.qualname for point in reading.points] == ["send"]
     assert reading.problems == ["cannot read read_shop.broken: line 2: invalid syntax"]
@@ -272,7 +263,6 @@ def test_names_that_lead_in_circles(package):
     files = {f"m{n}.py": stars for n in range(12)}
     package.write(
         {
-            "__init__.py": "",
             **files,
             "orders.py": f"""
             {"; ".join(stars.splitlines())}
@@ -297,7 +287,7 @@ def test_names_that_lead_in_circles(package):
 @pytest.mark.parametrize("depth", [600, 1200, 20_000])
 def test_code_that_is_nested_too_deep_is_a_problem(package, depth):
     deep = "import sidelight\nx = " + " + ".join(["1"] * depth)
-    package.write({"__init__.py": "", "deep.py": deep, "fine.py": "x = 1"})
+    package.write({"deep.py": deep, "fine.py": "x = 1"})
     reading = package.read()
     (problem,) = reading.problems
     assert problem.startswith("cannot read read_shop.deep: ")
@@ -307,7 +297,6 @@ def test_only_related_modules_are_parsed(package, monkeypatch):
     """A module that mentions neither sidelight nor a module that does has no point."""
     package.write(
         {
-            "__init__.py": "",
             "plain.py": "def f(:",
             "watching.py": "from sidelight import emits as watch",
             "far.py": "from .watching import watch as look",

@@ -1,6 +1,7 @@
 """`weave`: functions wrapped without a change of their code, and unwrapped again."""
 
 import importlib
+import json
 import shutil
 import sys
 import textwrap
@@ -109,31 +110,28 @@ def test_after_the_import_under_other_names_too(shop, mapped):
     assert recorded.types == []
 
 
+def point(function, **values):
+    lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    return f'[[point]]\nfunction = "{function}"\n{lines}'
+
+
 def test_methods(shop, mapped):
-    points = ("receive", "open", "clean")
-    text = "".join(
-        f"""
-        [[point]]
-        function = "woven_shop.orders:Desk.{name}"
-        success = "{name}_done"
-        """
-        for name in points
-    )
     orders = shop()
     before = dict(vars(orders.Desk))
-    weaving = mapped(text)
+    names = ("receive", "open", "clean")
+    weaving = mapped("".join(point(f"woven_shop.orders:Desk.{n}", success=n) for n in names))
     with capture() as recorded:
         assert orders.Desk().receive("o1") == "o1"
         assert orders.Desk.open(9) == orders.Desk().open(9) == 9
         assert orders.Desk.clean("r") == orders.Counter().clean("r") == "r"
-    assert recorded.types == [*["receive_done"], *["open_done"] * 2, *["clean_done"] * 2]
+    assert recorded.types == ["receive", "open", "open", "clean", "clean"]
     weaving.unweave()
     assert dict(vars(orders.Desk)) == before
 
 
 def test_an_inherited_method_is_woven_where_the_map_says(shop, mapped):
     orders = shop()
-    weaving = mapped('[[point]]\nfunction = "woven_shop.orders:Counter.receive"\nsuccess = "x"\n')
+    weaving = mapped(point("woven_shop.orders:Counter.receive", success="x"))
     with capture() as recorded:
         orders.Desk().receive("o1")
         assert recorded.types == []
@@ -144,7 +142,7 @@ def test_an_inherited_method_is_woven_where_the_map_says(shop, mapped):
 
 
 async def test_coroutines(shop, mapped):
-    mapped('[[point]]\nfunction = "woven_shop.orders:pack"\nstart = "a"\nsuccess = "b"\n')
+    mapped(point("woven_shop.orders:pack", start="a", success="b"))
     with capture() as recorded:
         assert await shop("desk").pack("o1") == "o1"
     assert recorded.types == ["a", "b"]
@@ -158,19 +156,8 @@ def test_several_points_of_one_function(shop, mapped):
 
 
 def test_third_parties_and_functions_in_c(mapped, tmp_path):
-    weaving = mapped(
-        """
-        [[point]]
-        function = "shutil:copyfile"
-        success = "copied"
-        attributes = { to = "arg.dst" }
-
-        [[point]]
-        function = "zlib:crc32"
-        success = "summed"
-        artifact_id = "result"
-        """
-    )
+    copied = point("shutil:copyfile", success="copied", artifact_id="arg.dst")
+    weaving = mapped(copied + point("zlib:crc32", success="summed", artifact_id="result"))
     (tmp_path / "a").touch()
     with capture() as recorded:
         shutil.copyfile(tmp_path / "a", tmp_path / "b")
@@ -244,8 +231,8 @@ def test_an_event_of_a_hidden_wrapper_is_emitted_once(shop, mapped, tmp_path):
     )
     hidden = shop("hidden")
     before = hidden.send
-    point = '[[point]]\nfunction = "woven_shop.hidden:send"\nsuccess = "sent"\n'
-    mapped(point + point.replace("send", "Desk.size"))
+    paths = ("woven_shop.hidden:send", "woven_shop.hidden:Desk.size")
+    mapped("".join(point(path, success="sent") for path in paths))
     with capture() as recorded:
         assert hidden.Desk().size == 1
     assert hidden.send is before
@@ -268,10 +255,8 @@ def test_lenient_weaving_counts_and_logs_a_point_that_does_not_fit(shop, mapped,
 
 def test_points_of_several_modules_that_differ_in_the_module_only(shop, mapped):
     """Expressions refuse comparison, so weaving must not compare points."""
-    first = (
-        '[[point]]\nfunction = "woven_shop.late:f"\nsuccess = "sent"\nartifact_id = "arg.order"\n'
-    )
-    mapped(first + first.replace("late:f", "orders:send"))
+    paths = ("woven_shop.late:f", "woven_shop.orders:send")
+    mapped("".join(point(path, success="sent", artifact_id="arg.order") for path in paths))
     with capture() as recorded:
         shop().send("o1")
     assert recorded.types == ["sent"]
