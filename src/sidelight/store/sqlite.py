@@ -70,6 +70,11 @@ def _prepare_connections(engine: Engine, path: Path, *, read_only: bool) -> None
     def _connect(_dialect: Any, record: Any, arguments: Any, named: Any) -> sqlite3.Connection:
         record.info["identity"] = identity = FileIdentity(path)
         connection = connect_file(*arguments, **named)
+        if read_only and not _can_be_read(connection):
+            connection.close()
+            log = Path(f"{path}-wal")
+            record.info["identity"] = identity = FileIdentity(path, log, content=True)
+            connection = _connect_immutable(path, log, named)
         if not identity.is_current():
             connection.close()
             raise sqlite3.OperationalError("the file was replaced while it was opened")
@@ -94,6 +99,31 @@ def _prepare_connections(engine: Engine, path: Path, *, read_only: bool) -> None
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
+def _can_be_read(connection: sqlite3.Connection) -> bool:
+    """Whether SQLite can open the file with its log; it may have to create files beside it."""
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode & 0xFF not in {
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_READONLY,
+        }
+    return True
+
+
+def _connect_immutable(path: Path, log: Path, named: Any) -> sqlite3.Connection:
+    """Open a file on read-only media, where SQLite cannot create the index of its log.
+
+    Raises:
+        OperationalError: the log is not empty; without it answers would be wrong.
+    """
+    if log.exists() and log.stat().st_size:
+        raise sqlite3.OperationalError(
+            "its write-ahead log cannot be read here: copy both files to a writable directory"
+        )
+    return connect_file(f"{path.absolute().as_uri()}?immutable=1", **named, uri=True)
+
+
 def _create(path: Path) -> None:
     if not path.parent.exists():
         path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
@@ -105,22 +135,27 @@ class FileIdentity:
 
     A restore tool or a log rotation may put another file in place of a store. Commits into the old
     file succeed, but no reader finds them.
+
+    Args:
+        paths: the files.
+        content: compare size and time of change as well, for a file that SQLite does not watch.
     """
 
-    def __init__(self, *paths: Path) -> None:
-        self._inodes = {path: _inode(path) for path in paths}
+    def __init__(self, *paths: Path, content: bool = False) -> None:
+        self._content = content
+        self._found = {path: self._look_at(path) for path in paths}
 
     def is_current(self) -> bool:
         """Whether the paths still name the same files."""
-        return all(_inode(path) == inode for path, inode in self._inodes.items())
+        return all(self._look_at(path) == found for path, found in self._found.items())
 
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+    def _look_at(self, path: Path) -> tuple[int, ...] | None:
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        content = (found.st_size, found.st_mtime_ns) if self._content else ()
+        return found.st_dev, found.st_ino, *content
 
 
 def is_replaced(connection: Connection) -> bool:
