@@ -246,6 +246,6 @@ def _resolved(path: str) -> Any:
 def bootstrap(path: str) -> None:
     """Weave at the start of an interpreter (see `sidelight run`); errors go to stderr."""
     try:
-        weave(path, lenient=bool(os.environ.get("SIDELIGHT_MAP_LENIENT")))
+        weave(path, lenient=os.environ.get("SIDELIGHT_MAP_LENIENT", "").strip() == "1")
     except Exception as error:  # noqa: BLE001  # the program runs without the map
         sys.stderr.write(f"sidelight: not instrumented: {error}\n")
