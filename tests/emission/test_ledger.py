@@ -1,12 +1,27 @@
 """Losses and costs: counted exactly, and delivered whole."""
 
+import random
 import sys
 import threading
 
+import msgspec
 import pytest
+from tests.support.telemetry import restore
 
+import sidelight
+from sidelight.emission import Ledger
 from sidelight.emission.emitter import Emitter
-from sidelight.record import BUDGET_NS, Costs
+from sidelight.record import (
+    BUDGET_NS,
+    FRAME,
+    MAX_PAYLOAD,
+    Costs,
+    decode,
+    frame,
+    ledger_frame,
+    ledger_part,
+)
+from sidelight.runtime import RUNTIME
 
 THREADS, TIMES = 4, 30_000
 
@@ -46,3 +61,140 @@ def test_costs_of_several_threads_are_counted_exactly(impatient):
     in_threads(add)
     counted = costs.snapshot()
     assert (counted["count"], counted["over"]) == (2 * THREADS * TIMES, THREADS * TIMES)
+
+
+class Kept:
+    """A spool that keeps what is appended."""
+
+    def __init__(self):
+        self.frames = []
+        self.append = self.append_beyond_limit = self.frames.append
+
+    def parts(self):
+        assert all(len(each) <= FRAME.size + MAX_PAYLOAD for each in self.frames)
+        parts = [ledger_part(decode(each[FRAME.size :])[1]) for each in self.frames]
+        self.frames.clear()
+        return parts
+
+
+@pytest.fixture
+def busy():
+    """An emitter with hundreds of points that have been busy for a day."""
+    emitter = Emitter()
+    generator = random.Random(2)
+    for number in range(400):
+        costs = emitter.costs_of(f"shop.services.module:function_number_{number}")
+        for _ in range(600):
+            costs.add(int(generator.lognormvariate(9.5, 1.5)))
+    emitter.count("field x not captured", "a problem")
+    return emitter
+
+
+def told(parts):
+    losses, costs = {}, {}
+    for part in parts:
+        losses |= part.losses
+        costs |= {point: each.count for point, each in part.costs.items()}
+    return losses, costs
+
+
+def test_a_large_ledger_is_written_whole_in_parts_with_losses_first(busy):
+    Ledger(busy).write(spool := Kept())
+    parts = spool.parts()
+    assert len(parts) > 10
+    assert parts[0].losses
+    assert told(parts) == ({"field x not captured": 1}, dict.fromkeys(busy.costs, 600))
+
+
+def test_only_what_has_changed_is_written_again(busy):
+    ledger = Ledger(busy)
+    ledger.write(spool := Kept())
+    spool.frames.clear()
+    ledger.write(spool)
+    assert spool.parts() == []
+    point = next(iter(busy.costs))
+    busy.costs[point].add(1_000)
+    ledger.write(spool)
+    assert told(spool.parts()) == ({}, {point: 601})
+    ledger.restart()
+    ledger.write(spool)
+    assert told(spool.parts())[1].keys() == busy.costs.keys()
+
+
+def test_a_round_of_the_relay_writes_one_part_of_costs_and_reaches_all_points_in_turn(busy):
+    ledger, spool, written = Ledger(busy), Kept(), {}
+    ledger.write(spool, whole=False)
+    losses, costs = told(spool.parts())
+    assert losses
+    rounds = 1
+    while len(written := written | costs) < len(busy.costs):
+        for each in busy.costs.values():
+            each.add(1_000)
+        ledger.write(spool, whole=False)
+        (part,) = spool.parts()
+        costs = told([part])[1]
+        rounds += 1
+        assert rounds < 100
+
+
+def test_a_part_that_does_not_fit_is_written_by_the_next_call(busy):
+    ledger, spool = Ledger(busy), Kept()
+
+    def full(_):
+        raise OSError
+
+    spool.append = full
+    ledger.write(spool)
+    spool.append = spool.frames.append
+    ledger.write(spool)
+    assert told(spool.parts())[0] == {"field x not captured": 1}
+
+
+def test_a_problem_or_a_point_without_bounds_passes_no_bound():
+    emitter = Emitter()
+    emitter.count("r" * 1_000_000, "p" * 1_000_000)
+    emitter.count("short", "p")
+    emitter.costs_of("f" * 1_000_000).add(1)
+    Ledger(emitter).write(spool := Kept())
+    losses, costs = told(spool.parts())
+    assert {"short", *losses} == {"short", "r" * 200}
+    assert costs == {}
+
+
+def test_no_frame_is_larger_than_the_reader_accepts():
+    frame(bytes(MAX_PAYLOAD))
+    with pytest.raises(ValueError, match="larger than a record"):
+        frame(bytes(MAX_PAYLOAD + 1))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"losses": ["r"]},
+        {"losses": {"r": "many"}},
+        {"losses": {"r": -1}},
+        {"losses": {"r": 1 << 63}},
+        {"problems": {"r": 3}},
+        {"costs": {"p": {"count": 1}}},
+        {"costs": {"p": {"count": 1, "over": 0, "max": 1, "buckets": [[1]]}}},
+    ],
+    ids=str,
+)
+def test_a_record_without_the_shape_of_a_ledger_is_refused(content):
+    _, moment = decode(ledger_frame(content, 1, 1)[FRAME.size :])
+    with pytest.raises(msgspec.ValidationError):
+        ledger_part(moment)
+
+
+def test_a_malformed_ledger_is_set_aside_and_events_beside_it_are_stored(tmp_path):
+    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", otlp=False)
+    try:
+        sidelight.emit("before", artifact_id="a")
+        RUNTIME.spool.append(ledger_frame({"costs": {"p": {"count": []}}}, 1, 1))
+        sidelight.emit("after", artifact_id="a")
+        assert sidelight.flush(60)
+    finally:
+        restore()
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        assert [event.type for event in store.events()] == ["before", "after"]
+        assert sum(loss.count for loss in store.losses()) == 1

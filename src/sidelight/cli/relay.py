@@ -16,7 +16,7 @@ from sidelight.cli.code import import_all
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
 from sidelight.cli.spool.segments import Behind, look_at, settled, writers_of
-from sidelight.emission import EMITTER, Watermark
+from sidelight.emission import EMITTER, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
 from sidelight.record import random_bits
 from sidelight.relay import Relay
@@ -142,7 +142,7 @@ def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[
         with contextlib.suppress(SinkUnavailableError):  # `health` says which, and why
             relay.drain()
         if EMITTER.losses:
-            spool.append_beyond_limit(EMITTER.ledger())
+            Ledger(EMITTER).write(spool, last=True)
             with contextlib.suppress(SinkUnavailableError):
                 relay.drain(retries=1)
     finally:

@@ -7,7 +7,6 @@ wrappers refer to the emitter, so that everything that changes at run time chang
 from __future__ import annotations
 
 import sys
-import time
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -30,10 +29,8 @@ from sidelight.record import (
     encode_into,
     encode_static,
     error_message,
-    frame,
     new_buffer,
     plain,
-    random_bits,
     replaced,
 )
 
@@ -42,7 +39,7 @@ DEADLINE: Final = 0.010
 MARGIN: Final = 0.005
 """A wait ends this much before the deadline (s), because a timed wait may end one switch interval
 of the GIL too late."""
-_LEDGER: Final = encode_static(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
+_MAX_REASON: Final = 200  # characters: a reason is a key in the store
 _pack: Final = FRAME.pack
 _crc32: Final = zlib.crc32
 
@@ -170,7 +167,11 @@ class Emitter:
 
     def _encoded_cut(self, head: Head, moment: MomentTuple) -> bytes:
         self.count("attributes too large", head.static.point)
-        return encode(head.cut(moment))
+        moment = head.cut(moment)
+        body = encode(moment)
+        if head.size + len(body) > MAX_PAYLOAD:
+            body = encode(replaced(moment, details=None))
+        return body
 
     def _append(self, head: Head, frame: bytes) -> bool:
         try:
@@ -221,22 +222,13 @@ class Emitter:
         Counting is exact among threads without a lock, because CPython switches threads only at
         calls and at jumps back, and there is none between the load and the store.
         """
+        reason = reason[:_MAX_REASON]
         self.losses[reason] += 1
         self.problems[reason] = problem
 
     def costs_of(self, point: str) -> Costs:
         """Find or make the histogram of one point."""
         return self.costs.setdefault(point, Costs())
-
-    def ledger(self) -> bytes:
-        """Frame the costs and losses so far; they are cumulative, hence safe to deliver twice."""
-        totals = {
-            "losses": dict(self.losses),
-            "problems": dict(self.problems),
-            "costs": {point: costs.snapshot() for point, costs in self.costs.copy().items()},
-        }
-        moment = (time.time_ns(), random_bits(64), None, None, None, None, 0, 0, 0, totals, None)
-        return frame(_LEDGER + encode(moment))
 
 
 class ClosedSpool:

@@ -1,52 +1,82 @@
 """The ledger: the losses and costs of a process, written to the spool and to the log.
 
-In the spool the ledger is a record of its own kind, which the relay delivers to the store. It is
-cumulative, hence safe to deliver twice.
+In the spool the ledger is a series of records of its own kind, which the relay delivers to the
+store. Losses come first. Only entries that have changed are written again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Final
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Final
 
 from sidelight.emission.emitter import Emitter
 from sidelight.exceptions import SpoolError
+from sidelight.record import encode, ledger_frame, random_bits, text
 from sidelight.spool import RateLimiter, Spool
 
+#: Bytes of one part. A part must fit into a record, and several hundred busy points must not fill
+#: the spool with costs: an unhurried write is one part of costs.
+_PART: Final = 64 * 1024
 _logger: Final = logging.getLogger("sidelight")
 
 
 class Ledger:
-    """Writes losses and costs that have changed since it last wrote."""
+    """Writes losses and costs that have changed since it last wrote them."""
 
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
-        self._written: tuple[int, ...] = ()
+        self._losses: dict[str, int] = {}
+        self._costs: dict[str, int] = {}  # by point, the one written longest ago first
         self._logged: dict[str, int] = {}
         self._log_rate = RateLimiter()
 
     def restart(self) -> None:
         """Write everything again, because another spool was opened."""
-        self._written = ()
+        self._losses, self._costs = {}, {}
 
-    def write(self, spool: Spool, *, last: bool = False) -> None:
-        """Write costs and losses to the spool where they have changed, and log the losses.
+    def write(self, spool: Spool, *, whole: bool = True, last: bool = False) -> None:
+        """Write losses and costs to the spool where they have changed, and log the losses.
 
-        Where the spool has no room, the next call tries again. The ``last`` call makes room.
+        Where the spool has no room, the next call tries again.
+
+        Args:
+            spool: takes the parts.
+            whole: write all costs. Otherwise at most one part of them, those first that were
+                written longest ago.
+            last: make room beyond the limit of the spool.
         """
-        state = (
-            *(
-                sum(costs.fine) + sum(costs.coarse.copy().values())
-                for costs in self._emitter.costs.copy().values()  # callers add to both
-            ),
-            sum(self._emitter.losses.copy().values()),
-        )
-        if state != self._written:
-            with contextlib.suppress(SpoolError, OSError):
-                (spool.append_beyond_limit if last else spool.append)(self._emitter.ledger())
-                self._written = state
+        append = spool.append_beyond_limit if last else spool.append
+        with contextlib.suppress(SpoolError, OSError):
+            self._write_losses(append)
+            self._write_costs(append, whole=whole)
         self._log_losses()
+
+    def _write_losses(self, append: Callable[[bytes], object]) -> None:
+        losses = self._emitter.losses.copy()
+        problems = self._emitter.problems.copy()
+        changed = [reason for reason, count in losses.items() if self._losses.get(reason) != count]
+        for part in _parts((reason, text(problems.get(reason, ""))) for reason in changed):
+            counts = {reason: losses[reason] for reason in part}
+            _append(append, {"losses": counts, "problems": part})
+            self._losses |= counts
+
+    def _write_costs(self, append: Callable[[bytes], object], *, whole: bool) -> None:
+        costs = self._emitter.costs.copy()
+        counts = {point: count for point, each in costs.items() if (count := each.count())}
+        new = [point for point in counts if point not in self._costs]
+        old = [point for point, count in self._costs.copy().items() if counts.get(point) != count]
+        parts = _parts(
+            (point, costs[point].snapshot()) for point in (*new, *old) if point in counts
+        )
+        for part in parts if whole else islice(parts, 1):
+            _append(append, {"costs": part})
+            for point in part:
+                self._costs.pop(point, None)
+                self._costs[point] = counts[point]
 
     def _log_losses(self) -> None:
         """Log the first loss of each reason at once, and later ones at most every ten seconds."""
@@ -57,3 +87,23 @@ class Ledger:
                 self._logged[reason] = count
                 problem = self._emitter.problems.get(reason)
                 _logger.warning("sidelight: %s, %d times (%s)", reason, new, problem)
+
+
+def _append(append: Callable[[bytes], object], content: dict[str, Any]) -> None:
+    append(ledger_frame(content, time.time_ns(), random_bits(64)))
+
+
+def _parts(entries: Iterator[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Group entries into parts of at most `_PART` bytes; leave out one that is larger alone."""
+    part: dict[str, Any] = {}
+    size = 0
+    for key, value in entries:
+        if (added := len(encode((key, value)))) > _PART:
+            continue
+        if size + added > _PART:
+            yield part
+            part, size = {}, 0
+        part[key] = value
+        size += added
+    if part:
+        yield part

@@ -38,6 +38,7 @@ from sidelight.record.format import (
     reseed,
     salvage,
 )
+from sidelight.record.ledger import CostSnapshot, LedgerPart, ledger_frame, ledger_part
 from sidelight.record.limits import DEFAULT_LIMITS, Limits, limits_from, limits_of
 from sidelight.record.semconv import (
     ARTIFACT_KEY,
@@ -86,9 +87,11 @@ __all__ = [
     "SPAN",
     "Catalogue",
     "CheckedSpool",
+    "CostSnapshot",
     "CostSummary",
     "Costs",
     "Declared",
+    "LedgerPart",
     "Limits",
     "Mode",
     "Moment",
@@ -108,6 +111,8 @@ __all__ = [
     "exception_attributes",
     "frame",
     "is_type_name",
+    "ledger_frame",
+    "ledger_part",
     "length_of_frames",
     "limits_from",
     "limits_of",

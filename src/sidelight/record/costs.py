@@ -44,6 +44,10 @@ class Costs:
         self.highest = max(self.highest, ns)
         self.over_budget += ns > BUDGET_NS
 
+    def count(self) -> int:
+        """The number of emissions so far."""
+        return sum(self.fine) + sum(self.coarse.copy().values())
+
     def clear(self) -> None:
         """Reset in place, because the generated wrappers refer to the buckets."""
         self.fine[:] = [0] * _FINE

@@ -50,7 +50,13 @@ def is_type_name(value: object) -> bool:
 
 
 def frame(payload: bytes) -> bytes:
-    """Wrap a payload for the spool."""
+    """Wrap a payload for the spool.
+
+    Raises:
+        ValueError: the payload is larger than `MAX_PAYLOAD`, which the reader takes for damage.
+    """
+    if len(payload) > MAX_PAYLOAD:
+        raise ValueError(f"a payload of {len(payload)} bytes is larger than a record may be")
     return FRAME.pack(FRAME_MAGIC, len(payload), zlib.crc32(payload)) + payload
 
 

@@ -79,7 +79,7 @@ def _observed(values: _Values, key: str) -> Callable[[CallbackOptions], Iterable
 
 def _emissions() -> Iterator[tuple[float, str]]:
     for point, costs in EMITTER.costs.copy().items():
-        yield sum(costs.fine) + sum(costs.coarse.copy().values()), point
+        yield costs.count(), point
 
 
 def _breaches() -> Iterator[tuple[float, str]]:

@@ -228,17 +228,17 @@ class Runtime:
             return False
         return True
 
-    def write_ledger(self) -> None:
-        """Write the losses and costs of this process to the spool, where they have changed."""
+    def write_ledger(self, *, whole: bool = False) -> None:
+        """Write the losses and costs of this process to the spool: see `Ledger.write`."""
         if self.spool is not None:  # not `EMITTER.spool`, which a test may replace
-            self._ledger.write(self.spool)
+            self._ledger.write(self.spool, whole=whole)
 
     def flush(
         self, timeout: float, *, patient: bool = True, needed: Collection[str] = ("store",)
     ) -> bool:
         """Wait for delivery: see `sidelight.flush` and `Relay.flush`."""
         until = time.monotonic() + timeout
-        self.write_ledger()
+        self.write_ledger(whole=True)
         while self.relay is None:
             if self.spool is None:
                 return not EMITTER.losses  # nothing was emitted, or all was lost

@@ -11,7 +11,16 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from sidelight.record import CUT, Moment, Static, event_id, occurred_at, to_json
+from sidelight.record import (
+    CUT,
+    LedgerPart,
+    Moment,
+    Static,
+    event_id,
+    ledger_part,
+    occurred_at,
+    to_json,
+)
 from sidelight.spool import Record
 from sidelight.store.schema import fit_to_index
 
@@ -19,7 +28,7 @@ Row: TypeAlias = tuple[Any, ...]
 """A row of `events`, in the order of its columns."""
 Draft: TypeAlias = tuple[int, int, str | None, str | None, Static, Moment]
 """An event before it is a row: time (ns), random bits, artifact, organization, and the record."""
-Ledger: TypeAlias = tuple[dict[str, Any], int]
+Ledger: TypeAlias = tuple[LedgerPart, int]
 """The losses and costs of one process, and when it reported them (ns)."""
 
 KEY: Final = 0
@@ -38,7 +47,11 @@ _time_order: Final = itemgetter(0, 1)
 
 
 def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
-    """Split records into events, in the order of time, and ledgers; spans alone have no row."""
+    """Split records into events, in the order of time, and ledgers; spans alone have no row.
+
+    Raises:
+        msgspec.ValidationError: a ledger does not have the shape of one.
+    """
     drafts: list[Draft] = []
     ledgers: list[Ledger] = []
     for static, moment in records:
@@ -55,7 +68,7 @@ def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
                 )
             )
         elif static.outcome == "ledger":
-            ledgers.append((moment.attributes or {}, moment.time))
+            ledgers.append((ledger_part(moment), moment.time))
     drafts.sort(key=_time_order)
     return drafts, ledgers
 

@@ -248,20 +248,20 @@ def _add_loss(
 def _write_ledger(statements: BatchStatements, ledger: Ledger, process: str) -> None:
     """Store costs and losses of a process. They are cumulative: a later ledger replaces them."""
     content, at = ledger
-    problems = content.get("problems", {})
+    problems = content.problems
     statements.run(
         *_INSERT_LOSSES,
         [
-            (process, reason, count, str(problems.get(reason, "")).replace("\0", "␀"), at)
-            for reason, count in sorted(content.get("losses", {}).items())
+            (process, reason, count, problems.get(reason, "").replace("\0", "␀"), at)
+            for reason, count in sorted(content.losses.items())
         ],
         _replace("losses", "reason", "problem"),
     )
     statements.run(
         *_INSERT_COSTS,
         [
-            (process, point, snapshot["count"], to_json(snapshot), at)
-            for point, snapshot in sorted(content.get("costs", {}).items())
+            (process, point, snapshot.count, to_json(snapshot), at)
+            for point, snapshot in sorted(content.costs.items())
         ],
         _replace("costs", "point", "histogram"),
     )

@@ -1,0 +1,60 @@
+"""The ledger's records: the losses and costs of one process, in parts of bounded size.
+
+Each entry is cumulative for its reason or point. So parts may be delivered twice, in any order, and
+a part need not hold more than the entries that have changed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+
+from sidelight.record.encoding import encode
+from sidelight.record.format import Moment, Static, encode_static, frame
+
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Bucket: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=4096)]
+_HEAD: Final = encode_static(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
+
+
+class CostSnapshot(msgspec.Struct, frozen=True):
+    """The costs of one point: see `Costs.snapshot`."""
+
+    count: _Count
+    over: _Count
+    max: _Count
+    buckets: list[tuple[_Bucket, _Count]]
+
+
+class LedgerPart(msgspec.Struct, frozen=True):
+    """A part of a ledger.
+
+    Attributes:
+        losses: how many records were lost or cut, by reason.
+        problems: the latest problem of a reason, in words.
+        costs: the costs of a point, by the point's path.
+    """
+
+    losses: dict[str, _Count] = {}
+    problems: dict[str, str] = {}
+    costs: dict[str, CostSnapshot] = {}
+
+
+def ledger_frame(content: dict[str, Any], time_ns: int, random: int) -> bytes:
+    """Frame the fields of one `LedgerPart`.
+
+    Raises:
+        ValueError: the part is larger than a record may be.
+    """
+    moment = (time_ns, random, None, None, None, None, 0, 0, 0, content, None)
+    return frame(_HEAD + encode(moment))
+
+
+def ledger_part(moment: Moment) -> LedgerPart:
+    """Read a part of a ledger from its record.
+
+    Raises:
+        msgspec.ValidationError: the record does not have the shape of a ledger.
+    """
+    return msgspec.convert(moment.attributes or {}, LedgerPart)
