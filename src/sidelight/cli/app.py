@@ -15,49 +15,78 @@ from sidelight.cli.output import complain
 from sidelight.exceptions import SidelightError
 from sidelight.version import __version__
 
-_MODULES: Final = {
-    "events": "store.questions",
-    "artifacts": "store.questions",
-    "timeline": "store.questions",
-    "counts": "store.questions",
-    "tail": "store.questions",
-    "budget": "store.questions",
-    "points": "code.points",
-    "apply": "code.apply",
-    "strip": "code.apply",
-    "catalogue": "code.catalogue",
-    "doctor": "doctor.command",
-    "relay": "relay",
-    "outbox": "outbox",
-    "run": "code.run",
-    "prune": "store.prune",
-    "spool": "spool.command",
+_GROUPS: Final = {
+    "Questions to the store": {
+        "events": "store.events",
+        "tail": "store.events",
+        "artifacts": "store.artifacts",
+        "timeline": "store.timeline",
+        "counts": "store.counts",
+    },
+    "Code": {
+        "points": "code.points",
+        "apply": "code.apply",
+        "strip": "code.apply",
+        "catalogue": "code.catalogue",
+        "run": "code.run",
+    },
+    "Delivery": {
+        "relay": "relay",
+        "outbox": "outbox",
+        "spool": "spool.command",
+    },
+    "Health": {
+        "doctor": "doctor.command",
+        "budget": "store.budget",
+        "prune": "store.prune",
+    },
 }
-"""Where each command is, in the order in which they are listed."""
+"""The commands as `--help` groups them. Each is an object of its name in the module named here."""
+
+_PLACES: Final = {
+    name: (module, group) for group, modules in _GROUPS.items() for name, module in modules.items()
+}
 
 
 class _Commands(UserDict[str, Any]):
-    """The commands by their names, imported when they are asked for.
+    """The commands by name; a command's module is imported when the command is looked up.
 
-    A probe that asks `sidelight doctor --ready` shall not wait for what other commands need.
+    A probe that runs `sidelight doctor --ready` must not wait for the imports of other commands.
     """
 
     def __getitem__(self, name: str) -> Any:
-        command = super().__getitem__(name)
-        if command is None:
-            command = getattr(importlib.import_module(f"sidelight.cli.{_MODULES[name]}"), name)
-            if not isinstance(command, typer.Typer):
-                alone = typer.Typer(add_completion=False)
-                alone.command()(command)
-                command = alone
-            command = self[name] = typer.main.get_command(command)
+        known = super().__getitem__(name)
+        if known is not None:
+            return known
+        module, group = _PLACES[name]
+        found = getattr(importlib.import_module(f"sidelight.cli.{module}"), name)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(add_completion=False)
+            alone.command()(found)
+            found = alone
+        command: Any = typer.main.get_command(found)
+        command.name, command.rich_help_panel = name, group
+        _unwrap(command)
+        self[name] = command
         return command
+
+
+def _unwrap(command: Any) -> None:
+    """Join the lines of each paragraph of the help, because typer keeps the source's line ends."""
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(
+        each if each.startswith(("Example", " ")) else " ".join(each.split("\n"))
+        for each in paragraphs
+    )
+    for below in getattr(command, "commands", {}).values():
+        _unwrap(below)
 
 
 class _Group(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = _Commands(dict.fromkeys(_MODULES))
+        _unwrap(self)
+        self.commands = _Commands(dict.fromkeys(_PLACES))
 
 
 app = typer.Typer(
@@ -69,7 +98,7 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:  # typer calls it so
+def _print_version(asked: bool) -> None:  # typer passes the option's value
     if asked:
         sys.stdout.write(f"sidelight {__version__}\n")
         raise typer.Exit
@@ -78,15 +107,20 @@ def _version(asked: bool) -> None:  # typer calls it so
 @app.callback()
 def sidelight(
     *,
-    version: Annotated[  # its callback has answered
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Say which it is.")
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """See what your functions did: the events that sidelight has recorded, and how it is doing.
+    """Show the events that your functions emitted, deliver them, and check that all is well.
 
-    Every command takes --store URL, or SIDELIGHT_STORE from the environment, and --json for
-    programs. Times are UTC. Exit codes: 0 all is well, 1 something is not (stderr says what, and
-    what helps), 2 the command was not understood.
+    Commands that read a store take --store URL; the default is SIDELIGHT_STORE from the
+    environment. Most commands take --json, for programs. Times are UTC.
+
+    Exit codes: 0 means success. 1 means that something is wrong: stderr tells the problem and the
+    remedy. 2 means that the command line was not understood.
     """
 
 
@@ -94,10 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and end the process.
 
     Args:
-        arguments: what follows the program's name; ``sys.argv`` where it is None.
+        arguments: without the program's name; None stands for ``sys.argv``.
     """
     for stream in (sys.stdout, sys.stderr):
-        _never_refuse(stream)
+        _replace_unencodable(stream)
     try:
         app(args=None if arguments is None else list(arguments), prog_name="sidelight")
     except SidelightError as error:
@@ -105,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _never_refuse(stream: TextIO) -> None:
-    """A terminal that knows no ✓ shows a question mark in its place."""
+def _replace_unencodable(stream: TextIO) -> None:
+    """Print a question mark for each character that the stream's encoding lacks."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")

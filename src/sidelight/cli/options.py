@@ -1,4 +1,4 @@
-"""The options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ StoreUrl: TypeAlias = Annotated[
         "--store",
         metavar="URL",
         envvar="SIDELIGHT_STORE",
-        help="The events store: sqlite:///events.db or postgresql://host/database. "
-        "Without it, the file in your state directory.",
+        help="Use this events store: sqlite:///events.db or postgresql://host/database. "
+        "Default: the SQLite file in your state directory.",
     ),
 ]
 AsJson: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="One JSON object per line, and nothing else.")
+    bool, typer.Option("--json", help="Print one JSON object per line, and nothing else.")
 ]
 OfArtifact: TypeAlias = Annotated[
-    str | None, typer.Option("--artifact", metavar="ID", help="Only those about this artifact.")
+    str | None, typer.Option("--artifact", metavar="ID", help="Show only events of this artifact.")
 ]
 OfOrganization: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--organization", metavar="ID", help="Only this organization's; \"\" for nobody's."
+        "--organization",
+        metavar="ID",
+        help='Show only this organization; "" means events without an organization.',
     ),
 ]
 OfType: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar="TYPE", help="Only those of this type. May be repeated."),
+    typer.Option("--type", metavar="TYPE", help="Show only events of this type. Repeatable."),
 ]
 OfTrace: TypeAlias = Annotated[
-    str | None, typer.Option("--trace", metavar="ID", help="Only those of this trace.")
+    str | None, typer.Option("--trace", metavar="ID", help="Show only events of this trace.")
 ]
 Since: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="From then on: 15m, 2h, 7d (ago), 2026-07-25 or 2026-07-25T10:00:00Z (UTC).",
+        help="Start here: 15m, 2h, 7d (ago), 2026-07-25 or 2026-07-25T10:00:00Z (UTC).",
     ),
 ]
 Until: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Before then; of a day, all of it.")
+    str | None, typer.Option(metavar="TIME", help="End here; a day is included whole.")
 ]
 SpoolDirectory: TypeAlias = Annotated[
     Path | None,
@@ -52,7 +54,7 @@ SpoolDirectory: TypeAlias = Annotated[
         "--spool",
         metavar="DIR",
         envvar="SIDELIGHT_SPOOL",
-        help="The spool's directory. Without it, the one that belongs to the store.",
+        help="Use this spool directory. Default: the directory that belongs to the store.",
     ),
 ]
 Otlp: TypeAlias = Annotated[
@@ -60,6 +62,6 @@ Otlp: TypeAlias = Annotated[
     typer.Option(
         "--otlp",
         metavar="URL",
-        help="Base URL of an OTLP endpoint. Without it, as OTEL_EXPORTER_OTLP_ENDPOINT says.",
+        help="Export to this OTLP endpoint (base URL). Default: OTEL_EXPORTER_OTLP_ENDPOINT.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""`sidelight outbox`: the table in a business database where events wait for a relay."""
+"""`sidelight outbox`: create the outbox table of a business database, or show its backlog."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Url: TypeAlias = Annotated[
     str,
     typer.Argument(
         metavar="URL",
-        help="The business database, as your application names it: "
-        "postgresql+psycopg://host/shop or sqlite:///shop.db.",
+        help="The URL of the business database: postgresql+psycopg://host/shop or "
+        "sqlite:///shop.db. The driver does not matter.",
     ),
 ]
 
@@ -26,27 +26,27 @@ outbox: Final = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @outbox.callback()
 def about() -> None:
-    """Make the outbox of a business database, or see what waits in it."""
+    """Create the outbox table of a business database, or show the events that wait in it."""
 
 
 @outbox.command()
 def create(url: Url) -> None:
-    """Make the table `sidelight_outbox`, where it is missing; that is all.
+    """Create the table `sidelight_outbox` where it is missing.
 
-    A SQLite database is put into WAL mode as well: there a relay's reading holds up nobody. With
-    Alembic, put the table into your metadata instead: sidelight.outbox.table(metadata).
+    A SQLite database is also put into WAL mode, because a relay that reads does not block commits
+    there. With Alembic, add the table to your metadata instead: sidelight.outbox.table(metadata).
 
     Examples:
       sidelight outbox create postgresql://localhost/shop
     """
-    made = create_outbox(url)
-    told = "made" if made else "was there"
-    console().print(f"sidelight_outbox in {public_url(url)}: {told}", soft_wrap=True)
+    created = create_outbox(url)
+    state = "created" if created else "exists already"
+    console().print(f"sidelight_outbox in {public_url(url)}: {state}", soft_wrap=True)
 
 
 @outbox.command()
 def status(url: Url, *, as_json: AsJson = False) -> None:
-    """Say how many events wait for a relay, and for how long.
+    """Show how many events wait for a relay, and how old the oldest is.
 
     Examples:
       sidelight outbox status sqlite:///shop.db
@@ -56,13 +56,13 @@ def status(url: Url, *, as_json: AsJson = False) -> None:
         print_json([asdict(found)])
         return
     oldest = time_of(found.oldest_ns)
-    since = "" if oldest is None else f", the oldest of {ago(oldest)}"
+    since = "" if oldest is None else f", the oldest occurred {ago(oldest)}"
     console().print(f"{found.url}: {plural(found.waiting, 'event')} waiting{since}", soft_wrap=True)
     if found.moved:
         moved = plural(found.moved, "row")
         console().print(f"{moved} moved already; the next event that joins deletes them")
     if found.journal_mode not in {None, "wal"}:
         complain(
-            f"journal mode is {found.journal_mode}: while a relay reads, a commit has to wait;"
+            f"journal mode is {found.journal_mode}: a commit waits while a relay reads;"
             " `sidelight outbox create` puts the database into WAL mode"
         )

@@ -1,4 +1,4 @@
-"""What the commands print: consoles, and times, durations and names as people read them."""
+"""Print answers: consoles, tables, and the text of times, durations, sizes and names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_WORTH_A_WORD: Final = 1.0  # seconds that a command may be silent
-_PIPED_WIDTH: Final = 400
-"""Columns where nobody said how many there are: nothing is cut or folded in a pipe."""
+_SHOW_PROGRESS_AFTER: Final = 1.0  # seconds
+_PIPED_WIDTH: Final = 10_000  # columns: nothing is cut or folded in a pipe
+_SHORTEST_CELL: Final = 24  # columns: what may remain of a cell that is cut
+_NONE: Final = "·"
+_GAP: Final = 3  # columns between two columns of a table
 
-LOOKS: Final[Mapping[str, tuple[str, str]]] = {
+OUTCOME_LOOKS: Final[Mapping[str, tuple[str, str]]] = {
     "started": ("▸", "blue"),
     "succeeded": ("✓", "green"),
     "failed": ("✗", "red"),
@@ -37,33 +39,39 @@ LOOKS: Final[Mapping[str, tuple[str, str]]] = {
     "emitted": ("•", "cyan"),
 }
 """Symbol and colour of each outcome."""
+_OTHER_LOOK: Final = ("?", "magenta")
 
 _UNITS: Final = ((1_000, "ns"), (1_000_000, "µs"), (1_000_000_000, "ms"))
 _SECOND: Final = 1_000_000_000
 
 
+# -- where text goes -------------------------------------------------------------------------
+
+
 def console() -> Console:
-    """Where answers go."""
+    """Return the console for answers: stdout."""
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(width=_PIPED_WIDTH if piped else None, highlight=False, emoji=False)
 
 
 def complain(message: object) -> None:
-    """Say on stderr what is wrong."""
-    Console(stderr=True, highlight=False, emoji=False).print(
-        Text(clean(str(message), keep="\n"), style="red"), soft_wrap=True
-    )
+    """Print an error on stderr."""
+    _to_stderr(message, "red")
 
 
 def remark(message: object) -> None:
-    """Say something on stderr that is no answer and no error."""
+    """Print a note on stderr, which is neither an answer nor an error."""
+    _to_stderr(message, "dim")
+
+
+def _to_stderr(message: object, style: str) -> None:
     Console(stderr=True, highlight=False, emoji=False).print(
-        Text(clean(str(message), keep="\n"), style="dim"), soft_wrap=True
+        Text(clean(str(message), keep="\n"), style=style), soft_wrap=True
     )
 
 
 def print_json(items: Iterable[object]) -> None:
-    """One JSON object per line."""
+    """Print one JSON object per line."""
     for item in items:
         if dump := getattr(item, "model_dump_json", None):
             line = dump()
@@ -76,34 +84,49 @@ def print_json(items: Iterable[object]) -> None:
 
 @contextlib.contextmanager
 def stdout_kept_clean() -> Iterator[None]:
-    """Send what strangers print to stderr meanwhile."""
+    """Send to stderr what imported modules print meanwhile."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
-def slowly(items: Sequence[T], doing: str) -> Iterator[T]:
-    """Pass items on; after a second of it, say on stderr how far that has got."""
-    until = time.monotonic() + _WORTH_A_WORD
-    shown = Progress(
+def with_progress(
+    items: Iterable[T], doing: str, total: int, weight: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
+    """Yield the items; on a terminal, show a bar on stderr after one second.
+
+    Args:
+        items: to work on.
+        doing: the work, as the bar names it.
+        total: the sum of the weights.
+        weight: how much an item adds to the bar, after the work on it.
+    """
+    out = Console(stderr=True)
+    bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        console=Console(stderr=True),
+        TimeRemainingColumn(),
+        console=out,
         transient=True,
+        disable=not out.is_terminal,
     )
-    task = shown.add_task(doing, total=len(items))
-    with contextlib.ExitStack() as stack:
-        for done, item in enumerate(items):
-            if time.monotonic() > until and not shown.live.is_started:
-                stack.enter_context(shown)
-                if not shown.console.is_terminal:
-                    remark(f"{doing}: {number(done)} of {number(len(items))} so far")
-            shown.update(task, completed=done)
+    task = bar.add_task(doing, total=total)
+    begun = time.monotonic()
+    try:
+        for item in items:
+            if not bar.live.is_started and time.monotonic() - begun > _SHOW_PROGRESS_AFTER:
+                bar.start()
             yield item
+            bar.advance(task, weight(item))
+    finally:
+        bar.stop()
+
+
+# -- tables ----------------------------------------------------------------------------------
 
 
 def table(*headings: str, right: Iterable[str] = ()) -> Table:
-    """An empty table in the house's style; the columns in ``right`` hold numbers."""
+    """Return an empty table; the columns in ``right`` are right-aligned numbers."""
     made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for heading in headings:
         if heading in right:
@@ -113,16 +136,64 @@ def table(*headings: str, right: Iterable[str] = ()) -> Table:
     return made
 
 
-def last_column_fills(rows: Table, out: Console) -> None:
-    """Give the last column what the others leave, and cut there what is longer."""
-    last = rows.columns[-1]
-    last.no_wrap, last.overflow = True, "ellipsis"
-    if out.width < _PIPED_WIDTH:
-        rows.expand, last.ratio = True, 1
+def width_of(columns: Mapping[str, Sequence[Text]]) -> int:
+    """Return how many columns of the terminal a table of these columns needs."""
+    widest = (
+        max([len(head), *(cell.cell_len for cell in cells)]) for head, cells in columns.items()
+    )
+    return sum(widest) + _GAP * (len(columns) - 1)
+
+
+def print_table(
+    columns: Mapping[str, Sequence[Text]],
+    *,
+    right: Iterable[str] = (),
+    whole: Collection[str] = (),
+    optional: Iterable[str] = (),
+) -> None:
+    """Print columns as a table. A cell that is too wide continues on the next line.
+
+    Args:
+        columns: the cells of each column, by heading.
+        right: the columns that hold numbers.
+        whole: the columns whose cells stay on one line, unless they need half of the terminal.
+        optional: the columns to leave out, the first one first, until the others have room; stderr
+            says so. The first one may be cut instead, if 24 characters of it remain.
+    """
+    out = console()
+    kept, left_out = dict(columns), []
+    for at, name in enumerate(optional):
+        if not at and _cut_to_fit(kept, name, out.width):
+            break
+        if width_of(kept) > out.width and any(cell.plain.strip(_NONE) for cell in kept.pop(name)):
+            left_out.append(name)
+    rows = table(*kept, right=right)
+    for column in rows.columns:
+        natural = width_of({(name := str(column.header)): kept[name]})
+        if name in whole and natural < out.width // 2:
+            column.width = natural
+    for row in zip(*kept.values(), strict=True):
+        rows.add_row(*row)
+    out.print(rows)
+    if left_out:
+        remark(f"no room for {' and '.join(left_out)} at {out.width} columns; --json shows all")
+
+
+def _cut_to_fit(columns: Mapping[str, Sequence[Text]], name: str, width: int) -> bool:
+    """Cut the cells of a column, so that the table fits; False where too little would remain."""
+    room = width - width_of({**columns, name: []}) + len(name)
+    if room < _SHORTEST_CELL:
+        return False
+    for cell in columns[name]:
+        cell.truncate(room, overflow="ellipsis")
+    return True
+
+
+# -- text ------------------------------------------------------------------------------------
 
 
 def clean(text: str, *, keep: str = "") -> str:
-    """A text whose control characters cannot move a terminal's cursor: they are spelled out."""
+    """Spell out control characters, because they could move the terminal's cursor."""
     if text.isprintable():
         return text
     return "".join(
@@ -132,20 +203,37 @@ def clean(text: str, *, keep: str = "") -> str:
 
 
 def named(text: str | None, style: str = "") -> Text:
-    """A name or an id; a dim sign where there is none."""
-    return Text("·", style="dim") if text is None else Text(clean(text), style=style)
+    """Return a name or an id; a dim dot stands for None."""
+    return Text(_NONE, style="dim") if text is None else Text(clean(text), style=style)
+
+
+def outcome_look(event: Event) -> tuple[str, str]:
+    """Return the symbol and the colour of an event's outcome."""
+    return OUTCOME_LOOKS.get(event.outcome, _OTHER_LOOK)
 
 
 def outcome_symbol(event: Event) -> Text:
-    """The outcome as one coloured character."""
-    symbol, colour = LOOKS[event.outcome]
+    """Return the outcome as one coloured character."""
+    symbol, colour = outcome_look(event)
     return Text(symbol, style=colour)
+
+
+def attributes(event: Event) -> Text:
+    """Return the attributes in one line; those of an error come first."""
+    shown = Text()
+    for name, value in sorted(event.attributes.items(), key=lambda item: item[0] != "error.type"):
+        style = "red" if name.startswith("error.") else "dim"
+        shown.append(" " if shown else "")
+        shown.append(f"{clean(name)}=", style="dim")
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        shown.append(clean(text), style=style)
+    return shown
 
 
 def duration(ns: int | None) -> str:
     """``850 ns``, ``12.3 µs``, ``4.56 ms``, ``1.23 s``, ``2 min 5 s``, ``3 h 12 min``, ``2 d 4 h``.
 
-    Empty where there is none.
+    None is an empty text.
     """
     if ns is None:
         return ""
@@ -154,10 +242,10 @@ def duration(ns: int | None) -> str:
     for end, unit in _UNITS:
         if ns < end * 0.9995:
             return f"{_three_digits(ns * 1000 / end)} {unit}"
-    return _long(ns)
+    return _long_duration(ns)
 
 
-def _long(ns: int) -> str:
+def _long_duration(ns: int) -> str:
     if ns < 59.95 * _SECOND:
         return f"{_three_digits(ns / _SECOND)} s"
     seconds = round(ns / _SECOND)
@@ -178,23 +266,28 @@ def _three_digits(value: float) -> str:
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
+def whole_seconds(ns: int) -> str:
+    """Return a duration without its fraction of a second."""
+    return duration(ns // _SECOND * _SECOND)
+
+
 def moment(when: datetime, *, today: date | None = None) -> str:
-    """A time (UTC) to the millisecond, without its date where that is ``today``."""
+    """Return a time (UTC) to the millisecond; the date is left out where it is ``today``."""
     when = when.astimezone(UTC)
     clock = f"{when:%H:%M:%S}.{when.microsecond // 1000:03}"
     return clock if when.date() == today else f"{when:%Y-%m-%d} {clock}"
 
 
-def time_of(ns: int | None) -> datetime | None:
-    """A time that was read from somewhere; None where it is none, or not one of this calendar."""
+def time_of(ns: object) -> datetime | None:
+    """Convert nanoseconds since 1970 that come from a file; None where they are no time."""
     try:
-        return None if ns is None else from_ns(ns)
-    except (OverflowError, ValueError, TypeError):
+        return from_ns(ns) if isinstance(ns, int) else None
+    except (OverflowError, ValueError):
         return None
 
 
 def ago(when: datetime) -> str:
-    """How long ago that was."""
+    """Return how long ago a time was, or how far ahead it is."""
     passed = (datetime.now(UTC) - when).total_seconds()
     if abs(passed) < 1:
         return "just now"
@@ -203,7 +296,7 @@ def ago(when: datetime) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes with a unit."""
+    """Return a number of bytes with a unit."""
     value = float(count)
     units = ["bytes", "kB", "MB", "GB"]
     while value >= 999.5 and len(units) > 1:
@@ -213,25 +306,10 @@ def size(count: int) -> str:
 
 
 def number(count: int) -> str:
-    """A count with its thousands apart."""
+    """Return a count with commas between thousands."""
     return f"{count:,}"
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """``1 record``, ``12,345 records``."""
     return f"{number(count)} {noun if count == 1 else nouns or f'{noun}s'}"
-
-
-def attributes(event: Event) -> Text:
-    """The attributes in one line, an error's first."""
-    shown = Text()
-    for name, value in sorted(event.attributes.items(), key=lambda item: item[0] != "error.type"):
-        style = "red" if name.startswith("error.") else "dim"
-        shown.append(" " if shown else "")
-        shown.append(f"{clean(name)}=", style="dim")
-        shown.append(clean(_value(value)), style=style)
-    return shown
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

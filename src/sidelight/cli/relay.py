@@ -1,4 +1,4 @@
-"""`sidelight relay`: deliver what processes have left in their spool."""
+"""`sidelight relay`: deliver the records in a spool directory to their sinks."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ import typer
 from sidelight.cli.code import import_all
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
-from sidelight.cli.spool.segments import Behind, look_at, settled, writers_of
+from sidelight.cli.spool.segments import (
+    Backlog,
+    read_spool,
+    require_directory,
+    settings_for,
+    writers_of,
+)
 from sidelight.emission import EMITTER, Ledger, Watermark
-from sidelight.exceptions import ConfigurationError, SinkUnavailableError, SpoolError
+from sidelight.exceptions import ConfigurationError, SinkUnavailableError
 from sidelight.record import random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import RUNTIME, outboxes_of, sinks_of
 from sidelight.settings import Settings, outbox_url, public_url, writer_meta
 from sidelight.spool import Health, Sink, Spool, prepare_directory
 
-_ENDS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
-_END_WITHIN: Final = 5.0  # seconds for what is left when a signal comes
-_TELL_EVERY: Final = 1.0
-_LOOK_EVERY: Final = 0.2
+_END_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_END_WITHIN: Final = 5.0  # seconds to deliver the rest after a signal
+_REPORT_EVERY: Final = 1.0  # seconds
+_LOOK_EVERY: Final = 0.2  # seconds between two looks for living applications
 
 
 def relay(
     *,
     once: Annotated[
-        bool, typer.Option("--once", help="Deliver what is there, say how much, and end.")
+        bool, typer.Option("--once", help="Deliver what the spool holds, then end.")
     ] = False,
     linger: Annotated[
         float,
@@ -41,7 +47,7 @@ def relay(
             "--linger",
             metavar="SECONDS",
             min=0.0,
-            help="Before the end, wait until no application writes any more; at most so long.",
+            help="Before the end, wait up to SECONDS until no application writes any more.",
         ),
     ] = 0.0,
     store: StoreUrl = None,
@@ -52,29 +58,31 @@ def relay(
         typer.Option(
             metavar="URL",
             envvar="SIDELIGHT_OUTBOXES",
-            help="A database whose transactions events join. May be repeated.",
+            help="Drain the outbox of this business database too. Repeatable.",
         ),
     ] = None,
     catalogue: Annotated[
         list[str] | None,
         typer.Option(
             metavar="MODULE",
-            help="Import what declares event types: events that are not so are marked.",
+            help="Import this module, which declares event types: the relay marks events that "
+            "do not fit. Repeatable.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Deliver what processes have left in their spool, to the store and over OTLP.
+    """Deliver the records in a spool to the store and over OTLP.
 
-    Takes over what the dead have left, and reads along where a running process was configured with
-    relay="external". Where no store is named, it is the one that the records themselves name. What
-    a sink does not take stays in the spool. Any number of relays may work on one spool.
+    The relay adopts orphaned segments: those of processes that have ended. It also reads the
+    segments of running processes that were configured with relay="external". Without --store, the
+    records name their store. What a sink does not take stays in the spool. Any number of relays
+    may work on one spool.
 
-    With --outbox it also moves the events that have joined transactions of a business database
-    (transaction=) to where all others go, as soon as those have committed.
+    With --outbox, the relay also moves events that joined a transaction of a business database
+    (transaction=), once the transaction has committed.
 
-    Without --once it runs until SIGTERM or Ctrl-C, and then delivers what is still there. With
-    --once, it ends with 1 where something is left.
+    The relay runs until SIGTERM or Ctrl-C, and delivers the rest before it ends. With --once, the
+    exit code is 1 where records are left.
 
     Examples:
       sidelight relay --once --store sqlite:///events.db
@@ -85,10 +93,12 @@ def relay(
     """
     if problems := import_all(catalogue or ()):
         raise ConfigurationError(
-            setting="--catalogue", problem="; ".join(problems), remedy="name modules that import"
+            setting="--catalogue",
+            problem="; ".join(problems),
+            remedy="name modules that can be imported",
         )
     settings = replace(
-        settled(spool, store, otlp, [] if spool is None else writers_of(spool)), role="relay"
+        settings_for(spool, store, otlp, [] if spool is None else writers_of(spool)), role="relay"
     )
     if outbox:
         settings = replace(settings, outboxes=tuple(map(outbox_url, outbox)))
@@ -99,37 +109,33 @@ def relay(
 
 
 def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
-    if not settings.spool.is_dir() and not settings.outboxes:
-        raise SpoolError(
-            directory=settings.spool,
-            problem="it is not there",
-            remedy="nothing was emitted yet, or name another with --spool or SIDELIGHT_SPOOL",
-        )
+    if not settings.outboxes:
+        require_directory(settings.spool)
     until = time.monotonic() + linger
-    while time.monotonic() < until and _is_written(settings):
+    while time.monotonic() < until and _application_lives(settings):
         time.sleep(_LOOK_EVERY)
     health = _drain(settings, sinks_of(settings, EMITTER.count), f"{random_bits(64):016x}")
-    _tell(health, as_json=as_json)
-    if _tell_what_is_left(settings, health):
+    _print_health(health, as_json=as_json)
+    if _print_what_is_left(settings, health):
         raise typer.Exit(1)
 
 
-def _is_written(settings: Settings) -> bool:
-    """Whether an application that emits into our store lives."""
-    ours = public_url(settings.store)
+def _application_lives(settings: Settings) -> bool:
+    """Whether an application is alive that emits into the same store."""
+    here = public_url(settings.store)
     return any(
-        meta.get("role") != "relay" and meta.get("store", ours) == ours
+        meta.get("role") != "relay" and meta.get("store", here) == here
         for meta in writers_of(settings.spool, living=True)
     )
 
 
 def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[str, Health]:
-    """Deliver what there is; answers how each sink has done.
+    """Deliver what the spool holds, and return the health of each sink.
 
     Args:
         settings: of this process.
-        sinks: where to.
-        instance: under which this process reports what it found damaged or was refused.
+        sinks: to deliver to.
+        instance: the id under which this process reports its own losses.
 
     Raises:
         SpoolError: the spool cannot be used.
@@ -139,7 +145,7 @@ def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[
     outboxes = outboxes_of(settings, spool.meta, EMITTER.count)
     relay = Relay(spool, sinks, Watermark(), count=EMITTER.count, outboxes=outboxes)
     try:
-        with contextlib.suppress(SinkUnavailableError):  # `health` says which, and why
+        with contextlib.suppress(SinkUnavailableError):  # `health` names the sink and the problem
             relay.drain()
         if EMITTER.losses:
             Ledger(EMITTER).write(spool, last=True)
@@ -151,57 +157,25 @@ def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[
     return relay.health()
 
 
-def _tell_what_is_left(settings: Settings, health: Mapping[str, Health]) -> bool:
-    """Say on stderr what could not be delivered, and whether there is any."""
-    for sink, each in health.items():
-        if each.failing_since is not None:
-            complain(f"{sink}: {each.problem}")
-    for reason, count in EMITTER.losses.items():
-        complain(f"{reason}: {plural(count, 'time')}: {EMITTER.problems[reason]}")
-    left = _left(settings, health)
-    for why, behind in left.items():
-        complain(f"left in {settings.spool} {why}: {behind}")
-    return bool(left) or any(each.failing_since is not None for each in health.values())
-
-
-def _left(settings: Settings, health: Mapping[str, Health]) -> dict[str, Behind]:
-    """What nobody has taken, by what it waits for."""
-    left: dict[str, Behind] = defaultdict(Behind)
-    ours = public_url(settings.store)
-    for segment in look_at(settings.spool):
-        theirs = str(segment.meta.get("store", ours))
-        for sink, behind in segment.behind.items():
-            if segment.owned or not behind.records:
-                continue
-            if theirs != ours:
-                why = f"for the store {theirs}; name that with --store"
-            elif sink in health:
-                why = f"until {sink} answers; run this again then"
-            else:
-                why = f"for {sink}; name the endpoint with --otlp or OTEL_EXPORTER_OTLP_ENDPOINT"
-            left[why].add(behind)
-    return left
-
-
 def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
-    """Relay until a signal says to end; the signals are waited for, never handled.
+    """Relay until a signal arrives. The signals are blocked and waited for, not handled.
 
-    The application may have ended a moment before. What it has left since the last search for
-    orphaned segments is delivered as well, because the volume may end with this process.
+    After the end of the relay's thread the spool is drained once more: an application may have
+    ended a moment before, and its volume may vanish together with this process.
     """
     prepare_directory(settings.spool)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)
     try:
         spool = RUNTIME.configure(settings)
         remark(f"relaying {settings.spool} to {public_url(settings.store)}{_telemetry(settings)}")
         failing: set[str] = set()
-        while signal.sigtimedwait(_ENDS, _TELL_EVERY) is None:
-            _tell_changes(RUNTIME.health(), failing)
+        while signal.sigtimedwait(_END_SIGNALS, _REPORT_EVERY) is None:
+            _print_changes(RUNTIME.health(), failing)
         until = time.monotonic() + linger
-        while time.monotonic() < until and _is_written(settings):
-            if signal.sigtimedwait(_ENDS, _LOOK_EVERY) is not None:  # impatience
+        while time.monotonic() < until and _application_lives(settings):
+            if signal.sigtimedwait(_END_SIGNALS, _LOOK_EVERY) is not None:  # a second signal
                 break
-        health = RUNTIME.health()  # without descriptors, a relay starts late
+        health = RUNTIME.health()  # read late: without descriptors the relay starts late
         ended = RUNTIME.close(_END_WITHIN)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -212,30 +186,40 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
         for sink, each in _drain(settings, answering, spool.meta["instance"]).items():
             each.delivered += health.get(sink, Health()).delivered
             health[sink] = each
-    _tell(health, as_json=as_json)
-    _tell_what_is_left(settings, health)
+    _print_health(health, as_json=as_json)
+    _print_what_is_left(settings, health)
+
+
+# -- output ----------------------------------------------------------------------------------
 
 
 def _telemetry(settings: Settings) -> str:
     if not (settings.otlp_traces or settings.otlp_logs):
         return ""
-    return f" and to {settings.otlp_endpoint or 'where OTEL_EXPORTER_OTLP_* says'}"
+    return f" and to {settings.otlp_endpoint or 'the endpoint of OTEL_EXPORTER_OTLP_*'}"
 
 
-def _tell_changes(health: Mapping[str, Health], failing: set[str]) -> None:
-    """Say on stderr which sinks have ceased to answer, and which answer again."""
+def _print_changes(health: Mapping[str, Health], failing: set[str]) -> None:
+    """Print on stderr which sinks stopped answering, and which answer again."""
     for sink, each in health.items():
         if each.failing_since is not None and sink not in failing:
             failing.add(sink)
-            complain(f"{sink}: {each.problem}; what it has not taken is kept, and tried again")
+            complain(f"{sink}: {each.problem}; the records are kept, and the relay tries again")
         elif each.failing_since is None and sink in failing:
             failing.remove(sink)
             remark(f"{sink}: it answers again")
 
 
-def _tell(health: Mapping[str, Health], *, as_json: bool) -> None:
+def _print_health(health: Mapping[str, Health], *, as_json: bool) -> None:
     if as_json:
-        print_json(_plain(health))
+        print_json(
+            {
+                "sink": sink,
+                "delivered": each.delivered,
+                "problem": each.problem if each.failing_since is not None else None,
+            }
+            for sink, each in health.items()
+        )
         return
     rows = table("sink", "records delivered", right=["records delivered"])
     for sink, each in health.items():
@@ -243,12 +227,35 @@ def _tell(health: Mapping[str, Health], *, as_json: bool) -> None:
     console().print(rows)
 
 
-def _plain(health: Mapping[str, Health]) -> list[dict[str, object]]:
-    return [
-        {
-            "sink": sink,
-            "delivered": each.delivered,
-            "problem": each.problem if each.failing_since is not None else None,
-        }
-        for sink, each in health.items()
-    ]
+def _print_what_is_left(settings: Settings, health: Mapping[str, Health]) -> bool:
+    """Print on stderr what could not be delivered; return whether anything is left."""
+    for sink, each in health.items():
+        if each.failing_since is not None:
+            complain(f"{sink}: {each.problem}")
+    for reason, count in EMITTER.losses.items():
+        complain(f"{reason}: {plural(count, 'time')}: {EMITTER.problems[reason]}")
+    left = _left(settings, health)
+    for why, backlog in left.items():
+        complain(f"left in {settings.spool} {why}: {backlog}")
+    return bool(left) or any(each.failing_since is not None for each in health.values())
+
+
+def _left(settings: Settings, health: Mapping[str, Health]) -> dict[str, Backlog]:
+    """Return the backlog of orphaned segments, by what the records wait for."""
+    left: dict[str, Backlog] = defaultdict(Backlog)
+    here = public_url(settings.store)
+    for segment in read_spool(settings.spool):
+        if not segment.orphaned:
+            continue
+        named = str(segment.meta.get("store", here))
+        for sink, backlog in segment.backlog.items():
+            if not backlog.records:
+                continue
+            if named != here:
+                why = f"for the store {named}; name that with --store"
+            elif sink in health:
+                why = f"until {sink} answers; run this again then"
+            else:
+                why = f"for {sink}; name the endpoint with --otlp or OTEL_EXPORTER_OTLP_ENDPOINT"
+            left[why].add(backlog)
+    return left

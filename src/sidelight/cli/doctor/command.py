@@ -1,4 +1,4 @@
-"""`sidelight doctor`: what is wrong, in words."""
+"""`sidelight doctor`: run the checks, and print each finding at once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from sidelight.cli.doctor.directory import check_ready
 from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.doctor.free_space import check_ready
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
 from sidelight.cli.output import clean, console, plural, print_json
-from sidelight.settings import Settings, settle
+from sidelight.settings import Settings, disabled, settle
 
 _LOOKS: Final = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red")}
-_CHECK: Final = 10  # cells for the name of a check
+_CHECK_WIDTH: Final = 10  # columns
 
 
 def doctor(
@@ -26,7 +26,7 @@ def doctor(
         bool,
         typer.Option(
             "--ready",
-            help="Only whether what is emitted here can be kept: for readiness probes.",
+            help="Check only whether the spool can take records: for readiness probes.",
         ),
     ] = False,
     store: StoreUrl = None,
@@ -34,13 +34,13 @@ def doctor(
     otlp: Otlp = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for what is wrong with store, spool, relay and collector, and say what helps.
+    """Check store, spool, relay and Collector: name what is wrong, and what helps.
 
-    Ends with 1 where something is wrong. Give it the environment that your program has.
+    The exit code is 1 where something is wrong. Run the command in the environment of your program.
 
-    With --ready it asks neither store nor collector, and ends with 1 only where the spool cannot
-    take what is emitted: because it cannot be written, or its disk is full. A store or a collector
-    that is down is no reason to take a program out of service.
+    With --ready, the command asks neither the store nor the Collector. The exit code is 1 only
+    where the spool cannot take records, because it cannot be written or its disk is full. A store
+    or a Collector that is down is no reason to take a program out of service.
 
     Examples:
       sidelight doctor --store sqlite:///events.db --otlp http://localhost:4318
@@ -48,9 +48,9 @@ def doctor(
       sidelight doctor --ready
     """
     settings = settle(store, spool=spool, otlp=otlp)
-    found = [check_ready(settings.spool)] if ready else _examine(settings)
+    findings = [check_ready(settings.spool)] if ready else _run_checks(settings)
     wrong = 0
-    for finding in found:
+    for finding in findings:
         wrong += finding.state == "wrong"
         if as_json:
             print_json([finding])
@@ -62,11 +62,10 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _examine(settings: Settings) -> Iterable[Finding]:
-    """Look at everything, one thing after the other."""
-    # What is slow to import is imported when what comes before has been said.
-    from sidelight.cli.doctor.backlog import check_spool  # noqa: PLC0415
-    from sidelight.cli.doctor.stored import check_store  # noqa: PLC0415
+def _run_checks(settings: Settings) -> Iterable[Finding]:
+    # Slow imports wait until the findings before them are printed.
+    from sidelight.cli.doctor.spool import check_spool  # noqa: PLC0415
+    from sidelight.cli.doctor.store import check_store  # noqa: PLC0415
 
     yield from _check_switches()
     answers = True
@@ -81,21 +80,21 @@ def _examine(settings: Settings) -> Iterable[Finding]:
 
 
 def _check_switches() -> Iterator[Finding]:
-    if os.environ.get("SIDELIGHT_DISABLED", "") not in {"", "0"}:
+    if disabled():
+        value = os.environ["SIDELIGHT_DISABLED"]
         yield Finding(
-            "switches", "note", "SIDELIGHT_DISABLED is set: nothing is emitted", "unset it"
+            "switches", "note", f"SIDELIGHT_DISABLED={value}: nothing is emitted", "unset it"
         )
 
 
 def _print(finding: Finding) -> None:
-    """Print one finding as soon as it is there: the next may take a while."""
     symbol, colour = _LOOKS[finding.state]
     message = Text(clean(finding.message))
     if finding.remedy and finding.state != "ok":
         message.append(f"\n→ {clean(finding.remedy)}", style=colour)
     row = Table.grid(padding=(0, 1, 0, 0))
     row.add_column(no_wrap=True)
-    row.add_column(no_wrap=True, style="bold", width=_CHECK)
+    row.add_column(no_wrap=True, style="bold", width=_CHECK_WIDTH)
     row.add_column(overflow="fold")
     row.add_row(Text(symbol, style=colour), finding.check, message)
     console().print(row)

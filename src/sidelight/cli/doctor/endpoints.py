@@ -1,20 +1,20 @@
-"""Does an OTLP endpoint take what the relay would send?"""
+"""Check the OTLP endpoints: does each take an empty request?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.otlp import Endpoint, ExportError, SignalName, silence_exporters
 from sidelight.settings import Settings, without_password
 
-_WITHIN = "3"
-"""Seconds that an endpoint may take to answer an empty request."""
+_TIMEOUT: Final = "3"  # seconds
 
 
 def check_endpoints(settings: Settings) -> Iterator[Finding]:
-    """Send each endpoint that is configured an empty request, by the relay's own means."""
+    """Send an empty request to each configured endpoint, with the relay's own exporter."""
     signals: tuple[tuple[SignalName, bool], ...] = (
         ("traces", settings.otlp_traces),
         ("logs", settings.otlp_logs),
@@ -28,8 +28,8 @@ def check_endpoints(settings: Settings) -> Iterator[Finding]:
 
 def _check(endpoint: Endpoint) -> Finding:
     timeout = f"OTEL_EXPORTER_OTLP_{endpoint.signal.upper()}_TIMEOUT"
-    hurried = replace(endpoint, environment={**endpoint.environment, timeout: _WITHIN})
-    told = f"{endpoint.signal} to {without_password(_url(endpoint))} by {endpoint.protocol}"
+    hurried = replace(endpoint, environment={**endpoint.environment, timeout: _TIMEOUT})
+    target = f"{endpoint.signal} to {without_password(_url(endpoint))} by {endpoint.protocol}"
     try:
         with silence_exporters():
             exporter = hurried.exporter()
@@ -39,23 +39,23 @@ def _check(endpoint: Endpoint) -> Finding:
                 exporter.close()
     except ExportError as error:
         problem, unsupported = without_password(str(error)), error.kind == "unsupported"
-    except Exception as error:  # noqa: BLE001  # a certificate, a header that the SDK cannot read
-        problem = without_password(f"{type(error).__name__}: {error}")
-        unsupported = False
+    except Exception as error:  # noqa: BLE001  # a certificate or a header that cannot be read
+        problem, unsupported = without_password(f"{type(error).__name__}: {error}"), False
     else:
-        return Finding("otlp", "ok", f"{told}: taken")
+        return Finding("otlp", "ok", f"{target}: accepted")
     if unsupported and endpoint.signal == "logs":
         return Finding(
             "otlp",
             "note",
-            f"{told}: it knows no log records ({problem}); spans and store are not touched by that",
+            f"{target}: it takes no log records ({problem}); spans and store are not affected",
             "OTEL_LOGS_EXPORTER=none sends none",
         )
     return Finding(
         "otlp",
         "wrong",
-        f"{told}: {problem}",
-        "start the collector, or correct OTEL_EXPORTER_OTLP_ENDPOINT; until then all is kept",
+        f"{target}: {problem}",
+        "start the Collector, or correct OTEL_EXPORTER_OTLP_ENDPOINT; until then the records stay "
+        "in the spool",
     )
 
 

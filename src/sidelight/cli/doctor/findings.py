@@ -1,25 +1,86 @@
-"""What `sidelight doctor` finds."""
+"""Findings of the doctor, and the remedy for each reason of a loss."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 State: TypeAlias = Literal["ok", "note", "wrong"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        check: what was looked at: "store", "spool", …
-        state: "ok"; "note" is worth knowing; "wrong" makes the doctor end with 1.
-        message: what there is, in words.
-        remedy: what helps; "" where nothing has to.
+        check: the part that was checked: "store", "spool", …
+        state: "ok"; "note" is worth knowing; "wrong" makes the exit code 1.
+        message: the state in words.
+        remedy: what helps; "" where nothing has to be done.
     """
 
     check: str
     state: State
     message: str
     remedy: str = ""
+
+
+_DEFECT: Final = "report this defect with its problem, which names the place"
+_QUARANTINE: Final = (
+    "`sidelight spool quarantined` lists the entries, `sidelight spool replay` delivers them"
+)
+_DISK: Final = "read the system's log about the disk; until it works, nothing is power-safe"
+_PROVIDER: Final = "read the error of the TracerProvider; events are not affected"
+
+REMEDIES: Final = {
+    "commit without an answer": "use transaction= where the event must not be lost",
+    "no room in the spool": "free the disk, raise spool_limit, or bring back the sink that failed",
+    "attributes too large": "capture less: a record holds 256 KiB",
+    "field … not captured": "correct the field's expression; the event was kept without the field",
+    "not recorded": _DEFECT,
+    "recursion limit": "let the function recurse less deeply: it runs at the end of the stack",
+    "store not awaited": _DEFECT,
+    "internal error": _DEFECT,
+    "span not begun": _PROVIDER,
+    "span not ended": _PROVIDER,
+    "context not read": "find the library that replaces OpenTelemetry's context; events go on",
+    "spool nearly full: span left out": "raise spool_limit, or bring back the sink that failed",
+    "span not copied": "read the error that the TracerProvider's span raised",
+    "OTLP is off: span not kept": "set OTEL_EXPORTER_OTLP_ENDPOINT, or remove SpoolSpanProcessor",
+    "transaction not looked at": "correct `transaction=`: it names no object with a transaction",
+    "not joined: …": "correct what the problem names; the event was kept outside the transaction",
+    "event not as declared": "correct the point's attributes or the catalogue; the event was kept",
+    "tracer provider not loaded": "correct OTEL_PYTHON_TRACER_PROVIDER",
+    "older than the store keeps": "drain the spools before you prune, or keep events for longer",
+    "unreadable record": _QUARANTINE,
+    "damaged stretch of the spool": _QUARANTINE,
+    "refused by …": _QUARANTINE,
+    "not kept in quarantine": "empty the quarantine (`sidelight spool replay` or `discard`), or "
+    "free the disk",
+    "… rejected by the OTLP endpoint": "read the Collector's log: it accepts only a part of them",
+    "the OTLP endpoint takes no log records": "set OTEL_LOGS_EXPORTER=none to send none",
+    "spool full: telemetry let go": "bring back the OTLP endpoint, or raise spool_limit",
+    "resource attributes too large": "make OTEL_RESOURCE_ATTRIBUTES shorter",
+    "kept in memory: …": "make room for the spool, or make it writable: records in memory die with "
+    "their process",
+    "segment deleted under its writer": "find the program that deletes files in the spool",
+    "damaged header of a segment": _DISK,
+    "segment not readable: …": _DISK,
+    "not power-safe: …": _DISK,
+    "segment not taken over: …": "let the relay's user read the segments of ended processes",
+    "cursor not written: …": _DISK,
+    "housekeeping failed: …": "make room for the spool, and let files be opened there",
+    "relay failed": _DEFECT,
+}
+"""By reason; "…" stands for a name."""
+
+_PATTERNS: Final = [
+    (re.compile(re.escape(reason).replace("…", ".+")), remedy)
+    for reason, remedy in REMEDIES.items()
+]
+
+
+def remedy_for(reason: str) -> str:
+    """Return what helps; "" where another version counted a reason that is not known here."""
+    return next((remedy for pattern, remedy in _PATTERNS if pattern.fullmatch(reason)), "")

@@ -1,4 +1,4 @@
-"""What the system says of the processes that hold segments."""
+"""Check the processes that write segments: are they stopped, or at a limit of the system?"""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.output import plural, size
-from sidelight.cli.spool.segments import Found
+from sidelight.cli.spool.segments import SegmentReport
 from sidelight.spool import SMALLEST
 
 _STATE: Final = re.compile(r"\) ([A-Za-z]) ")
-_LIMIT: Final = r"^{} +(\d+)"  # the soft one; none where it is unlimited
+_SOFT_LIMIT: Final = r"^{} +(\d+)"  # "unlimited" does not match
 
 
-def is_stopped(segment: Found) -> bool:
-    """Whether the writer of a segment is stopped (SIGSTOP, a debugger).
-
-    Where that cannot be seen, it is not known to be stopped.
-    """
-    process = _writer_of(segment)
+def is_stopped(segment: SegmentReport) -> bool:
+    """Whether the writer of a segment is stopped (SIGSTOP, a debugger); False where unknown."""
+    process = _process_of(segment)
     try:
         state = None if process is None else _STATE.search(_read(process / "stat"))
     except OSError:
@@ -29,24 +26,24 @@ def is_stopped(segment: Found) -> bool:
     return state is not None and state[1] in "Tt"
 
 
-def check_limits(segments: Sequence[Found]) -> Iterator[Finding]:
-    """Writers that may make no segment: files may not grow so far, or no more can be opened."""
+def check_limits(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
+    """Find writers that cannot make a segment: the size or the number of files is limited."""
     writers = {each.meta.get("pid"): each for each in segments if each.written}
     for segment in writers.values():
         try:
             problems = list(_limits_of(segment))
-        except OSError:  # it has ended meanwhile, or is another user's
+        except OSError:  # the process has ended meanwhile, or belongs to another user
             continue
         for problem, remedy in problems:
             yield Finding("limits", "wrong", f"{segment.writer} {problem}", remedy)
 
 
-def _limits_of(segment: Found) -> Iterator[tuple[str, str]]:
-    process = _writer_of(segment)
+def _limits_of(segment: SegmentReport) -> Iterator[tuple[str, str]]:
+    process = _process_of(segment)
     if process is None:
         return
     limits = _read(process / "limits")
-    kept = "what it emits is kept in memory, and dies with it"
+    kept = "its records are kept in memory, and die with it"
     largest = _limit(limits, "Max file size")
     if largest is not None and largest < SMALLEST:
         problem = f"may write no file larger than {size(largest)} (RLIMIT_FSIZE): {kept}"
@@ -54,18 +51,18 @@ def _limits_of(segment: Found) -> Iterator[tuple[str, str]]:
     most = _limit(limits, "Max open files")
     if most is not None and sum(1 for _ in (process / "fd").iterdir()) >= most:
         problem = f"has all of the {plural(most, 'file')} open that it may (RLIMIT_NOFILE): {kept}"
-        yield problem, "find what it does not close, or raise its limit (prlimit --nofile)"
+        yield problem, "find the files that it does not close, or raise its limit (prlimit -n)"
 
 
 def _limit(limits: str, name: str) -> int | None:
-    found = re.search(_LIMIT.format(name), limits, re.MULTILINE)
+    found = re.search(_SOFT_LIMIT.format(name), limits, re.MULTILINE)
     return None if found is None else int(found[1])
 
 
-def _writer_of(segment: Found) -> Path | None:
-    """Where the system tells of the process that writes to a segment; None where it does not.
+def _process_of(segment: SegmentReport) -> Path | None:
+    """Return the directory in /proc of the writer; None where it cannot be seen.
 
-    Process ids mean nothing in another namespace: it must have the segment mapped.
+    A pid means nothing in another namespace, hence the process must have mapped the segment.
     """
     pid = segment.meta.get("pid")
     if not segment.written or not isinstance(pid, int):

@@ -1,4 +1,4 @@
-"""`sidelight spool`: what lies in a spool directory, and what was set aside there."""
+"""`sidelight spool`: show the segments of a spool directory, and its quarantine."""
 
 from __future__ import annotations
 
@@ -23,14 +23,27 @@ from sidelight.cli.output import (
     size,
     table,
     time_of,
+    whole_seconds,
 )
-from sidelight.cli.spool.quarantine import discard, plain_entry, quarantined, replay, table_of
-from sidelight.cli.spool.segments import Behind, Found, look_at
-from sidelight.exceptions import SpoolError
+from sidelight.cli.spool.quarantine import (
+    Listed,
+    discard,
+    plain_entry,
+    quarantined,
+    replay,
+    table_of,
+)
+from sidelight.cli.spool.segments import (
+    Backlog,
+    SegmentReport,
+    read_spool,
+    require_directory,
+    unreadable,
+)
 from sidelight.settings import settle
-from sidelight.spool import PAGE, Entry, Quarantine, filesystem
+from sidelight.spool import PAGE, Quarantine, filesystem
 
-_LATEST: Final = 20  # entries of the quarantine that are shown beside the segments
+_LATEST: Final = 20  # entries of the quarantine that are shown below the segments
 
 spool: Final = typer.Typer(invoke_without_command=True, add_completion=False)
 for command in (quarantined, replay, discard):
@@ -45,10 +58,10 @@ def show(
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the spool: its segments, whose they are, what each sink lacks, and what was set aside.
+    """Show the spool: its segments, their writers, each sink's backlog, and the quarantine.
 
-    It takes nobody's lock and changes nothing; processes may write and relays deliver meanwhile. A
-    segment is given by the second part of its file's name.
+    The command takes no lock and changes nothing; processes may write and relays deliver meanwhile.
+    A segment is named by the second part of its file's name.
 
     Examples:
       sidelight spool
@@ -60,17 +73,12 @@ def show(
             context.fail(f"write the options behind `{context.invoked_subcommand}`")
         return
     where = settle(store, spool=directory).spool
-    if not where.is_dir():
-        raise SpoolError(
-            directory=where,
-            problem="it is not there",
-            remedy="nothing was emitted yet, or name another with --spool or SIDELIGHT_SPOOL",
-        )
+    require_directory(where)
     try:
-        found = look_at(where)
+        found = read_spool(where)
         entries = [*Quarantine(where).entries()]
     except OSError as error:
-        raise SpoolError(directory=where, problem=error.strerror, remedy="ask its owner") from error
+        raise unreadable(where, error) from error
     if as_json:
         print_json(_plain(where, found, entries))
     else:
@@ -82,9 +90,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _print(
-    where: Path, found: Sequence[Found], entries: Sequence[tuple[str, Entry | None]]
-) -> None:
+def _print(where: Path, found: Sequence[SegmentReport], entries: Listed) -> None:
     out = console()
     out.print(Text(clean(_headline(where, found))))
     if found:
@@ -92,28 +98,24 @@ def _print(
         rows = table("segment", "writer", "size", "full", "age", *sinks, right=["size", "full"])
         for each in found:
             rows.add_row(
-                each.path.stem.rpartition("-")[2],
+                each.name,
                 _writer(each),
                 size(each.size),
                 f"{(each.end - PAGE) / max(1, each.size - PAGE):.0%}",
                 _age(each),
-                *(_behind(each.behind.get(sink)) for sink in sinks),
+                *(_backlog(each.backlog.get(sink)) for sink in sinks),
             )
         out.print(rows)
     for each in found:
         if each.damaged and not each.written:
-            name = each.path.stem.rpartition("-")[2]
-            out.print(Text(f"{size(each.damaged)} of {name} are no records", style="red"))
+            out.print(Text(f"{each.name}: {size(each.damaged)} are no records", style="red"))
     if entries:
-        out.print(Text(f"\nset aside: {plural(len(entries), 'entry', 'entries')}"))
+        out.print(Text(f"\nquarantine: {plural(len(entries), 'entry', 'entries')}"))
         out.print(table_of(entries[-_LATEST:]))
-        remark(
-            "`sidelight spool quarantined` shows all of them, "
-            "`sidelight spool replay` delivers them again"
-        )
+        remark("`sidelight spool quarantined` lists all, `sidelight spool replay` delivers them")
 
 
-def _headline(where: Path, found: Sequence[Found]) -> str:
+def _headline(where: Path, found: Sequence[SegmentReport]) -> str:
     kind = filesystem(where)
     held = sum(each.size for each in found)
     limit = _limit(found)
@@ -122,21 +124,21 @@ def _headline(where: Path, found: Sequence[Found]) -> str:
     return f"{where}{f' on {kind}' if kind else ''}: {holds}{of}"
 
 
-def _limit(found: Sequence[Found]) -> int | None:
+def _limit(found: Sequence[SegmentReport]) -> int | None:
     limits = [each.meta["limit"] for each in found if isinstance(each.meta.get("limit"), int)]
     return min(limits, default=None)
 
 
-def _writer(each: Found) -> Text:
-    told = Text(clean(each.writer))
+def _writer(each: SegmentReport) -> Text:
+    shown = Text(clean(each.writer))
     if each.host is not None:
-        told.append(clean(f" on {each.host}"), style="dim")
+        shown.append(clean(f" on {each.host}"), style="dim")
     state, style = _state(each)
-    return told.append(f" {state}", style=style)
+    return shown.append(f" {state}", style=style)
 
 
-def _state(each: Found) -> tuple[str, str]:
-    """Whether its writer lives and who delivers it, in words and a colour."""
+def _state(each: SegmentReport) -> tuple[str, str]:
+    """Return whether the writer lives and who delivers the segment, in words and a colour."""
     if each.written:
         state = "alive" if each.end > PAGE else "alive, spare"
         if each.meta.get("relay") == "external" and each.end > PAGE:
@@ -146,24 +148,24 @@ def _state(each: Found) -> tuple[str, str]:
     return (f"{state}, a relay delivers it", "green") if each.attended else (state, "yellow")
 
 
-def _age(each: Found) -> str:
+def _age(each: SegmentReport) -> str:
     if each.created_ns is None:
         return ""
-    age = (time.time_ns() - each.created_ns) // 10**9
-    return duration(age * 10**9) if age >= 0 else f"in {duration(-age * 10**9)}"
+    age = time.time_ns() - each.created_ns
+    return whole_seconds(age) if age >= 0 else f"in {whole_seconds(-age)}"
 
 
-def _behind(behind: Behind | None) -> Text:
-    if behind is None:
+def _backlog(backlog: Backlog | None) -> Text:
+    if backlog is None:
         return named(None)
-    if not behind.records:
+    if not backlog.records:
         return Text("✓", style="dim")
-    told = f"{number(behind.records)} ({size(behind.bytes)})"
-    return Text(told if behind.oldest_ns is None else f"{told}, {duration(behind.age_ns)} old")
+    shown = f"{number(backlog.records)} ({size(backlog.bytes)})"
+    return Text(shown if backlog.oldest_ns is None else f"{shown}, {duration(backlog.age_ns)} old")
 
 
 def _plain(
-    where: Path, found: Sequence[Found], entries: Sequence[tuple[str, Entry | None]]
+    where: Path, found: Sequence[SegmentReport], entries: Listed
 ) -> Iterator[dict[str, Any]]:
     yield {
         "kind": "spool",
@@ -190,16 +192,15 @@ def _plain(
             "size": each.size,
             "used": each.end - PAGE,
             "created_at": time_of(each.created_ns),
-            "behind": {sink: _plain_behind(behind) for sink, behind in each.behind.items()},
+            "behind": {
+                sink: {
+                    "records": backlog.records,
+                    "bytes": backlog.bytes,
+                    "oldest_at": time_of(backlog.oldest_ns),
+                }
+                for sink, backlog in each.backlog.items()
+            },
             "damaged": each.damaged,
         }
     for identity, entry in entries:
         yield {"kind": "quarantined", **plain_entry(identity, entry)}
-
-
-def _plain_behind(behind: Behind) -> dict[str, Any]:
-    return {
-        "records": behind.records,
-        "bytes": behind.bytes,
-        "oldest_at": time_of(behind.oldest_ns),
-    }

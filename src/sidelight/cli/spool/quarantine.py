@@ -1,4 +1,4 @@
-"""What was set aside in a spool: shown, delivered once more, or deleted."""
+"""`sidelight spool quarantined`, `replay` and `discard`: list, deliver or delete entries."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sidelight.cli.output import (
     print_json,
     remark,
     size,
-    slowly,
     table,
     time_of,
+    with_progress,
 )
 from sidelight.cli.spool.replay import Outcome, Replay
-from sidelight.cli.spool.segments import settled, writers_of
+from sidelight.cli.spool.segments import settings_for, unreadable, writers_of
 from sidelight.exceptions import QueryError, SpoolError
 from sidelight.record import decode, event_id, occurred_at, salvage
 from sidelight.runtime import sinks_of
@@ -40,7 +40,9 @@ _DIGITS: Final = 8  # of an id, in a table
 Listed: TypeAlias = Sequence[tuple[str, Entry | None]]
 Chosen: TypeAlias = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID]...", help="Only these; the beginning of an id will do."),
+    typer.Argument(
+        metavar="[ID]...", help="Take only these entries; the beginning of an id is enough."
+    ),
 ]
 
 
@@ -51,7 +53,7 @@ def quarantined(
     store: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what was set aside: what it is, and why it was not delivered.
+    """List the quarantine: each entry, and why it was not delivered.
 
     Examples:
       sidelight spool quarantined
@@ -64,7 +66,7 @@ def quarantined(
     elif found:
         console().print(table_of(found))
     else:
-        remark("nothing was set aside")
+        remark("the quarantine is empty")
 
 
 def replay(
@@ -75,11 +77,11 @@ def replay(
     otlp: Otlp = None,
     as_json: AsJson = False,
 ) -> None:
-    """Deliver what was set aside once more, to the sinks that have not got it.
+    """Deliver quarantined entries again, to the sinks that have not taken them.
 
-    Without an id, all of it. The store takes an event once, however often it comes. What is refused
-    again stays, and says why. In a damaged stretch records may still be whole: those are delivered,
-    and the rest of it stays. Ends with 1 where something stays.
+    Without an id, all entries are delivered. The store takes an event once, however often it
+    arrives. An entry that is refused again stays. Whole records in a damaged stretch are delivered,
+    and the rest of the stretch stays. The exit code is 1 where an entry stays.
 
     Examples:
       sidelight spool replay
@@ -90,13 +92,13 @@ def replay(
     quarantine = Quarantine(where)
     found = _chosen(quarantine, ids)
     writers = [entry.writer for _, entry in found if entry is not None]
-    settings = settled(directory, store, otlp, writers or writers_of(where))
-    ours = public_url(settings.store)
+    settings = settings_for(directory, store, otlp, writers or writers_of(where))
+    here = public_url(settings.store)
     rejected: Counter[tuple[str, str]] = Counter()
     sinks = {sink.name: sink for sink in sinks_of(settings, lambda *why: rejected.update([why]))}
-    attempt = Replay(quarantine, sinks, lambda writer: writer.get("store", ours) == ours)
+    attempt = Replay(quarantine, sinks, lambda writer: writer.get("store", here) == here)
     try:
-        outcomes = [*attempt.run(slowly(found, "delivering once more"))]
+        outcomes = [*attempt.run(with_progress(found, "delivering again", len(found)))]
     except OSError as error:
         raise _cannot_change(where, error) from error
     finally:
@@ -115,17 +117,19 @@ def replay(
 def discard(
     ids: Chosen = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All that was set aside.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Delete all entries.")] = False,
     directory: SpoolDirectory = None,
     store: StoreUrl = None,
 ) -> None:
-    """Delete what was set aside, undelivered.
+    """Delete quarantined entries without delivering them.
 
-    Example:
+    Examples:
       sidelight spool discard 3f9a 71c2
     """
     if not ids and not every:
-        raise QueryError(argument="ids", problem="none is named", remedy="name some, or say --all")
+        raise QueryError(
+            argument="ids", problem="no entry is named", remedy="name entries, or give --all"
+        )
     where = settle(store, spool=directory).spool
     quarantine = Quarantine(where)
     found = _chosen(quarantine, ids)
@@ -140,24 +144,22 @@ def discard(
 def _cannot_change(where: Path, error: OSError) -> SpoolError:
     return SpoolError(
         directory=where,
-        problem=f"what was set aside cannot be changed ({error.strerror})",
+        problem=f"the quarantine cannot be changed ({error.strerror})",
         remedy="see `sidelight doctor`",
     )
 
 
 def _chosen(quarantine: Quarantine, ids: Iterable[str] | None) -> Listed:
-    """The entries, or those whose ids begin with these.
+    """Return all entries, or those whose ids begin with the given texts.
 
     Raises:
-        QueryError: one of them begins none, or several.
-        SpoolError: they cannot be read.
+        QueryError: a text begins no id, or several.
+        SpoolError: the quarantine cannot be read.
     """
     try:
         listed = [*quarantine.entries()]
     except OSError as error:
-        raise SpoolError(
-            directory=quarantine.directory, problem=error.strerror, remedy="ask its owner"
-        ) from error
+        raise unreadable(quarantine.directory or Path(), error) from error
     if not ids:
         return listed
     chosen: dict[str, Entry | None] = {}
@@ -174,11 +176,11 @@ def _chosen(quarantine: Quarantine, ids: Iterable[str] | None) -> Listed:
     return [*chosen.items()]
 
 
-# -- what is shown ---------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------
 
 
 def plain_entry(identity: str, entry: Entry | None) -> dict[str, Any]:
-    """An entry as a program reads it."""
+    """Return an entry as JSON shows it."""
     if entry is None:
         return {"id": identity, "reason": "its file is damaged"}
     return {
@@ -220,16 +222,16 @@ def _content(entry: Entry) -> dict[str, Any]:
 
 
 def table_of(listed: Listed) -> Table:
-    """A table of entries."""
-    rows = table("id", "what", "artifact", "time (UTC)", "why")
+    """Return a table of entries."""
+    rows = table("id", "content", "artifact", "time (UTC)", "reason")
     rows.columns[0].no_wrap = True
     for identity, entry in listed:
         shown = Text(_short(identity), style="bold")
         if entry is None:
             rows.add_row(shown, "?", "", "", "its file is damaged")
             continue
-        why = Text(clean(entry.reason), style="red").append(f": {clean(entry.problem)}")
-        rows.add_row(shown, *_told(entry), why)
+        reason = Text(clean(entry.reason), style="red").append(f": {clean(entry.problem)}")
+        rows.add_row(shown, *_cells(entry), reason)
     return rows
 
 
@@ -237,23 +239,17 @@ def _short(identity: str) -> str:
     return identity[:_DIGITS]
 
 
-def _told(entry: Entry) -> tuple[Text, Text, Text]:
-    """What it is, what it is about and when it happened."""
+def _cells(entry: Entry) -> tuple[Text, Text, Text]:
+    """Return content, artifact and time of an entry."""
     content = _content(entry)
-    if "whole_records" in content:
-        told = size(len(entry.payload))
-        if content["whole_records"]:
-            told += f", {plural(content['whole_records'], 'whole record')} in it"
-        return Text(told), named(None), named(None)
-    if "payload" in content:
-        return Text(size(len(entry.payload))), named(None), named(None)
-    what = content["type"] or (
-        "costs and losses" if content["outcome"] == "ledger" else f"span {content['span']}"
-    )
-    artifact = content["artifact_id"]
-    occurred = content["occurred_at"]
+    if "whole_records" in content or "payload" in content:
+        shown = size(len(entry.payload))
+        if whole := content.get("whole_records"):
+            shown += f", {plural(whole, 'whole record')} in it"
+        return Text(shown), named(None), named(None)
+    artifact, occurred = content["artifact_id"], content["occurred_at"]
     return (
-        Text(clean(what)),
+        Text(clean(content["type"] or f"span {content['span']}")),
         named(None if artifact is None else str(artifact)),
         named(None if occurred is None else moment(occurred)),
     )
@@ -267,7 +263,7 @@ def _print_outcomes(outcomes: Sequence[Outcome]) -> None:
         if outcome.stays:
             staying[outcome.stays].append(_short(outcome.identity))
     if not outcomes:
-        remark("nothing was set aside")
+        remark("the quarantine is empty")
     for sink, count in delivered.items():
         console().print(Text(f"{sink}: {plural(count, 'record')} delivered"))
     for why, ids in staying.items():

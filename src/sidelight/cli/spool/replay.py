@@ -1,4 +1,4 @@
-"""Delivers once more what was set aside, to the sinks that have not got it."""
+"""Deliver quarantined entries again, to the sinks that have not taken them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.record import FRAME, decode, salvage
 from sidelight.spool import Entry, Quarantine, Record, Sink
 
-_PAUSES: Final = (0.05, 0.25, 0.5)
-"""Seconds between tries of a sink that does not answer."""
+_PAUSES: Final = (0.05, 0.25, 0.5)  # seconds between attempts on a sink that does not answer
 _NO_RECORD: Final = "it cannot be replayed: it is no record that this sidelight can read"
 _NOTHING_WHOLE: Final = "it cannot be replayed: these bytes hold no whole record"
 
 
 class _NotTakenError(Exception):
-    """A sink has not taken records: why, in words; ``refusal`` where it never will."""
+    """A sink has not taken all records.
+
+    Attributes:
+        refusal: the sink's answer, where the sink will never take them; else "".
+    """
 
     def __init__(self, why: str = "", refusal: str = "") -> None:
         super().__init__(why or f"refused again: {refusal}")
@@ -29,7 +32,7 @@ class _NotTakenError(Exception):
 
 
 class _Whole(NamedTuple):
-    """A record, and where it begins and ends in a payload."""
+    """A whole record, and where it begins and ends in the payload of its entry."""
 
     start: int
     end: int
@@ -38,11 +41,11 @@ class _Whole(NamedTuple):
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of an entry.
+    """The outcome for one entry.
 
     Attributes:
-        delivered: records that reached a sink, by sink.
-        stays: why it is still there; "" where it is not.
+        delivered: the number of records that each sink took.
+        stays: why the entry stays in the quarantine; "" where it was removed.
     """
 
     identity: str
@@ -53,27 +56,28 @@ class Outcome:
 class Replay:
     """One attempt on entries of a quarantine.
 
-    The store knows a record by its event's id: one that it has already counts nothing.
+    The store ignores an event that it already holds, because it knows each event by its id.
 
     Args:
-        quarantine: where the entries are.
-        sinks: where they can be taken to, by name.
-        is_ours: whether the store that an entry was meant for is the one among the sinks.
+        quarantine: that holds the entries.
+        sinks: the sinks that are configured, by name.
+        is_for_this_store: tells from an entry's writer whether the entry belongs to the store
+            among the sinks.
     """
 
     def __init__(
         self,
         quarantine: Quarantine,
         sinks: Mapping[str, Sink],
-        is_ours: Callable[[Mapping[str, Any]], bool],
+        is_for_this_store: Callable[[Mapping[str, Any]], bool],
     ) -> None:
         self._quarantine = quarantine
         self._sinks = sinks
-        self._is_ours = is_ours
-        self._silent: dict[str, str] = {}
+        self._is_for_this_store = is_for_this_store
+        self._unavailable: dict[str, str] = {}
 
     def run(self, entries: Iterable[tuple[str, Entry | None]]) -> Iterator[Outcome]:
-        """Try each, and take out of the quarantine what is delivered.
+        """Try each entry, and remove what was delivered from the quarantine.
 
         Raises:
             OSError: the quarantine cannot be written.
@@ -114,35 +118,35 @@ class Replay:
             self._quarantine.replace(identity, changed)
 
     def _deliver(self, name: str, records: Sequence[Record], entry: Entry) -> None:
-        """Give records to a sink.
+        """Write records to a sink.
 
         Raises:
-            _NotTakenError: it has not got all of them.
+            _NotTakenError: the sink has not taken all of them.
         """
         sink = self._sinks.get(name)
         if sink is None:
             raise _NotTakenError(
                 f"for {name}; name the endpoint with --otlp or OTEL_EXPORTER_OTLP_ENDPOINT"
             )
-        if name == "store" and not self._is_ours(entry.writer):
-            theirs = entry.writer.get("store")
-            raise _NotTakenError(f"for the store {theirs}; name that with --store")
-        if name in self._silent:
-            raise _NotTakenError(self._silent[name])
+        if name == "store" and not self._is_for_this_store(entry.writer):
+            url = entry.writer.get("store")
+            raise _NotTakenError(f"for the store {url}; name that with --store")
+        if name in self._unavailable:
+            raise _NotTakenError(self._unavailable[name])
         try:
             for record in records:
                 _write(sink, [record], entry.writer)
         except SinkUnavailableError as error:
-            self._silent[name] = str(error)
+            self._unavailable[name] = str(error)
             raise _NotTakenError(str(error)) from error
         except SinkRefusedError as error:
             raise _NotTakenError(refusal=str(error.facts["problem"])) from error
-        except Exception as error:  # it chokes on it in a way of its own, as it has before
+        except Exception as error:  # the sink fails on the record in a way of its own
             raise _NotTakenError(refusal=repr(error)) from error
 
 
 def _records(entry: Entry) -> list[_Whole]:
-    """The records in an entry: itself, or what is whole in a damaged stretch."""
+    """Return the records of an entry: the entry itself, or the whole ones in a damaged stretch."""
     places = [(0, len(entry.payload))]
     head = 0
     if entry.kind == "stretch":
@@ -155,7 +159,7 @@ def _records(entry: Entry) -> list[_Whole]:
 
 
 def _without(payload: bytes, found: Sequence[_Whole]) -> bytes:
-    """What is left when the records are taken out, with their heads."""
+    """Return a payload without the given records and their frame heads."""
     left, at = b"", 0
     for each in found:
         left += payload[at : each.start]

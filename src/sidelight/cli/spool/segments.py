@@ -1,4 +1,4 @@
-"""What lies in a spool directory: whose it is, and what the sinks have not taken yet."""
+"""Read a spool directory from outside: the writers of its segments, and each sink's backlog."""
 
 from __future__ import annotations
 
@@ -11,52 +11,56 @@ from typing import Any, Final
 
 import msgspec
 
-from sidelight.cli.output import duration, plural, size, slowly
-from sidelight.exceptions import ConfigurationError
+from sidelight.cli.output import duration, plural, size, with_progress
+from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.record import decode, occurred_at
 from sidelight.settings import Settings, settle
 from sidelight.spool import PAGE, Scanner, Segment, segments_in
 
-_BATCH: Final = 2000
+_BATCH: Final = 2000  # records
 
 
 @dataclass(slots=True)
-class Behind:
-    """What a sink has not taken of some segments."""
+class Backlog:
+    """The records that a sink has not taken.
+
+    Attributes:
+        oldest_ns: when the oldest of them occurred; None where the record cannot be read.
+    """
 
     records: int = 0
     bytes: int = 0
     oldest_ns: int | None = None
 
-    def add(self, other: Behind) -> None:
-        """Take another segment's into account."""
+    def add(self, other: Backlog) -> None:
+        """Add the backlog of another segment."""
         self.records += other.records
         self.bytes += other.bytes
         times = [ns for ns in (self.oldest_ns, other.oldest_ns) if ns is not None]
         self.oldest_ns = min(times, default=None)
 
     def __str__(self) -> str:
-        told = f"{plural(self.records, 'record')} ({size(self.bytes)})"
-        return told if self.oldest_ns is None else f"{told}, the oldest {duration(self.age_ns)} old"
+        text = f"{plural(self.records, 'record')} ({size(self.bytes)})"
+        return text if self.oldest_ns is None else f"{text}, the oldest {duration(self.age_ns)} old"
 
     @property
     def age_ns(self) -> int:
-        """Since when the oldest has been waiting; 0 where that cannot be read."""
+        """How long the oldest record has been waiting; 0 where that is not known."""
         return 0 if self.oldest_ns is None else max(0, time.time_ns() - self.oldest_ns)
 
 
 @dataclass(slots=True)
-class Found:
-    """One segment as it was found.
+class SegmentReport:
+    """The state of one segment.
 
     Attributes:
-        size: its bytes.
-        end: the offset behind the last thing that was written.
-        meta: what its header says of the process that wrote it.
-        written: whether that process holds it.
-        attended: whether a relay of another process reads it.
-        alive: whether its writer lives; it may have let go of this segment, which is full.
-        behind: what each sink that its writer had has not taken.
+        size: in bytes.
+        end: the offset behind the last written byte.
+        meta: what the header says of the writer; empty where the header is damaged.
+        written: whether the writer holds the segment's lock.
+        attended: whether a relay of another process reads the segment.
+        alive: whether the writer lives. A living writer leaves a segment that is full.
+        backlog: of each sink that the writer had.
         damaged: bytes that are no records.
     """
 
@@ -67,13 +71,18 @@ class Found:
     written: bool
     attended: bool
     alive: bool
-    behind: dict[str, Behind] = field(default_factory=dict)
+    backlog: dict[str, Backlog] = field(default_factory=dict)
     damaged: int = 0
 
     @property
-    def owned(self) -> bool:
-        """Whether somebody has it: the process that writes it, or a relay that delivers it."""
-        return self.written or self.attended
+    def name(self) -> str:
+        """The second part of the file's name."""
+        return self.path.stem.rpartition("-")[2]
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether neither the writer nor a relay holds the segment."""
+        return not (self.written or self.attended)
 
     @property
     def sinks(self) -> Sequence[str]:
@@ -82,80 +91,82 @@ class Found:
 
     @property
     def resource(self) -> Mapping[str, Any]:
-        """What OpenTelemetry calls the writer; empty where the header is damaged."""
+        """The OpenTelemetry resource of the writer; empty where the header is damaged."""
         resource = self.meta.get("resource")
         return resource if isinstance(resource, dict) else {}
 
     @property
     def service(self) -> str | None:
-        """The writer's service; None where nobody has named one."""
+        """The name of the writer's service; None where it has none."""
         name = str(self.resource.get("service.name", ""))
         return name if name and not name.startswith("unknown_service") else None
 
     @property
     def writer(self) -> str:
-        """The process that wrote it, in words."""
+        """The writing process in words: ``shop 4711``."""
         name = "relay" if self.meta.get("role") == "relay" else self.service or "process"
         return f"{name} {self.meta.get('pid', '(unknown)')}"
 
     @property
     def host(self) -> str | None:
-        """The machine, or the container, that the writer runs in."""
+        """The machine or the container of the writer."""
         host = self.resource.get("host.name")
         return None if host is None else str(host)
 
     @property
     def created_ns(self) -> int | None:
-        """When it was made, as its name says."""
+        """When the segment was made, as the file's name says."""
         with contextlib.suppress(ValueError):
             return int(self.path.name.partition("-")[0], 16)
         return None
 
 
-def look_at(directory: Path) -> list[Found]:
-    """Look at every segment of a spool directory, changing nothing and taking nobody's lock."""
-    found = []
-    for path in slowly([*segments_in(directory)], "looking at segments"):
-        with contextlib.suppress(FileNotFoundError):  # delivered and deleted meanwhile
-            found.append(_look_at(path))
-    living = {each.meta.get("instance") for each in found if each.written} - {None}
-    for each in found:
-        each.alive = each.written or each.meta.get("instance") in living
-    return found
+def require_directory(spool: Path) -> None:
+    """Check that a spool directory exists.
 
-
-def writers_of(directory: Path, *, living: bool = False) -> list[dict[str, Any]]:
-    """What the headers of a spool directory's segments say of who wrote them.
-
-    Args:
-        directory: the spool's.
-        living: only of those who hold them still.
+    Raises:
+        SpoolError: there is none.
     """
-    headers = []
-    for path in segments_in(directory):
-        with (
-            contextlib.suppress(OSError),
-            contextlib.closing(Segment.inspect(path)) as segment,
-        ):
-            if not living or segment.has_writer:
-                headers.append(segment.meta)
-    return headers
+    if not spool.is_dir():
+        raise SpoolError(
+            directory=spool,
+            problem="there is no such directory",
+            remedy="nothing was emitted yet, or name another with --spool or SIDELIGHT_SPOOL",
+        )
 
 
-def look_again(found: Found) -> Found | None:
-    """The same segment now; None where it has been delivered and deleted."""
+def unreadable(spool: Path, error: OSError) -> SpoolError:
+    """Return the error for a spool directory that this user cannot read."""
+    return SpoolError(directory=spool, problem=error.strerror, remedy="ask the owner for access")
+
+
+def read_spool(directory: Path) -> list[SegmentReport]:
+    """Read every segment of a spool directory; change nothing, and take no lock."""
+    reports = []
+    paths = segments_in(directory)
+    for path in with_progress(paths, "reading segments", len(paths)):
+        with contextlib.suppress(FileNotFoundError):  # delivered and deleted meanwhile
+            reports.append(_read_segment(path))
+    living = {each.meta.get("instance") for each in reports if each.written} - {None}
+    for each in reports:
+        each.alive = each.written or each.meta.get("instance") in living
+    return reports
+
+
+def read_again(report: SegmentReport) -> SegmentReport | None:
+    """Read the same segment once more; None where it was delivered and deleted."""
     try:
-        return _look_at(found.path)
+        return _read_segment(report.path)
     except FileNotFoundError:
         return None
 
 
-def _look_at(path: Path) -> Found:
+def _read_segment(path: Path) -> SegmentReport:
     with contextlib.closing(Segment.inspect(path)) as segment:
         written = segment.has_writer
         segment.sealed = not written
         content = segment.read(PAGE, segment.size)
-        found = Found(
+        report = SegmentReport(
             path=path,
             size=segment.size,
             end=PAGE + len(content.rstrip(b"\0")),
@@ -164,53 +175,69 @@ def _look_at(path: Path) -> Found:
             attended=segment.has_reader,
             alive=written,
         )
-        seen: dict[int, tuple[Behind, int]] = {}
-        for sink in found.sinks:
+        scanned: dict[int, tuple[Backlog, int]] = {}
+        for sink in report.sinks:
             cursor = segment.cursors.get(sink, PAGE)
-            if cursor not in seen:
-                seen[cursor] = _behind(segment, cursor)
-            found.behind[sink], damaged = seen[cursor]
-            found.damaged = max(found.damaged, damaged)
-        return found
+            if cursor not in scanned:
+                scanned[cursor] = _scan(segment, cursor)
+            report.backlog[sink], damaged = scanned[cursor]
+            report.damaged = max(report.damaged, damaged)
+        return report
 
 
-def _behind(segment: Segment, cursor: int) -> tuple[Behind, int]:
+def _scan(segment: Segment, cursor: int) -> tuple[Backlog, int]:
+    """Return the backlog behind a cursor, and the number of damaged bytes there."""
     scanner = Scanner(segment, cursor)
-    behind, damaged = Behind(), 0
+    backlog, damaged = Backlog(), 0
     while True:
         batch = scanner.batch(_BATCH)
         damaged += sum(len(stretch) for _, stretch in batch.damaged)
         if not batch.payloads:
-            return behind, damaged
-        behind.bytes += sum(map(len, batch.payloads))
-        behind.records += len(batch.payloads)
-        if behind.oldest_ns is None:
+            return backlog, damaged
+        backlog.bytes += sum(map(len, batch.payloads))
+        backlog.records += len(batch.payloads)
+        if backlog.oldest_ns is None:
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                behind.oldest_ns = occurred_at(decode(batch.payloads[0])[1])
+                backlog.oldest_ns = occurred_at(decode(batch.payloads[0])[1])
 
 
-def settled(
-    spool: Path | None, store: str | None, otlp: str | None, writers: Iterable[Mapping[str, Any]]
-) -> Settings:
-    """The settings; where a spool is named and no store, the store that is named in the spool.
+def writers_of(directory: Path, *, living: bool = False) -> list[dict[str, Any]]:
+    """Return the headers of the segments of a spool directory.
 
     Args:
-        spool: the directory, as it was named.
-        store: the store's URL, as it was named.
-        otlp: the endpoint, as it was named.
-        writers: what stands in the spool of those who have written there.
+        directory: of the spool.
+        living: only of segments whose writer holds the lock.
+    """
+    headers = []
+    for path in segments_in(directory):
+        with contextlib.suppress(OSError), contextlib.closing(Segment.inspect(path)) as segment:
+            if not living or segment.has_writer:
+                headers.append(segment.meta)
+    return headers
+
+
+def settings_for(
+    spool: Path | None, store: str | None, otlp: str | None, writers: Iterable[Mapping[str, Any]]
+) -> Settings:
+    """Return the settings; the writers name the store where the user named only the spool.
+
+    Args:
+        spool: directory, as the user named it.
+        store: URL, as the user named it.
+        otlp: endpoint, as the user named it.
+        writers: headers from the spool.
 
     Raises:
-        ConfigurationError: they name no store, or several, or one with a password.
+        ConfigurationError: the headers name no store, or several, or one with a password.
     """
     if store is None and spool is not None:
-        named = {str(meta["store"]) for meta in writers if "store" in meta}
-        problem = f"nothing in {spool} names one"
-        if len(named) == 1:
-            (store,) = named
+        stores = {str(meta["store"]) for meta in writers if "store" in meta}
+        problem = f"no record in {spool} names a store"
+        if len(stores) == 1:
+            (store,) = stores
             problem = f"{store} needs its password"
-        elif named:
-            problem = f"{spool} holds records for {' and '.join(sorted(named))}"
+        elif stores:
+            problem = f"{spool} holds records for {' and '.join(sorted(stores))}"
         if store is None or "***" in store:
             raise ConfigurationError(
                 setting="store", problem=problem, remedy="name it with --store or SIDELIGHT_STORE"

@@ -1,39 +1,107 @@
-"""The timeline of an artifact as a picture: each event at its place in time, calls as bars."""
+"""`sidelight timeline`: draw the events of an artifact at their places in time, calls as bars."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table
+import typer
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
 from rich.text import Text
 
+from sidelight.cli.options import AsJson, StoreUrl
 from sidelight.cli.output import (
-    LOOKS,
     attributes,
     clean,
+    complain,
+    console,
     duration,
-    last_column_fills,
     moment,
+    outcome_look,
     outcome_symbol,
     plural,
+    print_json,
 )
-from sidelight.store import Event, from_ns
+from sidelight.store import Event, Store, from_ns
 
-_LEAST: Final = 12  # cells in which a bar still says something
-_MOST: Final = 60
-_CUT: Final = 0.1  # of the busy time: so long are pauses drawn that are longer than it
+_SVG_WIDTH: Final = 110  # columns
+_SHORTEST_AXIS: Final = 12  # columns in which a bar still tells something
+_LONGEST_AXIS: Final = 60
+_CUT: Final = 0.1  # a pause longer than the busy time is drawn as long as this share of it
+
+
+def timeline(
+    artifact: Annotated[
+        str, typer.Argument(metavar="ARTIFACT", help="The artifact's id.", show_default=False)
+    ],
+    *,
+    store: StoreUrl = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option("--svg", metavar="FILE", help="Write the picture to this SVG file instead."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the events of an artifact: when they occurred, how long calls took, how they ended.
+
+    Each line is an event; its bar is the call that emitted the event. A dotted line is a call whose
+    start alone was recorded: it ends where the next event begins. Long pauses are cut short, and
+    the picture says how long they were. Attributes stand behind the bars, or below their event
+    where the terminal is narrow.
+
+    Examples:
+      sidelight timeline 7d0c5f2e
+
+      sidelight timeline 7d0c5f2e --svg timeline.svg
+    """
+    with Store(store) as opened:
+        found = opened.timeline(artifact)
+        if not found:
+            known = [each.artifact_id for each in opened.artifacts(limit=1000)]
+            close = difflib.get_close_matches(artifact, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "`sidelight artifacts` lists them"
+            complain(f"{opened.url} holds no events of the artifact {artifact}; {hint}")
+            raise typer.Exit(1)
+    if as_json:
+        print_json(found)
+    elif svg is None:
+        console().print(Picture(artifact, found))
+    else:
+        _write_svg(svg, artifact, found)
+
+
+def _write_svg(path: Path, artifact: str, events: Sequence[Event]) -> None:
+    drawn = Console(
+        record=True,
+        file=io.StringIO(),
+        width=_SVG_WIDTH,
+        force_terminal=True,
+        color_system="truecolor",
+    )
+    drawn.print(Picture(artifact, events))
+    try:
+        drawn.save_svg(str(path), title=f"sidelight timeline {clean(artifact)}")
+    except OSError as error:
+        complain(f"cannot write {path}: {error.strerror}; name another file")
+        raise typer.Exit(1) from error
+
+
+# -- places in time --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Where an event lies: the call from ``begin`` to ``end``; ``until`` goes on to what followed.
+    """The place of an event in time, in nanoseconds since 1970.
 
-    All in nanoseconds since 1970. ``until`` equals ``end`` but for calls that were only seen to
-    start: they are drawn dotted up to their end or, where that is no event, to the next event.
+    Attributes:
+        begin, end: of the call.
+        until: equals ``end``, except for a call whose start alone was recorded: where its end was
+            recorded, or else where the next event begins.
     """
 
     begin: int
@@ -41,14 +109,31 @@ class Stretch:
     until: int
 
 
+def stretches_of(events: Sequence[Event]) -> list[Stretch]:
+    """Return the place of each event of a timeline."""
+    ends: dict[tuple[str | None, str | None], int] = {
+        (event.trace_id, event.span_id): event.occurred_ns
+        for event in events
+        if event.span_id is not None and event.duration_ns is not None
+    }
+    stretches = []
+    for index, event in enumerate(events):
+        until = event.occurred_ns
+        if event.outcome == "started":
+            following = events[index + 1].started_ns if index + 1 < len(events) else until
+            until = max(until, ends.get((event.trace_id, event.span_id), following))
+        stretches.append(Stretch(event.started_ns, event.occurred_ns, until))
+    return stretches
+
+
 class Axis:
-    """Nanoseconds to cells, with long pauses cut short.
+    """Map nanoseconds to columns of the terminal, and cut long pauses short.
 
     Attributes:
-        cut: for each pause that is not drawn in its length: where it ends → how long it is (ns).
+        cut: the length (ns) of each pause that was cut, by the time at which it ends.
     """
 
-    def __init__(self, stretches: Sequence[Stretch], cells: int) -> None:
+    def __init__(self, stretches: Sequence[Stretch], columns: int) -> None:
         busy = _merged(stretches)
         total = sum(end - begin for begin, end in busy)
         self.cut: dict[int, int] = {}
@@ -65,16 +150,16 @@ class Axis:
             place += end - begin
             self._knots.append((end, place))
             before = end
-        self._scale = cells / place if place else 0.0
+        self._scale = columns / place if place else 0.0
 
     def __call__(self, ns: int) -> float:
-        """Where a time lies, in cells from the left. Only times within a stretch have a place."""
+        """Return the place of a time that lies within a stretch, in columns from the left."""
         time, place = max((k for k in self._knots if k[0] <= ns), default=self._knots[0])
         return (place + ns - time) * self._scale
 
 
 def _merged(stretches: Sequence[Stretch]) -> list[tuple[int, int]]:
-    """The times in which something went on."""
+    """Merge the stretches that touch or overlap."""
     merged: list[tuple[int, int]] = []
     for begin, end in sorted((s.begin, s.until) for s in stretches):
         if merged and begin <= merged[-1][1]:
@@ -84,25 +169,16 @@ def _merged(stretches: Sequence[Stretch]) -> list[tuple[int, int]]:
     return merged
 
 
-def stretches_of(events: Sequence[Event]) -> list[Stretch]:
-    """Where each event of a timeline lies."""
-    ends: dict[tuple[str | None, str | None], int] = {
-        (event.trace_id, event.span_id): event.occurred_ns
-        for event in events
-        if event.span_id is not None and event.duration_ns is not None
-    }
-    stretches = []
-    for index, event in enumerate(events):
-        until = event.occurred_ns
-        if event.outcome == "started":
-            following = events[index + 1].started_ns if index + 1 < len(events) else until
-            until = max(until, ends.get((event.trace_id, event.span_id), following))
-        stretches.append(Stretch(event.started_ns, event.occurred_ns, until))
-    return stretches
+# -- the drawing -----------------------------------------------------------------------------
 
 
 class Picture:
-    """A rich renderable of one artifact's events: in order, and at least one of them."""
+    """The events of one artifact as a rich renderable.
+
+    Args:
+        artifact_id: of all events.
+        events: in their order; at least one.
+    """
 
     def __init__(self, artifact_id: str, events: Sequence[Event]) -> None:
         self.artifact_id = artifact_id
@@ -111,48 +187,10 @@ class Picture:
         self.first = min(stretch.begin for stretch in self.stretches)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Lay out heading, rows and legend for the width that there is."""
-        offsets = [_offset(event.occurred_ns - self.first) for event in self.events]
-        names = [Text(clean(event.type)) for event in self.events]
-        lengths = [
-            Text(duration(event.duration_ns))
-            if stretch.until == event.occurred_ns
-            else Text(duration(stretch.until - stretch.begin), style="dim")
-            for event, stretch in zip(self.events, self.stretches, strict=True)
-        ]
-        taken = 11 + sum(max(cell_len(str(t)) for t in each) for each in (offsets, names, lengths))
-        room = options.max_width - taken
-        detailed = room >= 2 * _LEAST + 20
-        cells = min(_MOST, room * 3 // 5 if detailed else room)
-        bars = cells >= _LEAST
-
-        rows = Table.grid(padding=(0, 2, 0, 0))
-        rows.add_column(justify="right", style="dim", no_wrap=True)
-        rows.add_column(no_wrap=not options.max_width < taken, overflow="fold")
-        if bars:
-            rows.add_column(no_wrap=True, width=cells)
-        rows.add_column(justify="right", no_wrap=True)
-        if detailed:
-            rows.add_column()
-            last_column_fills(rows, console)
-        axis = Axis(self.stretches, max(cells, 1))
-        for event, stretch, offset, name, length in zip(
-            self.events, self.stretches, offsets, names, lengths, strict=True
-        ):
-            if (pause := axis.cut.pop(stretch.begin, None)) is not None:
-                rows.add_row("⋮", Text(f"{duration(pause)} later", style="dim italic"))
-            symbol = outcome_symbol(event)
-            name.stylize("bold red" if event.outcome == "failed" else "bold")
-            row: list[RenderableType] = [offset, Text.assemble(symbol, " ", name)]
-            if bars:
-                row.append(_bar(event, stretch, axis, cells))
-            row.append(length)
-            if detailed:
-                row.append(attributes(event))
-            rows.add_row(*row)
+        """Lay out heading and lines for the width that there is."""
         yield self._heading()
         yield Text()
-        yield rows
+        yield from self._lines(options.max_width)
 
     def _heading(self) -> Text:
         owner = next((e.organization_id for e in self.events if e.organization_id), None)
@@ -166,22 +204,65 @@ class Picture:
         heading.append(f"\n{moment(begin)} to {moment(end, today=begin.date())} UTC", style="dim")
         return heading
 
+    def _lines(self, width: int) -> Iterator[Text | Padding]:
+        offsets = [self._offset(event) for event in self.events]
+        names = [_name(event) for event in self.events]
+        lengths = [*map(_length, self.events, self.stretches)]
+        left, middle, right = (max(t.cell_len for t in each) for each in (offsets, names, lengths))
+        room = width - left - middle - right - 6
+        beside = room >= 2 * _SHORTEST_AXIS + 20
+        columns = min(_LONGEST_AXIS, room * 3 // 5 if beside else room)
+        axis = Axis(self.stretches, max(columns, 1))
+        for event, stretch, offset, name, length in zip(
+            self.events, self.stretches, offsets, names, lengths, strict=True
+        ):
+            if (pause := axis.cut.pop(stretch.begin, None)) is not None:
+                yield Text(f"{'⋮':>{left}}  {duration(pause)} later", style="dim")
+            offset.align("right", left)
+            name.align("left", middle)
+            length.align("right", right)
+            line = Text.assemble(offset, "  ", name)
+            if columns >= _SHORTEST_AXIS:
+                bar = _bar(event, stretch, axis, columns)
+                bar.align("left", columns)
+                line = Text.assemble(line, "  ", bar)
+            line = Text.assemble(line, "  ", length)
+            details = attributes(event)
+            if beside and details:
+                details.truncate(room - columns - 2, overflow="ellipsis")
+                line = Text.assemble(line, "  ", details)
+            line.rstrip()
+            yield line
+            if details and not beside:
+                yield Padding(details, (0, 0, 0, min(left + 4, width // 3)), expand=False)
 
-def _offset(ns: int) -> str:
-    return f"+{duration(ns)}" if ns else "0"
+    def _offset(self, event: Event) -> Text:
+        ns = event.occurred_ns - self.first
+        return Text(f"+{duration(ns)}" if ns else "0", style="dim")
 
 
-def _bar(event: Event, stretch: Stretch, axis: Axis, cells: int) -> Text:
-    """A line of so many cells, in half cells: the call, or a mark where there was only a moment."""
-    colour = LOOKS[event.outcome][1]
-    left = min(round(2 * axis(stretch.begin)), 2 * cells - 1)
-    right = min(max(round(2 * axis(stretch.until)), left + 1), 2 * cells)
+def _name(event: Event) -> Text:
+    style = "bold red" if event.outcome == "failed" else "bold"
+    return Text.assemble(outcome_symbol(event), " ", (clean(event.type), style))
+
+
+def _length(event: Event, stretch: Stretch) -> Text:
+    if stretch.until == event.occurred_ns:
+        return Text(duration(event.duration_ns))
+    return Text(duration(stretch.until - stretch.begin), style="dim")
+
+
+def _bar(event: Event, stretch: Stretch, axis: Axis, columns: int) -> Text:
+    """Draw a call in half columns; an event without a duration is a symbol."""
+    _, colour = outcome_look(event)
+    left = min(round(2 * axis(stretch.begin)), 2 * columns - 1)
+    right = min(max(round(2 * axis(stretch.until)), left + 1), 2 * columns)
     if event.duration_ns is None:
-        cell = left // 2
-        dotted = "┄" * ((right + 1) // 2 - cell - 1)
-        return Text.assemble(" " * cell, outcome_symbol(event), (dotted, f"dim {colour}"))
+        column = left // 2
+        dotted = "┄" * ((right + 1) // 2 - column - 1)
+        return Text.assemble(" " * column, outcome_symbol(event), (dotted, f"dim {colour}"))
     bar = "".join(
-        _HALVES[left <= half < right, left <= half + 1 < right] for half in range(0, 2 * cells, 2)
+        _HALVES[left <= half < right, left <= half + 1 < right] for half in range(0, 2 * columns, 2)
     )
     return Text(bar.rstrip(), style=colour)
 

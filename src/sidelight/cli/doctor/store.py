@@ -1,4 +1,4 @@
-"""What the doctor says of the store: does it answer, does it take, what was lost on the way?"""
+"""Check the store: does it answer, can it be written, which losses and costs does it hold?"""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.doctor.free_space import check_disk
-from sidelight.cli.doctor.remedies import remedy_for
+from sidelight.cli.doctor.directory import check_disk
+from sidelight.cli.doctor.findings import Finding, remedy_for
 from sidelight.cli.output import ago, duration, plural
 from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionError
 from sidelight.record import BUDGET_NS, CostSummary
@@ -21,103 +20,102 @@ from sidelight.settings import public_url, sqlite_path
 from sidelight.store import Loss, Store, connect, metadata
 
 _RECENT: Final = timedelta(days=1)
-_LOCKED_FOR: Final = 2.0  # seconds that another's transaction may reasonably last
+_LOCKED_FOR: Final = 2.0  # seconds that the transaction of another program may last
 _AHEAD: Final = timedelta(minutes=1)  # by which clocks may differ
-_TOO_MANY: Final = 0.0005  # of the emissions: what a busy machine does to any call
-_FEW: Final = 3  # emissions: fewer may have been chance …
-_CERTAIN: Final = 10  # … which so many were not
+_TOO_MANY: Final = 0.0005  # of the emissions: more than a busy machine does to any call
+_FEW: Final = 3  # emissions: fewer may be chance
+_CERTAIN: Final = 10  # emissions: as many are no chance
 
 
 def check_store(url: str) -> Iterator[Finding]:
-    """Is there a store, may it be written, and what was lost on the way to it?"""
+    """Check that the store exists and can be written; report its losses and costs."""
     try:
         with Store(url) as store:
-            yield from _contents(store)
+            yield from _content(store)
             losses = store.losses()
             costs = store.costs(since=_RECENT)
-    except StoreMissingError as error:
-        yield Finding("store", "wrong", f"there is none at {public_url(url)}", _remedy(error))
-        return
-    except StoreVersionError as error:
-        yield Finding(
-            "store",
-            "wrong",
-            f"{public_url(url)} has schema version {error.facts['found']}, "
-            f"this sidelight knows {error.facts['known']}",
-            "upgrade sidelight, or name another store",
-        )
-        return
     except StoreError as error:
-        yield Finding(
-            "store",
-            "wrong",
-            f"{public_url(url)}: {error.facts['problem']}",
-            "see that the database runs, and that no other program keeps it locked",
-        )
+        yield _unavailable(public_url(url), error)
         return
     yield from _check_writable(url)
     if (path := sqlite_path(url)) is not None:
-        yield from check_disk(path.parent, "soon the store takes no more; all is kept in the spool")
+        threat = "soon the store takes no more; the records stay in the spool"
+        yield from check_disk(path.parent, threat)
     yield from _check_losses(losses)
     yield from _check_costs(costs)
 
 
-def _remedy(error: StoreMissingError) -> str:
-    return str(error.facts["remedy"])
+def _unavailable(url: str, error: StoreError) -> Finding:
+    facts = error.facts
+    if isinstance(error, StoreMissingError):
+        return Finding("store", "wrong", f"there is no store at {url}", str(facts["remedy"]))
+    if isinstance(error, StoreVersionError):
+        return Finding(
+            "store",
+            "wrong",
+            f"{url} has schema version {facts['found']}, this sidelight knows {facts['known']}",
+            "upgrade sidelight, or name another store",
+        )
+    return Finding(
+        "store",
+        "wrong",
+        f"{url}: {facts['problem']}",
+        "start the database, and end the program that keeps it locked",
+    )
 
 
-def _contents(store: Store) -> Iterator[Finding]:
+def _content(store: Store) -> Iterator[Finding]:
     latest = next(store.events(newest_first=True, limit=1), None)
     if latest is None:
         yield Finding("store", "ok", f"{store.url}: no events yet")
         return
-    told = f"{plural(store.size(), 'event')}, the latest {ago(latest.occurred_at)}"
-    yield Finding("store", "ok", f"{store.url}: {told}")
+    holds = f"{plural(store.size(), 'event')}, the latest {ago(latest.occurred_at)}"
+    yield Finding("store", "ok", f"{store.url}: {holds}")
     if latest.occurred_at > datetime.now(UTC) + _AHEAD:
         yield Finding(
             "clock",
             "wrong",
             f"the latest event occurs {ago(latest.occurred_at)}: the clock of "
             f"{latest.point} was stepped, or is wrong",
-            "see that the clocks are right; nothing is lost by it, but times are wrong",
+            "correct the clocks; no event is lost, but times are wrong",
         )
 
 
 def _check_writable(url: str) -> Iterator[Finding]:
-    """Can a relay write? Asked for as long as another's transaction may last."""
+    """Check that a relay can write; wait as long as the transaction of another may last."""
     path = sqlite_path(url)
     if path is None:
-        if (problem := _unwritable(url)) is not None:
+        if (problem := _write_problem(url)) is not None:
             yield Finding(
                 "store",
                 "wrong",
                 f"{public_url(url)} cannot be written: {problem}",
                 "relay to the primary server, as a user who may write the schema sidelight;"
-                " until then all is kept in the spool",
+                " until then the records stay in the spool",
             )
         return
     for each in (path, path.parent):
         if not os.access(each, os.W_OK):
             yield Finding(
-                "store", "wrong", f"{each} is not writable", "give the right to whom relays into it"
+                "store", "wrong", f"{each} is not writable", "let the relay's user write there"
             )
             return
     until = time.monotonic() + _LOCKED_FOR
-    while (problem := _unwritable(url)) is not None:
+    while (problem := _write_problem(url)) is not None:
         if time.monotonic() > until:
             yield Finding(
                 "store",
                 "wrong",
                 f"{public_url(url)} cannot be written: {problem}",
                 "find the program that keeps a transaction open on it "
-                f"(fuser {path}); until then all is kept in the spool",
+                f"(fuser {path}); until then the records stay in the spool",
             )
             return
         time.sleep(0.1)
 
 
-def _unwritable(url: str) -> str | None:
-    """Why a relay's transaction cannot begin or write; None where it can."""
+def _write_problem(url: str) -> str | None:
+    """Return why the transaction of a relay cannot begin or write; None where it can."""
     try:
         engine = connect(url, create=False)
     except StoreError as error:
@@ -155,7 +153,7 @@ def _check_losses(losses: Sequence[Loss]) -> Iterator[Finding]:
 
 
 def _check_costs(costs: Sequence[CostSummary]) -> Iterator[Finding]:
-    """How many emissions held their callers up for longer than they may?"""
+    """Compare the share of emissions over the budget with what a busy machine does to any call."""
     count, over = sum(cost.count for cost in costs), sum(cost.over_budget for cost in costs)
     if not count:
         return
@@ -168,6 +166,6 @@ def _check_costs(costs: Sequence[CostSummary]) -> Iterator[Finding]:
         "wrong" if over >= _CERTAIN else "note",
         f"{over} of {plural(count, 'emission')} ({over / count:.2%}) took over "
         f"{duration(BUDGET_NS)}, most of them at {worst.point}, {duration(worst.max)} at the most",
-        "`sidelight budget` shows each point; a machine that is short of processors does that to "
-        "any call",
+        "`sidelight budget` shows each point; a machine that is short of processors delays any "
+        "call",
     )

@@ -1,4 +1,4 @@
-"""What the doctor says of the spool's place: can what is emitted now be kept there?"""
+"""Check the spool directory: can records that are emitted now be kept there?"""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
 
 def check_ready(directory: Path) -> Finding:
-    """Whether a process here can keep what it emits; asked often, hence quick.
+    """Return whether a process on this machine can keep its records; quick, for probes.
 
-    Only what another machine or pod would not have as well counts: a store that is down does not.
+    Only faults of this machine or pod count: a store that is down is down for the others too.
     """
     problem = _unusable(directory) or _full(_existing(directory))
-    return problem or Finding("spool", "ok", f"ready: {directory} takes what is emitted")
+    return problem or Finding("spool", "ok", f"ready: {directory} takes records")
 
 
-def check_place(directory: Path) -> Iterator[Finding]:
-    """Can the spool's directory be written, and is there room on its disk?"""
+def check_directory(directory: Path) -> Iterator[Finding]:
+    """Check that the directory can be written, and that its disk has room."""
     problem = _unusable(directory) or _full(_existing(directory))
     if problem is not None:
         yield problem
         return
     if not directory.is_dir():
-        yield Finding("spool", "ok", f"{directory} is not there yet: nothing waits in it")
+        yield Finding("spool", "ok", f"{directory} does not exist yet: no records wait")
     kind = filesystem(_existing(directory))
     if kind in _IN_MEMORY:
         yield Finding(
             "spool",
             "note",
             f"{directory} lies in memory ({kind}): it outlives the process, not the machine",
-            "set SIDELIGHT_SPOOL to a directory on a disk, if it must",
+            "set SIDELIGHT_SPOOL to a directory on a disk, if records must survive a power cut",
         )
-    yield from check_disk(_existing(directory), "soon nothing can be recorded")
+    yield from check_disk(_existing(directory), "soon no record can be kept")
 
 
 def check_disk(place: Path, threat: str) -> Iterator[Finding]:
-    """Is there little room left on a disk?"""
+    """Check that a disk has room left; ``threat`` names what a full disk would do."""
     free = _free(place)
     if free < _LITTLE:
         yield Finding(
@@ -57,7 +57,7 @@ def check_disk(place: Path, threat: str) -> Iterator[Finding]:
 
 
 def _unusable(directory: Path) -> Finding | None:
-    """Why the directory cannot be used; None where it can, or can be made."""
+    """Return why the directory cannot be used or made."""
     if not directory.is_dir():
         if os.path.lexists(directory):
             return _wrong(f"{directory} is not a directory", "move it, or set SIDELIGHT_SPOOL")
@@ -65,14 +65,14 @@ def _unusable(directory: Path) -> Finding | None:
         if os.access(parent, os.W_OK | os.X_OK):
             return None
         return _wrong(
-            f"{directory} is not there, and {parent} is {_why_not(parent)}",
+            f"{directory} does not exist, and {parent} is {_why_not(parent)}",
             "set SIDELIGHT_SPOOL to a directory that your program may write",
         )
     try:
         prepare_directory(directory)
     except SpoolError as error:
         problem = error.facts["problem"]
-        if problem == "it is not writable":
+        if not os.access(directory, os.W_OK | os.X_OK):
             problem = f"it is {_why_not(directory)}"
         return _wrong(f"{directory}: {problem}", f"{error.facts['remedy']}")
     return None
@@ -84,7 +84,7 @@ def _why_not(place: Path) -> str:
 
 
 def _full(place: Path) -> Finding | None:
-    """Whether the next segment would find no room."""
+    """Return why the next segment finds no room."""
     stat = os.statvfs(place)
     problem = ""
     if _free(place) < SMALLEST:
@@ -100,13 +100,13 @@ def _wrong(problem: str, remedy: str) -> Finding:
     return Finding(
         "spool",
         "wrong",
-        f"{problem}: what is emitted is kept in memory, and dies with its process",
+        f"{problem}: records are kept in memory, and die with their process",
         remedy,
     )
 
 
 def _existing(directory: Path) -> Path:
-    """The directory, or the first above it that is there."""
+    """Return the directory, or its nearest parent that exists."""
     return next(place for place in (directory, *directory.parents) if place.is_dir())
 
 

@@ -1,0 +1,127 @@
+"""Check the spool's content: its size, its clock, damage and quarantine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from sidelight.cli.doctor.backlog import check_backlog, check_relays
+from sidelight.cli.doctor.directory import check_directory
+from sidelight.cli.doctor.findings import Finding
+from sidelight.cli.doctor.processes import check_limits
+from sidelight.cli.output import ago, plural, size, time_of, whole_seconds
+from sidelight.cli.spool.segments import SegmentReport, read_spool
+from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem
+
+_NEARLY: Final = 0.9  # of the limit: from here on spans are left out
+_AHEAD: Final = 60_000_000_000  # ns by which clocks may differ
+
+
+def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
+    """Check the spool's directory, and that its records are being delivered.
+
+    Args:
+        directory: of the spool.
+        store: the URL of a store that answers; the check tries whether it takes the backlog, and
+            rolls back.
+    """
+    yield from check_directory(directory)
+    if not directory.is_dir():
+        return
+    try:
+        segments = read_spool(directory)
+        entries = [entry for _, entry in Quarantine(directory).entries()]
+    except OSError as error:
+        yield Finding("spool", "wrong", f"cannot read {error.filename}", "ask the owner for access")
+        return
+    yield _content(directory, segments)
+    yield from _check_bound(directory, segments)
+    yield from _check_clock(segments)
+    yield from check_limits(segments)
+    yield from check_relays(segments)
+    yield from check_backlog(segments, store)
+    yield from _check_damage(segments)
+    yield from _check_quarantine(entries)
+
+
+def _content(directory: Path, segments: Sequence[SegmentReport]) -> Finding:
+    kind = filesystem(directory)
+    writers = {each.meta.get("instance", str(each.path)) for each in segments if each.written}
+    where = f"{directory} on {kind}" if kind else str(directory)
+    held = sum(each.size for each in segments)
+    holds = f"{plural(len(segments), 'segment')}, {size(held)}" if segments else "empty"
+    running = f", of {plural(len(writers), 'running process', 'running processes')}"
+    return Finding("spool", "ok", f"{where}: {holds}{running if writers else ''}")
+
+
+def _check_bound(directory: Path, segments: Sequence[SegmentReport]) -> Iterator[Finding]:
+    """Compare the spool's size with the limit in the headers of its writers."""
+    limits = [
+        limit
+        for each in segments
+        if isinstance(limit := each.meta.get("limit"), int) and each.meta.get("role") != "relay"
+    ]
+    held = sum(each.size for each in segments)
+    if not limits or held < _NEARLY * min(limits):
+        return
+    limit = min(limits)
+    lost = "spans are left out"
+    if held + SMALLEST > limit:
+        lost = "when its last segments are full, events are lost"
+    yield Finding(
+        "spool",
+        "wrong",
+        f"{directory} holds {size(held)} of the {size(limit)} that it may: {lost}",
+        "bring back the sink that does not take records (see backlog), or raise spool_limit",
+    )
+
+
+def _check_clock(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
+    now = time.time_ns()
+    times = [each.created_ns or 0 for each in segments]
+    times += [backlog.oldest_ns or 0 for each in segments for backlog in each.backlog.values()]
+    ahead = max(times, default=0) - now
+    if ahead > _AHEAD:
+        yield Finding(
+            "clock",
+            "wrong",
+            f"the spool holds records from {whole_seconds(ahead)} in the future: "
+            "a clock was stepped",
+            "correct the machine's clock; no event is lost, but times are wrong",
+        )
+
+
+def _check_damage(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
+    damaged = sum(segment.damaged for segment in segments if not segment.written)
+    if damaged:
+        yield Finding(
+            "spool",
+            "wrong",
+            f"{size(damaged)} in the segments are damaged: they are no records",
+            "`sidelight relay --once` quarantines them, and delivers the records around them",
+        )
+    nameless = [each for each in segments if not each.meta and each.end > PAGE]
+    if nameless:
+        yield Finding(
+            "spool",
+            "wrong",
+            f"{plural(len(nameless), 'segment')} with a damaged header, which names no writer",
+            "`sidelight relay --once` delivers the records",
+        )
+
+
+def _check_quarantine(entries: Sequence[Entry | None]) -> Iterator[Finding]:
+    if not entries:
+        return
+    readable = [entry for entry in entries if entry is not None]
+    reasons = ", ".join(sorted({entry.reason for entry in readable})) or "their files are damaged"
+    latest = time_of(max((entry.at for entry in readable), default=None))
+    yield Finding(
+        "quarantine",
+        "wrong",
+        f"{plural(len(entries), 'entry', 'entries')}: {reasons}"
+        f"{'' if latest is None else f'; the latest {ago(latest)}'}",
+        "`sidelight spool quarantined` lists the entries, `sidelight spool replay` delivers them",
+    )

@@ -1,0 +1,102 @@
+"""`sidelight counts`: count events by organization, type and day."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from operator import attrgetter
+from typing import Annotated, Final
+
+import typer
+from rich.text import Text
+
+from sidelight.cli.options import AsJson, OfOrganization, OfType, StoreUrl
+from sidelight.cli.output import (
+    console,
+    named,
+    number,
+    plural,
+    print_json,
+    print_table,
+    remark,
+    width_of,
+)
+from sidelight.store import Store
+
+_LONGEST_BAR: Final = 24  # columns of the terminal
+_SHORTEST_BAR: Final = 6
+
+
+class By(StrEnum):
+    """What events are counted by."""
+
+    ORGANIZATION = "organization"
+    TYPE = "type"
+    DAY = "day"
+
+
+_KEYS: Final = {By.ORGANIZATION: "organization_id", By.TYPE: "type", By.DAY: "day"}
+
+
+def counts(
+    *,
+    store: StoreUrl = None,
+    organization: OfOrganization = None,
+    types: OfType = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DAY", help="Start with this day (UTC): 2026-07-25, or 7d (ago)."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DAY", help="End with this day (UTC).")
+    ] = None,
+    by: Annotated[
+        list[By] | None,
+        typer.Option(help="Add up by this only. Repeatable. Default: by all three."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count events by organization, type and day.
+
+    The rows are sorted by organization, then by type, then by day. Events without an organization
+    come first.
+
+    Examples:
+      sidelight counts --since 7d --by day
+
+      sidelight counts --organization northwind --by type
+    """
+    with Store(store) as opened:
+        found = opened.counts(
+            organization_id=organization, type=types or None, since=since, until=until
+        )
+        url = opened.url
+    parts = [part for part in By if part in (by or By)]
+    sums: Counter[tuple[object, ...]] = Counter()
+    for each in found:
+        sums[tuple(attrgetter(_KEYS[part])(each) for part in parts)] += each.count
+    rows = sorted(sums.items(), key=lambda row: [str(part or "") for part in row[0]])
+    if as_json:
+        names = [_KEYS[part] for part in parts]
+        print_json({**dict(zip(names, key, strict=True)), "count": count} for key, count in rows)
+    elif rows:
+        _print(parts, rows)
+        remark(f"{plural(sum(sums.values()), 'event')} in total")
+    else:
+        remark(f"{url} holds no such events")
+
+
+def _print(parts: list[By], rows: list[tuple[tuple[object, ...], int]]) -> None:
+    """Print a table; the bars take the room that names and numbers leave."""
+    columns = {
+        part.value: [named(None if key[at] is None else str(key[at])) for key, _ in rows]
+        for at, part in enumerate(parts)
+    }
+    columns["count"] = [Text(number(count)) for _, count in rows]
+    room = min(_LONGEST_BAR, console().width - width_of(columns) - 3)
+    if room >= _SHORTEST_BAR:
+        highest = max(count for _, count in rows)
+        columns[""] = [
+            Text("━" * max(1, round(count / highest * room)), style="cyan") for _, count in rows
+        ]
+    print_table(columns, right=["count"], whole=["type", "day"])
