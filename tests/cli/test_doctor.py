@@ -1,194 +1,665 @@
-"""`sidelight doctor` finds what is wrong, and touches nothing."""
+"""`sidelight doctor`: one table of states, each with the words, the remedy and the exit code.
+
+A row is a generator. It brings a state about and yields the finding that the doctor must report
+then: (check, state, words). Words are a regular expression over "message → remedy". WELL stands for
+no finding that is wrong. The exit code must be 1 exactly where a finding is wrong.
+"""
 
 import contextlib
+import errno
 import http.server
 import os
 import re
 import signal
 import socket
 import sqlite3
+import textwrap
 import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
+import psycopg
 import pytest
-from tests.support.commands import KILLED, TWO_ORDERS, Living, emit, of, sidelight
+from tests.support.commands import (
+    KILLED,
+    TWO_ORDERS,
+    Living,
+    emit,
+    end,
+    of,
+    relaying,
+    running,
+    sidelight,
+    spawn,
+    stored,
+    wait_for,
+)
+from tests.support.disks import small_disk
+from tests.support.postgres import Postgres, binaries, new_database, own_server
+from tests.support.proxy import Proxy
+from tests.support.rules import alter, rule
+from tests.support.shim import Shim
+from tests.support.stored import BACKENDS
+
+OK, NOTE, WRONG = "ok", "note", "wrong"
+WELL = (None, None, None)
+FIRST = 'receive("first")\nassert sidelight.flush(60)'
+WAITS = 'print("ready", flush=True)\nsys.stdin.readline()\n'
 
 
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory):
-    path = tmp_path_factory.mktemp("filled") / "events.db"
-    emit(TWO_ORDERS, path)
-    return path
+@dataclass
+class Place:
+    """Where a row's state is: a SQLite store that is not there yet, and its spool."""
+
+    tmp: Path
+    stack: contextlib.ExitStack
+    monkeypatch: pytest.MonkeyPatch
+
+    def __post_init__(self):
+        self.path = self.tmp / "events.db"
+        self.spool = self.tmp / "events.db-spool"
+        self.options = of(self.path)
+
+    def use(self, store, spool):
+        """Name another store and spool; returns the environment that names them."""
+        self.spool = spool
+        self.options = ("--store", store, "--spool", spool)
+        return {"SIDELIGHT_STORE": store, "SIDELIGHT_SPOOL": str(spool)}
+
+    def first(self, **environment):
+        emit(FIRST, self.path, **environment)
 
 
-# -- doctor ----------------------------------------------------------------------------------
+ROWS = []
 
 
-def findings(said):
-    return {(each["check"], each["state"]): each["message"] for each in said.json}
+def row(function):
+    """Enter a row; one with parameters is entered for each of them."""
+    for given in getattr(function, "given", [()]):
+        name = "-".join([function.__name__, *map(str, given)])
+        ROWS.append(pytest.param(lambda at, given=given: function(at, *given), id=name))
+    return function
 
 
-def test_all_is_well(filled):
-    said = sidelight("doctor", *of(filled))
-    assert said.code == 0, said
-    assert "6 events, the latest" in said.words
-    assert "all is well" in said.out
-    assert {each["state"] for each in sidelight("doctor", "--json", *of(filled)).json} <= {
-        "ok",
-        "note",
-    }
+def given(*values):
+    def mark(function):
+        function.given = [value if isinstance(value, tuple) else (value,) for value in values]
+        return function
+
+    return mark
 
 
-def test_the_doctor_misses_the_store(tmp_path):
-    said = sidelight("doctor", *of(tmp_path / "events.db"))
-    assert said.code == 1
-    assert "there is none at" in said.out
-    assert "1 thing is wrong" in said.out
-    assert list(tmp_path.iterdir()) == []
+def findings(*arguments):
+    """What the doctor reports, and its exit code."""
+    said = sidelight("doctor", "--json", *arguments)
+    return said.json, said.code
 
 
-def test_the_doctor_finds_what_the_dead_have_left(tmp_path):
-    path = tmp_path / "events.db"
-    emit(KILLED, path, ends=signal.SIGKILL, OTEL_SERVICE_NAME="shop")
-    found = findings(sidelight("doctor", "--json", *of(path)))
-    assert re.match(
-        r"store: 500 records \([\d.]+ kB\), the oldest .* old, of shop \d+, which has ended",
-        found["backlog", "wrong"],
+def reports(expected, *options):
+    """Whether the doctor reports the finding."""
+    check, state, words = expected
+    found, code = findings(*options)
+    assert code == int(any(each["state"] == WRONG for each in found)), found
+    if check is None:
+        return code == 0
+    return any(
+        (each["check"], each["state"]) == (check, state)
+        and re.search(words, f"{each['message']} → {each['remedy']}")
+        for each in found
     )
-    before = sorted((p.name, p.read_bytes()) for p in (tmp_path / "events.db-spool").iterdir())
-    sidelight("doctor", *of(path))
-    after = sorted((p.name, p.read_bytes()) for p in (tmp_path / "events.db-spool").iterdir())
-    assert before == after
-    sidelight("relay", "--once", *of(path))
-    assert sidelight("doctor", *of(path)).code == 0
 
 
-def test_the_doctor_leaves_the_living_their_time(tmp_path, monkeypatch):
-    path = tmp_path / "events.db"
-    emit('receive("order-0")\nassert sidelight.flush()', path)
-    living = Living(path)
-    try:
-        living.emit(1)
-        monkeypatch.setattr("sidelight.cli.doctor.backlog._PATIENCE", 60 * 10**9)
-        found = findings(sidelight("doctor", "--json", *of(path)))
-        assert found["backlog", "ok"] == "on its way"
-        assert "1 running process" in found["spool", "ok"]
-        monkeypatch.setattr("sidelight.cli.doctor.backlog._PATIENCE", 0)
-        said = sidelight("doctor", *of(path))
-        assert said.code == 1
-        assert "which is running: no relay reads them → start `sidelight relay`" in said.words
-    finally:
-        living.kill()
+# -- processes and relays --------------------------------------------------------------------
 
 
-def test_the_doctor_finds_a_lock(filled, tmp_path):
-    path = tmp_path / "events.db"
-    path.write_bytes(filled.read_bytes())
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("PRAGMA journal_mode = WAL")
+@row
+def nothing_is_wrong(at):
+    emit(TWO_ORDERS, at.path)
+    yield OK, "store", r"6 events, the latest"
+    yield WELL
+
+
+@row
+def orphaned_records(at):
+    emit(KILLED, at.path, ends=signal.SIGKILL, OTEL_SERVICE_NAME="shop")
+    before = {each: each.read_bytes() for each in at.spool.iterdir()}
+    words = (
+        r"^store: 500 records \([\d.]+ kB\), the oldest .* old, of shop \d+, which has ended → "
+        r"`sidelight relay --once` delivers them"
+    )
+    yield WRONG, "backlog", words
+    assert before == {each: each.read_bytes() for each in at.spool.iterdir()}
+    sidelight("relay", "--once", *at.options)
+    yield OK, "backlog", "no record waits"
+    yield WELL
+
+
+@row
+def a_process_that_is_stopped(at):
+    at.first()
+    living = at.stack.enter_context(Living(at.path))
+    living.emit(1)
+    pid = living.process.pid
+    living.process.send_signal(signal.SIGSTOP)
+    yield WRONG, "backlog", rf"of process {pid}, which is stopped .* → kill -CONT {pid}"
+    living.process.send_signal(signal.SIGCONT)
+    yield WRONG, "backlog", "which is running"
+
+
+@row
+def a_relay_that_is_stopped(at):
+    at.first()
+    relay = at.stack.enter_context(relaying(*at.options))
+    yield OK, "spool", "of 1 running process"
+    relay.send_signal(signal.SIGSTOP)
+    yield WRONG, "relay", rf"^relay {relay.pid} is stopped .* → kill -CONT {relay.pid}"
+
+
+@row
+def a_process_in_another_pid_namespace(at):
+    """The lock tells that it is alive; its pid means nothing here."""
+    at.first()
+    script = f"sidelight.configure(relay='external')\nreceive('x')\nprint(os.getpid())\n{WAITS}"
+    unshare = ["unshare", "--pid", "--fork", "--kill-child"]
+    with running(script, at.path, before=unshare) as child:
+        assert int(child.first) < 10
+        yield WRONG, "backlog", rf"of process {child.first}, which is running: no relay"
+    yield WRONG, "backlog", "which has ended"
+
+
+@row
+def records_that_are_left_to_a_relay(at):
+    at.first()
+    living = at.stack.enter_context(Living(at.path))
+    yield NOTE, "relay", r"no relay runs, and process \d+ leaves all records to one → start"
+    living.emit(1)
+    yield WRONG, "backlog", "which is running: no relay reads them → start `sidelight relay`"
+    at.monkeypatch.setattr("sidelight.cli.doctor.backlog._PATIENCE", 60 * 10**9)
+    yield OK, "backlog", "records are on their way"
+    at.monkeypatch.setattr("sidelight.cli.doctor.backlog._PATIENCE", 0)
+    at.stack.enter_context(relaying(*at.options))
+    yield WELL
+
+
+BUSY = """
+import threading
+sidelight.configure()
+def burn():
+    while True:
+        sum(range(1000))
+print("ready", flush=True)
+for _ in range(2):
+    threading.Thread(target=burn, daemon=True).start()
+n = 0
+while True:
+    receive(f"order-{n}")
+    n += 1
+    if n % 2000 == 0:
+        time.sleep(0.05)
+"""
+
+
+@row
+def a_relay_that_is_late(at):
+    """The process's other threads keep the GIL."""
+    at.first()
+    at.stack.enter_context(running(BUSY, at.path))
+    wait_for(lambda: stored(at.path) > 1, 60)
+    yield NOTE, "backlog", "they are delivered late → run `sidelight relay` beside it"
+
+
+# -- the store -------------------------------------------------------------------------------
+
+
+@row
+def no_store(at):
+    yield WRONG, "store", "there is no store at sqlite:.* → run something that emits"
+    assert [*at.tmp.iterdir()] == []
+
+
+@row
+def a_store_of_a_later_version(at):
+    with contextlib.closing(sqlite3.connect(at.path)) as connection:
+        connection.execute("CREATE TABLE sidelight_schema (version INTEGER)")
+        connection.execute("INSERT INTO sidelight_schema VALUES (99)")
+        connection.commit()
+    yield WRONG, "store", "has schema version 99, this sidelight knows .* → upgrade sidelight"
+
+
+@row
+def a_sqlite_file_that_is_locked(at):
+    at.first()
+    with contextlib.closing(sqlite3.connect(at.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        found = findings(sidelight("doctor", "--json", *of(path)))
-    assert "database is locked" in found["store", "wrong"]
-    assert "events" in found["store", "ok"]
+        yield WRONG, "store", r"cannot be written: database is locked → .*fuser"
+        yield OK, "store", "1 event"
+        other.execute("ROLLBACK")
+    yield WELL
 
 
-def test_the_doctor_finds_damage_and_what_was_set_aside(tmp_path):
-    path = tmp_path / "events.db"
-    emit(KILLED, path, ends=signal.SIGKILL)
-    (segment,) = (tmp_path / "events.db-spool").glob("*.segment")
-    content = bytearray(segment.read_bytes())
-    content[8000:8010] = b"xxxxxxxxxx"
-    segment.write_bytes(content)
-    found = findings(sidelight("doctor", "--json", *of(path)))
-    assert "no records any more" in found["spool", "wrong"]
-    said = sidelight("relay", "--once", *of(path))
-    assert "damaged stretch of the spool: 1 time: " in said.err
-    assert re.search(r"store +500", said.out)  # 499 events, and what was lost
-    found = findings(sidelight("doctor", "--json", *of(path)))
-    assert "1 entry: damaged stretch of the spool; the latest" in found["quarantine", "wrong"]
+@row
+def a_postgresql_that_is_frozen_then_killed(at):
+    server = own_server()
+    at.stack.callback(lambda: server.is_alive() or server.start())
+    at.stack.callback(server.resume)
+    emit(FIRST, at.path, **at.use(new_database(server), at.tmp / "spool"))
+    yield WELL
+    server.pause()
+    began = time.monotonic()
+    yield WRONG, "store", "timeout"
+    assert time.monotonic() - began < 60
+    server.resume()
+    yield WELL
+    server.kill()
+    yield WRONG, "store", "onnection refused"
+    server.start()
+    yield WELL
 
 
-def test_the_doctor_tells_of_losses(tmp_path):
-    path = tmp_path / "events.db"
-    emit(
-        """
-        from sidelight.emission.emitter import EMITTER
-        receive("order-1")
-        EMITTER.count("no room in the spool", "the disk is full")
-        assert sidelight.flush()
-        """,
-        path,
-    )
-    said = sidelight("doctor", *of(path))
-    assert said.code == 1
-    assert "no room in the spool: 1 time in 1 process, reported" in said.words
-    assert "the disk is full → free the disk, raise spool_limit" in said.words
+@row
+def a_standby(at):
+    server = own_server()
+    url = new_database(server)
+    emit(FIRST, at.path, **at.use(url, at.tmp / "spool"))
+    standby = Postgres(binaries(), *server._options)
+    at.stack.callback(standby.close)
+    data, source = standby.directory / "data", server.url("postgres")
+    copied = standby._run("pg_basebackup", "-D", data, "-d", source, "-R", "-cfast")
+    assert copied.wait(60) == 0, standby._told()
+    standby.start()
+    at.use(standby.url(url.rpartition("/")[2]), at.spool)
+    yield OK, "store", "1 event"
+    yield WRONG, "store", "cannot be written: .*recovery.* → relay to the primary server"
 
 
-@pytest.mark.parametrize("kind", ["file", "unwritable"])
-def test_the_doctor_finds_no_room_for_the_spool(filled, tmp_path, kind):
-    spool = tmp_path / "spool"
-    if kind == "file":
-        spool.write_text("not a directory")
-    else:
-        spool.mkdir(mode=0o500)
-        if os.access(spool, os.W_OK):
-            pytest.skip("this user may write everywhere")
-    found = findings(sidelight("doctor", "--json", "--spool", spool, *of(filled)))
-    assert str(spool) in found["spool", "wrong"]
+@row
+def a_user_who_may_only_read(at):
+    url, reader = new_database(own_server()), f"reader_{os.getpid()}"
+    emit(FIRST, at.path, **at.use(url, at.tmp / "spool"))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {reader} LOGIN")
+        connection.execute(f"GRANT USAGE ON SCHEMA sidelight TO {reader}")
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA sidelight TO {reader}")
+        try:
+            at.use(url.replace("sidelight@", f"{reader}@"), at.spool)
+            yield OK, "store", "1 event"
+            yield WRONG, "store", "cannot be written: permission denied"
+        finally:
+            connection.execute(f"DROP OWNED BY {reader}")
+            connection.execute(f"DROP ROLE {reader}")
 
 
-@pytest.fixture
-def endpoint():
-    """An HTTP server that answers with whatever ``status`` says."""
+@row
+def a_server_that_is_down(at):
+    at.use("postgresql://127.0.0.1:1/events", at.tmp / "spool")
+    yield WRONG, "store", "refused"
+
+
+# -- the Collector ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def answering(**statuses):
+    """The URL of a server that answers each signal with a status; and the list of requests."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             asked.append((self.path, self.headers["Content-Type"]))
-            self.send_response(statuses.get(self.path, 200))
+            self.send_response(statuses.get(self.path.rpartition("/")[2], 200))
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def log_message(self, *_):
             pass
 
-    asked, statuses = [], {}
+    asked = []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked, statuses
+        yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
         thread.join()
 
 
-def test_the_doctor_asks_the_collector(filled, endpoint):
-    url, asked, statuses = endpoint
-    said = sidelight("doctor", "--otlp", url, *of(filled))
-    assert said.code == 0, said
-    assert asked == [
+@row
+def a_collector_that_accepts(at):
+    at.first()
+    with answering() as (url, asked):
+        at.options = (*at.options, "--otlp", url)
+        yield WELL
+    assert asked[:2] == [
         ("/v1/traces", "application/x-protobuf"),
         ("/v1/logs", "application/x-protobuf"),
     ]
-    statuses["/v1/traces"] = 403
-    statuses["/v1/logs"] = 404
-    found = findings(sidelight("doctor", "--json", "--otlp", url, *of(filled)))
-    assert "it answered 403" in found["otlp", "wrong"]
-    assert "knows no log records" in found["otlp", "note"]
 
 
-def test_the_doctor_finds_no_collector(filled, monkeypatch):
+@row
+def a_collector_that_refuses_one_signal_and_does_not_know_the_other(at):
+    at.first()
+    with answering(traces=403, logs=404) as (url, _):
+        at.options = (*at.options, "--otlp", url)
+        yield WRONG, "otlp", "traces to .*: it answered 403"
+        yield NOTE, "otlp", "logs to .*: it takes no log records .* → OTEL_LOGS_EXPORTER=none"
+
+
+@row
+@given("http/protobuf", "grpc")
+def no_collector(at, protocol):
+    at.first()
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        monkeypatch.setenv(
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}"
-        )
-    for protocol in ("http/protobuf", "grpc"):
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-        found = findings(sidelight("doctor", "--json", *of(filled)))
-        assert f"by {protocol}: " in found["otlp", "wrong"]
+        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    at.monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", nowhere)
+    at.monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    yield WRONG, "otlp", f"traces to {nowhere} by {protocol}: .* → start the Collector"
 
 
-def test_the_doctor_knows_when_sidelight_is_off(filled, monkeypatch):
-    monkeypatch.setenv("SIDELIGHT_DISABLED", "1")
-    found = findings(sidelight("doctor", "--json", *of(filled)))
-    assert "nothing is emitted" in found["switches", "note"]
+@row
+@given(
+    ("refuse", r"(Connection refused|refused|cannot be reached)"),
+    ("reset", r"(reset|abort|without response)"),
+    ("silent", r"(no answer|timed out|deadline|in time)"),
+    (302, "302"),
+    (429, "429"),
+    (500, "500"),
+    (503, "503"),
+)
+def a_collector_behind_a_bad_network(at, trouble, words):
+    at.first()
+    with Proxy(mode="refuse") as proxy:
+        if isinstance(trouble, int):
+            proxy.answer(trouble, {"Location": proxy.endpoint} if trouble == 302 else {})
+        else:
+            proxy.mode = trouble
+        at.options = (*at.options, "--otlp", proxy.endpoint)
+        began = time.monotonic()
+        yield WRONG, "otlp", f"traces to .* by http/protobuf: .*{words}.* → .* stay in the spool"
+        assert time.monotonic() - began < 20
+        yield WRONG, "otlp", f"logs to .* by http/protobuf: .*{words}"
+
+
+@row
+def a_collector_that_accepts_only_a_part(at):
+    with Proxy(mode="refuse") as proxy:
+        proxy.answer_partial_success(1, "too old")
+        body = 'receive("second")\nassert sidelight.flush(20)'
+        emit(body, at.path, OTEL_EXPORTER_OTLP_ENDPOINT=proxy.endpoint)
+    yield WRONG, "losses", "spans rejected by the OTLP endpoint: 1 time in 1 process.*too old"
+
+
+# -- disks and limits ------------------------------------------------------------------------
+
+
+@row
+@given((), ("--ready",))
+def a_disk_that_is_full_and_then_read_only(at, *how):
+    at.first()
+    disk = at.stack.enter_context(small_disk(at.tmp / "disk", 80))
+    at.spool = disk.path / "spool"
+    at.options = (*of(at.path), "--spool", at.spool, *how)
+    yield WELL
+    disk.fill(leave=40 * 1024 * 1024)
+    yield WELL if how else (WRONG, "disk", "only .* MB are free .* → make room there")
+    disk.fill(leave=500_000)
+    yield WRONG, "spool", r"the disk of \S+ is full: only .* are free: .* die with their process"
+    disk.make_room()
+    yield WELL
+    with disk.read_only():
+        yield WRONG, "spool", "is on a read-only filesystem: records are kept in memory"
+    at.spool.mkdir()
+    with disk.read_only():
+        yield WRONG, "spool", "it is on a read-only filesystem"
+
+
+@row
+@given("file", "unwritable")
+def a_spool_that_cannot_be_written(at, kind):
+    at.first()
+    at.spool = at.tmp / "spool"
+    if kind == "file":
+        at.spool.write_text("not a directory")
+    else:
+        at.spool.mkdir(mode=0o500)
+        if os.access(at.spool, os.W_OK):
+            pytest.skip("this user may write everywhere")
+    at.options = (*of(at.path), "--spool", at.spool)
+    yield WRONG, "spool", rf"^{at.spool}.* → .*set SIDELIGHT_SPOOL"
+
+
+@row
+def a_spool_in_the_memory_of_a_process(at):
+    """A file lies where the directory should be; the process has told the store."""
+    at.first()
+    at.spool = at.tmp / "spool"
+    at.spool.write_text("in the way")
+    script = f"receive('second')\n{WAITS}"
+    at.stack.enter_context(running(script, at.path, SIDELIGHT_SPOOL=str(at.spool)))
+    at.options = (*of(at.path), "--spool", at.spool)
+    yield WRONG, "losses", "kept in memory: .* 1 time in 1 process.* → make room for"
+    yield WRONG, "spool", "is not a directory: records are kept in memory"
+
+
+@row
+def a_spool_at_its_limit(at):
+    at.first()
+    script = """
+        from sidelight.emission.emitter import EMITTER
+        sidelight.configure(relay="external", spool_limit=8 * 1024 * 1024)
+        while not EMITTER.losses:
+            receive("order", size="x" * 2000)
+        print("full", flush=True)
+        sys.stdin.readline()
+        """
+    with running(script, at.path) as child:
+        yield WRONG, "spool", r"holds 8\.\d+ MB of the 8\.39 MB that it may: .* events are lost"
+        assert sidelight("doctor", "--ready", *at.options).code == 0
+        child.communicate("\n")
+    sidelight("relay", "--once", *at.options)
+    yield WRONG, "losses", "no room in the spool: .* → free the disk, raise spool_limit"
+    assert "that it may" not in sidelight("doctor", *at.options).out
+
+
+@row
+def a_disk_that_does_not_flush(at):
+    at.first()
+    shim = Shim(at.tmp)
+    shim.fail("sync", errno.EIO, under=at.spool)
+    script = """
+        receive("second")
+        from sidelight.emission.emitter import EMITTER
+        until = time.monotonic() + 20
+        while not EMITTER.losses and time.monotonic() < until:
+            time.sleep(0.05)
+        assert sidelight.flush(60)
+        """
+    emit(script, at.path, **shim.environment)
+    yield WRONG, "losses", "not power-safe: .*Input/output error → read the system's log"
+
+
+@row
+def a_directory_that_cannot_be_read(at):
+    at.first()
+
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    at.monkeypatch.setattr("sidelight.cli.doctor.spool.read_spool", forbidden)
+    yield WRONG, "spool", f"cannot read {at.spool} → ask the owner for access"
+
+
+# -- damage, clocks, values, refusals --------------------------------------------------------
+
+
+@row
+def damage(at):
+    emit(KILLED, at.path, ends=signal.SIGKILL)
+    (file,) = at.spool.glob("*.segment")
+    content = bytearray(file.read_bytes())
+    content[8000:8010] = b"xxxxxxxxxx"
+    content[:4096] = os.urandom(4096)
+    file.write_bytes(content)
+    yield WRONG, "spool", r"\d+ bytes in the segments are damaged: .* quarantines them"
+    yield WRONG, "spool", "1 segment with a damaged header, which names no writer"
+    sidelight("relay", "--once", *at.options)
+    yield WRONG, "quarantine", "1 entry: damaged stretch .*; the latest .* `sidelight spool quaran"
+    yield WRONG, "losses", "damaged stretch of the spool: 1 time .* `sidelight spool replay`"
+    sidelight("spool", "discard", "--all", *at.options)
+    assert "quarantine" not in {each["check"] for each in findings(*at.options)[0]}
+
+
+@row
+def a_clock_that_was_stepped(at):
+    shim = Shim(at.tmp)
+    shim.set_clock(3600)
+    emit(KILLED, at.path, ends=signal.SIGKILL, **shim.environment)
+    yield WRONG, "clock", "the spool holds records from (1 h|59 min.*) in the future"
+    sidelight("relay", "--once", *at.options)
+    yield WRONG, "clock", "the latest event occurs in (1 h|59 min.*): the clock of"
+
+
+@row
+def values_that_cannot_be_captured(at):
+    script = """
+        class Hostile:
+            def __getattr__(self, name):
+                raise RuntimeError("hostile")
+
+        @emits("order_sent", artifact_id=arg.order.id)
+        def send(order):
+            return None
+
+        send(Hostile())
+        receive("large", size="x" * 1_000_000)
+        assert sidelight.flush(60)
+        """
+    emit(script, at.path)
+    yield WRONG, "losses", "field .* not captured: 1 time .*hostile → correct the field's"
+
+
+@row
+def a_loss(at):
+    script = """
+        from sidelight.emission.emitter import EMITTER
+        EMITTER.count("no room in the spool", "the disk is full")
+        """
+    emit(f"{textwrap.dedent(script)}{FIRST}", at.path)
+    yield (
+        WRONG,
+        "losses",
+        "^no room in the spool: 1 time in 1 process, reported .*the disk is full → free the disk",
+    )
+
+
+@row
+@given("assert sidelight.flush(60)", "")
+def a_record_that_the_store_refuses(at, last):
+    """The loss is counted, too, where the process has ended meanwhile."""
+    at.first()
+    made, _ = rule(at.options[1], "events", "NEW.artifact_id = 'poison'", name="not_welcome")
+    alter(at.options[1], made)
+    emit(f'receive("poison")\nreceive("good")\n{last}', at.path)
+    end(spawn("relay", "--once", *at.options))
+    yield WRONG, "quarantine", "1 entry: refused by store; the latest"
+    yield WRONG, "losses", "refused by store: 1 time .*not_welcome → `sidelight spool"
+
+
+@row
+@given(*((backend, table) for backend in BACKENDS for table in ("event_counts", "events")))
+def a_store_that_refuses_everything(at, backend, table):
+    """A rule on the counters is the fault of no record, nor is a rule that refuses every event."""
+    url = BACKENDS[backend](at.tmp)
+    made, gone = rule(url, table)
+    script = f"""{FIRST}
+print("ready", flush=True)
+sys.stdin.readline()
+for n in range(50):
+    receive(f"order-{{n}}")
+sys.stdin.readline()
+"""
+    environment = at.use(url, at.tmp / "spool")
+    child = at.stack.enter_context(running(script, url, **environment))
+    alter(url, made)
+    child.stdin.write("\n")
+    child.stdin.flush()
+    yield WRONG, "backlog", "the store does not take them: .*not_now.* → correct what refuses"
+    assert stored(url) == 1
+    alter(url, gone)
+    yield OK, "backlog", "no record waits"
+    aside = sidelight("spool", "quarantined", *at.options, "--json").json
+    assert stored(url) + len(aside) == 51
+
+
+@row
+@given((0, OK), (5, NOTE), (30, WRONG))
+def emissions_over_the_budget(at, over, state):
+    script = f"""
+        from sidelight.emission.emitter import EMITTER
+        for n in range(100):
+            receive(f"order-{{n}}")
+        for _ in range({over}):
+            EMITTER.costs_of("__main__:receive").add(25_000_000)
+        assert sidelight.flush(60)
+        """
+    emit(script, at.path)
+    most = "" if state == OK else ".* most of them at __main__:receive,"
+    yield state, "budget", rf"\d+ of \d+ emissions .*took over 10 ms{most}"
+
+
+@row
+def instrumentation_that_is_switched_off(at):
+    at.first()
+    at.monkeypatch.setenv("SIDELIGHT_DISABLED", "1")
+    yield NOTE, "switches", "SIDELIGHT_DISABLED=1: nothing is emitted → unset it"
+    at.monkeypatch.setenv("SIDELIGHT_DISABLED", "false")
+    assert "switches" not in {each["check"] for each in findings(*at.options)[0]}
+
+
+# -- the table is run ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", ROWS)
+def test_the_doctor_names_state_and_remedy(scenario, tmp_path, monkeypatch):
+    monkeypatch.setattr("sidelight.cli.doctor.backlog._PATIENCE", 0)
+    with contextlib.ExitStack() as stack:
+        at = Place(tmp_path, stack, monkeypatch)
+        for state, check, words in scenario(at):
+            expected = (check, state, words)
+            try:
+                wait_for(lambda e=expected: reports(e, *at.options), 60)
+            except AssertionError as error:
+                raise AssertionError(f"{expected}: {findings(*at.options)}") from error
+
+
+def test_words_on_a_terminal(tmp_path):
+    path = tmp_path / "events.db"
+    emit(TWO_ORDERS, path)
+    said = sidelight("doctor", *of(path))
+    assert said.code == 0
+    assert re.search(r"^✓ store +sqlite:\S+: 6 events, the latest", said.out, re.MULTILINE)
+    assert said.out.endswith("\nall is well\n")
+    said = sidelight("doctor", *of(tmp_path / "none.db"))
+    assert said.code == 1
+    assert re.search(r"^✗ store +there is no store at .* → run something that emits", said.words)
+    assert said.out.endswith("\n1 thing is wrong\n")
+
+
+def test_readiness_asks_neither_store_nor_collector(tmp_path):
+    spool = tmp_path / "spool"
+    nowhere = ("--store", "postgresql://127.0.0.1:1/events", "--otlp", "http://127.0.0.1:1")
+    said = sidelight("doctor", "--ready", *nowhere, "--spool", spool)
+    assert (said.code, "ready:" in said.words, spool.exists()) == (0, True, False)
+    spool.write_text("a file")
+    (finding,), code = findings("--ready", *nowhere, "--spool", spool)
+    assert (code, finding["state"]) == (1, "wrong")
+    assert "is not a directory" in finding["message"]
+
+
+def test_readiness_is_quick(tmp_path):
+    """Measured as processor time, because a busy machine does not change that."""
+    before = os.times()
+    assert end(spawn("doctor", "--ready", *of(tmp_path / "events.db"))).code == 0
+    after = os.times()
+    spent = after.children_user + after.children_system
+    assert spent - before.children_user - before.children_system < 1.0

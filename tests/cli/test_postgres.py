@@ -72,7 +72,7 @@ def test_following(filled, spool):
     try:
         lines = [process.stdout.readline() for _ in range(2)]
         emit(
-            "receive('order-3'); assert sidelight.flush()",
+            "receive('order-3'); assert sidelight.flush(60)",
             spool,
             SIDELIGHT_STORE=filled,
             SIDELIGHT_SPOOL=str(spool),

@@ -175,7 +175,7 @@ def test_nothing_that_was_emitted_can_move_the_cursor(tmp_path):
     emit(
         r"""
         receive("evil \x1b[2J\x07 \r\n id [red]x", "o\x9b1", size="\x1b]0;title\x07")
-        assert sidelight.flush()
+        assert sidelight.flush(60)
         """,
         path,
     )

@@ -40,12 +40,12 @@ def read_lines(stream, count, seconds=20.0):
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
 def test_tail_follows_until_it_is_interrupted(tmp_path, form):
     path = tmp_path / "events.db"
-    emit('receive("order-1")\nassert sidelight.flush()', path)
+    emit('receive("order-1")\nassert sidelight.flush(60)', path)
     process = spawn("tail", *form, *of(path))
     try:
         (first,) = read_lines(process.stdout, 1)
         assert "order-1" in first
-        emit('receive("order-2")\nreceive("order-3", "north")\nassert sidelight.flush()', path)
+        emit('receive("order-2")\nreceive("order-3", "north")\nassert sidelight.flush(60)', path)
         second, third = read_lines(process.stdout, 2)
         assert "order-2" in second
         assert "order-3" in third
@@ -173,7 +173,7 @@ def test_relay_reads_along_with_all_the_living_and_ends_cleanly(tmp_path, ending
 
 def test_a_relay_says_when_a_sink_ceases_to_answer_and_answers_again(tmp_path):
     path = tmp_path / "events.db"
-    emit('receive("order-1")\nassert sidelight.flush()', path)
+    emit('receive("order-1")\nassert sidelight.flush(60)', path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         emit(KILLED, path, ends=signal.SIGKILL)
@@ -270,7 +270,7 @@ def test_a_relay_that_runs_tells_it_once(tmp_path):
 
 def test_what_is_found_while_the_store_is_down_is_told_later(tmp_path):
     path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush()', path)
+    emit('receive("first")\nassert sidelight.flush(60)', path)
     emit(KILLED, path, ends=signal.SIGKILL)
     damage(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -289,7 +289,7 @@ def test_what_is_found_while_the_store_is_down_is_told_later(tmp_path):
 def test_what_an_application_left_at_the_last_moment_is_delivered_before_the_end(tmp_path):
     """In a pod the application ends, then the relay is told to: what is left then would be lost."""
     path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush()', path)
+    emit('receive("first")\nassert sidelight.flush(60)', path)
     process = spawn("relay", *of(path))
     try:
         wait_for(lambda: any(shown_segments(path)))
@@ -313,7 +313,7 @@ def shown_segments(path):
 @pytest.mark.parametrize("how", [["--once"], []], ids=["once", "running"])
 def test_lingering_until_no_application_writes(tmp_path, how):
     path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush()', path)
+    emit('receive("first")\nassert sidelight.flush(60)', path)
     living = Living(path)
     process = None
     try:
@@ -339,7 +339,7 @@ def test_lingering_until_no_application_writes(tmp_path, how):
 
 def test_relays_do_not_wait_for_each_other_and_no_longer_than_they_were_told(tmp_path):
     path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush()', path)
+    emit('receive("first")\nassert sidelight.flush(60)', path)
     other = spawn("relay", *of(path))
     living = None
     try:
@@ -359,7 +359,7 @@ def test_relays_do_not_wait_for_each_other_and_no_longer_than_they_were_told(tmp
 @pytest.mark.slow
 def test_several_relays_on_one_spool_and_one_of_them_is_killed(tmp_path):
     path, spool = tmp_path / "events.db", tmp_path / "events.db-spool"
-    emit('receive("first")\nassert sidelight.flush()', path)
+    emit('receive("first")\nassert sidelight.flush(60)', path)
     acknowledged = 1
     with contextlib.ExitStack() as stack:
         living = [Living(path) for _ in range(3)]
@@ -399,7 +399,7 @@ def test_several_relays_on_one_spool_and_one_of_them_is_killed(tmp_path):
 def test_a_relay_makes_room_on_a_disk_that_is_full(tmp_path, how):
     """It can make no segment of its own there, and must begin all the same."""
     path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush()', path)
+    emit('receive("first")\nassert sidelight.flush(60)', path)
     with small_disk(tmp_path / "disk", 10) as disk:
         spool = disk.path / "spool"
         emit(KILLED, path, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(spool))
@@ -423,7 +423,7 @@ def test_a_relay_makes_room_on_a_disk_that_is_full(tmp_path, how):
 def test_a_relay_holds_the_spool_within_what_its_writers_may(tmp_path):
     """Here 8 MiB: telemetry that the store has is let go for them."""
     path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush()', path)
+    emit('receive("first")\nassert sidelight.flush(60)', path)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"

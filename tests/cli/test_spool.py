@@ -66,7 +66,7 @@ def path(tmp_path):
 @pytest.fixture
 def refused(path):
     """A store that has eight of ten events; two of them it would not take."""
-    emit('receive("first")\nassert sidelight.flush()', path)
+    emit('receive("first")\nassert sidelight.flush(60)', path)
     for artifact in ("order-3", "order-7"):
         refuse(path, artifact)
     emit(POISON, path, ends=signal.SIGKILL, OTEL_SERVICE_NAME="shop")
@@ -100,7 +100,7 @@ def test_what_a_dead_process_left(path):
 
 
 def test_the_living_and_who_delivers_for_them(path):
-    emit('receive("first")\nassert sidelight.flush()', path)
+    emit('receive("first")\nassert sidelight.flush(60)', path)
     living = Living(path)
     try:
         living.emit(1)

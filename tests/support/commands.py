@@ -1,4 +1,4 @@
-"""Runs commands of `sidelight`, in this process or in one of its own, and what they look at."""
+"""Run commands of `sidelight`, in this process or in its own, and programs that emit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
 import pytest
@@ -54,19 +55,24 @@ try:
     pack("order-2", -1)
 except ValueError:
     pass
-assert sidelight.flush()
+assert sidelight.flush(60)
 """
 """Six events about two orders, the second of them in vain."""
 
 
-def emit(body: str, store: Path, *, ends: int = 0, **environment: str) -> None:
+def url_of(store: Path | str) -> str:
+    """The URL of a store that a test names by its file, or by its URL."""
+    return store if isinstance(store, str) else f"sqlite:///{store}"
+
+
+def emit(body: str, store: Path | str, *, ends: int = 0, **environment: str) -> None:
     """Run code in a process of its own, which emits into ``store`` and ends with this signal."""
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(EMITTER) + textwrap.dedent(body)],
-        env={**os.environ, "SIDELIGHT_STORE": f"sqlite:///{store}", **environment},
+        env={**os.environ, "SIDELIGHT_STORE": url_of(store), **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert ended.returncode == -ends, ended.stderr
@@ -126,23 +132,23 @@ def spawn(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 def end(process: subprocess.Popen[str]) -> Answer:
     """Wait for the end of a command."""
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     return Answer(process.returncode, out, err)
 
 
-def of(path: Path) -> tuple[str, str]:
+def of(store: Path | str) -> tuple[str, str]:
     """The option that names a store."""
-    return "--store", f"sqlite:///{path}"
+    return "--store", url_of(store)
 
 
-def stored(path: Path) -> int:
+def stored(path: Path | str) -> int:
     """How many events there are."""
-    with contextlib.suppress(SidelightError), Store(f"sqlite:///{path}") as store:
+    with contextlib.suppress(SidelightError), Store(url_of(path)) as store:
         return store.size()
     return 0
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Look again and again."""
     until = time.monotonic() + seconds
     while not condition():
@@ -150,38 +156,82 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
         time.sleep(0.05)
 
 
+class Program(subprocess.Popen[str]):
+    """A program that emits; ``first`` is the first line that it has printed."""
+
+    first: str
+
+
+@contextlib.contextmanager
+def running(
+    body: str, store: Path | str, *, before: Sequence[str] = (), **environment: str
+) -> Iterator[Program]:
+    """Run code that emits into ``store``, until the block ends; it has printed a line already."""
+    process = Program(
+        [*before, sys.executable, "-c", textwrap.dedent(EMITTER) + textwrap.dedent(body)],
+        env={**os.environ, "SIDELIGHT_STORE": url_of(store), **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        process.first = process.stdout.readline().strip()
+        if not process.first:
+            pytest.skip(process.communicate()[1]) if before else pytest.fail(
+                process.communicate()[1]
+            )
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def relaying(*options: object, **popen: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run `sidelight relay` until the block ends; the relay has begun."""
+    process = spawn("relay", *options, **popen)
+    try:
+        assert process.stderr is not None
+        assert "relaying" in process.stderr.readline()
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.communicate()
+
+
 class Living:
     """A process that emits when it is told to, and leaves the relaying to others."""
 
-    def __init__(self, store: Path) -> None:
-        body = """
-            sidelight.configure(relay="external")
-            print("ready", flush=True)
-            for line in sys.stdin:
-                receive(f"order-{line.strip()}")
-                print("done", flush=True)
-            """
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", EMITTER + textwrap.dedent(body)],
-            env={**os.environ, "SIDELIGHT_STORE": f"sqlite:///{store}"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._read("ready")
+    BODY = """
+        sidelight.configure(relay="external")
+        print("ready", flush=True)
+        for line in sys.stdin:
+            receive(f"order-{line.strip()}")
+            print("done", flush=True)
+        """
+
+    def __init__(self, store: Path | str) -> None:
+        self._stack = contextlib.ExitStack()
+        self.process = self._stack.enter_context(running(self.BODY, store))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def emit(self, n: int) -> None:
         """Let it emit one event."""
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(f"{n}\n")
         self.process.stdin.flush()
-        self._read("done")
-
-    def _read(self, line: str) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == f"{line}\n"
+        assert self.process.stdout.readline() == "done\n"
 
     def kill(self) -> None:
         """SIGKILL."""
-        self.process.kill()
-        self.process.communicate()
+        self._stack.close()
