@@ -1,221 +1,27 @@
-"""The commands that ask, on a store that a real process has emitted into."""
+"""The commands that ask the store, each on SQLite and on PostgreSQL."""
 
 import contextlib
-import importlib
 import json
 import os
 import re
+import select
+import signal
 import sqlite3
 import sys
-import textwrap
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from tests.support.commands import TWO_ORDERS, emit, end, of, sidelight, spawn
+from tests.support.stored import BACKENDS
 
-import voice_notes.events
 from sidelight import Store, __version__
 from sidelight.store.schema import VERSION, connect
 
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory):
-    path = tmp_path_factory.mktemp("filled") / "events.db"
-    emit(TWO_ORDERS, path)
-    return path
-
-
-# -- questions -------------------------------------------------------------------------------
-
-
-def test_events_on_a_terminal(filled):
-    said = sidelight("events", *of(filled))
-    assert said.code == 0
-    types = re.findall(r"[▸✓✗•] (\S+)", said.out)
-    assert types == [
-        "order_received",
-        "packing_started",
-        "order_packed",
-        "order_received",
-        "packing_started",
-        "packing_failed",
-    ]
-    assert re.search(r"✓ order_packed +order-1 +north +[\d.]+ ms", said.out)
-    assert max(map(len, said.out.splitlines())) <= 100
-
-
-def test_events_for_programs(filled):
-    said = sidelight("events", "--json", *of(filled))
-    assert said.err == ""
-    first, *_, last = said.json
-    assert first["type"] == "order_received"
-    assert first["attributes"] == {"size": 3}
-    assert last["attributes"] == {
-        "error.type": "ValueError",
-        "error.message": "no [bold]boxes[/bold] left",
-    }
-    with Store(f"sqlite:///{filled}") as store:
-        assert [event.event_id for event in store.events()] == [e["event_id"] for e in said.json]
-        assert first["occurred_ns"] == next(store.events()).occurred_ns
-
-
-@pytest.mark.parametrize(
-    ("options", "found"),
-    [
-        (["--artifact", "order-2"], 3),
-        (["--organization", "north"], 3),
-        (["--organization", ""], 3),
-        (["--type", "packing_started"], 2),
-        (["--type", "packing_failed", "--type", "order_packed"], 2),
-        (["--limit", "2"], 2),
-        (["--since", "1h"], 6),
-        (["--since", "2999-01-01"], 0),
-        (["--until", "2020-01-01"], 0),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_events_that_are_asked_for(filled, options, found):
-    assert len(sidelight("events", "--json", *options, *of(filled)).json) == found
-
-
-def test_the_latest_events_are_shown_in_their_order(filled):
-    said = sidelight("events", "--json", "-n", 2, *of(filled))
-    assert [each["type"] for each in said.json] == ["packing_started", "packing_failed"]
-    turned = sidelight("events", "--json", "-n", 2, "--newest-first", *of(filled))
-    assert turned.json == said.json[::-1]
-
-
-def test_events_of_one_trace(filled):
-    (trace,) = {e["trace_id"] for e in sidelight("events", "--json", "-n", 1, *of(filled)).json}
-    said = sidelight("events", "--json", "--trace", trace, *of(filled))
-    assert [each["type"] for each in said.json] == ["packing_started", "packing_failed"]
-
-
-def test_artifacts(filled):
-    said = sidelight("artifacts", *of(filled))
-    assert re.search(r"order-1 +north +3", said.out)
-    assert [each["artifact_id"] for each in sidelight("artifacts", "--json", *of(filled)).json] == [
-        "order-2",
-        "order-1",
-    ]
-
-
-def test_a_timeline_on_a_terminal(filled):
-    said = sidelight("timeline", "order-1", *of(filled))
-    heading, times, *_ = said.out.splitlines()
-    assert heading.startswith("order-1 · north · 3 events · ")
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} to .* UTC", times)
-    assert re.search(r"\+[\d.]+ [µm]s +✓ order_received +[╺━╸]+ +[\d.]+ [µm]s", said.out)
-    assert re.search(r"\+[\d.]+ [µm]s +▸ packing_started +▸┄+", said.out)
-    assert re.search(r"\+[\d.]+ ms +✓ order_packed +[╺━╸]+ +[\d.]+ ms", said.out)
-
-
-def test_a_timeline_says_what_went_wrong(filled):
-    said = sidelight("timeline", "order-2", *of(filled), columns=140)
-    assert "no organization" in said.out
-    assert "✗ packing_failed" in said.out
-    assert "error.type=ValueError error.message=no [" in said.out
-
-
-@pytest.mark.parametrize("columns", [20, 45, 60, 80, 200])
-def test_any_width_will_do(filled, columns):
-    for command in (["events"], ["timeline", "order-1"], ["counts"], ["budget"], ["artifacts"]):
-        said = sidelight(*command, *of(filled), columns=columns)
-        assert said.code == 0
-        assert max(map(len, said.out.splitlines())) <= columns
-
-
-def test_a_timeline_as_a_picture(filled, tmp_path):
-    picture = tmp_path / "timeline.svg"
-    said = sidelight("timeline", "order-1", "--svg", picture, *of(filled))
-    assert (said.code, said.out, said.err) == (0, "", "")
-    drawn = picture.read_text(encoding="utf-8")
-    assert drawn.startswith("<svg")
-    assert "order_packed" in drawn
-    assert "━" in drawn
-    said = sidelight("timeline", "order-1", "--svg", tmp_path / "no" / "where.svg", *of(filled))
-    assert said.code == 1
-    assert "cannot write" in said.err
-
-
-def test_an_unknown_artifact_is_named(filled):
-    said = sidelight("timeline", "ordre-1", *of(filled))
-    assert said.code == 1
-    assert "knows no artifact ordre-1; did you mean order-1?" in said.err
-
-
-def test_counts(filled):
-    said = sidelight("counts", *of(filled))
-    assert re.search(r"north +order_packed +\d{4}-\d\d-\d\d +1", said.out)
-    assert "6 events in all" in said.err
-    by_type = sidelight("counts", "--json", "--by", "type", *of(filled)).json
-    assert {each["type"]: each["count"] for each in by_type} == {
-        "order_packed": 1,
-        "order_received": 2,
-        "packing_failed": 1,
-        "packing_started": 2,
-    }
-    by_owner = sidelight("counts", "--json", "--by", "organization", *of(filled)).json
-    assert by_owner == [
-        {"organization_id": None, "count": 3},
-        {"organization_id": "north", "count": 3},
-    ]
-
-
-def test_budget(filled):
-    said = sidelight("budget", *of(filled))
-    assert re.search(r"__main__:pack +\d+ +[\d.]+ [µn]s", said.out)
-    costs = sidelight("budget", "--json", *of(filled)).json
-    assert {cost["point"] for cost in costs} == {"__main__:pack", "__main__:receive"}
-    assert all(cost["p50"] <= cost["p99"] <= cost["p999"] <= cost["max"] for cost in costs)
-
-
-def test_nothing_that_was_emitted_can_move_the_cursor(tmp_path):
-    path = tmp_path / "events.db"
-    emit(
-        r"""
-        receive("evil \x1b[2J\x07 \r\n id [red]x", "o\x9b1", size="\x1b]0;title\x07")
-        assert sidelight.flush(60)
-        """,
-        path,
-    )
-    for command in (
-        ["events"],
-        ["artifacts"],
-        ["counts"],
-        ["timeline", "evil \x1b[2J\x07 \r\n id [red]x"],
-    ):
-        said = sidelight(*command, *of(path))
-        assert said.code == 0
-        assert not set(said.out) & set("\x1b\x07\r\x9b")
-    assert r"\x1b[2J" in sidelight("artifacts", *of(path)).out
-
-
-def test_in_a_pipe_there_are_no_colours_and_nothing_is_cut(filled):
-    assert (Path(sys.prefix) / "bin" / "sidelight").exists()
-    plain = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    said = end(spawn("timeline", "order-2", *of(filled), env=plain))
-    assert said.code == 0
-    assert "\x1b" not in said.out + said.err
-    assert "error.type=ValueError error.message=no [bold]boxes[/bold] left" in said.out
-
-
-def test_a_reader_that_has_seen_enough_ends_it_quietly(filled):
-    process = spawn("events", "--json", *of(filled))
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    process.stderr.close()
-    assert process.wait(20) in {0, 1}
-
-
-def test_a_terminal_that_knows_no_symbols(filled):
-    said = end(spawn("events", *of(filled), env={**os.environ, "PYTHONIOENCODING": "ascii"}))
-    assert said.code == 0, said
-    assert "order_packed" in said.out
-
-
-# -- where there is nothing ------------------------------------------------------------------
-
+TYPES = [
+    *("order_received", "packing_started", "order_packed"),
+    *("order_received", "packing_started", "packing_failed"),
+]
 QUESTIONS = [
     ["events"],
     ["artifacts"],
@@ -224,6 +30,256 @@ QUESTIONS = [
     ["timeline", "a1"],
     ["tail", "-n", "0"],
 ]
+
+
+@pytest.fixture(scope="module", params=sorted(BACKENDS))
+def filled(request, tmp_path_factory):
+    """The URL of a store that a real process has emitted into."""
+    directory = tmp_path_factory.mktemp("filled")
+    url = BACKENDS[request.param](directory)
+    emit(TWO_ORDERS, url, SIDELIGHT_SPOOL=str(directory / "spool"))
+    return url
+
+
+def json_of(*arguments):
+    said = sidelight(*arguments, "--json")
+    assert (said.code, said.err) == (0, "")
+    return said.json
+
+
+def types_of(*arguments):
+    return [event["type"] for event in json_of("events", *arguments)]
+
+
+# -- answers ---------------------------------------------------------------------------------
+
+
+def test_events(filled):
+    said = sidelight("events", *of(filled))
+    assert said.code == 0
+    assert re.findall(r"[▸✓✗•] (\S+)", said.out) == TYPES
+    assert re.search(r"✓ order_packed +order-1 +north +[\d.]+ m?s", said.out)
+    listed = json_of("events", *of(filled))
+    assert [event["type"] for event in listed] == TYPES
+    assert listed[0]["attributes"] == {"size": 3}
+    assert listed[-1]["attributes"] == {
+        "error.type": "ValueError",
+        "error.message": "no [bold]boxes[/bold] left",
+    }
+    with Store(filled) as store:
+        assert [event.event_id for event in store.events()] == [e["event_id"] for e in listed]
+        assert listed[0]["occurred_ns"] == next(store.events()).occurred_ns
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--artifact", "order-2"], TYPES[3:]),
+        (["--organization", "north"], TYPES[:3]),
+        (["--organization", ""], TYPES[3:]),
+        (["--type", "packing_started"], ["packing_started"] * 2),
+        (["--type", "packing_failed", "--type", "order_packed"], ["order_packed", TYPES[-1]]),
+        (["--limit", "2"], TYPES[-2:]),
+        (["--limit", "2", "--newest-first"], TYPES[:-3:-1]),
+        (["--since", "1h"], TYPES),
+        (["--since", "2999-01-01"], []),
+        (["--until", "2020-01-01"], []),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_events_that_are_selected(filled, options, found):
+    assert types_of(*options, *of(filled)) == found
+
+
+def test_events_of_one_trace(filled):
+    (trace,) = {event["trace_id"] for event in json_of("events", "-n", 1, *of(filled))}
+    assert types_of("--trace", trace, *of(filled)) == TYPES[-2:]
+
+
+def test_artifacts(filled):
+    assert re.search(r"order-1 +north +3", sidelight("artifacts", *of(filled)).out)
+    listed = [each["artifact_id"] for each in json_of("artifacts", *of(filled))]
+    assert listed == ["order-2", "order-1"]
+
+
+def test_a_timeline(filled, tmp_path):
+    assert [event["type"] for event in json_of("timeline", "order-1", *of(filled))] == TYPES[:3]
+    heading, times, *lines = sidelight("timeline", "order-1", *of(filled)).out.splitlines()
+    assert heading.startswith("order-1 · north · 3 events · ")
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} to .* UTC", times)
+    drawn = "\n".join(lines)
+    assert re.search(r"\+[\d.]+ [µm]s +✓ order_received +[╺━╸]+ +[\d.]+ [µm]s", drawn)
+    assert re.search(r"\+[\d.]+ [µm]s +▸ packing_started +▸┄+", drawn)
+    assert re.search(r"\+[\d.]+ m?s +✓ order_packed +[╺━╸]+ +[\d.]+ m?s", drawn)
+    picture = tmp_path / "timeline.svg"
+    said = sidelight("timeline", "order-1", "--svg", picture, *of(filled))
+    assert (said.code, said.out, said.err) == (0, "", "")
+    assert "order_packed" in "".join(ET.parse(picture).getroot().itertext())
+    said = sidelight("timeline", "order-1", "--svg", tmp_path / "no" / "where.svg", *of(filled))
+    assert (said.code, "cannot write" in said.err) == (1, True)
+    said = sidelight("timeline", "ordre-1", *of(filled))
+    assert said.code == 1
+    assert "holds no events of the artifact ordre-1; did you mean order-1?" in said.err
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_a_timeline_tells_the_attributes_at_every_width(filled, columns):
+    said = sidelight("timeline", "order-2", *of(filled), columns=columns)
+    assert "no organization" in said.out
+    assert "✗ packing_failed" in said.out
+    assert "error.type=ValueError error" in said.out
+
+
+def test_counts(filled):
+    said = sidelight("counts", *of(filled))
+    assert re.search(r"north +order_packed +\d{4}-\d\d-\d\d +1", said.out)
+    assert "6 events in total" in said.err
+    assert json_of("counts", "--by", "type", *of(filled)) == [
+        {"type": "order_packed", "count": 1},
+        {"type": "order_received", "count": 2},
+        {"type": "packing_failed", "count": 1},
+        {"type": "packing_started", "count": 2},
+    ]
+    assert json_of("counts", "--by", "organization", *of(filled)) == [
+        {"organization_id": None, "count": 3},
+        {"organization_id": "north", "count": 3},
+    ]
+
+
+def test_budget(filled):
+    said = sidelight("budget", *of(filled))
+    assert re.search(r"__main__:pack +\d+ +[\d.]+ [µnm]s", said.out)
+    costs = json_of("budget", *of(filled))
+    assert {cost["point"]: cost["count"] for cost in costs} == {
+        "__main__:pack": 4,
+        "__main__:receive": 2,
+    }
+    assert all(cost["p50"] <= cost["p99"] <= cost["p999"] <= cost["max"] for cost in costs)
+
+
+def read_lines(stream, count, seconds=60):
+    """Read so many lines as a process prints them."""
+    lines, rest = [], b""
+    while len(lines) < count and select.select([stream], [], [], seconds)[0]:
+        data = os.read(stream.fileno(), 1 << 16)
+        if not data:
+            break
+        *whole, rest = (rest + data).split(b"\n")
+        lines += [line.decode() for line in whole]
+    return lines
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_tail_follows_until_it_is_interrupted(tmp_path, backend, form):
+    url, spool = BACKENDS[backend](tmp_path), {"SIDELIGHT_SPOOL": str(tmp_path / "spool")}
+    emit('receive("order-1")\nassert sidelight.flush(60)', url, **spool)
+    process = spawn("tail", *form, *of(url))
+    try:
+        (first,) = read_lines(process.stdout, 1)
+        body = 'receive("order-2")\nreceive("order-3", "north")\nassert sidelight.flush(60)'
+        emit(body, url, **spool)
+        second, third = read_lines(process.stdout, 2)
+        assert ("order-1" in first, "order-2" in second, "order-3" in third) == (True, True, True)
+        assert "north" in third
+        assert not form or json.loads(third)["type"] == "order_received"
+        process.send_signal(signal.SIGINT)
+        said = end(process)
+        assert (said.code, said.out.strip(), said.err) == (0, "", "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# -- terminals and pipes ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory):
+    """A store with names as long as people give them."""
+    path = tmp_path_factory.mktemp("long") / "events.db"
+    body = """
+        for n in range(3):
+            sidelight.emit(
+                "entity_resolution_needs_disambiguation",
+                artifact_id=f"7d0c5f2e-0b1a-4d0e-8a77-5d5e0a1d000{n}",
+                organization_id="northwind-traders-international",
+                reason="several people have this name",
+            )
+        assert sidelight.flush(60)
+        """
+    emit(body, path)
+    return path
+
+
+@pytest.mark.parametrize("columns", [20, 45, 60, 80, 100, 140, 200])
+def test_any_width_will_do(filled, long_names, columns):
+    artifact = "7d0c5f2e-0b1a-4d0e-8a77-5d5e0a1d0000"
+    for store in (filled, long_names):
+        for command in QUESTIONS[:4]:
+            said = sidelight(*command, *of(store), columns=columns)
+            assert said.code == 0
+            assert max(map(len, said.out.splitlines())) <= columns
+    said = sidelight("timeline", artifact, *of(long_names), columns=columns)
+    assert max(map(len, said.out.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_names_of_types_are_not_broken(long_names, columns):
+    for command in (["events"], ["counts"], ["counts", "--by", "type"]):
+        said = sidelight(*command, *of(long_names), columns=columns)
+        assert "entity_resolution_needs_disambiguation" in said.out
+
+
+def test_what_has_no_room_is_named(long_names):
+    said = sidelight("events", *of(long_names), columns=80)
+    assert "no room for attributes and organization at 80 columns; --json shows all" in said.err
+    wide = sidelight("events", *of(long_names), columns=200)
+    assert "reason=several people have this name" in wide.out
+    assert wide.err == ""
+
+
+def test_emitted_text_cannot_move_the_cursor(tmp_path):
+    path = tmp_path / "events.db"
+    emit(
+        r"""
+        receive("evil \x1b[2J\x07 \r\n id [red]x", "o\x9b1", size="\x1b]0;title\x07")
+        assert sidelight.flush(60)
+        """,
+        path,
+    )
+    evil = "evil \x1b[2J\x07 \r\n id [red]x"
+    for command in (["events"], ["artifacts"], ["counts"], ["timeline", evil]):
+        said = sidelight(*command, *of(path))
+        assert said.code == 0
+        assert not set(said.out) & set("\x1b\x07\r\x9b")
+    assert r"\x1b[2J" in sidelight("artifacts", *of(path)).out
+
+
+def test_a_pipe_gets_no_colours_and_whole_lines(filled):
+    assert (Path(sys.prefix) / "bin" / "sidelight").exists()
+    plain = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    said = end(spawn("timeline", "order-2", *of(filled), env=plain))
+    assert said.code == 0
+    assert "\x1b" not in said.out + said.err
+    assert "error.type=ValueError error.message=no [bold]boxes[/bold] left" in said.out
+
+
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(filled):
+    process = spawn("events", "--json", *of(filled))
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) in {0, 1}
+
+
+def test_a_terminal_without_unicode(filled):
+    said = end(spawn("events", *of(filled), env={**os.environ, "PYTHONIOENCODING": "ascii"}))
+    assert said.code == 0, said
+    assert "order_packed" in said.out
+
+
+# -- stores without answers ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", QUESTIONS, ids=" ".join)
@@ -258,6 +314,17 @@ def test_an_empty_store_says_so(tmp_path, command):
     assert sidelight(*command, "--json", *of(path)).out == ""
 
 
+def test_a_postgresql_that_cannot_answer():
+    empty = BACKENDS["postgresql"](Path())
+    for url, problem in (
+        (empty, "holds no sidelight tables"),
+        (f"{empty}_not", "does not exist"),
+        ("postgresql://127.0.0.1:1/events", "refused"),
+    ):
+        said = sidelight("events", "--store", url)
+        assert (said.code, problem in said.err, "Traceback" in said.err) == (1, True, False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -268,175 +335,42 @@ def test_an_empty_store_says_so(tmp_path, command):
     ],
     ids=str,
 )
-def test_what_cannot_be_understood_is_named(filled, arguments, message):
-    store = [] if "--store" in arguments else of(filled)
-    said = sidelight(*arguments, *store)
+def test_arguments_that_are_refused(long_names, arguments, message):
+    said = sidelight(*arguments, *([] if "--store" in arguments else of(long_names)))
     assert (said.code, said.out) == (1, "")
     assert message in said.err
 
 
-COMMANDS = ["events", "artifacts", "timeline", "counts", "points", "budget", "doctor", "tail"]
-COMMANDS += ["relay"]
+# -- help ------------------------------------------------------------------------------------
 
-
-def test_help_and_version():
-    assert sidelight("--version").out == f"sidelight {__version__}\n"
-    overview = sidelight("--help")
-    assert overview.code == 0
-    for command in COMMANDS:
-        assert command in overview.out
-        said = sidelight(command, "--help")
-        assert said.code == 0
-        assert "Example" in said.out
-        assert "--json" in said.out
-    assert sidelight("frobnicate").code == 2
-
-
-# -- points ----------------------------------------------------------------------------------
-
-SHOP = {
-    "__init__.py": "",
-    "__main__.py": "raise SystemExit('it was run')",
-    "orders.py": """
-        from sidelight import arg, choose, emits, result
-        print("a module that prints")
-
-        @emits("order_received", artifact_id=result.id, shop=arg.shop, n=lambda order: len(order))
-        def receive(order, shop): ...
-
-        @emits(
-            choose(arg.status, {"done": "order_done"}, otherwise="order_changed"),
-            artifact_id=arg.order,
-        )
-        def update(order, status): ...
-    """,
-    "deep/__init__.py": "",
-    "deep/packing.py": """
-        from sidelight import arg, emits
-
-        class Packer:
-            @emits(start="packing_started", failure="packing_failed", mode="awaited")
-            async def pack(self, order): ...
-    """,
+GROUPS = {
+    "Questions to the store": ["events", "tail", "artifacts", "timeline", "counts"],
+    "Code": ["points", "apply", "strip", "catalogue", "run"],
+    "Delivery": ["relay", "outbox", "spool"],
+    "Health": ["doctor", "budget", "prune"],
 }
 
 
-@pytest.fixture
-def shop(tmp_path):
-    for name, source in SHOP.items():
-        path = tmp_path / "shop" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(textwrap.dedent(source))
-    return tmp_path
-
-
-def points(directory, *arguments):
-    return end(spawn("points", *arguments, cwd=directory, env={**os.environ, "COLUMNS": "90"}))
-
-
-def test_the_map_of_a_package(shop):
-    said = points(shop, "shop")
-    assert said.code == 0, said.err
-    assert re.search(r"receive +shop/orders\.py:\d", said.out)
-    assert "scheduled  ✓ order_done | order_changed" in said.out
-    assert "awaited  ▸ packing_started  ✗ packing_failed" in said.out
-    assert "Packer.pack" in said.out
-    assert "artifact_id = result.id" in said.out
-    assert "n = lambda order: len(order)" in said.out
-    assert "a module that prints" not in said.out + said.err
-    said = points(shop, "shop", "--import")
-    assert "Packer.pack" in said.out
-    assert "a module that prints" not in said.out
-
-
-def test_the_map_for_programs(shop):
-    said = points(shop, "shop", "--json")
-    update = next(each for each in said.json if each["point"] == "shop.orders:update")
-    assert update == {
-        "point": "shop.orders:update",
-        "file": str(shop / "shop" / "orders.py"),
-        "line": update["line"],
-        "kind": "function",
-        "span": True,
-        "declarations": [
-            {
-                "mode": "scheduled",
-                "start": None,
-                "success": ["order_done", "order_changed"],
-                "failure": None,
-                "fields": {"artifact_id": "arg.order"},
-                "transaction": None,
-                "after_commit": None,
-                "unsaid": {},
-            }
-        ],
-    }
-    assert len(said.json) == 3
-
-
-def test_what_cannot_be_imported_is_named_beside_the_rest(shop):
-    (shop / "shop" / "broken.py").write_text("import nowhere_to_be_found")
-    (shop / "shop" / "unread.py").write_text("import sidelight; def f(:")
-    said = points(shop, "shop", "missing")
-    assert said.code == 1
-    assert "cannot read shop.unread: line 1: " in said.err
-    assert "there is no module missing; name it as in an import statement" in said.err
-    assert "Packer.pack" in said.out
-    said = points(shop, "shop", "missing", "--import")
-    assert said.code == 1
-    assert "cannot import shop.broken: ModuleNotFoundError" in said.err
-    assert "cannot import missing: ModuleNotFoundError: No module named 'missing'" in said.err
-    assert "Packer.pack" in said.out
-
-
-def test_the_map_of_nothing(shop):
-    assert "name a module" in sidelight("points").err
-    (shop / "plain.py").write_text("x = 1")
-    said = points(shop, "plain")
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_help_lists_the_commands_in_named_groups(columns):
+    said = sidelight("--help", columns=columns)
     assert said.code == 0
-    assert "no function there is decorated" in said.err
-    assert "is a file; name the module" in sidelight("points", "shop/orders.py").err
+    sections = re.split(r"^╭─ (.+?) ─+╮$", said.out, flags=re.MULTILINE)
+    listed = {
+        title: re.findall(r"^│ ([a-z]+) ", text, re.MULTILINE)
+        for title, text in zip(sections[3::2], sections[4::2], strict=True)
+    }
+    assert listed == GROUPS
 
 
-# -- the catalogue ---------------------------------------------------------------------------
+@pytest.mark.parametrize("command", [name for group in GROUPS.values() for name in group])
+def test_help_of_each_command(command):
+    said = sidelight(command, "--help")
+    assert said.code == 0
+    assert ("Examples" in said.out) != (command == "outbox")
+    assert max(map(len, said.out.splitlines())) <= 100
 
 
-@pytest.fixture(autouse=True)
-def _declared():
-    """What other tests may have forgotten."""
-    importlib.reload(voice_notes.events)
-
-
-def test_catalogue():
-    answer = sidelight("catalogue", "voice_notes", columns=200)
-    assert answer.code == 0
-    assert "artifact_received" in answer.words
-    assert "A voice note has arrived." in answer.words
-    assert "seconds?: number | null" in answer.words
-    assert "voice_notes.artifacts:create_artifact" in answer.out
-    assert "17 event types" in answer.err
-    assert "nobody" not in answer.out
-
-
-def test_catalogue_for_programs():
-    answer = sidelight("catalogue", "voice_notes", "--json")
-    (failed,) = (each for each in answer.json if each["type"] == "artifact_failed")
-    assert failed["emitted_by"] == ["voice_notes.artifacts:update_artifact_status"]
-    assert failed["schema"]["required"] == ["artifact_id", "status"]
-    schema = json.loads(sidelight("catalogue", "voice_notes", "--json-schema").out)
-    assert schema["$defs"]["artifact_failed"]["required"] == ["artifact_id", "status"]
-
-
-def test_catalogue_as_a_page():
-    page = sidelight("catalogue", "voice_notes", "--markdown").out
-    assert page.startswith("# Events\n\n## `artifact_completed`\n")
-    assert "| `size` | integer | Its size in bytes. |" in page
-    assert '| `kind` | "crm_note" \\| "follow_up_mail" |  |' in page
-    assert "Emitted by `voice_notes.artifacts:create_artifact`." in page
-
-
-def test_a_catalogue_of_what_cannot_be_imported():
-    assert sidelight("catalogue").code == 2
-    answer = sidelight("catalogue", "no_such_module")
-    assert answer.code == 1
-    assert "cannot import no_such_module" in answer.err
+def test_version_and_unknown_commands():
+    assert sidelight("--version").out == f"sidelight {__version__}\n"
+    assert sidelight("frobnicate").code == 2

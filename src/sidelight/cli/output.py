@@ -156,7 +156,7 @@ def print_table(
     Args:
         columns: the cells of each column, by heading.
         right: the columns that hold numbers.
-        whole: the columns whose cells stay on one line, unless they need half of the terminal.
+        whole: the columns whose cells stay on one line, unless the terminal is narrow.
         optional: the columns to leave out, the first one first, until the others have room; stderr
             says so. The first one may be cut instead, if 24 characters of it remain.
     """
@@ -170,7 +170,7 @@ def print_table(
     rows = table(*kept, right=right)
     for column in rows.columns:
         natural = width_of({(name := str(column.header)): kept[name]})
-        if name in whole and natural < out.width // 2:
+        if name in whole and natural <= out.width * 3 // 5 and out.width >= 60:
             column.width = natural
     for row in zip(*kept.values(), strict=True):
         rows.add_row(*row)

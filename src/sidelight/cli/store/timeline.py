@@ -209,12 +209,14 @@ class Picture:
         names = [_name(event) for event in self.events]
         lengths = [*map(_length, self.events, self.stretches)]
         left, middle, right = (max(t.cell_len for t in each) for each in (offsets, names, lengths))
+        details = [*map(attributes, self.events)]
+        longest = max(each.cell_len for each in details)
         room = width - left - middle - right - 6
-        beside = room >= 2 * _SHORTEST_AXIS + 20
-        columns = min(_LONGEST_AXIS, room * 3 // 5 if beside else room)
+        beside = room - longest - 2 >= _SHORTEST_AXIS
+        columns = min(_LONGEST_AXIS, room - longest - 2 if beside else room)
         axis = Axis(self.stretches, max(columns, 1))
-        for event, stretch, offset, name, length in zip(
-            self.events, self.stretches, offsets, names, lengths, strict=True
+        for event, stretch, offset, name, length, detail in zip(
+            self.events, self.stretches, offsets, names, lengths, details, strict=True
         ):
             if (pause := axis.cut.pop(stretch.begin, None)) is not None:
                 yield Text(f"{'⋮':>{left}}  {duration(pause)} later", style="dim")
@@ -227,14 +229,12 @@ class Picture:
                 bar.align("left", columns)
                 line = Text.assemble(line, "  ", bar)
             line = Text.assemble(line, "  ", length)
-            details = attributes(event)
-            if beside and details:
-                details.truncate(room - columns - 2, overflow="ellipsis")
-                line = Text.assemble(line, "  ", details)
+            if beside:
+                line = Text.assemble(line, "  ", detail)
             line.rstrip()
             yield line
-            if details and not beside:
-                yield Padding(details, (0, 0, 0, min(left + 4, width // 3)), expand=False)
+            if detail and not beside:
+                yield Padding(detail, (0, 0, 0, min(left + 4, width // 3)), expand=False)
 
     def _offset(self, event: Event) -> Text:
         ns = event.occurred_ns - self.first
