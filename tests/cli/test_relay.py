@@ -1,10 +1,7 @@
-"""`sidelight relay` and `sidelight tail`: they run while others emit, and end when told to."""
+"""`sidelight relay`: deliver a spool once, or until a signal."""
 
 import contextlib
-import json
-import os
 import re
-import select
 import signal
 import socket
 import sqlite3
@@ -13,184 +10,180 @@ import sys
 import time
 
 import pytest
-from tests.support.commands import KILLED, Living, emit, end, of, sidelight, spawn, stored, wait_for
+from tests.support.commands import (
+    KILLED,
+    Living,
+    emit,
+    end,
+    of,
+    relaying,
+    sidelight,
+    spawn,
+    stored,
+    wait_for,
+)
 from tests.support.disks import small_disk
+from tests.support.stored import BACKENDS
 
 from sidelight import Store
-from sidelight.cli.spool.segments import look_at
+from sidelight.cli.spool.segments import read_spool
 from sidelight.emission.emitter import EMITTER
 from sidelight.spool.directory import segments_in
 
-# -- tail ------------------------------------------------------------------------------------
+FIRST = 'receive("first")\nassert sidelight.flush(60)'
 
 
-def read_lines(stream, count, seconds=20.0):
-    """So many lines of what a process says, as it says them."""
-    lines, rest, until = [], b"", time.monotonic() + seconds
-    while len(lines) < count and time.monotonic() < until:
-        if select.select([stream], [], [], 0.1)[0]:
-            data = os.read(stream.fileno(), 1 << 16)
-            if not data:
-                break
-            *whole, rest = (rest + data).split(b"\n")
-            lines += [line.decode() for line in whole]
-    return lines
-
-
-@pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
-def test_tail_follows_until_it_is_interrupted(tmp_path, form):
+@pytest.fixture
+def path(tmp_path):
+    """A store with one event."""
     path = tmp_path / "events.db"
-    emit('receive("order-1")\nassert sidelight.flush(60)', path)
-    process = spawn("tail", *form, *of(path))
-    try:
-        (first,) = read_lines(process.stdout, 1)
-        assert "order-1" in first
-        emit('receive("order-2")\nreceive("order-3", "north")\nassert sidelight.flush(60)', path)
-        second, third = read_lines(process.stdout, 2)
-        assert "order-2" in second
-        assert "order-3" in third
-        assert "north" in third
-        if form:
-            assert json.loads(third)["type"] == "order_received"
-        process.send_signal(signal.SIGINT)
-        said = end(process)
-        assert (said.code, said.out.strip(), said.err) == (0, "", "")
-    finally:
-        process.kill()
-        process.communicate()
+    emit(FIRST, path)
+    return path
 
 
-# -- relay -----------------------------------------------------------------------------------
-
-
-def test_relay_once_delivers_what_the_dead_have_left(tmp_path):
-    path = tmp_path / "events.db"
+@pytest.fixture
+def killed(path):
+    """The same; a killed process has left 500 events."""
     emit(KILLED, path, ends=signal.SIGKILL)
-    said = sidelight("relay", "--once", *of(path))
-    assert said.code == 0, said
-    assert re.search(r"store +500", said.out)
-    assert len(sidelight("events", "--json", *of(path)).json) == 500
-    again = sidelight("relay", "--once", "--json", *of(path))
-    assert again.code == 0
-    assert again.json == [{"sink": "store", "delivered": 0, "problem": None}]
-    assert list((tmp_path / "events.db-spool").iterdir()) == []
+    return path
 
 
-def test_the_spool_itself_says_which_store(tmp_path):
-    path = tmp_path / "events.db"
-    emit(KILLED, path, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(tmp_path / "spool"))
-    said = sidelight("relay", "--once", "--json", "--spool", tmp_path / "spool")
-    assert said.code == 0, said
-    assert said.json[0]["delivered"] == 500
-    with Store(f"sqlite:///{path}") as store:
-        assert store.size() == 500
-    said = sidelight("relay", "--once", "--spool", tmp_path / "spool")
-    assert said.code == 1
-    assert "store: nothing in" in said.err
-    assert "--store or SIDELIGHT_STORE" in said.err
+@pytest.fixture
+def nowhere():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
 
 
-def test_records_for_another_store_are_left_for_it(tmp_path):
-    spool = {"SIDELIGHT_SPOOL": str(tmp_path / "spool")}
-    emit(KILLED, tmp_path / "one.db", ends=signal.SIGKILL, **spool)
-    emit(KILLED, tmp_path / "two.db", ends=signal.SIGKILL, **spool)
-    said = sidelight("relay", "--once", "--spool", tmp_path / "spool")
-    assert said.code == 1
-    assert "records for" in said.err
-    said = sidelight("relay", "--once", "--spool", tmp_path / "spool", *of(tmp_path / "one.db"))
-    assert said.code == 1
-    assert f"for the store sqlite:///{tmp_path / 'two.db'}; name that with --store" in said.err
-    said = sidelight("relay", "--once", "--spool", tmp_path / "spool", *of(tmp_path / "two.db"))
-    assert said.code == 0, said
-    for name in ("one.db", "two.db"):
-        with Store(f"sqlite:///{tmp_path / name}") as store:
-            assert store.size() == 500
-
-
-def test_a_locked_store_is_named_and_nothing_is_lost(tmp_path):
-    path = tmp_path / "events.db"
-    emit(KILLED, path, ends=signal.SIGKILL)
+@contextlib.contextmanager
+def locked(path):
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        said = sidelight("relay", "--once", *of(path))
+        yield
+        other.execute("ROLLBACK")
+
+
+def spool_of(path):
+    return path.with_name(f"{path.name}-spool")
+
+
+def losses_of(path):
+    with Store(f"sqlite:///{path}") as store:
+        return {(loss.reason, loss.count) for loss in store.losses()}
+
+
+def once(*options):
+    return sidelight("relay", "--once", *options)
+
+
+# -- once ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_orphaned_records_are_delivered_once(tmp_path, backend):
+    url, spool = BACKENDS[backend](tmp_path), tmp_path / "spool"
+    emit(KILLED, url, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(spool))
+    said = once(*of(url), "--spool", spool)
+    assert (said.code, said.err) == (0, "")
+    assert re.search(r"store +500", said.out)
+    assert stored(url) == 500
+    again = once("--json", *of(url), "--spool", spool)
+    assert (again.code, again.json) == (0, [{"sink": "store", "delivered": 0, "problem": None}])
+    assert list(spool.iterdir()) == []
+
+
+def test_the_records_name_their_store(tmp_path):
+    one, two, spool = tmp_path / "one.db", tmp_path / "two.db", tmp_path / "spool"
+    there = ("--spool", spool)
+    emit(KILLED, one, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(spool))
+    assert once("--json", *there).json[0]["delivered"] == stored(one) == 500
+    said = once(*there)
     assert said.code == 1
-    assert "store: " in said.err
-    assert "locked" in said.err
+    assert "store: no record in" in said.err
+    assert "--store or SIDELIGHT_STORE" in said.err
+    for store in (one, two):
+        emit(KILLED, store, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(spool))
+    assert "records for" in once(*there).err
+    said = once(*there, *of(one))
+    assert said.code == 1
+    assert f"for the store sqlite:///{two}; name that with --store" in said.err
+    assert once(*there, *of(two)).code == 0
+    assert (stored(one), stored(two)) == (1000, 500)
+
+
+def test_a_password_is_not_told_and_must_be_named_again(tmp_path, monkeypatch):
+    spool = tmp_path / "spool"
+    secret = BACKENDS["postgresql"](tmp_path).replace("sidelight@", "sidelight:geheim@")
+    emit(KILLED, secret, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(spool))
+    assert b"geheim" not in b"".join(path.read_bytes() for path in segments_in(spool))
+    monkeypatch.delenv("SIDELIGHT_STORE", raising=False)
+    said = once("--spool", spool)
+    assert (said.code, "needs its password" in said.err) == (1, True)
+    assert once("--spool", spool, "--store", secret).code == 0
+    for command in (["doctor", "--spool", spool], ["events"], ["artifacts"], ["timeline", "x"]):
+        said = sidelight(*command, "--store", secret)
+        assert "geheim" not in said.out + said.err
+
+
+def test_a_locked_store_is_named_and_loses_nothing(killed):
+    with locked(killed):
+        said = once(*of(killed))
+    assert said.code == 1
+    assert re.search("store: .*locked", said.err)
     assert re.search(r"left in .*events\.db-spool until store answers; .*: 500 records", said.err)
-    said = sidelight("relay", "--once", "--json", *of(path))
+    said = once("--json", *of(killed))
     assert (said.code, said.json[0]["delivered"]) == (0, 500)
 
 
-def test_a_dead_collector_keeps_nothing_from_the_store(tmp_path):
-    path = tmp_path / "events.db"
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
+def test_a_dead_collector_keeps_nothing_from_the_store(path, nowhere):
     emit(KILLED, path, ends=signal.SIGKILL, OTEL_EXPORTER_OTLP_ENDPOINT=nowhere)
-    said = sidelight("relay", "--once", "--otlp", nowhere, *of(path))
+    said = once("--otlp", nowhere, *of(path))
     assert said.code == 1
     assert re.search(r"store +500", said.out)
-    assert "traces: " in said.err
-    assert "does not answer" in said.err
-    said = sidelight("relay", "--once", *of(path))
+    assert re.search("traces: .*does not answer", said.err)
+    said = once(*of(path))
     assert said.code == 1
     assert "name the endpoint with --otlp or OTEL_EXPORTER_OTLP_ENDPOINT: 500 records" in said.err
 
 
-def test_relay_of_no_spool(tmp_path):
-    said = sidelight("relay", "--once", *of(tmp_path / "events.db"))
+def test_a_missing_spool_is_named(tmp_path):
+    said = once(*of(tmp_path / "events.db"))
     assert said.code == 1
-    assert "events.db-spool: it is not there; nothing was emitted yet" in said.err
+    assert "events.db-spool: there is no such directory; nothing was emitted yet" in said.err
     assert list(tmp_path.iterdir()) == []
 
 
+# -- until a signal --------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
-def test_relay_reads_along_with_all_the_living_and_ends_cleanly(tmp_path, ending):
-    path = tmp_path / "events.db"
-    with contextlib.ExitStack() as stack:
-        living = [Living(path) for _ in range(3)]
-        for each in living:
-            stack.callback(each.kill)
-        silent = living.pop()  # it has not emitted when the relay ends
-        for n, each in enumerate(living):
+def test_a_relay_reads_living_segments_and_ends_cleanly(path, ending):
+    with Living(path) as one, Living(path) as two, Living(path) as silent:
+        for n, each in enumerate((one, two)):
             each.emit(n)
-        process = spawn("relay", *of(path))
-        stack.callback(process.communicate)
-        stack.callback(process.kill)
-        wait_for(lambda: stored(path) == 2)
-        began = time.monotonic()
-        process.send_signal(ending)
-        said = end(process)
-        assert said.code == 0, said
-        assert time.monotonic() - began < 3.5
-        assert re.search(r"store +\d+", said.out)
-        assert "relaying" in said.err
-        for n, each in enumerate([*living, silent]):
+        with relaying(*of(path)) as relay:
+            wait_for(lambda: stored(path) == 3)
+            began = time.monotonic()
+            relay.send_signal(ending)
+            said = end(relay)
+            assert said.code == 0, said
+            assert time.monotonic() - began < 30
+            assert re.search(r"store +\d+", said.out)
+        for n, each in enumerate((one, two, silent)):
             each.emit(10 + n)
-    assert sidelight("relay", "--once", *of(path)).code == 0
-    assert stored(path) == 5
+    assert once(*of(path)).code == 0
+    assert stored(path) == 6
 
 
-def test_a_relay_says_when_a_sink_ceases_to_answer_and_answers_again(tmp_path):
-    path = tmp_path / "events.db"
-    emit('receive("order-1")\nassert sidelight.flush(60)', path)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        emit(KILLED, path, ends=signal.SIGKILL)
-        process = spawn("relay", *of(path))
-        try:
-            began, failing = read_lines(process.stderr, 2)
-            assert "relaying" in began
-            assert re.search("store: .*locked.*; what it has not taken is kept", failing)
-            other.execute("ROLLBACK")
-            assert read_lines(process.stderr, 1) == ["store: it answers again"]
-            wait_for(lambda: stored(path) == 501)
-        finally:
-            process.terminate()
-            process.communicate(timeout=10)
-
-
-# -- what a relay finds is told ---------------------------------------------------------------
+def test_a_relay_says_when_a_sink_stops_answering_and_answers_again(path):
+    with contextlib.ExitStack() as stack:
+        relay = stack.enter_context(relaying(*of(path)))
+        with locked(path):
+            emit(KILLED, path, ends=signal.SIGKILL)
+            words = relay.stderr.readline()
+            assert re.search("store: .*locked.*; the records are kept, and the relay tries", words)
+        assert relay.stderr.readline() == "store: it answers again\n"
+        wait_for(lambda: stored(path) == 501)
 
 
 WITHOUT_DESCRIPTORS = """
@@ -208,241 +201,177 @@ main()
 """
 
 
-def test_a_relay_begun_without_descriptors_tells_at_its_end_what_it_delivered(tmp_path):
-    """It starts when there are some; until then it has no sinks."""
-    path = tmp_path / "events.db"
-    emit(KILLED, path, ends=signal.SIGKILL)
-    otlp = ("--otlp", "http://127.0.0.1:9")
+def test_a_relay_that_begins_without_descriptors_counts_what_it_delivers(killed):
+    """The relay starts when there are descriptors; until then it has no sinks."""
+    options = ("relay", *of(killed), "--otlp", "http://127.0.0.1:9")
     process = subprocess.Popen(
-        [sys.executable, "-c", WITHOUT_DESCRIPTORS, "relay", *of(path), *otlp],
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        wait_for(lambda: stored(path) == 500)
+        wait_for(lambda: stored(killed) == 501)
         process.send_signal(signal.SIGTERM)
         said = end(process)
         assert said.code == 0, said.err
-        assert re.search(r"store +50\d", said.out), said.out  # and what it tells of itself
+        assert re.search(r"store +50\d", said.out), said.out  # and its own ledger
     finally:
         process.kill()
         process.communicate()
 
 
-def losses_of(path):
-    with Store(f"sqlite:///{path}") as store:
-        return {(loss.reason, loss.count) for loss in store.losses()}
-
-
-def damage(path):
-    (file,) = segments_in(path.with_name(f"{path.name}-spool"))
-    content = bytearray(file.read_bytes())
-    content[8000:8010] = b"xxxxxxxxxx"
-    file.write_bytes(content)
-
-
-def test_the_damage_that_relay_once_finds_is_among_the_losses(tmp_path):
-    path = tmp_path / "events.db"
-    emit(KILLED, path, ends=signal.SIGKILL)
-    damage(path)
-    said = sidelight("relay", "--once", "--json", *of(path))
-    assert "damaged stretch of the spool: 1 time: " in said.err
-    assert losses_of(path) == {("damaged stretch of the spool", 1)}
-    assert [*segments_in(path.with_name("events.db-spool"))] == []
-    assert (
-        "damaged stretch of the spool: 1 time in 1 process" in sidelight("doctor", *of(path)).words
-    )
-
-
-def test_a_relay_that_runs_tells_it_once(tmp_path):
-    path = tmp_path / "events.db"
-    emit(KILLED, path, ends=signal.SIGKILL)
-    damage(path)
-    process = spawn("relay", *of(path))
-    try:
-        wait_for(lambda: stored(path) == 499 and losses_of(path))
-    finally:
-        process.terminate()
-        end(process)
-    assert losses_of(path) == {("damaged stretch of the spool", 1)}
-
-
-def test_what_is_found_while_the_store_is_down_is_told_later(tmp_path):
-    path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush(60)', path)
-    emit(KILLED, path, ends=signal.SIGKILL)
-    damage(path)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        assert sidelight("relay", "--once", *of(path)).code == 1
-    EMITTER.losses.clear()  # another process
-    said = sidelight("relay", "--once", *of(path))
-    assert said.code == 0, said
-    assert stored(path) == 500
-    assert losses_of(path) == {("damaged stretch of the spool", 1)}
-
-
-# -- the end of a relay, and several at once -------------------------------------------------
-
-
-def test_what_an_application_left_at_the_last_moment_is_delivered_before_the_end(tmp_path):
-    """In a pod the application ends, then the relay is told to: what is left then would be lost."""
-    path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush(60)', path)
-    process = spawn("relay", *of(path))
-    try:
-        wait_for(lambda: any(shown_segments(path)))
-        read_lines(process.stderr, 1)
-        time.sleep(0.3)  # the keeper's first look is over, its second is to come
+def test_records_of_the_last_moment_are_delivered_before_the_end(path):
+    """In a pod the application ends first, then the relay; the volume vanishes with both."""
+    with relaying(*of(path)) as relay:
+        wait_for(lambda: any(segments_in(spool_of(path))))
+        time.sleep(0.3)  # the housekeeping has looked once, and looks again later
         emit(KILLED, path, ends=signal.SIGKILL)
-        process.terminate()
-        said = end(process)
-        assert said.code == 0, said
-        assert stored(path) == 501
-        assert re.search(r"store +50\d", said.out)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def shown_segments(path):
-    return [*segments_in(path.with_name(f"{path.name}-spool"))]
+        relay.terminate()
+        said = end(relay)
+    assert said.code == 0, said
+    assert stored(path) == 501
+    assert re.search(r"store +50\d", said.out)
 
 
 @pytest.mark.parametrize("how", [["--once"], []], ids=["once", "running"])
-def test_lingering_until_no_application_writes(tmp_path, how):
-    path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush(60)', path)
-    living = Living(path)
+def test_lingering_until_no_application_writes(path, how):
     process = None
-    try:
-        living.emit(1)
-        process = spawn("relay", *how, "--linger", "60", *of(path))
-        if not how:
-            wait_for(lambda: stored(path) == 2)
-            process.terminate()
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2.0)
-        living.emit(2)
-        living.kill()
-        began = time.monotonic()
-        assert end(process).code == 0
-        assert time.monotonic() - began < 10
-        assert stored(path) == 3
-    finally:
-        living.kill()
-        if process is not None:
-            process.kill()
-            process.communicate()
-
-
-def test_relays_do_not_wait_for_each_other_and_no_longer_than_they_were_told(tmp_path):
-    path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush(60)', path)
-    other = spawn("relay", *of(path))
-    living = None
-    try:
-        wait_for(lambda: any(shown_segments(path)))
-        began = time.monotonic()
-        assert sidelight("relay", "--once", "--linger", "60", *of(path)).code == 0
-        assert time.monotonic() - began < 30
-        living = Living(path)
-        assert sidelight("relay", "--once", "--linger", "0.3", *of(path)).code == 0
-    finally:
-        other.terminate()
-        end(other)
-        if living is not None:
+    with Living(path) as living:
+        try:
+            living.emit(1)
+            process = spawn("relay", *how, "--linger", "300", *of(path))
+            if not how:
+                wait_for(lambda: stored(path) == 2)
+                process.terminate()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2.0)
+            living.emit(2)
             living.kill()
+            assert end(process).code == 0
+            assert stored(path) == 3
+        finally:
+            if process is not None:
+                process.kill()
+                process.communicate()
+
+
+def test_relays_linger_neither_for_each_other_nor_for_longer_than_told(path):
+    with relaying(*of(path)):
+        wait_for(lambda: any(segments_in(spool_of(path))))
+        began = time.monotonic()
+        assert once("--linger", "600", *of(path)).code == 0
+        with Living(path):
+            assert once("--linger", "0.3", *of(path)).code == 0
+        assert time.monotonic() - began < 300
 
 
 @pytest.mark.slow
-def test_several_relays_on_one_spool_and_one_of_them_is_killed(tmp_path):
-    path, spool = tmp_path / "events.db", tmp_path / "events.db-spool"
-    emit('receive("first")\nassert sidelight.flush(60)', path)
+def test_several_relays_on_one_spool_and_two_of_them_are_killed(path):
     acknowledged = 1
     with contextlib.ExitStack() as stack:
-        living = [Living(path) for _ in range(3)]
-        for each in living:
-            stack.callback(each.kill)
-        relays = [spawn("relay", *of(path)) for _ in range(3)]
-        for each in relays:
-            stack.callback(each.communicate)
-            stack.callback(each.kill)
+        living = [stack.enter_context(Living(path)) for _ in range(3)]
+        relays = [stack.enter_context(relaying(*of(path))) for _ in range(3)]
         for turn in range(3):
             for n in range(600):
                 for each in living:
                     each.emit(turn * 10_000 + n)
                     acknowledged += 1
-            wait_for(
-                lambda: all(s.attended for s in look_at(spool) if s.meta["relay"] == "external"), 30
-            )
+
+            def all_are_attended():
+                found = read_spool(spool_of(path))
+                return all(each.attended for each in found if each.meta["relay"] == "external")
+
+            wait_for(all_are_attended)
             if turn < 2:
                 relays.pop().kill()
                 emit(KILLED, path, ends=signal.SIGKILL)
                 acknowledged += 500
-        wait_for(lambda: stored(path) == acknowledged, 30)
+        wait_for(lambda: stored(path) == acknowledged)
         for each in relays:
             each.terminate()
-            assert each.wait(10) == 0
-    assert sidelight("relay", "--once", *of(path)).code == 0
+            assert each.wait(60) == 0
+    assert once(*of(path)).code == 0
     assert stored(path) == acknowledged
     with Store(f"sqlite:///{path}") as store:
         ids = [event.event_id for event in store.events()]
     assert len(ids) == len(set(ids)) == acknowledged
 
 
+# -- damage that a relay finds ---------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(killed):
+    (file,) = segments_in(spool_of(killed))
+    content = bytearray(file.read_bytes())
+    content[8000:8010] = b"xxxxxxxxxx"
+    file.write_bytes(content)
+    return killed
+
+
+LOST = {("damaged stretch of the spool", 1)}
+
+
+def test_relay_once_counts_the_damage(damaged):
+    said = once("--json", *of(damaged))
+    assert "damaged stretch of the spool: 1 time: " in said.err
+    assert losses_of(damaged) == LOST
+    assert [*segments_in(spool_of(damaged))] == []
+    words = sidelight("doctor", *of(damaged)).words
+    assert "damaged stretch of the spool: 1 time in 1 process" in words
+
+
+def test_a_running_relay_counts_the_damage_once(damaged):
+    with relaying(*of(damaged)) as relay:
+        wait_for(lambda: stored(damaged) == 500 and losses_of(damaged))
+        relay.terminate()
+        end(relay)
+    assert losses_of(damaged) == LOST
+
+
+def test_damage_that_is_found_while_the_store_is_down_is_counted_later(damaged):
+    with locked(damaged):
+        assert once(*of(damaged)).code == 1
+    EMITTER.losses.clear()  # as in another process
+    assert once(*of(damaged)).code == 0
+    assert stored(damaged) == 500
+    assert losses_of(damaged) == LOST
+
+
 # -- disks and limits ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["once", "running"])
-def test_a_relay_makes_room_on_a_disk_that_is_full(tmp_path, how):
-    """It can make no segment of its own there, and must begin all the same."""
-    path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush(60)', path)
+def test_a_relay_makes_room_on_a_full_disk(tmp_path, path, how):
+    """The relay begins although it can make no segment of its own there."""
     with small_disk(tmp_path / "disk", 10) as disk:
         spool = disk.path / "spool"
         emit(KILLED, path, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(spool))
         disk.fill()
         if how == "once":
-            said = sidelight("relay", "--once", "--spool", spool, *of(path))
-            assert said.code == 0, said
+            assert once("--spool", spool, *of(path)).code == 0
         else:
-            process = spawn("relay", "--spool", spool, *of(path))
-            try:
+            with relaying("--spool", spool, *of(path)) as relay:
                 wait_for(lambda: stored(path) == 501)
-            finally:
-                process.terminate()
-                said = end(process)
-            assert said.code == 0, said
+                relay.terminate()
+                assert end(relay).code == 0
         assert stored(path) == 501
         assert [*segments_in(spool)] == []
         assert disk.free >= 1024 * 1024
 
 
-def test_a_relay_holds_the_spool_within_what_its_writers_may(tmp_path):
-    """Here 8 MiB: telemetry that the store has is let go for them."""
-    path = tmp_path / "events.db"
-    emit('receive("first")\nassert sidelight.flush(60)', path)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        emit(
-            """
-            sidelight.configure(relay="external", spool_limit=8 * 1024 * 1024)
-            for n in range(50_000):
-                receive(f"order-{n}")
-            """,
-            path,
-            OTEL_EXPORTER_OTLP_ENDPOINT=nowhere,
-        )
-        spool = path.with_name("events.db-spool")
-        assert sum(each.stat().st_size for each in segments_in(spool)) >= 6 * 1024 * 1024
-        process = spawn("relay", "--otlp", nowhere, *of(path))
-        try:
-            wait_for(
-                lambda: any(r == "spool full: telemetry let go" for r, _ in losses_of(path)), 30
-            )
-        finally:
-            process.kill()
-            process.communicate()
+def test_a_relay_keeps_the_spool_within_the_limit_of_its_writers(path, nowhere):
+    """Here 8 MiB: segments that the store has are let go."""
+    emit(
+        """
+        sidelight.configure(relay="external", spool_limit=8 * 1024 * 1024)
+        for n in range(50_000):
+            receive(f"order-{n}")
+        """,
+        path,
+        OTEL_EXPORTER_OTLP_ENDPOINT=nowhere,
+    )
+    assert sum(each.stat().st_size for each in segments_in(spool_of(path))) >= 6 * 1024 * 1024
+    with relaying("--otlp", nowhere, *of(path)):
+        wait_for(lambda: "spool full: telemetry let go" in {why for why, _ in losses_of(path)})

@@ -194,13 +194,12 @@ def relaying(*options: object, **popen: Any) -> Iterator[subprocess.Popen[str]]:
     process = spawn("relay", *options, **popen)
     try:
         assert process.stderr is not None
-        assert "relaying" in process.stderr.readline()
+        while "relaying" not in (line := process.stderr.readline()):  # warnings may come first
+            assert line
         yield process
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.communicate()
 
 
 class Living:

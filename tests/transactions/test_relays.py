@@ -90,7 +90,7 @@ def test_an_outbox_is_made_once(request, tmp_path):
         assert missing.code == 1
         assert "`sidelight outbox create`" in missing.err
         assert "made" in sidelight("outbox", "create", url).out
-        assert "was there" in sidelight("outbox", "create", url).out
+        assert "exists already" in sidelight("outbox", "create", url).out
         assert "0 events waiting" in sidelight("outbox", "status", url).out
         assert sidelight("outbox", "status", url, "--json").json[0]["waiting"] == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
@@ -99,7 +99,7 @@ def test_an_outbox_is_made_once(request, tmp_path):
 
 def test_what_waits_is_told_and_delivered(application, url, store):
     order_many(application, 40)
-    assert "40 events waiting, the oldest of" in sidelight("outbox", "status", url).out
+    assert "40 events waiting, the oldest occurred" in sidelight("outbox", "status", url).out
     done = sidelight("relay", "--once", *of(store), "--outbox", url)
     assert done.code == 0, done.err
     assert "outbox" in done.out
