@@ -202,7 +202,7 @@ def test_a_directory_that_is_missing_or_closed(path, monkeypatch):
     def forbidden(_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Segment, "look", forbidden)
+    monkeypatch.setattr(Segment, "inspect", forbidden)
     said = sidelight("spool", *of(path))
     assert said.code == 1
     assert "Permission denied; ask the owner for access" in said.err

@@ -14,7 +14,7 @@ from tests.docs.pages import ROOT, every_page, names, page, rows
 
 import sidelight
 from sidelight.cli.app import app
-from sidelight.cli.doctor.remedies import REMEDIES, remedy_for
+from sidelight.cli.doctor.findings import REMEDIES, remedy_for
 from sidelight.emission import emitter
 from sidelight.maps.declarations import MapPoint
 from sidelight.otlp import exporters
@@ -319,7 +319,7 @@ def test_every_reason_in_the_source_is_documented():
 
 
 def test_every_documented_reason_is_in_the_source():
-    elsewhere = [path for path in SOURCES if path.stem != "remedies"]
+    elsewhere = [path for path in SOURCES if path.stem != "findings"]
     said = "\n".join(text for path in elsewhere for text in texts_in(path))
     for reason in documented_reasons():
         for piece in reason.split("…"):
