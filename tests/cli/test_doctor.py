@@ -637,7 +637,7 @@ def test_words_on_a_terminal(tmp_path):
     emit(TWO_ORDERS, path)
     said = sidelight("doctor", *of(path))
     assert said.code == 0
-    assert re.search(r"^✓ store +sqlite:\S+: 6 events, the latest", said.out, re.MULTILINE)
+    assert re.search(r"^✓ store +sqlite:\S+: +6 events, the latest", said.words)
     assert said.out.endswith("\nall is well\n")
     said = sidelight("doctor", *of(tmp_path / "none.db"))
     assert said.code == 1

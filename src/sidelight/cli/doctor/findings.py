@@ -39,6 +39,7 @@ REMEDIES: Final = {
     "attributes too large": "capture less: a record holds 256 KiB",
     "field … not captured": "correct the field's expression; the event was kept without the field",
     "not recorded": _DEFECT,
+    "point not woven": "correct the map: `sidelight points --check FILE` names each difference",
     "recursion limit": "let the function recurse less deeply: it runs at the end of the stack",
     "store not awaited": _DEFECT,
     "internal error": _DEFECT,
