@@ -9,6 +9,7 @@ import inspect
 import linecache
 import pickle
 import pydoc
+import re
 import subprocess
 import sys
 import textwrap
@@ -156,19 +157,30 @@ def test_two_functions_of_one_name_show_their_own_source():
         assert frame.line == "_result = _function()"
 
 
-def test_decorating_again_and_again_takes_no_more_memory():
+def test_source_is_kept_as_long_as_its_function():
+    """Decorating at run time, again and again, takes no more and more memory."""
+
     def make(n):
-        @emits("x", n=arg.n)
-        def f(n):
-            return n
+        scope = {}
+        exec(f"def varying(a, b{n}=0): raise ValueError('x')", scope)
+        return emits("x", a=arg.a)(scope["varying"])
 
-        return f(n)
+    def sources():
+        gc.collect()
+        return {name for name in linecache.cache if re.match(r"<sidelight .*:varying\b", name)}
 
-    make(0)
-    before = len(linecache.cache)
-    for n in range(20):
-        make(n)
-    assert len(linecache.cache) == before
+    made = [make(n) for n in (0, 1, 2, 2)]
+    assert len(sources()) == 3
+    for n in range(4):
+        (frame,) = (f for f in frames(lambda n=n: made[n](1)) if f.filename in sources())
+        assert frame.line.startswith("_result = ")
+    kept = sources()
+    del made[3]
+    assert sources() == kept
+    del made[1:]
+    assert len(sources()) == 1
+    made.clear()
+    assert sources() == set()
 
 
 # -- what it looks like ---------------------------------------------------------------------------

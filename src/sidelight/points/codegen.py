@@ -8,10 +8,12 @@ have any number of lines, or none. Text from outside enters the source only as a
 from __future__ import annotations
 
 import functools
+import itertools
 import keyword
 import linecache
 import re
 import unicodedata
+import weakref
 from types import CodeType, FunctionType
 from typing import Any, Final
 
@@ -80,17 +82,41 @@ def name_like(made: FunctionType, function: Any) -> None:
         made.__name__, made.__qualname__ = function.__name__, function.__qualname__
 
 
+def keep_source(code: CodeType) -> None:
+    """Let `linecache` have the source of generated code until the last such code is collected."""
+    filename, identity = code.co_filename, id(code)
+    _users.setdefault(filename, set()).add(identity)
+    weakref.finalize(code, _release, filename, identity).atexit = False
+
+
 @functools.lru_cache(maxsize=256)
 def _compiled(text: str, filename: str) -> CodeType:
     """Compile, once for a function that is decorated at each call of the one around it."""
     return compile(text, filename, "exec", dont_inherit=True)
 
 
-def _registered(filename: str, text: str) -> str:
-    lines = text.splitlines(keepends=True)
-    stem, number = filename, 1
-    while (known := linecache.cache.get(filename)) is not None and known[2:3] != (lines,):
-        number += 1
-        filename = f"{stem[:-1]} #{number}>"
-    linecache.cache[filename] = (len(text), None, lines, filename)
+#: The live code of each source file, by identity, because equal code is not the same.
+_users: Final[dict[str, set[int]]] = {}
+#: The file name of each source, and the source of each file name.
+_filenames: Final[dict[tuple[str, str], str]] = {}
+_sources: Final[dict[str, tuple[str, str]]] = {}
+_numbers: Final = itertools.count(2)
+
+
+def _registered(stem: str, text: str) -> str:
+    filename = _filenames.get((stem, text))
+    if filename is None:
+        taken = stem in _sources
+        filename = f"{stem[:-1]} #{next(_numbers)}>" if taken else stem
+        _filenames[stem, text], _sources[filename] = filename, (stem, text)
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     return filename
+
+
+def _release(filename: str, identity: int) -> None:
+    users = _users.get(filename, set())
+    users.discard(identity)
+    if not users and filename in _sources:
+        _users.pop(filename, None)
+        _filenames.pop(_sources.pop(filename), None)
+        linecache.cache.pop(filename, None)

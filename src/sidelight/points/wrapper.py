@@ -17,7 +17,7 @@ from typing import Any
 
 from sidelight.points import templates
 from sidelight.points.callables import Kind, kind_of
-from sidelight.points.codegen import Names, define, fill, is_identifier, name_like
+from sidelight.points.codegen import Names, define, fill, is_identifier, keep_source, name_like
 from sidelight.points.expressions import Phase
 from sidelight.points.fields import compile_fields
 from sidelight.points.namespace import namespace
@@ -49,11 +49,15 @@ def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
     if type(function) is not FunctionType:
         from sidelight.points.proxies import Proxy  # noqa: PLC0415  # seldom needed, slow to import
 
+        keep_source(made.__code__)
         return Proxy(function, made, point, rewrap)
     if signature.own is not ANY:
         made.__defaults__, made.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
-    wrapper = functools.update_wrapper(made, function)
-    return types.coroutine(wrapper) if kind.awaitable else wrapper
+    wrapper: Any = functools.update_wrapper(made, function)
+    if kind.awaitable:
+        wrapper = types.coroutine(wrapper)
+    keep_source(wrapper.__code__)
+    return wrapper
 
 
 class _WrapperWriter:
