@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
 from sidelight.emission import EMITTER, Head
+from sidelight.host import perf_counter_ns
 from sidelight.record import (
     CUT,
     MAX_PAYLOAD,
@@ -64,7 +64,7 @@ _NO_ENDPOINT: Final = (
 _HAS_PRIVATE_FIELDS: Final = {"_attributes", "_events", "_links"} <= vars(
     ReadableSpan("", resource=Resource({}))
 ).keys()
-_clock: Final = time.perf_counter_ns
+_clock: Final = perf_counter_ns
 _logger: Final = logging.getLogger("sidelight")
 
 

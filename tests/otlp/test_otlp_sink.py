@@ -94,7 +94,7 @@ def pass_time(monkeypatch):
 
     def pass_time(seconds):
         later = time.monotonic() + seconds
-        monkeypatch.setattr(otlp_sink.time, "monotonic", lambda: later)
+        monkeypatch.setattr(otlp_sink, "monotonic", lambda: later)
 
     return pass_time
 

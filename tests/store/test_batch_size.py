@@ -14,7 +14,7 @@ from sidelight.store.batch_size import BatchSizer
 def sizes(monkeypatch):
     """Splits batches, and advances the clock by what each piece is said to take."""
     now, sizer = [0.0], BatchSizer(1.0)
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(batch_size, "monotonic", lambda: now[0])
 
     def sizes(count, seconds):
         found = []

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from sidelight.host import monotonic
 from sidelight.store import from_ns
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ def with_progress(
         disable=not out.is_terminal,
     )
     task = bar.add_task(doing, total=total)
-    begun = time.monotonic()
+    begun = monotonic()
     try:
         for item in items:
-            if not bar.live.is_started and time.monotonic() - begun > _SHOW_PROGRESS_AFTER:
+            if not bar.live.is_started and monotonic() - begun > _SHOW_PROGRESS_AFTER:
                 bar.start()
             yield item
             bar.advance(task, weight(item))

@@ -24,6 +24,7 @@ from sidelight.cli.spool.segments import (
 )
 from sidelight.emission import EMITTER, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
+from sidelight.host import monotonic
 from sidelight.record import random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import RUNTIME, outboxes_of, sinks_of
@@ -111,8 +112,8 @@ def relay(
 def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
     if not settings.outboxes:
         require_directory(settings.spool)
-    until = time.monotonic() + linger
-    while time.monotonic() < until and _application_lives(settings):
+    until = monotonic() + linger
+    while monotonic() < until and _application_lives(settings):
         time.sleep(_LOOK_EVERY)
     health = _drain(settings, sinks_of(settings, EMITTER.count), f"{random_bits(64):016x}")
     _print_health(health, as_json=as_json)
@@ -171,8 +172,8 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
         failing: set[str] = set()
         while signal.sigtimedwait(_END_SIGNALS, _REPORT_EVERY) is None:
             _print_changes(RUNTIME.health(), failing)
-        until = time.monotonic() + linger
-        while time.monotonic() < until and _application_lives(settings):
+        until = monotonic() + linger
+        while monotonic() < until and _application_lives(settings):
             if signal.sigtimedwait(_END_SIGNALS, _LOOK_EVERY) is not None:  # a second signal
                 break
         health = RUNTIME.health()  # read late: without descriptors the relay starts late

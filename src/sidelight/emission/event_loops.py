@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
+from sidelight.host import is_time_frozen
+
 
 class Signal(Protocol):
     """A one-shot event: created and awaited in one event loop, set from any thread."""
@@ -23,8 +25,11 @@ class Signal(Protocol):
 def signal() -> Signal | None:
     """Make a signal for the running event loop; None without one, or in one of another kind.
 
-    A library that the program has not imported runs no loop, and importing it would take too long.
+    While the time is frozen no event loop runs its timers, and the result is None as well. A
+    library that the program has not imported runs no loop, and importing it would take too long.
     """
+    if is_time_frozen():
+        return None
     trio, asyncio = sys.modules.get("trio"), sys.modules.get("asyncio")
     if trio is not None and trio.lowlevel.in_trio_task():  # perhaps as a guest of asyncio
         return _TrioSignal(trio)

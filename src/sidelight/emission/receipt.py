@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from sidelight.emission.waiting import Watermark
+from sidelight.host import monotonic
 from sidelight.record import event_id
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Receipt:
         self._position = position
         self._time = time_ns
         self._random = random_bits
-        self._until = time.perf_counter() + seconds
+        self._until = monotonic() + seconds
 
     @property
     def event_id(self) -> str:
@@ -64,12 +64,12 @@ class Receipt:
     def wait(self) -> Receipt:
         """Block until the store has the event or the deadline has passed."""
         if self._position is not None:
-            self._watermark.wait(self._position, self._until - time.perf_counter())
+            self._watermark.wait(self._position, self._until - monotonic())
         return self
 
     def __await__(self) -> Generator[Any, None, Receipt]:
         if self._position is not None:
-            seconds = self._until - time.perf_counter()
+            seconds = self._until - monotonic()
             yield from self._watermark.arrive(self._position, seconds).__await__()
         return self
 

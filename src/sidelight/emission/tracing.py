@@ -26,6 +26,7 @@ from sidelight.host import (
     get_context,
     guarded,
     is_interrupt,
+    perf_counter_ns,
     providers,
     with_span,
 )
@@ -46,7 +47,7 @@ SCOPE: Final = "sidelight"
 _NEW_TRACE: Final = RANDOM if hasattr(TraceFlags, "RANDOM_TRACE_ID") else 0
 KEPT: Final = SPAN | SAMPLED | _NEW_TRACE
 _INHERITED: Final = SPAN | SAMPLED | RANDOM  # by the children of a light span
-_clock: Final = time.perf_counter_ns
+_clock: Final = perf_counter_ns
 _wall: Final = time.time_ns
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import _thread
 import contextlib
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sidelight.emission.event_loops import signal
+from sidelight.host import perf_counter_ns
 
 if TYPE_CHECKING:
     from sidelight.emission.light_span import LightSpan
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: `Task.uncancel` restores the whole state of the task, so that a cancellation can be handed on.
 _CAN_UNCANCEL: Final = sys.version_info >= (3, 13)
-_clock: Final = time.perf_counter_ns
+_clock: Final = perf_counter_ns
 
 
 class Watermark:

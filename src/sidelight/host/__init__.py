@@ -1,9 +1,10 @@
-"""The process that sidelight runs in: its threads, its interrupts, its imports, its OpenTelemetry.
+"""The process that sidelight runs in: threads, clocks, interrupts, imports, OpenTelemetry.
 
 All code that depends on the interpreter, or on private names of OpenTelemetry, is in this room. The
 room knows nothing of records.
 """
 
+from sidelight.host.clock import is_time_frozen, monotonic, perf_counter_ns
 from sidelight.host.guard import guarded, is_interrupt
 from sidelight.host.imports import imported, lazily
 from sidelight.host.otel_api import (
@@ -27,7 +28,10 @@ __all__ = [
     "guarded",
     "imported",
     "is_interrupt",
+    "is_time_frozen",
     "lazily",
+    "monotonic",
+    "perf_counter_ns",
     "providers",
     "reset_context",
     "set_context",

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from sidelight.host.clock import monotonic
 from sidelight.host.imports import imported
 
 
@@ -104,17 +104,17 @@ class Loop:
         self.wake()
 
     def join(self, until: float) -> bool:
-        """Wait until the thread has ended, at most until this time of `time.monotonic`.
+        """Wait until the thread has ended, at most until this time of `monotonic`.
 
         Returns:
             Whether it has ended.
         """
-        if not self._ended.acquire(timeout=max(0.0, until - time.monotonic())):
+        if not self._ended.acquire(timeout=max(0.0, until - monotonic())):
             return False
         self._ended.release()
         # Also wait for the system, because Python 3.12 warns at a fork where it counts threads.
         task = Path(f"/proc/self/task/{self._native_id}")
-        while self._native_id and task.exists() and time.monotonic() < until:
+        while self._native_id and task.exists() and monotonic() < until:
             sleep(_POLL)
         return True
 

@@ -23,6 +23,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from sidelight.host import monotonic
+
 _MAX_BODY: Final = 64 * 1024
 _MAX_WAIT: Final = 300.0
 _DEFAULT_TIMEOUT: Final = 60.0
@@ -111,7 +113,7 @@ class _TimedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
-        left = self._until - time.monotonic()
+        left = self._until - monotonic()
         if left <= 0:
             raise TimeoutError("the answer was not whole in time")
         self._socket.settimeout(left)
@@ -133,7 +135,7 @@ def _response_class(connection: Any) -> Callable[..., HTTPResponse]:
     """Make the connection's timeout one for the whole answer."""
     timeout = connection.timeout
     seconds = timeout if isinstance(timeout, int | float) else _DEFAULT_TIMEOUT
-    return functools.partial(_TimedResponse, until=time.monotonic() + seconds)
+    return functools.partial(_TimedResponse, until=monotonic() + seconds)
 
 
 class _Http(HTTPConnection):

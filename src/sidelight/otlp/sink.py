@@ -7,7 +7,6 @@ does not block the other signal. Timeouts are short, because the relay retries.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -16,7 +15,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.resources import Resource
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.host import sleep, suppressed
+from sidelight.host import monotonic, sleep, suppressed
 from sidelight.otlp.conversion import log_of, resource_of, span_of
 from sidelight.otlp.exporters import Endpoint, Exporter, ExportError, SignalName, silence_exporters
 from sidelight.record import Limits, limits_of
@@ -81,7 +80,7 @@ class OtlpSink:
         batch = (records[0][1].random, len(records)) if records else None
         if batch != self._batch:
             self._batch, self._sent, self._failures, self._refused = batch, 0, 0, []
-        now = time.monotonic()
+        now = monotonic()
         if now < self._unsupported_until:
             return
         if now < self._not_before:
@@ -183,14 +182,14 @@ class OtlpSink:
 
     def _postpone(self, error: ExportError) -> None:
         if error.kind == "unsupported" and self.name == "logs":  # many back ends accept only spans
-            self._unsupported_until = time.monotonic() + _UNSUPPORTED_RETRY
+            self._unsupported_until = monotonic() + _UNSUPPORTED_RETRY
             self._count(
                 "the OTLP endpoint takes no log records",
                 f"{error}; OTEL_LOGS_EXPORTER=none sends none",
             )
             return
         self._problem = str(error)
-        self._not_before = time.monotonic() + error.retry_after
+        self._not_before = monotonic() + error.retry_after
         self.close()  # a gRPC channel reconnects late
         raise self._unavailable(self._problem) from error
 

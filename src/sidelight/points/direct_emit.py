@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sidelight.emission import EMITTER, Head, Receipt, ambient
 from sidelight.exceptions import TransactionError
+from sidelight.host import perf_counter_ns
 from sidelight.record import SCALARS, SPAN, Static, plain, random_bits
 from sidelight.settings import disabled
 from sidelight.transactions import Joining
@@ -16,7 +17,7 @@ _heads: Final[dict[tuple[str, str], Head]] = {}
 _WITHOUT_CODE: Final = SCALARS | {str, float}
 #: The threads that are making a value plain for `emit`.
 _capturing: Final[set[int]] = set()
-_clock = time.perf_counter_ns
+_clock = perf_counter_ns
 
 
 def emit(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import sys
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from types import CodeType
 from typing import Any, Final
@@ -22,7 +21,7 @@ from sidelight.emission import (
     resolved,
 )
 from sidelight.exceptions import InstrumentationError, TransactionError
-from sidelight.host import get_context, reset_context, set_context
+from sidelight.host import get_context, perf_counter_ns, reset_context, set_context
 from sidelight.points.callables import Kind
 from sidelight.points.registry import Point
 from sidelight.record import MAX_TEXT, SCALARS, error_details, plain, random_bits
@@ -176,7 +175,7 @@ _SHARED: Final[Mapping[str, Any]] = {
     "_TransactionError": TransactionError,
     "_bits": random_bits,
     "_bound": bound.get,
-    "_clock": time.perf_counter_ns,
+    "_clock": perf_counter_ns,
     "_detach_token": _detach_token,
     "_emit": EMITTER.write,
     "_error_details": error_details,

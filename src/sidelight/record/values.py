@@ -16,14 +16,13 @@ import enum
 import math
 import numbers
 import os
-import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from sidelight.host import is_interrupt
+from sidelight.host import is_interrupt, perf_counter_ns
 
 MAX_TEXT: Final = 4096
 """Characters of one text; a longer text is cut and ends in an ellipsis."""
@@ -52,7 +51,7 @@ _ELLIPSIS: Final = "…"
 _FRAMES_WALKED: Final = 20_000
 _SEQUENCES: Final = (list, tuple, set, frozenset, deque)
 _TEXTS: Final = frozenset({str, bytes, bytearray})
-_clock: Final = time.perf_counter_ns
+_clock: Final = perf_counter_ns
 
 
 def plain(value: Any, depth: int = 0) -> Any:

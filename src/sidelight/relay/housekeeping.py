@@ -6,12 +6,11 @@ A duty that fails is counted, and does not stop the other duties.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidelight.host import Loop
+from sidelight.host import Loop, monotonic
 from sidelight.spool import SMALLEST, SPARES, Segment, Spool, os_error_text
 
 _ROUND: Final = 0.1  # seconds between two rounds
@@ -116,7 +115,7 @@ class Housekeeping:
                 logger.exception("sidelight: the spool's housekeeping failed, and tries again")
 
     def _is_due(self, duty: str, seconds: float) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         if now - self._last.get(duty, 0.0) < seconds:
             return False
         self._last[duty] = now

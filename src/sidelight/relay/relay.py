@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidelight.emission import Watermark
 from sidelight.exceptions import SinkUnavailableError
+from sidelight.host import monotonic
 from sidelight.relay.housekeeping import Housekeeping
 from sidelight.relay.worker import Worker
 from sidelight.spool import Health, Sink, Spool
@@ -91,13 +92,13 @@ class Relay:
         Returns:
             Whether the sinks have everything.
         """
-        until = time.monotonic() + seconds
+        until = monotonic() + seconds
         requests = [(mover, mover.request()) for mover in self.movers]
         while True:
             is_stuck = not patient and any(w.failing for w in self.workers if w.is_store)
             moving = (not done() for mover, done in requests if patient or not mover.failing)
             if not is_stuck and any(moving):
-                if time.monotonic() >= until:
+                if monotonic() >= until:
                     return False
                 time.sleep(_POLL)
                 continue
@@ -107,7 +108,7 @@ class Relay:
                 if worker.is_behind() and (worker.sink.name in needed or not worker.failing)
             ]
             awaited = [worker for worker in behind if patient or not worker.failing]
-            if not awaited or time.monotonic() >= until:
+            if not awaited or monotonic() >= until:
                 return not behind
             for worker in awaited:
                 worker.wake()
@@ -167,7 +168,7 @@ class Relay:
         for loop in self._loops:
             loop.stop()
         self.watermark.store_answers = False
-        now = time.monotonic()
+        now = monotonic()
         until = {w.loop: now + _BRIEFLY for w in self.workers if briefly and not w.is_store}
         ended = [loop.join(until.get(loop, now + seconds)) for loop in self._loops]
         return all(ended)
@@ -193,7 +194,7 @@ class Relay:
         Returns:
             False when a thread did not end in time.
         """
-        until = time.monotonic() + seconds
+        until = monotonic() + seconds
         self.watermark.store_answers = False
         for worker in self.workers:
             worker.ending = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import msgspec
 
 from sidelight.emission import Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
-from sidelight.host import Loop, set_context, sleep, suppressed
+from sidelight.host import Loop, monotonic, set_context, sleep, suppressed
 from sidelight.record import decode, encode
 from sidelight.relay.refusals import (
     Delivered,
@@ -143,20 +142,20 @@ class Worker:
     def wake(self) -> None:
         """Wake the worker, because a receipt or a flush waits."""
         if not self._woken_at:
-            self._woken_at = time.monotonic()
+            self._woken_at = monotonic()
         self.loop.wake()
 
     def _sleep(self) -> None:
         """Sleep until woken; the lateness of wake-ups tells whether the GIL is contended."""
-        self._woken_at, due = 0.0, time.monotonic() + _IDLE
+        self._woken_at, due = 0.0, monotonic() + _IDLE
         self.loop.pause(_IDLE)
         if self.watermark is not None:
-            self._lateness.append(time.monotonic() - (self._woken_at or due))
+            self._lateness.append(monotonic() - (self._woken_at or due))
             self.watermark.is_contended = max(self._lateness) > _LATE
 
     def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self.loop.halting and (left := until - time.monotonic()) > 0:
+        until = monotonic() + seconds
+        while not self.loop.halting and (left := until - monotonic()) > 0:
             self.loop.pause(left)
 
     # -- reading the spool -------------------------------------------------------------------
@@ -223,8 +222,8 @@ class Worker:
 
     def _note_unreadable(self, segment: Segment, offset: int, error: OSError) -> None:
         """Give the disk 5 s to recover; then skip the pages that it cannot read."""
-        since = self._unreadable_since.setdefault(id(segment), time.monotonic())
-        if time.monotonic() - since > _READ_RETRIES:
+        since = self._unreadable_since.setdefault(id(segment), monotonic())
+        if monotonic() - since > _READ_RETRIES:
             segment.is_unreadable = True
             problem = f"{segment.path} from {offset} on"
             self.count(f"segment not readable: {os_error_text(error)}", problem)

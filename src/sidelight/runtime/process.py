@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.emission import EMITTER, TRACING, ClosedSpool, EarlyFrames, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SpoolError
-from sidelight.host import allocate_lock, guarded, sleep, start_new_thread
+from sidelight.host import allocate_lock, guarded, monotonic, sleep, start_new_thread
 from sidelight.record import random_bits, reseed
 from sidelight.settings import Settings, settle, writer_meta
 from sidelight.spool import Spool, usable_directory
@@ -71,7 +71,7 @@ class Runtime:
     def configure(self, settings: Settings) -> Spool:
         """Open the spool and the relay of ``settings``, and close what was open before."""
         with self._exclusively():
-            until = time.monotonic() + EXIT_WITHIN
+            until = monotonic() + EXIT_WITHIN
             self._await_start(until)
             previous = self.spool
             self.settings, self._meta = settings, None
@@ -237,16 +237,16 @@ class Runtime:
         self, timeout: float, *, patient: bool = True, needed: Collection[str] = ("store",)
     ) -> bool:
         """Wait for delivery: see `sidelight.flush` and `Relay.flush`."""
-        until = time.monotonic() + timeout
+        until = monotonic() + timeout
         self.write_ledger(whole=True)
         while self.relay is None:
             if self.spool is None:
                 return not EMITTER.losses  # nothing was emitted, or all was lost
             external = self.settings is None or self.settings.relay != "thread"
-            if external or self.ending or time.monotonic() >= until:
+            if external or self.ending or monotonic() >= until:
                 return False  # only the external relay knows
             time.sleep(0.005)  # the relay is starting in the background
-        return self.relay.flush(until - time.monotonic(), patient=patient, needed=needed)
+        return self.relay.flush(until - monotonic(), patient=patient, needed=needed)
 
     def health(self) -> dict[str, Health]:
         """The state of each sink of this process's relay."""
@@ -262,7 +262,7 @@ class Runtime:
         Returns:
             Whether all threads have ended.
         """
-        until = time.monotonic() + seconds
+        until = monotonic() + seconds
         with self._exclusively():
             if self.spool is None:
                 return True
@@ -288,21 +288,21 @@ class Runtime:
     def _await_start(self, until: float) -> bool:
         """Wait for a relay that is starting, because it may still deliver."""
         for lock in (self._first_start, self.starting):
-            if not lock.acquire(timeout=max(0.0, until - time.monotonic())):
+            if not lock.acquire(timeout=max(0.0, until - monotonic())):
                 return False
             lock.release()
         return True
 
     def _deliver_and_close(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
         if relay is not None:
-            relay.flush(0.75 * (until - time.monotonic()), patient=False)
+            relay.flush(0.75 * (until - monotonic()), patient=False)
             if spool is not None:  # a sink may have refused records meanwhile, and may do so later
                 write_ledger = partial(self._ledger.write, spool, last=True)
                 with guarded():
                     write_ledger()
-                relay.flush(0.5 * (until - time.monotonic()), patient=False)
+                relay.flush(0.5 * (until - monotonic()), patient=False)
                 relay.housekeeping.ledger = write_ledger
-            if not relay.stop(until - time.monotonic()):
+            if not relay.stop(until - monotonic()):
                 if spool is not None:
                     spool.seal()
                 return False  # a thread is inside its library: leave the segments open until exit

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
 from sidelight.exceptions import SpoolError
+from sidelight.host import monotonic
 
 _INTERVAL: Final = 10.0  # seconds
 
@@ -19,7 +19,7 @@ class RateLimiter:
 
     def passes(self, key: str) -> bool:
         """Whether ``key`` may be logged or counted now; a True starts its next interval."""
-        now = time.monotonic()
+        now = monotonic()
         if now < self._closed_until.get(key, 0.0):
             return False
         self._closed_until[key] = now + _INTERVAL

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from sidelight.host import allocate_lock
+from sidelight.host import allocate_lock, monotonic
 from sidelight.record import encode, random_bits
 
 DIRECTORY: Final = "quarantine"
@@ -156,7 +156,7 @@ class Quarantine:
         Other processes add and delete entries too. The count also deletes the unfinished files of
         processes that were killed.
         """
-        now = time.monotonic()
+        now = monotonic()
         if now - self._counted > _COUNT_AGAIN:
             self._held, self._counted = {}, now
             for path in self._files():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from sidelight.host import monotonic
 from sidelight.record import FRAME, FRAME_MAGIC, MAX_PAYLOAD, payload_at
 from sidelight.spool.segment import READ, Segment
 
@@ -97,8 +97,8 @@ class Scanner:
         """Whether a valid frame has been behind the invalid one here for long enough."""
         offset, since = self._doubtful
         if offset != self.offset:
-            self._doubtful = (self.offset, time.monotonic())
-        elif time.monotonic() - since > _DOUBT:
+            self._doubtful = (self.offset, monotonic())
+        elif monotonic() - since > _DOUBT:
             at = self.offset - self._base
             while (at := self._data.find(FRAME_MAGIC, at + 1)) >= 0:
                 if payload_at(self._data, at) is not None:

@@ -11,11 +11,11 @@ import contextlib
 import errno
 import mmap
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from sidelight.host import monotonic
 from sidelight.record import FRAME_MAGIC, length_of_frames
 from sidelight.spool.allocation import NAME, ZEROS, new_file, populate, write_all
 from sidelight.spool.disk import DISK, Disk
@@ -78,7 +78,7 @@ class Segment:
         self.version, self.meta = header.version, header.meta
         self.sealed = mapping is None
         self.number = 0
-        self.created = time.monotonic()
+        self.created = monotonic()
         self.synced = PAGE
         self.cursors: dict[str, int] = dict.fromkeys(SLOTS, PAGE)
         self.delivered_to: set[str] = set()

@@ -7,13 +7,13 @@ in memory is counted as a loss reason, because it does not survive the process.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from sidelight.exceptions import SpoolError
+from sidelight.host import monotonic
 from sidelight.spool.directory import NameSync, bytes_in, prepare_directory
 from sidelight.spool.disk import Disk
 from sidelight.spool.failures import os_error_text
@@ -100,7 +100,7 @@ class Supply:
         """
         with contextlib.suppress(IndexError):
             return self.spares.popleft()
-        if time.monotonic() - self._failed_at > _LOOK_AGAIN:
+        if monotonic() - self._failed_at > _LOOK_AGAIN:
             try:
                 if self.room(own) >= SMALLEST:
                     return self.create(SMALLEST)
@@ -199,7 +199,7 @@ class Supply:
         Raises:
             OSError: the directory cannot be read.
         """
-        now = time.monotonic()
+        now = monotonic()
         if self.full and now < self._look_again:
             return 0
         room = self.limit - self.usage(own)
@@ -221,7 +221,7 @@ class Supply:
         return Segment.create(None, SMALLEST, self._meta, self._disk)
 
     def _note_failure(self, error: OSError) -> None:
-        self._failure, self._failed_at = error, time.monotonic()
+        self._failure, self._failed_at = error, monotonic()
 
 
 def _delete(unused: Segment) -> None:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from sidelight.exceptions import SpoolError
-from sidelight.host import allocate_lock
+from sidelight.host import allocate_lock, monotonic
 from sidelight.spool.adoption import Adopted
 from sidelight.spool.directory import NameSync, prepare_directory
 from sidelight.spool.disk import DISK, Disk
@@ -157,7 +156,7 @@ class Spool:
         self.on_rotation()
 
     def _install(self, segment: Segment) -> None:
-        segment.created = time.monotonic()
+        segment.created = monotonic()
         self._current = segment
         self.write = segment.write
 
@@ -226,7 +225,7 @@ class Spool:
     def rotate_aged(self, seconds: float) -> None:
         """Rotate off a segment that is older than ``seconds``, so that its room can be freed."""
         current = self._current
-        if current.tell() > PAGE and time.monotonic() - current.created > seconds:
+        if current.tell() > PAGE and monotonic() - current.created > seconds:
             with contextlib.suppress(SpoolError):
                 self.rotate(current)
                 current.trim()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
+
+from sidelight.host import monotonic
 
 _T = TypeVar("_T")
 _SMALLEST: Final = 250
@@ -39,10 +40,10 @@ class BatchSizer:
             yield piece
 
     def __enter__(self) -> None:
-        self._began = time.monotonic()
+        self._began = monotonic()
 
     def __exit__(self, kind: object, *_: object) -> None:
-        seconds = time.monotonic() - self._began
+        seconds = monotonic() - self._began
         if kind is not None:
             self._size = max(_SMALLEST, self._size // 2)
         elif self._is_full and seconds < self._target / 2:

@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from sidelight.host import monotonic
 from sidelight.record import event_id
 
 TimeRange: TypeAlias = tuple[int, int]
@@ -104,7 +105,7 @@ class MonthlyPartitions:
         if self._covers(soon) and (not times or self._covers((times[0], times[-1]))):
             return
         wanted = self._missing({*_months_of(soon), *_months_of(times)}, now)
-        if not wanted or time.monotonic() < self._retry_at:
+        if not wanted or monotonic() < self._retry_at:
             return
         try:
             with connection.begin():
@@ -113,7 +114,7 @@ class MonthlyPartitions:
             if getattr(error.orig, "sqlstate", None) not in _TRY_LATER:
                 raise
         if self._missing(wanted, now):
-            self._retry_at = time.monotonic() + _RETRY
+            self._retry_at = monotonic() + _RETRY
 
     def _missing(self, months: Iterable[TimeRange], now: int) -> list[TimeRange]:
         sane = (m for m in sorted(months) if now - _OLDEST < m[0] <= now + _AHEAD)

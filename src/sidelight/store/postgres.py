@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import time
 from collections.abc import Generator
 from typing import Any, Final, Self, TypeVar
 
@@ -17,6 +16,8 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.engine.create import create_engine  # tracers wrap `sqlalchemy.create_engine`
+
+from sidelight.host import monotonic
 
 SCHEMA: Final = "sidelight"
 """Schema of the tables; an application may well have tables named `events` and `artifacts`."""
@@ -61,7 +62,7 @@ def open_server(url: URL, *, read_only: bool) -> Engine:
     def _begin(connection: Connection) -> None:
         """Send BEGIN and all settings in one message, instead of psycopg's own BEGIN."""
         timeout = READ_TIMEOUT if read_only else WRITE_TIMEOUT
-        psycopg_connection(connection).deadline = time.monotonic() + timeout
+        psycopg_connection(connection).deadline = monotonic() + timeout
         connection.exec_driver_sql(
             f"{begin_statement(timeout, read_only=read_only)}; SET LOCAL search_path = {SCHEMA};"
             # A commit must survive the server's power loss: the relay then deletes the segment.
@@ -97,7 +98,7 @@ def psycopg_connection(connection: Connection) -> DeadlineConnection:
 
 def lock_for_upgrade(connection: Connection) -> None:
     """Keep other processes from creating or upgrading the tables until this transaction ends."""
-    psycopg_connection(connection).deadline = time.monotonic() + UPGRADE_TIMEOUT
+    psycopg_connection(connection).deadline = monotonic() + UPGRADE_TIMEOUT
     connection.execute(text(f"SET LOCAL statement_timeout = {int(UPGRADE_TIMEOUT * 1000)}"))
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
     if connection.execute(text(f"SELECT to_regnamespace('{SCHEMA}')")).scalar() is None:
@@ -136,7 +137,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
         if os.getpid() != self._owner:
             raise psycopg.OperationalError("the connection belongs to the parent process")
         idle = self.pgconn.transaction_status == TransactionStatus.IDLE
-        until = time.monotonic() + WRITE_TIMEOUT if idle else self.deadline
+        until = monotonic() + WRITE_TIMEOUT if idle else self.deadline
         return super().wait(self._until(gen, until), *arguments, **named)
 
     def _until(self, gen: Generator[Any, Any, _T], until: float) -> Generator[Any, Any, _T]:
@@ -144,7 +145,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
             wanted = next(gen)
             while True:
                 ready = yield wanted
-                if time.monotonic() > until:
+                if monotonic() > until:
                     self.close()
                     raise psycopg.OperationalError("no answer in time: the connection was closed")
                 wanted = gen.send(ready)

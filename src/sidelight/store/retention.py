@@ -27,6 +27,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import QueryError, StoreBusyError, StoreError
+from sidelight.host import monotonic
 from sidelight.settings import public_url, settle, sqlite_path
 from sidelight.store.partitions import first_key, lock_layout, lock_retention, partitions_of
 from sidelight.store.schema import (
@@ -250,16 +251,16 @@ class Pruner:
         Raises:
             StoreBusyError: other processes hold a lock for longer than `_LOCK_TIMEOUT`.
         """
-        until = time.monotonic() + _LOCK_TIMEOUT
+        until = monotonic() + _LOCK_TIMEOUT
         while True:
-            began = time.monotonic()
+            began = monotonic()
             try:
                 with self._lock, self._writer.begin() as connection:
                     result = step(connection)
             except (TimeoutError, SQLAlchemyError) as error:
                 if not _is_locked(error):
                     raise self._failure(error) from error
-                if time.monotonic() > until:
+                if monotonic() > until:
                     raise StoreBusyError(
                         url=self.url,
                         problem=_message(error),
@@ -268,7 +269,7 @@ class Pruner:
                     ) from error
                 time.sleep(random.uniform(0.02, 0.2))  # noqa: S311  # no secret
             else:
-                seconds = time.monotonic() - began
+                seconds = monotonic() - began
                 self._adapt_rows(seconds)
                 time.sleep(max(_TARGET / 10, seconds))
                 return result

@@ -7,7 +7,6 @@ import fcntl
 import inspect
 import os
 import sqlite3
-import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +17,7 @@ from sqlalchemy.engine.create import create_engine  # tracers wrap `sqlalchemy.c
 from sqlalchemy.exc import DisconnectionError
 
 from sidelight.exceptions import StoreMissingError
-from sidelight.host import sleep
+from sidelight.host import monotonic, sleep
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
 _EVERYONE: Final = (
@@ -218,12 +217,12 @@ class WriteLock:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._identity = FileIdentity(self._path)
-        until = time.monotonic() + _LOCK_TIMEOUT
+        until = monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                if time.monotonic() > until:
+                if monotonic() > until:
                     raise TimeoutError from error
                 sleep(0.001)
             else:

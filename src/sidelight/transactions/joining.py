@@ -7,17 +7,16 @@ reason as an attribute and is counted. It never breaks the work, unless `strict`
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from sidelight.emission import EMITTER, Head, JoinedReceipt
-from sidelight.host import is_interrupt
+from sidelight.host import is_interrupt, perf_counter_ns
 from sidelight.record import Costs
 from sidelight.transactions.entry import Entry, Guard, Refused, Transaction, keep_settings
 from sidelight.transactions.registry import transaction_of
 
-_clock: Final = time.perf_counter_ns
+_clock: Final = perf_counter_ns
 
 
 class Ticket:

@@ -15,6 +15,7 @@ from sidelight.cli.doctor.directory import check_disk
 from sidelight.cli.doctor.findings import Finding, remedy_for
 from sidelight.cli.output import ago, duration, plural
 from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionError
+from sidelight.host import monotonic
 from sidelight.record import BUDGET_NS, CostSummary
 from sidelight.settings import public_url, sqlite_path
 from sidelight.store import Loss, Store, connect, metadata
@@ -100,9 +101,9 @@ def _check_writable(url: str) -> Iterator[Finding]:
                 "store", "wrong", f"{each} is not writable", "let the relay's user write there"
             )
             return
-    until = time.monotonic() + _LOCKED_FOR
+    until = monotonic() + _LOCKED_FOR
     while (problem := _write_problem(url)) is not None:
-        if time.monotonic() > until:
+        if monotonic() > until:
             yield Finding(
                 "store",
                 "wrong",

@@ -12,11 +12,12 @@ import contextlib
 import fcntl
 import os
 import struct
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from sidelight.host import monotonic
 
 SUFFIX: Final = "-outbox"
 _FORMAT: Final = struct.Struct("<8sQ36sI")
@@ -95,11 +96,11 @@ def position_beside(database: str) -> Position:
     """Return what `read_position` returns; the file stays open for the next joined event."""
     fd, looked = _open_files.get(database, (-1, 0.0))
     if fd < 0:
-        if time.monotonic() - looked < _LOOK_AGAIN:
+        if monotonic() - looked < _LOOK_AGAIN:
             return Position()
         with contextlib.suppress(OSError):
             fd = os.open(f"{database}{SUFFIX}", os.O_RDONLY | os.O_CLOEXEC)
-        _open_files[database] = fd, time.monotonic()
+        _open_files[database] = fd, monotonic()
         if fd < 0:
             return Position()
     return _parse(os.pread(fd, _FORMAT.size, 0))

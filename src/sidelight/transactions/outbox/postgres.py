@@ -8,7 +8,6 @@ and the business never touches a committed row.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -16,6 +15,7 @@ import psycopg
 from sqlalchemy.engine import make_url
 
 from sidelight.exceptions import OutboxError
+from sidelight.host import monotonic
 from sidelight.settings import public_url
 from sidelight.store import WRITE_TIMEOUT, DeadlineConnection, begin_statement, connection_defaults
 
@@ -54,7 +54,7 @@ class PostgresOutbox:
         """
         try:
             connection = self._opened()
-            connection.deadline = time.monotonic() + WRITE_TIMEOUT
+            connection.deadline = monotonic() + WRITE_TIMEOUT
             connection.execute(begin_statement(WRITE_TIMEOUT).encode())
             rows = connection.execute(_TAKE, (limit,)).fetchall()
             if rows:

@@ -1,0 +1,39 @@
+"""Monotonic clocks for waits and durations, which no test tool can stop.
+
+freezegun replaces the functions of `time` in every imported module while it freezes the time. A
+wait that measures its time with a frozen clock never ends, and a duration between a frozen and a
+real clock is negative. So these functions come from a second copy of the built-in module, which no
+other module can see. The wall clock of records is not here: it may be frozen, because the
+application's own times are frozen as well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from types import BuiltinFunctionType, ModuleType
+from typing import Final
+
+
+def _own_copy() -> ModuleType:
+    """Create the `time` module once more; fall back to the shared one."""
+    try:
+        spec = importlib.util.find_spec("time")
+        if spec is None or spec.loader is None:
+            return time
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except (ImportError, ValueError):
+        return time
+    return module
+
+
+_time: Final = _own_copy()
+monotonic: Final[Callable[[], float]] = _time.monotonic
+perf_counter_ns: Final[Callable[[], int]] = _time.perf_counter_ns
+
+
+def is_time_frozen() -> bool:
+    """Whether a test tool has replaced the clock by which event loops run their timers."""
+    return type(time.monotonic) is not BuiltinFunctionType
