@@ -1,7 +1,6 @@
 """The size of a transaction follows from how long the ones before it took."""
 
 import contextlib
-import time
 
 import pytest
 from tests.support.stored import NOON, exact, record, sqlite, store
