@@ -74,8 +74,9 @@ def open_server(url: URL, *, read_only: bool) -> Engine:
 
 
 def connection_defaults(url: URL) -> dict[str, Any]:
-    """Our connection parameters, without those that the URL sets."""
-    return {name: value for name, value in _DEFAULTS.items() if name not in url.query}
+    """Our connection parameters, without those that the URL sets; the encoding is always UTF-8."""
+    unset = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
+    return {**unset, "client_encoding": "utf8"}  # whatever the database or the URL has
 
 
 def begin_statement(timeout: float, *, read_only: bool = False) -> str:

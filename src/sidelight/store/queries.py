@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
-from sqlalchemy import Executable, func, select
+from sqlalchemy import Executable, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import StoreError
@@ -306,6 +306,12 @@ class Store:
         """The first day (UTC) whose events are kept; None if the store was never pruned."""
         ns = int(self._read(select(retention.c.kept_since))[0][0])
         return from_ns(ns).date() if ns else None
+
+    def encoding(self) -> str:
+        """The encoding of the database; another one than UTF8 cannot hold every text."""
+        if self._engine.dialect.name == "sqlite":
+            return "UTF8"
+        return str(self._read(text("SHOW server_encoding"))[0][0])
 
     def follow(
         self,

@@ -1,0 +1,49 @@
+"""PostgreSQL databases that are not UTF8."""
+
+from contextlib import closing
+
+import psycopg
+import pytest
+from tests.support.postgres import new_database, server
+from tests.support.stored import exact, record
+
+from sidelight import Store
+from sidelight.exceptions import SinkRefusedError
+from sidelight.store.sink import StoreSink
+
+TEXT = "漢字 € ü"
+PLAIN, FOREIGN = record(artifact="a"), record("kanji", artifact=TEXT, attributes={"text": TEXT})
+
+
+@pytest.fixture(params=["UTF8", "SQL_ASCII", "LATIN1"])
+def encoding(request):
+    return request.param
+
+
+@pytest.fixture
+def url(encoding):
+    running = server()
+    url = running.url(new_database().rpartition("/")[2] + "_encoded")
+    with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
+        connection.execute(
+            f"CREATE DATABASE {url.rpartition('/')[2]} ENCODING '{encoding}'"
+            " TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    return url
+
+
+@pytest.mark.parametrize("asked", ["", "?client_encoding=latin1"])
+def test_text_is_stored_or_the_record_is_refused(url, encoding, asked):
+    with closing(StoreSink(url + asked)) as sink:
+        sink.write([PLAIN], {})
+        if encoding == "LATIN1":
+            with pytest.raises(SinkRefusedError, match="has no equivalent in encoding .LATIN1"):
+                sink.write([FOREIGN], {})
+        else:
+            sink.write([FOREIGN], {})
+    found = exact(url)
+    assert [event.artifact_id for event in found][0] == "a"
+    assert [event.attributes for event in found[1:]] == [{"text": TEXT}] * (encoding != "LATIN1")
+    with Store(url + asked) as opened:
+        assert opened.encoding() == encoding
+        assert encoding == "LATIN1" or len(opened.timeline(TEXT)) == 1
