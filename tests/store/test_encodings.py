@@ -5,14 +5,17 @@ from contextlib import closing
 import psycopg
 import pytest
 from tests.support.postgres import new_database, server
-from tests.support.stored import exact, record
+from tests.support.stored import NOON, exact, record
 
 from sidelight import Store
 from sidelight.exceptions import SinkRefusedError
 from sidelight.store.sink import StoreSink
 
 TEXT = "漢字 € ü"
-PLAIN, FOREIGN = record(artifact="a"), record("kanji", artifact=TEXT, attributes={"text": TEXT})
+PLAIN, FOREIGN = (
+    record(artifact="a"),
+    record("kanji", NOON + 1, artifact=TEXT, attributes={"text": TEXT}),
+)
 
 
 @pytest.fixture(params=["UTF8", "SQL_ASCII", "LATIN1"])
@@ -37,12 +40,12 @@ def test_text_is_stored_or_the_record_is_refused(url, encoding, asked):
     with closing(StoreSink(url + asked)) as sink:
         sink.write([PLAIN], {})
         if encoding == "LATIN1":
-            with pytest.raises(SinkRefusedError, match="has no equivalent in encoding .LATIN1"):
+            with pytest.raises(SinkRefusedError, match=r"has no equivalent in encoding .LATIN1"):
                 sink.write([FOREIGN], {})
         else:
             sink.write([FOREIGN], {})
     found = exact(url)
-    assert [event.artifact_id for event in found][0] == "a"
+    assert found[0].artifact_id == "a"
     assert [event.attributes for event in found[1:]] == [{"text": TEXT}] * (encoding != "LATIN1")
     with Store(url + asked) as opened:
         assert opened.encoding() == encoding
