@@ -7,7 +7,7 @@ A payload is a static part, encoded once for each point, and a moment, encoded a
 from typing import TYPE_CHECKING
 
 from sidelight.host import lazily
-from sidelight.record.costs import BUDGET_NS, SHIFT, Costs, CostSummary
+from sidelight.record.costs import BUDGET_NS, SHIFT, Costs, CostSummary, read_snapshot
 from sidelight.record.encoding import encode, encode_into, new_buffer, to_json
 from sidelight.record.format import (
     CUT,
@@ -122,6 +122,7 @@ __all__ = [
     "payload_at",
     "plain",
     "random_bits",
+    "read_snapshot",
     "record_flags",
     "replaced",
     "reseed",

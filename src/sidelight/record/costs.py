@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
 
@@ -19,6 +19,7 @@ SHIFT: Final = 6
 _FINE: Final = 1024
 _FINE_END: Final = _FINE << SHIFT
 _STEPS: Final = 8
+_LAST: Final = 2 * _FINE  # more buckets than any time needs
 
 
 class Costs:
@@ -65,6 +66,22 @@ class Costs:
             "max": highest,
             "buckets": [[index, count] for index, count in buckets.items()],
         }
+
+
+class _Snapshot(TypedDict):
+    over: int
+    max: int
+    buckets: list[tuple[Annotated[int, msgspec.Meta(ge=0, lt=_LAST)], int]]
+
+
+def read_snapshot(text: str) -> Mapping[str, Any]:
+    """Read a snapshot from JSON.
+
+    Raises:
+        msgspec.DecodeError: the text is no snapshot.
+    """
+    snapshot: Mapping[str, Any] = msgspec.json.decode(text, type=_Snapshot)
+    return snapshot
 
 
 def _upper_bound(bucket: int) -> int:

@@ -192,13 +192,16 @@ def decode(payload: bytes | memoryview) -> tuple[Static, Moment]:
     Raises:
         msgspec.DecodeError: the bytes are not a record of this format.
     """
-    raw, moment = _payload_decoder.decode(payload)
-    key = bytes(raw)
-    static = _statics.get(key)
-    if static is None:
-        if len(_statics) > 10_000:
-            _statics.clear()
-        static = _statics[key] = _static_decoder.decode(key)
+    try:
+        raw, moment = _payload_decoder.decode(payload)
+        key = bytes(raw)
+        static = _statics.get(key)
+        if static is None:
+            if len(_statics) > 10_000:
+                _statics.clear()
+            static = _statics[key] = _static_decoder.decode(key)
+    except RecursionError as error:
+        raise msgspec.DecodeError("the record is nested too deeply") from error
     return static, moment
 
 

@@ -16,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
 
@@ -38,6 +38,19 @@ _MAGIC: Final = b"SIDELITE"
 _CURSOR: Final = struct.Struct("<II")
 _CURSORS_AT: Final = 64
 _META_AT: Final = 256
+
+
+class _Meta(TypedDict, total=False):
+    """The types of the entries that readers use; a header with others counts as damaged."""
+
+    instance: str
+    pid: int
+    store: str
+    relay: str
+    role: str
+    limit: Annotated[int, msgspec.Meta(gt=0)]
+    sinks: list[str]
+    resource: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -92,9 +105,10 @@ def decode_header(page: bytes) -> Header:
         return Header()
     try:
         meta = msgspec.msgpack.decode(encoded)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        msgspec.convert(meta, _Meta)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Header()
-    return Header(version, meta) if isinstance(meta, dict) else Header()
+    return Header(version, meta)
 
 
 def _is_intact(page: bytes) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta  # pydantic reads the annotations
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from sidelight.record import Mode, Outcome
 from sidelight.store.times import from_ns
+
+UNREADABLE: Final = "sidelight.unreadable"
+"""Attribute of an event whose row does not have the form that a relay writes: the problem."""
 
 
 class Event(BaseModel):
@@ -68,3 +72,48 @@ class Event(BaseModel):
     def started_ns(self) -> int:
         """When the call began."""
         return self.occurred_ns - (self.duration_ns or 0)
+
+
+def event_from(row: Any) -> Event:
+    """Make an event of a row; a row of another form keeps its ids, and says what is wrong."""
+    try:
+        return Event(
+            **_ids(row),
+            occurred_ns=row.occurred_at,
+            recorded_ns=row.recorded_at,
+            mode=row.mode,
+            outcome=row.outcome,
+            duration_ns=row.duration,
+            trace_id=row.trace_id,
+            span_id=row.span_id,
+            attributes=msgspec.json.decode(row.attributes),
+        )
+    except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
+        problem = " ".join(str(error).split())
+    known: dict[str, Any] = {
+        **{name: None if value is None else str(value) for name, value in _ids(row).items()},
+        "occurred_ns": row.occurred_at if isinstance(row.occurred_at, int) else 0,
+        "recorded_ns": row.recorded_at if isinstance(row.recorded_at, int) else 0,
+        "mode": "scheduled",
+        "outcome": "emitted",
+        "duration_ns": None,
+        "trace_id": None,
+        "span_id": None,
+        "attributes": {
+            UNREADABLE: problem,
+            "mode": str(row.mode),
+            "outcome": str(row.outcome),
+            "attributes": str(row.attributes)[:1000],
+        },
+    }
+    return Event.model_construct(**known)
+
+
+def _ids(row: Any) -> dict[str, Any]:
+    return {
+        "event_id": row.event_id,
+        "type": row.type,
+        "artifact_id": row.artifact_id,
+        "organization_id": row.organization_id,
+        "point": row.point,
+    }

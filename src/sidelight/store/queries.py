@@ -7,21 +7,22 @@ meanwhile.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import msgspec
 from sqlalchemy import Executable, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import StoreError
-from sidelight.record import CostSummary
+from sidelight.record import CostSummary, read_snapshot
 from sidelight.settings import public_url, settle
-from sidelight.store.event import Event
+from sidelight.store.event import Event, event_from
 from sidelight.store.schema import (
     NO_ORGANIZATION,
     artifacts,
@@ -49,6 +50,8 @@ from sidelight.store.times import When, beginning_ns, day_of, end_ns, from_ns
 if TYPE_CHECKING:
     from types import TracebackType
 
+_T = TypeVar("_T")
+_logger: Final = logging.getLogger("sidelight")
 _TRANSACTIONS: Final = 20  # relay transactions whose events one query of `follow` reads
 
 
@@ -168,7 +171,7 @@ class Store:
             since=since,
             until=until,
         )
-        return map(_event, selection.find(self._read, newest_first=newest_first, limit=limit))
+        return map(event_from, selection.find(self._read, newest_first=newest_first, limit=limit))
 
     def timeline(self, artifact_id: Id) -> list[Event]:
         """All events of an artifact, in the order of time; empty for an unknown artifact."""
@@ -208,17 +211,19 @@ class Store:
         query = select(
             table.organization_id, table.type, table.day, table.count.label("number")
         ).where(*conditions)
-        return [
-            Count(
+        rows = self._read(query.order_by(table.organization_id, table.type, table.day))
+        return _readable(
+            "event_counts",
+            rows,
+            lambda row: Count(
                 organization_id=None
                 if row.organization_id == NO_ORGANIZATION
                 else row.organization_id,
                 type=row.type,
                 day=date.fromisoformat(row.day),
-                count=row.number,  # `row.count` is a method
-            )
-            for row in self._read(query.order_by(table.organization_id, table.type, table.day))
-        ]
+                count=int(row.number),  # `row.count` is a method
+            ),
+        )
 
     def artifacts(
         self,
@@ -251,32 +256,34 @@ class Store:
         checked_limit(limit)
         query = select(artifacts).where(*conditions)
         query = query.order_by(table.last_event_at.desc(), table.artifact_id).limit(limit)
-        return [
-            Artifact(
+        return _readable(
+            "artifacts",
+            self._read(query),
+            lambda row: Artifact(
                 artifact_id=row.artifact_id,
                 organization_id=row.organization_id,
                 first_event_at=from_ns(row.first_event_at),
                 last_event_at=from_ns(row.last_event_at),
-                events=row.events,
-            )
-            for row in self._read(query)
-        ]
+                events=int(row.events),
+            ),
+        )
 
     def losses(self) -> list[Loss]:
         """What could not be recorded, sorted by reason; within a reason, the latest first."""
         table = losses.c
         query = select(losses, table.count.label("number"))
         query = query.order_by(table.reason, table.last_at.desc(), table.process)
-        return [
-            Loss(
+        return _readable(
+            "losses",
+            self._read(query),
+            lambda row: Loss(
                 process=row.process,
                 reason=row.reason,
-                count=row.number,
+                count=int(row.number),
                 problem=row.problem,
                 last_at=from_ns(row.last_at),
-            )
-            for row in self._read(query)
-        ]
+            ),
+        )
 
     def costs(self, *, since: When | None = None) -> list[CostSummary]:
         """The cost of emitting on the caller's path, per point, over all processes.
@@ -291,7 +298,9 @@ class Store:
         if since is not None:
             query = query.where(costs.c.last_at >= beginning_ns("since", since))
         return [
-            CostSummary.of(point, [msgspec.json.decode(row.histogram) for row in rows])
+            CostSummary.of(
+                point, _readable("costs", rows, lambda row: read_snapshot(row.histogram))
+            )
             for point, rows in groupby(self._read(query), lambda row: str(row.point))
         ]
 
@@ -357,13 +366,13 @@ class Store:
     def _follow(
         self, selection: Selection, arrivals: Arrivals, latest: Sequence[Row], pause: float
     ) -> Iterator[Event]:
-        yield from map(_event, latest)
+        yield from map(event_from, latest)
         while True:
             new = arrivals.new(self._read)
             for start in range(0, len(new), _TRANSACTIONS):
                 chosen = events.c.recorded_at.in_(new[start : start + _TRANSACTIONS])
                 rows = self._read(select(events).where(chosen).order_by(*ORDER))
-                yield from map(_event, filter(selection.matches, rows))
+                yield from map(event_from, filter(selection.matches, rows))
             time.sleep(pause)
 
     def _read(self, query: Executable) -> Sequence[Row]:
@@ -378,19 +387,12 @@ class Store:
             ) from error
 
 
-def _event(row: Row) -> Event:
-    return Event(
-        event_id=row.event_id,
-        type=row.type,
-        artifact_id=row.artifact_id,
-        organization_id=row.organization_id,
-        occurred_ns=row.occurred_at,
-        recorded_ns=row.recorded_at,
-        point=row.point,
-        mode=row.mode,
-        outcome=row.outcome,
-        duration_ns=row.duration,
-        trace_id=row.trace_id,
-        span_id=row.span_id,
-        attributes=msgspec.json.decode(row.attributes),
-    )
+def _readable(table: str, rows: Iterable[Row], make: Callable[[Row], _T]) -> list[_T]:
+    """Convert rows; warn of those that do not have the form that a relay writes, and go on."""
+    made = []
+    for row in rows:
+        try:
+            made.append(make(row))
+        except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
+            _logger.warning("sidelight: a row of the table %s cannot be read: %s", table, error)
+    return made
