@@ -18,9 +18,8 @@ from sidelight.record import limits_from
 RelayMode = Literal["thread", "external"]
 Role = Literal["application", "relay"]
 _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
-#: The password as SQLAlchemy reads it, and any further text before an unescaped @.
-_PASSWORD: Final = re.compile(r"^([^:/?#]+://[^:/@]*):[^@]*@(?:[^/?@]*@)*")
-_SECRET: Final = re.compile(r"([?&](?:ssl)?password=)[^&]*")
+_URL: Final = re.compile(r"([A-Za-z][\w+.-]*://)([^\s'\"<>]+)")
+_USERINFO: Final = re.compile(r"(^|[/\s'\"=])([^:/@\s'\"=]*):[^@\s/]+@")  # of a text without scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,12 +188,36 @@ def sqlite_path(url: str) -> Path | None:
 
 def without_password(text: str) -> str:
     """Mask the passwords of the URLs in a text, including misspelt URLs."""
-    return re.sub(r"(^|[/\s'\"=])([^:/@\s'\"=]*):[^@\s/]+@", r"\1\2:***@", text)
+    shown = _URL.sub(lambda url: url[1] + _without_password(url[2]), text)
+    return _USERINFO.sub(r"\1\2:***@", shown)
 
 
 def public_url(url: str) -> str:
     """Mask the passwords in a store's URL."""
-    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{_without_password(rest)}" if separator else url
+
+
+def _without_password(rest: str) -> str:
+    """Mask the passwords in the part of a URL behind its scheme.
+
+    A password that was not escaped may hold any character. Hence everything up to the last "@"
+    before the parameters is masked, although a part of it may be read as host or path.
+    """
+    place, mark, parameters = rest.partition("?")
+    user, colon, secret = place.partition(":")
+    if colon and "@" not in place and "@" in parameters and not re.match(r"\d+(/|$)", secret):
+        place, mark, parameters = rest, "", ""  # the "?" is a part of the password
+        user, colon, secret = place.partition(":")
+    if colon and "@" in secret and not set(user) & set("/@"):
+        place = f"{user}:***@{secret.rpartition('@')[2]}"
+    shown = [_without_value(each) for each in parameters.split("&")]
+    return f"{place}{mark}{'&'.join(shown)}"
+
+
+def _without_value(parameter: str) -> str:
+    name, equals, _ = parameter.partition("=")
+    return f"{name}=***" if equals and "password" in unquote(name).lower() else parameter
 
 
 def _spool_beside(url: str) -> Path:

@@ -45,12 +45,18 @@ class RequestFailed(Exception):  # noqa: N818
     """Ends the exporter's own retries, because the relay retries."""
 
 
+def _as_configured(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Leave the request as it is; without this, requests takes credentials from ``.netrc``."""
+    return request
+
+
 class DeadlineSession(requests.Session):
     """A session for one exporter: no redirects, no retries; keeps the last answer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answer = Answer()
+        self.auth = _as_configured
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter())
 
