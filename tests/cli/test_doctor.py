@@ -296,6 +296,72 @@ def a_server_that_is_down(at):
     yield WRONG, "store", "refused"
 
 
+@row
+@given("LATIN1", "SQL_ASCII")
+def a_database_of_another_encoding(at, encoding):
+    server = own_server()
+    url = new_database(server) + "_encoded"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(
+            f"CREATE DATABASE {url.rpartition('/')[2]} ENCODING '{encoding}'"
+            " TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    script = f"sidelight.emit('sent', artifact_id='漢字 €', text='漢字')\n{FIRST}"
+    emit(script, url, **at.use(url, at.tmp / "spool"))
+    if encoding == "SQL_ASCII":
+        yield WELL
+    else:
+        yield WRONG, "store", "has the encoding LATIN1: events with .* are refused → .*'UTF8'"
+        yield WRONG, "losses", "refused by store"
+
+
+@row
+def an_artifact_id_of_two_organizations(at):
+    script = """
+        sidelight.emit("order_placed", artifact_id=1, organization_id="acme")
+        sidelight.emit("invoice_created", artifact_id=1, organization_id="globex")
+        sidelight.emit("order_placed", artifact_id=2, organization_id="acme")
+        assert sidelight.flush(60)
+        """
+    emit(script, at.path)
+    yield WRONG, "artifacts", r"^1 artifact id used by several organizations \(1\): .* → make ids"
+
+
+@row
+@given("options", "environment")
+def an_outbox_that_nobody_drains(at, named):
+    script = """
+        from sqlalchemy import create_engine
+        from sidelight.outbox import table
+        from sqlalchemy import MetaData
+        engine = create_engine(os.environ["SHOP"])
+        metadata = MetaData()
+        table(metadata)
+        metadata.create_all(engine)
+
+        @emits("order_placed", transaction=arg.connection, artifact_id=arg.order)
+        def place(connection, order):
+            return order
+
+        with engine.begin() as connection:
+            assert place(connection, "order-1")
+        """
+    shop = f"sqlite:///{at.tmp / 'shop.db'}"
+    emit(f"{textwrap.dedent(script)}{FIRST}", at.path, SHOP=shop)
+    at.monkeypatch.setattr("sidelight.cli.doctor.outboxes._PATIENCE", 0)
+    if named == "options":
+        at.options = (*at.options, "--outbox", shop)
+    else:
+        at.monkeypatch.setenv("SIDELIGHT_OUTBOXES", shop)
+    yield WRONG, "outbox", "1 event waits, the oldest for .*: no relay drains it → `sidelight relay"
+    yield NOTE, "outbox", "journal mode delete: .* → `sidelight outbox create`"
+    sidelight("relay", "--once", *of(at.path), "--outbox", shop)
+    yield OK, "outbox", "0 events wait"
+    at.options = (*of(at.path), "--outbox", f"sqlite:///{at.tmp / 'other.db'}")
+    sqlite3.connect(at.tmp / "other.db").close()
+    yield WRONG, "outbox", "there is no table sidelight_outbox → `sidelight outbox create`"
+
+
 # -- the Collector ---------------------------------------------------------------------------
 
 
@@ -426,6 +492,16 @@ def a_spool_that_cannot_be_written(at, kind):
             pytest.skip("this user may write everywhere")
     at.options = (*of(at.path), "--spool", at.spool)
     yield WRONG, "spool", rf"^{at.spool}.* → .*set SIDELIGHT_SPOOL"
+
+
+@row
+@given(0o777, 0o770)
+def a_spool_that_others_may_write(at, mode):
+    at.first()
+    at.spool.chmod(mode)
+    yield WRONG, "spool", f"can be written by other users: .* → chmod 700 {at.spool}"
+    at.spool.chmod(0o700)
+    yield WELL
 
 
 @row

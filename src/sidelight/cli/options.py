@@ -65,3 +65,12 @@ Otlp: TypeAlias = Annotated[
         help="Export to this OTLP endpoint (base URL). Default: OTEL_EXPORTER_OTLP_ENDPOINT.",
     ),
 ]
+Outboxes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--outbox",
+        metavar="URL",
+        envvar="SIDELIGHT_OUTBOXES",
+        help="Include the outbox of this business database. Repeatable.",
+    ),
+]

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from sidelight.cli.code import import_all
-from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
+from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
 from sidelight.cli.spool.segments import (
     Backlog,
@@ -54,14 +54,7 @@ def relay(
     store: StoreUrl = None,
     spool: SpoolDirectory = None,
     otlp: Otlp = None,
-    outbox: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL",
-            envvar="SIDELIGHT_OUTBOXES",
-            help="Drain the outbox of this business database too. Repeatable.",
-        ),
-    ] = None,
+    outbox: Outboxes = None,
     catalogue: Annotated[
         list[str] | None,
         typer.Option(

@@ -268,6 +268,31 @@ class Store:
             ),
         )
 
+    def shared_artifacts(self, limit: int = 1000) -> list[str]:
+        """Ids among the latest artifacts whose events name different organizations.
+
+        Artifacts with more than 10,000 events are left out, because the answer would take long.
+
+        Args:
+            limit: how many artifacts are examined.
+        """
+        latest = (
+            select(artifacts.c.artifact_id)
+            .where(artifacts.c.events.between(2, 10_000))
+            .order_by(artifacts.c.last_event_at.desc())
+            .limit(limit)
+            .subquery()
+        )
+        owner = events.c.organization_id
+        query = (
+            select(events.c.artifact_id)
+            .join(latest, latest.c.artifact_id == events.c.artifact_id)
+            .group_by(events.c.artifact_id)
+            .having(func.min(owner) != func.max(owner))
+            .order_by(events.c.artifact_id)
+        )
+        return [str(row.artifact_id) for row in self._read(query)]
+
     def losses(self) -> list[Loss]:
         """What could not be recorded, sorted by reason; within a reason, the latest first."""
         table = losses.c

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sidelight.cli.doctor.directory import check_ready
 from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
+from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl
 from sidelight.cli.output import clean, console, plural, print_json
 from sidelight.settings import Settings, disabled, settle
 
@@ -32,6 +32,7 @@ def doctor(
     store: StoreUrl = None,
     spool: SpoolDirectory = None,
     otlp: Otlp = None,
+    outbox: Outboxes = None,
     as_json: AsJson = False,
 ) -> None:
     """Check store, spool, relay and Collector: name what is wrong, and what helps.
@@ -47,7 +48,7 @@ def doctor(
 
       sidelight doctor --ready
     """
-    settings = settle(store, spool=spool, otlp=otlp)
+    settings = settle(store, spool=spool, otlp=otlp, outboxes=outbox or None)
     findings = [check_ready(settings.spool)] if ready else _run_checks(settings)
     wrong = 0
     for finding in findings:
@@ -73,6 +74,10 @@ def _run_checks(settings: Settings) -> Iterable[Finding]:
         answers &= (finding.check, finding.state) != ("store", "wrong")
         yield finding
     yield from check_spool(settings.spool, settings.store if answers else None)
+    if settings.outboxes:
+        from sidelight.cli.doctor.outboxes import check_outboxes  # noqa: PLC0415
+
+        yield from check_outboxes(settings.outboxes)
 
     from sidelight.cli.doctor.endpoints import check_endpoints  # noqa: PLC0415
 

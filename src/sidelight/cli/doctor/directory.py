@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,13 @@ def check_directory(directory: Path) -> Iterator[Finding]:
         return
     if not directory.is_dir():
         yield Finding("spool", "ok", f"{directory} does not exist yet: no records wait")
+    elif directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Finding(
+            "spool",
+            "wrong",
+            f"{directory} can be written by other users: they can delete or replace records",
+            f"chmod 700 {directory}",
+        )
     kind = filesystem(_existing(directory))
     if kind in _IN_MEMORY:
         yield Finding(
@@ -85,11 +93,11 @@ def _why_not(place: Path) -> str:
 
 def _full(place: Path) -> Finding | None:
     """Return why the next segment finds no room."""
-    stat = os.statvfs(place)
+    status = os.statvfs(place)
     problem = ""
     if _free(place) < SMALLEST:
         problem = f"only {size(_free(place))} are free"
-    elif stat.f_files and not stat.f_favail:
+    elif status.f_files and not status.f_favail:
         problem = "no file can be made (no inodes are left)"
     if not problem:
         return None
@@ -111,5 +119,5 @@ def _existing(directory: Path) -> Path:
 
 
 def _free(place: Path) -> int:
-    stat = os.statvfs(place)
-    return stat.f_bavail * stat.f_frsize
+    status = os.statvfs(place)
+    return status.f_bavail * status.f_frsize

@@ -33,6 +33,8 @@ def check_store(url: str) -> Iterator[Finding]:
     try:
         with Store(url) as store:
             yield from _content(store)
+            yield from _check_encoding(store)
+            yield from _check_artifacts(store)
             losses = store.losses()
             costs = store.costs(since=_RECENT)
     except StoreError as error:
@@ -79,6 +81,30 @@ def _content(store: Store) -> Iterator[Finding]:
             f"the latest event occurs {ago(latest.occurred_at)}: the clock of "
             f"{latest.point} was stepped, or is wrong",
             "correct the clocks; no event is lost, but times are wrong",
+        )
+
+
+def _check_encoding(store: Store) -> Iterator[Finding]:
+    if (encoding := store.encoding()) not in {"UTF8", "SQL_ASCII"}:  # which holds any bytes
+        yield Finding(
+            "store",
+            "wrong",
+            f"{store.url} has the encoding {encoding}: events with other characters are refused",
+            "move the store to a database with ENCODING 'UTF8'",
+        )
+
+
+def _check_artifacts(store: Store) -> Iterator[Finding]:
+    """Find artifact ids that several organizations use: their events are told as one artifact."""
+    if ids := store.shared_artifacts():
+        some = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
+        yield Finding(
+            "artifacts",
+            "wrong",
+            f"{plural(len(ids), 'artifact id')} used by several organizations ({some}): one "
+            "timeline shows the events of all, and an event without an organization belongs to "
+            "none of them for certain",
+            'make ids unique, for example by a prefix ("order:1"), and name the organization',
         )
 
 

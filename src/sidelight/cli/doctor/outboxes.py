@@ -1,0 +1,47 @@
+"""Check the outboxes of business databases: does a relay drain them?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from sidelight.cli.doctor.findings import Finding
+from sidelight.cli.output import plural, whole_seconds
+from sidelight.exceptions import OutboxError
+from sidelight.transactions import outbox_status
+
+_PATIENCE: Final = 5_000_000_000  # ns that a committed event may wait for a relay that works
+
+
+def check_outboxes(urls: Iterable[str]) -> Iterator[Finding]:
+    """Find outboxes that cannot be read, and events that wait in them for too long."""
+    for url in urls:
+        try:
+            status = outbox_status(url)
+        except OutboxError as error:
+            facts = error.facts
+            yield Finding(
+                "outbox", "wrong", f"{facts['url']}: {facts['problem']}", f"{facts['remedy']}"
+            )
+            continue
+        waits = plural(status.waiting, "event waits", "events wait")
+        age = 0 if status.oldest_ns is None else time.time_ns() - status.oldest_ns
+        if age > _PATIENCE:
+            yield Finding(
+                "outbox",
+                "wrong",
+                f"{status.url}: {waits}, the oldest for {whole_seconds(age)}: no relay drains it",
+                f"`sidelight relay --outbox {status.url}`, or configure(outboxes=[…]) in a process "
+                "with a relay",
+            )
+        else:
+            yield Finding("outbox", "ok", f"{status.url}: {waits}")
+        if status.journal_mode not in {None, "wal"}:
+            yield Finding(
+                "outbox",
+                "note",
+                f"{status.url}: journal mode {status.journal_mode}: a commit waits while a relay "
+                "reads",
+                "`sidelight outbox create` puts the database into WAL mode",
+            )
