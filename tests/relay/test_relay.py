@@ -312,6 +312,7 @@ def test_many_that_are_refused_hold_up_nobody(spool, losses, tmp_path, where):
         assert not relay.flush(0.3)
         assert not losses
         emit(spool, 100)
+        assert relay.flush(10) is (where == "another process's")  # refused: told once
         assert relay.flush(10)
     finally:
         assert relay.stop(5)

@@ -12,7 +12,7 @@ from sidelight.record import event_id
 if TYPE_CHECKING:
     from sidelight.spool import Position
 
-State: TypeAlias = Literal["stored", "spooled", "joined", "lost"]
+State: TypeAlias = Literal["stored", "spooled", "joined", "refused", "lost"]
 
 
 class Receipt:
@@ -55,11 +55,14 @@ class Receipt:
         """Where the event is now.
 
         "stored": in the store. "spooled": in the spool, and the relay will store it. "joined": in
-        the caller's transaction. "lost": nowhere; the loss was counted.
+        the caller's transaction. "refused": in the quarantine, because the store refused it.
+        "lost": nowhere; the loss was counted.
         """
         if self._position is None:
             return "lost"
-        return "stored" if self._watermark.reached(self._position) else "spooled"
+        if not self._watermark.reached(self._position):
+            return "spooled"
+        return "refused" if self._watermark.was_refused(self._random) else "stored"
 
     def wait(self) -> Receipt:
         """Block until the store has the event or the deadline has passed."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: `Task.uncancel` restores the whole state of the task, so that a cancellation can be handed on.
 _CAN_UNCANCEL: Final = sys.version_info >= (3, 13)
 _clock: Final = perf_counter_ns
+MAX_REFUSED: Final = 10_000
+"""How many refused events a watermark remembers."""
 
 
 class Watermark:
@@ -42,10 +44,21 @@ class Watermark:
         self.wake_relay: Callable[[], object] = lambda: None
         self._waiters: list[tuple[Position, Callable[[], object]]] = []
         self._timed_out_at: Position = (0, 0)
+        self._refused: dict[int, None] = {}
 
     def reached(self, position: Position) -> bool:
         """Whether the store has every record before ``position``."""
         return self.position >= position
+
+    def note_refused(self, random_bits: int) -> None:
+        """Note that the store refused an event, before `advance` passes it."""
+        self._refused[random_bits] = None
+        while len(self._refused) > MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
+
+    def was_refused(self, random_bits: int) -> bool:
+        """Whether the store refused the event with these random bits."""
+        return random_bits in self._refused
 
     def advance(self, position: Position) -> None:
         """Set the watermark and wake the waiters that it passed."""

@@ -90,8 +90,14 @@ class Relay:
             needed: names of sinks.
 
         Returns:
-            Whether the sinks have everything.
+            Whether the sinks have everything, and the needed ones have refused nothing of this
+            process since the last flush.
         """
+        is_delivered = self._await_delivery(seconds, needed, patient=patient)
+        refused = [w.take_refused() for w in self.workers if w.sink.name in needed]
+        return is_delivered and not any(refused)
+
+    def _await_delivery(self, seconds: float, needed: Collection[str], *, patient: bool) -> bool:
         until = monotonic() + seconds
         requests = [(mover, mover.request()) for mover in self.movers]
         while True:

@@ -76,6 +76,7 @@ class Worker:
         store_health: how the store is doing, for the other sinks; None where there is no store.
         ending: the worker will not start again; it closes the sink when it ends.
         busy: the worker is inside the sink's library.
+        refused: how many records of this process the sink has refused.
         loop: the worker's thread.
     """
 
@@ -87,6 +88,7 @@ class Worker:
     store_health: Health | None = None
     ending: bool = False
     busy: bool = False
+    refused: int = 0
     _poison: PoisonDetector = field(default_factory=PoisonDetector)
     _scanners: dict[int, Scanner] = field(default_factory=dict)
     _unreadable_since: dict[int, float] = field(default_factory=dict)
@@ -383,6 +385,10 @@ class Worker:
         name = self.sink.name
         for record in records:
             self._poison.note_poison(record)
+            if segment.number and record[0].outcome != "ledger":  # this process has emitted it
+                self.refused += 1
+                if self.watermark is not None:
+                    self.watermark.note_refused(record[1].random)
             self._quarantine(segment, f"refused by {name}", problem, encode(record), refused=True)
 
     # -- for the other threads ---------------------------------------------------------------
@@ -396,6 +402,11 @@ class Worker:
             self.spool.failures.count(f"not power-safe: {os_error_text(error)}", problem)
             return False
         return True
+
+    def take_refused(self) -> int:
+        """Return how many records of this process were refused since the last call."""
+        refused, self.refused = self.refused, 0
+        return refused
 
     def is_behind(self) -> bool:
         """Whether the sink has records left to take."""

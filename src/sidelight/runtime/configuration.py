@@ -64,7 +64,8 @@ def flush(timeout: float = 5.0) -> bool:
         timeout: the longest time to wait (s).
 
     Returns:
-        Whether everything is delivered. With ``relay="external"`` this process cannot know, and
-        the answer is False.
+        Whether everything is delivered; False if the store has refused an event since the last
+        flush (see `Receipt.state`). With ``relay="external"`` this process cannot know, and the
+        answer is False.
     """
     return RUNTIME.flush(timeout)

@@ -1,0 +1,75 @@
+"""An event that the store refuses: its receipt and `flush` say so, and only they."""
+
+import asyncio
+import contextlib
+import sqlite3
+
+import pytest
+from tests.support.telemetry import configured, stored
+
+import sidelight
+from sidelight import emits
+from sidelight.emission.emitter import EMITTER
+from sidelight.emission.waiting import MAX_REFUSED, Watermark
+
+REFUSE = """
+CREATE TRIGGER poison BEFORE INSERT ON events WHEN NEW.artifact_id = 'poison'
+BEGIN SELECT RAISE(ABORT, 'a rule of the application'); END
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    with configured(tmp_path):
+        sidelight.emit("made", artifact_id="a")
+        assert sidelight.flush(20.0)
+        path = tmp_path / "events.db"
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(REFUSE)
+        yield path
+
+
+def test_receipts_and_flush_tell_the_truth(path):
+    receipts = {name: sidelight.emit("made", artifact_id=name) for name in ("b", "poison", "c")}
+    assert sidelight.flush(20.0) is False
+    assert {name: receipt.state for name, receipt in receipts.items()} == {
+        "b": "stored",
+        "poison": "refused",
+        "c": "stored",
+    }
+    assert receipts["poison"].event_id
+    assert EMITTER.losses == {"refused by store": 1}
+    assert {event["artifact_id"] for event in stored(path)} == {"a", "b", "c"}
+    sidelight.emit("made", artifact_id="d")
+    assert sidelight.flush(20.0)  # everything since the last flush
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_wait_ends_and_tells(path, awaited):
+    receipt = sidelight.emit(
+        "made", artifact_id="poison", mode="awaited" if awaited else "scheduled"
+    )
+    sidelight.flush(20.0)
+    assert receipt.wait().state == "refused"
+
+    async def wait():
+        return await receipt
+
+    assert asyncio.run(wait()).state == "refused"
+
+
+def test_a_call_whose_event_is_refused_returns_as_ever(path):
+    @emits("made", artifact_id="poison", mode="awaited")
+    def make():
+        return 1
+
+    assert make() == 1
+    assert sidelight.flush(20.0) is False
+
+
+def test_a_watermark_remembers_the_latest_refused_events():
+    watermark = Watermark()
+    for number in range(MAX_REFUSED + 5):
+        watermark.note_refused(number)
+    assert not watermark.was_refused(4)
+    assert all(watermark.was_refused(number) for number in range(5, MAX_REFUSED + 5))
