@@ -684,6 +684,14 @@ def emissions_over_the_budget(at, over, state):
 
 
 @row
+def a_point_that_is_never_called(at):
+    """A framework that registers functions may have kept the one below the decorator."""
+    at.first()
+    words = r"^1 point was never called although its module emits \(__main__:pack\) → "
+    yield NOTE, "points", words
+
+
+@row
 def instrumentation_that_is_switched_off(at):
     at.first()
     at.monkeypatch.setenv("SIDELIGHT_DISABLED", "1")

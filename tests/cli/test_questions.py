@@ -157,6 +157,16 @@ def test_budget(filled):
     assert all(cost["p50"] <= cost["p99"] <= cost["p999"] <= cost["max"] for cost in costs)
 
 
+def test_budget_shows_points_that_were_never_called(tmp_path):
+    path = tmp_path / "events.db"
+    emit("receive('order-1')\nassert sidelight.flush(60)", path)
+    said = sidelight("budget", *of(path))
+    assert re.search(r"__main__:pack +0 +never called", said.out)
+    assert "1 emission, " in said.err
+    costs = {cost["point"]: cost["count"] for cost in json_of("budget", *of(path))}
+    assert costs == {"__main__:pack": 0, "__main__:receive": 1}
+
+
 def read_lines(stream, count, seconds=60):
     """Read so many lines as a process prints them."""
     lines, rest = [], b""

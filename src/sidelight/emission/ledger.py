@@ -22,6 +22,7 @@ from sidelight.spool import RateLimiter, Spool
 #: the spool with costs: an unhurried write is one part of costs.
 _PART: Final = 64 * 1024
 _logger: Final = logging.getLogger("sidelight")
+_OWN: Final = "sidelight:"  # points of sidelight itself, for example `sidelight.emit`
 
 
 class Ledger:
@@ -66,11 +67,20 @@ class Ledger:
 
     def _write_costs(self, append: Callable[[bytes], object], *, whole: bool) -> None:
         costs = self._emitter.costs.copy()
-        counts = {point: count for point, each in costs.items() if (count := each.count())}
-        new = [point for point in counts if point not in self._costs]
+        counts = {point: each.count() for point, each in costs.items()}
+        if not any(counts.values()):
+            return
+        called = [point for point, count in counts.items() if count and point not in self._costs]
         old = [point for point, count in self._costs.copy().items() if counts.get(point) != count]
+        uncalled = [
+            point
+            for point, count in counts.items()
+            if not count and point not in self._costs and not point.startswith(_OWN)
+        ]
         parts = _parts(
-            (point, costs[point].snapshot()) for point in (*new, *old) if point in counts
+            (point, costs[point].snapshot())
+            for point in (*called, *old, *uncalled)
+            if point in counts
         )
         for part in parts if whole else islice(parts, 1):
             _append(append, {"costs": part})

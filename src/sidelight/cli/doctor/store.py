@@ -46,6 +46,7 @@ def check_store(url: str) -> Iterator[Finding]:
         yield from check_disk(path.parent, threat)
     yield from _check_losses(losses)
     yield from _check_costs(costs)
+    yield from _check_points(costs)
 
 
 def _unavailable(url: str, error: StoreError) -> Finding:
@@ -196,3 +197,24 @@ def _check_costs(costs: Sequence[CostSummary]) -> Iterator[Finding]:
         "`sidelight budget` shows each point; a machine that is short of processors delays any "
         "call",
     )
+
+
+def _check_points(costs: Sequence[CostSummary]) -> Iterator[Finding]:
+    """Find points that no process has called although other points of their module are called."""
+    emitting = {_module(cost) for cost in costs if cost.count}
+    uncalled = [cost.point for cost in costs if not cost.count and _module(cost) in emitting]
+    if uncalled:
+        some = ", ".join(uncalled[:3]) + (", …" if len(uncalled) > 3 else "")
+        were = plural(len(uncalled), "point was", "points were")
+        modules = "its module emits" if len(uncalled) == 1 else "their modules emit"
+        yield Finding(
+            "points",
+            "note",
+            f"{were} never called although {modules} ({some})",
+            "if their functions do run, a decorator that registers them has kept the bare "
+            "function: put the sidelight decorator directly above `def`",
+        )
+
+
+def _module(cost: CostSummary) -> str:
+    return cost.point.partition(":")[0]
