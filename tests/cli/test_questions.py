@@ -108,6 +108,7 @@ def test_a_timeline(filled, tmp_path):
     assert heading.startswith("order-1 · north · 3 events · ")
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} to .* UTC", times)
     drawn = "\n".join(lines)
+    assert "size=3" in drawn
     assert re.search(r"\+[\d.]+ [µm]s +✓ order_received +[╺━╸]+ +[\d.]+ [µm]s", drawn)
     assert re.search(r"\+[\d.]+ [µm]s +▸ packing_started +▸┄+", drawn)
     assert re.search(r"\+[\d.]+ m?s +✓ order_packed +[╺━╸]+ +[\d.]+ m?s", drawn)

@@ -77,9 +77,13 @@ def print_json(items: Iterable[object]) -> None:
             line = dump()
         else:
             plain = dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item  # type: ignore[arg-type]
-            line = msgspec.json.encode(plain, enc_hook=repr).decode()
+            line = _json(plain)
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value, enc_hook=repr).decode()
 
 
 @contextlib.contextmanager
@@ -221,15 +225,11 @@ def outcome_symbol(event: Event) -> Text:
 def attributes(event: Event) -> Text:
     """Return the attributes in one line; those of an error come first."""
     shown = Text()
-    for name, given in sorted(event.attributes.items(), key=lambda item: item[0] != "error.type"):
-        value = given if isinstance(given, str) else msgspec.json.encode(given, enc_hook=repr)
+    for name, value in sorted(event.attributes.items(), key=lambda item: item[0] != "error.type"):
         style = "red" if name.startswith("error.") else "dim"
         shown.append(" " if shown else "")
         shown.append(f"{clean(name)}=", style="dim")
-        text = (
-            value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=repr).decode()
-        )
-        shown.append(clean(text), style=style)
+        shown.append(clean(value if isinstance(value, str) else _json(value)), style=style)
     return shown
 
 
