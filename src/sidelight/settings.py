@@ -28,6 +28,8 @@ class Settings:
 
     Attributes:
         store: the URL of the events store.
+        names_store: whether the segments name the store. Those of an external relay's application
+            do so only where the store was configured, because the relay knows the store.
         spool: the directory of the spool.
         otlp_traces, otlp_logs: whether spans and events are exported over OTLP.
         otlp_endpoint: the base URL; None leaves it to ``OTEL_EXPORTER_OTLP_*``.
@@ -51,6 +53,7 @@ class Settings:
     deadline: float = 0.010
     strict: bool = False
     role: Role = "application"
+    names_store: bool = True
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +62,8 @@ class Settings:
         Raises:
             ConfigurationError: they do not.
         """
-        if self.store in self.outboxes and sqlite_path(self.store) is not None:
+        path = sqlite_path(self.store)
+        if path is not None and path.resolve() in _resolved(self.outboxes):
             # The business would wait for the store's transactions, and time out.
             _refuse(
                 "outboxes",
@@ -97,7 +101,8 @@ def settle(
     for name, number in (("deadline", deadline), ("spool_limit", spool_limit)):
         if not isinstance(number, int | float):
             _refuse(name, f"{number!r} is not a number", "give one")
-    url = _database(store or env.get("SIDELIGHT_STORE") or default_store())
+    named = store or env.get("SIDELIGHT_STORE")
+    url = _database(named or default_store())
     if relay not in {"thread", "external"}:
         _refuse("relay", f"{relay!r} is unknown", 'use "thread" or "external"')
     if not 0.006 <= deadline <= 1.0:  # 5 ms are kept for the GIL's switch interval
@@ -119,8 +124,13 @@ def settle(
         spool_limit=spool_limit,
         deadline=deadline,
         strict=env.get("SIDELIGHT_STRICT", "0") not in {"", "0"} if strict is None else strict,
+        names_store=bool(named) or relay == "thread",
         environment=env,
     )
+
+
+def _resolved(urls: Sequence[str]) -> set[Path]:
+    return {path.resolve() for url in urls if (path := sqlite_path(url)) is not None}
 
 
 def _outboxes(urls: Sequence[str] | None, env: Mapping[str, str]) -> tuple[str, ...]:
@@ -247,7 +257,7 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
     return {
         "instance": instance,
         "pid": os.getpid(),
-        "store": public_url(settings.store),
+        **({"store": public_url(settings.store)} if settings.names_store else {}),
         "relay": settings.relay,
         "role": settings.role,
         "limit": settings.spool_limit,

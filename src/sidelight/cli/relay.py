@@ -29,7 +29,7 @@ from sidelight.record import random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import RUNTIME, outboxes_of, sinks_of
 from sidelight.settings import Settings, outbox_url, public_url, writer_meta
-from sidelight.spool import Health, Sink, Spool, prepare_directory
+from sidelight.spool import Health, Sink, Spool, is_same_store, prepare_directory
 
 _END_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _END_WITHIN: Final = 5.0  # seconds to deliver the rest after a signal
@@ -118,7 +118,7 @@ def _application_lives(settings: Settings) -> bool:
     """Whether an application is alive that emits into the same store."""
     here = public_url(settings.store)
     return any(
-        meta.get("role") != "relay" and meta.get("store", here) == here
+        meta.get("role") != "relay" and is_same_store(meta.get("store"), here)
         for meta in writers_of(settings.spool, living=True)
     )
 
@@ -241,11 +241,11 @@ def _left(settings: Settings, health: Mapping[str, Health]) -> dict[str, Backlog
     for segment in read_spool(settings.spool):
         if not segment.orphaned:
             continue
-        named = str(segment.meta.get("store", here))
+        named = segment.meta.get("store")
         for sink, backlog in segment.backlog.items():
             if not backlog.records:
                 continue
-            if named != here:
+            if not is_same_store(named, here):
                 why = f"for the store {named}; name that with --store"
             elif sink in health:
                 why = f"until {sink} answers; run this again then"

@@ -17,6 +17,7 @@ from sidelight.spool.quarantine import Entry, Quarantine
 from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
 from sidelight.spool.sink import Health, Record, Sink
+from sidelight.spool.store_address import is_same_store
 from sidelight.spool.supply import SMALLEST, SPARES
 from sidelight.spool.writer import Position, Spool
 
@@ -37,6 +38,7 @@ __all__ = [
     "Sink",
     "Spool",
     "filesystem",
+    "is_same_store",
     "os_error_text",
     "prepare_directory",
     "segments_in",

@@ -19,6 +19,7 @@ from sidelight.spool.disk import Disk
 from sidelight.spool.failures import FailureCounter, os_error_text
 from sidelight.spool.header import PAGE
 from sidelight.spool.segment import Segment
+from sidelight.spool.store_address import is_same_store
 from sidelight.spool.supply import Supply
 
 _MAX_OPEN: Final = 16
@@ -173,7 +174,7 @@ class Adopted:
 
     def _add(self, segment: Segment) -> None:
         """Add a segment unless it is meant for another store."""
-        if len({self._store, segment.meta.get("store")} - {None}) > 1:
+        if not is_same_store(self._store, segment.meta.get("store")):
             segment.close()
             return
         self._segments.append(segment)

@@ -16,8 +16,7 @@ from sidelight.cli.doctor.processes import is_stopped
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_again
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.record import decode
-from sidelight.settings import public_url
-from sidelight.spool import PAGE, Scanner, Segment
+from sidelight.spool import PAGE, Scanner, Segment, is_same_store
 from sidelight.store import StoreSink
 
 _PATIENCE: Final = 5_000_000_000  # ns that a record may wait for a relay that works
@@ -135,7 +134,7 @@ def _refusal(url: str, segments: Iterable[SegmentReport]) -> str:
     """Try whether the store takes the backlog, and roll back; return why not, or ""."""
     with contextlib.closing(StoreSink(url)) as store:
         for each in segments:
-            if each.meta.get("store", public_url(url)) != public_url(url):
+            if not is_same_store(each.meta.get("store"), url):
                 continue
             try:
                 _rehearse(store, each)

@@ -33,7 +33,7 @@ from sidelight.exceptions import QueryError, SpoolError
 from sidelight.record import decode, event_id, occurred_at, salvage
 from sidelight.runtime import sinks_of
 from sidelight.settings import public_url, settle
-from sidelight.spool import Entry, Quarantine
+from sidelight.spool import Entry, Quarantine, is_same_store
 
 _DIGITS: Final = 8  # of an id, in a table
 
@@ -96,7 +96,7 @@ def replay(
     here = public_url(settings.store)
     rejected: Counter[tuple[str, str]] = Counter()
     sinks = {sink.name: sink for sink in sinks_of(settings, lambda *why: rejected.update([why]))}
-    attempt = Replay(quarantine, sinks, lambda writer: writer.get("store", here) == here)
+    attempt = Replay(quarantine, sinks, lambda writer: is_same_store(writer.get("store"), here))
     try:
         outcomes = [*attempt.run(with_progress(found, "delivering again", len(found)))]
     except OSError as error:

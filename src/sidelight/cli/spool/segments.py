@@ -15,7 +15,7 @@ from sidelight.cli.output import duration, plural, size, with_progress
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.record import decode, occurred_at
 from sidelight.settings import Settings, settle
-from sidelight.spool import PAGE, Scanner, Segment, segments_in
+from sidelight.spool import PAGE, Scanner, Segment, is_same_store, segments_in
 
 _BATCH: Final = 2000  # records
 
@@ -231,7 +231,10 @@ def settings_for(
         ConfigurationError: the headers name no store, or several, or one with a password.
     """
     if store is None and spool is not None:
-        stores = {str(meta["store"]) for meta in writers if "store" in meta}
+        stores: list[str] = []
+        for named in (str(meta["store"]) for meta in writers if "store" in meta):
+            if not any(is_same_store(named, known) for known in stores):
+                stores.append(named)
         problem = f"no record in {spool} names a store"
         if len(stores) == 1:
             (store,) = stores

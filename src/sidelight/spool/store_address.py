@@ -1,0 +1,40 @@
+"""Compare the addresses of stores by what they mean, not as text.
+
+A segment's header names the store of its writer, and a relay delivers the segments for its own
+store. Two addresses are one store where they name the same SQLite file, by whatever path, or the
+same PostgreSQL database, by whatever driver, login or parameters.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_POSTGRES: Final = frozenset({"postgres", "postgresql"})
+
+
+def is_same_store(one: str | None, other: str | None) -> bool:
+    """Whether two URLs mean one store; None means any store."""
+    if one is None or other is None or one == other:
+        return True
+    return _identity(one) == _identity(other)
+
+
+def _identity(url: str) -> tuple[Any, ...]:
+    scheme, _, rest = url.partition("://")
+    backend = scheme.partition("+")[0].lower()
+    if backend == "sqlite":
+        return backend, os.path.realpath(rest.removeprefix("/"))
+    if backend not in _POSTGRES:
+        return (url,)
+    try:
+        parsed = urlsplit(url)
+        query = {name: values[-1] for name, values in parse_qs(parsed.query).items()}
+        host = query.get("host") or unquote(parsed.hostname or "") or "localhost"
+        port = query.get("port") or str(parsed.port or 5432)
+    except ValueError:  # several hosts, or a misspelt port
+        return (url,)
+    named = query.get("dbname") or unquote(parsed.path.removeprefix("/"))
+    database = named or query.get("user") or unquote(parsed.username or "")
+    return "postgresql", host.lower(), port, database
