@@ -14,6 +14,7 @@ import linecache
 import re
 import unicodedata
 import weakref
+from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, Final
 
@@ -66,12 +67,16 @@ class Names:
         return repr(value) if type(value) is str or small else self.give("constant", value)
 
 
-def define(text: str, names: Names, *, filename: str) -> None:
-    """Run ``text``, which defines functions, with ``names`` for its globals.
+def define(text: str, globals_: dict[str, Any], *, filename: str) -> dict[str, Any]:
+    """Run ``text``, which defines functions, and return them by name.
 
     Tracebacks show ``filename``, with a number where other source has that file name already.
     """
-    exec(_compiled(text, _registered(filename, text)), names.objects)  # noqa: S102  # generated text
+    defined: dict[str, Any] = {}
+    exec(_compiled(text, _registered(filename, text)), globals_, defined)  # noqa: S102  # generated
+    for function in defined.values():
+        function.__code__ = function.__code__.replace()  # `_compiled` keeps what it has compiled
+    return defined
 
 
 def name_like(made: FunctionType, function: Any) -> None:
@@ -86,7 +91,12 @@ def keep_source(code: CodeType) -> None:
     """Let `linecache` have the source of generated code until the last such code is collected."""
     filename, identity = code.co_filename, id(code)
     _users.setdefault(filename, set()).add(identity)
-    weakref.finalize(code, _release, filename, identity).atexit = False
+    when_collected(code, _release, filename, identity)
+
+
+def when_collected(code: CodeType, do: Callable[..., object], *args: object) -> None:
+    """Call ``do`` when the code is collected, but not at the end of the process."""
+    weakref.finalize(code, do, *args).atexit = False
 
 
 @functools.lru_cache(maxsize=256)

@@ -32,6 +32,9 @@ ANY: Final = (
 PREFIX: Final = "arg_"
 """The functions of phases put this before an argument's name, so that it shadows nothing there."""
 
+REFERENCES: Final = "_references"
+"""The names of globals begin so that have the references of wrappers."""
+
 
 class Signature(msgspec.Struct, frozen=True):
     """The parameters that a field may name.
@@ -166,8 +169,10 @@ def signature_of(function: Any, name: str, *, reserved: frozenset[str]) -> Signa
     own = own_parameters(function)
     hides = hasattr(function, "__wrapped__") or hasattr(function, "__signature__")
     known = _followed(function) or own if hides else own
-    if any(p.name in reserved or not is_identifier(p.name) for p in own):
-        return Signature(name, ANY, known)
+    for parameter in own:
+        taken = parameter.name in reserved or parameter.name.startswith(REFERENCES)
+        if taken or not is_identifier(parameter.name):
+            return Signature(name, ANY, known)
     return Signature(name, own, known)
 
 

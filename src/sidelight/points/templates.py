@@ -16,11 +16,13 @@ from sidelight.record import SPAN
 
 # -- the wrapper of each kind of callable ----------------------------------------------------------
 # ``{call}`` is the call of the decorated function. ``{started}``, ``{succeeded}``, ``{failed}`` and
-# ``{closed}`` are the point's phases. ``{bypass}`` calls the bare function when the point's own
+# ``{closed}`` are the point's phases. ``{names}`` takes what the wrapper refers to from one object,
+# `namespace.References`. ``{bypass}`` calls the bare function when the point's own
 # capture calls it, as ``arg.self`` in a decorated ``__repr__`` does.
 
 FUNCTION: Final = """
 def {name}({parameters}):
+    {names}
     {bypass}
     {begin}
     try:
@@ -39,6 +41,7 @@ def {name}({parameters}):
 # A coroutine that another task closes ends in another context, and leaves that context alone.
 COROUTINE: Final = """
 async def {name}({parameters}):
+    {names}
     {begin}
     try:
         try:
@@ -64,6 +67,7 @@ async def {name}({parameters}):
 # An exception that the consumer throws in shows this frame once, as it passes out again.
 GENERATOR: Final = """
 def {name}({parameters}):
+    {names}
     {bypass}
     {begin}
     {keep}
@@ -99,6 +103,7 @@ def {name}({parameters}):
 
 ASYNC_GENERATOR: Final = """
 async def {name}({parameters}):
+    {names}
     {begin}
     {keep}
     try:
@@ -134,6 +139,7 @@ async def {name}({parameters}):
 # generator, the call goes on in there: `_continued`, made from a template above, ends the call.
 DEFERRED: Final = """
 def {name}({parameters}):
+    {names}
     {bypass}
     {begin}
     _position = None
@@ -156,6 +162,7 @@ def {name}({parameters}):
 
 # -- blocks of a wrapper ---------------------------------------------------------------------------
 
+NAMES: Final = "{names}, = {reference}.objects"
 BEGIN: Final = "_span = _enter()"
 
 # The wrapper behind a wrapt proxy: wrapt hands over the instance of a bound method apart.

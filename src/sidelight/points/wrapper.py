@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import re
 import types
 from collections.abc import Callable
 from types import FunctionType
@@ -20,16 +21,10 @@ from sidelight.points.callables import Kind, kind_of
 from sidelight.points.codegen import Names, define, fill, is_identifier, keep_source, name_like
 from sidelight.points.expressions import Phase
 from sidelight.points.fields import compile_fields
-from sidelight.points.namespace import namespace
+from sidelight.points.namespace import GLOBALS, References, namespace
 from sidelight.points.phases import PhaseFunction, PhaseWriter, Waits
 from sidelight.points.registry import Point
-from sidelight.points.signature import (
-    ANY,
-    Signature,
-    argument_list,
-    parameter_list,
-    signature_of,
-)
+from sidelight.points.signature import ANY, Signature, argument_list, parameter_list, signature_of
 
 
 def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
@@ -43,21 +38,30 @@ def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
     Raises:
         PointError: a field does not fit the function.
     """
-    kind = kind_of(function)
-    signature = signature_of(function, point.name, reserved=templates.RESERVED)
-    made = _WrapperWriter(point, function, kind, signature).wrapper()
+    writer = _writer(point, function)
+    made = writer.wrapper()
     if type(function) is not FunctionType:
         from sidelight.points.proxies import Proxy  # noqa: PLC0415  # seldom needed, slow to import
 
-        keep_source(made.__code__)
+        GLOBALS.keep(made)
         return Proxy(function, made, point, rewrap)
-    if signature.own is not ANY:
+    if writer.hands_on_its_own:
         made.__defaults__, made.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
     wrapper: Any = functools.update_wrapper(made, function)
-    if kind.awaitable:
+    if kind_of(function).awaitable:
         wrapper = types.coroutine(wrapper)
-    keep_source(wrapper.__code__)
+    GLOBALS.keep(wrapper)
     return wrapper
+
+
+def _writer(point: Point, function: Any) -> _WrapperWriter:
+    signature = signature_of(function, point.name, reserved=templates.RESERVED)
+    return _WrapperWriter(point, function, kind_of(function), signature)
+
+
+def references(point: Point, function: Any, names: tuple[str, ...]) -> References:
+    """The references of a wrapper that was pickled by value, made for this process."""
+    return _writer(point, function).references(names)
 
 
 class _WrapperWriter:
@@ -84,36 +88,64 @@ class _WrapperWriter:
             phase: made for phase in kind.phases if (made := writer.function(phase))
         }
 
+    @property
+    def hands_on_its_own(self) -> bool:
+        """Whether the wrapper has the function's own parameters."""
+        return self._own is not ANY
+
+    def references(self, names: tuple[str, ...]) -> References:
+        """The objects that the wrapper refers to by ``names``."""
+        texts = [phase.text for phase in self._phases.values()]
+        if self._kind.continued is not None:
+            texts.append(self._continued(self._kind.continued))
+        objects = self._names.objects
+        filename = f"<sidelight {self._point.path} phases>"
+        defined = define("\n\n".join(texts), objects, filename=filename)
+        objects |= defined
+        objects["_capture"].watch(objects[p.name] for p in self._phases.values() if p.guarded)
+        if "_continued" in defined:
+            name_like(objects["_continued"], self._function)
+        for made in defined.values():
+            keep_source(made.__code__)
+        restore = references, (self._point, self._function, names)
+        return References(names, tuple(objects[name] for name in names), restore)
+
     def wrapper(self) -> Any:
         """The generated function: the wrapper itself, or the function that a wrapt proxy calls."""
-        name, kind = self._name(), self._kind
-        parameters, call = templates.PROXIED_PARAMETERS, templates.PROXIED_CALL
-        begin = templates.BEGIN_PROXIED
-        if type(self._function) is FunctionType:
-            parameters, begin = parameter_list(self._own), templates.BEGIN
-            call = f"_function({argument_list(self._own)})"
-        texts = [phase.text for phase in self._phases.values()]
-        if kind.continued is not None:
-            texts.append(self._continued(kind.continued))
-        guarded = [phase.name for phase in self._phases.values() if phase.guarded]
+        kind, function, name = self._kind, self._function, self._name()
+        proxied = type(function) is not FunctionType
+        call = f"_function({argument_list(self._own)})"
+        call = templates.PROXIED_CALL if proxied else call
         bare = f"(yield from {call})" if kind.resumed else call
-        bypass = fill(templates.BYPASS, call=bare) if guarded else ""
-        texts.append(
-            self._filled(
-                kind, name=name, parameters=parameters, call=call, begin=begin, bypass=bypass
-            )
-        )
-        define("\n\n".join(texts), self._names, filename=f"<sidelight {self._point.path}>")
-        objects = self._names.objects
-        objects["_capture"].watch(objects[phase] for phase in guarded)
-        for made in (name, "_continued"):
-            if made in objects:
-                name_like(objects[made], self._function)
-        return objects[name]
+        guarded = any(phase.guarded for phase in self._phases.values())
+        parts = {
+            "name": name,
+            "parameters": templates.PROXIED_PARAMETERS if proxied else parameter_list(self._own),
+            "begin": templates.BEGIN_PROXIED if proxied else templates.BEGIN,
+            "bypass": fill(templates.BYPASS, call=bare) if guarded else "",
+            "call": call,
+        }
+        text = self._filled(kind, **parts, names="")
+        names = self._referred(text) - ({"_function"} if proxied else set())
+        found = self.references(tuple(sorted(names)))
+        globals_ = self._names.objects
+        if GLOBALS.may_move(self._point):
+            globals_, reference = GLOBALS.of(self._point)
+            globals_[reference] = found
+            unpacked = fill(templates.NAMES, names=", ".join(found.names), reference=reference)
+            text = self._filled(kind, **parts, names=unpacked)
+        made = define(text, globals_, filename=f"<sidelight {self._point.path}>")[name]
+        name_like(made, function)
+        return made
+
+    def _referred(self, text: str) -> set[str]:
+        """The names of the namespace and of phases that stand in the text of a wrapper."""
+        known = {*self._names.objects, "_continued", *(p.name for p in self._phases.values())}
+        return known & templates.RESERVED & set(re.findall(r"\b_\w+", text))
 
     def _name(self) -> str:
         name = self._point.function
-        taken = name in templates.RESERVED or name in self._names.objects or hasattr(builtins, name)
+        taken = name in templates.RESERVED or hasattr(builtins, name)
         return name if is_identifier(name) and not taken else "_wrapper"
 
     def _continued(self, kind: Kind) -> str:
@@ -124,6 +156,7 @@ class _WrapperWriter:
             name="_continued",
             parameters=", ".join(["_span", "_position", "_made", *self._used()]),
             call="_made",
+            names="",
             bypass="",
             begin="",
             started=templates.AWAIT_STORE_OF_START if waits else "",
