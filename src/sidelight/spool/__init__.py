@@ -11,6 +11,7 @@ from sidelight.spool.directory import (
     segments_in,
     usable_directory,
 )
+from sidelight.spool.disk import make_private_directory
 from sidelight.spool.failures import FailureCounter, RateLimiter, os_error_text
 from sidelight.spool.header import PAGE
 from sidelight.spool.quarantine import Entry, Quarantine
@@ -39,6 +40,7 @@ __all__ = [
     "Spool",
     "filesystem",
     "is_same_store",
+    "make_private_directory",
     "os_error_text",
     "prepare_directory",
     "segments_in",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import logging
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from sidelight.spool.failures import os_error_text
 
 _logger: Final = logging.getLogger("sidelight")
 
+_warned: Final[set[Path]] = set()
 _NETWORK_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
 )
@@ -110,12 +112,24 @@ def usable_directory(directory: Path, count: Callable[[str, str], object]) -> Pa
     """
     try:
         prepare_directory(directory)
+        _warn_of_other_writers(directory)
     except OSError as error:
         _logger.warning("sidelight keeps its spool in memory, until the process ends: %s", error)
         if is_remote(directory):
             count(f"kept in memory: {os_error_text(error)}", str(error))
             return None
     return directory
+
+
+def _warn_of_other_writers(directory: Path) -> None:
+    """Warn once of a directory in which other users can delete or replace records."""
+    if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) and directory not in _warned:
+        _warned.add(directory)
+        _logger.warning(
+            "sidelight: other users can delete or replace records in the spool: chmod 700 %s, or"
+            " set SIDELIGHT_SPOOL to a directory of your own",
+            directory,
+        )
 
 
 def is_remote(directory: Path) -> bool:

@@ -17,6 +17,24 @@ _LOCK: Final = struct.Struct("hhqqi4x")  # struct flock
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 
 
+def make_private_directory(path: Path) -> None:
+    """Make a directory and its missing parents, all with mode 0700 whatever the umask.
+
+    Raises:
+        OSError: it cannot be made, or there is a file in its place.
+    """
+    if path.is_dir():
+        return
+    try:
+        path.mkdir(mode=0o700)
+    except FileNotFoundError:
+        make_private_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:  # another process was faster, or it is a file
+        if not path.is_dir():
+            raise
+
+
 class Disk:
     """The system calls that the spool needs. Each raises OSError as the system call does."""
 
@@ -40,7 +58,7 @@ class Disk:
 
     def make_directory(self, path: Path) -> None:
         """Make a directory with mode 0700, and its parents where they are missing."""
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_directory(path)
 
     def is_writable(self, directory: Path) -> bool:
         """Whether this process may create files in a directory."""

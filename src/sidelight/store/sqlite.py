@@ -18,6 +18,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from sidelight.exceptions import StoreMissingError
 from sidelight.host import monotonic, sleep
+from sidelight.spool import make_private_directory
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
 _EVERYONE: Final = (
@@ -124,8 +125,7 @@ def _connect_immutable(path: Path, log: Path, named: Any) -> sqlite3.Connection:
 
 
 def _create(path: Path) -> None:
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+    make_private_directory(path.parent)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
@@ -214,7 +214,7 @@ class WriteLock:
         if not self._identity.is_current():
             self._close()  # a lock on a file that was replaced excludes no other process
         if self._fd < 0:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_directory(self._path.parent)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._identity = FileIdentity(self._path)
         until = monotonic() + _LOCK_TIMEOUT
