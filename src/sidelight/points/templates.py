@@ -15,10 +15,9 @@ from typing import Final
 from sidelight.record import SPAN
 
 # -- the wrapper of each kind of callable ----------------------------------------------------------
-# ``{call}`` is the call of the decorated function. ``{started}``, ``{succeeded}``, ``{failed}`` and
-# ``{closed}`` are the point's phases. ``{names}`` takes what the wrapper refers to from one object,
-# `namespace.References`. ``{bypass}`` calls the bare function when the point's own
-# capture calls it, as ``arg.self`` in a decorated ``__repr__`` does.
+# ``{call}`` calls the decorated function; ``{started}``, ``{succeeded}``, ``{failed}`` and
+# ``{closed}`` the point's phases. ``{names}`` unpacks `namespace.References`. ``{bypass}`` calls the
+# bare function where the point's own capture does, as for ``arg.self`` in a decorated ``__repr__``.
 
 FUNCTION: Final = """
 def {name}({parameters}):
@@ -208,20 +207,13 @@ _set_context(_inner)
 NO_CONTEXT_BLOCKS: Final = {**dict.fromkeys(CONTEXT_BLOCKS, ""), "detach": "pass"}
 
 AWAIT_STORE: Final = """
-_position = {call}
 if _position is not None:
     await {arrive}(_span, _position)
 """
 
 BLOCK_FOR_STORE: Final = """
-_position = {call}
 if _position is not None:
     _wait_counted(_span, _position)
-"""
-
-AWAIT_STORE_OF_START: Final = """
-if _position is not None:
-    await _arrive(_span, _position)
 """
 
 # The joins that need an asynchronous connection.
@@ -234,13 +226,13 @@ if _span.joining is not None:
 _OF_WRAPPERS: Final = (
     *(FUNCTION, COROUTINE, GENERATOR, ASYNC_GENERATOR, DEFERRED),
     *(BEGIN, BEGIN_PROXIED, PROXIED_PARAMETERS, BYPASS, *CONTEXT_BLOCKS.values()),
-    *(AWAIT_STORE, BLOCK_FOR_STORE, AWAIT_STORE_OF_START, JOIN_DEFERRED),
+    *(AWAIT_STORE, BLOCK_FOR_STORE, JOIN_DEFERRED),
 )
 RESERVED: Final = frozenset(
     (
         *re.findall(r"\b(?:_[a-z_]+|[A-Z]\w+)\b", "".join(_OF_WRAPPERS)),
         *("_started", "_succeeded", "_failed", "_closed"),
-        *("_arrive_last", "_join_here", "_join_awaited"),
+        *("_arrive", "_arrive_last", "_join_here", "_join_awaited"),
     )
 )
 """The names that no parameter of a wrapper may have."""

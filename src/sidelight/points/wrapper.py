@@ -159,7 +159,7 @@ class _WrapperWriter:
             names="",
             bypass="",
             begin="",
-            started=templates.AWAIT_STORE_OF_START if waits else "",
+            started=fill(templates.AWAIT_STORE, arrive="_arrive") if waits else "",
         )
 
     def _used(self) -> list[str]:
@@ -202,7 +202,8 @@ class _WrapperWriter:
             return call
         if deferred and phase == "start":
             return f"_position = {call}"
-        if deferred:
-            return fill(templates.BLOCK_FOR_STORE, call=call)
-        arrive = "_arrive" if phase == "start" else "_arrive_last"
-        return fill(templates.AWAIT_STORE, call=call, arrive=arrive)
+        wait = templates.BLOCK_FOR_STORE
+        if not deferred:
+            arrive = "_arrive" if phase == "start" else "_arrive_last"
+            wait = fill(templates.AWAIT_STORE, arrive=arrive)
+        return f"_position = {call}\n{wait.lstrip()}"
