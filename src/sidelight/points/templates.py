@@ -16,8 +16,8 @@ from sidelight.record import SPAN
 
 # -- the wrapper of each kind of callable ----------------------------------------------------------
 # ``{call}`` calls the decorated function; ``{started}``, ``{succeeded}``, ``{failed}`` and
-# ``{closed}`` the point's phases. ``{names}`` unpacks `namespace.References`. ``{bypass}`` calls the
-# bare function where the point's own capture does, as for ``arg.self`` in a decorated ``__repr__``.
+# ``{closed}`` the point's phases. ``{names}`` unpacks `namespace.References`. ``{bypass}`` calls
+# the bare function where the point's own capture does, as ``arg.self`` in a ``__repr__`` makes it.
 
 FUNCTION: Final = """
 def {name}({parameters}):
