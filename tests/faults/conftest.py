@@ -12,12 +12,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.table import Table
-from tests.support.programs import Verdict
+from tests.support.programs import Program, Reports, Verdict, deliver, judge, nothing_left
 
 _COLUMNS = {
     "row": "#",
@@ -134,6 +135,36 @@ class Row:
 def row(record_property: Callable[[str, object], None], seed: int) -> Iterator[Row]:
     """Tells how a fault came out."""
     yield Row(record_property, seed)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """Name a new SQLite store."""
+    return f"sqlite:///{tmp_path / 'events.db'}"
+
+
+@pytest.fixture
+def settled(row: Row) -> Callable[..., Verdict]:
+    """Deliver what the programs left, check the promise, and enter the row of the table."""
+
+    def settle(
+        number: int,
+        fault: str,
+        store: str,
+        *programs: Program,
+        injected: int | str,
+        spool: Path | None = None,
+        otlp: str | None = None,
+        reports: Reports | None = None,
+        budget: bool = True,
+    ) -> Verdict:
+        deliver(store, spool, otlp=otlp)
+        verdict = judge(store, *programs, reports=reports)
+        row(number, fault, injected=injected, verdict=verdict, budget=budget)
+        nothing_left(store, spool)
+        return verdict
+
+    return settle
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

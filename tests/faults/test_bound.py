@@ -200,7 +200,7 @@ def test_several_processes_within_one_bound(store, spool, tmp_path, full, row):
     nothing_left(store)
 
 
-def test_short_programs_share_the_bound_for_long(store, spool, tmp_path, full, progress, row):
+def test_short_programs_share_the_bound_for_long(store, spool, tmp_path, full, progress, settled):
     """Each leaves what it has written, and not the segment that it had allocated for it."""
     programs, calls = (60 if full else 6), 20
     make(store)
@@ -213,8 +213,5 @@ def test_short_programs_share_the_bound_for_long(store, spool, tmp_path, full, p
                 assert program.end() == 0, program.told()
             ended.append(program)
         assert held(spool) < (programs + 1) * SMALL
-    deliver(store)
-    verdict = judge(store, *ended)
-    row(8, "short programs, store locked", injected=programs, verdict=verdict)
+    verdict = settled(8, "short programs, store locked", store, *ended, injected=programs)
     assert verdict.stored == programs * calls
-    nothing_left(store)

@@ -172,15 +172,11 @@ def ends(store, version, names, progress):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_ways_to_end(version, tmp_path, full, progress, row):
-    store = f"sqlite:///{tmp_path / 'events.db'}"
+def test_ways_to_end(version, store, full, progress, settled):
     names = ELSEWHERE if not full and version != VERSIONS[0] else list(ENDS)
     names = [name for name in names if version < ENDS[name].until] * (10 if full else 1)
     programs = ends(store, python(version), names, progress)
-    deliver(store)
-    verdict = judge(store, *programs)
-    row(18, f"ends of a process, {version}", injected=len(names), verdict=verdict)
-    nothing_left(store)
+    settled(18, f"ends of a process, {version}", store, *programs, injected=len(names))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -201,8 +197,7 @@ def test_a_program_of_a_few_lines_has_delivered_at_its_end(version, tmp_path, ro
     nothing_left(store)
 
 
-def test_the_next_process_delivers(tmp_path):
-    store = f"sqlite:///{tmp_path / 'events.db'}"
+def test_the_next_process_delivers(store):
     dead = Order(calls=CALLS, finale="os.kill(os.getpid(), 9)", configure={"relay": "external"})
     with running(store, order=dead) as killed:
         assert killed.end() == -signal.SIGKILL
@@ -270,8 +265,7 @@ def delays(store, full, environment):
     return programs, longest
 
 
-def test_where_all_answer_all_is_delivered_before_the_end(tmp_path, full, row):
-    store = f"sqlite:///{tmp_path / 'events.db'}"
+def test_where_all_answer_all_is_delivered_before_the_end(store, full, row):
     programs, longest = delays(store, full, {})
     assert stored(store) == sum(program.calls for program in programs)
     fault = f"end, {longest:.2f} s more"

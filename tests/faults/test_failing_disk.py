@@ -70,9 +70,8 @@ FAULTS = (
 )
 
 
-def test_the_spool_cannot_be_written(tmp_path, full, progress, row):
+def test_the_spool_cannot_be_written(store, tmp_path, full, progress, settled):
     """One program relays for itself and for another, which has no thread of ours."""
-    store = f"sqlite:///{tmp_path / 'events.db'}"
     faults = FAULTS * (10 if full else 1)
     external = replace(ORDER, first=10**8, configure={"relay": "external", "spool_limit": SMALL})
     with small_disk(tmp_path / "disk", 96) as disk:
@@ -95,14 +94,19 @@ def test_the_spool_cannot_be_written(tmp_path, full, progress, row):
             relaying.kill()
             relayed.emit(20)
             assert relayed.stop() == 0, relayed.told()
-        deliver(store, spool)
-        verdict = judge(store, relaying, relayed)
-        row(9, "EMFILE, EROFS, directory removed", injected=len(faults), verdict=verdict)
+        verdict = settled(
+            9,
+            "EMFILE, EROFS, directory removed",
+            store,
+            relaying,
+            relayed,
+            injected=len(faults),
+            spool=spool,
+        )
         assert verdict.let_go == 0
-        nothing_left(store, spool)
 
 
-def test_a_program_begins_where_its_spool_cannot_be(tmp_path, row):
+def test_a_program_begins_where_its_spool_cannot_be(tmp_path, settled):
     """A file is in the way: it begins in memory, and moves to the disk as soon as that takes it."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
     spool.write_text("in the way")
@@ -115,11 +119,8 @@ def test_a_program_begins_where_its_spool_cannot_be(tmp_path, row):
         all_arrive(store, program)
         program.emit(20)
         program.kill()
-    deliver(store, spool)
-    verdict = judge(store, program)
-    row(9, "begun with a file in the way", injected=1, verdict=verdict)
+    verdict = settled(9, "begun with a file in the way", store, program, injected=1, spool=spool)
     assert verdict.let_go == 0
-    nothing_left(store, spool)
 
 
 STARVED = """
@@ -136,7 +137,7 @@ BEGINNINGS = {"configured": "sidelight.configure()", "emitting": "call(-9); time
 
 
 @pytest.mark.parametrize("how", BEGINNINGS)
-def test_a_program_begins_where_no_file_can_be_opened(how, tmp_path, row):
+def test_a_program_begins_where_no_file_can_be_opened(how, tmp_path, settled):
     """Its relay, whose libraries could not be imported, is started later."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
     order = replace(ORDER, first=100, prelude=STARVED.format(BEGINNINGS[how]), configure=None)
@@ -144,11 +145,10 @@ def test_a_program_begins_where_no_file_can_be_opened(how, tmp_path, row):
         program.emit(20)
         all_arrive(store, program)
         program.kill()
-    deliver(store, spool)
-    verdict = judge(store, program)
-    row(9, f"begun where no file can be opened, {how}", injected=1, verdict=verdict)
+    verdict = settled(
+        9, f"begun where no file can be opened, {how}", store, program, injected=1, spool=spool
+    )
     assert verdict.let_go == 0
-    nothing_left(store, spool)
 
 
 def test_a_program_begins_where_its_exporters_cannot_be_imported(tmp_path, row):
@@ -201,7 +201,7 @@ def shim(tmp_path):
     return Shim(tmp_path)
 
 
-def test_each_call_fails_in_the_spool(tmp_path, shim, full, progress, row):
+def test_each_call_fails_in_the_spool(tmp_path, shim, full, progress, settled):
     """For less than the five seconds that a disk has to become readable again."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
     rounds = 10 if full else 1
@@ -220,12 +220,10 @@ def test_each_call_fails_in_the_spool(tmp_path, shim, full, progress, row):
         program.kill()
     for error in set(SPOOL.values()):
         assert os.strerror(error) in told
-    deliver(store, spool)
-    verdict = judge(store, program)
-
-    row(9, "spool: each call fails", injected=rounds * len(SPOOL), verdict=verdict)
+    verdict = settled(
+        9, "spool: each call fails", store, program, injected=rounds * len(SPOOL), spool=spool
+    )
     assert verdict.let_go == 0
-    nothing_left(store, spool)
 
 
 IMPATIENT = """
@@ -243,7 +241,7 @@ def doctor(store, spool, shim):
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False).stdout
 
 
-def test_each_call_fails_in_the_store(tmp_path, shim, full, progress, row):
+def test_each_call_fails_in_the_store(tmp_path, shim, full, progress, settled):
     """What is emitted waits in the spool."""
     disk, spool = tmp_path / "disk", tmp_path / "spool"
     disk.mkdir()
@@ -261,9 +259,7 @@ def test_each_call_fails_in_the_store(tmp_path, shim, full, progress, row):
                 shim.heal(call)
                 all_arrive(store, program)
         assert program.stop() == 0, program.told()
-    deliver(store, spool)
-    verdict = judge(store, program)
-
-    row(9, "store: each call fails", injected=rounds * len(STORE), verdict=verdict)
+    verdict = settled(
+        9, "store: each call fails", store, program, injected=rounds * len(STORE), spool=spool
+    )
     assert verdict.let_go == 0
-    nothing_left(store, spool)

@@ -12,9 +12,6 @@ from tests.support.preludes import SMALL, padded
 from tests.support.programs import (
     all_arrive,
     caught_up,
-    deliver,
-    judge,
-    nothing_left,
     running,
     wait_for_the_disk,
     wait_until,
@@ -44,9 +41,8 @@ def relaying(store, spool):
 
 
 @pytest.mark.parametrize("relay", ["thread", "external"])
-def test_the_spools_disk_is_full(relay, tmp_path, full, progress, row):
+def test_the_spools_disk_is_full(relay, store, tmp_path, full, progress, settled):
     """The store takes all. One program ends while it lasts, one is killed when it is over."""
-    store = f"sqlite:///{tmp_path / 'events.db'}"
     lefts = LEFT * 3 if full else LEFT[:1]
     order = replace(ORDER, configure={"relay": relay, "spool_limit": SMALL})
     with small_disk(tmp_path / "disk", 96) as disk:
@@ -74,15 +70,20 @@ def test_the_spools_disk_is_full(relay, tmp_path, full, progress, row):
                 all_arrive(store, living, *ended)
             living.emit(30)
             living.kill()
-        deliver(store, spool)
-        verdict = judge(store, living, *ended)
-        row(7, f"spool's disk full, relay: {relay}", injected=len(lefts), verdict=verdict)
+        verdict = settled(
+            7,
+            f"spool's disk full, relay: {relay}",
+            store,
+            living,
+            *ended,
+            injected=len(lefts),
+            spool=spool,
+        )
         assert verdict.let_go == 0
         assert verdict.counted["kept in memory: No space left on device"]
-        nothing_left(store, spool)
 
 
-def test_the_disk_of_store_and_spool_is_full(tmp_path, full, progress, row):
+def test_the_disk_of_store_and_spool_is_full(tmp_path, full, progress, settled):
     """The store takes nothing: what is emitted waits in memory, until that is full as well."""
     with small_disk(tmp_path / "disk", 600) as disk:
         store, spool = f"sqlite:///{disk.path / 'events.db'}", disk.path / "events.db-spool"
@@ -102,12 +103,9 @@ def test_the_disk_of_store_and_spool_is_full(tmp_path, full, progress, row):
                 wait_for_the_disk(program, spool)
                 all_arrive(store, program)
             assert program.stop() == 0, program.told()
-        deliver(store)
-        verdict = judge(store, program)
-        row(7, "disk of store and spool full", injected=rounds, verdict=verdict)
+        verdict = settled(7, "disk of store and spool full", store, program, injected=rounds)
         assert verdict.stored + verdict.let_go == verdict.calls
         assert verdict.counted["kept in memory: No space left on device"]
-        nothing_left(store)
 
 
 def limit_files(program, size):
@@ -116,7 +114,7 @@ def limit_files(program, size):
     resource.prlimit(program.process.pid, resource.RLIMIT_FSIZE, limits)
 
 
-def test_files_may_not_grow(tmp_path, full, progress, row):
+def test_files_may_not_grow(tmp_path, full, progress, settled):
     """RLIMIT_FSIZE: neither segments nor the store can be written, or not by much."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "events.db-spool"
     sizes = (0, 500_000) * (5 if full else 1)
@@ -132,9 +130,6 @@ def test_files_may_not_grow(tmp_path, full, progress, row):
             wait_for_the_disk(program, spool)
             all_arrive(store, program)
         assert program.stop() == 0, program.told()
-    deliver(store)
-    verdict = judge(store, program)
-    row(7, "files may not grow", injected=len(sizes), verdict=verdict)
+    verdict = settled(7, "files may not grow", store, program, injected=len(sizes))
     assert verdict.let_go == 0
     assert verdict.counted["kept in memory: File too large"]
-    nothing_left(store)

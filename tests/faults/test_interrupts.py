@@ -5,7 +5,7 @@ import time
 
 import pytest
 from tests.support.emitting import Order
-from tests.support.programs import deliver, judge, nothing_left, running
+from tests.support.programs import running
 
 TIMES_FULL, TIMES_SHORT = 20_000, 1000
 FAULTS = {
@@ -16,9 +16,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("by", FAULTS)
-def test_an_exception_in_the_middle_of_a_call(by, tmp_path, full, seed, progress, row):
+def test_an_exception_in_the_middle_of_a_call(by, store, full, seed, progress, settled):
     """It arrives, whatever it meets; a call that returned all the same is recorded."""
-    store = f"sqlite:///{tmp_path / 'events.db'}"
     times = TIMES_FULL if full else TIMES_SHORT
     order = Order(calls=times, prelude=f"by = {by!r}", seed=seed)
     with running(store, order=order, command=("-m", "tests.support.interrupted")) as program:
@@ -29,7 +28,5 @@ def test_an_exception_in_the_middle_of_a_call(by, tmp_path, full, seed, progress
     *complaints, told = program.told().splitlines()
     told = json.loads(told)
     assert told["wrong"] == [], complaints
-    deliver(store)
-    row(14, FAULTS[by], injected=times, verdict=judge(store, program), budget=False)
+    settled(14, FAULTS[by], store, program, injected=times, budget=False)
     assert told["inside"] > times // 20
-    nothing_left(store)

@@ -6,16 +6,15 @@ import time
 
 import pytest
 from tests.support.emitting import Order
-from tests.support.programs import Program, Reports, deliver, judge, nothing_left
+from tests.support.programs import Program, Reports
 
 THREADS = 3
 ROUNDS_FULL, ROUNDS_SHORT = 1000, 100
 AT_ONCE = 4  # rounds whose programs overlap: most of a round is the start of an interpreter
 
 
-def test_sigkill_at_random_moments(tmp_path, full, randomness, progress, row):
+def test_sigkill_at_random_moments(store, full, randomness, progress, settled):
     """Several threads each; every other time by way of the whole process group."""
-    store = f"sqlite:///{tmp_path / 'events.db'}"
     rounds = ROUNDS_FULL if full else ROUNDS_SHORT
     reports, programs = Reports(), []
     for number in range(rounds):
@@ -40,9 +39,7 @@ def test_sigkill_at_random_moments(tmp_path, full, randomness, progress, row):
                     program.end()
                 reports = reports + program.reports
             programs.clear()
-    deliver(store)
-    row(1, "SIGKILL at random moments", injected=rounds, verdict=judge(store, reports=reports))
-    nothing_left(store)
+    settled(1, "SIGKILL at random moments", store, reports=reports, injected=rounds)
 
 
 FAILPOINTS = {
@@ -59,9 +56,8 @@ FAILPOINTS = {
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)
-def test_a_relay_killed_between_its_steps(point, tmp_path, full, randomness, progress, row):
+def test_a_relay_killed_between_its_steps(point, store, full, randomness, progress, settled):
     """Each round kills the relay at a later step; what it has left goes to the next round's."""
-    store = f"sqlite:///{tmp_path / 'events.db'}"
     place, when, latest = FAILPOINTS[point]
     rounds = 40 if full else 4
     well = Program(store, order=Order(calls=10))
@@ -78,6 +74,4 @@ def test_a_relay_killed_between_its_steps(point, tmp_path, full, randomness, pro
         killed += code == -signal.SIGKILL
         reports = reports + program.reports
     assert killed >= rounds // 3, f"the failpoint was reached {killed} times in {rounds}"
-    deliver(store)
-    row(2, f"relay killed {point}", injected=killed, verdict=judge(store, reports=reports))
-    nothing_left(store)
+    settled(2, f"relay killed {point}", store, reports=reports, injected=killed)

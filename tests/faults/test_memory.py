@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.support.emitting import Order
 from tests.support.preludes import padded
-from tests.support.programs import caught_up, deliver, judge, nothing_left, running
+from tests.support.programs import caught_up, running
 
 HUNGRY = """
 def plain(n, thing):
@@ -39,9 +39,8 @@ def loosen(program):
 
 
 @pytest.mark.parametrize("headroom", [0, 400_000, 3_000_000])
-def test_memory_runs_out_while_programs_emit(headroom, tmp_path, full, progress, row):
+def test_memory_runs_out_while_programs_emit(headroom, store, full, progress, settled):
     """What cannot be kept is counted; what was kept arrives; afterwards all is well."""
-    store = f"sqlite:///{tmp_path / 'events.db'}"
     rounds = 20 if full else 2
     order = Order(pause=0.002, prelude=HUNGRY + padded(60))
     with running(store, order=order, environment=NO_SLACK) as program:
@@ -56,8 +55,5 @@ def test_memory_runs_out_while_programs_emit(headroom, tmp_path, full, progress,
         caught_up(store, program)
         assert program.stop() == 0, program.told()
     print(program.told())
-    deliver(store)
-    verdict = judge(store, program)
-    row(15, f"memory, {headroom // 1000} kB left", injected=rounds, verdict=verdict)
+    verdict = settled(15, f"memory, {headroom // 1000} kB left", store, program, injected=rounds)
     assert verdict.stored + verdict.let_go == verdict.calls
-    nothing_left(store)

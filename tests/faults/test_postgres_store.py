@@ -12,8 +12,11 @@ from contextlib import closing
 import psycopg
 import pytest
 from sqlalchemy import event
+from sqlalchemy.engine import make_url
 from tests.support.postgres import connected, new_database, own_server
+from tests.support.programs import wait_until
 from tests.support.proxy import Proxy
+from tests.support.rules import alter
 from tests.support.stored import NOON, deliver, record, store
 
 from sidelight import Store
@@ -28,6 +31,10 @@ from sidelight.store.schema import parse_url
 from sidelight.store.sink import StoreSink
 
 SOON = 1.0  # seconds, in place of ten
+BLOCKED = """
+SELECT 1 FROM pg_stat_activity WHERE datname = current_database()
+AND application_name = 'sidelight' AND wait_event_type = 'Lock'
+"""
 
 
 @pytest.fixture
@@ -175,6 +182,7 @@ def test_terminated_again_and_again_by_somebody_else(url):
 
 def test_a_deadlock_with_somebody_else_comes_later(url):
     store(url, [record(artifact="a"), record(artifact="b")])
+    alter(url, f"ALTER DATABASE {make_url(url).database} SET deadlock_timeout = '4s'")
     records = [record(artifact="a"), record(artifact="b")]
     update = "UPDATE artifacts SET events = events WHERE artifact_id = %s"
     with closing(StoreSink(url)) as sink, connected(url) as other:
@@ -191,7 +199,8 @@ def test_a_deadlock_with_somebody_else_comes_later(url):
 
             thread = threading.Thread(target=write)
             thread.start()
-            time.sleep(0.3)  # less than the second after which it looks for a deadlock
+            with connected(url) as watch:  # the relay waits, and looks for a deadlock 4 s later
+                wait_until(lambda: watch.execute(BLOCKED).fetchall())
             other.execute(update, ["a"])
             thread.join()
         assert problems
@@ -216,7 +225,7 @@ def test_tables_that_are_dropped_are_made_again(url):
 def test_the_organization_comes_by_one_relay_and_the_event_by_another(url, monkeypatch, first):
     """Both have written their events, and neither has committed, before either counts."""
     store(url, [record(artifact="other")])
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=120)
     before = threading.Event()
     count = ingest._count_artifacts
 

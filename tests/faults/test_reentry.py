@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tests.support.emitting import Order
-from tests.support.programs import deliver, judge, nothing_left, running
+from tests.support.programs import deliver, judge, running
 from tests.support.reentering import WAYS
 
 from sidelight import Store
@@ -21,7 +21,7 @@ CALLS = 300
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_emission_in_the_middle_of_another(way, tmp_path, full, row):
+def test_an_emission_in_the_middle_of_another(way, tmp_path, full, settled):
     store, told = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "ids.json"
     at_every_line = way.startswith("sys.")
     calls = (CALLS if at_every_line else 2_000) * (10 if full else 1)
@@ -34,12 +34,9 @@ def test_an_emission_in_the_middle_of_another(way, tmp_path, full, row):
         program.emit(calls, seconds=300)
         assert program.end() == 0, program.told()
     inside = json.loads(told.read_text())
-    deliver(store)
-    verdict = judge(store, program)
-    row(16, f"from {way}", injected=len(inside), verdict=verdict, budget=not at_every_line)
+    settled(16, f"from {way}", store, program, injected=len(inside), budget=not at_every_line)
     assert len(inside) > calls // 10
     assert set(inside) == ids(store, "reentered")
-    nothing_left(store)
 
 
 def test_emissions_while_the_spool_is_being_opened(tmp_path, row):

@@ -103,4 +103,4 @@ def test_a_reader_follows_the_path(tmp_path):
         assert opened.size() == 20
         other.replace(path)
         remove_sidecars(path)
-        wait_until(lambda: opened.size() == 30, seconds=5)
+        wait_until(lambda: opened.size() == 30)

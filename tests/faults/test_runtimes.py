@@ -36,8 +36,7 @@ FIRST = ("-c", f"{PATCH}\nfrom tests.support import emitting\nemitting.main()")
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_an_event_loop(loop, tmp_path, full, row):
-    store = f"sqlite:///{tmp_path / 'events.db'}"
+def test_an_event_loop(loop, store, full, row):
     calls = CALLS_FULL if full else CALLS_SHORT
     order = Order(calls=calls // 3, threads=3, pause=0.001, prelude=LOOPS[loop])
     command = {"command": FIRST} if "patched first" in loop else {}
@@ -52,15 +51,12 @@ def test_an_event_loop(loop, tmp_path, full, row):
     nothing_left(store)
 
 
-def test_free_threaded(tmp_path, full, row):
+def test_free_threaded(store, full, settled):
     """Without a GIL, where there is such a build."""
     found = next((path for version in FREE_THREADED if (path := interpreter(version))), None)
     if found is None:
         pytest.skip(how_to_get(FREE_THREADED[0]))
-    store = f"sqlite:///{tmp_path / 'events.db'}"
     calls = CALLS_FULL if full else CALLS_SHORT
     with running(store, order=Order(calls=calls // 4, threads=4), python=found) as program:
         assert program.end() == 0, program.told()
-    deliver(store)
-    row(19, "without a GIL", injected=1, verdict=judge(store, program))
-    nothing_left(store)
+    settled(19, "without a GIL", store, program, injected=1)

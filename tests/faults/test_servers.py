@@ -29,7 +29,7 @@ def test_gunicorn(tmp_path, full, randomness, progress, row):
     command += ["--bind", f"127.0.0.1:{port}", "--log-level", "error"]
     command += ["tests.support.serving:application"]
     with running(store, order=Order(), command=command) as program:
-        until, answered, killed = time.monotonic() + 60, 0, 0
+        until, answered, killed = time.monotonic() + 300, 0, 0
         for number in range(1, requests + 1):
             progress(f"request {number} of {requests}")
             if number % 20 == 0:
@@ -60,7 +60,7 @@ def test_celery(tmp_path, full, row):
     command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     options = {"environment": environment, "stdout": -3, "cwd": tmp_path}
     with running(store, order=Order(), command=command, **options) as program:
-        program.emit(20 + CALLS * count, seconds=30.0 + 2.0 * count)
+        program.emit(20 + CALLS * count, seconds=120.0 + 2.0 * count)
         program.process.terminate()
         assert program.end() == 0, program.told()
     deliver(store)

@@ -127,8 +127,7 @@ def crowd(*arguments, **named):
         them.kill()
 
 
-def test_members_come_and_go(tmp_path, full, randomness, progress, row):
-    store = f"sqlite:///{tmp_path / 'events.db'}"
+def test_members_come_and_go(store, full, randomness, progress, row):
     rounds = ROUNDS_FULL if full else ROUNDS_SHORT
     with crowd(store, randomness) as them:
         them.members[0].program.emit(1)
@@ -150,9 +149,8 @@ def spawn_relay(store):
     return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def test_external_relays_come_and_go(tmp_path, full, randomness, progress, row):
+def test_external_relays_come_and_go(store, full, randomness, progress, settled):
     """Three relays at once; one after the other is killed, and another one started."""
-    store = f"sqlite:///{tmp_path / 'events.db'}"
     rounds = ROUNDS_FULL // 4 if full else 6
     relays = []
     with crowd(store, randomness, relay="external") as them:
@@ -170,20 +168,18 @@ def test_external_relays_come_and_go(tmp_path, full, randomness, progress, row):
             them.end()
             for relay in relays:
                 relay.terminate()
-                assert relay.wait(30) in {0, -signal.SIGTERM}  # the youngest may not be up yet
+                assert relay.wait(120) in {0, -signal.SIGTERM}  # the youngest may not be up yet
         finally:
             for relay in relays:
                 relay.kill()
                 relay.wait()
-    deliver(store)
-    verdict = judge(store, reports=them.reports)
-    row(3, "external relays killed", injected=them.injected + rounds, verdict=verdict)
-    nothing_left(store)
+    settled(
+        3, "external relays killed", store, reports=them.reports, injected=them.injected + rounds
+    )
 
 
-def test_an_external_relay_reads_along(tmp_path):
+def test_an_external_relay_reads_along(store):
     """The process has no thread of ours, and another one delivers what it emits, while it lives."""
-    store = f"sqlite:///{tmp_path / 'events.db'}"
     prelude = "threads = lambda: len(os.listdir('/proc/self/task'))"
     finale = "assert threads() == 1, threads(); time.sleep(60)"
     order = Order(calls=500, configure={"relay": "external"}, prelude=prelude, finale=finale)
@@ -195,7 +191,7 @@ def test_an_external_relay_reads_along(tmp_path):
             assert program.process.poll() is None, program.told()
         finally:
             relay.terminate()
-            assert relay.wait(30) == 0
+            assert relay.wait(120) == 0
     deliver(store)
     judge(store, program).check()
     nothing_left(store)

@@ -92,7 +92,7 @@ def is_blocked(watch, seconds=2.0):
 
 
 @pytest.mark.parametrize("backend", ["PostgreSQL"], indirect=True)
-def test_deadlocks(url, spool, server_said, rounds, progress, row):
+def test_deadlocks(url, spool, server_said, rounds, progress, settled):
     """Another session locks a counter and then an artifact; the relay does it the other way."""
     deadlocks = "deadlock detected"
     alter(url, f"ALTER DATABASE {make_url(url).database} SET deadlock_timeout = '200ms'")
@@ -114,13 +114,11 @@ def test_deadlocks(url, spool, server_said, rounds, progress, row):
             program.emit(10)
         caught_up(url, program)
         assert program.stop() == 0, program.told()
-    deliver(url, spool)
-    row(17, "PostgreSQL: deadlocks", injected=met, verdict=judge(url, program))
-    nothing_left(url, spool)
+    settled(17, "PostgreSQL: deadlocks", url, program, injected=met, spool=spool)
 
 
 @pytest.mark.parametrize("backend", ["PostgreSQL"], indirect=True)
-def test_serialization_failures(url, spool, server_said, rounds, progress, row):
+def test_serialization_failures(url, spool, server_said, rounds, progress, settled):
     """A relay's transactions are READ COMMITTED, whatever is the default: one thing is left there.
 
     A row that the relay gives its organization was moved into another partition meanwhile.
@@ -147,9 +145,7 @@ def test_serialization_failures(url, spool, server_said, rounds, progress, row):
                 is_blocked(watch)
         caught_up(url, program)
         assert program.stop() == 0, program.told()
-    deliver(url, spool)
-    row(17, "PostgreSQL: serialization failures", injected=met, verdict=judge(url, program))
-    nothing_left(url, spool)
+    settled(17, "PostgreSQL: serialization failures", url, program, injected=met, spool=spool)
 
 
 # -- rules that are not about a record ----------------------------------------------------------
@@ -168,7 +164,7 @@ def wrong(url, spool):
     return {each["check"]: each["message"] for each in answer.json if each["state"] == "wrong"}
 
 
-def test_rules_that_no_record_is_to_blame_for(backend, url, spool, full, row):
+def test_rules_that_no_record_is_to_blame_for(backend, url, spool, full, settled):
     """Records wait until they are gone, also those that others of their batch could have passed."""
     of_counters = rule(url, "event_counts", "NEW.type = 'scheduled'")
     if backend == "PostgreSQL":
@@ -189,10 +185,14 @@ def test_rules_that_no_record_is_to_blame_for(backend, url, spool, full, row):
             alter(url, gone)
             caught_up(url, program)
         assert program.stop() == 0, program.told()
-    deliver(url, spool)
-    verdict = judge(url, program)
-    row(17, f"{backend}: rules that are nobody's fault", injected=len(rules), verdict=verdict)
-    nothing_left(url, spool)
+    settled(
+        17,
+        f"{backend}: rules that are nobody's fault",
+        url,
+        program,
+        injected=len(rules),
+        spool=spool,
+    )
     assert set_aside(url, spool) == []
 
 

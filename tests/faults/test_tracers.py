@@ -137,7 +137,7 @@ def test_a_transaction_of_a_traced_connection(tmp_path):
     sidelight("outbox", "create", url)
     with intake_of(TRACERS["ddtrace"]) as (_, environment):
         process = child(TRANSACTIONS, store, DATABASE=url, **environment)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=300)
     assert process.returncode == 0, told
     assert "sidelight" not in told
     with Store(f"sqlite:///{store}") as opened:

@@ -40,6 +40,8 @@ ALLOWED = 0.0005
 """Share of the calls that may take longer than the budget, above the share of their twins."""
 FEW = 2000
 """Calls of which the share allowed is one."""
+PATIENCE = 300.0
+"""Seconds to wait for a condition: longer than a busy machine needs, so that only a hang fails."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -165,7 +167,7 @@ class Program:
         """How many calls have been reported so far."""
         return len(self.reports.spent)
 
-    def emit(self, at_least: int, seconds: float = 60.0) -> None:
+    def emit(self, at_least: int, seconds: float = PATIENCE) -> None:
         """Wait until it has made so many calls more."""
         wanted, until = self.calls + at_least, time.monotonic() + seconds
         while self.calls < wanted:
@@ -191,13 +193,13 @@ class Program:
         self.process.send_signal(signal.SIGKILL)
         self.end()
 
-    def stop(self, seconds: float = 30.0) -> int:
+    def stop(self, seconds: float = PATIENCE) -> int:
         """Let it make its last call and end in order; answers the exit code."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGUSR1)
         return self.end(seconds)
 
-    def end(self, seconds: float = 60.0) -> int:
+    def end(self, seconds: float = PATIENCE) -> int:
         """Wait for its end, and take in all that it has reported; answers the exit code."""
         try:
             code = self.process.wait(seconds)
@@ -224,7 +226,7 @@ def running(*arguments: Any, **named: Any) -> Iterator[Program]:
             program.end()
 
 
-def seconds_of_the_end(program: Program, seconds: float = 60.0) -> float:
+def seconds_of_the_end(program: Program, seconds: float = PATIENCE) -> float:
     """How long a program took from `preludes.TELL_WHEN` to its end, which is waited for."""
     program.process.wait(seconds)
     ended = time.monotonic()
@@ -233,7 +235,7 @@ def seconds_of_the_end(program: Program, seconds: float = 60.0) -> float:
     return ended - next(float(line) for line in told if line.replace(".", "", 1).isdigit())
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait for something to come true; fails where it does not in time."""
     until = time.monotonic() + seconds
     while not condition():
@@ -248,7 +250,7 @@ def stored(store: str) -> int:
     return 0
 
 
-def caught_up(store: str, *programs: Program, seconds: float = 60.0) -> None:
+def caught_up(store: str, *programs: Program, seconds: float = PATIENCE) -> None:
     """Wait until the store has what the programs have reported so far: by itself, in time."""
     wanted = sum(program.calls - len(program.reports.lost) for program in programs)
     until = time.monotonic() + seconds
@@ -258,7 +260,7 @@ def caught_up(store: str, *programs: Program, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-def all_arrive(store: str, *programs: Program, seconds: float = 60.0) -> None:
+def all_arrive(store: str, *programs: Program, seconds: float = PATIENCE) -> None:
     """Wait for each event that was reported so far, also where later ones come before them."""
     wanted = {str(n) for program in programs for n in program.reports.numbers}
     until = time.monotonic() + seconds
@@ -303,7 +305,7 @@ def _keeps(program: Program, path: Path) -> bool:
 
 
 def deliver(
-    store: str, spool: Path | None = None, seconds: float = 60.0, *, otlp: str | None = None
+    store: str, spool: Path | None = None, seconds: float = PATIENCE, *, otlp: str | None = None
 ) -> str:
     """Run ``sidelight relay --once`` until it succeeds; answers what it said.
 

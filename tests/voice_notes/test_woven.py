@@ -75,7 +75,7 @@ def events_of(package, *arguments):
         [sys.executable, "-c", program, package, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
