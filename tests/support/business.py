@@ -146,43 +146,56 @@ class Application:
 
 
 class Unit:
-    """What a scenario does with one connection or session."""
+    """A connection or session with a transaction that a scenario has to end.
 
-    target: Any
+    Attributes:
+        target: what ``transaction=`` names.
+        run: runs an awaitable to its end, where the target is asynchronous.
+    """
+
+    def __init__(self, target: Any, run: Callable[[Any], Any] = lambda value: value) -> None:
+        self.target = target
+        self.run = run
 
     def commit(self) -> None:
         """Commit."""
-        raise NotImplementedError
+        self.run(self.target.commit())
 
     def rollback(self) -> None:
         """Roll back."""
-        raise NotImplementedError
+        self.run(self.target.rollback())
 
     def flush(self) -> None:
         """Send what is pending, where this kind holds it back."""
+        if isinstance(self.target, Session | AsyncSession):
+            self.run(self.target.flush())
+
+    def execute(self, text: str) -> None:
+        """Execute a statement."""
+        is_psycopg = isinstance(self.target, psycopg.Connection | psycopg.AsyncConnection)
+        self.run(self.target.execute(text if is_psycopg else sqlalchemy.text(text)))
 
     def savepoint(self) -> contextlib.AbstractContextManager[None]:
         """A savepoint: released at the end of the block, rolled back to where it raises."""
-        raise NotImplementedError
+        begin = getattr(self.target, "begin_nested", None) or self.target.transaction
+        return entered(begin(), self.run)
 
 
-class SessionUnit(Unit):
-    """Of a SQLAlchemy session."""
-
-    def __init__(self, target: Session) -> None:
-        self.target = target
-
-    def commit(self) -> None:
-        self.target.commit()
-
-    def rollback(self) -> None:
-        self.target.rollback()
-
-    def flush(self) -> None:
-        self.target.flush()
-
-    def savepoint(self) -> contextlib.AbstractContextManager[None]:
-        return self.target.begin_nested()
+@contextlib.contextmanager
+def entered(manager: Any, run: Callable[[Any], Any]) -> Iterator[None]:
+    """A context manager, asynchronous or not, around a block."""
+    if not hasattr(manager, "__aenter__"):
+        with manager:
+            yield
+        return
+    run(manager.__aenter__())
+    try:
+        yield
+    except BaseException as error:
+        if not run(manager.__aexit__(type(error), error, error.__traceback__)):
+            raise
+    else:
+        run(manager.__aexit__(None, None, None))
 
 
 class WithSession(Application):
@@ -201,7 +214,7 @@ class WithSession(Application):
     @contextlib.contextmanager
     def unit(self) -> Iterator[Unit]:
         with Session(self.engine) as session:
-            yield SessionUnit(session)
+            yield Unit(session)
 
     def insert(self, target: Session, name: str) -> Order:
         order = Order(name=name)
@@ -218,22 +231,6 @@ class WithSession(Application):
         return self.insert(target, name)
 
 
-class CoreUnit(Unit):
-    """Of a SQLAlchemy connection."""
-
-    def __init__(self, target: sqlalchemy.Connection) -> None:
-        self.target = target
-
-    def commit(self) -> None:
-        self.target.commit()
-
-    def rollback(self) -> None:
-        self.target.rollback()
-
-    def savepoint(self) -> contextlib.AbstractContextManager[None]:
-        return self.target.begin_nested()
-
-
 class WithConnection(WithSession):
     """SQLAlchemy's Connection."""
 
@@ -242,47 +239,11 @@ class WithConnection(WithSession):
     @contextlib.contextmanager
     def unit(self) -> Iterator[Unit]:
         with self.engine.connect() as connection:
-            yield CoreUnit(connection)
+            yield Unit(connection)
 
     def insert(self, target: Any, name: str) -> Any:
         insert = sqlalchemy.insert(Order).values(name=name).returning(Order.id)
         return target.execute(insert).one()
-
-
-class AsyncUnit(Unit):
-    """Of an asynchronous session or connection."""
-
-    def __init__(self, target: Any, run: Callable[[Any], Any]) -> None:
-        self.target = target
-        self.run = run
-
-    def commit(self) -> None:
-        self.run(self.target.commit())
-
-    def rollback(self) -> None:
-        self.run(self.target.rollback())
-
-    def flush(self) -> None:
-        if isinstance(self.target, AsyncSession):
-            self.run(self.target.flush())
-
-    @contextlib.contextmanager
-    def savepoint(self) -> Iterator[None]:
-        nested = self.target.begin_nested()
-        self.run(nested.__aenter__())
-        with _left(lambda *error: self.run(nested.__aexit__(*error))):
-            yield
-
-
-@contextlib.contextmanager
-def _left(leave: Callable[..., Any]) -> Iterator[None]:
-    """Leave an asynchronous context as the block is left."""
-    try:
-        yield
-    except BaseException as error:
-        leave(type(error), error, error.__traceback__)
-        raise
-    leave(None, None, None)
 
 
 class _Looping(Application):
@@ -330,7 +291,7 @@ class WithAsyncSession(_Looping):
     def unit(self) -> Iterator[Unit]:
         session = AsyncSession(self.engine)
         try:
-            yield AsyncUnit(session, self.run)
+            yield Unit(session, self.run)
         finally:
             self.run(session.close())
 
@@ -369,7 +330,7 @@ class WithAsyncConnection(WithAsyncSession):
     def unit(self) -> Iterator[Unit]:
         connection = self.run(self.engine.connect().start())
         try:
-            yield AsyncUnit(connection, self.run)
+            yield Unit(connection, self.run)
         finally:
             self.run(connection.close())
 
@@ -403,24 +364,6 @@ class WithAsyncConnectionOnAsyncpg(_OnAsyncpg, WithAsyncConnection):
     name = "async connection on asyncpg"
 
 
-class PsycopgUnit(Unit):
-    """Of a psycopg connection."""
-
-    def __init__(self, target: psycopg.Connection[Any]) -> None:
-        self.target = target
-
-    def commit(self) -> None:
-        self.target.commit()
-
-    def rollback(self) -> None:
-        self.target.rollback()
-
-    @contextlib.contextmanager
-    def savepoint(self) -> Iterator[None]:
-        with self.target.transaction():
-            yield
-
-
 class WithPsycopg(Application):
     """psycopg's connection."""
 
@@ -430,7 +373,7 @@ class WithPsycopg(Application):
     @contextlib.contextmanager
     def unit(self) -> Iterator[Unit]:
         with contextlib.closing(psycopg.connect(self.url, row_factory=namedtuple_row)) as target:
-            yield PsycopgUnit(target)
+            yield Unit(target)
 
     def insert(self, target: Any, name: str) -> Any:
         return target.execute(INSERT.format("%s"), (name,)).fetchone()
@@ -461,7 +404,7 @@ class WithPsycopgInSql(WithPsycopg):
         return order
 
 
-class SqlUnit(PsycopgUnit):
+class SqlUnit(Unit):
     """Commits and rolls back in SQL."""
 
     def commit(self) -> None:
@@ -481,17 +424,6 @@ class SqlUnit(PsycopgUnit):
         self.target.execute("RELEASE SAVEPOINT mine")
 
 
-class AsyncPsycopgUnit(AsyncUnit):
-    """Of an asynchronous psycopg connection."""
-
-    @contextlib.contextmanager
-    def savepoint(self) -> Iterator[None]:
-        nested = self.target.transaction()
-        self.run(nested.__aenter__())
-        with _left(lambda *error: self.run(nested.__aexit__(*error))):
-            yield
-
-
 class WithAsyncPsycopg(_Looping):
     """psycopg's AsyncConnection."""
 
@@ -502,7 +434,7 @@ class WithAsyncPsycopg(_Looping):
     def unit(self) -> Iterator[Unit]:
         target = self.run(psycopg.AsyncConnection.connect(self.url, row_factory=namedtuple_row))
         try:
-            yield AsyncPsycopgUnit(target, self.run)
+            yield Unit(target, self.run)
         finally:
             self.run(target.close())
 
@@ -517,7 +449,7 @@ class DjangoUnit(Unit):
     """Of a database of Django's."""
 
     def __init__(self, target: str) -> None:
-        self.target = target
+        super().__init__(target)
         self._atomic: Any = None
         self.begin()
 

@@ -69,7 +69,13 @@ class DjangoTransaction:
                 sqlite_insert(cursor, [entry.row()], path, within=within)
                 return
             check_postgres(raw)
-            execute_all(postgres_insert([entry.row()], within=within), cursor.execute)
+            statements = postgres_insert([entry.row()], within=within)
+            if _is_psycopg(raw):
+                from sidelight.transactions.psycopg.connections import execute  # noqa: PLC0415
+
+                execute(raw, statements)
+            else:
+                execute_all(statements, cursor.execute)
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
@@ -106,12 +112,16 @@ class _Waiting:
 
 def _watch(connection: Any) -> Watch | None:
     """Watch psycopg's connection below Django's; None with another driver."""
-    psycopg = sys.modules.get("psycopg")
-    if psycopg is None or not isinstance(connection.connection, psycopg.Connection):
+    if not _is_psycopg(connection.connection):
         return None
     from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg
 
     return watch(connection.connection)
+
+
+def _is_psycopg(raw: Any) -> bool:
+    psycopg = sys.modules.get("psycopg")
+    return psycopg is not None and isinstance(raw, psycopg.Connection)
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], DjangoTransaction]]] = {str: DjangoTransaction}

@@ -15,13 +15,14 @@ LABEL: Final = "sidelight.not_joined"
 """The attribute that tells why an event could not join its transaction."""
 
 ENDED: Final = "ended by the function"
+BROKEN: Final = "broken transaction"
 
 REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "no transaction": ("none is open", "begin one, or let the function do something in it"),
     ENDED: ("the function has ended it", "leave the commit to the caller, or use after_commit="),
     "autocommit": ("the connection is in autocommit mode", "begin a transaction"),
     "pipeline mode": ("the connection is in pipeline mode", "call it outside of the pipeline"),
-    "broken transaction": ("it has failed and can only be rolled back", "roll back first"),
+    BROKEN: ("it has failed and can only be rolled back", "roll back first"),
     "no outbox table": ("its database has none", "run `sidelight outbox create`"),
     "database too slow": ("the INSERT took longer than the deadline", "use strict=True to wait"),
     "read-only transaction": ("it may not write", "leave transaction= out here"),
@@ -35,6 +36,9 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Why an event cannot join a transaction: the problem and the remedy in words."""
 
+#: The events of all other reasons wait for the commit.
+_WITHOUT_TRANSACTION: Final = frozenset({"no transaction", ENDED, "autocommit", "unknown kind"})
+
 
 class Refused(Exception):  # noqa: N818  # an answer, not an error
     """The event cannot join, for one of the `REASONS`."""
@@ -42,6 +46,10 @@ class Refused(Exception):  # noqa: N818  # an answer, not an error
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class UndoneError(Exception):
+    """The work of the event was rolled back already, or is certain to be."""
 
 
 class Row(NamedTuple):
@@ -60,7 +68,7 @@ class Entry:
         strict: whether the caller's work must not be done without the event.
     """
 
-    __slots__ = ("_head", "_moment", "point", "receipt", "strict")
+    __slots__ = ("_head", "_moment", "_refusal", "point", "receipt", "strict")
 
     def __init__(self, point: str, head: Head, moment: tuple[Any, ...], *, strict: bool) -> None:
         self.point = point
@@ -68,6 +76,7 @@ class Entry:
         self._head = head
         self._moment: tuple[Any, ...] = moment
         self.receipt: JoinedReceipt | None = None
+        self._refusal: tuple[str, TransactionError] | None = None
 
     def settle(self) -> None:
         """Replace deferred values by what they are now: after the flush, before the commit."""
@@ -99,20 +108,35 @@ class Entry:
         written = EMITTER.write(self._head, self._moment)
         if self.receipt is not None:
             self.receipt.moved_to(EMITTER.spool.position() if written else None)
+        if self._refusal is not None:
+            reason, told = self._refusal
+            EMITTER.lost(f"not joined: {reason}", self.point, told)
 
     def forget(self) -> None:
-        """Drop the event and count the loss, because the commit was never answered."""
+        """Drop the event and count the loss, because nothing proves or disproves the commit."""
         if self.receipt is not None:
             self.receipt.moved_to(None)
-        problem = "the connection broke before the commit was answered"
+        problem = "nothing tells whether it was committed"
         remedy = "use transaction= where this must not happen"
         told = TransactionError(point=self.point, problem=problem, remedy=remedy)
         EMITTER.lost("commit without an answer", self.point, told)
 
     def refuse(
-        self, reason: str, error: BaseException | None = None, *, too_late: bool = False
+        self,
+        reason: str,
+        error: BaseException | None = None,
+        *,
+        wait: Callable[[Entry], None] | None = None,
+        too_late: bool = False,
     ) -> None:
-        """Write the event to the spool with the reason as a label, and count it.
+        """Emit the event after the commit instead, with the reason as a label, and count it then.
+
+        Args:
+            reason: one of the `REASONS`.
+            error: of the database, if there was one.
+            wait: emits an entry once its transaction has committed; None where there is no
+                transaction, so that the event is emitted at once.
+            too_late: whether the work cannot be undone any more.
 
         Raises:
             TransactionError: in strict mode, unless it is too late to undo the work.
@@ -125,11 +149,19 @@ class Entry:
         )
         if self.strict and not too_late and reason != ENDED:
             raise told from error
+        if reason == BROKEN:  # the work is certain to be undone
+            return
+        told.__cause__ = error
         attributes = {**(Moment(*self._moment).attributes or {}), LABEL: reason}
         self._moment = replaced(self._moment, attributes=attributes)
-        self.emit()
-        told.__cause__ = error
-        EMITTER.lost(f"not joined: {reason}", self.point, told)
+        self._refusal = reason, told
+        if wait is None or reason in _WITHOUT_TRANSACTION:
+            self.emit()
+            return
+        try:
+            wait(self)
+        except Refused:  # there is no commit to wait for
+            self.emit()
 
 
 class Transaction(Protocol):
@@ -149,6 +181,7 @@ class Transaction(Protocol):
 
         Raises:
             Refused: it cannot.
+            UndoneError: the function has rolled the transaction back.
         """
         ...
 
@@ -161,7 +194,12 @@ class Transaction(Protocol):
         ...
 
     def after_commit(self, entry: Entry) -> None:
-        """Emit an event once the transaction has committed."""
+        """Emit an event once the transaction has committed.
+
+        Raises:
+            Refused: there is no transaction.
+            UndoneError: the function has rolled the transaction back.
+        """
         ...
 
 
@@ -172,9 +210,16 @@ def keep_settings() -> None:
 class Guard:
     """Keeps errors of joining from the caller: the entries are refused instead."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "_wait")
 
-    def __init__(self, *entries: Entry) -> None:
+    def __init__(self, wait: Callable[[Entry], None] | None, *entries: Entry) -> None:
+        """Guard the joining of entries.
+
+        Args:
+            wait: emits an entry once its transaction has committed; None where there is none.
+            entries: the events.
+        """
+        self._wait = wait
         self._entries: Sequence[Entry] = entries
 
     def __enter__(self) -> None:
@@ -187,9 +232,11 @@ class Guard:
             return False
         if is_interrupt(error):
             return False
+        if isinstance(error, UndoneError):
+            return True
         reason = error.reason if isinstance(error, Refused) else reason_of(error)
         for entry in self._entries:
-            entry.refuse(reason, None if isinstance(error, Refused) else error)
+            entry.refuse(reason, None if isinstance(error, Refused) else error, wait=self._wait)
         return True
 
 
@@ -204,4 +251,4 @@ def reason_of(error: BaseException) -> str:
         return "database too slow"
     if state == "25006" or "readonly database" in told:
         return "read-only transaction"
-    return "broken transaction" if state == "25P02" else "insert failed"
+    return BROKEN if state == "25P02" else "insert failed"

@@ -1,8 +1,9 @@
 """The event inside the caller's transaction: the transaction is found before the call.
 
 A point with ``transaction=`` or ``after_commit=`` makes a `Ticket` before the call and gives it the
-event when the function has succeeded. An event that cannot join goes to the spool, carries the
-reason as an attribute and is counted. It never breaks the work, unless `strict` asks for that.
+event when the function has succeeded. An event that cannot join is emitted after the commit
+instead, carries the reason as an attribute and is counted. It never breaks the work, unless
+`strict` asks for that.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Ticket:
 
     def join_entry(self, entry: Entry) -> None:
         """See `join`."""
-        with Guard(entry):
+        with Guard(self._wait, entry):
             if self._transaction is None:
                 raise Refused("unknown kind")
             if self._joining.waits_for_commit:
@@ -85,9 +86,18 @@ class Ticket:
                 self._transaction.check()
                 self._transaction.insert(entry)
 
+    def refuse(self, entry: Entry, reason: str) -> None:
+        """Refuse an event when it is too late to undo the work."""
+        with Guard(None, entry):
+            entry.refuse(reason, wait=self._wait, too_late=True)
+
+    @property
+    def _wait(self) -> Callable[[Entry], None] | None:
+        return None if self._transaction is None else self._transaction.after_commit
+
     async def join_awaited(self, entry: Entry) -> None:
         """See `join`; on an asynchronous connection."""
-        with Guard(entry):
+        with Guard(self._wait, entry):
             assert self._transaction is not None  # noqa: S101  # `needs_await` was true
             self._transaction.check()
             await self._transaction.insert_awaited(entry)
@@ -109,7 +119,7 @@ class _Unjoined:
 
     def give_up(self) -> None:
         """Refuse the event, because its receipt was never awaited."""
-        self._entry.refuse("not awaited", too_late=True)
+        self._ticket.refuse(self._entry, "not awaited")
 
 
 class JoiningLater:

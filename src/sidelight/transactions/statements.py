@@ -13,19 +13,21 @@ from typing import Any, Final, Protocol, TypeAlias
 from sidelight.transactions.entry import Refused, Row
 from sidelight.transactions.outbox.position import position_beside
 
-SAVEPOINT: Final = "SAVEPOINT sidelight;"
-"""How a guarded statement begins."""
+SAVEPOINT: Final = "sidelight_outbox"
+"""The savepoint around an INSERT."""
 # One message costs one round trip. Inside the savepoint no failure can fail the caller's
 # transaction, and the server itself keeps to the deadline.
 _GUARDED: Final = (
-    f"{SAVEPOINT}"
-    " SELECT set_config('sidelight.timeout', current_setting('statement_timeout'), true);"
+    f"SAVEPOINT {SAVEPOINT};"
+    " SELECT pg_catalog.set_config('sidelight.timeout',"
+    " pg_catalog.current_setting('statement_timeout'), true);"
     " SET LOCAL statement_timeout = {milliseconds};"
     " {insert};"
-    " SELECT set_config('statement_timeout', current_setting('sidelight.timeout'), true);"
-    " RELEASE SAVEPOINT sidelight"
+    " SELECT pg_catalog.set_config('statement_timeout',"
+    " pg_catalog.current_setting('sidelight.timeout'), true);"
+    f" RELEASE SAVEPOINT {SAVEPOINT}"
 )
-_UNDO: Final = "ROLLBACK TO SAVEPOINT sidelight; RELEASE SAVEPOINT sidelight"
+_UNDO: Final = f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}"
 
 # The position counts up under the write lock, in the order of the commits. (AUTOINCREMENT would
 # change the connection's last_insert_rowid(), which belongs to the caller.)
@@ -52,7 +54,8 @@ def postgres_insert(rows: Sequence[Row], *, within: float | None) -> Statements:
             limit and no savepoint.
     """
     values = ", ".join(
-        f"({row.occurred}, '{row.event_id}', decode('{row.record.hex()}', 'hex'))" for row in rows
+        f"({row.occurred}, '{row.event_id}', pg_catalog.decode('{row.record.hex()}', 'hex'))"
+        for row in rows
     )
     insert = f"INSERT INTO sidelight_outbox (position, event_id, record) VALUES {values}"  # noqa: S608
     if within is None:

@@ -10,7 +10,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sidelight.emission import EMITTER
-from sidelight.transactions.entry import ENDED, Entry, Refused, keep_settings
+from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, keep_settings
 from sidelight.transactions.psycopg.watch import AnyConnection, watch
 from sidelight.transactions.statements import (
     Statements,
@@ -23,13 +23,37 @@ from sidelight.transactions.statements import (
 _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
+def execute(connection: Connection[Any], statements: Statements) -> None:
+    """Execute statements, whatever the connection is set to.
+
+    Raises:
+        psycopg.Error: the server refuses one of them.
+    """
+    # psycopg's own cursor, because the application's may log or count the statements; and never
+    # prepared, because a message of several statements cannot be.
+    with Cursor(connection, row_factory=tuple_row) as cursor:
+        execute_all(statements, lambda text: cursor.execute(text.encode(), prepare=False))
+
+
+async def execute_awaited(connection: AsyncConnection[Any], statements: Statements) -> None:
+    """Execute statements, whatever the connection is set to.
+
+    Raises:
+        psycopg.Error: the server refuses one of them.
+    """
+    async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
+        await execute_all_awaited(
+            statements, lambda text: cursor.execute(text.encode(), prepare=False)
+        )
+
+
 class _PsycopgTransaction:
     """The transaction of either kind of connection."""
 
     def __init__(self, connection: AnyConnection) -> None:
         self._target = connection
         self._watch = watch(connection)
-        self._commits = self._watch.commits
+        self._commits, self._rollbacks = self._watch.commits, self._watch.rollbacks
 
     def suspend_autoflush(self) -> Callable[[], object]:
         """Do nothing: a connection flushes nothing."""
@@ -41,19 +65,24 @@ class _PsycopgTransaction:
             raise Refused(ENDED)
         check_postgres(self._target)
         if self._target.pgconn.transaction_status != TransactionStatus.INTRANS:
-            raise Refused("no transaction")
+            raise self._no_transaction()
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed."""
         entry.settle()
+        pgconn = self._target.pgconn
         if self._watch.commits != self._commits:
             entry.emit()  # the work is done
-        elif self._target.pgconn.transaction_status in _OPEN:
+        elif pgconn.transaction_status in _OPEN or pgconn.pipeline_status:
             self._watch.wait(entry)
-        elif self._target.autocommit:
+        elif self._target.autocommit and self._watch.rollbacks == self._rollbacks:
             entry.emit()
         else:
-            raise Refused("no transaction")
+            raise self._no_transaction()
+
+    def _no_transaction(self) -> Exception:
+        undone = self._watch.rollbacks != self._rollbacks
+        return UndoneError() if undone else Refused("no transaction")
 
 
 class ConnectionTransaction(_PsycopgTransaction):
@@ -67,9 +96,7 @@ class ConnectionTransaction(_PsycopgTransaction):
 
     def insert(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
-        # psycopg's own cursor: the application's may log or count the statements.
-        with Cursor(self._connection, row_factory=tuple_row) as cursor:
-            execute_all(_insert(entry), lambda statement: cursor.execute(statement.encode()))
+        execute(self._connection, _insert(entry))
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
@@ -91,10 +118,7 @@ class AsyncConnectionTransaction(_PsycopgTransaction):
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
-        async with AsyncCursor(self._connection, row_factory=tuple_row) as cursor:
-            await execute_all_awaited(
-                _insert(entry), lambda statement: cursor.execute(statement.encode())
-            )
+        await execute_awaited(self._connection, _insert(entry))
 
 
 def _insert(entry: Entry) -> Statements:

@@ -1,185 +1,229 @@
-"""What happens to the transactions of a psycopg connection, which has no events to tell it.
+"""How the transactions of a psycopg connection end; psycopg has no events for that.
 
-Two methods of the connection are overlaid: the one that every exchange with the server goes through
-and the one that psycopg sends its own BEGIN, COMMIT and SAVEPOINT by. Both hand everything on.
+The server answers each statement by a command tag, and the tag is the proof: the COMMIT of a failed
+transaction is answered by ROLLBACK. Two methods of the connection are overlaid: the one that runs
+every exchange with the server, and the one by which psycopg sends its own BEGIN, COMMIT and
+SAVEPOINT. Where an exchange shows no tags (a pipeline, `stream`), the text of the statements is the
+proof, provided that none of them fails. Events are counted as lost where nothing is proved.
 """
 
 from __future__ import annotations
 
-import re
 import weakref
-from collections.abc import Generator
-from typing import Any, Final, TypeAlias
+from collections.abc import Generator, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from psycopg import AsyncConnection, Connection
+from psycopg.errors import SyntaxError as SyntaxErrorInSql
 from psycopg.pq import ConnStatus, TransactionStatus
-from psycopg.sql import Composable
 
-from sidelight.transactions.entry import Entry, Guard
+from sidelight.transactions import control
+from sidelight.transactions.control import Statement
+from sidelight.transactions.entry import Entry
 from sidelight.transactions.statements import SAVEPOINT
+from sidelight.transactions.waiting import Waiting
 
 AnyConnection: TypeAlias = Connection[Any] | AsyncConnection[Any]
 
+_ATTRIBUTE: Final = "_sidelight_watch"
 _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-_WORDS: Final = re.compile(
-    r"""\s* (?P<verb> SAVEPOINT | RELEASE | ROLLBACK\s+PREPARED | ROLLBACK | ABORT
-        | COMMIT\s+PREPARED | COMMIT | END | PREPARE\s+TRANSACTION ) \b
-        (?: \s+ (?:WORK|TRANSACTION) )? (?: \s+ (?P<to> TO) )? (?: \s+ SAVEPOINT )?
-        \s* (?P<name> "[^"]*" | \w+ )?""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_COMMITS: Final = frozenset({"COMMIT", "END"})
+_TAGS: Final = frozenset(tag.encode() for tag in control.TAGS)
 
 
-class Watch:
-    """The transactions of one connection since the watch began.
-
-    Attributes:
-        commits: how many have ended otherwise than by a rollback, as far as can be told.
-        is_unknown: whether the last one ended in a commit that was not answered.
-    """
+class Watch(Waiting):
+    """The transactions of one connection since the watch began."""
 
     def __init__(self) -> None:
-        self.commits = 0
-        self.is_unknown = False
-        self._savepoints: list[tuple[str, object]] = []
-        self._waiting: list[tuple[frozenset[object], Entry]] = []
-        self._said = ""
+        super().__init__()
+        self._command: list[Statement] = []  # of psycopg's own, while it is sent
+        # What was sent without a tag being seen, with the events that were added between.
+        self._untagged: list[Statement | Entry] = []
+        self._before: int = TransactionStatus.IDLE  # … and the status before it
+        self._failed = False  # … and whether any of it has failed
 
     def wait(self, entry: Entry) -> None:
         """Emit an event when the transaction has committed."""
-        self._waiting.append((frozenset(mark for _, mark in self._savepoints), entry))
-
-    def sent(self, text: str, tag: str = "") -> None:
-        """Take in what was sent; ``tag`` is the server's answer to it, where it is known."""
-        for command in text.split(";"):
-            if (words := _WORDS.match(command)) is not None:
-                verb = " ".join(words["verb"].upper().split())
-                if tag == "ROLLBACK" and verb in _COMMITS:  # what failed cannot be committed
-                    verb = tag
-                self._takes_in(verb, words["name"] or "", to=bool(words["to"]))
-
-    def _takes_in(self, verb: str, name: str, *, to: bool) -> None:
-        if verb == "SAVEPOINT":
-            self._savepoints.append((name, object()))
-        elif verb == "RELEASE":
-            del self._savepoints[self._place(name) :]
-        elif verb == "ROLLBACK" and to:
-            place = self._place(name)
-            marks = {mark for _, mark in self._savepoints[place : place + 1]}
-            # One that is older than our watch had everything inside.
-            self._waiting = [each for each in self._waiting if marks and not marks & each[0]]
-            del self._savepoints[place + 1 :]
+        if self._untagged:
+            self._untagged.append(entry)
         else:
-            self._said = verb
-            if verb in {"COMMIT PREPARED", "ROLLBACK PREPARED"}:
-                self._ends(committed=verb == "COMMIT PREPARED")
+            self.add(entry)
 
-    def _place(self, name: str) -> int:
-        names = [known for known, _ in self._savepoints]
-        return len(names) - 1 - names[::-1].index(name) if name in names else len(names)
+    def exchange(self, gen: Any, connection: Any) -> Generator[Any, Any, Any]:
+        """Run a generator of psycopg, which is one exchange with the server."""
+        before, ends = connection.pgconn.transaction_status, self.ends
+        query = _Query.of(gen)
+        try:
+            answer = yield from gen
+        except BaseException as error:
+            sent = self._command or ([] if query is None else query.statements(connection))
+            self._command = []
+            if _is_unparsed(error):  # nothing was executed
+                sent = sent[:1]
+            self._has_failed(sent, connection.pgconn, before, ends)
+            raise
+        if query is not None:
+            self._has_answered(query, connection, before)
+        self._settle(connection.pgconn, before, ends)
+        return answer
 
-    def exchanged(self, before: int, after: int) -> None:
-        """Take in how an exchange with the server has left the transaction."""
-        said, self._said = self._said, ""
-        if before not in _OPEN or after != TransactionStatus.IDLE:
+    def command(
+        self, gen: Generator[Any, Any, Any], command: Any, connection: Any
+    ) -> Generator[Any, Any, Any]:
+        """Run a generator that sends one command of psycopg's own."""
+        before = connection.pgconn.transaction_status
+        self._command = sent = list(control.statements(_plain(command, connection)))
+        answer = yield from gen
+        self._command = []
+        if answer is None:  # a pipeline
+            self._send(sent, before)
+        else:
+            self._take_in(sent, [answer.command_status or b""])
+        return answer
+
+    def _has_answered(self, query: _Query, connection: Any, before: int) -> None:
+        """Take in the answers to a query."""
+        tags = query.tags()
+        if not tags or connection.pgconn.pipeline_status:
+            self._send(query.statements(connection), before)
+        elif not _TAGS.isdisjoint(tags):
+            self._take_in(query.statements(connection), tags)
+
+    def _take_in(self, sent: Sequence[Statement], tags: Sequence[bytes | None]) -> None:
+        """Take in statements and their tags."""
+        if len(sent) != len(tags):  # the text is not understood
+            ends = [tag for tag in tags if tag in {b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"}]
+            if ends[:1] == [b"COMMIT"]:
+                self.committed()
+            elif ends:
+                self.unknown()
             return
-        if said == "PREPARE TRANSACTION":  # the last word comes later
-            self.commits += 1
+        for statement, tag in zip(sent, tags, strict=True):
+            if tag == b"ROLLBACK" and statement.verb != control.ROLLBACK_TO:
+                self.rolled_back()
+            elif tag in _TAGS and statement.name != SAVEPOINT:
+                self.executed(statement)
+
+    def _send(self, sent: Sequence[Statement], before: int) -> None:
+        """Take in statements whose tags are not seen."""
+        if sent and not self._untagged:
+            self._before = before
+        self._untagged += [statement for statement in sent if statement.name != SAVEPOINT]
+
+    def _settle(self, pgconn: Any, before: int, ends: int) -> None:
+        """Take in the state after an exchange."""
+        status = pgconn.transaction_status
+        if status == TransactionStatus.ACTIVE:
             return
-        failed = before == TransactionStatus.INERROR or said in {"ROLLBACK", "ABORT"}
-        self._ends(committed=not failed)
+        untagged, self._untagged = self._untagged, []
+        failed, self._failed = self._failed, False
+        if untagged:
+            before = self._before
+        if failed:
+            self._ended_perhaps(_statements_in(untagged), status)
+            untagged = [each for each in untagged if isinstance(each, Entry)]
+        for each in untagged:
+            self._take_in_untagged(each, before)
+        if status == TransactionStatus.IDLE and self._entries:
+            # An end that no statement explains; but a pipeline is a transaction of its own.
+            if untagged and before == TransactionStatus.IDLE and not failed:
+                self.committed()
+            else:
+                self.unknown()
+        elif status == TransactionStatus.IDLE and before in _OPEN and self.ends == ends:
+            self.rollbacks += 1  # no event waits, but a transaction has ended
 
-    def failed(self, *, cut_off: bool) -> None:
-        """Take in that an exchange has failed, by a refusal or because the connection broke."""
-        said, self._said = self._said, ""
-        if cut_off and said in {*_COMMITS, "COMMIT PREPARED"}:
-            self.is_unknown = True  # for good: the connection has gone with it
-            for _, entry in self._waiting:
-                entry.forget()
-        if cut_off or said in {*_COMMITS, "PREPARE TRANSACTION"}:
-            self._ends(committed=False)
+    def _take_in_untagged(self, each: Statement | Entry, before: int) -> None:
+        if isinstance(each, Entry):
+            self.add(each)
+        elif before == TransactionStatus.INERROR and each.verb == control.COMMIT:
+            self.rolled_back()
+        else:
+            self.executed(each)
 
-    def _ends(self, *, committed: bool) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._savepoints.clear()
-        if not committed:
-            return
-        self.commits += 1
-        for _, entry in waiting:
-            with Guard(entry):
-                entry.emit()
+    def _has_failed(self, sent: Sequence[Statement], pgconn: Any, before: int, ends: int) -> None:
+        """Take in that an exchange has raised an error."""
+        status = pgconn.transaction_status
+        if pgconn.status != ConnStatus.OK:
+            self._ended_perhaps([*_statements_in(self._untagged), *sent], TransactionStatus.UNKNOWN)
+            self.rolled_back()
+        elif self._untagged or status == TransactionStatus.ACTIVE:
+            self._send(sent, before)
+            self._failed = True
+            self._settle(pgconn, before, ends)
+        elif len(sent) > 1:
+            self._ended_perhaps(sent, status)
+        elif status == TransactionStatus.IDLE and self.ends == ends:
+            self.rolled_back()
+
+    def _ended_perhaps(self, sent: Sequence[Statement], status: int) -> None:
+        """Take in statements one of which has failed, and nothing tells which one."""
+        ending = [each.verb for each in sent if each.verb in control.ENDS]
+        if not ending or (status in _OPEN and not any(each.begins for each in sent)):
+            if any(each.verb == control.ROLLBACK_TO for each in sent) and self._entries:
+                self.unknown()
+        elif ending[0] == control.ROLLBACK:
+            self.rolled_back()
+        else:
+            self.unknown()
 
 
-_watches: Final[weakref.WeakKeyDictionary[AnyConnection, Watch]] = weakref.WeakKeyDictionary()
+def _statements_in(sent: Sequence[Statement | Entry]) -> list[Statement]:
+    return [each for each in sent if isinstance(each, Statement)]
 
 
 def watch(connection: AnyConnection) -> Watch:
     """Watch a connection; once for each."""
-    found = _watches.get(connection)
+    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
     if found is None:
-        found = _watches[connection] = Watch()
+        found = connection.__dict__[_ATTRIBUTE] = Watch()
         # A weak reference, because a cycle would keep the connection from being closed at once.
-        reference, kind = weakref.ref(connection), type(connection)
-        connection.__dict__["wait"] = _overlay_wait(reference, kind, found)
-        connection.__dict__["_exec_command"] = _overlay_command(reference, kind, found)
+        _overlay(weakref.ref(connection), type(connection), found)
     return found
 
 
-def _overlay_wait(reference: Any, kind: Any, watched: Watch) -> Any:
-    """Overlay the method that runs a generator of psycopg, synchronously or not."""
-
+def _overlay(reference: Any, kind: Any, found: Watch) -> None:
     def wait(gen: Any, *arguments: Any, **named: Any) -> Any:
         connection = reference()
-        return kind.wait(connection, _watched(gen, connection, watched), *arguments, **named)
+        return kind.wait(connection, found.exchange(gen, connection), *arguments, **named)
 
-    return wait
-
-
-def _watched(gen: Any, connection: Any, watched: Watch) -> Generator[Any, Any, Any]:
-    """Run a generator of psycopg, which is one exchange with the server."""
-    before = connection.pgconn.transaction_status
-    if text := _text_in(gen, connection):
-        watched.sent(text)
-    try:
-        answer = yield from gen
-    except BaseException:
-        watched.failed(cut_off=connection.pgconn.status != ConnStatus.OK)
-        raise
-    watched.exchanged(before, connection.pgconn.transaction_status)
-    return answer
-
-
-def _overlay_command(reference: Any, kind: Any, watched: Watch) -> Any:
-    def _exec_command(command: Any, *arguments: Any, **named: Any) -> Generator[Any, Any, Any]:
+    def _exec_command(command: Any, *arguments: Any, **named: Any) -> Any:
         connection = reference()
-        watched._said = _verb_of(text := _plain(command, connection))  # noqa: SLF001
-        answer = yield from kind._exec_command(connection, command, *arguments, **named)  # noqa: SLF001
-        tag = getattr(answer, "command_status", None) or b""
-        watched.sent(text, tag.decode("ascii", "replace"))
-        return answer
+        gen = kind._exec_command(connection, command, *arguments, **named)  # noqa: SLF001
+        return found.command(gen, command, connection)
 
-    return _exec_command
+    reference().__dict__.update(wait=wait, _exec_command=_exec_command)
 
 
-def _verb_of(text: str) -> str:
-    words = _WORDS.match(text)
-    return "" if words is None or words["to"] else " ".join(words["verb"].upper().split())
+def _is_unparsed(error: BaseException) -> bool:
+    """Return whether the server could not parse a text; in a function, there is a context."""
+    return isinstance(error, SyntaxErrorInSql) and not error.diag.context
 
 
-def _text_in(gen: Any, connection: Any) -> str:
-    """The statement that a cursor is about to send, if it is one about transactions."""
-    frame = getattr(gen, "gi_frame", None)
-    query = None if frame is None else frame.f_locals.get("query")
-    if query is None:
-        return ""
-    text = _plain(query, connection)
-    return text if _WORDS.match(text) and not text.startswith(SAVEPOINT) else ""
+class _Query(NamedTuple):
+    """A query of the caller, in the generator of a cursor that sends it."""
+
+    cursor: Any
+    text: Any
+
+    @classmethod
+    def of(cls, gen: Any) -> _Query | None:
+        """Find the query; None where a generator has none."""
+        frame = getattr(gen, "gi_frame", None)
+        known = {} if frame is None else frame.f_locals
+        return cls(known.get("self"), known["query"]) if "query" in known else None
+
+    def statements(self, connection: Any) -> list[Statement]:
+        """Return its statements."""
+        return list(control.statements(_plain(self.text, connection)))
+
+    def tags(self) -> list[bytes | None]:
+        """Return the tags that the server has answered."""
+        return [result.command_status for result in getattr(self.cursor, "_results", ())]
 
 
-def _plain(command: Any, connection: Any) -> str:
-    if isinstance(command, Composable):
-        command = command.as_bytes(connection)
-    if isinstance(command, str):
-        return command
-    return bytes(command).decode("utf-8", "replace") if isinstance(command, bytes) else ""
+def _plain(text: Any, connection: Any) -> str:
+    if hasattr(text, "as_bytes"):  # a Composable
+        text = text.as_bytes(connection)
+    elif not isinstance(text, str | bytes):  # a Template
+        text = "".join(getattr(text, "strings", ()))
+    return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")

@@ -1,4 +1,9 @@
-"""SQLAlchemy's Connection, and the insert that the Session shares."""
+"""SQLAlchemy's Connection: the INSERT that the Session shares, and the wait for a commit.
+
+SQLAlchemy tells of rollbacks and statements by events, and of a commit by a method that is
+overlaid. A commit counts only if the transaction was sound before it, because some servers answer
+the COMMIT of a failed transaction by a rollback and no error.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +12,191 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Engine, event
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, ExceptionContext
 
 from sidelight.emission import EMITTER
-from sidelight.transactions.entry import ENDED, Entry, Guard, Refused, keep_settings
+from sidelight.transactions import control
+from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused, UndoneError, keep_settings
 from sidelight.transactions.sqlalchemy.drivers import driver_of
+from sidelight.transactions.waiting import Waiting
 
-_OVERLAID: Final = ("_commit_impl", "_commit_twophase_impl")
+_ATTRIBUTE: Final = "_sidelight_watch"
+_COMMITS: Final = ("_commit_impl", "_commit_twophase_impl")
 
-_commits: Final[weakref.WeakKeyDictionary[Connection, int]] = weakref.WeakKeyDictionary()
-_watched: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+_engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+class Watch(Waiting):
+    """The transactions of one connection.
+
+    Attributes:
+        has_begun: whether the driver was in a transaction when an event began to wait.
+        is_doubtful: whether an error may have undone work of a driver that does not tell.
+        was_in_vain: whether the server answered the last commit by a rollback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun = False
+        self.is_doubtful = False
+        self.was_in_vain = False
+
+    def _ended(self) -> list[Entry]:
+        self.has_begun = self.is_doubtful = False
+        return super()._ended()
+
+    def wait(self, connection: Connection, entry: Entry) -> None:
+        """Emit an event when the transaction of the connection has committed."""
+        self.has_begun = self.has_begun or driver_of(connection).has_begun(connection)
+        self.add(entry)
+
+    def is_sound(self, connection: Connection) -> bool:
+        """Return whether the work of all events can still be committed."""
+        if connection.invalidated:
+            return False
+        driver = driver_of(connection)
+        if self.has_begun and not driver.has_begun(connection):
+            return False
+        return driver.is_sound(connection, ask=bool(self))
+
+
+def watch(connection: Connection) -> Watch:
+    """Watch a connection; once for each."""
+    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if found is None:
+        found = connection.__dict__[_ATTRIBUTE] = Watch()
+        _listen(connection.engine)
+        for name in _COMMITS:
+            _overlay(connection, name, found)
+    return found
+
+
+def _overlay(connection: Connection, name: str, found: Watch) -> None:
+    """Overlay a method that commits, because SQLAlchemy has no event after the commit."""
+    commit = getattr(type(connection), name)
+    weakly = weakref.ref(connection)
+
+    def commit_and_emit(*arguments: Any) -> None:
+        connection = weakly()
+        assert connection is not None  # noqa: S101  # its method is being called
+        is_prepared = arguments[1:] == (True,)  # of `_commit_twophase_impl`
+        is_sound = is_prepared or found.is_sound(connection)
+        found.was_in_vain = not is_sound
+        try:
+            commit(connection, *arguments)
+        except BaseException:
+            if connection.invalidated:
+                found.unknown()
+            elif driver_of(connection).ends_at_failed_commit(connection):
+                found.rolled_back()
+            raise
+        if not is_sound:
+            found.rolled_back()
+        elif found.is_doubtful:
+            found.unknown()
+        else:
+            found.committed()
+
+    connection.__dict__[name] = commit_and_emit
+
+
+def _listen(engine: Engine) -> None:
+    """Listen to the connections of an engine; once for each engine."""
+    if engine not in _engines:
+        _engines.add(engine)
+        event.listen(engine, "rollback", _rolled_back)
+        event.listen(engine, "rollback_twophase", _rolled_back)
+        event.listen(engine, "after_cursor_execute", _executed)
+        event.listen(engine, "handle_error", _failed)
+
+
+def _rolled_back(connection: Connection, *_: object) -> None:
+    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if found is not None:
+        found.rolled_back()
+
+
+def _executed(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
+    """Take in a statement, which may control the transaction: a savepoint, or one by hand."""
+    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if found and control.may_control(statement):
+        statements = list(control.statements(statement))
+        for each in statements:
+            if each.verb == control.COMMIT and len(statements) > 1:
+                found.unknown()
+            elif each.verb == control.COMMIT:
+                _take_in_commit(found, driver_of(connection).answer(cursor, each.verb))
+            else:  # PREPARE TRANSACTION too: where it was in vain, COMMIT PREPARED fails
+                found.executed(each)
+
+
+def _take_in_commit(found: Watch, tag: str | None) -> None:
+    if tag == control.COMMIT:
+        found.committed()
+    elif tag == control.ROLLBACK:
+        found.rolled_back()
+    else:
+        found.unknown()
+
+
+def _failed(context: ExceptionContext) -> None:
+    """Take in an error, which may have undone the whole transaction."""
+    connection = context.connection
+    found: Watch | None = None if connection is None else connection.__dict__.get(_ATTRIBUTE)
+    if connection is not None and found and not context.is_disconnect:
+        driver = driver_of(connection)
+        found.is_doubtful = found.is_doubtful or not driver.tells_its_state
+        if found.has_begun and not driver.has_begun(connection):
+            found.rolled_back()
+
+
+class ConnectionTransaction:
+    """The transaction of a Core connection."""
+
+    needs_await = False
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._watch = watch(connection)
+        self._commits, self._rollbacks = self._watch.commits, self._watch.rollbacks
+
+    def suspend_autoflush(self) -> Callable[[], object]:
+        """Do nothing: a connection flushes nothing."""
+        return keep_settings
+
+    def check(self) -> None:
+        """See `Transaction.check`."""
+        if self._watch.commits != self._commits:
+            raise Refused(ENDED)
+        root = self._connection.get_transaction()
+        if root is None:
+            raise self._no_transaction()
+        nested = self._connection.get_nested_transaction()
+        if not root.is_active or (nested is not None and not nested.is_active):
+            raise Refused(BROKEN)
+
+    def insert(self, entry: Entry) -> None:
+        """Insert an event into the outbox."""
+        insert(self._connection, [entry], first=True)
+
+    async def insert_awaited(self, entry: Entry) -> None:
+        """Insert an event into the outbox."""
+        self.insert(entry)
+
+    def after_commit(self, entry: Entry) -> None:
+        """Emit an event once the transaction has committed."""
+        entry.settle()
+        connection = self._connection
+        if self._watch.commits != self._commits or driver_of(connection).commits_itself(connection):
+            entry.emit()  # the work is done
+        elif connection.in_transaction():
+            self._watch.wait(connection, entry)
+        else:
+            raise self._no_transaction()
+
+    def _no_transaction(self) -> Exception:
+        undone = self._watch.rollbacks != self._rollbacks
+        return UndoneError() if undone else Refused("no transaction")
 
 
 def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> None:
@@ -34,127 +214,6 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
     within = None if entries[0].strict else EMITTER.deadline
     rows = [entry.row() for entry in entries]
     driver_of(connection).insert(connection, rows, within=within, first=first)
-
-
-class ConnectionTransaction:
-    """The transaction of a Core connection."""
-
-    needs_await = False
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        _watch(connection.engine)
-        self._commits = _commits.setdefault(connection, 0)
-
-    def suspend_autoflush(self) -> Callable[[], object]:
-        """Do nothing: a connection flushes nothing."""
-        return keep_settings
-
-    def check(self) -> None:
-        """See `Transaction.check`."""
-        if _commits.get(self._connection, 0) != self._commits:
-            raise Refused(ENDED)
-        root = self._connection.get_transaction()
-        if root is None:
-            raise Refused("no transaction")
-        nested = self._connection.get_nested_transaction()
-        if not root.is_active or (nested is not None and not nested.is_active):
-            raise Refused("broken transaction")
-
-    def insert(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
-        insert(self._connection, [entry], first=True)
-
-    async def insert_awaited(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
-        self.insert(entry)
-
-    def after_commit(self, entry: Entry) -> None:
-        """Emit an event once the transaction has committed."""
-        connection = self._connection
-        if _commits.get(connection, 0) != self._commits or driver_of(connection).commits_itself(
-            connection
-        ):
-            entry.emit()  # the work is done
-        elif connection.in_transaction():
-            wait(connection, entry)
-        else:
-            raise Refused("no transaction")
-
-
-def _watch(engine: Engine) -> None:
-    """Listen to the transactions of an engine's connections; once for each engine."""
-    if engine not in _watched:
-        _watched.add(engine)
-        event.listen(engine, "commit", _committed)
-        event.listen(engine, "commit_twophase", _committed)
-        event.listen(engine, "rollback", _rolled_back)
-        event.listen(engine, "rollback_twophase", _rolled_back)
-        event.listen(engine, "rollback_savepoint", _rolled_back_to)
-
-
-def _committed(connection: Connection, *_: object) -> None:
-    if connection in _commits:
-        _commits[connection] += 1
-
-
-# -- after the commit --------------------------------------------------------------------------
-
-_waiting: Final[weakref.WeakKeyDictionary[Connection, list[tuple[frozenset[str], Entry]]]] = (
-    weakref.WeakKeyDictionary()
-)
-"""Events that wait for a connection's commit, with the savepoints that they are in."""
-
-
-def wait(connection: Connection, entry: Entry) -> None:
-    """Emit an event when the transaction that a connection is in has committed."""
-    entry.settle()
-    _watch(connection.engine)
-    waiting = _waiting.get(connection)
-    if waiting is None:
-        waiting = _waiting[connection] = []
-        for name in _OVERLAID:
-            _overlay(connection, name)
-    savepoints = set()
-    nested: Any = connection.get_nested_transaction()
-    while nested is not None:
-        savepoints.add(nested._savepoint)  # noqa: SLF001
-        nested = nested._previous_nested  # noqa: SLF001
-    waiting.append((frozenset(savepoints), entry))
-
-
-def _overlay(connection: Connection, name: str) -> None:
-    """Overlay a method that commits, because SQLAlchemy has no event after the commit."""
-    commit = getattr(type(connection), name)
-    weakly = weakref.ref(connection)
-
-    def commit_and_emit(*arguments: Any) -> None:
-        connection = weakly()
-        assert connection is not None  # noqa: S101  # its method is being called
-        try:
-            commit(connection, *arguments)
-        except BaseException:
-            if connection.invalidated:
-                for _, entry in _waiting.pop(connection, ()):
-                    entry.forget()
-            raise
-        for _, entry in _waiting.pop(connection, ()):
-            with Guard(entry):
-                entry.emit()
-        for overlaid in _OVERLAID:
-            connection.__dict__.pop(overlaid, None)
-
-    connection.__dict__[name] = commit_and_emit
-
-
-def _rolled_back(connection: Connection, *_: object) -> None:
-    if connection in _waiting:
-        _waiting[connection].clear()
-
-
-def _rolled_back_to(connection: Connection, name: str, _: object) -> None:
-    if waiting := _waiting.get(connection):
-        waiting[:] = [each for each in waiting if name not in each[0]]
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], ConnectionTransaction]]] = {

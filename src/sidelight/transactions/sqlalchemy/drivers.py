@@ -49,6 +49,37 @@ class Driver(Protocol):
         """Return whether each statement commits by itself, whatever SQLAlchemy says."""
         ...
 
+    @property
+    def tells_its_state(self) -> bool:
+        """Whether `has_begun` and `is_sound` know what an error has undone."""
+        ...
+
+    def has_begun(self, connection: Connection) -> bool:
+        """Return whether the driver is in a transaction; some begin later than SQLAlchemy."""
+        ...
+
+    def is_sound(self, connection: Connection, *, ask: bool) -> bool:
+        """Return whether the transaction can be committed.
+
+        Args:
+            connection: the caller's.
+            ask: whether to ask the server where the driver does not know.
+        """
+        ...
+
+    def ends_at_failed_commit(self, connection: Connection) -> bool:
+        """Return whether a commit that has raised an error has ended the transaction."""
+        ...
+
+    def answer(self, cursor: Any, verb: str) -> str | None:
+        """Return the command tag by which the server has answered; None where nothing tells.
+
+        Args:
+            cursor: that has executed the statement without an error.
+            verb: of the statement.
+        """
+        ...
+
 
 def driver_of(connection: Connection) -> Driver:
     """Return the driver of a connection."""
@@ -62,6 +93,8 @@ def driver_of(connection: Connection) -> Driver:
 
 class _Sqlite:
     """sqlite3, and aiosqlite behind SQLAlchemy's adapter."""
+
+    tells_its_state = True
 
     def __init__(self) -> None:
         self._files: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
@@ -86,9 +119,35 @@ class _Sqlite:
         """See `Driver.commits_itself`."""
         return is_autocommit(connection.connection.driver_connection)
 
+    def has_begun(self, connection: Connection) -> bool:
+        """See `Driver.has_begun`."""
+        return bool(connection.connection.driver_connection.in_transaction)  # type: ignore[union-attr]
 
-class _Psycopg:
-    """psycopg, synchronous and asynchronous, and psycopg2: one message takes several statements."""
+    def is_sound(self, connection: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
+        """See `Driver.is_sound`: an error undoes the statement, or the whole transaction."""
+        return True
+
+    def ends_at_failed_commit(self, connection: Connection) -> bool:
+        """See `Driver.ends_at_failed_commit`: the commit of a locked database can be repeated."""
+        return not self.has_begun(connection)
+
+    def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
+        """See `Driver.answer`: there are no tags, but a failed commit raises an error."""
+        return verb
+
+
+class _Server:
+    """A database whose failed commit ends the transaction."""
+
+    tells_its_state = True
+
+    def ends_at_failed_commit(self, _: Connection) -> bool:
+        """See `Driver.ends_at_failed_commit`."""
+        return True
+
+
+class _Psycopg2(_Server):
+    """psycopg2: one message takes several statements."""
 
     def insert(
         self,
@@ -109,8 +168,47 @@ class _Psycopg:
         raw: Any = connection.connection.driver_connection
         return bool(raw.autocommit) and raw.info.transaction_status == 0
 
+    def has_begun(self, connection: Connection) -> bool:
+        """See `Driver.has_begun`."""
+        return _status(connection) != _IDLE
 
-class _Asyncpg:
+    def is_sound(self, connection: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
+        """See `Driver.is_sound`."""
+        return _status(connection) in {_IDLE, _INTRANS}
+
+    def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
+        """See `Driver.answer`."""
+        own = getattr(cursor, "_cursor", cursor)  # below the adapter of an asynchronous driver
+        tag: str | None = getattr(own, "statusmessage", None)
+        return tag
+
+
+class _Psycopg(_Psycopg2):
+    """psycopg, synchronous and asynchronous."""
+
+    def insert(
+        self,
+        connection: Connection,
+        rows: Sequence[Row],
+        *,
+        within: float | None,
+        first: bool,  # noqa: ARG002  # the protocol
+    ) -> None:
+        """See `Driver.insert`."""
+        from sidelight.transactions.psycopg import connections  # noqa: PLC0415  # needs psycopg
+
+        pooled: Any = connection.connection
+        check_postgres(pooled.driver_connection)
+        statements = postgres_insert(rows, within=within)
+        if connection.dialect.is_async:
+            pooled.dbapi_connection.run_async(
+                lambda raw: connections.execute_awaited(raw, statements)
+            )
+        else:
+            connections.execute(pooled.driver_connection, statements)
+
+
+class _Asyncpg(_Server):
     """asyncpg; SQLAlchemy prepares each statement, so the message goes to asyncpg itself."""
 
     def insert(
@@ -144,9 +242,31 @@ class _Asyncpg:
         adapter: Any = connection.connection.dbapi_connection
         return adapter.autocommit and not adapter.driver_connection.is_in_transaction()
 
+    def has_begun(self, connection: Connection) -> bool:
+        """See `Driver.has_begun`."""
+        adapter: Any = connection.connection.dbapi_connection
+        return bool(adapter.driver_connection.is_in_transaction())
 
-class _Other:
+    def is_sound(self, connection: Connection, *, ask: bool) -> bool:
+        """See `Driver.is_sound`: asyncpg does not tell a failed transaction from another."""
+        if not ask or not self.has_begun(connection):
+            return True
+        try:
+            adapter: Any = connection.connection.dbapi_connection
+            adapter.run_async(lambda raw: raw.execute("SELECT 1"))
+        except Exception:  # noqa: BLE001  # the server refuses each statement of a failed transaction
+            return False
+        return True
+
+    def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
+        """See `Driver.answer`."""
+        return None
+
+
+class _Other(_Server):
     """All other drivers: they have no outbox, but commits."""
+
+    tells_its_state = False
 
     def insert(self, *_: object, **__: object) -> None:
         """See `Driver.insert`."""
@@ -156,10 +276,33 @@ class _Other:
         """See `Driver.commits_itself`."""
         return connection._is_autocommit_isolation()  # noqa: SLF001
 
+    def has_begun(self, _: Connection) -> bool:
+        """See `Driver.has_begun`."""
+        return True
+
+    def is_sound(self, _: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
+        """See `Driver.is_sound`: what an error has undone is not known (`tells_its_state`)."""
+        return True
+
+    def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
+        """See `Driver.answer`."""
+        return None
+
+
+#: Transaction statuses in libpq's numbers.
+_IDLE: Final = 0
+_INTRANS: Final = 2
+
+
+def _status(connection: Connection) -> int:
+    raw: Any = connection.connection.driver_connection
+    return int(raw.info.transaction_status)
+
 
 _SQLITE: Final = _Sqlite()
 _OTHER: Final = _Other()
 _POSTGRESQL: Final[dict[str, Driver]] = {
-    **dict.fromkeys(("psycopg", "psycopg2", "psycopg_async"), _Psycopg()),
+    **dict.fromkeys(("psycopg", "psycopg_async"), _Psycopg()),
+    "psycopg2": _Psycopg2(),
     "asyncpg": _Asyncpg(),
 }

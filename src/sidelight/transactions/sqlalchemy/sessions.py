@@ -1,49 +1,72 @@
 """SQLAlchemy's Session: an event waits for the flush of what the function has left pending.
 
 So the keys that the database generates are known, and the business's own statement is the one that
-takes the locks and fails. Where nothing is pending, the event is inserted at once.
+takes the locks and fails. Where nothing is pending, the event is inserted at once. An event that
+waits for the commit waits at the session's connection, as soon as there is one.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import event
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm import SessionTransaction as _Part
 
-from sidelight.transactions.entry import ENDED, Entry, Guard, Refused
+from sidelight.transactions.entry import BROKEN, ENDED, Entry, Guard, Refused, UndoneError
 from sidelight.transactions.outbox.table import OUTBOX
-from sidelight.transactions.sqlalchemy import connections
+from sidelight.transactions.sqlalchemy.connections import insert, watch
 
+_ATTRIBUTE: Final = "_sidelight_events"
 #: Tells a session on several databases which of them has the outbox.
 _HINT: Final = {"clause": OUTBOX}
 
 
-class _Watched:
-    """The events of one session.
+class _Events:
+    """The events of one session, each with the innermost transaction of the session around it.
 
     Attributes:
-        commits: how often the outermost transaction has committed since the first event.
-        rows: events that wait for the flush, to become rows, with their innermost transaction.
-        waiting: events that wait for the commit, with their innermost transaction.
+        commits: number of commits of the outermost transaction since the first event.
+        rollbacks: number of its rollbacks.
+        rows: events that wait for a flush, to become rows.
+        unattached: events that wait for a commit, and whose transaction has no connection yet.
+        unsettled: events that wait for a commit, and whose values wait for a flush.
     """
 
     def __init__(self) -> None:
         self.commits = 0
+        self.rollbacks = 0
         self.rows: list[tuple[_Part | None, Entry]] = []
-        self.waiting: list[tuple[_Part | None, Entry]] = []
+        self.unattached: list[tuple[_Part | None, Entry]] = []
+        self.unsettled: list[Entry] = []
 
-    def drop(self, transaction: _Part) -> None:
+    def drop(self, part: _Part) -> None:
         """Drop the events of a transaction that was rolled back."""
-        self.rows = [each for each in self.rows if each[0] is not transaction]
-        self.waiting = [each for each in self.waiting if each[0] is not transaction]
+        self.rows = [each for each in self.rows if each[0] is not part]
+        self.unattached = [each for each in self.unattached if each[0] is not part]
+
+    def attach(self) -> None:
+        """Let the events wait at the connections of their transactions."""
+        unattached, self.unattached = self.unattached, []
+        for part, entry in unattached:
+            if connections := _connections(part):
+                watch(connections[0]).wait(connections[0], entry)
+            else:
+                self.unattached.append((part, entry))
+
+    def settle(self) -> None:
+        """Read the values that the flush has made known."""
+        unsettled, self.unsettled = self.unsettled, []
+        for entry in unsettled:
+            entry.settle()
 
 
-_watched: Final[weakref.WeakKeyDictionary[Session, _Watched]] = weakref.WeakKeyDictionary()
+def _events(session: Session) -> _Events | None:
+    # In the session itself: a weak dictionary would keep sessions that its values refer to.
+    return session.__dict__.get(_ATTRIBUTE)
 
 
 class SessionTransaction:
@@ -52,12 +75,14 @@ class SessionTransaction:
     needs_await = False
 
     def __init__(self, session: Session) -> None:
-        watched = _watched.get(session)
-        if watched is None:
-            watched = _watched[session] = _Watched()
+        events = _events(session)
+        if events is None:
+            events = session.__dict__[_ATTRIBUTE] = _Events()
+        for connection in _connections(session.get_transaction()):
+            watch(connection)
         self._session = session
-        self._watched = watched
-        self._commits = watched.commits
+        self._events = events
+        self._commits, self._rollbacks = events.commits, events.rollbacks
 
     @property
     def is_clean(self) -> bool:
@@ -76,12 +101,12 @@ class SessionTransaction:
 
     def check(self) -> None:
         """See `Transaction.check`."""
-        if self._watched.commits != self._commits:
+        if self._events.commits != self._commits:
             raise Refused(ENDED)
         if not self._session.in_transaction():
-            raise Refused("no transaction")
+            raise self._no_transaction()
         if not self._session.is_active:
-            raise Refused("broken transaction")
+            raise Refused(BROKEN)
 
     def insert(self, entry: Entry) -> None:
         """Insert an event into the outbox, now or after the pending flush."""
@@ -92,7 +117,7 @@ class SessionTransaction:
 
     def insert_later(self, entry: Entry) -> None:
         """Insert an event into the outbox at the next flush, or at the commit."""
-        self._watched.rows.append((_innermost(self._session), entry))
+        self._events.rows.append((_innermost(self._session), entry))
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
@@ -100,14 +125,18 @@ class SessionTransaction:
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed."""
-        if self._watched.commits != self._commits:  # the work is done
+        if self._events.commits != self._commits:  # the work is done
             entry.emit()
             return
         if not self._session.in_transaction():
-            raise Refused("no transaction")
-        if _is_clean(self._session):
-            entry.settle()
-        self._watched.waiting.append((_innermost(self._session), entry))
+            raise self._no_transaction()
+        if not self._session.is_active:
+            raise UndoneError
+        _wait(self._session, entry)
+
+    def _no_transaction(self) -> Exception:
+        undone = self._events.rollbacks != self._rollbacks
+        return UndoneError() if undone else Refused("no transaction")
 
 
 def _is_clean(session: Session) -> bool:
@@ -118,89 +147,107 @@ def _innermost(session: Session) -> _Part | None:
     return session.get_nested_transaction() or session.get_transaction()
 
 
+def _connections(part: _Part | None) -> list[Connection]:
+    """Return the connections that a transaction of a session has begun on, in order."""
+    begun = () if part is None else part._connections.values()  # noqa: SLF001
+    return list(dict.fromkeys(connection for connection, *_ in begun))
+
+
+def _wait(session: Session, entry: Entry) -> None:
+    events = _events(session)
+    assert events is not None  # noqa: S101  # a ticket has made them
+    if _is_clean(session):
+        entry.settle()
+    else:
+        events.unsettled.append(entry)
+    events.unattached.append((_innermost(session), entry))
+    events.attach()
+
+
 def _insert(session: Session, entries: list[Entry], *, first: bool) -> None:
     for _, group in groupby(entries, key=lambda entry: entry.strict):
         alike = list(group)
-        with Guard(*alike):
+        with Guard(lambda entry: _wait(session, entry), *alike):
             connection = session.connection(bind_arguments=_HINT)
-            connections.insert(connection, alike, first=first)
+            insert(connection, alike, first=first)
 
 
 # -- events of sessions ------------------------------------------------------------------------
 
 
+def _began(session: Session, _: _Part, connection: Connection) -> None:
+    if (events := _events(session)) is not None:
+        watch(connection)
+        events.attach()
+
+
 def _flushed(session: Session, _context: object) -> None:
-    watched = _watched.get(session)
-    if watched is not None:
-        _settle(session, watched, first=False)
+    if (events := _events(session)) is not None:
+        _take_in(session, events, first=False)
 
 
-def _settle(session: Session, watched: _Watched, *, first: bool) -> None:
-    for _, entry in watched.waiting:
-        entry.settle()
-    rows, watched.rows = watched.rows, []
+def _take_in(session: Session, events: _Events, *, first: bool) -> None:
+    events.settle()
+    rows, events.rows = events.rows, []
     if rows:
         _insert(session, [entry for _, entry in rows], first=first)
 
 
 def _before_commit(session: Session) -> None:
     """Take in the events that no flush has taken in, because nothing was left to flush."""
-    watched = _watched.get(session)
-    if watched is None or not (watched.rows or watched.waiting):
+    events = _events(session)
+    if events is None or not (events.rows or events.unsettled):
         return
     if not _is_clean(session):
         session.flush()  # as the commit would do next
-    _settle(session, watched, first=True)
-    innermost = _innermost(session)
-    # The connection commits; the session may be no more than a part of its transaction.
-    if innermost is not None and not innermost.nested and innermost._connections:  # noqa: SLF001
-        waiting, watched.waiting = watched.waiting, []
-        (connection, *_), *_ = innermost._connections.values()  # noqa: SLF001
-        for _, entry in waiting:
-            with Guard(entry):
-                connections.wait(connection, entry)
+    _take_in(session, events, first=True)
 
 
 def _committed(session: Session) -> None:
-    watched = _watched.get(session)
-    if watched is None:
+    events = _events(session)
+    if events is None:
         return
-    done = _innermost(session)
-    if done is not None and done.nested:
-        outer = done.parent
+    part = _innermost(session)
+    if part is not None and part.nested:
+        outer = part.parent
         while outer is not None and not outer.nested and outer.parent is not None:
             outer = outer.parent
-        watched.waiting = [
-            (outer if transaction is done else transaction, entry)
-            for transaction, entry in watched.waiting
+        events.unattached = [
+            (outer if each is part else each, entry) for each, entry in events.unattached
         ]
+        events.attach()
         return
-    watched.commits += 1
-    waiting, watched.waiting = watched.waiting, []
-    for _, entry in waiting:
-        with Guard(entry):
+    if any(watch(connection).was_in_vain for connection in _connections(part)):
+        events.rollbacks += 1
+        return
+    events.commits += 1
+    unattached, events.unattached = events.unattached, []
+    for _, entry in unattached:
+        with Guard(None, entry):
             entry.emit()
 
 
-def _rolled_back(session: Session, transaction: _Part) -> None:
-    watched = _watched.get(session)
-    if watched is not None:
-        watched.drop(transaction)
+def _rolled_back(session: Session, part: _Part) -> None:
+    if (events := _events(session)) is not None:
+        events.drop(part)
+        if part.parent is None:
+            events.rollbacks += 1
 
 
-def _ended(session: Session, transaction: _Part) -> None:
+def _ended(session: Session, part: _Part) -> None:
     """Drop the events that no commit has taken, however the transaction has ended."""
-    watched = _watched.get(session)
-    if watched is None:
+    if (events := _events(session)) is None:
         return
-    watched.drop(transaction)
-    if transaction.parent is None:
-        watched.rows.clear()
-        watched.waiting.clear()
+    events.drop(part)
+    if part.parent is None:
+        events.rows.clear()
+        events.unattached.clear()
+        events.unsettled.clear()
 
 
 # On the class, once: a listener on one session costs more than all the rest of this module.
 for _name, _hook in (
+    ("after_begin", _began),
     ("after_flush_postexec", _flushed),
     ("before_commit", _before_commit),
     ("after_commit", _committed),

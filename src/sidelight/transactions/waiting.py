@@ -1,0 +1,117 @@
+"""Events that wait for the commit of a connection's transaction and its savepoints."""
+
+from __future__ import annotations
+
+from sidelight.emission import EMITTER
+from sidelight.exceptions import InstrumentationError
+from sidelight.host import is_interrupt
+from sidelight.transactions import control
+from sidelight.transactions.control import Statement
+from sidelight.transactions.entry import Entry
+
+
+class Waiting:
+    """The events that wait for one connection.
+
+    `executed` takes in each transaction control statement that the server has executed. Only a
+    commit emits events. A rollback drops the events of the work that it undoes.
+
+    Attributes:
+        commits: number of transactions that were committed or prepared.
+        rollbacks: number of transactions that were rolled back.
+        is_unknown: whether the last transaction ended, and nothing tells how.
+    """
+
+    def __init__(self) -> None:
+        self.commits = 0
+        self.rollbacks = 0
+        self.is_unknown = False
+        self._savepoints: list[tuple[str, object]] = []
+        self._entries: list[tuple[frozenset[object], Entry]] = []
+        self._prepared: dict[str, list[Entry]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._entries or self._prepared)
+
+    @property
+    def ends(self) -> int:
+        """Number of transactions that have ended."""
+        return self.commits + self.rollbacks
+
+    def add(self, entry: Entry) -> None:
+        """Emit an event when the transaction has committed."""
+        self._entries.append((frozenset(mark for _, mark in self._savepoints), entry))
+
+    def executed(self, statement: Statement) -> None:
+        """Take in a statement that the server has executed."""
+        match statement.verb:
+            case control.SAVEPOINT:
+                self._savepoints.append((statement.name, object()))
+            case control.RELEASE:
+                del self._savepoints[self._index(statement.name) :]
+            case control.ROLLBACK_TO:
+                self._rolled_back_to(statement.name)
+            case control.COMMIT:
+                self.committed()
+            case control.ROLLBACK:
+                self.rolled_back()
+            case control.PREPARE:
+                self._prepared[statement.name] = self._ended()
+                self.commits += 1
+            case control.COMMIT_PREPARED:
+                _emit(self._prepared.pop(statement.name, []))
+            case control.ROLLBACK_PREPARED:
+                self._prepared.pop(statement.name, None)
+
+    def committed(self) -> None:
+        """Emit the events, because the transaction has committed."""
+        self.commits += 1
+        _emit(self._ended())
+
+    def rolled_back(self) -> None:
+        """Drop the events, because the transaction was rolled back."""
+        self.rollbacks += 1
+        self._ended()
+
+    def unknown(self) -> None:
+        """Drop the events and count them, because nothing tells how the transaction has ended."""
+        self.rollbacks += 1
+        entries = self._ended()
+        self.is_unknown = True
+        for entry in entries:
+            entry.forget()
+
+    def _ended(self) -> list[Entry]:
+        entries = [entry for _, entry in self._entries]
+        self._entries.clear()
+        self._savepoints.clear()
+        self.is_unknown = False
+        return entries
+
+    def _rolled_back_to(self, name: str) -> None:
+        index = self._index(name)
+        marks = {mark for _, mark in self._savepoints[index : index + 1]}
+        # A savepoint that is not known is older than every event that waits.
+        self._entries = [each for each in self._entries if marks and not marks & each[0]]
+        del self._savepoints[index + 1 :]
+
+    def _index(self, name: str) -> int:
+        names = [known for known, _ in self._savepoints]
+        return len(names) - 1 - names[::-1].index(name) if name in names else len(names)
+
+    def __del__(self) -> None:
+        for entries in self._prepared.values():  # another connection decides: nothing tells how
+            for entry in entries:
+                entry.forget()
+
+
+def _emit(entries: list[Entry]) -> None:
+    for entry in entries:
+        try:
+            entry.emit()
+        except InstrumentationError:  # strict mode
+            raise
+        except Exception as error:
+            if is_interrupt(error):
+                raise
+            EMITTER.lost("internal error", entry.point, error)

@@ -1,0 +1,406 @@
+"""A commit is believed on proof only: each way to end a transaction, on each setting of a driver.
+
+Every way orders something under its own name and ends the transaction. Afterwards there are events
+for those orders that another connection finds in the database, and for no others.
+"""
+
+import asyncio
+import contextlib
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row, scalar_row
+from tests.support import business
+from tests.support.postgres import new_database
+from tests.support.telemetry import restore
+
+import sidelight
+from sidelight import arg, emits
+from sidelight.emission import EMITTER
+
+INSERT = sql.SQL("INSERT INTO orders (name) VALUES ({})")
+DEFERRED = "INSERT INTO invoices VALUES ('nobody')"  # fails at the commit
+
+
+class Driven:
+    """A psycopg connection, whose asynchronous calls are run to their end.
+
+    Calls are passed on; `order` inserts an order with an event of each kind.
+    """
+
+    def __init__(self, target, run):
+        self.target = target
+        self._run = run
+
+    def __getattr__(self, name):
+        found = getattr(self.target, name)
+        return lambda *args, **named: self._run(found(*args, **named))
+
+    def order(self, name):
+        insert = _insert_awaited if isinstance(self.target, psycopg.AsyncConnection) else _insert
+        self._run(JOINED[insert](self.target, f"{name}|joined"))
+        self._run(AFTER[insert](self.target, f"{name}|after"))
+
+    def block(self, method, **options):
+        """A ``with`` statement over what a method of the connection gives."""
+        return business.entered(getattr(self.target, method)(**options), self._run)
+
+
+def _insert(target, name):
+    target.execute(INSERT.format(name))
+
+
+async def _insert_awaited(target, name):
+    await target.execute(INSERT.format(name))
+
+
+def _decorated(type_, join):
+    functions = (_insert, _insert_awaited)
+    return {each: emits(type_, n=arg.name, **{join: arg.target})(each) for each in functions}
+
+
+JOINED = _decorated("joined", "transaction")
+AFTER = _decorated("after", "after_commit")
+
+WAYS = {}
+
+
+def way(function):
+    """Register a way to end a transaction: a function of a connection and a name."""
+    WAYS[function.__name__] = function
+    return function
+
+
+def in_sql(*texts):
+    """Register ways that order, and then execute texts."""
+    for text in texts:
+
+        def execute(c, name, text=text):
+            c.order(name)
+            for part in text.split(" | "):
+                c.execute(part)
+
+        WAYS[text] = execute
+
+
+in_sql(
+    "COMMIT",
+    "commit;",
+    " End ;",
+    "END TRANSACTION",
+    "COMMIT WORK",
+    "COMMIT AND NO CHAIN",
+    "ROLLBACK",
+    "abort",
+    "ROLLBACK WORK",
+    "rollback transaction;",
+    "/* why */ ROLLBACK",
+    "/* a /* COMMIT; */ */ ROLLBACK",
+    "-- COMMIT\nROLLBACK",
+    "/* why */ COMMIT",
+    "COMMIT AND CHAIN | SELECT 1 | ROLLBACK",
+    "ROLLBACK AND CHAIN | SELECT 1 | COMMIT",
+    "COMMIT AND CHAIN | SELECT 1 | COMMIT",
+    "SELECT 1; ROLLBACK",
+    "SELECT 1; COMMIT",
+    "SELECT 'COMMIT; ROLLBACK'; ROLLBACK",
+    "SELECT $$;COMMIT;$$; ROLLBACK",
+    "SELECT E'\\'; COMMIT; --'; ROLLBACK",
+    "COMMIT; BEGIN; SELECT 1; ROLLBACK",
+    "ROLLBACK; BEGIN; SELECT 1; COMMIT",
+    "SAVEPOINT a | ROLLBACK TO a | COMMIT",
+    "SAVEPOINT a; ROLLBACK TO a; COMMIT",
+    "SAVEPOINT a; RELEASE a; ROLLBACK",
+    "COMMIT | SELECT 1 | ROLLBACK",
+    "ROLLBACK | SELECT 1 | COMMIT",
+    "DO $$ BEGIN PERFORM 1; END $$; COMMIT",
+)
+
+
+@way
+def commit(c, name):
+    c.order(name)
+    c.commit()
+
+
+@way
+def rollback(c, name):
+    c.order(name)
+    c.rollback()
+
+
+@way
+def rollback_then_commit(c, name):
+    c.order(name)
+    c.rollback()
+    c.order(f"{name}|again")
+    c.commit()
+
+
+@way
+def left_open(c, name):
+    c.order(name)
+
+
+@way
+def composed(c, name):
+    c.order(name)
+    c.execute(sql.SQL("{}").format(sql.SQL("rollback")))
+
+
+@way
+def in_bytes(c, name):
+    c.order(name)
+    c.execute(b"rollback")
+
+
+@way
+def prepared(c, name):
+    c.order(name)
+    c.execute("ROLLBACK", prepare=True)
+
+
+@way
+def in_binary(c, name):
+    c.order(name)
+    c.execute("COMMIT", binary=True)
+
+
+@way
+def savepoints_of_any_case(c, name):
+    c.execute("SAVEPOINT Mine" if c.info_open() else "SELECT 1")
+    c.execute("SAVEPOINT Mine")
+    c.order(name)
+    c.execute("/* back */ ROLLBACK WORK TO SAVEPOINT mine")
+    c.order(f"{name}|again")
+    c.execute('ROLLBACK TO "mine"; RELEASE MINE')
+    c.order(f"{name}|kept")
+    c.execute("COMMIT")
+
+
+@way
+def savepoint_of_the_same_name(c, name):
+    c.execute("SELECT 1")
+    c.execute("SAVEPOINT sidelight")
+    c.order(name)
+    c.execute("ROLLBACK TO sidelight")
+    c.order(f"{name}|kept")
+    c.execute("COMMIT")
+
+
+@way
+def failed_then_commit(c, name):
+    c.order(name)
+    with contextlib.suppress(psycopg.Error):
+        c.execute("SELECT * FROM nowhere")
+    c.commit()
+
+
+@way
+def failed_then_commit_in_sql(c, name):
+    c.order(name)
+    with contextlib.suppress(psycopg.Error):
+        c.execute("SELECT * FROM nowhere")
+    c.execute("COMMIT")
+
+
+@way
+def failed_then_ordered(c, name):
+    c.execute("SELECT 1")
+    c.execute("SAVEPOINT a")
+    with contextlib.suppress(psycopg.Error):
+        c.execute("SELECT * FROM nowhere")
+    with contextlib.suppress(psycopg.Error):
+        c.order(name)
+    c.execute("ROLLBACK TO a")
+    c.order(f"{name}|kept")
+    c.execute("COMMIT")
+
+
+@way
+def failed_at_the_commit(c, name):
+    c.order(name)
+    c.execute(DEFERRED)
+    with contextlib.suppress(psycopg.Error):
+        c.commit()
+
+
+@way
+def failed_at_the_commit_in_sql(c, name):
+    c.order(name)
+    c.execute(DEFERRED)
+    with contextlib.suppress(psycopg.Error):
+        c.execute("COMMIT")
+
+
+@way
+def failed_in_several(c, name):
+    c.order(name)
+    with contextlib.suppress(psycopg.Error):
+        c.execute("ROLLBACK; SELECT * FROM nowhere")
+
+
+@way
+def block(c, name):
+    with c.block("transaction"):
+        c.order(name)
+
+
+@way
+def block_left_by_rollback(c, name):
+    with c.block("transaction"):
+        c.order(name)
+        raise psycopg.Rollback
+
+
+@way
+def block_left_by_an_error(c, name):
+    with contextlib.suppress(KeyError), c.block("transaction"):
+        c.order(name)
+        raise KeyError
+
+
+@way
+def block_of_rollback(c, name):
+    with c.block("transaction", force_rollback=True):
+        c.order(name)
+
+
+@way
+def nested_blocks(c, name):
+    with c.block("transaction"):
+        with c.block("transaction"):
+            c.order(f"{name}|kept")
+        with contextlib.suppress(KeyError), c.block("transaction"):
+            c.order(name)
+            raise KeyError
+        with c.block("transaction"):
+            c.order(f"{name}|left")
+            raise psycopg.Rollback
+    if c.info_open():
+        c.commit()
+
+
+@way
+def in_a_pipeline(c, name):
+    c.execute("SELECT 1")
+    with c.block("pipeline"):
+        c.order(name)
+        c.execute("COMMIT")
+
+
+@way
+def pipeline_rolled_back(c, name):
+    c.order(name)
+    with c.block("pipeline"):
+        c.execute("SELECT 1")
+        c.rollback()
+
+
+@way
+def pipeline_committed(c, name):
+    c.order(name)
+    with c.block("pipeline"):
+        c.execute("SELECT 1")
+        c.commit()
+
+
+@way
+def pipeline_of_two(c, name):
+    c.execute("SELECT 1")
+    with c.block("pipeline"):
+        c.order(f"{name}|first")
+        c.execute("COMMIT")
+        c.execute("BEGIN")
+        c.order(f"{name}|second")
+        c.execute("ROLLBACK")
+
+
+@way
+def pipeline_that_fails(c, name):
+    c.order(name)
+    with contextlib.suppress(psycopg.Error), c.block("pipeline"):
+        c.execute("SELECT * FROM nowhere")
+        c.execute("COMMIT")
+    c.rollback()
+
+
+SETTINGS = {
+    "defaults": {},
+    "never prepared": {"prepare_threshold": None},
+    "always prepared": {"prepare_threshold": 0},
+    "rows and cursors": {"row_factory": dict_row, "cursor_factory": "ClientCursor"},
+    "raw cursors": {"row_factory": scalar_row, "cursor_factory": "RawCursor"},
+    "serializable": {"isolation_level": psycopg.IsolationLevel.SERIALIZABLE},
+    "autocommit": {"autocommit": True},
+    "after prepared statements": {"warm": 8},
+}
+
+
+@pytest.fixture
+def url(tmp_path):
+    url = new_database()
+    business.create_tables(url)
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "CREATE TABLE invoices (name text REFERENCES orders (name)"
+            " DEFERRABLE INITIALLY DEFERRED)"
+        )
+    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    yield url
+    restore()
+
+
+@contextlib.contextmanager
+def driven(url, asynchronous, *, warm=0, isolation_level=None, autocommit=False, **options):
+    """A connection that is set so; in autocommit mode a transaction is begun by hand."""
+    if factory := options.pop("cursor_factory", None):
+        options["cursor_factory"] = getattr(psycopg, f"Async{factory}" * asynchronous or factory)
+    with asyncio.Runner() as runner:
+        run = (lambda value: runner.run(_settled(value))) if asynchronous else lambda value: value
+        kind = psycopg.AsyncConnection if asynchronous else psycopg.Connection
+        connection = Driven(run(kind.connect(url, **options)), run)
+        target = connection.target
+        if isolation_level is not None:
+            setter = getattr(target, "set_isolation_level", None)
+            run(setter(isolation_level)) if asynchronous else setattr(
+                target, "isolation_level", isolation_level
+            )
+        connection.info_open = lambda: target.info.transaction_status != 0
+        for _ in range(warm):
+            connection.execute("SELECT 1")
+        if warm:
+            connection.commit()
+        if autocommit:
+            run(target.set_autocommit(True)) if asynchronous else setattr(
+                target, "autocommit", True
+            )
+            connection.execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+async def _settled(value):
+    return await value if hasattr(value, "__await__") else value
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_there_are_events_of_what_was_committed_and_of_nothing_else(url, setting, kind, tmp_path):
+    for name, end in WAYS.items():
+        with (
+            driven(url, kind == "async", **SETTINGS[setting]) as connection,
+            # Several statements cannot be prepared; client-side cursors refuse binary results.
+            contextlib.suppress(psycopg.errors.SyntaxError, psycopg.NotSupportedError),
+        ):
+            end(connection, name)
+    assert sidelight.flush(20)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        found = sorted(event.attributes["n"] for event in store.events())
+        unproved = [loss for loss in store.losses() if "not joined" not in loss.reason]
+    assert found == sorted(business.committed(url))
+    assert not unproved
+    assert not [reason for reason in EMITTER.losses if "not joined" not in reason]
