@@ -1,4 +1,4 @@
-"""A commit is believed on proof only: each way to end a transaction, on each setting of a driver.
+"""A commit is believed on proof only: each way to end a transaction, on each setting and driver.
 
 Every way orders something under its own name and ends the transaction. Afterwards there are events
 for those orders that another connection finds in the database, and for no others.
@@ -6,13 +6,17 @@ for those orders that another connection finds in the database, and for no other
 
 import asyncio
 import contextlib
+import gc
+import weakref
 
 import psycopg
 import pytest
+import sqlalchemy
 from psycopg import sql
 from psycopg.rows import dict_row, scalar_row
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.postgres import new_database
 from tests.support.telemetry import restore
 
 import sidelight
@@ -338,18 +342,35 @@ SETTINGS = {
 }
 
 
-@pytest.fixture
-def url(tmp_path):
-    url = new_database()
+def created(tmp_path, database):
+    """A database whose table of invoices is checked at the commit."""
+    url = business.DATABASES[database](tmp_path)
     business.create_tables(url)
-    with psycopg.connect(url) as connection:
-        connection.execute(
+    engine = business.engine_on(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
             "CREATE TABLE invoices (name text REFERENCES orders (name)"
             " DEFERRABLE INITIALLY DEFERRED)"
         )
+    engine.dispose()
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
-    yield url
+    return url
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    yield
     restore()
+
+
+def check_events(url, tmp_path):
+    """There are events of what was committed, and of nothing else."""
+    assert sidelight.flush(20)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        found = sorted(event.attributes["n"] for event in store.events())
+    assert found == sorted(business.committed(url))
+    assert found, "something was committed"
+    return {reason for reason in EMITTER.losses if "not joined" not in reason}
 
 
 @contextlib.contextmanager
@@ -389,7 +410,8 @@ async def _settled(value):
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_there_are_events_of_what_was_committed_and_of_nothing_else(url, setting, kind, tmp_path):
+def test_psycopg_tells_how_its_transactions_end(setting, kind, tmp_path):
+    url = created(tmp_path, "postgresql")
     for name, end in WAYS.items():
         with (
             driven(url, kind == "async", **SETTINGS[setting]) as connection,
@@ -397,10 +419,157 @@ def test_there_are_events_of_what_was_committed_and_of_nothing_else(url, setting
             contextlib.suppress(psycopg.errors.SyntaxError, psycopg.NotSupportedError),
         ):
             end(connection, name)
-    assert sidelight.flush(20)
-    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
-        found = sorted(event.attributes["n"] for event in store.events())
-        unproved = [loss for loss in store.losses() if "not joined" not in loss.reason]
-    assert found == sorted(business.committed(url))
-    assert not unproved
-    assert not [reason for reason in EMITTER.losses if "not joined" not in reason]
+    assert check_events(url, tmp_path) == set()
+
+
+# -- SQLAlchemy --------------------------------------------------------------------------------
+
+FAILS = "INSERT INTO orders (id, name) VALUES (1, 'first'), (1, 'again')"
+UNDOES_ALL = "INSERT OR ROLLBACK INTO orders (id, name) VALUES (1, 'first'), (1, 'again')"
+#: Steps: "order" orders; "(" and ")" are the ends of a savepoint that is rolled back, "]" is the
+#: end of one that is released; methods are called, and all else is executed. Errors are swallowed.
+STEPS = [
+    ["order", "commit"],
+    ["order", "rollback"],
+    ["order"],
+    ["order", "rollback", "order", "commit"],
+    ["order", "commit", "order", "rollback"],
+    ["order", "(", "order", ")", "order", "commit"],
+    ["order", "(", "order", "(", "order", "]", ")", "commit"],
+    ["order", "(", "order", "]", "commit"],
+    ["order", "(", "order", "]", "rollback"],
+    ["order", "SAVEPOINT a", "order", "ROLLBACK TO a", "order", "commit"],
+    ["order", "SAVEPOINT a", "order", "RELEASE a", "commit"],
+    ["order", "ROLLBACK", "order", "commit"],
+    ["order", "/* why */ ROLLBACK", "commit"],
+    ["order", FAILS, "commit"],
+    ["order", FAILS, "rollback", "order", "commit"],
+    ["order", "(", "order", FAILS, ")", "commit"],
+    ["order", DEFERRED, "commit", "rollback"],
+    ["order", DEFERRED, "commit", "rollback", "order", "commit"],
+]
+SQLITE_STEPS = [["order", UNDOES_ALL, "commit"], ["order", UNDOES_ALL, "order", "commit"]]
+DRIVERS = {
+    "psycopg": ("postgresql", None),
+    "async psycopg": ("postgresql", "psycopg"),
+    "asyncpg": ("postgresql", "asyncpg"),
+    "sqlite3": ("sqlite", None),
+    "aiosqlite": ("sqlite", "aiosqlite"),
+}
+
+
+def _insert_in_sqlalchemy(target, name):
+    return target.execute(sqlalchemy.insert(business.Order).values(name=name))
+
+
+async def _insert_in_sqlalchemy_awaited(target, name):
+    await _insert_in_sqlalchemy(target, name)
+
+
+def _add(target, name):
+    target.add(business.Order(name=name))
+
+
+async def _add_awaited(target, name):
+    _add(target, name)
+
+
+ORDERS = {
+    "connection": (_insert_in_sqlalchemy, _insert_in_sqlalchemy_awaited),
+    "session": (_insert_in_sqlalchemy, _insert_in_sqlalchemy_awaited),
+    "pending session": (_add, _add_awaited),
+}
+
+
+class Stepping:
+    """Performs steps on a connection or session of SQLAlchemy."""
+
+    def __init__(self, unit, functions, name):
+        self._unit = unit
+        insert = functions[hasattr(unit.target, "__aenter__")]
+        self._orders = [
+            (join, emits("ordered", n=arg.name, **{join: arg.target})(insert))
+            for join in business.JOINS
+        ]
+        self._name = name
+        self._savepoints = []
+
+    def step(self, step):
+        unit = self._unit
+        if step == "order":
+            self._name += "."
+            for join, order in self._orders:
+                unit.run(order(unit.target, f"{self._name} {join}"))
+        elif step == "(":
+            self._savepoints.append(unit.savepoint())
+            self._savepoints[-1].__enter__()
+        elif step == "]":
+            self._savepoints.pop().__exit__(None, None, None)
+        elif step == ")":
+            self._savepoints.pop().__exit__(KeyError, KeyError(), None)
+        elif step in {"commit", "rollback"}:
+            getattr(unit, step)()
+        else:
+            unit.execute(step)
+
+
+@contextlib.contextmanager
+def opened(url, driver, is_session):
+    """A connection or session of SQLAlchemy."""
+    with asyncio.Runner() as runner:
+        run = (lambda value: runner.run(_settled(value))) if driver else lambda value: value
+        engine = business.async_engine_on(url, driver) if driver else business.engine_on(url)
+        business.begin_explicitly(engine.sync_engine if driver else engine)
+        if url.startswith("sqlite"):
+            sqlalchemy.event.listen(
+                engine.sync_engine if driver else engine,
+                "connect",
+                lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"),
+            )
+        kind = (AsyncSession if driver else Session) if is_session else type(engine).connect
+        target = kind(engine)
+        if driver and not is_session:
+            run(target.start())
+        try:
+            yield business.Unit(target, run)
+        finally:
+            run(target.close())
+            run(engine.dispose())
+
+
+@pytest.mark.parametrize("kind", ORDERS)
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_sqlalchemy_tells_how_its_transactions_end(driver, kind, tmp_path):
+    database, asynchronous = DRIVERS[driver]
+    url = created(tmp_path, database)
+    for number, steps in enumerate(STEPS + SQLITE_STEPS * (database == "sqlite")):
+        with opened(url, asynchronous, "session" in kind) as unit:
+            stepping = Stepping(unit, ORDERS[kind], f"{number}: {steps}")
+            for step in steps:
+                with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
+                    stepping.step(step)
+    assert check_events(url, tmp_path) == set()
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+@pytest.mark.parametrize("join", business.JOINS)
+def test_a_session_that_is_dropped_gives_its_connection_back(join, flushed, tmp_path):
+    url = created(tmp_path, "postgresql")
+    engine = business.engine_on(url)
+
+    def order(target, name):
+        order = business.Order(name=name)
+        target.add(order)
+        return order
+
+    session = Session(engine)
+    session.execute(sqlalchemy.text("SELECT 1"))
+    business.decorated(join, order)(session, "one")
+    if flushed:
+        session.flush()
+    dropped = weakref.ref(session)
+    del session
+    gc.collect()
+    assert dropped() is None
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
