@@ -89,7 +89,7 @@ def test_an_outbox_is_made_once(request, tmp_path):
         missing = sidelight("outbox", "status", url)
         assert missing.code == 1
         assert "`sidelight outbox create`" in missing.err
-        assert "made" in sidelight("outbox", "create", url).out
+        assert "created" in sidelight("outbox", "create", url).out
         assert "exists already" in sidelight("outbox", "create", url).out
         assert "0 events waiting" in sidelight("outbox", "status", url).out
         assert sidelight("outbox", "status", url, "--json").json[0]["waiting"] == 0
