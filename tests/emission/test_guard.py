@@ -1,4 +1,4 @@
-"""What goes wrong in the instrumentation stays in it, is counted, and in strict mode is raised."""
+"""Errors of the instrumentation are contained and counted; strict mode raises them."""
 
 import asyncio
 import functools
@@ -18,7 +18,7 @@ from sidelight.testing import capture
 
 
 class Broken:
-    """A spool that takes nothing."""
+    """A spool that accepts no frame."""
 
     def __init__(self, error):
         self.error = error
@@ -33,11 +33,11 @@ class Broken:
 
 
 class Bites(BaseException):
-    """No Exception."""
+    """An error that `except Exception` does not catch."""
 
 
 class Thing:
-    """A value with a property that does what it is told."""
+    """A value whose property and `repr` run a function."""
 
     def __init__(self, act):
         self.act = act
@@ -99,7 +99,7 @@ CALLS = {
 }
 
 
-# -- counted --------------------------------------------------------------------------------------
+# -- contained and counted -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -132,14 +132,14 @@ def test_losses_by_reason():
 
 
 def test_a_value_that_raises_in_code_that_is_compiled():
-    """Cython's frames look as if what they raise had been sent before they began."""
+    """Cython's frames look as if an interrupt had come before they began."""
     f = emits("x", a=arg.v.name)(lambda v: 5)
     with capture(strict=False) as recorded:
         assert f(Thing(lambda: pgproto.UUID("none"))) == 5
         assert recorded.losses == {"field a not captured": 1}
 
 
-def test_a_problem_that_cannot_be_told():
+def test_an_error_whose_message_raises():
     class Untold(Exception):
         def __str__(self):
             raise Bites
@@ -152,7 +152,7 @@ def test_a_problem_that_cannot_be_told():
         f(Thing(raises(Untold())))
 
 
-def test_what_is_missing_along_a_path_is_no_loss():
+def test_a_missing_step_of_an_expression_is_no_loss():
     f = emits("x", a=arg.v.no.such.thing, b=arg.v["k"][0])(lambda v: None)
     with capture() as recorded:
         f(None)
@@ -160,14 +160,14 @@ def test_what_is_missing_along_a_path_is_no_loss():
         assert recorded.losses == {}
 
 
-def test_what_is_missing_in_a_callable_is_one():
+def test_an_error_of_a_callable_is_a_loss():
     f = emits("x", a=lambda v: v["k"])(lambda v: None)
     with capture(strict=False) as recorded:
         f({})
         assert recorded.losses == {"field a not captured": 1}
 
 
-def test_the_context_is_left_though_the_spool_fails(monkeypatch):
+def test_the_context_is_restored_where_the_spool_fails(monkeypatch):
     with capture(strict=False) as recorded:
         monkeypatch.setattr(EMITTER, "spool", Broken(FULL))
         function()
@@ -176,7 +176,7 @@ def test_the_context_is_left_though_the_spool_fails(monkeypatch):
     assert [span.parent_id for span in recorded.spans] == [None]
 
 
-def test_threads_count_their_own():
+def test_losses_of_several_threads():
     f = emits("x", a=lambda: 1 / 0)(lambda: None)
     with capture(strict=False) as recorded:
         threads = [threading.Thread(target=lambda: [f() for _ in range(50)]) for _ in range(4)]
@@ -191,20 +191,20 @@ def test_threads_count_their_own():
 # -- raised in strict mode ------------------------------------------------------------------------
 
 
-def test_strict_mode_raises_what_a_field_does():
+def test_strict_mode_raises_the_error_of_field():
     f = emits("x", a=arg.v.name)(lambda v: None)
     problem = ValueError("v")
     with capture(strict=True), pytest.raises(InstrumentationError) as caught:
         f(Thing(raises(problem)))
     assert caught.value.__cause__ is problem
     assert str(caught.value) == (
-        f"strict mode: the instrumentation of {__name__}:test_strict_mode_raises_what_a_field_does"
+        f"strict mode: the instrumentation of {__name__}:test_strict_mode_raises_the_error_of_field"
         ".<locals>.<lambda> failed (field a not captured): v"
     )
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_strict_mode_raises_what_the_spool_does(call, monkeypatch):
+def test_strict_mode_raises_the_error_of_the_spool(call, monkeypatch):
     with capture(strict=True):
         monkeypatch.setattr(EMITTER, "spool", Broken(FULL))
         with pytest.raises(InstrumentationError, match="No space left"):
@@ -215,7 +215,7 @@ def test_strict_mode_raises_what_the_spool_does(call, monkeypatch):
 
 
 def root(error):
-    """The error at the bottom: what the application raised is not forgotten."""
+    """Find the application's error in the chain."""
     seen = []
     while error is not None:
         seen.append(error)
@@ -237,15 +237,15 @@ def test_an_instrumentation_error_of_the_function_itself_passes():
     assert caught.value is error
 
 
-# -- what comes from outside passes ---------------------------------------------------------------
+# -- interrupts pass --------------------------------------------------------------------------------
 
 
 class TimeLimit(Exception):
-    """What a job queue's alarm raises."""
+    """The exception of a job queue's alarm."""
 
 
 class Handlers:
-    """Signal handlers of every form that an application may install."""
+    """Signal handlers in every form that an application may install."""
 
     def method(self, number, frame):
         raise TimeLimit
@@ -275,9 +275,9 @@ HANDLERS = {
 
 @pytest.fixture
 def alarm():
-    """Installs a handler for SIGALRM; takes it away afterwards."""
+    """Install a handler for SIGALRM, and restore the previous one."""
     before = signal.getsignal(signal.SIGALRM)
-    gc.disable()  # what is raised in a collector's callback is lost: the test tools have some
+    gc.disable()  # an exception in a callback of the collector is lost
     yield lambda handler: signal.signal(signal.SIGALRM, handler)
     signal.signal(signal.SIGALRM, before)
     gc.enable()
@@ -293,7 +293,7 @@ FIELDS = {"path": arg.v.name, "repr": arg.v, "callable": lambda v: v.name}
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
 @pytest.mark.parametrize(("handler", "error"), HANDLERS.values(), ids=HANDLERS)
-def test_what_a_signal_handler_raises_arrives(field, handler, error, alarm):
+def test_the_exception_of_a_signal_handler_passes(field, handler, error, alarm):
     alarm(handler)
     f = emits("x", a=field)(lambda v: None)
     with capture(strict=False) as recorded:
@@ -302,7 +302,7 @@ def test_what_a_signal_handler_raises_arrives(field, handler, error, alarm):
         assert recorded.losses == {}
 
 
-def test_what_the_value_raises_does_not_though_a_handler_is_installed(alarm):
+def test_the_exception_of_a_value_is_contained_where_a_handler_is_installed(alarm):
     alarm(Handlers.function)
     f = emits("x", a=arg.v.name)(lambda v: 5)
     with capture(strict=False) as recorded:
@@ -312,7 +312,7 @@ def test_what_the_value_raises_does_not_though_a_handler_is_installed(alarm):
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
-def test_ctrl_c_arrives(field):
+def test_ctrl_c_passes(field):
     def press():
         signal.raise_signal(signal.SIGINT)
 
@@ -321,7 +321,7 @@ def test_ctrl_c_arrives(field):
         f(Thing(press))
 
 
-def test_a_signal_while_it_is_written_or_awaited(alarm, monkeypatch):
+def test_a_signal_during_a_write_or_a_wait(alarm, monkeypatch):
     class Rings(Broken):
         def write(self, frame):
             rings()
@@ -344,8 +344,8 @@ def test_a_signal_while_it_is_written_or_awaited(alarm, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.parametrize("kind", ["function", "generator", "coroutine"])
-def test_an_alarm_at_any_moment_arrives_and_leaves_nothing_behind(kind, alarm):
-    """Wherever in our code it strikes: the caller gets it, and no span stays current."""
+def test_an_alarm_at_any_moment_passes_and_leaves_nothing_behind(kind, alarm):
+    """The caller gets the exception, and no span stays current."""
     fields = {"artifact_id": arg.a, "b": lambda a: a, "c": "constant"}
 
     @emits("x", start="y", **fields)

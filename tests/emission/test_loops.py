@@ -1,4 +1,4 @@
-"""Waiting for the store lets others run: in asyncio, in trio, and in gevent's hub."""
+"""A wait for the store lets other tasks run in asyncio and trio, and greenlets in gevent."""
 
 import asyncio
 import subprocess
@@ -14,7 +14,7 @@ from sidelight.emission.event_loops import signal
 from sidelight.emission.waiting import Watermark
 
 FAR = (1, 0)
-LONG = 20.0  # seconds: a wait that ends before was ended
+LONG = 20.0  # seconds; a wait that ends earlier was woken
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def progress():
 
 
 def advance_soon(progress):
-    """As the relay does: from a thread of its own."""
+    """Advance from another thread, as the relay does."""
     threading.Timer(0.05, progress.advance, [FAR]).start()
 
 
 def python(code):
-    """Run it in a process of its own, which gevent may patch."""
+    """Run code in another process, because gevent patches the whole process."""
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Which traces are kept, and how much of a span: as the SDK decides from the same variables."""
+"""Sampling and limits agree with what the SDK makes of the same variables."""
 
 import logging
 import random

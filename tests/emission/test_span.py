@@ -1,4 +1,4 @@
-"""The light span: a full citizen of OpenTelemetry's context, and as harmless as none."""
+"""The light span: a span for all of OpenTelemetry, which never harms the call."""
 
 import asyncio
 import contextvars
@@ -22,6 +22,7 @@ from sidelight.record.format import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, reseed
 from sidelight.record.semconv import (
     MAX_SPAN_TEXT,
     exception_attributes,
+    record_flags,
     status_description,
     w3c_flags,
 )
@@ -42,35 +43,46 @@ def kept(monkeypatch):
     assert not trace.get_current_span().get_span_context().is_valid
 
 
-def details(kept):
-    ((_, moment),) = kept.records
-    return moment.details or {}
+def inside(act):
+    """Run ``act`` on the light span of a decorated call."""
 
-
-# -- one of them ---------------------------------------------------------------------------------
-
-
-def test_it_is_a_span():
-    @emits("done")
+    @emits("done", failure="failed")
     def work():
-        span = trace.get_current_span()
+        return act(trace.get_current_span())
+
+    return work()
+
+
+def details(kept):
+    return only(kept).details or {}
+
+
+def only(kept):
+    """The moment of the only record."""
+    ((_, moment),) = kept.records
+    return moment
+
+
+# -- one span ------------------------------------------------------------------------------------
+
+
+def test_it_is_a_valid_local_sampled_span():
+    def act(span):
         assert isinstance(span, trace.Span)
         assert type(span) is LightSpan
-        assert span.is_recording()
         context = span.get_span_context()
+        assert span.is_recording()
         assert context.is_valid
         assert not context.is_remote
         assert context.trace_flags.sampled
         assert span.get_span_context() == context
         return context
 
-    assert work().trace_id != work().trace_id
+    assert inside(act).trace_id != inside(act).trace_id
 
 
-def test_it_can_be_used_as_a_context_manager(kept):
-    @emits("done")
-    def work():
-        span = trace.get_current_span()
+def test_only_the_end_of_the_function_ends_it(kept):
+    def act(span):
         with span as inner:
             assert inner is span
         with trace.use_span(span, end_on_exit=True):
@@ -78,104 +90,86 @@ def test_it_can_be_used_as_a_context_manager(kept):
         span.end()
         span.end(end_time=5)
         assert span.is_recording()
-        span.set_attribute("after", "the end that was none")
+        span.set_attribute("after", "end()")
 
-    work()
-    assert details(kept) == {"attributes": {"after": "the end that was none"}}
+    inside(act)
+    assert details(kept) == {"attributes": {"after": "end()"}}
 
 
-@pytest.mark.parametrize("how", ["with", "use_span"])
-def test_an_exception_that_leaves_it_is_noted(kept, how):
-    @emits("done")
-    def work():
-        span = trace.get_current_span()
-        with pytest.raises(KeyError), span if how == "with" else trace.use_span(span):
+@pytest.mark.parametrize("use", [lambda span: span, trace.use_span], ids=["with", "use_span"])
+def test_an_exception_that_leaves_a_with_block_is_recorded(kept, use):
+    def act(span):
+        with pytest.raises(KeyError), use(span):
             raise KeyError("k")
 
-    work()
+    inside(act)
     ((name, _, attributes),) = details(kept)["events"]
     assert (name, attributes["exception.type"]) == ("exception", "KeyError")
     assert details(kept)["status"] == [StatusCode.ERROR.value, "KeyError: 'k'"]
 
 
-def test_what_comes_after_the_end_is_ignored(kept):
-    @emits("done")
-    def work():
-        return trace.get_current_span()
+CHANGES = {
+    "set_attribute": ("late", 1),
+    "set_attributes": ({"late": 1},),
+    "add_event": ("late",),
+    "add_link": (SpanContext(1, 2, is_remote=False),),
+    "set_status": (StatusCode.ERROR,),
+    "update_name": ("late",),
+    "record_exception": (ValueError(),),
+}
 
-    span = work()
+
+@pytest.mark.parametrize("method", CHANGES)
+def test_a_change_after_the_end_is_ignored(kept, method):
+    span = inside(lambda span: span)
     assert not span.is_recording()
-    span.set_attribute("late", 1)
-    span.set_attributes({"late": 1})
-    span.add_event("late")
-    span.add_link(SpanContext(1, 2, is_remote=False))
-    span.set_status(StatusCode.ERROR)
-    span.update_name("late")
-    span.record_exception(ValueError())
+    getattr(span, method)(*CHANGES[method])
     assert span.details is None
     assert details(kept) == {}
     assert span.get_span_context().is_valid
 
 
-def test_one_that_is_not_sampled_keeps_nothing(kept):
+def test_an_unsampled_span_keeps_nothing(kept):
     TRACING.configure({"OTEL_TRACES_SAMPLER": "always_off"})
 
-    @emits("done")
-    def work():
-        span = trace.get_current_span()
-        assert not span.is_recording()
+    def act(span):
         span.set_attribute("a", 1)
-        return span.get_span_context().trace_flags
+        return span.is_recording(), span.get_span_context().trace_flags.sampled
 
-    assert not work().sampled
-    ((_, moment),) = kept.records
-    assert moment.details is None
-    assert not moment.flags & (SPAN | SAMPLED)
+    assert inside(act) == (False, False)
+    assert only(kept).details is None
+    assert not only(kept).flags & (SPAN | SAMPLED)
 
 
-def test_without_room_for_spans_events_go_on(kept):
+def test_without_room_for_spans_events_are_still_written(kept):
     EMITTER.spans = False
-
-    @emits("done")
-    def work():
-        return trace.get_current_span().is_recording()
-
-    assert work() is False
-    ((_, moment),) = kept.records
-    assert moment.trace
-    assert not moment.flags & SPAN
+    assert inside(lambda span: span.is_recording()) is False
+    assert only(kept).trace
+    assert not only(kept).flags & SPAN
 
 
 def test_values_are_copied(kept):
     value = [1, {"a": [2]}]
 
-    @emits("done")
-    def work():
-        trace.get_current_span().set_attribute("value", value)
+    def act(span):
+        span.set_attribute("value", value)
         value[1]["a"].append(3)
         value.append(4)
 
-    work()
+    inside(act)
     assert details(kept)["attributes"]["value"] == [1, {"a": [2]}]
 
 
 def test_long_text_is_cut(kept):
-    @emits("done")
-    def work():
-        trace.get_current_span().set_attribute("long", "x" * (MAX_SPAN_TEXT + 1))
-        trace.get_current_span().set_attribute("longest", "x" * MAX_SPAN_TEXT)
-
-    work()
-    kept_text = details(kept)["attributes"]
-    assert len(kept_text["long"]) == len(kept_text["longest"]) == MAX_SPAN_TEXT
-    assert kept_text["long"].endswith("…")
+    long = {"long": "x" * (MAX_SPAN_TEXT + 1), "longest": "x" * MAX_SPAN_TEXT}
+    inside(lambda span: span.set_attributes(long))
+    texts = details(kept)["attributes"]
+    assert len(texts["long"]) == len(texts["longest"]) == MAX_SPAN_TEXT
+    assert texts["long"].endswith("…")
 
 
-def test_two_threads_at_once(kept):
-    @emits("done")
-    def work():
-        span = trace.get_current_span()
-
+def test_threads_may_change_it_at_once(kept):
+    def act(span):
         def write(name):
             for index in range(500):
                 span.set_attribute(f"{name} {index}", index)
@@ -187,99 +181,85 @@ def test_two_threads_at_once(kept):
         for thread in threads:
             thread.join()
 
-    work()
+    inside(act)
     found = details(kept)
     assert len(found["attributes"]) == len(found["events"]) == 128
     assert found["dropped"][1] >= 1500 - 128 - 5
 
 
-def test_flags():
-    assert w3c_flags(0) == 0
-    assert w3c_flags(SPAN | SAMPLED | REMOTE_PARENT) == 1
-    assert w3c_flags(RANDOM) == 2
+@pytest.mark.parametrize(
+    ("flags", "w3c"), [(0, 0), (SPAN | SAMPLED | REMOTE_PARENT, 1), (RANDOM, 2)]
+)
+def test_flags_in_the_form_of_w3c_and_back(flags, w3c):
+    assert w3c_flags(flags) == w3c
+    assert record_flags(w3c) == flags & (SAMPLED | RANDOM)
 
 
-def test_words_for_an_exception():
-    told = ["package.module.Outer.<locals>.OurError", "why. not", [["f.py", 1, "g"]]]
-    assert status_description(told) == "OurError: why. not"
+def test_the_description_of_an_exception():
+    error = ["package.module.Outer.<locals>.OurError", "why. not", [["f.py", 1, "g"]]]
+    assert status_description(error) == "OurError: why. not"
     assert status_description(["ValueError", "", []]) == "ValueError: "
-    assert exception_attributes(told)["exception.stacktrace"].endswith("OurError: why. not\n")
+    assert exception_attributes(error)["exception.stacktrace"].endswith("OurError: why. not\n")
 
 
-# -- where it stands -----------------------------------------------------------------------------
+# -- its place in the context --------------------------------------------------------------------
+
+
+@emits("inner_done")
+def inner():
+    pass
 
 
 def parents(kept):
-    """Span ids by the name of the function, and the parents."""
+    """Trace, span and parent by the name of the function."""
     records = [(s.span_name.rpartition(".")[2], m) for s, m in kept.records]
     return {name: (m.trace, m.span_id, m.parent_id) for name, m in records}
 
 
-def test_nesting_and_what_is_left_behind(kept):
-    @emits("inner_done")
-    def inner():
-        pass
+def in_a_thread():
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(inner,))
+    thread.start()
+    thread.join()
 
-    @emits("outer_done")
-    def outer():
-        inner()
-        assert type(trace.get_current_span()) is LightSpan
+
+@pytest.mark.parametrize("call", [inner, in_a_thread])
+def test_spans_nest_and_leave_nothing_behind(kept, call):
+    def act(span):
+        call()
+        assert trace.get_current_span() is span
 
     before = otel_context.get_current()
-    outer()
+    inside(act)
     assert otel_context.get_current() is before
     found = parents(kept)
-    assert found["inner"][0] == found["outer"][0]
-    assert found["inner"][2] == found["outer"][1]
-    assert found["outer"][2] == 0
+    assert found["inner"][0] == found["work"][0]
+    assert found["inner"][2] == found["work"][1]
+    assert found["work"][2] == 0
 
 
-def test_other_values_of_the_context_stay(kept):
-    @emits("done")
-    def work():
-        return otel_context.get_value("colour")
-
+def test_other_values_of_the_context_stay():
     token = otel_context.attach(otel_context.set_value("colour", "red"))
     try:
-        assert work() == "red"
+        assert inside(lambda _: otel_context.get_value("colour")) == "red"
     finally:
         otel_context.detach(token)
 
 
-def test_a_thread_has_a_context_of_its_own(kept):
+def test_tasks_nest_under_the_span_that_created_them(kept):
     @emits("inner_done")
-    def inner():
-        pass
-
-    @emits("outer_done")
-    def outer():
-        copied = contextvars.copy_context()
-        thread = threading.Thread(target=copied.run, args=(inner,))
-        thread.start()
-        thread.join()
-
-    outer()
-    found = parents(kept)
-    assert found["inner"][2] == found["outer"][1]
-
-
-def test_tasks_nest_under_what_made_them(kept):
-    @emits("inner_done")
-    async def inner():
+    async def task():
         await asyncio.sleep(0)
 
     @emits("outer_done")
     async def outer():
-        await asyncio.gather(asyncio.create_task(inner()), inner())
+        await asyncio.gather(asyncio.create_task(task()), task())
 
     asyncio.run(outer())
     outer_id = parents(kept)["outer"][1]
     assert [m.parent_id for _, m in kept.records] == [outer_id, outer_id, 0]
 
 
-def test_the_context_of_somebody_else_is_left_alone(kept):
-    """A coroutine begun in one task and closed in another: nothing raises, nothing stays."""
-
+def test_a_coroutine_that_is_closed_in_another_context_leaves_that_alone(kept):
     class Pause:
         def __await__(self):
             yield
@@ -299,54 +279,37 @@ def test_the_context_of_somebody_else_is_left_alone(kept):
 @pytest.mark.parametrize("remote", [True, False])
 def test_a_foreign_parent(kept, flags, remote):
     state = TraceState([("vendor", "x")])
-    parent = SpanContext(5, 6, remote, TraceFlags(flags), state)
-
-    @emits("done")
-    def work():
-        return trace.get_current_span().get_span_context()
-
-    with trace.use_span(NonRecordingSpan(parent)):
-        context = work()
-    assert context.trace_id == 5
-    assert context.trace_flags == flags
-    assert context.trace_state == state
-    ((_, moment),) = kept.records
-    assert moment.parent_id == 6
-    assert bool(moment.flags & REMOTE_PARENT) == remote
-    assert bool(moment.flags & SPAN) == bool(flags & 1)
+    with trace.use_span(NonRecordingSpan(SpanContext(5, 6, remote, TraceFlags(flags), state))):
+        context = inside(lambda span: span.get_span_context())
+    assert (context.trace_id, context.trace_flags, context.trace_state) == (5, flags, state)
+    assert only(kept).parent_id == 6
+    assert bool(only(kept).flags & REMOTE_PARENT) == remote
+    assert bool(only(kept).flags & SPAN) == bool(flags & 1)
 
 
 def test_an_invalid_parent_is_none(kept):
-    @emits("done")
-    def work():
-        pass
-
     with trace.use_span(trace.INVALID_SPAN):
-        work()
-    ((_, moment),) = kept.records
-    assert moment.parent_id == 0
-    assert moment.trace.strip(b"\0")
-    assert moment.flags & SPAN
+        inner()
+    assert only(kept).parent_id == 0
+    assert only(kept).trace.strip(b"\0")
+    assert only(kept).flags & SPAN
 
 
 def test_ids_are_random_whatever_the_application_seeds(kept):
-    @emits("done")
-    def work():
-        pass
-
     for _ in range(3):
         random.seed(1)
-        work()
+        inner()
     reseed()
-    work()
+    inner()
     assert len({m.trace for _, m in kept.records}) == len({m.span_id for _, m in kept.records}) == 4
 
 
-def test_ids_of_a_broken_span_are_none():
-    class Broken(NonRecordingSpan):
-        def get_span_context(self):
-            raise RuntimeError
+class Broken(NonRecordingSpan):
+    def get_span_context(self):
+        raise RuntimeError
 
+
+def test_ids_of_a_broken_span_are_none():
     assert ids_of(Broken(SpanContext(1, 2, is_remote=False))) == (None, 0, 0)
     assert ids_of(object()) == (None, 0, 0)
     with trace.use_span(Broken(SpanContext(1, 2, is_remote=False))):
@@ -355,39 +318,25 @@ def test_ids_of_a_broken_span_are_none():
 
 
 def test_a_broken_parent_costs_the_span_and_is_counted(kept, monkeypatch):
-    class Broken(NonRecordingSpan):
-        def get_span_context(self):
-            raise RuntimeError("broken")
-
     monkeypatch.setattr(EMITTER, "strict", False)
-
-    @emits("done")
-    def work():
-        return 5
-
     with trace.use_span(Broken(SpanContext(1, 2, is_remote=False))):
-        assert work() == 5
-    ((_, moment),) = kept.records
-    assert moment.trace is None
+        assert inside(lambda _: 5) == 5
+    assert only(kept).trace is None
     assert EMITTER.losses.pop("span not begun") == 1
 
 
 def test_disabled_there_is_nothing(kept):
     TRACING.configure({"OTEL_SDK_DISABLED": "true"})
 
-    @emits("done")
-    def work():
-        return trace.get_current_span()
-
     @emits("each")
     def each():
         yield trace.get_current_span()
 
-    assert work() is trace.INVALID_SPAN
+    assert inside(lambda span: span) is trace.INVALID_SPAN
     assert list(each()) == [trace.INVALID_SPAN]
     parent = NonRecordingSpan(SpanContext(5, 6, is_remote=True, trace_flags=TraceFlags(1)))
     with trace.use_span(parent):
-        assert work() is parent
+        assert inside(lambda span: span) is parent
     *_, (_, moment) = kept.records
     assert (int.from_bytes(moment.trace, "big"), moment.span_id, moment.flags & SPAN) == (5, 6, 0)
 
@@ -429,21 +378,17 @@ def test_times():
 
 
 def test_bind_fills_in(kept):
-    @emits("done")
-    def work():
-        pass
-
     @emits("named", artifact_id="own", organization_id="own")
     def named():
         pass
 
     with sidelight.bind(artifact_id="a", organization_id="o"):
         with sidelight.bind(artifact_id="inner"):
-            work()
+            inner()
             named()
             sidelight.emit("direct")
-        work()
-    work()
+        inner()
+    inner()
     assert [(m.artifact_id, m.organization_id) for _, m in kept.records] == [
         ("inner", "o"),
         ("own", "own"),

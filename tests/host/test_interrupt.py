@@ -1,4 +1,4 @@
-"""What another thread makes this one raise passes the guard; what a stranger raises does not."""
+"""An exception that another thread sets passes the guard; one of foreign code does not."""
 
 import ctypes
 import sys
@@ -13,28 +13,28 @@ from sidelight.testing import capture
 
 
 class Limit(Exception):
-    """By which a job queue stops a job."""
+    """An Exception by which a job queue stops a job."""
 
 
 class Stop(BaseException):
-    """By which another one does."""
+    """A BaseException by which another one does."""
 
 
 def send(error):
-    """Have the error raised in this thread, as soon as Python looks whether there is one."""
+    """Set an exception in this thread; Python raises it at its next check."""
     thread = ctypes.c_ulong(threading.get_ident())
     ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(error))
 
 
 class Sends:
-    """A value that has an error sent while it is looked at."""
+    """A value that sets an exception while it is read."""
 
     def __init__(self, error):
         self.error = error
 
     def __repr__(self):
         send(self.error)
-        return "never seen"
+        return "not returned"
 
 
 class Raises:
@@ -48,7 +48,7 @@ class Raises:
 
 
 @pytest.mark.parametrize("error", [Stop, SystemExit])
-def test_what_is_sent_while_a_value_is_looked_at(error):
+def test_an_exception_set_while_a_value_is_read_passes(error):
     with capture(strict=False) as recorded:
         with pytest.raises(error):
             emits("x", v=arg.v)(lambda v: None)(Sends(error))
@@ -64,14 +64,14 @@ def raises():
 
 
 @pytest.mark.parametrize("way", [quits, raises])
-def test_what_the_value_itself_raises(way):
+def test_an_exception_of_the_value_is_contained(way):
     with capture(strict=False) as recorded:
         assert emits("x", v=arg.v)(lambda v: 5)(Raises(way)) == 5
     assert "while it was captured" in recorded.one().attributes["v"]
 
 
 @pytest.mark.parametrize("error", [Limit, Stop, SystemExit])
-def test_what_is_sent_while_a_record_is_written(error, monkeypatch):
+def test_an_exception_set_while_a_record_is_written_passes(error, monkeypatch):
     class Spool:
         def write(self, frame):
             send(error)
@@ -85,7 +85,7 @@ def test_what_is_sent_while_a_record_is_written(error, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [Limit, Stop, TimeoutError])
-def test_what_is_thrown_into_a_wait(error, monkeypatch):
+def test_an_exception_thrown_into_a_wait_passes(error, monkeypatch):
     class Watermark:
         async def arrive(self, position, seconds):
             await forever()
@@ -107,17 +107,17 @@ def test_what_is_thrown_into_a_wait(error, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [Stop, SystemExit])
-def test_what_is_sent_while_the_span_is_told_something(error):
+def test_an_exception_set_while_the_span_is_changed_passes(error):
     def work():
         trace.get_current_span().set_attribute("a", Sends(error))
-        pytest.fail("it is not swallowed")
+        pytest.fail("the exception was contained")
 
     with capture(strict=False), pytest.raises(error):
         emits("x")(work)()
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-def test_the_recursion_limit_is_nothing_from_outside():
+def test_a_recursion_error_of_a_value_is_contained():
     class Endless:
         def __repr__(self):
             return repr(self)

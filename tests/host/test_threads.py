@@ -1,4 +1,4 @@
-"""The relay's threads: begun, ended and begun again; gone while the process forks."""
+"""The relay's threads start, end and start again, and none runs while the process forks."""
 
 import contextlib
 import itertools
@@ -28,8 +28,8 @@ def ours():
 
 @pytest.fixture
 def loop():
-    """Counts for as long as it may."""
-    wait_until(lambda: ours() == [])  # a relay of the test before may take its time to end
+    """A loop that counts until it is halted."""
+    wait_until(lambda: ours() == [])  # a relay of an earlier test may still be ending
     counted = itertools.count()
 
     def run():
@@ -64,7 +64,7 @@ def test_it_is_named(loop):
     assert "sidelight-test" in {thread.name for thread in threading.enumerate()}
 
 
-def test_it_begins_again(loop):
+def test_it_starts_again(loop):
     for _ in range(50):
         loop.start()
         goes_on(loop)
@@ -72,7 +72,7 @@ def test_it_begins_again(loop):
         assert loop.join(time.monotonic() + 10)
 
 
-def test_a_halt_that_is_taken_back_at_any_moment_leaves_one_thread(loop):
+def test_a_start_at_any_moment_after_a_halt_leaves_one_thread(loop):
     loop.start()
     for _ in range(500):
         loop.halt()
@@ -81,8 +81,8 @@ def test_a_halt_that_is_taken_back_at_any_moment_leaves_one_thread(loop):
     wait_until(lambda: ours() == ["sidelight-test"])
 
 
-def test_one_that_does_not_end_in_time_goes_on(loop):
-    """It was inside its library when it was halted, and is needed again when it returns."""
+def test_a_thread_that_does_not_end_in_time_runs_on_after_a_start(loop):
+    """The thread is inside a library at the halt, and is started again before it returns."""
     inside = allocate_lock()
     inside.acquire()
     returned = []
@@ -107,7 +107,7 @@ def test_one_that_does_not_end_in_time_goes_on(loop):
     assert running == ["sidelight-test"]
 
 
-def test_before_a_fork_they_end_and_after_it_they_go_on(tmp_path):
+def test_they_end_before_a_fork_and_start_again_after_it(tmp_path):
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}")
     try:
         wait_until(lambda: ours() == ["sidelight-house", "sidelight-store"])
@@ -122,7 +122,7 @@ def test_before_a_fork_they_end_and_after_it_they_go_on(tmp_path):
     wait_until(lambda: ours() == [])
 
 
-def test_a_child_that_is_forked_meanwhile_has_none(tmp_path):
+def test_a_forked_child_has_none(tmp_path):
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}")
     try:
         child = os.fork()
@@ -133,7 +133,7 @@ def test_a_child_that_is_forked_meanwhile_has_none(tmp_path):
         process.RUNTIME.close(5.0)
 
 
-def test_receipts_of_a_new_spool_know_nothing_of_the_old_one(tmp_path):
+def test_the_watermark_of_an_old_spool_does_not_count_for_a_new_one(tmp_path):
     """Positions in two spools cannot be compared."""
     sidelight.configure(f"sqlite:///{tmp_path / 'a.db'}")
     try:

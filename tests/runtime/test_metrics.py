@@ -1,4 +1,4 @@
-"""What sidelight says of itself through the metrics API."""
+"""Self-metrics through the metrics API."""
 
 import time
 
@@ -25,7 +25,7 @@ def reader():
 
 
 def read(reader):
-    """Values by the metric's name and its attributes."""
+    """Read the values by the metric's name and attributes."""
     data = reader.get_metrics_data()
     (scope,) = data.resource_metrics[0].scope_metrics
     return {

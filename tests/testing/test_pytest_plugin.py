@@ -1,4 +1,4 @@
-"""The pytest plugin, in sessions of its own."""
+"""The pytest plugin, in pytest sessions of its own."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ EMITTING = """
 
 @pytest.fixture
 def session(tmp_path):
-    """Runs a test file in a session of its own; answers its output, after checking the counts."""
+    """Run a test file in a pytest session, check the counts, and return the output."""
 
     def run(tests, *options, passed=0, failed=0, ini=""):
         (tmp_path / "pytest.ini").write_text(f"[pytest]\n{textwrap.dedent(ini)}")

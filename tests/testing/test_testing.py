@@ -1,4 +1,4 @@
-"""`sidelight.testing.capture`: what is recorded reads well, and nothing is left behind."""
+"""`sidelight.testing.capture` records events and spans, and restores the emitter."""
 
 import datetime
 import threading
@@ -135,7 +135,7 @@ def test_an_awaited_emission_does_not_wait():
 
 
 def test_what_joins_a_transaction_is_caught_at_the_commit():
-    """Also where there is no outbox: the tests of an application need no table for it."""
+    """The tests of an application need no outbox table."""
     engine = create_engine("sqlite://")
 
     @emits("ordered", transaction=arg.connection)

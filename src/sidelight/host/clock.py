@@ -35,5 +35,8 @@ perf_counter_ns: Final[Callable[[], int]] = _time.perf_counter_ns
 
 
 def is_time_frozen() -> bool:
-    """Whether a test tool has replaced the clock by which event loops run their timers."""
+    """Whether a test tool has replaced the clock of the event loops.
+
+    Then no event loop runs its timers, and a task cannot wait for a bounded time.
+    """
     return type(time.monotonic) is not BuiltinFunctionType
