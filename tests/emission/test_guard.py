@@ -237,7 +237,7 @@ def test_an_instrumentation_error_of_the_function_itself_passes():
     assert caught.value is error
 
 
-# -- interrupts pass --------------------------------------------------------------------------------
+# -- interrupts pass -------------------------------------------------------------------------------
 
 
 class TimeLimit(Exception):

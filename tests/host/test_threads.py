@@ -1,35 +1,23 @@
 """The relay's threads start, end and start again, and none runs while the process forks."""
 
-import contextlib
 import itertools
 import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from tests.support.children import sidelight_threads
 from tests.support.programs import wait_until
 
 import sidelight
 from sidelight.host.threads import Loop, allocate_lock
 from sidelight.runtime import forks, process
 
-TASKS = Path("/proc/self/task")
-
-
-def ours():
-    """The system's names of the threads that sidelight runs."""
-    names = []
-    for task in TASKS.iterdir():
-        with contextlib.suppress(OSError):  # the thread has ended meanwhile
-            names.append((task / "comm").read_text().strip())
-    return sorted(name for name in names if name.startswith("sidelight"))
-
 
 @pytest.fixture
 def loop():
     """A loop that counts until it is halted."""
-    wait_until(lambda: ours() == [])  # a relay of an earlier test may still be ending
+    wait_until(lambda: sidelight_threads() == [])  # a relay of an earlier test may still be ending
     counted = itertools.count()
 
     def run():
@@ -52,10 +40,10 @@ def goes_on(loop):
 def test_it_runs_until_it_is_halted(loop):
     loop.start()
     goes_on(loop)
-    assert ours() == ["sidelight-test"]
+    assert sidelight_threads() == ["sidelight-test"]
     loop.halt()
     assert loop.join(time.monotonic() + 10)
-    assert ours() == []
+    assert sidelight_threads() == []
 
 
 def test_it_is_named(loop):
@@ -78,7 +66,7 @@ def test_a_start_at_any_moment_after_a_halt_leaves_one_thread(loop):
         loop.halt()
         loop.start()
     goes_on(loop)
-    wait_until(lambda: ours() == ["sidelight-test"])
+    wait_until(lambda: sidelight_threads() == ["sidelight-test"])
 
 
 def test_a_thread_that_does_not_end_in_time_runs_on_after_a_start(loop):
@@ -101,7 +89,7 @@ def test_a_thread_that_does_not_end_in_time_runs_on_after_a_start(loop):
     stuck.start()
     inside.release()
     wait_until(lambda: returned)
-    running = ours()
+    running = sidelight_threads()
     stuck.halt()
     assert stuck.join(time.monotonic() + 10)
     assert running == ["sidelight-test"]
@@ -110,16 +98,16 @@ def test_a_thread_that_does_not_end_in_time_runs_on_after_a_start(loop):
 def test_they_end_before_a_fork_and_start_again_after_it(tmp_path):
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}")
     try:
-        wait_until(lambda: ours() == ["sidelight-house", "sidelight-store"])
+        wait_until(lambda: sidelight_threads() == ["sidelight-house", "sidelight-store"])
         forks._before()
-        assert ours() == []
+        assert sidelight_threads() == []
         forks._after_in_parent()
-        wait_until(lambda: ours() == ["sidelight-house", "sidelight-store"])
+        wait_until(lambda: sidelight_threads() == ["sidelight-house", "sidelight-store"])
         sidelight.emit("after", artifact_id="a")
         assert sidelight.flush()
     finally:
         process.RUNTIME.close(5.0)
-    wait_until(lambda: ours() == [])
+    wait_until(lambda: sidelight_threads() == [])
 
 
 def test_a_forked_child_has_none(tmp_path):
@@ -127,7 +115,7 @@ def test_a_forked_child_has_none(tmp_path):
     try:
         child = os.fork()
         if child == 0:
-            os._exit(len(ours()))
+            os._exit(len(sidelight_threads()))
         assert os.waitpid(child, 0)[1] == 0
     finally:
         process.RUNTIME.close(5.0)

@@ -2,6 +2,7 @@
 
 import threading
 
+from tests.support.children import sidelight_threads
 from tests.support.programs import wait_until
 from tests.support.telemetry import restore
 
@@ -9,10 +10,6 @@ import sidelight
 import sidelight.relay
 from sidelight.runtime import RUNTIME
 from sidelight.settings import settle
-
-
-def relays():
-    return [each.name for each in threading.enumerate() if each.name.startswith("sidelight")]
 
 
 def test_a_relay_that_is_starting_while_the_runtime_closes_ends(tmp_path, monkeypatch):
@@ -33,7 +30,7 @@ def test_a_relay_that_is_starting_while_the_runtime_closes_ends(tmp_path, monkey
         assert closed.wait(60)
         assert RUNTIME.starting.acquire(timeout=60)  # it has started, or has not
         RUNTIME.starting.release()
-        wait_until(lambda: not relays())
+        wait_until(lambda: not sidelight_threads())
         assert RUNTIME.relay is None
     finally:
         restore()

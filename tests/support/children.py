@@ -5,6 +5,7 @@ What programs do that emit events is judged by `tests.support.programs`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -66,3 +67,12 @@ def start(script: str, store: Path, **environment: str) -> Child:
         del env[name]
     code = textwrap.dedent(PRELUDE) + textwrap.dedent(script)
     return Child(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env))
+
+
+def sidelight_threads() -> list[str]:
+    """The names, of 15 characters, of the running threads that sidelight has started here."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            names.append((task / "comm").read_text().strip())
+    return sorted(name for name in names if name.startswith("sidelight"))
