@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, or say how to install what it needs."""
+    """Run the command line, or print how to install a missing library."""
     try:
         from voice_notes.cli import app  # noqa: PLC0415
     except ModuleNotFoundError as missing:

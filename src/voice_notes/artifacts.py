@@ -1,4 +1,4 @@
-"""Artifacts: a voice note arrives, and its status follows what becomes of it."""
+"""Artifacts: create one for each voice note, and update its status."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def create_artifact(
     audio: Recording,
     org_context_candidates: Sequence[OrganizationCandidate],
 ) -> Artifact:
-    """Register a note; it belongs to the likeliest organization, if there is any."""
+    """Create the artifact of a note. It belongs to the first candidate, or to no organization."""
     organization = org_context_candidates[0].organization_id if org_context_candidates else None
     artifact = Artifact(
         name=audio.name,
@@ -56,7 +56,7 @@ def create_artifact(
     status=arg.status,
 )
 def update_artifact_status(session: Session, artifact_id: str, status: ArtifactStatus) -> Artifact:
-    """Move an artifact on to its next status."""
+    """Set the status of an artifact."""
     artifact = session.get(Artifact, artifact_id)
     if artifact is None:
         raise UnknownArtifactError(f"there is no artifact {artifact_id}")

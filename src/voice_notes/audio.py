@@ -1,7 +1,7 @@
-"""Recordings: a WAV file as it arrived, and the sound in it.
+"""Recordings: the bytes of a WAV file, and the sound in it.
 
-`Recording` is made of any bytes, because a note that cannot be decoded has arrived all the same:
-it becomes an artifact, and its transcription fails. Only `sound()` decodes.
+`Recording` accepts any bytes, because a note that cannot be decoded is also an artifact.
+Its transcription fails. Only `sound()` decodes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-#: What the recognizer listens to.
+#: The sample rate of the recognizer, in Hz.
 SAMPLE_RATE = 16_000
 
-#: A quarter of a gigabyte is over two hours at 16 kHz: that is no note, and decoding costs memory.
+#: In bytes. Two hours at 16 kHz are smaller. Decoding takes several times this memory.
 LARGEST_FILE = 256 * 2**20
 
-#: Quiet recordings are raised, but never so far that the noise floor sounds like a voice.
+#: The gain is limited, because a raised noise floor would sound like a voice.
 TARGET_PEAK = 0.7
 LARGEST_GAIN = 30.0
 
@@ -44,7 +44,7 @@ class Recording:
 
     @classmethod
     def read(cls, path: Path) -> Recording:
-        """Read the file at `path`, whatever it holds."""
+        """Read the file at `path`. Its content is not checked."""
         try:
             if stat.S_ISDIR(path.stat().st_mode):
                 raise UnreadableFileError(f"{path} is a directory, not a recording")
@@ -63,17 +63,17 @@ class Recording:
 
     @property
     def size(self) -> int:
-        """How many bytes the file has."""
+        """The size of the file in bytes."""
         return len(self.content)
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the file, by which the same note is known again."""
+        """The SHA-256 of the file. It identifies the same note when it arrives again."""
         return hashlib.sha256(self.content).hexdigest()
 
     @cached_property
     def layout(self) -> WavLayout:
-        """Where the sound lies in the file and how it is encoded."""
+        """The position of the sound in the file, and its encoding."""
         try:
             return read_layout(self.content)
         except BrokenRecordingError as error:
@@ -81,14 +81,14 @@ class Recording:
 
     @property
     def seconds(self) -> float | None:
-        """How long the note is; None where the file is no readable recording."""
+        """The length of the note in seconds. None if the file cannot be decoded."""
         try:
             return round(self.layout.seconds, 3)
         except BrokenRecordingError:
             return None
 
     def sound(self) -> npt.NDArray[np.float32]:
-        """Decode to mono at `SAMPLE_RATE`, centred on zero and loud enough to be understood."""
+        """Decode to mono at `SAMPLE_RATE`, centre on zero, and raise a quiet recording."""
         layout = self.layout
         channels = _decode(self.content, layout)
         if not np.isfinite(channels).all():
@@ -109,7 +109,7 @@ def _decode(content: bytes, layout: WavLayout) -> npt.NDArray[np.float32]:
             1
         )  # the only unsigned width
     else:
-        # Whatever the width, put the bytes at the top of a 32-bit number: its sign comes along.
+        # The bytes go to the top of a 32-bit number, because that keeps the sign at every width.
         wide = np.zeros((raw.size // layout.sample_bytes, 4), np.uint8)
         wide[:, 4 - layout.sample_bytes :] = raw.reshape(-1, layout.sample_bytes)
         samples = wide.view("<i4").ravel().astype(np.float32) / np.float32(2**31)
@@ -117,10 +117,10 @@ def _decode(content: bytes, layout: WavLayout) -> npt.NDArray[np.float32]:
 
 
 def _mix(channels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Mix to mono; where mixing would drown the voice, take the loudest channel instead.
+    """Mix to mono. Take the loudest channel if mixing would weaken the voice.
 
-    That is so for channels in opposite phase, which cancel out, and for one microphone among
-    many silent channels.
+    Channels in opposite phase cancel out. One microphone among many silent channels
+    becomes too quiet.
     """
     mixed: npt.NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
     loudness = channels.std(axis=0)
@@ -129,7 +129,7 @@ def _mix(channels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _level(sound: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Centre on zero, raise what is quiet and lower what is over full scale."""
+    """Centre on zero, raise a quiet recording, and lower one above full scale."""
     centred: npt.NDArray[np.float32] = sound - sound.mean(dtype=np.float64).astype(np.float32)
     peak = float(np.abs(centred).max())
     if peak > 0 and not TARGET_PEAK <= peak <= 1:

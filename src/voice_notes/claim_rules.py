@@ -1,7 +1,7 @@
-"""Which sentences of a note are claims: they assert something about somebody.
+"""Rules that find the claims of a note: the sentences that assert something about a person.
 
-A claim has a *subject*, the person whom it is about, and a *predicate*, what is asserted. The
-rules, in the order in which they are applied:
+A claim has a *subject*, the person, and a *predicate*, the assertion. The rules, in the order
+in which they are applied:
 
 1. **Sentences** end with ``.``, ``!`` or ``?``, not with a title (``Dr.``) or an initial.
 2. **Questions** assert nothing: sentences that end with ``?``, and clauses that begin with an
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExtractedClaim:
-    """What a note asserts about one person."""
+    """One assertion about one person."""
 
     subject: str
     predicate: str
@@ -54,7 +54,7 @@ class ExtractedClaim:
 
 
 def claims_in(text: str) -> list[ExtractedClaim]:
-    """Return what a note asserts about people, in the order in which it does."""
+    """Return the claims of a note, in the order of its sentences."""
     if not any(character.isalpha() for character in text):
         raise WordlessTranscriptError("the transcript holds no words")
     text = text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
@@ -63,13 +63,13 @@ def claims_in(text: str) -> list[ExtractedClaim]:
 
 
 class _Reader:
-    """Reads one note from start to end, and remembers who was named in it."""
+    """Reads one note from start to end, and remembers the people that it named."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        #: Who was named, the latest first; people who were subject together stay together.
+        #: The people that were named, the latest first. Subjects of one clause stay together.
         self._recent: list[tuple[str, ...]] = []
-        #: Which pronoun the note has used for somebody.
+        #: The pronoun that the note used for each person.
         self._pronouns: dict[str, str] = {}
 
     def read(self, sentence: str) -> Iterator[ExtractedClaim]:
@@ -104,7 +104,7 @@ class _Reader:
         return ()
 
     def _mentions(self, spoken: Sequence[Word]) -> list[tuple[str, ...]]:
-        """Find who is named in words that are not the subject of an assertion."""
+        """Find the people named in words that are not the subject of an assertion."""
         found: list[tuple[str, ...]] = []
         index = 0
         while index < len(spoken):
@@ -120,7 +120,7 @@ class _Reader:
 
 
 def _is_destination(spoken: Sequence[Word], index: int) -> bool:
-    """Tell "drove to Lyon" from "spoke to Emma"."""
+    """Return True for "drove to Lyon", and False for "spoke to Emma"."""
     if index == 0 or spoken[index - 1].small != "to":
         return False
     return index == 1 or spoken[index - 2].small not in lexicon.SPEAKING

@@ -1,4 +1,4 @@
-"""Claims: what the note asserts about people."""
+"""Claims: store the assertions of a note about people."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def store_claims(
     session: Session, artifact_id: str, extracted: Sequence[ExtractedClaim]
 ) -> list[Claim]:
-    """Keep the claims of an artifact, in the order in which they were spoken."""
+    """Store the claims of an artifact, in the order in which they were spoken."""
     claims = [
         Claim(
             artifact_id=artifact_id,

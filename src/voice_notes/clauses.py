@@ -1,4 +1,4 @@
-"""Clauses: who does what in a sentence, by the rules that `claim_rules` states."""
+"""Clauses: find the subject and the verb in a sentence, by the rules of `claim_rules`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clause:
-    """A subject with its verb; `begin`, `verb` and `end` count the words of the sentence."""
+    """A subject with its verb. `begin`, `verb` and `end` are indexes of words."""
 
     names: tuple[str, ...]
     pronoun: str
@@ -36,7 +36,7 @@ class _Subject(NamedTuple):
 
 
 def asserting_part(sentence: str, spoken: Sequence[Word]) -> Sequence[Word]:
-    """Drop what is no assertion: questions, conditions, hopes and wishes."""
+    """Drop questions, conditions, hopes and wishes, because they assert nothing."""
     opening = " ".join(word.small for word in spoken[_skip_openings(spoken, 0) :]) + " "
     if opening.startswith(tuple(f"{unreal} " for unreal in lexicon.UNREAL_OPENINGS)):
         return []
@@ -65,7 +65,7 @@ def find_clauses(spoken: Sequence[Word], names: Names) -> list[Clause]:
                 clauses.append(
                     Clause(subject.names, subject.pronoun, index, verb, len(spoken), asserts)
                 )
-                # The subject and what is put in after it hold commas and "and" of their own.
+                # Skip the commas and each "and" inside the subject and its apposition.
                 index = verb
             asks = asks and not word.separates
         index += 1
@@ -73,7 +73,7 @@ def find_clauses(spoken: Sequence[Word], names: Names) -> list[Clause]:
 
 
 def predicate(sentence: str, spoken: Sequence[Word], clause: Clause) -> str:
-    """Return what a clause says of its subject, in the words of the sentence."""
+    """Return the predicate of a clause, in the words of the sentence."""
     first, last = spoken[clause.verb], spoken[clause.end - 1]
     text = sentence[first.start : last.end]
     if not first.text.startswith("'"):
@@ -91,7 +91,7 @@ def predicate(sentence: str, spoken: Sequence[Word], clause: Clause) -> str:
 
 
 def _breaks_off(spoken: Sequence[Word], comma: int) -> bool:
-    """Tell whether a comma ends a clause without beginning another about a person."""
+    """Return whether a comma ends a clause and begins none about a person."""
     following = [word.small for word in spoken[comma : comma + 3]]
     if not spoken[comma].separates or len(following) < 2:
         return False
@@ -104,7 +104,7 @@ def _is_question(spoken: Sequence[Word], index: int) -> bool:
 
 
 def _skip_openings(spoken: Sequence[Word], start: int) -> int:
-    """Return where a clause begins once adverbs, times and "I think that" are passed."""
+    """Return the index behind adverbs, times and phrases such as "I think that"."""
     index = start
     while index < len(spoken):
         rest = [word.small for word in spoken[index : index + 6]]
@@ -127,7 +127,7 @@ def _length_of_frame(rest: list[str]) -> int:
 
 
 def _length_of_time(rest: list[str]) -> int:
-    """Measure "in March", "on Monday morning", "at the end", "last week"."""
+    """Return the number of words in "in March", "on Monday morning" or "last week"."""
     if rest[0] in lexicon.TIME_PREPOSITIONS:
         begin = 2 if rest[1:2] in (["the"], ["this"]) else 1
     elif rest[0] in lexicon.TIME_SELECTORS:
@@ -178,7 +178,7 @@ def _subject(spoken: Sequence[Word], start: int, names: Names) -> _Subject | Non
 
 
 def _after_apposition(spoken: Sequence[Word], start: int) -> int:
-    """Pass over ", who runs the warehouse,"; stay where there is none."""
+    """Return the index behind ", who runs the warehouse,", or `start` if there is none."""
     put_in = spoken[start : start + 2]
     if len(put_in) < 2 or not put_in[0].separates or put_in[1].small not in lexicon.APPOSITIONS:
         return start
@@ -187,7 +187,7 @@ def _after_apposition(spoken: Sequence[Word], start: int) -> int:
 
 
 def _force(spoken: Sequence[Word], start: int, subject: _Subject) -> bool | None:
-    """Say whether the verb at a word asserts; None where there is no verb."""
+    """Return whether the verb at an index asserts. None if there is no verb."""
     index = start
     while index + 1 < len(spoken) and _is_adverb(spoken[index].small):
         index += 1
@@ -200,7 +200,7 @@ def _force(spoken: Sequence[Word], start: int, subject: _Subject) -> bool | None
     if verb in lexicon.SUPPOSING:
         return verb == "would" and following in lexicon.WISHING_VERBS
     if verb in lexicon.STATING:
-        # "Shares are up": one word that takes a plural verb is the name of no person.
+        # "Shares are up": a single word with a plural verb is not the name of a person.
         one_thing = not subject.plural and bool(subject.names)
         return None if one_thing and verb in lexicon.PLURAL_STATING else True
     present = (

@@ -20,7 +20,7 @@ from voice_notes.pipeline import Pipeline
 from voice_notes.presentation import Presentation
 from voice_notes.review import standing_policy
 
-#: The note that is taken where none is named.
+#: The default note.
 RECORDING = Path(__file__).with_name("recordings") / "northwind.wav"
 
 _console = Console()

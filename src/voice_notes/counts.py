@@ -1,7 +1,7 @@
-"""How many: what the events say of what a function was given or gave back.
+"""Counts that events carry as attributes.
 
-Each parameter is named after the function's own, or ``result``: so the decorators know what to
-hand in.
+A parameter has the name of a parameter of the decorated function, or ``result``. The decorator
+passes arguments by these names.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 
 def claims(result: Sequence[Claim]) -> int:
-    """How many claims a note makes."""
+    """Count the claims of a note."""
     return len(result)
 
 
 def people(result: Sequence[Claim]) -> int:
-    """How many different people the stored claims are about."""
+    """Count the different people that the stored claims are about."""
     return len({claim.subject for claim in result})
 
 
 def names(claims: Sequence[Claim]) -> int:
-    """How many different names are to be looked up."""
+    """Count the different names to look up."""
     return len({claim.subject for claim in claims})
 
 
 def notes(result: Sequence[Draft]) -> int:
-    """How many of the drafts are notes."""
+    """Count the drafts that are notes."""
     return sum(draft.kind is DraftKind.CRM_NOTE for draft in result)
 
 
 def mails(result: Sequence[Draft]) -> int:
-    """How many of the drafts are mails."""
+    """Count the drafts that are mails."""
     return sum(draft.kind is DraftKind.FOLLOW_UP_MAIL for draft in result)

@@ -1,4 +1,4 @@
-"""Opening the business database, a SQLite file. The events of its transactions lie in it, too."""
+"""Open the business database, a SQLite file. It also holds the outbox of sidelight."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ table(Base.metadata)
 
 @contextmanager
 def open_database(path: Path) -> Iterator[sessionmaker[Session]]:
-    """Yield a maker of sessions on the database at `path`, which is created if need be."""
+    """Create the database at `path` if it is missing, and yield its session maker."""
     engine = create_engine(f"sqlite:///{path}")
     event.listen(engine, "connect", _prepare)
     try:
@@ -33,7 +33,7 @@ def open_database(path: Path) -> Iterator[sessionmaker[Session]]:
             raise DatabaseError(
                 f"{path} cannot be used as the business database: {reason}"
             ) from error
-        # Rows are shown after their transaction has ended; they must not be read again for that.
+        # Rows are shown after their transaction. Keep their values, to avoid another SELECT.
         yield sessionmaker(engine, expire_on_commit=False)
     finally:
         engine.dispose()
@@ -41,4 +41,4 @@ def open_database(path: Path) -> Iterator[sessionmaker[Session]]:
 
 def _prepare(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA journal_mode = WAL")  # who reads holds up nobody's commit
+    connection.execute("PRAGMA journal_mode = WAL")  # readers do not block a commit

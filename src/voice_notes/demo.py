@@ -1,4 +1,4 @@
-"""`make demo`: a voice note goes through the pipeline, and then sidelight says what it did."""
+"""`make demo`: process a voice note, then show its events with sidelight."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def demo(
 
 
 def run(module: str, *arguments: str, store: str) -> int:
-    """Run a command as a person would, and show what was typed."""
+    """Print a command and run it in a process of its own."""
     program = f"python -m {module}" if module == "voice_notes" else module
     console.rule(style="dim")
     console.print(f"$ {program} {shlex.join(arguments)}\n", style="bold", soft_wrap=True)
-    return subprocess.run(  # noqa: S603  # the programs are ours
+    return subprocess.run(  # noqa: S603  # only programs of this project
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, "SIDELIGHT_STORE": store},
         check=False,
@@ -51,7 +51,7 @@ def run(module: str, *arguments: str, store: str) -> int:
 
 
 def latest_artifact(store: Path) -> str:
-    """The artifact of the note that was just processed."""
+    """Return the id of the artifact that was created last."""
     with closing(sqlite3.connect(store)) as connection:
         query = "SELECT artifact_id FROM artifacts ORDER BY first_event_at DESC LIMIT 1"
         artifact: str = connection.execute(query).fetchone()[0]

@@ -1,6 +1,6 @@
 """The directory: organizations and the people in them.
 
-It is a JSON file. Of a person only the name is needed; the rest is used where it is there:
+The directory is a JSON file. A person needs a name; the other fields are optional:
 
     {"organizations": [{"id": "northwind", "name": "Northwind Trading", "people": [
         {"name": "Daniel Weber", "role": "head of purchasing",
@@ -20,7 +20,7 @@ from voice_notes.errors import DirectoryError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: The directory that is used where none is named.
+#: The default directory.
 SHIPPED = Path(__file__).with_name("data") / "people.json"
 
 
@@ -29,7 +29,7 @@ class _Entry(BaseModel):
 
 
 class Person(_Entry):
-    """Somebody whom a note may be about."""
+    """A person that a note may be about."""
 
     name: str = Field(pattern=r"\w")
     id: str = ""
@@ -39,7 +39,7 @@ class Person(_Entry):
 
     @property
     def key(self) -> str:
-        """The id, or the name where the directory gives none."""
+        """The id, or the name if the directory gives no id."""
         return self.id or self.name
 
 
@@ -53,13 +53,13 @@ class Organization(_Entry):
 
 @dataclass(frozen=True)
 class OrganizationCandidate:
-    """An organization to which a note may belong."""
+    """An organization that a note may belong to."""
 
     organization_id: str
 
 
 class Directory(_Entry):
-    """All organizations that are known."""
+    """All known organizations."""
 
     organizations: tuple[Organization, ...] = ()
 
@@ -82,7 +82,7 @@ class Directory(_Entry):
         return [OrganizationCandidate(organization.id) for organization in self.organizations]
 
     def people_of(self, candidates: Sequence[OrganizationCandidate]) -> list[Person]:
-        """Return who belongs to one of the candidates; everybody where that says nothing."""
+        """Return the people of the candidates, or all people if no candidate is known."""
         wanted = {candidate.organization_id for candidate in candidates}
         known = [organization for organization in self.organizations if organization.id in wanted]
         return list(_people(known or self.organizations))

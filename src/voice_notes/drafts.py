@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def create_drafts(
     session: Session, artifact_id: str, written: Sequence[WrittenDraft]
 ) -> list[Draft]:
-    """Keep what was written; each draft waits for a verdict."""
+    """Store the written drafts. Each one waits for a verdict."""
     drafts = [
         Draft(
             artifact_id=artifact_id,
@@ -53,7 +53,7 @@ def create_drafts(
     kind=result.kind,
 )
 def confirm_draft(session: Session, draft_id: str) -> Draft:
-    """Release a draft."""
+    """Confirm a draft. Raises `DraftStateError` if it has a verdict."""
     draft = pending_draft(session, draft_id)
     draft.status = DraftStatus.CONFIRMED
     return draft
@@ -69,7 +69,7 @@ def confirm_draft(session: Session, draft_id: str) -> Draft:
     reason=arg.reason,
 )
 def reject_draft(session: Session, draft_id: str, reason: RejectionReason) -> Draft:
-    """Turn a draft down."""
+    """Reject a draft. Raises `DraftStateError` if it has a verdict."""
     draft = pending_draft(session, draft_id)
     draft.status = DraftStatus.REJECTED
     draft.rejection_reason = reason
@@ -77,7 +77,7 @@ def reject_draft(session: Session, draft_id: str, reason: RejectionReason) -> Dr
 
 
 def pending_draft(session: Session, draft_id: str) -> Draft:
-    """Find a draft on which nobody has decided yet."""
+    """Return a draft that has no verdict yet, or raise `DraftStateError`."""
     draft = session.get(Draft, draft_id)
     if draft is None:
         raise DraftStateError(f"there is no draft {draft_id}")

@@ -1,4 +1,4 @@
-"""Entity resolutions: which person in the directory each claim is about."""
+"""Entity resolutions: store the person that each claim is about."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def store_resolutions(
     session: Session, artifact_id: str, matches: Mapping[str, Match]
 ) -> Resolutions:
-    """Keep whom each claim is about; `matches` maps the id of a claim to what was found."""
+    """Store the match of each claim. `matches` maps the id of a claim to its match."""
     resolutions = Resolutions(
         EntityResolution(
             artifact_id=artifact_id,

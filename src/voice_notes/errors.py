@@ -1,20 +1,20 @@
-"""What can go wrong with a voice note; every message is written for the person who sent it."""
+"""Errors of the pipeline. Each message is written for the sender of the note."""
 
 
 class VoiceNoteError(Exception):
-    """The note, or something that its processing needs, cannot be used."""
+    """The note, or a part that its processing needs, cannot be used."""
 
 
 class UnreadableFileError(VoiceNoteError):
-    """A file that was named is missing, no file, or not ours to read."""
+    """The named path is missing, is not a file, or may not be read."""
 
 
 class BrokenRecordingError(VoiceNoteError):
-    """The file is there, but it is no recording that can be decoded."""
+    """The file exists, but cannot be decoded as a recording."""
 
 
 class SilentRecordingError(VoiceNoteError):
-    """The recording is sound, but nobody speaks in it."""
+    """The recording can be decoded, but nobody speaks in it."""
 
 
 class RecognizerError(VoiceNoteError):
@@ -22,7 +22,7 @@ class RecognizerError(VoiceNoteError):
 
 
 class WordlessTranscriptError(VoiceNoteError):
-    """The transcript holds no word from which a claim could be taken."""
+    """The transcript holds no words."""
 
 
 class UnknownArtifactError(VoiceNoteError):
@@ -30,7 +30,7 @@ class UnknownArtifactError(VoiceNoteError):
 
 
 class DraftStateError(VoiceNoteError):
-    """The draft does not exist, or somebody has decided on it before."""
+    """The draft does not exist, or has a verdict already."""
 
 
 class DirectoryError(VoiceNoteError):

@@ -7,7 +7,7 @@ def _words(text: str) -> frozenset[str]:
 
 PRONOUNS = _words("he she they")
 
-#: Capitalized at the start of a sentence, or always, and never somebody's name.
+#: Words that may be capitalized and are never the name of a person.
 NOT_NAMES = _words("""
     a an the this that these those there here it its i we you he she they my our your his her
     their mine ours yours him us them me who whom whose what which when where why how somebody
@@ -37,7 +37,7 @@ TITLES = _words("mr mrs ms miss dr doctor prof professor sir")
 #: Small words inside a family name.
 PARTICLES = _words("van von de der den del della di da dos du la le bin al ter zu")
 
-#: Come before a subject and leave the sentence an assertion. Phrases are in `claim_rules`.
+#: Adverbs before a subject. The sentence is still an assertion. `FRAMES` has the phrases.
 OPENING_ADVERBS = _words("""
     and but so also then now well today tomorrow yesterday tonight later soon afterwards
     meanwhile finally again anyway however therefore besides actually apparently obviously
@@ -45,7 +45,7 @@ OPENING_ADVERBS = _words("""
     okay ok yes no oh um uh first second third next
 """)
 
-#: What the speaker puts in front of an assertion without weakening it.
+#: Phrases before an assertion that do not weaken it.
 FRAMES = (
     "i think that", "i think", "i believe that", "i believe", "i heard that", "i heard",
     "i learned that", "i learned", "i noticed that", "i noticed", "i know that", "i know",
@@ -61,14 +61,14 @@ UNREAL_OPENINGS = (
     "i doubt", "i guess", "i would like", "i'd like", "i want", "we want", "long live", "may",
 )  # fmt: skip
 
-#: A clause that begins with one of these is a question, whatever mark the recognizer put.
+#: A clause that begins with one of these is a question, with or without a question mark.
 QUESTION_OPENINGS = _words("""
     is are was were do does did has have had can could will would shall should may might must
     isn't aren't wasn't weren't don't doesn't didn't hasn't haven't can't couldn't won't wouldn't
     shouldn't who whom whose what which when where why how
 """)
 
-#: Begin a new clause after a comma, which is about the speaker, or is no assertion.
+#: Begin a clause after a comma that is about the speaker, or asserts nothing.
 BREAKING_OPENINGS = _words("""
     i i'm i'll i've i'd we we're we'll we've you it it's please thanks thank let's
     can could will would shall should may might must do does did is are was were what why how
@@ -102,25 +102,25 @@ SPEAKING = _words("spoke speak talk talked talking speaking wrote write accordin
 #: A capitalized word after one of these is a place.
 PLACING = _words("in at")
 
-#: Forms of be, have and do, and the modals that state: what was, is or will be.
+#: Forms of be, have and do, and the modals that state a fact.
 STATING = _words("""
     is are was were has have had does do did will can isn't aren't wasn't weren't hasn't haven't
     hadn't doesn't don't didn't won't can't cannot
 """)
 
-#: Those of them that one person does not take.
+#: The plural forms among `STATING`.
 PLURAL_STATING = _words("are were have do aren't weren't haven't don't")
 
 #: After "Emma's", these show that it stands for "Emma is".
 AFTER_IS = _words("not been gone back here there ready happy a an the very in on at already still")
 
-#: What should, might or would be is no fact.
+#: Modals that state no fact.
 SUPPOSING = _words("""
     should must might may could would ought shall shouldn't mustn't mightn't couldn't wouldn't
     better
 """)
 
-#: ... but who would like something has said so.
+#: "Would like" states a wish as a fact.
 WISHING_VERBS = _words("like love prefer rather appreciate")
 
 #: Past forms that do not end in "ed".
@@ -135,17 +135,17 @@ IRREGULAR_PAST = _words("""
     were withdrew woke won wore wrote
 """)
 
-#: End in "ed" like a past form, and are none.
+#: Words that end in "ed" and are not past forms.
 NOT_PAST = _words("need feed speed indeed hundred proceed exceed succeed bleed breed seed red bed")
 
-#: End in "s" like a verb of the third person, and are none.
+#: Words that end in "s" and are not verbs.
 NOT_VERBS_IN_S = _words("""
     always besides perhaps sometimes afterwards towards upwards downwards thanks news yes
     unless plus across series its his hers theirs ours yours this thus as us is was has does
     yours regards wishes greetings
 """)
 
-#: After "they", and after two people, the verb has no "s" to be known by.
+#: Verbs after a plural subject. They have no "s" at the end.
 PLURAL_VERBS = _words("""
     accept add agree aim answer appreciate approve argue arrive ask assume attend become begin
     believe belong bring build buy call cancel care change check choose claim close come complain

@@ -1,13 +1,13 @@
-"""Matching a name as it was heard with the people whom the directory knows.
+"""Match a name from speech with the people of the directory.
 
-Names are heard, not read: "Daniel Webber" is Daniel Weber, and "Emmett" may have been Emma. So
+The recognizer mishears names: "Daniel Webber" is Daniel Weber, and "Emmett" may be Emma. So
 first and last names are compared one by one with rapidfuzz's Jaro-Winkler similarity, which
-forgives endings sooner than beginnings, and the score is their mean in percent:
+weighs beginnings more than endings. The score is their mean in percent:
 
-- Who scores `GOOD_ENOUGH` is a candidate; nobody does: *unresolved*.
-- A runner-up within `NEAR_TIE` of the best: *needs disambiguation*. A lone first or last name
-  says less than a full name, so there `NEAR_TIE_OF_LONE_NAMES` counts, within which "Emma" and
-  "Emmett" lie.
+- A person with a score of `GOOD_ENOUGH` is a candidate. Without a candidate: *unresolved*.
+- A runner-up within `NEAR_TIE` of the best: *needs disambiguation*. A single name says less
+  than a full name, so its margin is `NEAR_TIE_OF_LONE_NAMES`. "Emma" and "Emmett" lie
+  within that.
 - Otherwise the best candidate is the person: *resolved*.
 """
 
@@ -34,7 +34,7 @@ NEAR_TIE_OF_LONE_NAMES = 18.0
 
 @dataclass(frozen=True)
 class Candidate:
-    """A person who may be meant, and how well the name fits."""
+    """A person that a name may mean, and the score of the name in percent."""
 
     person: Person
     score: float
@@ -42,7 +42,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Match:
-    """What the directory says to a name; the best candidate comes first."""
+    """The result for one name. The best candidate comes first."""
 
     mention: str
     status: ResolutionStatus
@@ -50,18 +50,18 @@ class Match:
 
     @property
     def best(self) -> Candidate | None:
-        """Who fits best, whether or not somebody else fits as well."""
+        """The candidate with the best score, or None."""
         return self.candidates[0] if self.candidates else None
 
     @property
     def person(self) -> Person | None:
-        """Who is meant, where that is clear."""
+        """The person, if the match is resolved."""
         resolved = self.status is ResolutionStatus.RESOLVED
         return self.best.person if self.best and resolved else None
 
 
 def match(mention: str, people: Iterable[Person]) -> Match:
-    """Find whom a name means."""
+    """Find the person that a name means."""
     scored = (Candidate(person, round(_score(mention, person), 1)) for person in people)
     fitting = sorted(
         (candidate for candidate in scored if candidate.score >= GOOD_ENOUGH),
@@ -86,14 +86,14 @@ def _similarity(heard: list[str], name: list[str]) -> float:
     if len(heard) == 1:
         return 100 * max(JaroWinkler.similarity(heard[0], part) for part in (name[0], name[-1]))
     if len(name) == 1:
-        return 0.0  # a nickname alone does not explain a surname that was heard
+        return 0.0  # a nickname does not match a full name
     first = JaroWinkler.similarity(heard[0], name[0])
     last = JaroWinkler.similarity(" ".join(heard[1:]), " ".join(name[1:]))
     return 50 * (first + last)
 
 
 def _parts(name: str) -> list[str]:
-    """Split a name into words of small letters without accents."""
+    """Split a name into lower-case words without accents."""
     decomposed = unicodedata.normalize("NFKD", name)
     plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
     return default_process(plain).split()

@@ -1,7 +1,7 @@
-"""The business data: an artifact and everything that was made of it.
+"""The business data: an artifact, and the rows derived from it.
 
-Ids are strings made here, not by the database, so that a row has its id from the moment it is
-created and other rows can refer to it before anything was flushed.
+Ids are made here and not by the database, so that a row has its id at creation. Other rows can
+refer to it before a flush.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 
 
 class ArtifactStatus(StrEnum):
-    """Where an artifact stands."""
+    """The status of an artifact."""
 
     RECEIVED = "received"
     PROCESSING = "processing"
@@ -24,7 +24,7 @@ class ArtifactStatus(StrEnum):
 
 
 class ResolutionStatus(StrEnum):
-    """How well it is known whom a claim is about."""
+    """The result of matching a claim with a person."""
 
     RESOLVED = "resolved"
     NEEDS_DISAMBIGUATION = "needs_disambiguation"
@@ -32,14 +32,14 @@ class ResolutionStatus(StrEnum):
 
 
 class DraftKind(StrEnum):
-    """What a draft is going to be."""
+    """The kind of a draft."""
 
     CRM_NOTE = "crm_note"
     FOLLOW_UP_MAIL = "follow_up_mail"
 
 
 class DraftStatus(StrEnum):
-    """What the person said to a draft."""
+    """The verdict on a draft."""
 
     PENDING = "pending"
     CONFIRMED = "confirmed"
@@ -47,7 +47,7 @@ class DraftStatus(StrEnum):
 
 
 class RejectionReason(StrEnum):
-    """Why a draft was rejected."""
+    """The reason for a rejected draft."""
 
     AMBIGUOUS_PERSON = "ambiguous_person"
     REVIEWER_DECLINED = "reviewer_declined"
@@ -62,7 +62,7 @@ def _now() -> datetime:
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
-    """Every row has an id of its own and knows when it was made."""
+    """The columns of every table: the id, and the time of creation in UTC."""
 
     id: Mapped[str] = mapped_column(primary_key=True, init=False, default_factory=_new_id)
     created_at: Mapped[datetime] = mapped_column(
@@ -71,7 +71,7 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
 
 
 class Artifact(Base):
-    """One voice note, as it arrived."""
+    """One voice note."""
 
     __tablename__ = "artifacts"
 
@@ -83,7 +83,7 @@ class Artifact(Base):
 
 
 class Transcript(Base):
-    """What was said in an artifact."""
+    """The text of an artifact."""
 
     __tablename__ = "transcripts"
 
@@ -93,7 +93,7 @@ class Transcript(Base):
 
 
 class Claim(Base):
-    """A sentence that asserts something about somebody."""
+    """A sentence that asserts something about a person."""
 
     __tablename__ = "claims"
 
@@ -105,12 +105,12 @@ class Claim(Base):
 
     @property
     def statement(self) -> str:
-        """The claim with its subject's name, whatever pronoun was spoken."""
+        """The claim with the name of its subject in place of a pronoun."""
         return f"{self.subject} {self.predicate}"
 
 
 class EntityResolution(Base):
-    """Whom in the directory a claim is about, or who is in question."""
+    """The person that a claim is about, or the candidates."""
 
     __tablename__ = "entity_resolutions"
 
@@ -124,7 +124,7 @@ class EntityResolution(Base):
 
 
 class Resolutions(tuple[EntityResolution, ...]):
-    """The resolutions of one artifact, and how they came out together."""
+    """The resolutions of one artifact, and their counts by status."""
 
     __slots__ = ()
 
@@ -133,27 +133,27 @@ class Resolutions(tuple[EntityResolution, ...]):
 
     @property
     def resolved(self) -> int:
-        """How many claims are about one known person."""
+        """The number of claims about one known person."""
         return self._count(ResolutionStatus.RESOLVED)
 
     @property
     def ambiguous(self) -> int:
-        """How many claims may be about several known persons."""
+        """The number of claims with several candidates."""
         return self._count(ResolutionStatus.NEEDS_DISAMBIGUATION)
 
     @property
     def unresolved(self) -> int:
-        """How many claims are about nobody whom the directory knows."""
+        """The number of claims without a candidate."""
         return self._count(ResolutionStatus.UNRESOLVED)
 
     @property
     def outcome(self) -> str:
-        """Whether somebody has to say who was meant."""
+        """``needs_disambiguation`` if any claim is ambiguous, else ``completed``."""
         return "needs_disambiguation" if self.ambiguous else "completed"
 
 
 class Draft(Base):
-    """A text that goes out once a person has confirmed it."""
+    """A text that is sent after a person confirmed it."""
 
     __tablename__ = "drafts"
 

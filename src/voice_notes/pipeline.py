@@ -1,11 +1,11 @@
-"""The pipeline: what happens to a voice note, from its arrival to the last verdict."""
+"""The pipeline: process a voice note, from its arrival to the last verdict."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import voice_notes.events  # noqa: F401  # declares what the points emit
+import voice_notes.events  # noqa: F401  # declares the event types
 from voice_notes.actions.claims_extraction import extract_claims
 from voice_notes.actions.draft_generation import generate_drafts
 from voice_notes.actions.entity_resolution import resolve_entities
@@ -40,25 +40,25 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """Is told what the pipeline has just done; does nothing unless a subclass wants to know."""
+    """Receives each step of the pipeline. Subclasses override the steps that they need."""
 
     def received(self, artifact: Artifact) -> None:
         """A note has arrived."""
 
     def hearing(self, heard: int, passages: int) -> None:
-        """So many of the passages of the recording are transcribed."""
+        """`heard` of the `passages` of the recording are transcribed."""
 
     def transcribed(self, transcript: Transcript) -> None:
-        """The note is written down."""
+        """The transcript is stored."""
 
     def claimed(self, claims: Sequence[Claim]) -> None:
-        """The claims are found."""
+        """The claims are stored."""
 
     def resolved(self, resolutions: Resolutions, matches: Mapping[str, Match]) -> None:
-        """The people are found whom the claims are about."""
+        """The resolutions are stored."""
 
     def drafted(self, drafts: Sequence[Draft]) -> None:
-        """The drafts are written."""
+        """The drafts are stored."""
 
     def decided(self, draft: Draft) -> None:
         """A draft has its verdict."""
@@ -66,7 +66,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything that a note needs on its way; each step commits on its own."""
+    """Processes notes. Each step commits its own transaction."""
 
     sessions: sessionmaker[Session]
     people: Sequence[Person]
@@ -76,7 +76,7 @@ class Pipeline:
     async def process(
         self, recording: Recording, organizations: Sequence[OrganizationCandidate] = ()
     ) -> Artifact:
-        """Take a note from its arrival to its last verdict."""
+        """Process one note, and return its artifact. An error sets its status to failed."""
         with self.sessions.begin() as session:
             artifact = create_artifact(
                 session, audio=recording, org_context_candidates=organizations

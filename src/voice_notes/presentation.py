@@ -1,4 +1,4 @@
-"""What the person at the terminal sees while a note is processed."""
+"""Show the processing of a note on the terminal."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _LOOK = {
 
 
 class Presentation(Listener):
-    """Shows each step as it ends, and a bar while somebody is listened to.
+    """Shows each step when it ends, and a progress bar during the transcription.
 
-    In the end, however it comes, `read_on` names the command that tells more of the artifact.
+    At the end, also after an error, it prints `read_on`: the command that shows the events.
     """
 
     def __init__(self, console: Console, *, read_on: str) -> None:
@@ -78,24 +78,24 @@ class Presentation(Listener):
             self._console.print(f"See what happened: {command}", soft_wrap=True, highlight=False)
 
     def arrived(self, recording: Recording) -> None:
-        """Say which recording this is about."""
+        """Show the name and length of the recording."""
         length = "" if recording.seconds is None else f", {recording.seconds:.1f} s"
         self._console.print(Text.assemble("Voice note ", (recording.name, "bold"), length))
 
     def received(self, artifact: Artifact) -> None:
-        """Show the artifact that the note has become."""
+        """Show the artifact of the note."""
         self._artifact_id = artifact.id
         organization = artifact.organization_id or "no organization"
         self._console.print(Text(f"Artifact {artifact.id}, {organization}", style="dim"))
 
     def hearing(self, heard: int, passages: int) -> None:
-        """Move the bar."""
+        """Update the progress bar."""
         self._progress.update(
             self._task, description="Writing down", completed=heard, total=passages
         )
 
     def transcribed(self, transcript: Transcript) -> None:
-        """Show what was said."""
+        """Show the transcript."""
         self._progress.stop()
         self._console.print(Panel(Text(transcript.text), title="Transcript", title_align="left"))
 
@@ -111,7 +111,7 @@ class Presentation(Listener):
         self._console.print(table)
 
     def resolved(self, resolutions: Resolutions, matches: Mapping[str, Match]) -> None:
-        """Show who is meant."""
+        """Show the candidates of each claim."""
         if not resolutions:
             return
         table = Table("#", "heard", "status", "who", title="Resolutions", title_justify="left")
@@ -126,7 +126,7 @@ class Presentation(Listener):
         self._console.print(table)
 
     def drafted(self, drafts: Sequence[Draft]) -> None:
-        """Say how many drafts there are; each is shown with its verdict."""
+        """Show a line if there are no drafts. `decided` shows each draft."""
         if not drafts:
             self._console.print("No drafts: nobody whom the directory knows is spoken about.")
 
@@ -138,7 +138,7 @@ class Presentation(Listener):
         self._console.print(_panel(draft, verdict, _LOOK[draft.status]))
 
     def ask(self, draft: Draft, resolution: EntityResolution) -> RejectionReason | None:
-        """Let the person at the terminal decide."""
+        """Ask for the verdict on a draft."""
         self._console.print(_panel(draft, "your verdict?", "yellow"))
         likely = resolution.status is ResolutionStatus.RESOLVED
         try:

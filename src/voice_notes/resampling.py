@@ -1,4 +1,4 @@
-"""Changing the sample rate of a recording with a windowed sinc, in numpy alone."""
+"""Change the sample rate of a recording with a windowed sinc filter."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-#: Zero crossings of the sinc on each side: enough that speech hears no difference.
+#: Zero crossings of the sinc on each side. More make no audible difference to speech.
 _CROSSINGS = 16
 
-#: Pass a little less than the new rate can carry, so that nothing is folded back.
+#: Share of the new Nyquist frequency that passes. The margin prevents aliasing.
 _ROLL_OFF = 0.94
 
-#: How many new samples are computed at a time; bounds the memory.
+#: Number of new samples computed at a time. It bounds the memory.
 _BLOCK = 32_768
 
 
@@ -24,8 +24,8 @@ def resample(sound: npt.NDArray[np.float32], rate: int, new_rate: int) -> npt.ND
     """Return `sound` as if it had been recorded at `new_rate`."""
     if rate == new_rate:
         return sound
-    # The new samples fall on `phases` different places between the old ones, again and again:
-    # one row of weights for each place.
+    # The new samples fall on `phases` different places between the old ones. There is one row
+    # of weights for each place.
     phases, step = new_rate // gcd(rate, new_rate), rate // gcd(rate, new_rate)
     weights = _weights(phases, cutoff=_ROLL_OFF * min(1.0, new_rate / rate))
     reach = weights.shape[1] // 2

@@ -1,4 +1,4 @@
-"""The verdict on a draft: why it is rejected, or None where it is confirmed."""
+"""The verdict on a draft: a reason for the rejection, or None to confirm it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def standing_policy(draft: Draft, resolution: EntityResolution) -> RejectionReason | None:  # noqa: ARG001
-    """Stand in for the person: confirm what is about one known person, reject the rest."""
+    """Decide without a person: confirm drafts about one known person, reject the others."""
     if resolution.status is ResolutionStatus.RESOLVED:
         return None
     return RejectionReason.AMBIGUOUS_PERSON

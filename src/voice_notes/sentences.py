@@ -1,4 +1,4 @@
-"""A note cut into sentences and words, and the names found among the words."""
+"""Cut a note into sentences and words, and find names among the words."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _CONTRACTION = re.compile(r"(?i)(.+)('(?:s|ll|ve|re|d))$")
 
 @dataclass(frozen=True)
 class Word:
-    """A word or a comma, and where it stands in its sentence."""
+    """A word or a comma, and its position in the sentence."""
 
     text: str
     start: int
 
     @property
     def small(self) -> str:
-        """The word in small letters."""
+        """The word in lower case."""
         return self.text.lower()
 
     @property
     def end(self) -> int:
-        """Where the word ends."""
+        """The position behind the word."""
         return self.start + len(self.text)
 
     @property
@@ -69,7 +69,7 @@ def words(sentence: str) -> list[Word]:
 
 
 class Names:
-    """Knows which words of one note are names of people, and whose name a part stands for."""
+    """Finds the names of people in one note, and the full name for a part of one."""
 
     def __init__(self, text: str) -> None:
         self._full: list[tuple[str, ...]] = []
@@ -84,7 +84,7 @@ class Names:
         }
 
     def at(self, found: Sequence[Word], start: int) -> tuple[str, int]:
-        """Return the name that begins at a word, and where it ends; an empty one if none does."""
+        """Return the name that begins at a word, and its end. The name is empty if none begins."""
         index, parts = start, list[str]()
         if index < len(found) and found[index].small in lexicon.TITLES:
             index += 1
@@ -99,7 +99,7 @@ class Names:
         return " ".join(parts), index
 
     def fuller(self, name: str) -> str:
-        """Return the one name used before of which this is the first or the last part."""
+        """Return the earlier full name that has this first or last part, if it is unique."""
         parts = tuple(name.split())
         if len(parts) > 1:
             if parts not in self._full:

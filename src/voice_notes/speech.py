@@ -1,9 +1,9 @@
-"""Speech recognition with Moonshine's tiny English model, which its wheel carries.
+"""Speech recognition with Moonshine's tiny English model, which is part of its wheel.
 
-The model understands whole passages best: cut at every short pause, as its own voice detector
-does, it mishears the names with which sentences begin. Without a detector it hears words in
-silence. So the detector says where somebody speaks, `passages` joins that to stretches of up to
-`LONGEST_PASSAGE` seconds, and the model hears each of them whole.
+The model works best on long passages. Its own voice detector cuts at every short pause, and then
+the model mishears names at the start of sentences. Without a detector the model hears words in
+silence. So the detector finds speech, `passages` joins it to stretches of up to
+`LONGEST_PASSAGE` seconds, and the model transcribes each stretch as a whole.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ class _Transcriber(Protocol):
     def transcribe_without_streaming(self, audio: list[float], rate: int, /) -> _Transcript: ...
 
 
-#: Longer passages lose words, shorter ones lose context. Seconds, as all numbers below.
+#: In seconds, as all numbers below. Longer passages lose words, shorter ones lose context.
 LONGEST_PASSAGE = 24.0
 
-#: A pause of this length ends a passage even if the next would still fit.
+#: A pause of this length ends a passage, even if the next stretch would fit.
 LONGEST_PAUSE = 2.0
 
-#: The detector notices a voice a little late: soft consonants come before.
+#: Time added on both sides, because the detector misses soft consonants.
 MARGIN = 0.3
 
-#: The detector is given this much at once: its binding makes a Python float of every sample.
+#: The length of one call of the detector. Its binding makes a Python float of each sample.
 DETECTOR_WINDOW = 30.0
 
-#: Less than this is a click, or a cough.
+#: Shorter stretches are clicks or coughs.
 SHORTEST_SPEECH = 0.25
 
-#: Neither model promises to be called from two threads at once.
+#: Neither model is documented as safe for several threads.
 _one_at_a_time = Lock()
 
 
@@ -65,10 +65,10 @@ class Passage(NamedTuple):
 
 
 def find_passages(sound: npt.NDArray[np.float32]) -> list[Passage]:
-    """Say where in the recording somebody speaks; empty where nobody does."""
+    """Return the passages of speech in a recording. Empty if nobody speaks."""
     detector = _load({"skip_transcription": "true"})
-    # A detector that has just heard a voice takes noise for more of it, and a new one begins with
-    # what the last one left in memory. A second of silence makes it forget.
+    # The detector keeps state: after speech it takes noise for more speech, also in a new
+    # instance. A second of silence resets it.
     with _one_at_a_time:
         detector.transcribe_without_streaming([0.0] * SAMPLE_RATE, SAMPLE_RATE)
     spoken = []
@@ -84,7 +84,7 @@ def find_passages(sound: npt.NDArray[np.float32]) -> list[Passage]:
 
 
 def hear(sound: npt.NDArray[np.float32], passage: Passage) -> str:
-    """Return the words spoken in a passage."""
+    """Return the text of a passage."""
     heard = sound[_sample(passage.start) : _sample(passage.end)]
     with _one_at_a_time:
         lines = _recognizer().transcribe_without_streaming(heard.tolist(), SAMPLE_RATE).lines
@@ -92,7 +92,7 @@ def hear(sound: npt.NDArray[np.float32], passage: Passage) -> str:
 
 
 def passages(spoken: Iterable[Passage], sound: npt.NDArray[np.float32]) -> list[Passage]:
-    """Join neighbouring stretches of speech, and cut what is too long where it is quietest."""
+    """Join neighbouring stretches of speech, and cut long ones at the quietest place."""
     end_of_sound = len(sound) / SAMPLE_RATE
     joined: list[Passage] = []
     for start, end in spoken:
@@ -102,7 +102,7 @@ def passages(spoken: Iterable[Passage], sound: npt.NDArray[np.float32]) -> list[
         if joined and _belong_together(joined[-1], stretch):
             joined[-1] = Passage(joined[-1].start, max(joined[-1].end, stretch.end))
         else:
-            # Margins may overlap; nothing shall be heard twice.
+            # Margins may overlap. Cut here, so that no word is transcribed twice.
             earliest = joined[-1].end if joined else 0.0
             joined.append(Passage(max(stretch.start, earliest), stretch.end))
     return [piece for passage in joined for piece in _cut(passage, sound)]
@@ -114,7 +114,7 @@ def _belong_together(before: Passage, after: Passage) -> bool:
 
 
 def _cut(passage: Passage, sound: npt.NDArray[np.float32]) -> Iterable[Passage]:
-    """Cut a passage that is too long in the second half of each stretch, where it is quietest."""
+    """Cut a long passage at the quietest place in the second half of each stretch."""
     start, end = passage
     while end - start > LONGEST_PASSAGE:
         begin = start + LONGEST_PASSAGE / 2
@@ -137,7 +137,7 @@ def _recognizer() -> _Transcriber:
 
 def _load(options: dict[str, str]) -> _Transcriber:
     try:
-        moonshine = import_module("moonshine_voice")  # takes a third of a second: not before
+        moonshine = import_module("moonshine_voice")  # import late: it takes 0.3 s
     except (ImportError, OSError) as error:
         raise RecognizerError(f"moonshine-voice cannot be loaded here: {error}") from error
     try:

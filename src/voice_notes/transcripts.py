@@ -1,4 +1,4 @@
-"""Transcripts: what was said in a note."""
+"""Transcripts: store the text of a note."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     words=result.words,
 )
 def create_transcript(session: Session, artifact_id: str, text: str) -> Transcript:
-    """Keep the transcript of an artifact."""
+    """Store the transcript of an artifact."""
     transcript = Transcript(artifact_id=artifact_id, text=text, words=len(text.split()))
     session.add(transcript)
     return transcript

@@ -1,8 +1,8 @@
-"""The layout of a WAV file: its header read and doubted.
+"""Read and check the header of a WAV file.
 
-The standard library's `wave` knows no float, and takes a header's word for how long the file is.
-Understood here: PCM of 8 to 32 bits and float of 32 and 64, plain or WAVE_FORMAT_EXTENSIBLE, any
-rate and number of channels. Messages complete a sentence that begins with the file's name.
+The standard library's `wave` reads no float samples, and trusts the length in the header.
+This module reads PCM of 8 to 32 bits and float of 32 and 64, plain or WAVE_FORMAT_EXTENSIBLE, at
+any rate and number of channels. Each error message completes a sentence after the file's name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from voice_notes.errors import BrokenRecordingError
 _PCM, _FLOAT, _EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 _COMPRESSED = {0x0002: "ADPCM", 0x0006: "A-law", 0x0007: "µ-law", 0x0011: "ADPCM", 0x0055: "MP3"}
 
-#: Programs that write to a pipe cannot go back to fill in the length. They leave nought or some
-#: huge number; no file that is accepted here comes near two gigabytes.
+#: A program that writes to a pipe cannot fill in the length later. It leaves 0 or a huge
+#: number. Accepted files are smaller than this (bytes).
 _UNKNOWN_LENGTH = 0x7FFF_0000
 
 _LOWEST_RATE, _HIGHEST_RATE = 2_000, 384_000
@@ -37,7 +37,7 @@ _OTHER_FILES = {
 
 
 class Encoding(Enum):
-    """How a sample is written."""
+    """The number format of a sample."""
 
     INTEGER = "integer"
     FLOAT = "float"
@@ -45,7 +45,7 @@ class Encoding(Enum):
 
 @dataclass(frozen=True)
 class WavLayout:
-    """Where the sound lies in the file and how it is encoded."""
+    """The position of the sound in the file (bytes), and its encoding."""
 
     encoding: Encoding
     channels: int
@@ -56,17 +56,17 @@ class WavLayout:
 
     @property
     def frames(self) -> int:
-        """How many moments were sampled."""
+        """The number of frames: one sample for each channel."""
         return self.length // (self.channels * self.sample_bytes)
 
     @property
     def seconds(self) -> float:
-        """How long it plays."""
+        """The length in seconds."""
         return self.frames / self.rate
 
 
 def read_layout(content: bytes) -> WavLayout:
-    """Read the chunks of a WAV file; a file that cannot be trusted is refused."""
+    """Read the chunks of a WAV file. Raises `BrokenRecordingError` for a wrong header."""
     _require_wave(content)
     riff_length = _number(content, 4)
     position, form = 12, None
@@ -115,7 +115,7 @@ def _read_format(body: bytes) -> tuple[Encoding, int, int, int]:
     encoding = Encoding.FLOAT if tag == _FLOAT else Encoding.INTEGER
     if channels == 0 or not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
         raise BrokenRecordingError(f"is broken: it claims {channels} channels at {rate} Hz")
-    # 20 bits lie in 3 bytes and 12 in 2: what counts is the room that a sample takes.
+    # 20 bits take 3 bytes, and 12 bits take 2. The width is the number of bytes.
     sample_bytes = block // channels
     widths = (4, 8) if encoding is Encoding.FLOAT else (1, 2, 3, 4)
     if block % channels or sample_bytes not in widths or not 0 < bits <= sample_bytes * 8:
@@ -126,7 +126,7 @@ def _read_format(body: bytes) -> tuple[Encoding, int, int, int]:
 
 
 def _held(content: bytes, body: int, promised: int, riff_length: int, per_second: int) -> int:
-    """Return how many bytes of sound there are, where that agrees with what the header says."""
+    """Return the number of bytes of sound, or raise if the header disagrees."""
     present = len(content) - body
     if promised >= _UNKNOWN_LENGTH or (promised == 0 and riff_length in (0, 0xFFFF_FFFF)):
         return present
@@ -135,8 +135,8 @@ def _held(content: bytes, body: int, promised: int, riff_length: int, per_second
             f"is cut short: its header promises {promised / per_second:.1f} s of sound, "
             f"the file holds {present / per_second:.1f} s"
         )
-    # What follows the sound are more chunks. Seconds of something else are sound that the header
-    # hides; a few stray bytes are not worth a refusal.
+    # More chunks may follow the sound. A second or more of other bytes is sound that the header
+    # does not count. A few stray bytes are accepted.
     rest = content[body + promised + promised % 2 :]
     if len(rest) > per_second and not rest[:4].isascii():
         raise BrokenRecordingError(

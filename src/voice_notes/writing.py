@@ -1,4 +1,4 @@
-"""Writing drafts from templates: a note for the CRM, or a mail where somebody asks for something.
+"""Write drafts from templates: a mail for a claim that asks for something, else a CRM note.
 
 A template begins with the draft's subject, then an empty line, then the text.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from voice_notes.matching import Match
     from voice_notes.models import Claim
 
-#: Predicates that ask for something, and so for an answer.
+#: Predicates that ask for something. The draft is then a mail.
 _REQUEST = re.compile(
     r"(?:\w+ly |still |also |now )*"
     r"(?:wants?|wanted|needs?|needed|asks?|asked|expects?|expected|requests?|requested|requires?"
@@ -29,7 +29,7 @@ _REQUEST = re.compile(
 
 @dataclass(frozen=True)
 class WrittenDraft:
-    """A draft as it was written, before anybody has seen it."""
+    """The text of a draft, before it is stored."""
 
     claim_id: str
     kind: DraftKind
@@ -39,7 +39,7 @@ class WrittenDraft:
 
 
 def write(claim: Claim, match: Match) -> WrittenDraft:
-    """Write the draft that a claim calls for, to the likeliest of those who may be meant."""
+    """Write the draft of a claim, addressed to its best candidate."""
     if match.best is None:
         raise ValueError(f"nobody is known as {match.mention}")
     person = match.best.person
@@ -64,7 +64,7 @@ def write(claim: Claim, match: Match) -> WrittenDraft:
 def _templates() -> Environment:
     return Environment(
         loader=PackageLoader("voice_notes"),
-        autoescape=select_autoescape(),  # by the name's ending: plain text stays as it is
+        autoescape=select_autoescape(),  # depends on the suffix: plain text is not escaped
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

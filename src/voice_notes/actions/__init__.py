@@ -1,1 +1,1 @@
-"""What the pipeline asks of the outside world: each action awaits, none touches the database."""
+"""Actions on the outside world. Each one is awaited, and none uses the database."""

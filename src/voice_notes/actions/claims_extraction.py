@@ -1,4 +1,4 @@
-"""Claims extraction: from what was said to what it asserts about people."""
+"""Claims extraction: find the assertions of a transcript about people."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ async def extract_claims(
     artifact_id: str,  # noqa: ARG001 - names the work, as in every action
     text: str,
 ) -> list[ExtractedClaim]:
-    """Find what a transcript asserts about people, by the rules of `claim_rules`."""
+    """Find the claims of a transcript by the rules of `claim_rules`."""
     return await asyncio.to_thread(claims_in, text)

@@ -1,4 +1,4 @@
-"""Draft generation: from what is known about somebody to a text that could go out."""
+"""Draft generation: write a text for each claim about a known person."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def generate_drafts(
     claims: Sequence[Claim],
     matches: Mapping[str, Match],
 ) -> list[WrittenDraft]:
-    """Write a draft for each claim about somebody whom the directory knows."""
+    """Write a draft for each claim that has a candidate in the directory."""
     return [
         await asyncio.to_thread(write, claim, matches[claim.id])
         for claim in claims

@@ -1,4 +1,4 @@
-"""Entity resolution: from the names that were heard to the people who are known."""
+"""Entity resolution: match the names in claims with the people of the directory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def resolve_entities(
     claims: Sequence[Claim],
     people: Sequence[Person],
 ) -> dict[str, Match]:
-    """Find the person behind each claim; the result maps the claim's id to what was found."""
+    """Find the person of each claim. The result maps the id of a claim to its match."""
     mentions = {claim.subject for claim in claims}
     found = {mention: await asyncio.to_thread(match, mention, people) for mention in mentions}
     return {claim.id: found[claim.subject] for claim in claims}

@@ -1,4 +1,4 @@
-"""Voice notes: from the recording to what was said."""
+"""Transcription: turn a recording into text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def transcribe_audio(
     *,
     on_progress: Callable[[int, int], None] = lambda heard, passages: None,  # noqa: ARG005
 ) -> str:
-    """Write down what is said in a recording."""
+    """Transcribe a recording. Raises `SilentRecordingError` if nobody speaks in it."""
     sound = await asyncio.to_thread(audio.sound)
     passages = await asyncio.to_thread(find_passages, sound)
     texts = []
