@@ -310,6 +310,12 @@ class ProcessDisk(Disk):
         if not self.is_dead:  # else the kernel has done so
             self._let_go(self.handles.pop(fd))
 
+    def is_own(self, fd: int) -> bool:
+        return fd in self.handles
+
+    def unmap(self, mapping: Mapping) -> None:
+        mapping.close()
+
     def size(self, fd: int) -> int:
         return len(self._inode(fd).data)
 

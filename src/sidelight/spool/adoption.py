@@ -81,8 +81,10 @@ class Adopted:
         """
         if self._directory is None:
             return
-        for segment in self._segments:
-            if segment.is_live:
+        for segment in tuple(self._segments):
+            if not segment.has_descriptor():  # other code has closed it: the file is adopted anew
+                self._segments.remove(segment)
+            elif segment.is_live:
                 segment.take_ownership()
         found = segments_in(self._directory, self._disk)
         present = set(found)

@@ -5,16 +5,21 @@ The caller's copy into a segment is not part of it: that is the mapping's own ``
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import mmap
 import os
 import stat
 import struct
+import sys
 from pathlib import Path
 from typing import Final
 
 _LOCK: Final = struct.Struct("hhqqi4x")  # struct flock
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_OPEN_FILES: Final = "/proc/self/fd"
+_DUPLICATES: Final = sys.version_info < (3, 13)  # from then on a mapping needs no descriptor
 
 
 def make_private_directory(path: Path) -> None:
@@ -36,10 +41,17 @@ def make_private_directory(path: Path) -> None:
 
 
 class Disk:
-    """The system calls that the spool needs. Each raises OSError as the system call does."""
+    """The system calls that the spool needs. Each raises OSError as the system call does.
+
+    A daemon closes every descriptor that it inherits, and its own files then get the numbers.
+    Therefore each call first checks that a descriptor still is the file that was opened as it:
+    device and inode. A descriptor of another file is neither used (EBADF) nor closed.
+    """
 
     def __init__(self) -> None:
         self._boot = b""
+        self._files: dict[int, tuple[int, int]] = {}
+        self._mapped: dict[int, int] = {}  # the descriptor that a mapping has, by the mapping's id
 
     def boot(self) -> bytes:
         """Return an id of this run of the machine; it changes with each boot.
@@ -92,54 +104,104 @@ class Disk:
 
     def create(self, path: Path) -> int:
         """Create a file with mode 0600; fail where the name exists."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        return self._opened(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def open(self, path: Path, *, writable: bool) -> int:
         """Open an existing file; follow no symbolic link and do not block on a pipe."""
         mode = os.O_RDWR if writable else os.O_RDONLY
-        return os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return self._opened(os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+
+    def _opened(self, fd: int) -> int:
+        self._files[fd] = _identity(fd)
+        return fd
+
+    def is_own(self, fd: int) -> bool:
+        """Whether a descriptor still is the file that was opened as it."""
+        try:
+            return self._files.get(fd) == _identity(fd)
+        except OSError:
+            return False
+
+    def _checked(self, fd: int) -> int:
+        if not self.is_own(fd):
+            raise OSError(errno.EBADF, "other code has closed the descriptor")
+        return fd
 
     def close(self, fd: int) -> None:
         """Close a file; its locks end unless a forked child has the file open too."""
-        os.close(fd)
+        is_own = self.is_own(fd)
+        self._files.pop(fd, None)  # first, because another thread may get the number
+        if is_own:
+            os.close(fd)
 
     def size(self, fd: int) -> int:
         """Return the length of an open file in bytes; -1 for a file that is not regular."""
-        status = os.fstat(fd)
+        status = os.fstat(self._checked(fd))
         return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
     def is_linked(self, fd: int) -> bool:
         """Whether an open file still has a name."""
-        return os.fstat(fd).st_nlink > 0
+        return os.fstat(self._checked(fd)).st_nlink > 0
 
     def allocate(self, fd: int, size: int) -> None:
         """Reserve blocks for ``size`` bytes, so that no later write runs out of space."""
-        os.posix_fallocate(fd, 0, size)
+        os.posix_fallocate(self._checked(fd), 0, size)
 
     def truncate(self, fd: int, size: int) -> None:
         """Cut a file to ``size`` bytes and free the blocks behind."""
-        os.ftruncate(fd, size)
+        os.ftruncate(self._checked(fd), size)
 
     def write(self, fd: int, data: bytes, offset: int) -> int:
         """Write at an offset; return how many bytes were written."""
-        return os.pwrite(fd, data, offset)
+        return os.pwrite(self._checked(fd), data, offset)
 
     def read(self, fd: int, size: int, offset: int) -> bytes:
         """Read at an offset; fewer than ``size`` bytes mean that the file ends there."""
-        return os.pread(fd, size, offset)
+        return os.pread(self._checked(fd), size, offset)
 
     def map(self, fd: int, size: int) -> mmap.mmap:
         """Map a file into memory, shared; -1 maps anonymous memory."""
-        return mmap.mmap(fd, size)
+        if fd < 0:
+            return mmap.mmap(-1, size)
+        if not _DUPLICATES:
+            return mmap.mmap(self._checked(fd), size, trackfd=False)  # type: ignore[call-arg, unused-ignore]
+        mapping = mmap.mmap(self._checked(fd), size)
+        if (duplicate := self._duplicate_of(fd)) is not None:
+            self._mapped[id(mapping)] = self._opened(duplicate)
+        return mapping
+
+    def _duplicate_of(self, fd: int) -> int | None:
+        """Return the descriptor that a new mapping has made for itself; None where it is hidden."""
+        with contextlib.suppress(OSError):
+            for other in map(int, os.listdir(_OPEN_FILES)):  # noqa: PTH208
+                with contextlib.suppress(OSError):
+                    if other != fd and _identity(other) == self._files[fd]:
+                        return other
+        return None
+
+    def unmap(self, mapping: mmap.mmap) -> None:
+        """Unmap a file.
+
+        Where the descriptor of the mapping is another file's now, the mapping stays for ever,
+        because to free it would close that file.
+        """
+        fd = self._mapped.pop(id(mapping), None)
+        is_own = fd is None or self.is_own(fd)
+        if fd is not None:
+            self._files.pop(fd, None)
+        if is_own:
+            mapping.close()
+        else:
+            _keep_for_ever(mapping)
 
     def sync(self, fd: int) -> None:
         """Make the content and the length of a file survive a power loss."""
-        os.fdatasync(fd)
+        os.fdatasync(self._checked(fd))
 
     def lock(self, fd: int) -> bool:
         """Take the exclusive lock of a file; return False where another process holds it."""
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._checked(fd), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
@@ -147,7 +209,8 @@ class Disk:
     def lock_byte(self, fd: int, byte: int) -> bool:
         """Lock one byte of a file; return False where another process holds the lock."""
         try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+            lock = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+            fcntl.fcntl(self._checked(fd), fcntl.F_OFD_SETLK, lock)
         except (BlockingIOError, PermissionError):
             return False
         return True
@@ -155,8 +218,20 @@ class Disk:
     def is_byte_locked(self, fd: int, byte: int) -> bool:
         """Whether another process locks one byte of a file; take no lock."""
         asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-        kind, *_ = _LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
+        kind, *_ = _LOCK.unpack(fcntl.fcntl(self._checked(fd), fcntl.F_OFD_GETLK, asked))
         return bool(kind != fcntl.F_UNLCK)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _keep_for_ever(value: object) -> None:
+    """Let the interpreter never free an object, not even at its end."""
+    import ctypes  # noqa: PLC0415  # seldom needed
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 DISK: Final = Disk()

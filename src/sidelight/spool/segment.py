@@ -148,14 +148,23 @@ class Segment:
 
     def lacks_file(self) -> bool:
         """Whether the writer's segment is in memory, or its file was deleted."""
-        return self.mapping is not None and (self.fd < 0 or not self.disk.is_linked(self.fd))
+        return self.mapping is not None and (
+            not self.has_descriptor() or not self.disk.is_linked(self.fd)
+        )
+
+    def has_descriptor(self) -> bool:
+        """Whether the file is open; forget a descriptor that other code has closed."""
+        if self.fd >= 0 and not self.disk.is_own(self.fd):
+            self.fd = -1
+        return self.fd >= 0
 
     def has_lost_file(self) -> bool:
-        """Whether the file under the writer's mapping was deleted or cut short.
+        """Whether the file under the writer's mapping was deleted, cut short or closed.
 
-        Frames in a deleted file die with the process. A write behind the cut kills the process.
+        Frames in a deleted file die with the process. A write behind the cut kills the process. A
+        closed file has no lock: another relay may take it for an orphan and delete it.
         """
-        if self.fd < 0 or self.mapping is None:
+        if self.path is None or self.mapping is None:
             return False
         return self.lacks_file() or self.disk.size(self.fd) < self.size
 
@@ -215,7 +224,8 @@ class Segment:
         """Close mapping and file; the lock ends unless a forked child has the file open too."""
         self.sealed = True
         if self.mapping is not None:
-            self.mapping.close()
+            self.disk.unmap(self.mapping)
+            self.mapping = None
         fd, self.fd = self.fd, -1
         if fd >= 0:
             self.disk.close(fd)

@@ -202,6 +202,7 @@ class Spool:
             self.names.is_due = True
             try:
                 self.own[self.own.index(segment)] = copy
+                segment.remove()  # its file, where only the descriptor was lost
             except ValueError:  # delivered and deleted meanwhile
                 copy.remove()
                 copy.close()
