@@ -145,7 +145,8 @@ class Watch(Waiting):
         status = pgconn.transaction_status
         if pgconn.status != ConnStatus.OK:
             self._ended_perhaps([*_statements_in(self._untagged), *sent], TransactionStatus.UNKNOWN)
-            self.rolled_back()
+            if self.ends == ends:
+                self.rolled_back()
         elif self._untagged or status == TransactionStatus.ACTIVE:
             self._send(sent, before)
             self._failed = True

@@ -146,7 +146,7 @@ def _failed(context: ExceptionContext) -> None:
     if connection is not None and found and not context.is_disconnect:
         driver = driver_of(connection)
         found.is_doubtful = found.is_doubtful or not driver.tells_its_state
-        if found.has_begun and not driver.has_begun(connection):
+        if driver.may_undo_all and found.has_begun and not driver.has_begun(connection):
             found.rolled_back()
 
 

@@ -54,6 +54,11 @@ class Driver(Protocol):
         """Whether `has_begun` and `is_sound` know what an error has undone."""
         ...
 
+    @property
+    def may_undo_all(self) -> bool:
+        """Whether an error may undo the whole transaction at once; `has_begun` tells that then."""
+        ...
+
     def has_begun(self, connection: Connection) -> bool:
         """Return whether the driver is in a transaction; some begin later than SQLAlchemy."""
         ...
@@ -95,6 +100,7 @@ class _Sqlite:
     """sqlite3, and aiosqlite behind SQLAlchemy's adapter."""
 
     tells_its_state = True
+    may_undo_all = True
 
     def __init__(self) -> None:
         self._files: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
@@ -140,6 +146,7 @@ class _Server:
     """A database whose failed commit ends the transaction."""
 
     tells_its_state = True
+    may_undo_all = False
 
     def ends_at_failed_commit(self, _: Connection) -> bool:
         """See `Driver.ends_at_failed_commit`."""
