@@ -31,15 +31,12 @@ def test_beside_a_busy_relay(store, full, row):
     nothing_left(store)
 
 
-def test_children_that_outlive_their_parent(store, full, row):
+def test_children_that_outlive_their_parent(store, full, settled):
     """The store that a child writes is not the one that its parent has closed under it."""
     children = 20 if full else 3
     program, _ = forking(store, "outlived", children, Order())
-    deliver(store)
-    verdict = judge(store, program)
+    verdict = settled(12, "children outlive their parent", store, program, injected=children)
     assert verdict.acknowledged == 50 + 200 * children
-    row(12, "children outlive their parent", injected=children, verdict=verdict)
-    nothing_left(store)
 
 
 def test_in_the_middle_of_the_imports(store, full, progress, settled):
@@ -54,14 +51,11 @@ def test_in_the_middle_of_the_imports(store, full, progress, settled):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_pools_of_short_lived_workers(method, store, full, row):
+def test_pools_of_short_lived_workers(method, store, full, settled):
     tasks = {"fork": (300, 40), "spawn": (60, 5)}[method][not full]
     program, _ = forking(store, f"pool_{method}", tasks, Order())
-    deliver(store)
-    verdict = judge(store, program)
+    verdict = settled(12, f"multiprocessing, {method}", store, program, injected=tasks)
     assert verdict.acknowledged == 50 + 10 * tasks
-    row(12, f"multiprocessing, {method}", injected=tasks, verdict=verdict)
-    nothing_left(store)
 
 
 def test_what_waits_for_the_spool_is_not_taken_into_a_child():

@@ -3,7 +3,7 @@
 import pytest
 from tests.support.emitting import Order
 from tests.support.interpreters import FREE_THREADED, how_to_get, interpreter
-from tests.support.programs import deliver, judge, nothing_left, running
+from tests.support.programs import running
 
 CALLS_FULL, CALLS_SHORT = 20_000, 1500
 PATCH = "from gevent import monkey; monkey.patch_all()"
@@ -36,7 +36,7 @@ FIRST = ("-c", f"{PATCH}\nfrom tests.support import emitting\nemitting.main()")
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_an_event_loop(loop, store, full, row):
+def test_an_event_loop(loop, store, full, settled):
     calls = CALLS_FULL if full else CALLS_SHORT
     order = Order(calls=calls // 3, threads=3, pause=0.001, prelude=LOOPS[loop])
     command = {"command": FIRST} if "patched first" in loop else {}
@@ -44,11 +44,8 @@ def test_an_event_loop(loop, store, full, row):
         assert program.end() == 0, program.told()
         complaints = [line for line in program.told().splitlines() if "sidelight" in line]
     assert not complaints, program.told()
-    deliver(store)
-    verdict = judge(store, program)
+    verdict = settled(19, loop, store, program, injected=1)
     assert verdict.acknowledged == 3 * (calls // 3)
-    row(19, loop, injected=1, verdict=verdict)
-    nothing_left(store)
 
 
 def test_free_threaded(store, full, settled):

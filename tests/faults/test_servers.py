@@ -7,7 +7,7 @@ import time
 import psutil
 from tests.support.emitting import Order
 from tests.support.ports import free_ports
-from tests.support.programs import deliver, judge, nothing_left, running
+from tests.support.programs import running
 
 CALLS = 10  # of a request, and of a task
 
@@ -21,7 +21,7 @@ def answers(port, path):
     return False
 
 
-def test_gunicorn(tmp_path, full, randomness, progress, row):
+def test_gunicorn(tmp_path, full, randomness, progress, settled):
     """The application is loaded before the fork; workers end after 5 requests, or are killed."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
     requests, (port,) = (1500 if full else 60), free_ports(1)
@@ -43,14 +43,13 @@ def test_gunicorn(tmp_path, full, randomness, progress, row):
         program.process.terminate()
         assert program.end() == 0, program.told()
     assert answered > 0.8 * requests
-    deliver(store)
-    verdict = judge(store, program)
+    verdict = settled(
+        12, f"gunicorn --preload, {killed} kills", store, program, injected=requests // 5
+    )
     assert verdict.acknowledged >= CALLS * answered
-    row(12, f"gunicorn --preload, {killed} kills", injected=requests // 5, verdict=verdict)
-    nothing_left(store)
 
 
-def test_celery(tmp_path, full, row):
+def test_celery(tmp_path, full, settled):
     """Each task has a process of its own, forked from one that has emitted."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
     count = 200 if full else 6
@@ -63,8 +62,5 @@ def test_celery(tmp_path, full, row):
         program.emit(20 + CALLS * count, seconds=120.0 + 2.0 * count)
         program.process.terminate()
         assert program.end() == 0, program.told()
-    deliver(store)
-    verdict = judge(store, program)
+    verdict = settled(12, "Celery, a process for each task", store, program, injected=count)
     assert verdict.acknowledged == 20 + CALLS * count
-    row(12, "Celery, a process for each task", injected=count, verdict=verdict)
-    nothing_left(store)

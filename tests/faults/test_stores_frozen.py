@@ -12,9 +12,6 @@ from tests.support.emitting import Order
 from tests.support.postgres import new_database, own_server
 from tests.support.programs import (
     caught_up,
-    deliver,
-    judge,
-    nothing_left,
     running,
     stored,
     wait_until,
@@ -86,7 +83,7 @@ def test_a_frozen_store(fault, tmp_path, full, progress, settled):
 
 
 @pytest.mark.parametrize("backend", ["SQLite", "PostgreSQL"])
-def test_a_relay_stopped_inside_its_transaction(backend, tmp_path, full, progress, row):
+def test_a_relay_stopped_inside_its_transaction(backend, tmp_path, full, progress, settled):
     """It holds its locks; PostgreSQL takes them away from it in time, SQLite cannot."""
     store, spool = new_store(backend, tmp_path), tmp_path / "spool"
     seconds = FROZEN_FULL if full else FROZEN_SHORT
@@ -114,7 +111,5 @@ def test_a_relay_stopped_inside_its_transaction(backend, tmp_path, full, progres
             victim.resume()
             caught_up(store, *programs)
             assert [victim.stop(), other.stop()] == [0, 0]
-    deliver(store, spool)
     fault = f"{backend}: a relay stopped in its transaction for {seconds:.0f} s"
-    row(4, fault, injected=rounds, verdict=judge(store, *programs))
-    nothing_left(store, spool)
+    settled(4, fault, store, *programs, injected=rounds, spool=spool)
