@@ -12,6 +12,8 @@ import weakref
 import psycopg
 import pytest
 import sqlalchemy
+from django.db import DatabaseError as django_errors
+from django.db import connections
 from psycopg import sql
 from psycopg.rows import dict_row, scalar_row
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -573,3 +575,41 @@ def test_a_session_that_is_dropped_gives_its_connection_back(join, flushed, tmp_
     assert dropped() is None
     assert engine.pool.checkedout() == 0
     engine.dispose()
+
+
+@pytest.mark.parametrize("setting", [{}, {"prepare_threshold": 0}])
+def test_of_two_that_cannot_be_serialized_one_has_events(setting, tmp_path):
+    url = created(tmp_path, "postgresql")
+    both = [psycopg.connect(url, **setting) for _ in range(2)]
+    for connection in both:
+        connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        connection.execute("SELECT count(*) FROM orders")
+    for number, connection in enumerate(both):
+        driven = Driven(connection, lambda value: value)
+        with contextlib.suppress(psycopg.Error):
+            driven.order(f"{number}")
+    refused = 0
+    for connection in both:
+        try:
+            connection.commit()
+        except psycopg.errors.SerializationFailure:
+            refused += 1
+        connection.close()
+    assert refused == 1
+    assert check_events(url, tmp_path) == set()
+
+
+def test_django_is_told_of_no_commit_that_the_server_has_refused(tmp_path):
+    url = created(tmp_path, "postgresql")
+    application = business.WithDjango(url, "after_commit")
+    for name, statement in (("kept", "SELECT 1"), ("failed", "SELECT * FROM nowhere")):
+        with application.unit() as unit:
+            application.order(unit.target, name)
+            with (
+                contextlib.suppress(django_errors),
+                connections[unit.target].cursor() as cursor,
+            ):
+                cursor.execute(statement)
+            unit.commit()
+    application.close()
+    assert check_events(url, tmp_path) == set()

@@ -277,5 +277,25 @@ def test_guarded_the_work_goes_on(case, tmp_path):
     assert {event["sidelight.not_joined"] for event in stored(tmp_path)} == {reason}
 
 
+@pytest.mark.parametrize("kind", [session, plain_psycopg, asyncpg_session])
+@pytest.mark.parametrize("database", BOTH)
+def test_while_the_outbox_is_locked_one_call_in_a_second_waits_for_it(kind, database, tmp_path):
+    if database == "sqlite" and kind is not session:
+        pytest.skip("a driver of PostgreSQL")
+    url = business.DATABASES[database](tmp_path)
+    business.create_tables(url)
+    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", otlp=False)
+    with kind(url, ASK) as unit:
+        with locked(url):
+            look_at(unit)
+            look_at(unit)
+        unit.commit()
+    told = EMITTER.problems["not joined: database too slow"]  # of the second call
+    assert "cancel" not in told
+    assert "database is locked" not in told
+    assert EMITTER.losses == {"not joined: database too slow": 2}
+    restore()
+
+
 def test_every_reason_has_a_scenario():
     assert {reason for reason, *_ in SCENARIOS} | {ENDED} == set(REASONS)

@@ -5,7 +5,7 @@ store is bounded by the deadline. A `light_span` is the current span while a fun
 """
 
 from sidelight.emission.deferred import Deferred, read_attribute, resolved
-from sidelight.emission.emitter import EMITTER, ClosedSpool, EarlyFrames, Head
+from sidelight.emission.emitter import EMITTER, MARGIN, ClosedSpool, EarlyFrames, Head
 from sidelight.emission.ledger import Ledger
 from sidelight.emission.receipt import JoinedReceipt, Receipt
 from sidelight.emission.tracing import TRACING, ambient, begin_without_span, bind, bound
@@ -13,6 +13,7 @@ from sidelight.emission.waiting import PointWaits, Watermark
 
 __all__ = [
     "EMITTER",
+    "MARGIN",
     "TRACING",
     "ClosedSpool",
     "Deferred",

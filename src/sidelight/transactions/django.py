@@ -19,9 +19,9 @@ from django.db.utils import ConnectionDoesNotExist
 if TYPE_CHECKING:
     from sidelight.transactions.psycopg.watch import Watch
 
-from sidelight.emission import EMITTER
-from sidelight.transactions.entry import ENDED, Entry, Refused, keep_settings
+from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused, keep_settings
 from sidelight.transactions.statements import (
+    bounded,
     check_postgres,
     execute_all,
     postgres_insert,
@@ -53,29 +53,37 @@ class DjangoTransaction:
         if not self._connection.in_atomic_block:
             raise Refused("autocommit" if self._connection.get_autocommit() else "no transaction")
         if self._connection.needs_rollback:
-            raise Refused("broken transaction")
+            raise Refused(BROKEN)
 
     def insert(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
-        within = None if entry.strict else EMITTER.deadline
-        raw = self._connection.connection
         if self._connection.vendor not in {"sqlite", "postgresql"}:
             raise Refused("unsupported database")
-        with contextlib.closing(raw.cursor()) as cursor:
+        with (
+            bounded(self._alias, strict=entry.strict) as within,
+            contextlib.closing(self._connection.connection.cursor()) as cursor,
+        ):
             if self._connection.vendor == "sqlite":
-                if self._connection.is_in_memory_db():
-                    raise Refused("unsupported database")
-                path = os.fspath(Path(self._connection.settings_dict["NAME"]).absolute())
-                sqlite_insert(cursor, [entry.row()], path, within=within)
-                return
-            check_postgres(raw)
-            statements = postgres_insert([entry.row()], within=within)
-            if _is_psycopg(raw):
-                from sidelight.transactions.psycopg.connections import execute  # noqa: PLC0415
-
-                execute(raw, statements)
+                self._insert_in_sqlite(cursor, entry, within)
             else:
-                execute_all(statements, cursor.execute)
+                self._insert_in_postgres(cursor, entry, within)
+
+    def _insert_in_sqlite(self, cursor: Any, entry: Entry, within: float | None) -> None:
+        if self._connection.is_in_memory_db():
+            raise Refused("unsupported database")
+        path = os.fspath(Path(self._connection.settings_dict["NAME"]).absolute())
+        sqlite_insert(cursor, [entry.row()], path, within=within)
+
+    def _insert_in_postgres(self, cursor: Any, entry: Entry, within: float | None) -> None:
+        raw = self._connection.connection
+        check_postgres(raw)
+        statements = postgres_insert([entry.row()], within=within)
+        if _is_psycopg(raw):
+            from sidelight.transactions.psycopg.connections import execute  # noqa: PLC0415
+
+            execute(raw, statements)
+        else:
+            execute_all(statements, cursor.execute)
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
@@ -90,20 +98,26 @@ class DjangoTransaction:
 class _Waiting:
     """An event that waits for a commit; without a commit, Django drops it.
 
-    Django does not tell of a commit that was not answered, but psycopg's connection does.
+    Django calls it after each commit, but psycopg's connection knows how the server answered: by a
+    rollback, where the transaction had failed, or not at all.
     """
 
-    __slots__ = ("_entry", "_watch")
+    __slots__ = ("_commits", "_ends", "_entry", "_watch")
 
     def __init__(self, entry: Entry, connection: Any) -> None:
         self._entry: Entry | None = entry
-        self._watch = _watch(connection)
+        self._watch = found = _watch(connection)
+        self._commits, self._ends = (0, 0) if found is None else (found.commits, found.ends)
 
     def __call__(self) -> None:
         """Emit the event."""
         entry, self._entry = self._entry, None
-        if entry is not None:
+        if entry is not None and not self._is_undone():
             entry.emit()
+
+    def _is_undone(self) -> bool:
+        found = self._watch
+        return found is not None and found.ends != self._ends and found.commits == self._commits
 
     def __del__(self) -> None:
         if self._entry is not None and self._watch is not None and self._watch.is_unknown:

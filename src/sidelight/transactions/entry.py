@@ -16,6 +16,7 @@ LABEL: Final = "sidelight.not_joined"
 
 ENDED: Final = "ended by the function"
 BROKEN: Final = "broken transaction"
+TOO_SLOW: Final = "database too slow"
 
 REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "no transaction": ("none is open", "begin one, or let the function do something in it"),
@@ -24,7 +25,7 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "pipeline mode": ("the connection is in pipeline mode", "call it outside of the pipeline"),
     BROKEN: ("it has failed and can only be rolled back", "roll back first"),
     "no outbox table": ("its database has none", "run `sidelight outbox create`"),
-    "database too slow": ("the INSERT took longer than the deadline", "use strict=True to wait"),
+    TOO_SLOW: ("the INSERT took longer than the deadline", "use strict=True to wait"),
     "read-only transaction": ("it may not write", "leave transaction= out here"),
     "insert failed": ("the database refused the INSERT", "see the log"),
     "not awaited": ("an async connection in a call that cannot await", "make it async"),
@@ -248,7 +249,7 @@ def reason_of(error: BaseException) -> str:
     if state == "42P01" or told.startswith("no such table"):
         return "no outbox table"
     if state in {"57014", "55P03"} or "database is locked" in told:
-        return "database too slow"
+        return TOO_SLOW
     if state == "25006" or "readonly database" in told:
         return "read-only transaction"
     return BROKEN if state == "25P02" else "insert failed"

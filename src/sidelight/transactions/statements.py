@@ -7,10 +7,12 @@ it on a synchronous connection, `execute_all_awaited` on an asynchronous one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Generator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
-from sidelight.transactions.entry import Refused, Row
+from sidelight.emission import EMITTER, MARGIN
+from sidelight.transactions.entry import BROKEN, TOO_SLOW, Refused, Row, reason_of
 from sidelight.transactions.outbox.position import position_beside
 
 SAVEPOINT: Final = "sidelight_outbox"
@@ -40,6 +42,38 @@ _SWEEP: Final = (
     " WHERE position < ?1 ORDER BY position LIMIT 100)"
     " AND EXISTS (SELECT 1 FROM sidelight_outbox WHERE position = ?1 AND event_id = ?2)"
 )
+
+_PAUSE: Final = 1.0  # seconds without an INSERT after one that has taken too long
+_paused_until: Final[dict[Hashable, float]] = {}
+
+
+@contextlib.contextmanager
+def bounded(database: Hashable, *, strict: bool) -> Iterator[float | None]:
+    """Bound the INSERT in the block, and try none for a second after a time-out.
+
+    Args:
+        database: tells one database from another.
+        strict: whether the work must wait for the event.
+
+    Yields:
+        Seconds that the server may take; None for no limit. Less than the deadline, because the
+        answer has to reach the caller.
+
+    Raises:
+        Refused: the last INSERT has taken too long.
+    """
+    if strict:
+        yield None
+        return
+    if time.monotonic() < _paused_until.get(database, 0.0):
+        raise Refused(TOO_SLOW)
+    try:
+        yield EMITTER.deadline - MARGIN
+    except Exception as error:
+        if reason_of(error) == TOO_SLOW:
+            _paused_until[database] = time.monotonic() + _PAUSE
+        raise
+
 
 Statements: TypeAlias = Generator[str, None, None]
 """Statements to execute in turn; an error is thrown in, and goes on unless it is caught there."""
@@ -161,7 +195,7 @@ def check_postgres(raw: Any) -> None:
     """
     status = raw.info.transaction_status
     if status == 3:  # INERROR, in libpq's words
-        raise Refused("broken transaction")
+        raise Refused(BROKEN)
     if status == 0 and raw.autocommit:  # IDLE
         raise Refused("autocommit")
     pgconn = getattr(raw, "pgconn", None)

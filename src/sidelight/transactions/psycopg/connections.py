@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from sidelight.emission import EMITTER
 from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, keep_settings
 from sidelight.transactions.psycopg.watch import AnyConnection, watch
 from sidelight.transactions.statements import (
     Statements,
+    bounded,
     check_postgres,
     execute_all,
     execute_all_awaited,
@@ -80,6 +81,10 @@ class _PsycopgTransaction:
         else:
             raise self._no_transaction()
 
+    def _bounded(self, entry: Entry) -> AbstractContextManager[float | None]:
+        pgconn = self._target.pgconn
+        return bounded((pgconn.host, pgconn.port, pgconn.db), strict=entry.strict)
+
     def _no_transaction(self) -> Exception:
         undone = self._watch.rollbacks != self._rollbacks
         return UndoneError() if undone else Refused("no transaction")
@@ -96,7 +101,8 @@ class ConnectionTransaction(_PsycopgTransaction):
 
     def insert(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
-        execute(self._connection, _insert(entry))
+        with self._bounded(entry) as within:
+            execute(self._connection, postgres_insert([entry.row()], within=within))
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
@@ -118,11 +124,8 @@ class AsyncConnectionTransaction(_PsycopgTransaction):
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
-        await execute_awaited(self._connection, _insert(entry))
-
-
-def _insert(entry: Entry) -> Statements:
-    return postgres_insert([entry.row()], within=None if entry.strict else EMITTER.deadline)
+        with self._bounded(entry) as within:
+            await execute_awaited(self._connection, postgres_insert([entry.row()], within=within))
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], _PsycopgTransaction]]] = {

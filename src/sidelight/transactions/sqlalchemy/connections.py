@@ -14,10 +14,10 @@ from typing import Any, Final
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection, ExceptionContext
 
-from sidelight.emission import EMITTER
 from sidelight.transactions import control
 from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused, UndoneError, keep_settings
 from sidelight.transactions.sqlalchemy.drivers import driver_of
+from sidelight.transactions.statements import bounded
 from sidelight.transactions.waiting import Waiting
 
 _ATTRIBUTE: Final = "_sidelight_watch"
@@ -211,9 +211,9 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
         Refused: the events cannot be part of a transaction.
         Exception: of the driver; the transaction is as it was.
     """
-    within = None if entries[0].strict else EMITTER.deadline
     rows = [entry.row() for entry in entries]
-    driver_of(connection).insert(connection, rows, within=within, first=first)
+    with bounded(connection.engine.url, strict=entries[0].strict) as within:
+        driver_of(connection).insert(connection, rows, within=within, first=first)
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], ConnectionTransaction]]] = {
