@@ -1,6 +1,6 @@
-"""The promise under fault: a row for each fault, and a table of how it came out.
+"""The promise under fault: each test enters a row into a table of results.
 
-``make faults`` runs them at full length; ``make test`` a shortened form. Seeds are fixed: that of a
+``make faults`` runs the tests at full length, and ``make test`` a shortened form. The seed of a
 test follows from its name, and stands in the table.
 """
 
@@ -46,13 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def full(pytestconfig: pytest.Config) -> bool:
-    """Whether this is the long form."""
+    """Return whether the tests run at full length."""
     return bool(pytestconfig.getoption("--full"))
 
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """The seed of this test; printed where it fails, and in the table."""
+    """Derive the seed of this test from its name. The table and a failure show it."""
     number = zlib.crc32(request.node.nodeid.encode())
     print("seed", number)
     return number
@@ -60,13 +60,13 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def randomness(seed: int) -> random.Random:
-    """Random numbers that are the same in each run."""
+    """Yield the same random numbers in each run."""
     return random.Random(seed)
 
 
 @pytest.fixture
 def progress(request: pytest.FixtureRequest, full: bool) -> Callable[[str], None]:
-    """Say how far a long test has got, at most once a second (each ten where nobody looks on)."""
+    """Print the progress of a long test: each second on a terminal, else each 10 s."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     every = 1.0 if sys.stderr.isatty() else 10.0
     last = time.monotonic()
@@ -83,7 +83,7 @@ def progress(request: pytest.FixtureRequest, full: bool) -> Callable[[str], None
 
 @dataclass
 class Row:
-    """What is told of one fault."""
+    """Enters rows into the table."""
 
     record: Callable[[str, object], None]
     seed: int
@@ -133,7 +133,7 @@ class Row:
 
 @pytest.fixture
 def row(record_property: Callable[[str, object], None], seed: int) -> Iterator[Row]:
-    """Tells how a fault came out."""
+    """Enter a row into the table, and check the promise."""
     yield Row(record_property, seed)
 
 
@@ -168,7 +168,7 @@ def settled(row: Row) -> Callable[..., Verdict]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The table."""
+    """Print the table."""
     lines = [
         value | {"failed": report.failed}
         for reports in terminalreporter.stats.values()

@@ -1,4 +1,4 @@
-"""Row 8: the spool at its bound. What is let go goes in the declared order, and is counted."""
+"""Row 8: the spool at its bound. Records are dropped in the declared order, and counted."""
 
 import contextlib
 import sqlite3
@@ -23,14 +23,14 @@ LIMIT = 8 * 1024 * 1024
 
 
 def make(store):
-    """An empty store."""
+    """Create an empty store."""
     with contextlib.closing(StoreSink(store)) as sink:
         sink.write((), {})
 
 
 @contextlib.contextmanager
 def locked(path):
-    """A store that somebody keeps in a transaction; it must be there."""
+    """Keep a transaction open in an existing store."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -40,7 +40,7 @@ def locked(path):
 
 
 def held(spool):
-    """Bytes of a spool directory."""
+    """Return the size of a spool directory in bytes."""
     total = 0
     for path in segments_in(spool):
         with contextlib.suppress(FileNotFoundError):
@@ -49,7 +49,7 @@ def held(spool):
 
 
 def records_in(spool):
-    """Every record of a spool directory, by segment."""
+    """Yield the records of each segment of a spool directory."""
     for path in segments_in(spool):
         with contextlib.closing(Segment.inspect(path)) as segment:
             scanner = Scanner(segment, PAGE)
@@ -60,7 +60,7 @@ def records_in(spool):
 
 
 class Watch(threading.Thread):
-    """How many bytes a spool directory held at the most."""
+    """Measures the largest size of a spool directory, in bytes."""
 
     def __init__(self, spool):
         super().__init__(daemon=True)
@@ -91,13 +91,13 @@ def spool(tmp_path):
 
 @pytest.fixture
 def collector():
-    """A Collector that is down, for now; `answer(200)` brings it up."""
+    """Start a Collector that refuses connections until `answer(200)`."""
     with Proxy(mode="refuse") as proxy:
         yield proxy
 
 
 def test_telemetry_goes_first_where_the_store_has_it(store, spool, collector, full, progress, row):
-    """The Collector is down. No event is lost: the store has them, only spans and logs go."""
+    """Without a Collector the spool drops spans and logs. The store has each event."""
     calls = 10_000 if full else 1000
     limit = 4 * LIMIT  # room for as long as a busy disk holds up the keeper
     order = Order(
@@ -122,7 +122,7 @@ def test_telemetry_goes_first_where_the_store_has_it(store, spool, collector, fu
 
 
 def test_at_the_bound_spans_go_and_then_events(store, spool, collector, tmp_path, full, row):
-    """The store is locked and the Collector down; then the store comes back."""
+    """Without store and Collector, spans are dropped before events."""
     order = Order(
         pause=0.01,
         prelude=padded(60),
@@ -150,7 +150,7 @@ def test_at_the_bound_spans_go_and_then_events(store, spool, collector, tmp_path
 
 
 def loses_nothing_any_more(program):
-    """Wait until calls are not lost any more."""
+    """Wait until the spool takes calls again."""
 
     def the_next_calls_are_kept():
         before = len(program.reports.lost)
@@ -161,7 +161,7 @@ def loses_nothing_any_more(program):
 
 
 def test_several_processes_within_one_bound(store, spool, tmp_path, full, row):
-    """Each counts what it lost; together they hold no more than the bound."""
+    """Each process counts its losses. Together the processes stay within the bound."""
     programs = 8 if full else 3
     make(store)
     with contextlib.ExitStack() as stack:
@@ -201,7 +201,7 @@ def test_several_processes_within_one_bound(store, spool, tmp_path, full, row):
 
 
 def test_short_programs_share_the_bound_for_long(store, spool, tmp_path, full, progress, settled):
-    """Each leaves what it has written, and not the segment that it had allocated for it."""
+    """Each program leaves its records, and gives back the rest of its segment."""
     programs, calls = (60 if full else 6), 20
     make(store)
     ended = []

@@ -19,7 +19,7 @@ numbers = itertools.count()
 
 
 async def work(n, fails, trail):
-    """Says how far it got; `finally` awaits as well."""
+    """Append each step to `trail`. The `finally` block awaits as well."""
     trail.append("begun")
     try:
         for _ in range(3):
@@ -49,7 +49,7 @@ def store(tmp_path):
 
 
 class Caller:
-    """Calls, and reports what returned or failed by itself."""
+    """Makes calls, and reports those that were not cancelled."""
 
     def __init__(self):
         self.reports = Reports()
@@ -64,7 +64,7 @@ class Caller:
         self.reports.take(n, 0, 0, KINDS.index(kind), 0, 0, b"")
 
     async def cancelled_at(self, step, kind, function, *, fails):
-        """How far it came, and whether it ended by the cancellation; None cancels nothing."""
+        """Cancel a call at a step, or never. Return whether it was cancelled, and its trail."""
         trail = []
         call = self.call(kind, function, next(numbers), fails=fails, trail=trail)
         task = asyncio.create_task(call)
@@ -81,7 +81,7 @@ class Caller:
 
 @pytest.mark.parametrize("kind", CALLS)
 async def test_cancelled_at_each_step(kind, store, full, row):
-    """It ends as it could have ended undecorated, cancelled at some step or in its caller."""
+    """The call ends in a way that is possible without the decorator."""
     rounds = 100 if full else 4
     caller = Caller()
     for fails in (False, True):
@@ -101,7 +101,7 @@ async def test_cancelled_at_each_step(kind, store, full, row):
 
 @pytest.mark.parametrize("kind", CALLS)
 async def test_timeouts(kind, store, full, randomness, row):
-    """A timeout ends as one, or not at all; the task is as it was before."""
+    """A timeout raises `TimeoutError` or nothing. No cancellation is left in the task."""
     rounds, late = 3000 if full else 200, 0
     caller = Caller()
     for number in range(rounds):
@@ -120,7 +120,7 @@ async def test_timeouts(kind, store, full, randomness, row):
 
 
 def test_event_loops_closed_too_early(store, tmp_path, full, caplog, row):
-    """Receipts are awaited in them, by a store that is locked; the next loop finds all in order."""
+    """The loops close while calls await receipts of a locked store. The next loop works."""
     rounds = 20 if full else 3
     caller, cut_short = Caller(), 0
 
@@ -150,10 +150,10 @@ def test_event_loops_closed_too_early(store, tmp_path, full, caplog, row):
         loop.close()
         lock.close()
         del tasks
-        gc.collect()  # it ends the coroutines that nobody runs any more
+        gc.collect()  # ends the coroutines of the closed loop
         asyncio.run(several())
         assert sidelight.flush()
-        gc.collect()  # also those that waited for the store until now: not in another's test
+        gc.collect()  # ends the other coroutines within this test
     verdict = judge(store, reports=caller.reports)
     row(14, "event loop closed", injected=cut_short, verdict=verdict, budget=False)
     assert cut_short > 0

@@ -37,14 +37,14 @@ def shim(tmp_path):
 
 
 def steps(full):
-    """Seconds by which the clock is wrong, one after the other; midnight lies among them."""
+    """Return the offsets of the clock in seconds. Some of them cross midnight."""
     midnight = DAY - time.time() % DAY - HOUR / 2
     once = [0, HOUR, 0, -HOUR, 0, midnight, midnight + HOUR, midnight]
     return once * (20 if full else 1)
 
 
 def doctor(store, shim):
-    """What the doctor finds wrong, at the clock's present state."""
+    """Return the faults that the doctor finds at the present offset of the clock."""
     command = [sys.executable, "-m", "sidelight", "doctor", "--json", "--store", store]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SIDELIGHT_"))}
     env |= {"PYTHONPATH": str(ROOT / "src"), **shim.environment}
@@ -60,7 +60,7 @@ def rows(tmp_path, query):
 
 
 def test_the_clock_steps_while_programs_run(store, tmp_path, shim, full, progress, row):
-    """What a program that was killed in the future has left is delivered by one in the past."""
+    """A program in the past delivers the spool of one that was killed in the future."""
     wrong = steps(full)
     with running(store, order=Order(pause=0.001), environment=shim.environment) as program:
         program.emit(50)
@@ -96,7 +96,7 @@ def test_the_clock_steps_while_programs_run(store, tmp_path, shim, full, progres
 
 
 def test_a_segment_keeps_the_order_of_the_calls(tmp_path, shim, full, settled):
-    """Whatever their times say; the ids are unique."""
+    """The order does not depend on the times, and the ids are unique."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
     order = Order(pause=0.001, configure={"relay": "external"})
     with running(store, spool, order=order, environment=shim.environment) as program:

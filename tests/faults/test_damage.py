@@ -1,4 +1,4 @@
-"""Row 10: a damaged spool of a dead process. What is whole arrives; the rest is counted."""
+"""Row 10: the damaged spool of a dead process. Whole records arrive, damage is counted."""
 
 import os
 import random
@@ -24,7 +24,7 @@ AT_ONCE = 100  # damaged copies that one relay reads
 
 
 def killed(directory, calls):
-    """A program that has emitted, and was killed before anything was delivered."""
+    """Run a program that emits, and is killed before any delivery."""
     order = Order(
         calls=calls,
         configure={"relay": "external"},
@@ -37,7 +37,7 @@ def killed(directory, calls):
 
 @dataclass(frozen=True)
 class Victim:
-    """The segment of a killed program, and what lies where in it.
+    """The segment of a killed program, and the positions of its records.
 
     Attributes:
         content: without the zeros behind it.
@@ -90,7 +90,7 @@ def victim(tmp_path_factory):
 
 
 class Taking:
-    """A sink that takes note."""
+    """A sink that counts the records."""
 
     name = "store"
 
@@ -101,21 +101,21 @@ class Taking:
         self.taken.update(moment.attributes["n"] for _, moment in records)
 
     def sync(self):
-        """Nothing of it would survive a power loss."""
+        """Do nothing, because the sink is in memory."""
 
     def close(self):
         pass
 
 
 def relayed(directory):
-    """Deliver what lies in a directory; answers what arrived how often, and losses by reason."""
+    """Deliver a spool directory. Return the count of each record, and the losses by reason."""
     losses = Counter()
     spool = Spool(directory, {"sinks": ["store"]})
     relay = Relay(spool, [Taking()], Watermark(), count=lambda reason, _: losses.update([reason]))
     try:
         before = None
         while (state := (relay.drain(), len(segments_in(directory)))) != before:
-            before = state  # of those that are dead, it takes over so many at once
+            before = state  # the relay adopts a limited number of segments at once
     finally:
         spool.close()
     return relay.workers[0].sink.taken, losses
@@ -150,7 +150,7 @@ def survive(victim, copies, directory, progress=lambda _: None):
 
 @pytest.fixture
 def tell(row, victim, tmp_path, progress):
-    """Checks copies and enters them into the table."""
+    """Check damaged copies, and enter them into the table."""
 
     def check(fault, copies):
         injected, delivered = survive(victim, copies, tmp_path, progress)
@@ -173,7 +173,7 @@ def test_the_tail_cut_at_every_byte(victim, full, tell):
 
 
 def test_bits_of_the_header_flipped(victim, full, tell):
-    """Every record arrives, whatever the header says."""
+    """Every record arrives, with any header."""
     meta = len(victim.content[:PAGE].rstrip(b"\0"))
     bits = [*range(8 * 24), *range(8 * 64, 8 * 96), *range(8 * 256, 8 * meta)]
     copies = [
@@ -188,7 +188,7 @@ def test_bits_of_the_header_flipped(victim, full, tell):
 
 
 def test_bits_of_records_flipped(victim, full, tell):
-    """The one record is set aside, its neighbours arrive."""
+    """The damaged record is set aside, and its neighbours arrive."""
     bits = []
     for begin, end, _ in victim.frames[:: 1 if full else 7]:
         bits += range(8 * begin, 8 * (begin + FRAME.size), 1 if full else 3)
@@ -197,7 +197,7 @@ def test_bits_of_records_flipped(victim, full, tell):
 
 
 def test_lengths_that_lie(victim, full, tell):
-    """Never is anything passed over by the length that a damaged record claims."""
+    """The scanner skips nothing by the length that a damaged record claims."""
     copies = []
     for number, (begin, end, _) in enumerate(victim.frames):
         true = end - begin - FRAME.size
@@ -209,7 +209,7 @@ def test_lengths_that_lie(victim, full, tell):
 
 
 def test_stretches_overwritten(victim, full, randomness, tell):
-    """By zeros, by noise, and by noise full of beginnings of records."""
+    """Zeros, noise, and repeated frame magic overwrite a stretch."""
     content, copies = victim.content, []
     for _ in range(2000 if full else 40):
         begin = randomness.randrange(PAGE, len(content))
@@ -223,7 +223,7 @@ def test_stretches_overwritten(victim, full, randomness, tell):
 
 
 def test_bits_of_a_cursor_flipped(victim, tmp_path, full, row):
-    """It is a hint: where it is damaged, too much is delivered, and never too little."""
+    """A damaged cursor delivers too much, and never too little, because it is a hint."""
     path = tmp_path / "0000000000000000-00000000.segment"
     path.write_bytes(victim.content)
     os.truncate(path, SMALLEST)
@@ -248,7 +248,7 @@ def test_bits_of_a_cursor_flipped(victim, tmp_path, full, row):
 
 
 def test_a_large_segment_damaged_in_many_places(tmp_path, full, progress, row):
-    """By the command line, into a real store, through the oracle."""
+    """The command line delivers the damaged segment into a real store."""
     rounds = 20 if full else 1
     for number in range(rounds):
         progress(f"round {number} of {rounds}")

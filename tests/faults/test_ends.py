@@ -1,7 +1,7 @@
-"""Row 18: the end of a process, in every way, on every version of Python there is.
+"""Row 18: each way to end a process, on each installed version of Python.
 
-The end is delayed by no more than a second, also where neither the store nor the Collector
-answers; what was not delivered is delivered by the next process.
+sidelight delays the end by at most one second, also if neither the store nor the Collector
+answers. The next process delivers the remaining records.
 """
 
 import contextlib
@@ -43,8 +43,8 @@ class End:
         prelude: what is run before the first call.
         later: how many calls are made and acknowledged during the end, at least.
         calls: how many before it.
-        until: the first version of Python that has it no more.
-        configured: whether sidelight was opened before.
+        until: the first version of Python without this way to end.
+        configured: whether the program calls `configure` first.
     """
 
     finale: str = ""
@@ -139,7 +139,7 @@ ELSEWHERE = [
     "a daemon thread that emits",
     "__del__ while the interpreter is taken apart",
 ]
-"""The ends that other versions of Python are tried with in the short form."""
+"""The ends that the short form tries with the other versions of Python."""
 
 
 def python(version):
@@ -150,7 +150,7 @@ def python(version):
 
 
 def ends(store, version, names, progress):
-    """Run a program for each way to end, some at a time; answers them."""
+    """Run a program for each way to end, some at a time. Return the programs."""
     programs = []
     for start in range(0, len(names), AT_ONCE):
         progress(f"end {start} of {len(names)}")
@@ -181,9 +181,9 @@ def test_ways_to_end(version, store, full, progress, settled):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_program_of_a_few_lines_has_delivered_at_its_end(version, tmp_path, row):
-    """Its relay is still being imported then. A busy machine takes longer, but not thrice.
+    """The relay is still being imported at the end. One of three attempts must deliver all.
 
-    (Even that one does not, without the library whose import takes most of the time.)
+    The prelude imports SQLAlchemy, because that import takes most of the time.
     """
     for attempt in range(3):
         store = f"sqlite:///{tmp_path / f'{attempt}.db'}"
@@ -212,21 +212,21 @@ def test_the_next_process_delivers(store):
 
 @contextlib.contextmanager
 def silent_collector():
-    """The URL of a server that takes requests and never answers."""
+    """Yield the URL of a server that accepts requests and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextlib.contextmanager
 def locked(path):
-    """Somebody else writes to the store, and does not come to an end."""
+    """Hold an exclusive lock on the store."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         yield
 
 
 def timed(store, number, end, version, environment):
-    """How long a program took from its last line to its end; answers that and the program."""
+    """Return the seconds from the last line of a program to its end, and the program."""
     order = Order(first=number * LATER, calls=CALLS, pause=0.001, prelude=end.prelude)
     order = replace(order, finale=f"{TELL_WHEN}{end.finale}")
     with running(store, order=order, python=version, environment=environment) as program:
@@ -236,7 +236,7 @@ def timed(store, number, end, version, environment):
 
 
 def once(store):
-    """What ``sidelight relay --once`` complains of: something is left for the Collector."""
+    """Return the errors of ``sidelight relay --once``, which leaves records for the Collector."""
     command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", store]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 1
@@ -244,9 +244,9 @@ def once(store):
 
 
 def delays(store, full, environment):
-    """Let programs end; answers them, and how many seconds longer than its twin the longest took.
+    """Let programs end. Return them, and the longest delay in seconds compared with a twin.
 
-    A busy machine may delay an end, but not three in a row.
+    The best of three attempts counts, because a busy machine may delay a single end.
     """
     versions = VERSIONS if full else VERSIONS[:1]
     names = ("the last line", "SIGTERM, handled") if full else ("SIGTERM, handled",)

@@ -28,12 +28,12 @@ from tests.support.programs import (
 from tests.support.shim import Shim
 
 ORDER = Order(pause=0.01, prelude=padded(40), configure={"spool_limit": SMALL})
-"""Some 25 calls fill a segment: what is allocated ahead of need is soon used up."""
+"""About 25 calls fill a segment, so that the supply of segments is soon used up."""
 
 
 @contextlib.contextmanager
 def no_more_files(_disk, _store, *programs):
-    """EMFILE: what is open stays so."""
+    """EMFILE: no file can be opened, and open files stay open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for each in programs:
         resource.prlimit(each.process.pid, resource.RLIMIT_NOFILE, (3, hard))
@@ -44,17 +44,17 @@ def no_more_files(_disk, _store, *programs):
 
 @contextlib.contextmanager
 def read_only(disk, *_):
-    """EROFS: nothing can be made, or opened to write."""
+    """EROFS: no file can be created or opened for writing."""
     with disk.read_only():
         yield
 
 
 @contextlib.contextmanager
 def removed(disk, store, _relaying, relayed):
-    """ENOENT for whoever makes a segment; what has no name any more dies with its writer.
+    """ENOENT: the directory of the segments is removed.
 
-    What nobody has open is gone with its name: segments that are left to a relay which has not
-    looked yet.
+    The fault waits until the store has all records, because a segment that no process has
+    open is lost with its name.
     """
     relayed.pause()
     all_arrive(store, relayed)
@@ -71,7 +71,7 @@ FAULTS = (
 
 
 def test_the_spool_cannot_be_written(store, tmp_path, full, progress, settled):
-    """One program relays for itself and for another, which has no thread of ours."""
+    """One program has a relay, and delivers also for another program without one."""
     faults = FAULTS * (10 if full else 1)
     external = replace(ORDER, first=10**8, configure={"relay": "external", "spool_limit": SMALL})
     with small_disk(tmp_path / "disk", 96) as disk:
@@ -107,7 +107,7 @@ def test_the_spool_cannot_be_written(store, tmp_path, full, progress, settled):
 
 
 def test_a_program_begins_where_its_spool_cannot_be(tmp_path, settled):
-    """A file is in the way: it begins in memory, and moves to the disk as soon as that takes it."""
+    """A file has the name of the spool. The program emits to memory, then to the disk."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
     spool.write_text("in the way")
     with running(store, spool, order=ORDER) as program:
@@ -130,7 +130,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
 {}
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 """
-"""Not even a module can be imported meanwhile."""
+"""The process can open no file, so that it can import no module."""
 
 
 BEGINNINGS = {"configured": "sidelight.configure()", "emitting": "call(-9); time.sleep(0.5)"}
@@ -138,7 +138,7 @@ BEGINNINGS = {"configured": "sidelight.configure()", "emitting": "call(-9); time
 
 @pytest.mark.parametrize("how", BEGINNINGS)
 def test_a_program_begins_where_no_file_can_be_opened(how, tmp_path, settled):
-    """Its relay, whose libraries could not be imported, is started later."""
+    """The relay starts later, because its libraries could not be imported."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
     order = replace(ORDER, first=100, prelude=STARVED.format(BEGINNINGS[how]), configure=None)
     with running(store, spool, order=order) as program:
@@ -152,7 +152,7 @@ def test_a_program_begins_where_no_file_can_be_opened(how, tmp_path, settled):
 
 
 def test_a_program_begins_where_its_exporters_cannot_be_imported(tmp_path, row):
-    """They are started later, like the rest."""
+    """The exporters start later, as the store does."""
     require_collector()
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
     known = "import sidelight.relay.relay, sidelight.runtime.outboxes, sidelight.store.sink\n"
@@ -188,7 +188,7 @@ STORE = {
 
 
 def fail(shim, call, error, under, program):
-    """Let a call fail while a program emits, until it has been met."""
+    """Let a system call fail while a program emits, until the program has met the error."""
     before = shim.met(call)
     shim.fail(call, error, under)
     program.emit(40)
@@ -202,7 +202,7 @@ def shim(tmp_path):
 
 
 def test_each_call_fails_in_the_spool(tmp_path, shim, full, progress, settled):
-    """For less than the five seconds that a disk has to become readable again."""
+    """Each error lasts less than the 5 s after which a segment counts as unreadable."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
     rounds = 10 if full else 1
     with running(store, spool, order=ORDER, environment=shim.environment) as program:
@@ -235,14 +235,14 @@ sidelight.cli.main(sys.argv[1:])
 
 
 def doctor(store, spool, shim):
-    """What it says that meets the same errors, of records that should be delivered at once."""
+    """Return the output of a doctor that meets the same errors, and has no patience."""
     command = [sys.executable, "-c", IMPATIENT, "doctor", "--store", store, "--spool", str(spool)]
     env = {**os.environ, **shim.environment}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False).stdout
 
 
 def test_each_call_fails_in_the_store(tmp_path, shim, full, progress, settled):
-    """What is emitted waits in the spool."""
+    """Records wait in the spool while the store fails."""
     disk, spool = tmp_path / "disk", tmp_path / "spool"
     disk.mkdir()
     store = f"sqlite:///{disk / 'events.db'}"

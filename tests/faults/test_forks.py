@@ -19,7 +19,7 @@ def forking(store, how, count, order):
 
 
 def test_beside_a_busy_relay(store, full, row):
-    """No child hangs in a store of its own, no id comes twice, and no fork takes long."""
+    """No child hangs in its own store, no id comes twice, and no fork takes long."""
     forks = 1500 if full else 150
     program, told = forking(store, "many", forks, Order(threads=2, pause=0.0005))
     deliver(store)
@@ -32,7 +32,7 @@ def test_beside_a_busy_relay(store, full, row):
 
 
 def test_children_that_outlive_their_parent(store, full, settled):
-    """The store that a child writes is not the one that its parent has closed under it."""
+    """A child writes to its own connection, after its parent closed the inherited one."""
     children = 20 if full else 3
     program, _ = forking(store, "outlived", children, Order())
     verdict = settled(12, "children outlive their parent", store, program, injected=children)
@@ -59,7 +59,7 @@ def test_pools_of_short_lived_workers(method, store, full, settled):
 
 
 def test_what_waits_for_the_spool_is_not_taken_into_a_child():
-    """It is the parent's, which is opening its spool while another thread forks."""
+    """Records that wait for the spool stay with the parent, which opens it during the fork."""
     code = """
 import os
 from sidelight.runtime.process import RUNTIME

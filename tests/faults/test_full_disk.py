@@ -18,20 +18,20 @@ from tests.support.programs import (
 )
 
 ORDER = Order(pause=0.01, prelude=padded(40), configure={"spool_limit": SMALL})
-"""Some 25 calls fill a segment: what is allocated ahead of need is soon used up."""
+"""About 25 calls fill a segment, so that the supply of segments is soon used up."""
 LEFT = (0, 50_000, 600_000, 1_300_000)
-"""Bytes that are still free: for nothing, for a cursor, for half a segment, for one."""
+"""Free bytes: for nothing, for a cursor, for half a segment, for one segment."""
 
 
 def doctor_says_that_it_is_full(disk, store, spool):
-    """While it lasts: what is delivered makes room again, and that is taken."""
+    """Fill the disk again, because deliveries make room, and ask the doctor."""
     disk.fill()
     return "is full" in wrong("spool", "--store", store, "--spool", spool)
 
 
 @contextlib.contextmanager
 def relaying(store, spool):
-    """`sidelight relay` in a process of its own."""
+    """Run `sidelight relay` in a process of its own."""
     process = spawn("relay", "--store", store, "--spool", spool)
     try:
         yield
@@ -42,7 +42,7 @@ def relaying(store, spool):
 
 @pytest.mark.parametrize("relay", ["thread", "external"])
 def test_the_spools_disk_is_full(relay, store, tmp_path, full, progress, settled):
-    """The store takes all. One program ends while it lasts, one is killed when it is over."""
+    """The store works. One program ends while the disk is full, another is killed later."""
     lefts = LEFT * 3 if full else LEFT[:1]
     order = replace(ORDER, configure={"relay": relay, "spool_limit": SMALL})
     with small_disk(tmp_path / "disk", 96) as disk:
@@ -84,7 +84,7 @@ def test_the_spools_disk_is_full(relay, store, tmp_path, full, progress, settled
 
 
 def test_the_disk_of_store_and_spool_is_full(tmp_path, full, progress, settled):
-    """The store takes nothing: what is emitted waits in memory, until that is full as well."""
+    """The store takes nothing. Records wait in memory, until that is full as well."""
     with small_disk(tmp_path / "disk", 600) as disk:
         store, spool = f"sqlite:///{disk.path / 'events.db'}", disk.path / "events.db-spool"
         rounds = 3 if full else 1
@@ -115,7 +115,7 @@ def limit_files(program, size):
 
 
 def test_files_may_not_grow(tmp_path, full, progress, settled):
-    """RLIMIT_FSIZE: neither segments nor the store can be written, or not by much."""
+    """RLIMIT_FSIZE: segments and the store can grow little, or not at all."""
     store, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "events.db-spool"
     sizes = (0, 500_000) * (5 if full else 1)
     with running(store, order=ORDER) as program:

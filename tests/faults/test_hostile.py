@@ -28,7 +28,7 @@ STORES = {
 
 @pytest.mark.parametrize("database", STORES)
 def test_each_value_in_each_kind_of_call(database, tmp_path, full, row):
-    """Each is shown by the event, bounded; the calls cost no more than without them."""
+    """The event shows each value, cut to a bound. The calls stay within the budget."""
     store, spool = STORES[database](tmp_path), tmp_path / "spool"
     calls = len(NAMES) * (200 if full else 25)
     order = Order(calls=calls, prelude=PRELUDE, finale="assert sidelight.flush(60)")

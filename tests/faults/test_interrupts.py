@@ -1,4 +1,4 @@
-"""Row 14: exceptions that come from outside, at any moment."""
+"""Row 14: exceptions that arrive from outside, at any moment."""
 
 import json
 import time
@@ -17,7 +17,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("by", FAULTS)
 def test_an_exception_in_the_middle_of_a_call(by, store, full, seed, progress, settled):
-    """It arrives, whatever it meets; a call that returned all the same is recorded."""
+    """The exception reaches the caller. A call that returned anyway is recorded."""
     times = TIMES_FULL if full else TIMES_SHORT
     order = Order(calls=times, prelude=f"by = {by!r}", seed=seed)
     with running(store, order=order, command=("-m", "tests.support.interrupted")) as program:

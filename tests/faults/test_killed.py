@@ -14,7 +14,7 @@ AT_ONCE = 4  # rounds whose programs overlap: most of a round is the start of an
 
 
 def test_sigkill_at_random_moments(store, full, randomness, progress, settled):
-    """Several threads each; every other time by way of the whole process group."""
+    """Each program has several threads. Half of the kills hit the whole process group."""
     rounds = ROUNDS_FULL if full else ROUNDS_SHORT
     reports, programs = Reports(), []
     for number in range(rounds):
@@ -52,12 +52,12 @@ FAILPOINTS = {
     "before the store's commit": ("store.sink:store_events", "after", 25),
     "in an allocation": ("spool.segment:populate", "after", 3),
 }
-"""What is killed before or after a call of a function, and the latest such call."""
+"""The function, the side of its call on which the kill happens, and the latest such call."""
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)
 def test_a_relay_killed_between_its_steps(point, store, full, randomness, progress, settled):
-    """Each round kills the relay at a later step; what it has left goes to the next round's."""
+    """Each round kills the relay at a random call. The next round delivers the rest."""
     place, when, latest = FAILPOINTS[point]
     rounds = 40 if full else 4
     well = Program(store, order=Order(calls=10))

@@ -17,17 +17,17 @@ def plain(n, thing):
     except MemoryError:
         return "there is none"
 """
-"""The function itself wants more than there is, now and then, and copes."""
+"""The function itself asks for too much memory in two of three calls, and handles it."""
 NO_SLACK = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "16384",
     "MALLOC_TRIM_THRESHOLD_": "0",
 }
-"""What the allocator has let go goes back at once, so that a limit is felt."""
+"""Free memory returns to the system at once, so that the limit takes effect."""
 
 
 def tighten(program, headroom):
-    """Let a program have so many bytes more than now, and no more."""
+    """Limit the memory of a program to `headroom` bytes more than it has now."""
     pages = int(Path(f"/proc/{program.process.pid}/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + headroom
     resource.prlimit(program.process.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
@@ -40,7 +40,7 @@ def loosen(program):
 
 @pytest.mark.parametrize("headroom", [0, 400_000, 3_000_000])
 def test_memory_runs_out_while_programs_emit(headroom, store, full, progress, settled):
-    """What cannot be kept is counted; what was kept arrives; afterwards all is well."""
+    """Lost records are counted, the others arrive, and the program recovers."""
     rounds = 20 if full else 2
     order = Order(pause=0.002, prelude=HUNGRY + padded(60))
     with running(store, order=order, environment=NO_SLACK) as program:

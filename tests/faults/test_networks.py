@@ -1,8 +1,8 @@
-"""Row 6: the network before PostgreSQL and before the Collector, at its worst.
+"""Row 6: faults of the network before PostgreSQL and before the Collector.
 
-Spans and log records go to the real Collector, one signal over gRPC and the other over HTTP; events
-to a real PostgreSQL; each through a proxy of its own. OTLP is at least once: after the fault all
-has arrived, some of it perhaps twice.
+Spans and log records go to a real Collector, one signal over gRPC and the other over HTTP. Events
+go to a real PostgreSQL. Each has its own proxy. OTLP is at least once: after the fault all
+records have arrived, some perhaps twice.
 """
 
 import itertools
@@ -27,7 +27,7 @@ REJECTED = "log records rejected by the OTLP endpoint"
 
 
 class Networks:
-    """A program, its three peers, and the proxies in between."""
+    """The three peers of a program, and a proxy for each."""
 
     def __init__(self, collector, over_grpc):
         self.collector = collector
@@ -64,7 +64,7 @@ class Networks:
             proxy.close()
 
     def troubles(self):
-        """What can be done to each of the peers."""
+        """Yield each peer with each trouble that it can have."""
         for peer in self.proxies:
             http = peer not in {"store", self.over_grpc}
             yield from itertools.product([peer], TROUBLES + (ANSWERS if http else ()))
@@ -83,17 +83,17 @@ class Networks:
             proxy.mode = "pass"
 
     def arrived(self, signal):
-        """The numbers of the calls of which the Collector has a record; some may be there twice."""
+        """Return the numbers of the calls that the Collector has, with duplicates."""
         read = self.collector.spans if signal == "traces" else self.collector.logs
         return numbers(read(at_least=0))
 
     def was_felt(self, peer):
-        """Wait until the trouble has met somebody; of a port that is closed nobody can tell."""
+        """Wait until the trouble has met a connection. A closed port cannot show that."""
         proxy = self.proxies[peer]
         wait_until(lambda: proxy.mode == "refuse" or proxy.struck > self.struck)
 
     def all_arrived(self, program, *peers):
-        """Wait until the peers have what the program has reported so far."""
+        """Wait until the peers have each call that the program has reported so far."""
         wanted = set(program.reports.numbers)
         for peer in peers:
             if peer == "store":
@@ -103,7 +103,7 @@ class Networks:
 
 
 def test_each_trouble_with_each_peer(tmp_path, full, randomness, progress, row):
-    """While one peer is in trouble the others get what is theirs; afterwards it gets its own."""
+    """While one peer is in trouble, the others get their records. It gets its own later."""
     require_collector()
     ways = SIGNALS if full else [randomness.choice(SIGNALS)]
     for over_grpc in ways:
@@ -116,7 +116,7 @@ def test_each_trouble_with_each_peer(tmp_path, full, randomness, progress, row):
 
 
 def through(networks, troubles, spool, full, progress):
-    """A program that goes through it all."""
+    """Run a program through all troubles."""
     order = Order(pause=0.004, configure={}, kinds=KINDS)
     with running(networks.through, spool, order=order, environment=networks.environment) as program:
         program.emit(20)
@@ -162,7 +162,7 @@ def tell(row, networks, program, troubles):
 
 
 def test_what_a_back_end_rejects(tmp_path, row):
-    """A partial success: what it says that it has not taken is counted, and not sent again."""
+    """A partial success: rejected log records are counted, and not sent again."""
     require_collector()
     with Collector() as collector, Proxy(collector.http_address) as proxy:
         store = f"sqlite:///{tmp_path / 'events.db'}"

@@ -1,4 +1,4 @@
-"""Row 16: emissions in the middle of emissions. Each is written, and none waits for itself."""
+"""Row 16: emissions inside emissions. Each is written, and none deadlocks."""
 
 import json
 
@@ -17,7 +17,7 @@ if {way!r} == "a logging handler":
 reentering.WAYS[{way!r}]()
 """
 CALLS = 300
-"""Of a program in which every line of ours emits."""
+"""The calls of a program in which every line of sidelight emits."""
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -40,7 +40,7 @@ def test_an_emission_in_the_middle_of_another(way, tmp_path, full, settled):
 
 
 def test_emissions_while_the_spool_is_being_opened(tmp_path, row):
-    """The first of them opens it, and the next signals come before it has."""
+    """The first signal opens the spool. More signals arrive before it is open."""
     store, told = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "ids.json"
     order = Order(
         calls=50,

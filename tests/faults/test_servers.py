@@ -1,4 +1,4 @@
-"""Row 12: servers that fork their workers, and end each after some work."""
+"""Row 12: servers that fork workers, and end each worker after some work."""
 
 import contextlib
 import http.client
@@ -13,7 +13,7 @@ CALLS = 10  # of a request, and of a task
 
 
 def answers(port, path):
-    """Whether a request was answered: its worker may die meanwhile, or none be there yet."""
+    """Return whether a request was answered. Its worker may die, or may not run yet."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", path)
@@ -22,7 +22,7 @@ def answers(port, path):
 
 
 def test_gunicorn(tmp_path, full, randomness, progress, settled):
-    """The application is loaded before the fork; workers end after 5 requests, or are killed."""
+    """The application is loaded before the fork. Workers end after 5 requests or are killed."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
     requests, (port,) = (1500 if full else 60), free_ports(1)
     command = ["-m", "gunicorn", "--preload", "--workers", "3", "--max-requests", "5"]
@@ -50,7 +50,7 @@ def test_gunicorn(tmp_path, full, randomness, progress, settled):
 
 
 def test_celery(tmp_path, full, settled):
-    """Each task has a process of its own, forked from one that has emitted."""
+    """Each task runs in a process that is forked from one that has emitted."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
     count = 200 if full else 6
     environment = {"FAULTS_TASKS": str(count), "FAULTS_BROKER": str(tmp_path / "broker")}

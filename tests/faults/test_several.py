@@ -41,7 +41,7 @@ def has_namespaces():
 
 @dataclass
 class Member:
-    """One of the crowd."""
+    """A program of the crowd."""
 
     program: Program
     namespace: bool
@@ -55,7 +55,7 @@ class Member:
 
 
 class Crowd:
-    """Emitters on one store; what those that are gone have reported is kept."""
+    """Programs that emit into one store. The crowd keeps the reports of ended programs."""
 
     def __init__(self, store, randomness, **configure):
         self.store, self.randomness, self.configure = store, randomness, configure
@@ -72,7 +72,7 @@ class Crowd:
         return Member(program, namespace)
 
     def disturb(self):
-        """Let something happen to one of them."""
+        """Kill, end, stop or resume a random member."""
         index = self.randomness.randrange(MEMBERS)
         member = self.members[index]
         action = self.randomness.choice(["kill", "kill group", "end", "stop", "stop"])
@@ -119,7 +119,7 @@ class Crowd:
 
 @contextlib.contextmanager
 def crowd(*arguments, **named):
-    """Nobody is left behind."""
+    """Yield a crowd, and kill its programs in the end."""
     them = Crowd(*arguments, **named)
     try:
         yield them
@@ -150,7 +150,7 @@ def spawn_relay(store):
 
 
 def test_external_relays_come_and_go(store, full, randomness, progress, settled):
-    """Three relays at once; one after the other is killed, and another one started."""
+    """Three relays run at once. Each in turn is killed and replaced."""
     rounds = ROUNDS_FULL // 4 if full else 6
     relays = []
     with crowd(store, randomness, relay="external") as them:
@@ -179,7 +179,7 @@ def test_external_relays_come_and_go(store, full, randomness, progress, settled)
 
 
 def test_an_external_relay_reads_along(store):
-    """The process has no thread of ours, and another one delivers what it emits, while it lives."""
+    """The process has no relay thread. Another process delivers its events while it runs."""
     prelude = "threads = lambda: len(os.listdir('/proc/self/task'))"
     finale = "assert threads() == 1, threads(); time.sleep(60)"
     order = Order(calls=500, configure={"relay": "external"}, prelude=prelude, finale=finale)

@@ -1,7 +1,7 @@
-"""Row 17: the store answers with an error: a deadlock, a conflict, a rule of somebody else's.
+"""Row 17: the store answers with an error: a deadlock, a conflict, a rule of its owner.
 
-What is nobody's fault is tried again; what is a record's own is set aside, beside all the others,
-and delivered when its reason is gone.
+The relay retries errors that no record causes. It sets poison records aside, delivers the others,
+and delivers the poison records after their reason is gone.
 """
 
 import time
@@ -28,7 +28,10 @@ from sidelight.store.schema import connect
 ROUNDS_FULL, ROUNDS_SHORT = 40, 1
 CALLS_FULL, CALLS_SHORT = 10_000, 200
 PAUSE = 0.001
-SELDOM, OFTEN = 301, 31  # one number in so many is poison; no multiple of the kinds: each is hit
+SELDOM, OFTEN = (
+    301,
+    31,
+)  # one number in so many is poison, of each kind of call
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def backend(request):
 
 @pytest.fixture
 def url(backend, tmp_path):
-    """Of a store that has its tables already."""
+    """Return the URL of a store that has its tables."""
     made = new_database(own_server())
     if backend == "SQLite":
         made = f"sqlite:///{tmp_path / 'events.db'}"
@@ -73,7 +76,7 @@ AND event_id < '01ff0000-0000-7000-0000-000000000000'
 
 @pytest.fixture
 def server_said():
-    """How often the server has told of an error since."""
+    """Count an error in the log of the server, from now on."""
     log = own_server().directory / "log"
     before = log.stat().st_size
 
@@ -93,7 +96,7 @@ def is_blocked(watch, seconds=2.0):
 
 @pytest.mark.parametrize("backend", ["PostgreSQL"], indirect=True)
 def test_deadlocks(url, spool, server_said, rounds, progress, settled):
-    """Another session locks a counter and then an artifact; the relay does it the other way."""
+    """Another session locks a counter and then an artifact. The relay locks in reverse order."""
     deadlocks = "deadlock detected"
     alter(url, f"ALTER DATABASE {make_url(url).database} SET deadlock_timeout = '200ms'")
     order = Order(threads=2, pause=PAUSE, configure={}, prelude="decorate(artifact_id='one')")
@@ -119,9 +122,9 @@ def test_deadlocks(url, spool, server_said, rounds, progress, settled):
 
 @pytest.mark.parametrize("backend", ["PostgreSQL"], indirect=True)
 def test_serialization_failures(url, spool, server_said, rounds, progress, settled):
-    """A relay's transactions are READ COMMITTED, whatever is the default: one thing is left there.
+    """One serialization failure is left in READ COMMITTED, which the relay always uses.
 
-    A row that the relay gives its organization was moved into another partition meanwhile.
+    The relay gives a row its organization, and the row was moved to another partition.
     """
     failures = "tuple to be locked was already moved to another partition"
     nameless = 400 * rounds
@@ -152,20 +155,20 @@ def test_serialization_failures(url, spool, server_said, rounds, progress, settl
 
 
 def set_aside(url, spool):
-    """What was set aside, as the command line tells it."""
+    """Return the quarantined records, by the command line."""
     answer = sidelight("spool", "quarantined", "--store", url, "--spool", spool, "--json")
     assert answer.code == 0, answer.err
     return answer.json
 
 
 def wrong(url, spool):
-    """What the doctor says is wrong: words, by what it has looked at."""
+    """Return the messages of the doctor's failed checks, by check."""
     answer = sidelight("doctor", "--store", url, "--spool", spool, "--json")
     return {each["check"]: each["message"] for each in answer.json if each["state"] == "wrong"}
 
 
 def test_rules_that_no_record_is_to_blame_for(backend, url, spool, full, settled):
-    """Records wait until they are gone, also those that others of their batch could have passed."""
+    """All records of a batch wait until the rule is gone, and none is set aside."""
     of_counters = rule(url, "event_counts", "NEW.type = 'scheduled'")
     if backend == "PostgreSQL":
         table = "ALTER TABLE event_counts"
@@ -197,7 +200,7 @@ def test_rules_that_no_record_is_to_blame_for(backend, url, spool, full, settled
 
 
 def test_a_rule_that_no_event_meets(backend, url, spool, full, row):
-    """Whatever the store is given it refuses: a few are set aside, then it is left in peace."""
+    """The store refuses each event. The relay sets a few aside, then backs off."""
     made, gone = rule(url, "events")
     with running(url, spool, order=Order(threads=2, pause=PAUSE, configure={})) as program:
         program.emit(40)
@@ -221,7 +224,7 @@ def test_a_rule_that_no_event_meets(backend, url, spool, full, row):
 
 
 def test_poison_among_good_ones(backend, url, spool, full, row):
-    """The store will not have one value in many: those are set aside, told of, and come later."""
+    """The store refuses one value in many. Its records are set aside, shown, and come later."""
     every = SELDOM if full else OFTEN
     n = "json_extract(NEW.attributes, '$.n')"
     if backend == "PostgreSQL":

@@ -1,4 +1,4 @@
-"""Row 4: the store is frozen, or a relay is, in the middle of a transaction."""
+"""Row 4: the store is frozen, or a relay is stopped in its transaction."""
 
 import contextlib
 import sqlite3
@@ -24,7 +24,7 @@ PAUSE = 0.001
 
 @contextlib.contextmanager
 def locked(url):
-    """Another connection has the file to itself."""
+    """Hold an exclusive lock on the file."""
     connection = sqlite3.connect(make_url(url).database, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
     yield
@@ -33,7 +33,7 @@ def locked(url):
 
 @contextlib.contextmanager
 def stopped(url):
-    """The server's processes are stopped; the kernel still takes what is sent to them."""
+    """Stop the processes of the server. The kernel still accepts data for them."""
     own_server().pause()
     yield
     own_server().resume()
@@ -57,7 +57,7 @@ def _left_as_it_was():
 
 @pytest.mark.parametrize("fault", FREEZES)
 def test_a_frozen_store(fault, tmp_path, full, progress, settled):
-    """One program lives through it, another begins in it and a third ends in it."""
+    """One program runs before, during and after. Another begins, and a third ends, during it."""
     store, spool = new_store(fault, tmp_path), tmp_path / "spool"
     seconds = FROZEN_FULL if full else FROZEN_SHORT
 
@@ -84,7 +84,7 @@ def test_a_frozen_store(fault, tmp_path, full, progress, settled):
 
 @pytest.mark.parametrize("backend", ["SQLite", "PostgreSQL"])
 def test_a_relay_stopped_inside_its_transaction(backend, tmp_path, full, progress, settled):
-    """It holds its locks; PostgreSQL takes them away from it in time, SQLite cannot."""
+    """The stopped relay holds its locks. PostgreSQL revokes them in time, SQLite cannot."""
     store, spool = new_store(backend, tmp_path), tmp_path / "spool"
     seconds = FROZEN_FULL if full else FROZEN_SHORT
     programs, rounds = [], 2 if full else 1

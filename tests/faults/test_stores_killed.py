@@ -1,4 +1,4 @@
-"""Row 5: PostgreSQL is killed, its sessions are, and its COMMIT ends otherwise than it is told."""
+"""Row 5: PostgreSQL or its sessions are killed, and the reply to a COMMIT is lost."""
 
 import contextlib
 import time
@@ -39,7 +39,7 @@ EXECUTE FUNCTION sidelight.gate();
 
 @pytest.fixture
 def server():
-    """A server that may be killed; left as it was found."""
+    """Yield a server that may be killed, and start it again in the end."""
     running = own_server()
     yield running
     if not running.is_alive():
@@ -66,7 +66,7 @@ def through(url, server, proxy):
 
 @pytest.fixture
 def program(url, through, tmp_path):
-    """One that emits into the store, through the proxy: more slowly than its relay delivers."""
+    """Run a program that emits through the proxy, more slowly than its relay delivers."""
     order = Order(threads=2, pause=0.005, configure={})
     with running(through, tmp_path, order=order) as program:
         program.emit(20)
@@ -76,7 +76,7 @@ def program(url, through, tmp_path):
 
 @pytest.fixture
 def finish(url, through, program, tmp_path, row):
-    """What was emitted comes by itself, each event once; ``finish(fault, how often)``."""
+    """Wait until the relay has delivered each event once, and enter the row."""
 
     def finish(fault, injected):
         caught_up(url, program)
@@ -94,7 +94,7 @@ def rounds(full, progress):
 
 
 def grow(url, before):
-    """Wait until the store has more than it had."""
+    """Wait until the store has more events than `before`."""
     wait_until(lambda: stored(url) > before)
 
 
@@ -110,7 +110,7 @@ def test_killed_again_and_again(server, url, program, rounds, randomness, progre
 
 
 def test_sessions_terminated(url, program, rounds, randomness, progress, finish):
-    """At random moments, most of them within a transaction."""
+    """Sessions end at random moments, mostly within a transaction."""
     killed = 0
     with psycopg.connect(url, autocommit=True) as connection:
         while killed < rounds:
@@ -126,7 +126,7 @@ def test_sessions_terminated(url, program, rounds, randomness, progress, finish)
 
 
 def in_commit(connection, event):
-    """Wait for a session that waits for ``event`` in its COMMIT; answers its process."""
+    """Wait for a session that waits for ``event`` in its COMMIT. Return its process id."""
     found = []
 
     def look():
@@ -139,7 +139,7 @@ def in_commit(connection, event):
 
 @pytest.fixture
 def gate(url, program):
-    """A connection by which COMMITs can be `held`."""
+    """Yield a connection that can hold back COMMITs (`held`)."""
     with connected(url) as connection:
         connection.execute(GATED_COMMIT)
         yield connection
@@ -147,7 +147,7 @@ def gate(url, program):
 
 @contextlib.contextmanager
 def held(gate):
-    """A COMMIT that has begun does not count before this ends."""
+    """Hold back each COMMIT until the block ends."""
     gate.execute("SELECT pg_advisory_lock(5)")
     yield
     gate.execute("SELECT pg_advisory_unlock(5)")
@@ -155,7 +155,7 @@ def held(gate):
 
 @contextlib.contextmanager
 def replicated(connection):
-    """A COMMIT counts, and is not told before a standby that does not exist has it too."""
+    """Let each COMMIT count, and hold back its reply, by a standby that does not exist."""
     connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
     connection.execute("SELECT pg_reload_conf()")
     yield
@@ -164,7 +164,7 @@ def replicated(connection):
 
 
 def test_terminated_in_its_commit(url, gate, program, rounds, progress, finish):
-    """The client is told of an error; before it counts there is nothing, after it everything."""
+    """The client sees an error. The store has nothing before the COMMIT counts, else all."""
     for number in range(rounds):
         progress(f"terminated {number} times")
         with held(gate):
@@ -186,7 +186,7 @@ def test_terminated_in_its_commit(url, gate, program, rounds, progress, finish):
 def test_the_reply_to_a_commit_is_lost(
     url, gate, proxy, program, rounds, randomness, progress, finish
 ):
-    """The client sees a reset, and tries again while the server is still committing, or has."""
+    """The client sees a reset, and retries during or after the COMMIT."""
     for number in range(rounds):
         progress(f"lost {number} replies")
         with held(gate):
