@@ -74,9 +74,23 @@ def test_arguments_that_are_refused(url, tmp_path):
     assert (said.code, "less than a day ago; give 1d or more" in said.err) == (1, True)
     assert "is not a time; write" in prune(url, "soon").err
     assert sidelight("prune", "--store", url).code == 2
+    assert prune(url, "9d", "--keep-since", "8d").code == 2
     said = prune(f"sqlite:///{tmp_path}/none.db", "9d")
     assert (said.code, "there is no events store" in said.err) == (1, True)
     assert not (tmp_path / "none.db").exists()
+
+
+def test_a_clock_that_is_ahead_is_told_and_the_day_is_taken_back(url, monkeypatch):
+    now = time.time_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: now() + 365 * DAY)
+        said = prune(url, "50d")
+    assert (said.code, "the age counts from then" in said.err) == (0, True)
+    with Store(url) as opened:
+        assert 80 < opened.size() < 120
+    said = sidelight("prune", "--keep-since", "90d", "--store", url)
+    day = (datetime.now(UTC) - timedelta(days=90)).date()
+    assert (said.code, f"keeps events since {day} (UTC)" in said.err) == (0, True)
 
 
 def test_a_terminal_sees_a_bar(url, monkeypatch):

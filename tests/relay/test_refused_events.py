@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import sqlite3
+import time
 
 import pytest
+from tests.support.commands import sidelight as run
 from tests.support.telemetry import configured, stored
 
 import sidelight
@@ -65,6 +67,22 @@ def test_a_call_whose_event_is_refused_returns_as_ever(path):
 
     assert make() == 1
     assert sidelight.flush(20.0) is False
+
+
+def test_an_event_that_is_older_than_the_store_keeps_can_be_stored_later(path):
+    """As after a pruning with a clock that was ahead, or where the clock is set back."""
+    tomorrow = time.time_ns() + 86_400 * 10**9
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE retention SET kept_since = {tomorrow}")
+    receipts = [sidelight.emit("made", artifact_id=f"late {n}") for n in range(100)]
+    assert sidelight.flush(20.0) is False
+    assert {receipt.state for receipt in receipts} == {"refused"}
+    assert EMITTER.losses == {"older than the store keeps": 100}
+    url = f"sqlite:///{path}"
+    assert run("spool", "replay", "--store", url).code == 1
+    assert run("prune", "--keep-since", "2d", "--store", url).code == 0
+    assert run("spool", "replay", "--store", url).code == 0
+    assert len(stored(path)) == 101
 
 
 def test_a_watermark_remembers_the_latest_refused_events():

@@ -13,7 +13,7 @@ from tests.support.postgres import connected, new_database
 from tests.support.stored import DAY, deliver, exact, record, store, together
 
 from sidelight import Store
-from sidelight.exceptions import SinkUnavailableError
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.store import ingest, partitions, retention, schema
 from sidelight.store.partitions import Partition, month_of, partitions_of
 from sidelight.store.retention import Pruner
@@ -210,7 +210,8 @@ def test_pruned_months_are_dropped_and_not_created_again(url):
     assert all(each.span[0] >= kept for each in found(url)[:-1])
     assert rows_in(url, "events_rest") == 0
     before = found(url)
-    store(url, over_months())
+    with pytest.raises(SinkRefusedError, match="is pruned"):
+        store(url, over_months())
     assert found(url) == before
     exact(url, plan.kept_since)
 

@@ -46,6 +46,7 @@ class Refused(NamedTuple):
 
     problem: str
     poison: Sequence[Record] | None
+    reason: str | None = None
 
 
 # No outcome holds an exception: its traceback would keep the worker's segment open.

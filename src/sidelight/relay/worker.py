@@ -281,7 +281,7 @@ class Worker:
         while pieces:
             piece = pieces.pop()
             outcome = self._attempt(piece, segment.meta)
-            if isinstance(outcome, Refused) and not is_judged:
+            if isinstance(outcome, Refused) and outcome.poison is None and not is_judged:
                 outcome = self._judge(piece, outcome, segment)
                 is_judged = isinstance(outcome, Refused)
 
@@ -296,8 +296,8 @@ class Worker:
                     failures += 1
                 case InDoubt(problem):
                     raise SinkInDoubtError(sink=self.sink.name, problem=problem)
-                case Refused(problem, poison) if poison is not None or len(piece) == 1:
-                    self._refuse(segment, poison or piece, problem)
+                case Refused(problem, poison, reason) if poison is not None or len(piece) == 1:
+                    self._refuse(segment, poison or piece, problem, reason)
                 case Refused():
                     middle = len(piece) // 2
                     pieces += piece[middle:], piece[:middle]
@@ -312,7 +312,8 @@ class Worker:
         except SinkUnavailableError as error:
             return self._unavailable(error)
         except SinkRefusedError as error:
-            return Refused(str(error.facts["problem"]), error.facts.get("records"))  # type: ignore[arg-type]
+            facts: Any = error.facts
+            return Refused(str(facts["problem"]), facts.get("records"), facts.get("reason"))
         except MemoryError:  # the records are not the cause
             with contextlib.suppress(Exception):  # the sink may be in any state
                 self.sink.close()
@@ -380,16 +381,24 @@ class Worker:
         if self.watermark is not None and segment.number:
             self.watermark.advance(max(position, self.watermark.position))
 
-    def _refuse(self, segment: Segment, records: Sequence[Record], problem: str) -> None:
+    def _refuse(
+        self, segment: Segment, records: Sequence[Record], problem: str, reason: str | None = None
+    ) -> None:
         """Move poison records to the quarantine."""
-        name = self.sink.name
         for record in records:
-            self._poison.note_poison(record)
+            if reason is None:
+                self._poison.note_poison(record)
             if segment.number and record[0].outcome != "ledger":  # this process has emitted it
                 self.refused += 1
                 if self.watermark is not None:
                     self.watermark.note_refused(record[1].random)
-            self._quarantine(segment, f"refused by {name}", problem, encode(record), refused=True)
+            self._quarantine(
+                segment,
+                reason or f"refused by {self.sink.name}",
+                problem,
+                encode(record),
+                refused=True,
+            )
 
     # -- for the other threads ---------------------------------------------------------------
 

@@ -33,7 +33,7 @@ class Sink(Protocol):
         Raises:
             SinkUnavailableError: the sink took nothing; the same batch may be tried again.
             SinkRefusedError: the sink refuses some record and took nothing. Where the error names
-                the refused ``records``, the sink took all others.
+                the refused ``records``, the sink took all others; it may name a loss ``reason``.
         """
         ...
 

@@ -51,8 +51,7 @@ def store_events(statements: BatchStatements, drafts: Sequence[Draft], recorded_
         recorded_at: the time of the transaction (ns), unique to it.
 
     Returns:
-        How many events were left out, because they occurred before the store's retention. The
-        store cannot know whether such an event was stored before it was pruned.
+        How many of the first events were left out, because they are older than the store keeps.
     """
     kept_since = statements.kept_since()
     left_out = bisect_left(drafts, (kept_since,))

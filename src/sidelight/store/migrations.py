@@ -61,5 +61,12 @@ def _partition(connection: Connection) -> None:
     run(f"ALTER TABLE events ATTACH PARTITION events_before FOR VALUES {span}")
 
 
-UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2,)
+def _to_3(connection: Connection) -> None:
+    """Separate what was deleted from what relays leave out, so that the latter can move back."""
+    run = connection.exec_driver_sql
+    run("ALTER TABLE retention ADD COLUMN pruned_until BIGINT DEFAULT 0 NOT NULL")
+    run("UPDATE retention SET pruned_until = kept_since")
+
+
+UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2, _to_3)
 """The steps: from version 1 to 2, from 2 to 3, and so on."""

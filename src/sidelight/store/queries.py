@@ -20,7 +20,7 @@ from sqlalchemy import Executable, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import StoreError
-from sidelight.record import CostSummary, read_snapshot
+from sidelight.record import CostSummary, event_id, read_snapshot
 from sidelight.settings import public_url, settle
 from sidelight.store.event import Event, event_from
 from sidelight.store.schema import (
@@ -331,10 +331,17 @@ class Store:
 
     def size(self) -> int:
         """Number of events in the store."""
-        query = select(func.coalesce(func.sum(event_counts.c.count), 0))
-        if (kept_since := self.kept_since()) is not None:
-            query = query.where(event_counts.c.day >= kept_since.isoformat())
-        return int(self._read(query)[0][0])
+        kept_since, pruned_until = self._read(select(retention))[0]
+        counted = select(func.coalesce(func.sum(event_counts.c.count), 0))
+        if pruned_until:
+            day = from_ns(pruned_until).date().isoformat()
+            counted = counted.where(event_counts.c.day >= day)
+        size = int(self._read(counted)[0][0])
+        if kept_since < pruned_until:  # the mark was taken back: few events are older
+            key = events.c.event_id
+            between = (key >= event_id(kept_since, 0), key < event_id(pruned_until, 0))
+            size += self._read(select(func.count()).where(*between))[0][0]
+        return size
 
     def kept_since(self) -> date | None:
         """The first day (UTC) whose events are kept; None if the store was never pruned."""

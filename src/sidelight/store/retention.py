@@ -2,9 +2,12 @@
 
 The store remembers since when it keeps events. The pruner first moves that mark, between two
 transactions of relays; from then on relays leave out older events, so that an event that is
-delivered again after it was deleted does not come back. Then the pruner deletes rows in short
-transactions that wait for no lock of a relay. After a stop in the middle nothing is lost: the next
-run deletes the rest.
+delivered again after it was deleted does not come back: it goes to the quarantine, and the mark can
+be taken back. Then the pruner deletes rows in short transactions that wait for no lock of a relay.
+After a stop in the middle nothing is lost: the next run deletes the rest.
+
+Deleting cannot be undone, so one wrong clock must not decide about it. Ages count from now only as
+long as the newest event agrees with the clocks of this machine and of the server.
 
 `artifacts` and `event_counts` keep history. An artifact keeps its first event and its number of
 events until all of them are deleted. A pruned day keeps its counts, unless they are pruned as well.
@@ -18,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -36,11 +39,10 @@ from sidelight.store.schema import (
     costs,
     event_counts,
     events,
-    losses,
     retention,
 )
 from sidelight.store.sqlite import write_lock
-from sidelight.store.times import When, beginning_ns, from_ns
+from sidelight.store.times import When, beginning_ns, from_ns, is_age
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -64,12 +66,15 @@ class Plan:
         kept_since: the first day (UTC) that is kept.
         events, artifacts: how many of each are deleted.
         partitions: partitions of PostgreSQL that are dropped whole.
+        counted_from: the time of the newest event (UTC), from which the age counts because the
+            clock is too far ahead of it; None where the age counts from now.
     """
 
     kept_since: date
     events: int
     artifacts: int
     partitions: tuple[str, ...] = ()
+    counted_from: datetime | None = None
 
 
 class Pruner:
@@ -107,29 +112,60 @@ class Pruner:
         self._writer.dispose()
         self._reader.dispose()
 
-    def plan(self, older_than: When) -> Plan:
+    def plan(self, older_than: When, *, trust_clock: bool = False) -> Plan:
         """Plan a pruning; change nothing.
+
+        An age counts from the newest event where the clock is ahead of that by more than a day and
+        a tenth of the age: the clock may be wrong, or the store may be idle.
 
         Args:
             older_than: a time, a day, or an age. The plan contains the events of the days (UTC)
                 before that day, and what an earlier run left to delete.
+            trust_clock: the clock of this machine is right, whatever the newest event says.
 
         Raises:
             QueryError: ``older_than`` is not a time, or is less than a day ago, from when relays
-                may still deliver events.
+                may still deliver events; or it is a day after which the store has no event.
         """
+        now = time.time_ns()
         moment = beginning_ns("older than", older_than)
-        if moment > time.time_ns() - _DAY:
-            raise QueryError(
-                argument="older than",
-                problem=f"{older_than} is less than a day ago",
-                remedy="give 1d or more, because relays may still deliver younger events",
-            )
+        if moment > now - _DAY:
+            raise _too_young(older_than, None)
+        counted_from = None
         try:
             with self._reader.begin() as connection:
-                return self._plan(connection, moment // _DAY * _DAY)
+                newest = now if trust_clock else _newest_event(connection, now)
+                if now - newest > max(_DAY, (now - moment) // 10):
+                    counted_from = from_ns(newest)
+                    moment -= (now - newest) if is_age(older_than) else 0
+                    if newest and moment > newest - _DAY:
+                        raise _too_young(older_than, counted_from)
+                return self._plan(connection, max(0, moment) // _DAY * _DAY, counted_from)
         except SQLAlchemyError as error:
             raise self._failure(error) from error
+
+    def take_back(self, kept_since: When) -> date:
+        """Make relays store older events again, from the day (UTC) of ``kept_since`` on.
+
+        Deleted events do not come back. Events that the store refused meanwhile are in the
+        quarantine of their spool, and can be replayed. The mark never moves ahead here.
+
+        Returns:
+            The first day that is kept now.
+
+        Raises:
+            QueryError: ``kept_since`` is not a time.
+        """
+        wanted = beginning_ns("keep since", kept_since) // _DAY * _DAY
+
+        def step(connection: Connection) -> int:
+            if self._is_postgres:
+                lock_retention(connection)
+            before = connection.execute(select(retention.c.kept_since)).scalar_one()
+            connection.execute(update(retention).values(kept_since=min(before, wanted)))
+            return min(int(before), wanted)
+
+        return from_ns(self._transaction(step)).date()
 
     def run(self, plan: Plan, *, counts: bool = False) -> Iterator[int]:
         """Execute a plan; yield after each transaction how many events and artifacts it deleted.
@@ -143,8 +179,7 @@ class Pruner:
         yield from self._drop_partitions(plan.partitions, before)
         yield from self._delete_events(first_key(kept_since))
         yield from self._delete_rows(artifacts, artifacts.c.last_event_at < kept_since)
-        for table in (losses, costs):
-            yield from (0 for _ in self._delete_rows(table, table.c.last_at < kept_since))
+        yield from (0 for _ in self._delete_rows(costs, costs.c.last_at < kept_since))
         if counts:
             pruned = event_counts.c.day < plan.kept_since.isoformat()
             yield from (0 for _ in self._delete_rows(event_counts, pruned))
@@ -164,29 +199,30 @@ class Pruner:
                 return 0
             return pragma("freelist_count") * pragma("page_size")
 
-    def _plan(self, connection: Connection, kept_since: int) -> Plan:
-        before = connection.execute(select(retention.c.kept_since)).scalar_one()
+    def _plan(self, connection: Connection, kept_since: int, counted_from: datetime | None) -> Plan:
+        before, pruned = connection.execute(select(retention)).one()
         kept_since = max(kept_since, before)
-        left = select(func.count()).where(events.c.event_id < first_key(before))
+        left = select(func.count()).where(events.c.event_id < first_key(min(pruned, kept_since)))
         ended = select(func.count()).where(artifacts.c.last_event_at < kept_since)
         partitions = partitions_of(connection) if self._is_postgres else ()
         return Plan(
             kept_since=from_ns(kept_since).date(),
-            events=_counted(connection, before, kept_since) + connection.execute(left).scalar_one(),
+            events=_counted(connection, pruned, kept_since) + connection.execute(left).scalar_one(),
             artifacts=connection.execute(ended).scalar_one(),
             partitions=tuple(
                 each.name for each in partitions if each.span and each.span[1] <= kept_since
             ),
+            counted_from=counted_from,
         )
 
     def _move_mark(self, connection: Connection, kept_since: int) -> int:
         """Make relays leave out older events from now on; return the mark before (ns)."""
         if self._is_postgres:
             lock_retention(connection)
-        before = connection.execute(select(retention.c.kept_since)).scalar_one()
-        if before < kept_since:
-            connection.execute(update(retention).values(kept_since=kept_since))
-        return int(before)
+        before, pruned = connection.execute(select(retention)).one()
+        marks = {"kept_since": max(before, kept_since), "pruned_until": max(pruned, kept_since)}
+        connection.execute(update(retention).values(marks))
+        return int(pruned)
 
     def _drop_partitions(self, names: Iterable[str], kept_since: int) -> Iterator[int]:
         """Drop partitions; stop at one that is always in use: `_delete_events` empties the rest."""
@@ -288,6 +324,35 @@ class Pruner:
             problem=_message(error),
             remedy="run the command again when the store answers: it continues where it stopped",
         )
+
+
+def _newest_event(connection: Connection, now: int) -> int:
+    """When the newest event occurred (ns), up to now; 0 in a store without events.
+
+    In PostgreSQL the server's clock bounds it as well. An event of a clock that is ahead does not
+    count.
+    """
+    if connection.dialect.name == "postgresql":
+        clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint"
+        now = min(now, int(connection.exec_driver_sql(clock).scalar_one()))
+    key = events.c.event_id
+    newest = select(events.c.occurred_at).where(key <= first_key(now)).order_by(key.desc()).limit(1)
+    return int(connection.execute(newest).scalar() or 0)
+
+
+def _too_young(older_than: When, counted_from: datetime | None) -> QueryError:
+    if counted_from is None:
+        return QueryError(
+            argument="older than",
+            problem=f"{older_than} is less than a day ago",
+            remedy="give 1d or more, because relays may still deliver younger events",
+        )
+    return QueryError(
+        argument="older than",
+        problem=f"{older_than} is less than a day before the newest event, which occurred at"
+        f" {counted_from:%Y-%m-%d %H:%M} UTC",
+        remedy="check the clock; with a clock that is right, add --trust-clock",
+    )
 
 
 def _drop_partition(connection: Connection, name: str, kept_since: int) -> int:

@@ -147,7 +147,10 @@ costs: Final = Table(
 )
 
 retention: Final = Table(  # one row
-    "retention", metadata, Column("kept_since", BigInteger, nullable=False)
+    "retention",
+    metadata,
+    Column("kept_since", BigInteger, nullable=False),
+    Column("pruned_until", BigInteger, nullable=False, server_default="0"),
 )
 
 _version: Final = Table("sidelight_schema", metadata, Column("version", Integer, nullable=False))
@@ -304,7 +307,7 @@ def _create(connection: Connection) -> None:
         connection.exec_driver_sql(f"CREATE TABLE {DEFAULT} PARTITION OF events DEFAULT")
         # Leave space for the next state of each counter beside it, so that no index changes.
         connection.exec_driver_sql("ALTER TABLE event_counts SET (fillfactor = 50)")
-    connection.execute(retention.insert().values(kept_since=0))
+    connection.execute(retention.insert().values(kept_since=0, pruned_until=0))
     connection.execute(_version.insert().values(version=VERSION))
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
-from sidelight.record import event_id, random_bits, to_json
+from sidelight.record import event_id, occurred_at, random_bits, to_json
 from sidelight.spool import Record
 from sidelight.store.batch_size import BatchSizer
 from sidelight.store.errors import is_record_refused
@@ -81,13 +81,18 @@ class StoreSink:
 
         Raises:
             SinkUnavailableError: the store does not answer, is locked, or lost the connection.
-            SinkRefusedError: the store refuses a record because of its values.
+            SinkRefusedError: the store refuses a record because of its values, and has taken no
+                record of that piece; or it has taken all except those in ``facts["records"]``,
+                which are older than the store keeps.
         """
         records, undeclared = mark_undeclared(records)
+        too_old: list[Record] = []
         for piece in self._sizer.split(records):
             with self._sizer:
-                self._write_piece(piece, writer)
+                too_old += self._write_piece(piece, writer)
         self._report_undeclared(undeclared.values())
+        if too_old:
+            raise self._too_old(too_old)
 
     def write_claimed(
         self, records: Sequence[Record], writer: dict[str, Any], claim: Claim
@@ -120,7 +125,21 @@ class StoreSink:
 
     def rehearse(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
         """Store a batch and roll it back; raises what `write` would raise."""
-        self._write_piece(records, writer, undo=True)
+        if too_old := self._write_piece(records, writer, undo=True):
+            raise self._too_old(too_old)
+
+    def _too_old(self, records: Sequence[Record]) -> SinkRefusedError:
+        """An error that names the records, which go to the quarantine.
+
+        Nobody knows whether the store had them before it was pruned, or whether a clock was wrong.
+        """
+        latest = from_ns(max(occurred_at(moment) for _, moment in records))
+        return SinkRefusedError(
+            sink=self._display_url,
+            problem=f"the latest occurred at {latest:%Y-%m-%dT%H:%M:%S+00:00}, which is pruned",
+            records=records,
+            reason="older than the store keeps",
+        )
 
     def _report_undeclared(self, problems: Iterable[str]) -> None:
         for problem in problems:
@@ -133,10 +152,11 @@ class StoreSink:
         claim: Claim | None = None,
         *,
         undo: bool = False,
-    ) -> None:
+    ) -> Sequence[Record]:
+        """Store a piece; return the records that are older than the store keeps."""
         try:
             with self._lock:
-                self._write(records, writer, claim, undo=undo)
+                return self._write(records, writer, claim, undo=undo)
         except TimeoutError as error:  # another process holds the write lock
             raise SinkUnavailableError(
                 sink=self._display_url, problem="its lock is held"
@@ -191,7 +211,7 @@ class StoreSink:
         claim: Claim | None,
         *,
         undo: bool,
-    ) -> None:
+    ) -> Sequence[Record]:
         if self._connection is None:
             self._connection = connect(self.url, create=not undo).connect()
             self._partitions = MonthlyPartitions() if self._file is None else None
@@ -199,7 +219,7 @@ class StoreSink:
         if self._partitions is not None and not undo:
             self._partitions.ensure(self._connection, [draft[0] for draft in drafts])
         if not drafts and not ledgers:
-            return
+            return ()
         process = str(writer.get("instance", ""))
         recorded_at = _next_recorded_at(self._connection)
         with self._connection.begin() as transaction:
@@ -207,10 +227,10 @@ class StoreSink:
             if claim is not None:
                 claimed = claim(self._connection)
                 drafts = [draft for draft in drafts if event_id(*draft[:2]) in claimed]
-            if drafts and (left_out := store_events(statements, drafts, recorded_at)):
-                latest = from_ns(drafts[left_out - 1][0]).isoformat(timespec="seconds")
-                problem = f"the latest occurred at {latest}, which is pruned"
-                _add_loss("older than the store keeps", left_out, problem, process, statements)
+            left_out = store_events(statements, drafts, recorded_at) if drafts else 0
+            too_old = [(static, moment) for *_, static, moment in drafts[:left_out]]
+            if too_old and claim is not None:
+                raise self._too_old(too_old)  # they go to the quarantine through the spool
             for ledger in ledgers:
                 _write_ledger(statements, ledger, process)
             if undo:
@@ -220,6 +240,7 @@ class StoreSink:
             self.close()
             problem = "its file was replaced during a transaction"
             raise SinkUnavailableError(sink=self._display_url, problem=problem)
+        return too_old
 
 
 def _next_recorded_at(connection: Connection) -> int:
@@ -231,18 +252,6 @@ def _next_recorded_at(connection: Connection) -> int:
     """
     newest, now = last_recorded(connection), time.time_ns()
     return now if now > newest else newest + 1 + random_bits(_SPREAD_BITS)
-
-
-def _add_loss(
-    reason: str, count: int, problem: str, process: str, statements: BatchStatements
-) -> None:
-    """Add to a process's losses."""
-    statements.run(
-        *_INSERT_LOSSES,
-        [(process, reason, count, problem, time.time_ns())],
-        "ON CONFLICT (process, reason) DO UPDATE SET count = losses.count + excluded.count,"
-        " problem = excluded.problem, last_at = excluded.last_at",
-    )
 
 
 def _write_ledger(statements: BatchStatements, ledger: Ledger, process: str) -> None:

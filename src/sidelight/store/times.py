@@ -37,6 +37,13 @@ def from_ns(ns: int) -> datetime:
     return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
+def is_age(when: object) -> bool:
+    """Whether a time is an age, which counts back from now."""
+    return isinstance(when, timedelta) or (
+        isinstance(when, str) and _AGE.fullmatch(when.strip()) is not None
+    )
+
+
 def beginning_ns(argument: str, when: When) -> int:
     """The first moment (ns since 1970) of a range that begins at ``when``.
 

@@ -53,7 +53,8 @@ REMEDIES: Final = {
     "not joined: …": "correct what the problem names; the event was kept outside the transaction",
     "event not as declared": "correct the point's attributes or the catalogue; the event was kept",
     "tracer provider not loaded": "correct OTEL_PYTHON_TRACER_PROVIDER",
-    "older than the store keeps": "drain the spools before you prune, or keep events for longer",
+    "older than the store keeps": "check the clocks; `sidelight prune --keep-since DAY` and then"
+    " `sidelight spool replay` store what was refused",
     "unreadable record": _QUARANTINE,
     "damaged stretch of the spool": _QUARANTINE,
     "refused by …": _QUARANTINE,

@@ -26,13 +26,27 @@ _WORTH_A_VACUUM: Final = 10_000_000  # bytes
 def prune(
     *,
     older_than: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--older-than",
             metavar="TIME",
             help="Delete events of days (UTC) before this: 365d, 52w (ago), or 2026-07-25.",
         ),
-    ],
+    ] = None,
+    keep_since: Annotated[
+        str | None,
+        typer.Option(
+            "--keep-since",
+            metavar="TIME",
+            help="Delete nothing; let relays store events from this day (UTC) on again.",
+        ),
+    ] = None,
+    trust_clock: Annotated[
+        bool,
+        typer.Option(
+            "--trust-clock", help="The clock is right, although the newest event is much older."
+        ),
+    ] = False,
     counts: Annotated[
         bool, typer.Option("--counts", help="Delete the counters of those days too.")
     ] = False,
@@ -45,8 +59,12 @@ def prune(
     """Delete old events, and artifacts that have no later event.
 
     The command works in short transactions beside relays. The store remembers the first day that it
-    keeps: an older event that arrives later, or once more, is not stored. Counters of deleted days
-    stay as history, unless --counts is given.
+    keeps: an older event that arrives later, or once more, is not stored but goes to the
+    quarantine. Counters of deleted days stay as history, unless --counts is given.
+
+    An age counts from the newest event where the clock is far ahead of it, because a wrong clock
+    must not delete events. After a pruning by mistake, --keep-since takes the day back; then
+    `sidelight spool replay` delivers the events that were refused meanwhile.
 
     Ctrl-C ends the command at any time; the same command continues.
 
@@ -55,8 +73,14 @@ def prune(
 
       sidelight prune --older-than 365d --store postgresql://host/database
     """
+    if (older_than is None) is (keep_since is None):
+        raise typer.BadParameter("give either --older-than or --keep-since")
+    if keep_since is not None:
+        with Pruner(store) as pruner:
+            remark(f"{pruner.url} keeps events since {pruner.take_back(keep_since)} (UTC)")
+        return
     with Pruner(store, dry=dry_run) as pruner:
-        plan = pruner.plan(older_than)
+        plan = pruner.plan(older_than or "", trust_clock=trust_clock)
         if not dry_run:
             steps = pruner.run(plan, counts=counts)
             try:
@@ -77,6 +101,7 @@ def _print(plan: Plan, url: str, *, as_json: bool, dry_run: bool) -> None:
             "events": plan.events,
             "artifacts": plan.artifacts,
             "partitions": plan.partitions,
+            "counted_from": plan.counted_from,
             "dry_run": dry_run,
         }
         print_json([plain])
@@ -87,5 +112,10 @@ def _print(plan: Plan, url: str, *, as_json: bool, dry_run: bool) -> None:
     console().print(rows)
     if plan.partitions:
         remark(f"with {plural(len(plan.partitions), 'partition')}: {', '.join(plan.partitions)}")
+    if plan.counted_from is not None:
+        remark(
+            f"the newest event occurred at {plan.counted_from:%Y-%m-%d %H:%M} UTC: the age counts"
+            " from then; if the clock is right, add --trust-clock"
+        )
     keeps = "would then keep" if dry_run else "keeps"
     remark(f"{url} {keeps} events since {plan.kept_since} (UTC)")
