@@ -63,7 +63,9 @@ def test_a_relay_killed_between_its_steps(point, store, full, randomness, progre
     well = Program(store, order=Order(calls=10))
     well.end()
     reports, killed = well.reports, 0
-    for number in range(1, rounds + 1):
+    for number in range(1, 4 * rounds + 1):  # more rounds, where a busy relay makes fewer calls
+        if number > rounds and killed >= rounds // 3:
+            break
         progress(f"round {number} of {rounds}")
         prelude = f"arm('sidelight.{place}', {when!r}, {randomness.randint(1, latest)})"
         # Long enough for the relay to come up; its last steps are those of an orderly end.
@@ -73,5 +75,5 @@ def test_a_relay_killed_between_its_steps(point, store, full, randomness, progre
         assert code in {0, -signal.SIGKILL}, program.told()
         killed += code == -signal.SIGKILL
         reports = reports + program.reports
-    assert killed >= rounds // 3, f"the failpoint was reached {killed} times in {rounds}"
+    assert killed >= rounds // 3, f"the failpoint was reached {killed} times"
     settled(2, f"relay killed {point}", store, reports=reports, injected=killed)

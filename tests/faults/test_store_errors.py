@@ -28,10 +28,7 @@ from sidelight.store.schema import connect
 ROUNDS_FULL, ROUNDS_SHORT = 40, 1
 CALLS_FULL, CALLS_SHORT = 10_000, 200
 PAUSE = 0.001
-SELDOM, OFTEN = (
-    301,
-    31,
-)  # one number in so many is poison, of each kind of call
+SELDOM, OFTEN = 301, 31  # one number in so many is poison
 
 
 @pytest.fixture

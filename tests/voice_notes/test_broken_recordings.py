@@ -1,4 +1,6 @@
-"""What cannot be decoded is refused in words, and nothing but our own errors comes out."""
+"""A recording that cannot be decoded raises an error of the pipeline, with a reason."""
+
+import os
 
 import numpy as np
 import pytest
@@ -72,18 +74,16 @@ def test_damaged_headers_never_surprise(data):
     assert np.isfinite(sound).all()
 
 
-def test_missing_file(tmp_path):
-    with pytest.raises(UnreadableFileError, match="does not exist"):
-        Recording.read(tmp_path / "none.wav")
-
-
-def test_directory(tmp_path):
-    with pytest.raises(UnreadableFileError, match="is a directory"):
-        Recording.read(tmp_path)
-
-
-def test_file_too_large(tmp_path):
-    with (tmp_path / "long.wav").open("wb") as file:
-        file.truncate(300 * 2**20)
-    with pytest.raises(UnreadableFileError, match="larger than 256 MB"):
-        Recording.read(tmp_path / "long.wav")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.mkdir(), "is a directory"),
+        (lambda path: path.touch() or os.truncate(path, 300 * 2**20), "larger than 256 MB"),
+    ],
+    ids=["missing", "directory", "too large"],
+)
+def test_unreadable_file(tmp_path, make, message):
+    make(tmp_path / "note.wav")
+    with pytest.raises(UnreadableFileError, match=message):
+        Recording.read(tmp_path / "note.wav")

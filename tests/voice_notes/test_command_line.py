@@ -1,4 +1,4 @@
-"""`python -m voice_notes`, as it is typed."""
+"""The command line of the pipeline: `python -m voice_notes`."""
 
 import os
 import sqlite3
@@ -24,7 +24,7 @@ def _in_a_place_of_its_own(tmp_path, monkeypatch):
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """As a user does: in a process of its own."""
+    """Run the command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "voice_notes", *arguments],
         capture_output=True,
@@ -36,7 +36,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def fail(*arguments: str) -> str:
-    """Run within this process, which is quicker, and return what was complained about."""
+    """Run within this process, because that is quicker, and return the error message."""
     outcome = CliRunner().invoke(app, arguments, env={"COLUMNS": "100"})
     assert outcome.exit_code == 1
     assert isinstance(outcome.exception, SystemExit)
@@ -83,7 +83,7 @@ def test_the_shipped_recording(tmp_path):
     assert {row["organization_id"] for row in found} == {"northwind"}
     (artifact,) = {row["artifact_id"] for row in found}
     assert f"sidelight timeline {artifact} --store sqlite:///{tmp_path}/events.db" in done.stdout
-    # Nothing that was said, and nobody of whom it was said, leaves the business database.
+    # No spoken text and no name of a person leaves the business database.
     told = " ".join(str(row["attributes"]) for row in found)
     assert not any(word in told for word in ("Daniel", "Emma", "Maria", "budget", "@"))
 
@@ -142,16 +142,16 @@ def test_what_cannot_be_transcribed(tmp_path, content, message):
     assert fail("note.wav") == message
 
 
-def test_a_directory(tmp_path):
-    assert fail(str(tmp_path)) == f"{tmp_path} is a directory, not a recording"
-
-
-def test_no_database(tmp_path):
-    assert "cannot be used as the business database" in fail("--database", str(tmp_path))
-
-
-def test_no_directory_of_people(tmp_path):
-    assert "cannot be read" in fail("--directory", "nobody.json")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["."], ". is a directory, not a recording"),
+        (["--database", "."], "cannot be used as the business database"),
+        (["--directory", "nobody.json"], "cannot be read"),
+    ],
+)
+def test_a_path_that_cannot_be_used(arguments, message):
+    assert message in fail(*arguments)
 
 
 def test_review(tmp_path):

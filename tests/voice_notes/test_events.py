@@ -1,4 +1,4 @@
-"""What a note leaves behind: its events, each as the catalogue declares it."""
+"""The events of a note are as the catalogue declares them."""
 
 import pytest
 
@@ -52,7 +52,7 @@ async def test_a_note_that_cannot_be_read(sidelight_events, sessions):
     assert sidelight_events.one("transcription_failed").error_type.endswith("BrokenRecordingError")
 
 
-def test_what_does_not_happen_is_not_told(sidelight_events, sessions):
+def test_a_failed_update_emits_nothing(sidelight_events, sessions):
     with sessions.begin() as session, pytest.raises(UnknownArtifactError):
         update_artifact_status(session, "x", ArtifactStatus.COMPLETED)
     assert sidelight_events.types == []

@@ -1,4 +1,4 @@
-"""The whole way of a note, with the recognizer."""
+"""The whole pipeline, with the recognizer."""
 
 import asyncio
 
@@ -80,7 +80,7 @@ async def test_the_shipped_recording(sessions, directory, shipped):
 
 
 async def test_the_organization_decides_who_is_meant(sessions, directory, shipped):
-    """Northwind has one Emma only; and here the person at the desk rejects everything."""
+    """Northwind has only one Emma. The reviewer rejects every draft."""
     candidates = [OrganizationCandidate("northwind")]
     pipeline = Pipeline(
         sessions,

@@ -1,4 +1,4 @@
-"""Nine files, twelve points, and no instrumentation but decorators and their import."""
+"""Nine files have twelve points. Their only instrumentation is decorators and one import."""
 
 import ast
 from importlib import import_module
@@ -64,7 +64,7 @@ def test_twelve_points(mode, points):
 
 
 def test_a_map_can_say_all_that_they_capture():
-    """No lambda: a field is an expression, or a function that can be named."""
+    """A field is an expression or a named function, because a map cannot hold a lambda."""
     for module in MODULES:
         import_module(f"voice_notes.{module}")
     for point in POINTS:
@@ -99,7 +99,7 @@ def test_the_picture_in_the_documentation_is_the_code():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_decorators(module):
-    """Take decorators and their import away: no name of sidelight's is left in the file."""
+    """Without the decorators and their import, a file has no name of sidelight."""
     path = Path(voice_notes.__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
     tree = ast.parse(path.read_text())
     imported = set()

@@ -1,4 +1,4 @@
-"""Every kind of WAV file comes out as the same sound."""
+"""Every kind of WAV file is decoded to the same sound."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def assert_same(found: np.ndarray, expected: np.ndarray = SOUND, least: float = 
 def test_rates_and_channels(rate, channels):
     recording = Recording("note.wav", wav(SOUND, rate=rate, channels=channels))
     assert recording.seconds == pytest.approx(2.0, abs=0.001)
-    # At 8 kHz the consonants are gone, which is no fault of ours.
+    # A recording at 8 kHz has lost its consonants.
     assert_same(recording.sound(), least=0.9 if rate < 11_000 else 0.99)
 
 
@@ -69,16 +69,11 @@ def test_quiet_and_loud_and_shifted_recordings_are_levelled():
         assert_same(found)
 
 
-@pytest.mark.parametrize("placeholder", [0xFFFF_FFFF, 0x7FFF_F000, 0x8000_0000])
+@pytest.mark.parametrize("placeholder", [0, 0xFFFF_FFFF, 0x7FFF_F000, 0x8000_0000])
 def test_length_unknown_to_the_writer(placeholder):
-    """What sox, ffmpeg and arecord leave when they write to a pipe."""
+    """sox, ffmpeg and arecord leave such a length when they write to a pipe."""
     data = chunk(b"data", encode(SOUND[:, None], 16), length=placeholder)
     assert_same(decoded(riff(form(16_000, 1, 16), data, length=placeholder)))
-
-
-def test_length_left_at_nought():
-    data = chunk(b"data", encode(SOUND[:, None], 16), length=0)
-    assert_same(decoded(riff(form(16_000, 1, 16), data, length=0)))
 
 
 def test_chunks_behind_the_sound_are_not_sound():

@@ -1,4 +1,4 @@
-"""The recognizer really listens; these are the tests that take time."""
+"""The tests with the real recognizer. They are slow."""
 
 import asyncio
 
