@@ -23,12 +23,12 @@ class Disk:
 
     @property
     def free(self) -> int:
-        """Bytes that can still be allocated."""
+        """The number of free bytes."""
         found = os.statvfs(self.path)
         return found.f_bavail * found.f_frsize
 
     def fill(self, *, leave: int = 0) -> None:
-        """Take all the room there is but ``leave`` bytes."""
+        """Fill the disk except ``leave`` bytes."""
         with self._filling.open("ab") as file, contextlib.suppress(OSError):
             while (left := self.free - leave) > 0:
                 try:
@@ -39,12 +39,12 @@ class Disk:
                     break
 
     def make_room(self) -> None:
-        """Give back what `fill` took."""
+        """Free the bytes that `fill` took."""
         self._filling.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
-        """Nothing can be made or opened to write; what is open stays so.
+        """Prevent that files are created or opened for writing. Open files stay open.
 
         A read-only view of the directory lies over it: the disk itself cannot be remounted while
         a program writes to it, nor can a view through which it does. So that is made elsewhere.
@@ -59,7 +59,7 @@ class Disk:
 
 @contextlib.contextmanager
 def small_disk(path: Path, megabytes: int) -> Iterator[Disk]:
-    """A new disk mounted at ``path``; skips the test where nothing can be mounted."""
+    """Mount a new disk at ``path``, or skip the test without the right to mount."""
     path.mkdir()
     try:
         _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "tmpfs", str(path))

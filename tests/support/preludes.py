@@ -1,5 +1,4 @@
-"""What programs that emit (`tests.support.emitting`) do differently: text for `Order.prelude`,
-and one for `Order.finale`."""
+"""Code for `Order.prelude` and `Order.finale` that changes programs of `tests.support.emitting`."""
 
 PACED = """
 call = Caller.call
@@ -11,7 +10,7 @@ async def paced(self, n, kind):
 
 Caller.call = paced
 """
-"""No faster than the store: what it has not got is never more than a few calls."""
+"""Pace the calls by the store, so that it lacks only a few of them at any time."""
 
 TELL_WHEN = "print(time.monotonic(), file=sys.stderr, flush=True)\n"
 """The finale that `programs.seconds_of_the_end` looks for."""
@@ -21,5 +20,5 @@ SMALL = 48 * 1024 * 1024
 
 
 def padded(kilobytes: int) -> str:
-    """Larger records, so that a bound is soon reached."""
+    """Make records larger, so that a bound is soon reached."""
     return f"\ndecorate(padding=['x' * 4000] * {kilobytes // 4})\n"

@@ -1,4 +1,4 @@
-"""Starts programs that emit, takes in what they report, and judges what has come of it.
+"""Start programs that emit, collect their reports, and judge the result.
 
 The oracle of the fault tests: what was acknowledged is in the store, once, and counted once; the
 wrapped functions' outcomes are as undecorated; no more than 0.05 % of the calls took 10 ms longer
@@ -47,7 +47,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Reports:
-    """What programs have reported.
+    """The reports of programs.
 
     Attributes:
         slow: number, kind and microseconds of the calls over the budget.
@@ -164,11 +164,11 @@ class Program:
 
     @property
     def calls(self) -> int:
-        """How many calls have been reported so far."""
+        """The number of calls reported so far."""
         return len(self.reports.spent)
 
     def emit(self, at_least: int, seconds: float = PATIENCE) -> None:
-        """Wait until it has made so many calls more."""
+        """Wait until the program has reported this many more calls."""
         wanted, until = self.calls + at_least, time.monotonic() + seconds
         while self.calls < wanted:
             ended = self.process.poll()
@@ -177,7 +177,7 @@ class Program:
             time.sleep(0.005)
 
     def told(self) -> str:
-        """What it wrote to stderr."""
+        """Return the text that the program wrote to stderr."""
         return self.stderr.decode(errors="replace")
 
     def pause(self) -> None:
@@ -189,18 +189,18 @@ class Program:
         self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL, and take in what it had still reported."""
+        """Send SIGKILL, and collect the last reports."""
         self.process.send_signal(signal.SIGKILL)
         self.end()
 
     def stop(self, seconds: float = PATIENCE) -> int:
-        """Let it make its last call and end in order; answers the exit code."""
+        """Let the program make its last call and end in order. Return the exit code."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGUSR1)
         return self.end(seconds)
 
     def end(self, seconds: float = PATIENCE) -> int:
-        """Wait for its end, and take in all that it has reported; answers the exit code."""
+        """Wait for the end, and collect all reports. Return the exit code."""
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -215,7 +215,7 @@ class Program:
 
 @contextlib.contextmanager
 def running(*arguments: Any, **named: Any) -> Iterator[Program]:
-    """A program that is killed, if nothing else has ended it."""
+    """Yield a running program, and kill it if it has not ended."""
     program = Program(*arguments, **named)
     try:
         yield program
@@ -227,7 +227,7 @@ def running(*arguments: Any, **named: Any) -> Iterator[Program]:
 
 
 def seconds_of_the_end(program: Program, seconds: float = PATIENCE) -> float:
-    """How long a program took from `preludes.TELL_WHEN` to its end, which is waited for."""
+    """Wait for the end of a program. Return the seconds since `preludes.TELL_WHEN`."""
     program.process.wait(seconds)
     ended = time.monotonic()
     program.end()
@@ -236,7 +236,7 @@ def seconds_of_the_end(program: Program, seconds: float = PATIENCE) -> float:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait for something to come true; fails where it does not in time."""
+    """Wait until a condition is true, or fail after `seconds`."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not come true in time"
@@ -244,14 +244,14 @@ def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> No
 
 
 def stored(store: str) -> int:
-    """How many events the store holds; none where it cannot be read."""
+    """Return the number of events in the store, or 0 if it cannot be read."""
     with contextlib.suppress(StoreError), Store(store) as opened:
         return opened.size()
     return 0
 
 
 def caught_up(store: str, *programs: Program, seconds: float = PATIENCE) -> None:
-    """Wait until the store has what the programs have reported so far: by itself, in time."""
+    """Wait until relays have stored as many events as the programs have reported so far."""
     wanted = sum(program.calls - len(program.reports.lost) for program in programs)
     until = time.monotonic() + seconds
     while (found := stored(store)) < wanted:
@@ -261,7 +261,7 @@ def caught_up(store: str, *programs: Program, seconds: float = PATIENCE) -> None
 
 
 def all_arrive(store: str, *programs: Program, seconds: float = PATIENCE) -> None:
-    """Wait for each event that was reported so far, also where later ones come before them."""
+    """Wait for each event that was reported so far, because later ones may arrive first."""
     wanted = {str(n) for program in programs for n in program.reports.numbers}
     until = time.monotonic() + seconds
     while missing := wanted - _artifacts(store):
@@ -271,7 +271,7 @@ def all_arrive(store: str, *programs: Program, seconds: float = PATIENCE) -> Non
 
 
 def _artifacts(store: str) -> set[str]:
-    """Each call's event is about an artifact of its own; none where the store cannot be read."""
+    """Return the artifacts: one for each call. Empty if the store cannot be read."""
     with contextlib.suppress(StoreError, SQLAlchemyError):
         engine = connect(store, create=False, read_only=True)
         try:
@@ -283,7 +283,7 @@ def _artifacts(store: str) -> set[str]:
 
 
 def wait_for_the_disk(program: Program, spool: Path) -> None:
-    """Wait until what a program emits lies on a disk that was full, or has failed, up to now."""
+    """Wait until a program writes to a disk that was full or has failed."""
     since = time.time_ns()
     wait_until(
         lambda: any(_keeps(program, path) for path in segments_in(spool) if _at(path) > since)
@@ -291,7 +291,7 @@ def wait_for_the_disk(program: Program, spool: Path) -> None:
 
 
 def _at(segment: Path) -> int:
-    """When it was made (ns): its name says so."""
+    """Return the time in the name of a segment (ns)."""
     return int(segment.name.partition("-")[0], 16)
 
 
@@ -307,9 +307,9 @@ def _keeps(program: Program, path: Path) -> bool:
 def deliver(
     store: str, spool: Path | None = None, seconds: float = PATIENCE, *, otlp: str | None = None
 ) -> str:
-    """Run ``sidelight relay --once`` until it succeeds; answers what it said.
+    """Run ``sidelight relay --once`` until it succeeds. Return its output.
 
-    Where nothing is left there is nothing to run.
+    Do nothing if the spool is empty.
     """
     if not list(segments_in(settle(store, spool=spool).spool)):
         return ""
@@ -331,7 +331,7 @@ def deliver(
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a fault came out.
+    """The result of a fault.
 
     Attributes:
         lost: numbers and event ids that were acknowledged and are not in the store.
@@ -366,7 +366,7 @@ class Verdict:
 
     @property
     def over_budget(self) -> bool:
-        """Whether more calls are over it than chance explains (three deviations).
+        """Return whether more calls are over the budget than chance explains (three deviations).
 
         Few calls cannot tell; and where the machine interrupts the twins as well, the calls may be
         met twice as often.
@@ -377,7 +377,7 @@ class Verdict:
         return self.over > allowed + 3 * math.sqrt(allowed + 1)
 
     def check(self, *, budget: bool = True) -> None:
-        """Nothing lost, nothing twice, all counted, no outcome changed, the budget kept.
+        """Check that nothing is lost, stored twice or miscounted, and that the budget is kept.
 
         What was let go, and its caller told so, is counted exactly.
         """
@@ -395,7 +395,7 @@ class Verdict:
 
 
 def judge(store: str, *programs: Program, reports: Reports | None = None) -> Verdict:
-    """Compare what was acknowledged with what the store holds."""
+    """Compare the acknowledged calls with the content of the store."""
     told = reports or Reports()
     for program in programs:
         told = told + program.reports
@@ -460,6 +460,6 @@ def _quantile(ordered: Sequence[int], share: float) -> int:
 
 
 def nothing_left(store: str, spool: Path | None = None) -> None:
-    """The spool is empty: what was delivered was deleted."""
+    """Check that the spool is empty, because delivered segments are deleted."""
     directory = settle(store, spool=spool).spool
     assert list(segments_in(directory)) == []
