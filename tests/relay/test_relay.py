@@ -1,6 +1,5 @@
-"""The relay: order, retries, what is refused, the limit of the spool, who waits."""
+"""The relay: order, retries, refusals, flush, orphans, and the limit of the spool."""
 
-import asyncio
 import gc
 import threading
 import time
@@ -11,30 +10,30 @@ import pytest
 from opentelemetry import context as otel_context
 from tests.support.programs import wait_until
 
-from sidelight.emission.receipt import Receipt
-from sidelight.emission.waiting import Watermark
+from sidelight.emission import Watermark
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.record import Static, decode, encode, encode_static, frame, random_bits
+from sidelight.relay import Relay
 from sidelight.relay.housekeeping import Housekeeping
 from sidelight.relay.refusals import DOUBTFUL
-from sidelight.relay.relay import Relay
 from sidelight.relay.worker import Worker
-from sidelight.spool.directory import segments_in
-from sidelight.spool.header import PAGE
-from sidelight.spool.supply import SMALLEST, SPARES
-from sidelight.spool.writer import Spool
+from sidelight.spool import PAGE, SMALLEST, SPARES, Spool, segments_in
 
 HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
 LEDGER = encode_static(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
+BOTH = ["store", "traces"]
 
 
-def emit(spool, n):
-    moment = (time.time_ns(), random_bits(64), n, None, 1, None, 0, 0, 0, None, None)
-    data = frame(HEAD + encode(moment))
-    try:
-        spool.write(data)
-    except ValueError:
-        spool.append(data)
+def emit(spool, *numbers):
+    for n in numbers:
+        moment = (time.time_ns(), random_bits(64), n, None, 1, None, 0, 0, 0, None, None)
+        spool.append(frame(HEAD + encode(moment)))
+
+
+def fill(spool, segments):
+    """Emit until the spool has so many segments."""
+    while len(spool.own) < segments:
+        emit(spool, *range(1000))
 
 
 class ScriptedSink:
@@ -72,6 +71,16 @@ def losses():
 
 
 @pytest.fixture
+def reasons(losses):
+    return lambda: Counter(reason for reason, _ in losses)
+
+
+@pytest.fixture
+def count(losses):
+    return lambda *loss: losses.append(loss)
+
+
+@pytest.fixture
 def spool(tmp_path):
     spool = Spool(tmp_path / "spool", {"sinks": ["store"], "instance": "me"})
     yield spool
@@ -79,8 +88,25 @@ def spool(tmp_path):
 
 
 @pytest.fixture
-def worker(spool, losses):
-    return Worker(ScriptedSink(), spool, lambda *loss: losses.append(loss), Watermark())
+def worker(spool, count):
+    return Worker(ScriptedSink(), spool, count, Watermark())
+
+
+@pytest.fixture
+def relay_of(count):
+    """Make relays with scripted sinks; end those that were started."""
+    relays = []
+
+    def make(spool, *names):
+        relays.append(
+            Relay(spool, [ScriptedSink(n) for n in names or BOTH], Watermark(), count=count)
+        )
+        return relays[-1], *(worker.sink for worker in relays[-1].workers)
+
+    yield make
+    for relay in relays:
+        if relay.housekeeping.loop.is_running:
+            assert relay.stop(5.0)
 
 
 def drain(worker):
@@ -88,18 +114,32 @@ def drain(worker):
         pass
 
 
+def entries(spool):
+    return [entry for _, entry in spool.quarantine.entries()]
+
+
+# -- order and retries --------------------------------------------------------------------------
+
+
 def test_records_arrive_in_order_across_segments(worker, spool):
-    for n in range(9000):
-        emit(spool, n)
-    assert len(spool.own) > 0
+    emit(spool, *range(30_000))
+    assert len(spool.own) > 1
     drain(worker)
-    assert worker.sink.taken == list(range(9000))
+    assert worker.sink.taken == [*range(30_000)]
     assert worker.sink.writers[0]["instance"] == "me"
 
 
-def test_what_cannot_be_delivered_now_comes_later_and_once(worker, spool):
-    for n in range(10):
-        emit(spool, n)
+def test_a_new_worker_continues_at_the_cursor(worker, spool):
+    emit(spool, *range(10))
+    drain(worker)
+    emit(spool, 10)
+    again = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
+    drain(again)
+    assert again.sink.taken == [10]
+
+
+def test_an_unavailable_sink_gets_its_records_later_and_once(worker, spool):
+    emit(spool, *range(10))
     worker.sink.down.set()
     with pytest.raises(SinkUnavailableError):
         worker.step(retries=2)
@@ -107,41 +147,51 @@ def test_what_cannot_be_delivered_now_comes_later_and_once(worker, spool):
     assert worker.is_behind()
     worker.sink.down.clear()
     drain(worker)
-    assert worker.sink.taken == list(range(10))
+    assert worker.sink.taken == [*range(10)]
     assert not worker.failing
     assert not worker.is_behind()
 
 
-def test_poison_is_set_aside_and_its_neighbours_arrive(worker, spool, losses):
-    for n in range(50):
-        emit(spool, n)
+def test_a_sink_that_has_no_memory_left_is_tried_again(worker, spool, losses):
+    emit(spool, 1)
+    write = worker.sink.write
+
+    def starve(*_):
+        worker.sink.write = write
+        raise MemoryError
+
+    worker.sink.write = starve
+    drain(worker)
+    assert (worker.sink.taken, losses) == ([1], [])
+
+
+# -- refusals -----------------------------------------------------------------------------------
+
+
+def test_poison_is_quarantined_and_its_neighbours_arrive(worker, spool, reasons):
+    emit(spool, *range(50))
     worker.sink.poison = {7, 30}
     drain(worker)
     assert sorted(worker.sink.taken) == [n for n in range(50) if n not in {7, 30}]
-    assert [reason for reason, _ in losses] == ["refused by store"] * 2
-    quarantined = list((spool.directory / "quarantine").iterdir())
-    assert len(quarantined) == 2
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in quarantined)
-    entries = [entry for _, entry in spool.quarantine.entries()]
-    assert {decode(entry.payload)[1].artifact_id for entry in entries} == {7, 30}
-    for entry in entries:
+    assert reasons() == {"refused by store": 2}
+    assert {decode(entry.payload)[1].artifact_id for entry in entries(spool)} == {7, 30}
+    for entry in entries(spool):
         assert (entry.kind, entry.refused_by, entry.sinks) == ("record", "store", ("store",))
         assert (entry.reason, entry.problem) == ("refused by store", "poison")
         assert entry.writer["instance"] == "me"
 
 
 @pytest.mark.parametrize("poison", [{0}, {1}, {0, 1}])
-def test_what_was_refused_keeps_no_segment_open(spool, poison):
-    """No reference to it is left in a cycle with the error: it closes when nobody reads it."""
-    dead = Spool(spool.directory, {"sinks": ["store"]})
-    emit(dead, 0)
-    emit(dead, 1)
-    dead.close()
+def test_a_refusal_keeps_no_segment_open(spool, poison):
+    """No reference to the segment is left in a cycle with the error."""
+    writer = Spool(spool.directory, {"sinks": ["store"]})
+    emit(writer, 0, 1)
+    writer.close()
     spool.adopt()
     (segment,) = map(weakref.ref, spool.adopted)
     worker = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
     worker.sink.poison = poison
-    emit(spool, 2)  # else nothing tells that the store is well
+    emit(spool, 2)  # tells that the store takes events
     gc.collect()
     gc.disable()
     try:
@@ -153,94 +203,59 @@ def test_what_was_refused_keeps_no_segment_open(spool, poison):
         gc.enable()
 
 
-def test_a_sink_that_has_no_memory_left_is_asked_again(worker, spool, losses):
+def test_any_other_error_of_a_sink_is_a_refusal(worker, spool, reasons):
     emit(spool, 1)
-    write = worker.sink.write
 
-    def starve(records, writer):
-        worker.sink.write = write
-        raise MemoryError
-
-    worker.sink.write = starve
-    drain(worker)
-    assert worker.sink.taken == [1]
-    assert not losses
-
-
-def test_a_sink_that_chokes_in_its_own_way_is_treated_like_a_refusal(worker, spool, losses):
-    emit(spool, 1)
-    worker.sink.poison = {1}
-    write = worker.sink.write
-
-    def choke(records, writer):
-        try:
-            write(records, writer)
-        except SinkRefusedError:
-            raise ZeroDivisionError from None
+    def choke(records, _):
+        if records:
+            raise ZeroDivisionError
 
     worker.sink.write = choke
     drain(worker)
-    assert losses[0][0] == "refused by store"
+    assert reasons() == {"refused by store": 1}
 
 
-def test_a_record_that_is_none_is_counted(worker, spool, losses):
-    spool.write(frame(b"\x92 not a record"))
-    emit(spool, 1)
-    drain(worker)
-    assert worker.sink.taken == [1]
-    assert losses[0][0] == "unreadable record"
-
-
-def test_damage_that_several_sinks_meet_is_set_aside_and_counted_once(spool, losses):
+def test_damage_is_quarantined_and_counted_once_for_all_sinks(spool, relay_of, reasons):
     spool.write(b"these bytes are no record")
     emit(spool, 1)
     spool.write(frame(b"\x92 not a record"))
-    spool.rotate(spool._current)
-    relay = Relay(
-        spool,
-        [ScriptedSink(), ScriptedSink("traces")],
-        Watermark(),
-        count=lambda *loss: losses.append(loss),
-    )
+    spool.rotate(spool.own[-1])
+    relay, store, traces = relay_of(spool)
     relay.drain()
-    assert [worker.sink.taken for worker in relay.workers] == [[1], [1]]
-    assert sorted(reason for reason, _ in losses) == [
-        "damaged stretch of the spool",
-        "unreadable record",
-    ]
-    entries = [entry for _, entry in spool.quarantine.entries()]
-    assert [entry.sinks for entry in entries] == [("store", "traces")] * 2
-    stretch = next(entry for entry in entries if entry.kind == "stretch")
+    assert store.taken == traces.taken == [1]
+    assert reasons() == {"damaged stretch of the spool": 1, "unreadable record": 1}
+    assert [entry.sinks for entry in entries(spool)] == [("store", "traces")] * 2
+    stretch = next(entry for entry in entries(spool) if entry.kind == "stretch")
     assert (stretch.payload, stretch.offset) == (b"these bytes are no record", PAGE)
 
 
-def test_what_is_refused_again_after_a_crash_is_one_entry(spool, losses):
-    """The process died after it had set records aside, and before it moved its cursor."""
+def test_a_record_refused_again_after_a_crash_is_one_entry(spool, count, reasons):
+    """The process died after it had quarantined the record, and before it moved its cursor."""
     emit(spool, 7)
     for _ in range(2):
-        worker = Worker(ScriptedSink(), spool, lambda *loss: losses.append(loss), Watermark())
+        worker = Worker(ScriptedSink(), spool, count, Watermark())
         worker.sink.poison = {7}
-        spool._current.cursors["store"] = PAGE
+        spool.own[-1].cursors["store"] = PAGE
         drain(worker)
-    assert [reason for reason, _ in losses] == ["refused by store"]
-    assert len([*spool.quarantine.entries()]) == 1
+    assert reasons() == {"refused by store": 1}
+    assert len(entries(spool)) == 1
 
 
-def test_a_flood_of_poison_fills_no_disk_and_is_counted(worker, spool, losses, monkeypatch):
+def test_a_flood_of_poison_fills_no_disk_and_is_counted(
+    worker, spool, losses, reasons, monkeypatch
+):
     monkeypatch.setattr("sidelight.spool.quarantine.LIMIT", 20)
-    for n in range(100):
-        emit(spool, n)
+    emit(spool, *range(100))
     worker.sink.poison = set(range(99))
     drain(worker)
     assert worker.sink.taken == [99]
-    assert len([*spool.quarantine.entries()]) == 20
-    counted = Counter(reason for reason, _ in losses)
-    assert counted == {"refused by store": 99, "not kept in quarantine": 79}
+    assert len(entries(spool)) == 20
+    assert reasons() == {"refused by store": 99, "not kept in quarantine": 79}
     assert ("not kept in quarantine", "refused by store: the quarantine is full") in losses
 
 
-def refusing_store(worker):
-    """A rule that no event meets; what a process says of itself is no event."""
+def close_store(worker):
+    """Make the store refuse each event, but no ledger; return what opens it again."""
     write = worker.sink.write
 
     def refuse(records, writer):
@@ -252,28 +267,25 @@ def refusing_store(worker):
     return lambda: setattr(worker.sink, "write", write)
 
 
-def test_a_store_that_refuses_everything_is_asked_again(worker, spool, losses):
-    reopen = refusing_store(worker)
-    for n in range(500):
-        emit(spool, n)
+def test_a_store_that_refuses_everything_is_tried_again(worker, spool, losses):
+    reopen = close_store(worker)
+    emit(spool, *range(500))
     spool.write(frame(LEDGER + encode((time.time_ns(), 0, *[None] * 4, 0, 0, 0, {}, None))))
     with pytest.raises(SinkUnavailableError, match="refuses every event: closed for the night"):
         drain(worker)
     assert worker.failing
     assert "closed" in worker.health.problem
-    assert (losses, [*spool.quarantine.entries()]) == ([], [])
+    assert losses == entries(spool) == []
     reopen()
     drain(worker)
     assert worker.sink.taken == [*range(500), None]
     assert not worker.failing
 
 
-def test_events_that_come_one_by_one_are_set_aside_until_the_store_is_in_doubt(
-    worker, spool, losses
-):
+def test_single_events_are_quarantined_until_the_store_is_in_doubt(worker, spool, losses):
     emit(spool, 0)
     drain(worker)
-    reopen = refusing_store(worker)
+    reopen = close_store(worker)
     for n in range(1, DOUBTFUL + 1):
         emit(spool, n)
         drain(worker)
@@ -290,452 +302,270 @@ def test_events_that_come_one_by_one_are_set_aside_until_the_store_is_in_doubt(
 
 
 @pytest.mark.parametrize("where", ["the same segment", "the next one", "another process's"])
-def test_many_that_are_refused_hold_up_nobody(spool, losses, tmp_path, where):
-    """They are to blame as soon as there is something else that the store takes."""
-    many = set(range(DOUBTFUL + 5))
-    sink = ScriptedSink()
-    sink.poison = many
+def test_much_poison_delays_nothing_once_the_store_takes_another_event(
+    spool, losses, relay_of, where
+):
+    poison = set(range(DOUBTFUL + 5))
     writer = spool
     if where == "another process's":
         writer = Spool(spool.directory, {"sinks": ["store"], "instance": "another"})
-    for n in many:
-        emit(writer, n)
+    emit(writer, *poison)
     if where == "the next one":
-        spool.rotate(spool._current)
+        spool.rotate(spool.own[-1])
     elif where == "another process's":
         writer.close()
         spool.adopt()
         assert spool.adopted
-    relay = Relay(spool, [sink], Watermark(), count=lambda *loss: losses.append(loss))
+    relay, store = relay_of(spool, "store")
+    store.poison = poison
     relay.start()
-    try:
-        assert not relay.flush(0.3)
-        assert not losses
-        emit(spool, 100)
-        assert relay.flush(10) is (where == "another process's")  # refused: told once
-        assert relay.flush(10)
-    finally:
-        assert relay.stop(5)
-    assert sink.taken == [100]
-    assert len(losses) == len(many)
+    assert not relay.flush(0.3)
+    assert not losses
+    emit(spool, 100)
+    assert relay.flush(20) is (where == "another process's")  # False: own records were refused
+    assert store.taken == [100]
+    assert len(losses) == len(poison)
 
 
-def test_a_new_worker_goes_on_where_the_last_one_was(worker, spool):
-    for n in range(10):
-        emit(spool, n)
-    drain(worker)
-    emit(spool, 10)
-    again = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
-    drain(again)
-    assert again.sink.taken == [10]
+# -- the threads --------------------------------------------------------------------------------
 
 
-def test_one_sink_does_not_hold_up_another(spool):
-    store, telemetry = ScriptedSink(), ScriptedSink("traces")
-    telemetry.down.set()
-    relay = Relay(spool, [store, telemetry], Watermark())
+def test_a_sink_that_is_down_delays_no_other(spool, relay_of):
+    relay, store, traces = relay_of(spool)
+    traces.down.set()
     relay.start()
-    try:
-        for n in range(100):
-            emit(spool, n)
-        assert relay.flush(5)  # the collector does not answer, and is not waited for
-        assert store.taken == list(range(100))
-        assert relay.health()["traces"].failing_since is not None
-        telemetry.down.clear()
-        until = time.monotonic() + 10
-        while len(telemetry.taken) < 100 and time.monotonic() < until:
-            time.sleep(0.02)
-        assert telemetry.taken == list(range(100))
-        assert relay.health()["traces"].failing_since is None
-    finally:
-        assert relay.stop(5)
+    emit(spool, *range(100))
+    assert relay.flush(5)  # the collector does not answer, and is not waited for
+    assert store.taken == [*range(100)]
+    assert relay.health()["traces"].failing_since is not None
+    traces.down.clear()
+    wait_until(lambda: traces.taken == [*range(100)])
+    assert relay.health()["traces"].failing_since is None
 
 
-def test_the_store_comes_first_while_a_segment_is_in_memory_only():
+def test_flush_waits_for_the_needed_sinks(spool, relay_of):
+    """A patient flush waits for a needed sink that fails; no flush waits for another one."""
+    relay, store, traces = relay_of(spool)
+    traces.down.set()
+    store.down.set()
+    relay.start()
+    emit(spool, 1)
+    assert not relay.flush(0.2)
+    store.down.clear()
+    assert relay.flush(10.0)
+    wait_until(lambda: relay.health()["traces"].failing_since)
+    assert not relay.flush(60.0, patient=False, needed=("traces",))
+    begun = time.monotonic()
+    assert not relay.flush(0.2, needed=("traces",))
+    assert time.monotonic() - begun >= 0.2
+    threading.Timer(0.05, traces.down.clear).start()
+    assert relay.flush(10.0, needed=("traces",))
+
+
+def test_exports_are_not_traced(spool, relay_of):
+    relay, store = relay_of(spool, "store")
+    write, seen = store.write, []
+
+    def look(*batch):
+        seen.append(otel_context.get_current())
+        write(*batch)
+
+    store.write = look
+    relay.start()
+    emit(spool, 1)
+    assert relay.flush(5.0)
+    assert any("suppress_instrumentation" in key and on for key, on in seen[-1].items())
+
+
+def test_the_store_comes_first_while_a_segment_is_in_memory_only(relay_of):
     """A kill would lose the segment: the Collector must not have what the store can never have."""
-    store, traces, opened = ScriptedSink(), ScriptedSink("traces"), threading.Event()
-    take = store.write
-    store.write = lambda records, writer: opened.wait(30) and take(records, writer)
-    relay = Relay(spool := Spool(None, {}), [store, traces], Watermark())
+    relay, store, traces = relay_of(spool := Spool(None, {}))
+    take, opened = store.write, threading.Event()
+    store.write = lambda *batch: opened.wait(30) and take(*batch)
     relay.start()
-    for n in range(20):
-        emit(spool, n)
+    emit(spool, *range(20))
     time.sleep(0.3)  # several looks of each worker at the spool
     assert traces.taken == []
     opened.set()
     assert relay.flush(30.0)
-    wait_until(lambda: traces.taken == store.taken == list(range(20)))
-    store.down.set()  # a store that fails holds up no telemetry
+    wait_until(lambda: traces.taken == store.taken == [*range(20)])
+    store.down.set()  # a store that fails delays no telemetry
     emit(spool, 20)
     wait_until(lambda: 20 in traces.taken)
-    relay.stop(5.0)
-    spool.close()
 
 
-def test_flush_says_that_the_store_is_behind(spool):
-    store = ScriptedSink()
-    store.down.set()
-    relay = Relay(spool, [store], Watermark())
-    relay.start()
-    try:
-        emit(spool, 1)
-        assert not relay.flush(0.2)
-        store.down.clear()
-        assert relay.flush(10)
-    finally:
-        assert relay.stop(5)
+# -- orphans ------------------------------------------------------------------------------------
 
 
-def test_flush_waits_for_what_is_needed(spool):
-    """A failing sink that is needed is waited for by who is patient; one that is not, by none."""
-    store, traces = ScriptedSink(), ScriptedSink("traces")
-    relay = Relay(spool, [store, traces], Watermark())
-    traces.down.set()
-    relay.start()
-    emit(spool, 1)
-    assert relay.flush(5.0)
-    assert not relay.flush(5.0, patient=False, needed=("traces",))
-    begun = time.monotonic()
-    assert not relay.flush(0.2, needed=("traces",))
-    assert time.monotonic() - begun >= 0.2
-    later(traces.down.clear)
-    assert relay.flush(5.0, needed=("traces",))
-    assert relay.stop(5.0)
-
-
-def test_what_sinks_do_is_not_made_into_spans(spool):
-    class Looking(ScriptedSink):
-        def write(self, records, writer):
-            super().write(records, writer)
-            self.context = otel_context.get_current()
-
-    sink = Looking()
-    relay = Relay(spool, [sink], Watermark())
-    relay.start()
-    emit(spool, 1)
-    assert relay.flush(5.0)
-    assert relay.stop(5.0)
-    assert any("suppress_instrumentation" in key and on for key, on in sink.context.items())
-
-
-def test_segments_go_when_every_sink_has_passed(spool):
-    relay = Relay(spool, [ScriptedSink(), ScriptedSink("traces")], Watermark())
-    while len(spool.own) < 3:
-        emit(spool, 1)
+def test_segments_are_deleted_when_every_sink_has_them(spool, relay_of):
+    relay, *_ = relay_of(spool)
+    fill(spool, 3)
     relay.drain()
-    assert len(list(segments_in(spool.directory))) == 1
+    assert len(segments_in(spool.directory)) == 1
 
 
-def test_segments_stay_for_a_sink_that_only_their_writer_had(tmp_path):
-    writer = Spool(tmp_path, {"sinks": ["store", "traces"]})
+def test_a_segment_stays_for_a_sink_that_only_its_writer_had(tmp_path, relay_of):
+    writer = Spool(tmp_path, {"sinks": BOTH})
     emit(writer, 1)
     writer.close()
-    spool = Spool(tmp_path, {"sinks": ["store"]})
-    relay = Relay(spool, [ScriptedSink()], Watermark())
+    relay, store = relay_of(Spool(tmp_path, {"sinks": ["store"]}), "store")
     relay.drain()
-    assert relay.workers[0].sink.taken == [1]
-    spool.close()
-    assert len(list(segments_in(tmp_path))) == 1
-    spool = Spool(tmp_path, {"sinks": ["store", "traces"]})
-    relay = Relay(spool, [ScriptedSink(), ScriptedSink("traces")], Watermark())
-    relay.drain()
-    assert [worker.sink.taken for worker in relay.workers] == [[], [1]]
-    spool.close()
-    assert not list(segments_in(tmp_path))
-
-
-def leave(directory, **meta):
-    """What forty dead processes have left: more than are taken over at once."""
-    for number in range(40):
-        spool = Spool(directory, meta)
-        emit(spool, number)
-        spool.close()
-
-
-def test_a_drain_deletes_all_that_the_dead_have_left(tmp_path):
-    """However many they are: no more than some are taken over at once."""
-    leave(tmp_path, sinks=["store"], relay="external")
-    relay = Relay(Spool(tmp_path, {"sinks": ["store"]}), [ScriptedSink()], Watermark())
-    assert relay.drain() == {"store": 40}
-    relay.stop(1.0)
+    assert store.taken == [1]
     relay.spool.close()
-    assert segments_in(tmp_path) == []
+    assert len(segments_in(tmp_path)) == 1
+    relay, store, traces = relay_of(Spool(tmp_path, {"sinks": BOTH}))
+    relay.drain()
+    assert (store.taken, traces.taken) == ([], [1])
+    relay.spool.close()
+    assert not segments_in(tmp_path)
 
 
 @pytest.fixture
-def dead(tmp_path):
-    """Beside what forty have left."""
-    leave(tmp_path, sinks=["store", "traces"])
-    return Spool(tmp_path, {"sinks": ["store", "traces"]})
-
-
-def test_a_drain_brings_every_sink_all_that_the_dead_have_left(dead):
-    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Watermark())
-    assert relay.drain() == {"store": 40, "traces": 40}
-    assert relay.stop(1.0)
-    dead.close()
-    assert segments_in(dead.directory) == []
-
-
-def test_a_drain_brings_the_store_all_where_nobody_takes_the_telemetry(dead):
-    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Watermark())
-    store, traces = (worker.sink for worker in relay.workers)
-    traces.down.set()
-    with pytest.raises(SinkUnavailableError):
-        relay.drain(retries=1)
-    assert sorted(store.taken) == list(range(40))
-    traces.down.clear()
-    relay.drain()
-    assert sorted(traces.taken) == list(range(40))
-    assert relay.stop(1.0)
-    dead.close()
-    assert segments_in(dead.directory) == []
-
-
-def test_the_store_gets_what_the_dead_have_left_whatever_the_collector_does(dead):
-    """What only waits for the telemetry gives its place to what the store has not."""
-    relay = Relay(dead, [ScriptedSink(), ScriptedSink("traces")], Watermark())
-    store, traces = (worker.sink for worker in relay.workers)
-    traces.down.set()
-    relay.start()
-    try:
-        wait_until(lambda: sorted(store.taken) == list(range(40)))
-        assert len(dead.adopted) <= 17
-        traces.down.clear()
-        wait_until(lambda: sorted(traces.taken) == list(range(40)))
-        wait_until(lambda: len(segments_in(dead.directory)) == 3)  # its own, and two spares
-    finally:
-        assert relay.stop(5.0)
-        dead.close()
-
-
-def test_the_dead_are_taken_over_as_fast_as_they_are_delivered(tmp_path, losses):
-    """More of them than at once, and before the next look at the directory."""
-    leave(tmp_path, sinks=["store"])
-    spool = Spool(tmp_path, {"sinks": ["store"]})
-    store = Worker(sink := ScriptedSink(), spool, lambda *_: None, Watermark())
-    keeper = housekeeping_of(spool, ["store"], losses, [])
-    for _ in range(4):
-        keeper.step()
-        drain(store)
-    assert len(sink.taken) == 40
+def orphans(tmp_path):
+    """A spool beside forty orphaned segments: more than are adopted at once."""
+    for number in range(40):
+        spool = Spool(tmp_path, {"sinks": BOTH})
+        emit(spool, number)
+        spool.close()
+    spool = Spool(tmp_path, {"sinks": BOTH})
+    yield spool
     spool.close()
 
 
-def housekeeping_of(spool, sinks, losses, spans):
-    return Housekeeping(spool, sinks, lambda: None, lambda *loss: losses.append(loss), spans.append)
+def test_a_drain_delivers_and_deletes_all_orphans(orphans, relay_of):
+    relay, *_ = relay_of(orphans)
+    assert relay.drain() == {"store": 40, "traces": 40}
+    relay.stop(1.0)
+    orphans.close()
+    assert segments_in(orphans.directory) == []
 
 
-def test_at_its_limit_the_spool_lets_telemetry_go_first(spool, losses):
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
-    while len(spool.own) < 6:
-        emit(spool, 1)
-    drain(store)
-    spool.supply.limit = 4 * 1024 * 1024
-    spans = []
-    housekeeping_of(spool, ["store", "traces"], losses, spans)._enforce_limit()
-    assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
+def test_a_drain_delivers_all_orphans_to_the_store_while_the_collector_is_down(orphans, relay_of):
+    relay, store, traces = relay_of(orphans)
+    traces.down.set()
+    with pytest.raises(SinkUnavailableError):
+        relay.drain(retries=1)
+    assert sorted(store.taken) == [*range(40)]
+    traces.down.clear()
+    relay.drain()
+    assert sorted(traces.taken) == [*range(40)]
+
+
+def test_the_threads_deliver_all_orphans_to_the_store_while_the_collector_is_down(
+    orphans, relay_of
+):
+    """A segment that only the telemetry lacks gives its place to one that the store lacks."""
+    relay, store, traces = relay_of(orphans)
+    traces.down.set()
+    relay.start()
+    wait_until(lambda: sorted(store.taken) == [*range(40)])
+    assert len(orphans.adopted) <= 17
+    traces.down.clear()
+    wait_until(lambda: sorted(traces.taken) == [*range(40)])
+    wait_until(lambda: len(segments_in(orphans.directory)) == 3)  # its own, and two spares
+
+
+# -- the limit ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spans():
+    return []
+
+
+@pytest.fixture
+def housekeeping(spool, count, spans):
+    return Housekeeping(spool, BOTH, lambda: None, count, spans.append)
+
+
+TELEMETRY_DELETED = "spool full: telemetry let go"
+
+
+def test_orphans_are_adopted_as_fast_as_they_are_delivered(orphans, count):
+    """Not only with each search of the directory."""
+    store = Worker(ScriptedSink(), orphans, count, Watermark())
+    housekeeping = Housekeeping(orphans, ["store"], lambda: None, count, lambda _: None)
+    for _ in range(4):
+        housekeeping.step()
+        drain(store)
+    assert len(store.sink.taken) == 40
+
+
+def test_at_the_limit_telemetry_is_deleted_first(worker, spool, housekeeping, reasons):
+    fill(spool, 6)
+    drain(worker)
+    spool.supply.limit = 4 * SMALLEST
+    housekeeping._enforce_limit()
+    assert {*reasons()} == {TELEMETRY_DELETED}
     assert spool.usage() < spool.supply.limit
     assert not spool.supply.full
 
 
-def test_telemetry_goes_while_an_eighth_is_free(spool, losses):
-    """The disk may hold up the keeper for seconds; and new events keep their spans."""
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
-    while len(spool.own) < 32:
-        emit(spool, 1)
-    drain(store)
+def test_telemetry_is_deleted_while_an_eighth_is_free(worker, spool, housekeeping, losses, spans):
+    """A slow disk may delay the housekeeping for seconds; and new events keep their spans."""
+    fill(spool, 32)
+    drain(worker)
     spool.supply.limit = spool.usage() + 3 * SMALLEST
-    spans = []
-    housekeeping_of(spool, ["store", "traces"], losses, spans)._enforce_limit()
+    housekeeping._enforce_limit()
     assert losses
     assert 0.8 < spool.usage() / spool.supply.limit <= 0.875
     assert spans == [True]
 
 
-def test_telemetry_goes_as_soon_as_there_is_no_room(spool, losses):
-    spool.supply.limit = 8 * 1024 * 1024
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
-    keeper = housekeeping_of(spool, ["store", "traces"], losses, [])
-    keeper.step()  # and measures again in half a second, if nothing hurries it
-    for _ in range(20):  # segments
-        newest = spool.own[-1]
-        while spool.own[-1] is newest:
-            emit(spool, 1)
-        drain(store)
-        keeper.step()
+@pytest.mark.parametrize(("turns", "segments"), [(20, 1), (10, SPARES)])
+def test_there_is_always_room_for_the_next_segments(
+    worker, spool, housekeeping, losses, turns, segments
+):
+    """Telemetry is deleted before both spares are used, not only at each measurement."""
+    spool.supply.limit = 8 * SMALLEST
+    for _ in range(turns):
+        housekeeping.step()
+        newest = spool.own[-1].number
+        while spool.own[-1].number < newest + segments:
+            emit(spool, *range(1000))
+        drain(worker)
+    housekeeping.step()
     assert len(losses) > 10
     assert spool.usage() <= spool.supply.limit
 
 
-def test_the_room_of_what_was_put_off_can_be_had(dead, losses):
-    """It is telemetry too; what the store has not got stays."""
-    store = Worker(ScriptedSink(), dead, lambda *_: None, Watermark())
-    keeper = housekeeping_of(dead, ["store", "traces"], losses, [])
-    keeper.step()
+def test_postponed_telemetry_is_deleted_too(orphans, count, reasons):
+    store = Worker(ScriptedSink(), orphans, count, Watermark())
+    housekeeping = Housekeeping(orphans, BOTH, lambda: None, count, lambda _: None)
+    housekeeping.step()
     for _ in range(4):
         drain(store)
-        keeper.collect()
+        housekeeping.collect()
     assert len(store.sink.taken) == 40
-    dead.supply.limit = 4 * 1024 * 1024
+    orphans.supply.limit = 4 * SMALLEST
     for _ in range(5):
-        keeper._enforce_limit()
-    assert dead.usage() <= dead.supply.limit
-    assert 30 < len(losses) <= 40
-    assert {reason for reason, _ in losses} == {"spool full: telemetry let go"}
-    dead.close()
+        housekeeping._enforce_limit()
+    assert orphans.usage() <= orphans.supply.limit
+    assert 30 < reasons()[TELEMETRY_DELETED] <= 40
+    assert len(reasons()) == 1
 
 
-def test_there_is_room_before_both_spares_are_used(spool, losses):
-    """A caller who fills segments while the keeper sleeps finds the next ones allocated."""
-    spool.supply.limit = 8 * 1024 * 1024
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
-    keeper = housekeeping_of(spool, ["store", "traces"], losses, [])
-    for _ in range(10):
-        keeper.step()
-        for _ in range(SPARES):
-            newest = spool.own[-1]
-            while spool.own[-1] is newest:
-                emit(spool, 1)
-        drain(store)
-    assert len(losses) > 10
-
-
-def test_what_every_sink_has_is_no_loss_when_it_goes(spool, losses):
-    spool.sync_sinks = lambda: False  # else it would have gone before
-    store = Worker(ScriptedSink(), spool, lambda *_: None, Watermark())
-    while len(spool.own) < 6:
-        emit(spool, 1)
-    drain(store)
-    spool.supply.limit = 4 * 1024 * 1024
-    housekeeping_of(spool, ["store"], losses, []).step()
-    assert spool.usage() <= spool.supply.limit
-    assert not losses
-
-
-def test_what_is_delivered_while_room_is_made_is_no_loss_either(spool, losses):
-    while len(spool.own) < 6:
-        emit(spool, 1)
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_segment_that_every_sink_has_is_no_loss(spool, housekeeping, losses, when):
+    housekeeping.sinks = ["store"]
+    fill(spool, 6)
     full = [segment for segment in spool.own if segment.sealed]
-    full[0].delivered_to.add("store")
+    for segment in full if when == "before" else full[:1]:
+        segment.delivered_to.add("store")
     spool.sync_sinks = lambda: [segment.delivered_to.add("store") for segment in full]
-    spool.supply.limit = 4 * 1024 * 1024
-    housekeeping_of(spool, ["store"], losses, [])._enforce_limit()
+    spool.supply.limit = 4 * SMALLEST
+    housekeeping._enforce_limit()
     assert len(spool.own) < 5
     assert not losses
 
 
-def test_what_the_store_has_not_is_never_let_go(spool, losses):
-    while len(spool.own) < 6:
-        emit(spool, 1)
-    spool.supply.limit = 4 * 1024 * 1024
-    spans = []
-    housekeeping_of(spool, ["store", "traces"], losses, spans)._enforce_limit()
+@pytest.mark.parametrize(("segments", "limit", "full"), [(6, 4, True), (10, 11, False)])
+def test_events_drop_their_spans_and_no_undelivered_event_is_deleted(
+    spool, housekeeping, losses, spans, segments, limit, full
+):
+    fill(spool, segments)
+    spool.supply.limit = limit * SMALLEST
+    housekeeping._enforce_limit()
     assert not losses
-    assert spool.supply.full
+    assert spool.supply.full == full
     assert spans == [False]
-
-
-def test_spans_are_let_go_before_events(spool, losses):
-    while len(spool.own) < 10:
-        emit(spool, 1)
-    spool.supply.limit = 11 * 1024 * 1024
-    spans = []
-    housekeeping_of(spool, ["store"], losses, spans)._enforce_limit()
-    assert not spool.supply.full
-    assert spans == [False]
-
-
-# -- waiting ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def progress():
-    progress = Watermark()
-    progress.store_answers = True
-    return progress
-
-
-def receipt(progress, deadline=5.0):
-    return Receipt(progress, (1, PAGE + 100), time.time_ns(), 1, deadline)
-
-
-def later(function, *arguments):
-    timer = threading.Timer(0.05, function, arguments)
-    timer.start()
-    return timer
-
-
-def test_a_receipt_waits_for_the_store(progress):
-    waiting = receipt(progress)
-    assert waiting.state == "spooled"
-    timer = later(progress.advance, (1, PAGE + 100))
-    assert waiting.wait().state == "stored"
-    timer.join()
-    assert str(waiting) == waiting.event_id
-
-
-def test_a_receipt_is_awaited(progress):
-    async def main():
-        waiting = receipt(progress)
-        timer = later(progress.advance, (2, 0))
-        await waiting
-        timer.join()
-        return waiting.state
-
-    assert asyncio.run(main()) == "stored"
-
-
-def test_nobody_waits_behind_one_who_has_waited_in_vain(progress):
-    assert not progress.wait((1, PAGE + 100), 0.01)
-    begun = time.perf_counter()
-    assert not progress.wait((1, PAGE + 200), 5.0)
-    assert not asyncio.run(progress.arrive((1, PAGE + 200), 5.0))
-    progress.advance((1, PAGE + 99))
-    assert not progress.wait((1, PAGE + 200), 5.0)
-    assert time.perf_counter() - begun < 1.0
-    progress.advance((1, PAGE + 100))  # as far as that one wanted: now it is worth while again
-    timer = later(progress.advance, (1, PAGE + 200))
-    assert progress.wait((1, PAGE + 200), 5.0)
-    timer.join()
-
-
-def test_no_wait_is_longer_than_its_deadline(progress):
-    begun = time.perf_counter()
-    assert receipt(progress, 0.05).wait().state == "spooled"
-    assert asyncio.run(_awaited(receipt(progress, 0.05))).state == "spooled"
-    assert time.perf_counter() - begun < 2
-    assert not progress._waiters
-
-
-async def _awaited(waiting):
-    return await waiting
-
-
-@pytest.mark.parametrize("state", ["late", "inactive"])
-def test_where_no_wait_can_end_in_time_there_is_none(progress, state):
-    progress.is_contended = state == "late"
-    progress.store_answers = state != "inactive"
-    progress.wake_relay = lambda: pytest.fail("nobody is to be woken")
-    assert receipt(progress, 60).wait().state == "spooled"
-    assert asyncio.run(_awaited(receipt(progress, 60))).state == "spooled"
-
-
-def test_an_event_loop_that_closed_meanwhile_hurts_nobody(progress):
-    async def give_up():
-        task = asyncio.ensure_future(_awaited(receipt(progress)))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        waiters = list(progress._waiters)
-        await asyncio.gather(task, return_exceptions=True)
-        return waiters
-
-    progress._waiters += asyncio.run(give_up())
-    progress.advance((9, 0))
-    assert not progress._waiters
-
-
-def test_a_lost_event_has_an_empty_receipt(progress):
-    lost = Receipt(progress, None, time.time_ns(), 1, 1.0)
-    assert (lost.state, str(lost), lost.wait().state) == ("lost", "", "lost")
-    assert asyncio.run(_awaited(lost)).state == "lost"

@@ -1,79 +1,118 @@
-"""Whose segments a process takes over, and how many at once."""
+"""Adoption: which segments of other processes a relay opens, and how many at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 
 import pytest
 from tests.spool.test_spool import payloads_of, write
 
-from sidelight.spool.writer import Spool
+from sidelight.spool import Spool, prepare_directory, segments_in
+
+BOTH = ["store", "traces"]
 
 
-def living(directory, **meta):
-    spool = Spool(directory, {"sinks": ["store", "traces"], **meta})
+def live(directory, **meta):
+    spool = Spool(directory, {"sinks": BOTH, **meta})
     write(spool, b"a record")
     return spool
 
 
-def leave(directory, number, **meta):
-    """What so many processes leave that die at once."""
-    for spool in [living(directory, **meta) for _ in range(number)]:
+def leave_orphans(directory, number, **meta):
+    for spool in [live(directory, **meta) for _ in range(number)]:
         spool.close()
 
 
 @pytest.fixture
 def reader(tmp_path):
-    spool = Spool(tmp_path, {"sinks": ["store", "traces"]})
+    spool = Spool(tmp_path, {"sinks": BOTH})
     yield spool
     spool.close()
 
 
-def read_by_one(reader):
-    """Of more than have a place, those that the store has; the telemetry is reading them."""
-    leave(reader.directory, 20)
-    reader.adopt()
-    being_read = [*reader.adopted]
-    for segment in being_read:
+def deliver_to_store(reader):
+    for segment in reader.adopted:
         segment.delivered_to.add("store")
-    reader.adopted.release(["store", "traces"])
-    return being_read
+    reader.adopted.release(BOTH)
+
+
+def postponed(reader):
+    """Segments that the store has and the traces lack, of more than are open at once."""
+    leave_orphans(reader.directory, 20)
+    reader.adopt()
+    segments = [*reader.adopted]
+    deliver_to_store(reader)
+    return segments
+
+
+def test_what_a_killed_process_has_written_is_adopted(tmp_path):
+    script = """
+        import os, sys
+        from pathlib import Path
+        from sidelight.record import frame
+        from sidelight.spool import Spool
+        spool = Spool(Path(sys.argv[1]), {"sinks": ["store"], "instance": "dead"})
+        for i in range(10):
+            spool.write(frame(b"record-%d" % i))
+        os.kill(os.getpid(), 9)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    spool = Spool(tmp_path, {})
+    spool.adopt()
+    (adopted,) = spool.adopted
+    assert adopted.meta["instance"] == "dead"
+    assert payloads_of(adopted) == [b"record-%d" % i for i in range(10)]
+    spool.delete(adopted)
+    spool.close()
+    assert not segments_in(tmp_path)
+
+
+def test_unfinished_files_of_dead_processes_are_removed(tmp_path):
+    prepare_directory(tmp_path)
+    (tmp_path / ".0-1.new").write_bytes(b"half")
+    spool = Spool(tmp_path, {})
+    spool.adopt()
+    assert not [*tmp_path.glob(".*.new")]
+    spool.close()
 
 
 @pytest.mark.parametrize("relay", ["inside", "external"])
-def test_only_some_of_the_dead_are_open_at_once(reader, relay):
-    leave(reader.directory, 40, relay=relay)
+def test_at_most_16_orphans_are_open_at_once(reader, relay):
+    leave_orphans(reader.directory, 40, relay=relay)
     reader.adopt()
     assert len(reader.adopted) == 16
 
 
-def test_all_of_the_living_who_want_it_are_read_along(reader):
-    leave(reader.directory, 20)
-    several = [living(reader.directory, relay="external") for _ in range(5)]
-    living_for_themselves = living(reader.directory)
+def test_every_live_segment_that_wants_an_external_relay_is_followed(reader):
+    leave_orphans(reader.directory, 20)
+    spools = [live(reader.directory, relay="external") for _ in range(5)]
+    spools.append(live(reader.directory))
     reader.adopt()
     assert sum(segment.is_live for segment in reader.adopted) == 5
-    for spool in (*several, living_for_themselves):
+    for spool in spools:
         spool.close()
 
 
-def test_the_living_take_nobodys_place(reader):
-    leave(reader.directory, 16)
-    alive = living(reader.directory)
+def test_a_live_segment_takes_no_place(reader):
+    leave_orphans(reader.directory, 16)
+    alive = live(reader.directory)
     reader.adopt()
-    for segment in reader.adopted:
-        segment.delivered_to.add("store")
-    before = list(reader.adopted)
-    reader.adopted.release(["store", "traces"])
-    assert list(reader.adopted) == before
+    before = [*reader.adopted]
+    deliver_to_store(reader)
+    assert [*reader.adopted] == before
     alive.close()
 
 
-def test_what_one_sink_has_gives_its_place_up_and_comes_again(reader):
-    leave(reader.directory, 40)
+def test_a_segment_that_one_sink_has_is_postponed_and_opened_again(reader):
+    leave_orphans(reader.directory, 40)
     reader.adopt()
     seen = []
-    while new := [segment for segment in reader.adopted if not segment.delivered_to]:
-        for segment in new:
-            segment.delivered_to.add("store")
-            seen.append(segment.path)
-        reader.adopted.release(["store", "traces"])
+    while new := [segment.path for segment in reader.adopted if not segment.delivered_to]:
+        seen += new
+        deliver_to_store(reader)
         reader.adopted.fill()
     assert len(set(seen)) == len(seen) == 40
     while reader.adopted:
@@ -85,26 +124,36 @@ def test_what_one_sink_has_gives_its_place_up_and_comes_again(reader):
     assert not [path for path in seen if path.exists()]
 
 
-def test_what_is_still_being_read_comes_again_as_it_is(reader):
-    """Another of it could not be opened: we are its one reader."""
-    being_read = read_by_one(reader)
+def test_a_postponed_segment_that_is_still_read_comes_back_as_the_same_object(reader):
+    """A second one could not be opened, because this process is its one reader."""
+    segments = postponed(reader)
     reader.adopted.fill()
     for segment in tuple(reader.adopted):
         if not segment.delivered_to:
             reader.delete(segment)
     reader.adopted.fill()
-    assert set(reader.adopted) == set(being_read)
+    assert set(reader.adopted) == set(segments)
 
 
-def test_when_it_closes_it_holds_nothing_that_others_want(reader):
-    being_read = read_by_one(reader)
-    reader.adopted.close()
-    assert {segment.fd for segment in being_read} == {-1}
+@pytest.mark.parametrize("close", ["close", "abandon"])
+def test_a_closed_spool_and_a_forked_child_hold_no_adopted_segment(tmp_path, close):
+    """Else the locks of the parent would outlive it in the child."""
+    spool = Spool(tmp_path, {"sinks": BOTH})
+    segments = postponed(spool)
+    getattr(spool, close)()
+    assert {segment.fd for segment in segments} == {-1}
 
 
-def test_a_forked_child_holds_nothing_that_others_want(tmp_path):
-    """Its parent's locks would outlive the parent in it."""
-    parents = Spool(tmp_path, {"sinks": ["store", "traces"]})
-    being_read = read_by_one(parents)
-    parents.abandon()
-    assert {segment.fd for segment in being_read} == {-1}
+def test_a_forked_child_leaves_the_parents_lock_alone(tmp_path):
+    spool, other = live(tmp_path), Spool(tmp_path, {})
+    child = os.fork()
+    if child == 0:
+        spool.abandon()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    other.adopt()
+    assert not other.adopted
+    write(spool, b"y")
+    assert payloads_of(spool.own[0]) == [b"a record", b"y"]
+    for each in (spool, other):
+        each.close()

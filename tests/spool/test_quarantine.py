@@ -1,4 +1,4 @@
-"""The quarantine: whole entries or none, one for each thing, bounded for each sink by itself."""
+"""The quarantine: whole entries or none, one for each record, limited for each sink."""
 
 import errno
 import os
@@ -11,9 +11,10 @@ import time
 import msgspec
 import pytest
 
-from sidelight.spool.quarantine import Entry, Quarantine
+from sidelight.spool import Entry, Quarantine
 
 WRITER = {"instance": "me", "store": "sqlite:////events.db", "limits": [1], "resource": {"a": "b"}}
+MODULE = "sidelight.spool.quarantine"
 
 
 def entry(payload=b"payload", **changes):
@@ -37,7 +38,8 @@ def stretch(payload=b"garbage", **changes):
 
 
 @pytest.fixture
-def quarantine(tmp_path):
+def quarantine(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{MODULE}._COUNT_AGAIN", 0.0)
     return Quarantine(tmp_path)
 
 
@@ -56,109 +58,98 @@ def test_an_entry_is_read_as_it_was_kept(quarantine):
     assert quarantine.directory.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_same_thing_twice_is_one_entry(quarantine):
-    assert quarantine.keep(entry())
-    assert not quarantine.keep(entry(problem="another"))
-    assert [each.problem for each in kept(quarantine)] == ["another"]
+@pytest.mark.parametrize(
+    ("first", "second", "left"),
+    [
+        (entry(), entry(problem="another"), [("another", ("store",))]),
+        (
+            stretch(sinks=("store",)),
+            stretch(sinks=("traces",)),
+            [("it does not fit", ("store", "traces"))],
+        ),
+    ],
+)
+def test_the_same_thing_twice_is_one_entry(quarantine, first, second, left):
+    assert quarantine.keep(first)
+    assert not quarantine.keep(second)
+    assert [(each.problem, each.sinks) for each in kept(quarantine)] == left
 
 
-def test_damage_keeps_the_sinks_that_met_it(quarantine):
-    assert quarantine.keep(stretch(sinks=("store",)))
-    assert not quarantine.keep(stretch(sinks=("traces",)))
-    assert [each.sinks for each in kept(quarantine)] == [("store", "traces")]
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (stretch(), stretch(offset=8192), stretch(segment="other")),
+        (entry(), entry(refused_by="traces", sinks=("traces",))),
+    ],
+    ids=["damage in several places", "refused by several sinks"],
+)
+def test_different_things_are_several_entries(quarantine, entries):
+    assert all(map(quarantine.keep, entries))
+    assert len(kept(quarantine)) == len(entries)
 
 
-def test_damage_that_looks_like_other_damage_is_another(quarantine):
-    assert quarantine.keep(stretch())
-    assert quarantine.keep(stretch(offset=8192))
-    assert quarantine.keep(stretch(segment="other"))
-    assert len(kept(quarantine)) == 3
-
-
-def test_what_two_sinks_refuse_is_two_entries(quarantine):
-    assert quarantine.keep(entry())
-    assert quarantine.keep(entry(refused_by="traces", sinks=("traces",)))
-    assert {each.refused_by for each in kept(quarantine)} == {"store", "traces"}
-
-
-def test_the_number_is_bounded_for_each_sink_by_itself(quarantine, monkeypatch):
-    monkeypatch.setattr("sidelight.spool.quarantine.LIMIT", 3)
+def test_the_number_is_limited_for_each_sink_and_all_processes(quarantine, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{MODULE}.LIMIT", 3)
     for n in range(3):
-        assert quarantine.keep(entry(b"%d" % n))
+        assert Quarantine(tmp_path).keep(entry(b"%d" % n))
     with pytest.raises(OSError, match="the quarantine is full") as refused:
         quarantine.keep(entry(b"one more"))
     assert refused.value.errno == errno.EDQUOT
     assert quarantine.keep(entry(refused_by="logs", sinks=("logs",)))
     assert quarantine.keep(stretch())
     assert not quarantine.keep(entry(b"1"))  # it is there already
-    assert len(kept(quarantine)) == 5
+    identity, _ = next(quarantine.entries())
+    for _ in range(2):  # the second time it is gone already
+        quarantine.discard(identity)
+    assert quarantine.keep(entry(b"one more"))
 
 
-def test_the_bytes_are_bounded(quarantine, monkeypatch):
-    monkeypatch.setattr("sidelight.spool.quarantine.LIMIT_BYTES", 10_000)
+def test_the_bytes_are_limited(quarantine, monkeypatch):
+    monkeypatch.setattr(f"{MODULE}.LIMIT_BYTES", 10_000)
     assert quarantine.keep(entry(bytes(6000)))
     with pytest.raises(OSError, match="full"):
         quarantine.keep(entry(bytes(6001)))
 
 
-def test_what_was_discarded_makes_room(quarantine, monkeypatch):
-    monkeypatch.setattr("sidelight.spool.quarantine.LIMIT", 1)
-    monkeypatch.setattr("sidelight.spool.quarantine._COUNT_AGAIN", 0.0)
-    quarantine.keep(entry())
-    ((identity, _),) = quarantine.entries()
-    quarantine.discard(identity)
-    assert quarantine.keep(entry(b"another"))
-    quarantine.discard(identity)  # it is gone already
-
-
-def test_several_processes_share_the_bound(tmp_path, monkeypatch):
-    monkeypatch.setattr("sidelight.spool.quarantine.LIMIT", 2)
-    assert Quarantine(tmp_path).keep(entry(b"1"))
-    assert Quarantine(tmp_path).keep(entry(b"2"))
-    with pytest.raises(OSError, match="full"):
-        Quarantine(tmp_path).keep(entry(b"3"))
-
-
-def test_nothing_is_kept_in_memory():
+def test_a_spool_in_memory_keeps_nothing():
     with pytest.raises(OSError, match="lies in memory"):
         Quarantine(None).keep(entry())
     assert [*Quarantine(None).entries()] == []
 
 
-def test_no_room_on_the_disk_leaves_nothing_behind(quarantine, monkeypatch):
+def test_a_full_disk_leaves_nothing_behind(quarantine, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("sidelight.spool.quarantine.os.fsync", full)
+    monkeypatch.setattr(f"{MODULE}.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         quarantine.keep(entry())
     assert [*quarantine.directory.iterdir()] == []
 
 
-def test_a_file_that_is_no_entry_is_shown_as_such(quarantine):
+def test_a_file_that_is_no_entry_is_shown_as_such_and_replaced(quarantine):
     quarantine.keep(entry())
     (file,) = quarantine.directory.iterdir()
     file.write_bytes(b"nonsense")
-    (quarantine.directory / "notes.txt").write_text("not ours")
+    (quarantine.directory / "notes.txt").write_text("of the user")
     assert [*quarantine.entries()] == [(file.stem, None)]
-    assert quarantine.keep(entry())  # it takes the place of what was destroyed
+    assert quarantine.keep(entry())
     assert len(kept(quarantine)) == 1
 
 
-def test_a_later_state_takes_the_place_of_an_earlier_one(quarantine):
+def test_a_later_state_replaces_an_earlier_one(quarantine):
     quarantine.keep(stretch(sinks=("store", "traces")))
     ((identity, there),) = quarantine.entries()
     quarantine.replace(identity, msgspec.structs.replace(there, sinks=("traces",)))
     assert [(i, each.sinks) for i, each in quarantine.entries()] == [(identity, ("traces",))]
 
 
-def test_what_a_killed_process_left_unfinished_goes_in_time(quarantine, monkeypatch):
+def test_an_unfinished_file_of_a_killed_process_is_deleted_after_an_hour(quarantine):
     quarantine.keep(entry())
     unfinished = quarantine.directory / ".0-store.msgpack.1.new"
     unfinished.write_bytes(b"half")
-    monkeypatch.setattr("sidelight.spool.quarantine._COUNT_AGAIN", 0.0)
     quarantine.keep(entry(b"2"))
-    assert unfinished.exists()  # somebody may be at it
+    assert unfinished.exists()  # its process may live
     os.utime(unfinished, (0, 0))
     quarantine.keep(entry(b"3"))
     assert not unfinished.exists()
@@ -169,7 +160,7 @@ def test_killed_at_any_moment_it_holds_whole_entries_only(tmp_path):
         import sys
         from pathlib import Path
         from tests.spool.test_quarantine import entry
-        from sidelight.spool.quarantine import Quarantine
+        from sidelight.spool import Quarantine
         quarantine = Quarantine(Path(sys.argv[1]))
         for n in range(10**6):
             quarantine.keep(entry(n.to_bytes(4, "big") * 20_000))

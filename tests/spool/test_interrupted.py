@@ -1,4 +1,4 @@
-"""An exception from outside, at each step of a rotation, takes no segment away from the relay."""
+"""An interrupt at any step of a rotation takes no segment away from the relay."""
 
 import itertools
 import sys
@@ -9,9 +9,9 @@ from tests.spool.test_spool import payloads_of, write
 
 import sidelight
 from sidelight.record import frame
-from sidelight.spool.writer import Spool
+from sidelight.spool import Spool
 
-OURS = {
+ROOM = {
     str(Path(sidelight.__file__).parent / "spool" / f"{name}.py")
     for name in ("writer", "supply", "segment")
 }
@@ -19,15 +19,15 @@ SIZE = 250_000  # four fill a segment
 
 
 class Interrupt(BaseException):
-    """Ctrl-C, say."""
+    """Stands for Ctrl-C."""
 
 
 def interrupted(step, call):
-    """Make a call, and raise in the middle of its so-many-th step; whether it came so far."""
+    """Interrupt a call at a step (an opcode); return whether the call has so many steps."""
     left = itertools.count(step, -1)
 
     def trace(frame, event, _):
-        if frame.f_code.co_filename not in OURS:
+        if frame.f_code.co_filename not in ROOM:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and next(left) == 0:
