@@ -1,13 +1,13 @@
-"""Processes with a spool on a `forgetful` machine, and what must hold whatever befalls them.
+"""A model of several processes with one spool on a `forgetful` machine, and what must always hold.
 
-The spool, the workers and the keeper are the real ones; the disk, the clock and the sinks are not.
+Spool, workers and housekeeping are the real ones. Disk, clock and sinks are not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import zlib
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +22,15 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from tests.support.forgetful import Fault, Inode, Killed, Machine, ProcessDisk
+from tests.support.forgetful import Fault, Folder, Inode, Killed, Machine, ProcessDisk
 
-from sidelight.emission.waiting import Watermark
+from sidelight.emission import Watermark
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, SpoolError
-from sidelight.record import FRAME, FRAME_MAGIC, Static, decode, encode, encode_static, frame
-from sidelight.relay import housekeeping, worker
-from sidelight.relay.relay import Relay
+from sidelight.record import FRAME_MAGIC, Static, decode, encode, encode_static, frame, payload_at
+from sidelight.relay import Relay, housekeeping, worker
 from sidelight.spool import (
+    PAGE,
+    Spool,
     adoption,
     allocation,
     failures,
@@ -39,19 +40,16 @@ from sidelight.spool import (
     supply,
     writer,
 )
-from sidelight.spool.header import PAGE, SLOTS, cursor_offset
-from sidelight.spool.writer import Spool
+from sidelight.spool.header import SLOTS, cursor_offset
 
 DIRECTORY = Path("/var/lib/spool")
 SINKS = ("store", "traces")
 HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
 SEGMENT = 12 * 1024
+TELEMETRY_DELETED = "spool full: telemetry let go"
+TIMED = (allocation, failures, housekeeping, scanner, segment, sink, supply, worker, writer)
 CONSTANTS = {
-    supply: {
-        "SMALLEST": SEGMENT,
-        "LARGEST": 4 * SEGMENT,
-        "_IN_MEMORY_LIMIT": 6 * SEGMENT,
-    },
+    supply: {"SMALLEST": SEGMENT, "LARGEST": 4 * SEGMENT, "_IN_MEMORY_LIMIT": 6 * SEGMENT},
     segment: {"SMALL": 2 * PAGE},
     writer: {"SMALL": SEGMENT},
     adoption: {"_MAX_OPEN": 2},
@@ -79,7 +77,7 @@ KILL = -1
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that moves only when it is told to."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -87,19 +85,15 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
-    def time(self) -> float:
-        return self.now
+    time = monotonic
 
     def time_ns(self) -> int:
         self.now += 1e-6
         return int(self.now * 1e9)
 
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
 
 class Backend:
-    """Where one kind of sink brings records to, from whatever process."""
+    """What one kind of sink has taken, from all processes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -109,19 +103,19 @@ class Backend:
         self.durable: set[int] = set()
 
     def cut_power(self, random: Random) -> None:
-        """A store goes back to any of its commits after the last flush; a Collector is far away."""
+        """Take the store back to any commit after its last flush; the Collector is far away."""
         if self.name == "store":
-            open_ = [number for number in self.taken if number not in self.durable]
-            kept = open_[: random.randint(0, len(open_))]
+            volatile = [number for number in self.taken if number not in self.durable]
+            kept = volatile[: random.randint(0, len(volatile))]
             self.taken = dict.fromkeys([*self.durable, *kept])
 
 
 @dataclass
 class ModelSink:
-    """One process's way to a backend."""
+    """The sink of one process."""
 
     backend: Backend
-    model: SpoolModel
+    sent: dict[int, object]
     disk: ProcessDisk
 
     @property
@@ -136,7 +130,7 @@ class ModelSink:
             raise SinkRefusedError(sink=self.name, problem="poison")
         assert numbers == sorted(set(numbers)), "out of order within a segment"
         for _, moment in records:
-            assert self.model.sent[moment.artifact_id] == moment.attributes, "not what was written"
+            assert self.sent[moment.artifact_id] == moment.attributes, "not what was written"
         self.backend.taken.update(dict.fromkeys(numbers))
         if numbers:
             self.disk.reach("commit")
@@ -152,34 +146,52 @@ class ModelSink:
         return not busy
 
 
+@dataclass
 class ModelQuarantine:
-    """What was set aside: it is never lost (it is flushed when it is written)."""
+    """Numbers of quarantined records by sink; they are durable at once."""
 
-    def __init__(self, model: SpoolModel) -> None:
-        self._model = model
+    numbers: dict[str, set[int]]
 
     def keep(self, entry) -> bool:
         if entry.kind == "record":
-            number = decode(entry.payload)[1].artifact_id
-            self._model.set_aside[entry.sinks[0]].add(number)
+            self.numbers[entry.sinks[0]].add(decode(entry.payload)[1].artifact_id)
         return True
 
 
 @dataclass
 class Process:
-    """A living process: its part of the spool and, unless it leaves that to others, its relay."""
+    """A live process: its spool and, unless it leaves that to others, its relay."""
 
-    number: int
     kind: str
     disk: ProcessDisk
     spool: Spool
     relay: Relay | None
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str]
     written: list[tuple[tuple[int, int], int]] = field(default_factory=list)
 
     @property
-    def reads_its_own(self) -> bool:
-        return self.relay is not None
+    def readable(self):
+        """The segments that this process may read."""
+        return [*self.spool.adopted, *(self.spool.own if self.relay is not None else ())]
+
+
+def process_rule(*, needs_relay: bool = False, **draws):
+    """Make a rule of something that one process does, and may be killed or fail in."""
+
+    def decorate(do):
+        @precondition(lambda self: self.processes)
+        @rule(which=st.integers(0, 2), **draws)
+        @functools.wraps(do)
+        def run(self, which, **drawn) -> None:
+            process = self.processes[which % len(self.processes)]
+            if process.relay is not None or not needs_relay:
+                with self._survived(process), contextlib.suppress(OSError, SinkUnavailableError):
+                    do(self, process, **drawn)
+
+        del run.__wrapped__  # hypothesis reads the signature
+        return run
+
+    return decorate
 
 
 class SpoolModel(RuleBasedStateMachine):
@@ -191,35 +203,21 @@ class SpoolModel(RuleBasedStateMachine):
         super().__init__()
         self._patches = contextlib.ExitStack()
         self.clock = Clock()
-        for module in (
-            allocation,
-            failures,
-            housekeeping,
-            scanner,
-            segment,
-            sink,
-            supply,
-            worker,
-            writer,
-        ):
-            if hasattr(module, "time"):
-                self._patches.enter_context(mock.patch.object(module, "time", self.clock))
-        for module, constants in CONSTANTS.items():
-            for name, value in constants.items():
-                self._patches.enter_context(mock.patch.object(module, name, value))
+        changes = CONSTANTS | {m: CONSTANTS.get(m, {}) | {"time": self.clock} for m in TIMED}
+        for module, constants in changes.items():
+            self._patches.enter_context(mock.patch.multiple(module, **constants))
         self.machine = Machine()
-        self.machine.folder(Path("/")).change(None, "var", type(self.machine.root)())
+        self.machine.root.change(None, "var", Folder())
         self.machine.root.sync()
         self.backends = {name: Backend(name) for name in SINKS}
         self.processes: list[Process] = []
-        self.started = 0
         self.sent: dict[int, object] = {}
-        self.owed: dict[int, None] = {}
-        self.promised: dict[int, None] = {}
-        self.in_memory: dict[int, int] = {}
-        self.set_aside: dict[str, set[int]] = {name: set() for name in SINKS}
+        self.owed: set[int] = set()
+        self.durable: set[int] = set()
+        self.in_memory: set[int] = set()
+        self.quarantined: dict[str, set[int]] = {name: set() for name in SINKS}
         self.excused: set[int] = set()
-        self.faulty: set[Inode] = set()
+        self.deleted_by_others: set[Inode] = set()
         self.let_go = False
 
     # -- what happens
@@ -232,133 +230,93 @@ class SpoolModel(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(["thread", "thread", "external", "relay"]))
     def start(self, kind: str) -> None:
         disk = ProcessDisk(self.machine)
-        self.started += 1
         counts: Counter[str] = Counter()
 
-        def count(reason: str, problem: str) -> None:
+        def count(reason: str, _: str) -> None:
             counts[reason] += 1
 
-        meta = {
-            "instance": f"process {self.started}",
-            "sinks": list(SINKS),
-            "relay": "external" if kind == "external" else "thread",
-        }
+        meta = {"sinks": list(SINKS), "relay": "external" if kind == "external" else "thread"}
         try:
-            made = Spool(DIRECTORY, meta, limit=self.limit, count=count, disk=disk)
+            spool = Spool(DIRECTORY, meta, limit=self.limit, count=count, disk=disk)
         except (OSError, Killed):
             disk.kill()
             return
-        made.quarantine = ModelQuarantine(self)  # type: ignore[assignment]
+        spool.quarantine = ModelQuarantine(self.quarantined)  # type: ignore[assignment]
         relay = None
         if kind != "external":
-            sinks = [ModelSink(self.backends[name], self, disk) for name in SINKS]
-            relay = Relay(made, sinks, Watermark(), count=count)
-        self.processes.append(Process(self.started, kind, disk, made, relay, counts))
+            sinks = [ModelSink(backend, self.sent, disk) for backend in self.backends.values()]
+            relay = Relay(spool, sinks, Watermark(), count=count)
+        self.processes.append(Process(kind, disk, spool, relay, counts))
 
-    @precondition(lambda self: self.processes)
-    @rule(which=st.integers(0, 2), sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=6))
-    def emit(self, which: int, sizes: list[int]) -> None:
-        process = self._process(which)
+    @process_rule(
+        sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=6),
+        then=st.sampled_from([None, *SINKS]),
+    )
+    def emit(self, process: Process, sizes: list[int], then: str | None) -> None:
         for size in sizes:
             number = len(self.sent)
-            attributes = {"pad": "x" * size}
-            self.sent[number] = attributes
+            attributes = self.sent[number] = {"pad": "x" * size}
             moment = (number, number, number, None, 1, None, 0, 0, 0, attributes, None)
-            data = frame(HEAD + encode(moment))
-            with self._survived(process):
-                try:
-                    process.spool.write(data)
-                except ValueError:
-                    try:
-                        process.spool.append(data)
-                    except (SpoolError, OSError):
-                        continue
-                self.owed[number] = None
-                self._note(process, number)
-                process.written.append((process.spool.position(), number))
-            if process.disk.is_dead:
-                return
+            try:
+                process.spool.append(frame(HEAD + encode(moment)))
+            except (SpoolError, OSError):
+                continue
+            self.owed.add(number)
+            if process.spool.own[-1].path is None:
+                self.in_memory.add(number)
+            process.written.append((process.spool.position(), number))
+        if then is not None:
+            self._deliver(process, then, 1)
 
-    @precondition(lambda self: self.processes)
-    @rule(which=st.integers(0, 2), sink=st.sampled_from(SINKS), steps=st.integers(1, 4))
-    def deliver(self, which: int, sink: str, steps: int) -> None:
-        process = self._process(which)
-        if process.relay is None:
-            return
-        (member,) = (w for w in process.relay.workers if w.sink.name == sink)
-        with self._survived(process), contextlib.suppress(SinkUnavailableError):
-            for _ in range(steps):
-                member.step(retries=1)
+    @process_rule(name=st.sampled_from(SINKS), steps=st.integers(1, 4))
+    def deliver(self, process: Process, name: str, steps: int) -> None:
+        self._deliver(process, name, steps)
 
-    @precondition(lambda self: self.processes)
-    @rule(which=st.integers(0, 2))
-    def keep_house(self, which: int) -> None:
-        process = self._process(which)
-        if process.relay is not None:
-            with self._survived(process):
-                process.relay.housekeeping.step()
+    def _deliver(self, process: Process, name: str, steps: int) -> None:
+        for member in process.relay.workers if process.relay is not None else ():
+            for _ in range(steps if member.sink.name == name else 0):
+                member.step(retries=0)
 
-    @precondition(lambda self: self.processes)
-    @rule(which=st.integers(0, 2))
-    def sync(self, which: int) -> None:
-        """A round of the keeper: what its process had written survives from now on."""
-        process = self._process(which)
-        if process.relay is None:
-            return
-        failed = self.machine.failures["sync"] + self.machine.failures["sync_directory"]
-        written = [n for _, n in process.written if n not in self.in_memory]
-        with self._survived(process):
-            process.relay.housekeeping.sync()
-            now = self.machine.failures["sync"] + self.machine.failures["sync_directory"]
-            if now == failed:
-                self.promised.update(dict.fromkeys(written))
+    @process_rule(needs_relay=True)
+    def keep_house(self, process: Process) -> None:
+        process.relay.housekeeping.step()
 
-    @precondition(lambda self: self.processes)
-    @rule(which=st.integers(0, 2))
-    def take_over(self, which: int) -> None:
-        process = self._process(which)
-        if process.relay is not None:
-            with self._survived(process), contextlib.suppress(OSError):
-                process.spool.adopt()
+    @process_rule(needs_relay=True)
+    def sync(self, process: Process) -> None:
+        """Sync: what the process had written survives a power cut from now on."""
+        failed = self._failed_syncs()
+        written = [number for _, number in process.written if number not in self.in_memory]
+        process.relay.housekeeping.sync()
+        if self._failed_syncs() == failed:
+            self.durable.update(written)
 
-    @precondition(lambda self: self.processes)
-    @rule(which=st.integers(0, 2))
-    def rotate(self, which: int) -> None:
-        process = self._process(which)
-        with self._survived(process), contextlib.suppress(OSError):
-            process.spool.rotate(process.spool._current)
+    @process_rule(needs_relay=True)
+    def adopt(self, process: Process) -> None:
+        process.spool.adopt()
 
-    @precondition(lambda self: self.processes)
-    @rule(which=st.integers(0, 2))
-    def kill(self, which: int) -> None:
-        process = self._process(which)
-        process.disk.kill()
-        self._bury(process)
+    @process_rule()
+    def rotate(self, process: Process) -> None:
+        process.spool.rotate(process.spool.own[-1])
 
-    @precondition(lambda self: self.processes)
-    @rule(which=st.integers(0, 2))
-    def end(self, which: int) -> None:
-        """In order, with what it has delivered by then."""
-        process = self._process(which)
-        with self._survived(process):
+    @process_rule(orderly=st.booleans())
+    def end(self, process: Process, orderly: bool) -> None:
+        """End a process, in order or killed, with what was delivered by then."""
+        if orderly:
             if process.relay is not None:
                 process.relay.stop(0.0)
             process.spool.close()
-            process.disk.kill()
-        self._bury(process)
+        raise Killed
 
     @rule(random=st.randoms(use_true_random=False))
     def cut_power(self, random: Random) -> None:
         for process in list(self.processes):
-            process.disk.kill()
             self._bury(process)
         for backend in self.backends.values():
             backend.cut_power(random)
-        gone = {n for n in self.owed if n not in self.promised}
-        self.owed = {n: None for n in self.owed if n not in gone}
+        self.owed &= self.durable
         for inode in self.machine.inodes:
             if inode.has_failed:
-                self.excused.update(numbers_in(inode))
+                self.excused |= numbers_in(inode)
         self.machine.cut_power(random)
 
     @rule(call=st.sampled_from(sorted(ERRORS)), data=st.data())
@@ -384,62 +342,55 @@ class SpoolModel(RuleBasedStateMachine):
     def refuse(self, name: str, number: int) -> None:
         self.backends[name].poison.add(number % len(self.sent))
 
+    @precondition(lambda self: self._files())
     @rule(
         which=st.integers(0, 20),
-        slot=st.sampled_from(sorted(SLOTS)),
+        name=st.sampled_from([*SLOTS]),
         junk=st.binary(min_size=8, max_size=8),
     )
-    def spoil_a_cursor(self, which: int, slot: str, junk: bytes) -> None:
-        files = self._files()
-        if files:
-            files[which % len(files)].write(cursor_offset(slot), junk)
+    def damage_a_cursor(self, which: int, name: str, junk: bytes) -> None:
+        files = [*self._files().values()]
+        files[which % len(files)].write(cursor_offset(name), junk)
 
+    @precondition(lambda self: self._files())
     @rule(which=st.integers(0, 20))
     def delete_a_file(self, which: int) -> None:
-        """Somebody tidies up: what was in it is lost if its process dies before it has noticed."""
-        folder = self._folder()
-        names = sorted(name for name in folder if name.endswith(".segment"))
-        if names:
-            name = names[which % len(names)]
-            inode = folder[name]
-            inode.links -= 1
-            self.machine.folder(DIRECTORY).change(name, None, inode)
-            self.faulty.add(inode)
-            if not any(h.inode is inode for p in self.processes for h in p.disk.handles.values()):
-                self.excused.update(numbers_in(inode))
+        """Delete a file as an administrator may; a live process still has its records."""
+        files = self._files()
+        name, inode = [*files.items()][which % len(files)]
+        inode.links -= 1
+        self.machine.folder(DIRECTORY).change(name, None, inode)
+        self.deleted_by_others.add(inode)
+        if not any(h.inode is inode for p in self.processes for h in p.disk.handles.values()):
+            self.excused |= numbers_in(inode)
 
     # -- what must hold
 
     @invariant()
-    def nobody_reads_what_another_reads(self) -> None:
+    def each_file_has_one_reader(self) -> None:
         readers: Counter[int] = Counter()
         for process in self.processes:
-            mine = [*process.spool.adopted, *(process.spool.own if process.reads_its_own else ())]
-            readers.update(
-                {id(process.disk.handles[s.fd].inode) for s in mine if s.fd in process.disk.handles}
-            )
+            handles = process.disk.handles
+            readers.update({id(handles[s.fd].inode) for s in process.readable if s.fd in handles})
         assert not [inode for inode, count in readers.items() if count > 1]
 
     @invariant()
-    def what_is_deleted_every_sink_has(self) -> None:
+    def every_sink_has_what_is_deleted(self) -> None:
         removed, self.machine.removed = self.machine.removed, []
         for inode in removed:
-            for number in numbers_in(inode):
-                if number in self.excused:
-                    continue
-                store = self.backends["store"]
-                assert number in store.durable | self.set_aside["store"], f"{number} is deleted"
-                traces = {*self.backends["traces"].taken, *self.set_aside["traces"]}
+            for number in numbers_in(inode) - self.excused:
+                store = self.backends["store"].durable | self.quarantined["store"]
+                assert number in store, f"{number} is deleted"
+                traces = {*self.backends["traces"].taken, *self.quarantined["traces"]}
                 assert number in traces or self._has_let_go(), f"{number} is not exported"
 
     @invariant()
     def stored_is_true(self) -> None:
-        stored = {*self.backends["store"].taken, *self.set_aside["store"], *self.excused}
+        stored = {*self.backends["store"].taken, *self.quarantined["store"], *self.excused}
         for process in self.processes:
-            if process.relay is not None:
-                for position, number in process.written:
-                    if process.relay.watermark.reached(position):
-                        assert number in stored, f"{number} is not stored"
+            for position, number in process.written if process.relay else ():
+                if process.relay.watermark.reached(position):
+                    assert number in stored, f"{number} is not stored"
 
     def teardown(self) -> None:
         try:
@@ -453,85 +404,68 @@ class SpoolModel(RuleBasedStateMachine):
             backend.is_down = False
         for _ in range(3):
             for process in self.processes:
-                if process.relay is not None:
-                    self.clock.now += 20
-                    process.relay.housekeeping.step()
-                    process.relay.drain(1)
-            self.nobody_reads_what_another_reads()
+                self._run_relay(process)
+            self.each_file_has_one_reader()
         while self.processes:
-            self.end(0)
+            self.end(0, orderly=True)
         self.start("relay")
-        (last,) = self.processes
-        assert last.relay is not None
-        for _ in range(2):
-            self.clock.now += 20
-            last.relay.drain(1)
-            last.relay.housekeeping.step()
-        self.what_is_deleted_every_sink_has()
+        for _ in range(3):
+            self._run_relay(self.processes[0])
+        self.every_sink_has_what_is_deleted()
         for name, backend in self.backends.items():
-            missing = self.owed.keys() - backend.taken - self.set_aside[name] - self.excused
+            missing = self.owed - backend.taken.keys() - self.quarantined[name] - self.excused
             assert not missing or (name == "traces" and self._has_let_go()), (name, missing)
-        self.end(0)
-        left = [name for name in self._folder() if name.endswith(".segment")]
-        assert not left, left
+        self.end(0, orderly=True)
+        assert not self._files()
+
+    def _run_relay(self, process: Process) -> None:
+        if process.relay is not None:
+            self.clock.now += 20
+            process.relay.housekeeping.step()
+            process.relay.drain(retries=0)
 
     # -- help
 
-    def _process(self, which: int) -> Process:
-        return self.processes[which % len(self.processes)]
+    def _failed_syncs(self) -> int:
+        return self.machine.failures["sync"] + self.machine.failures["sync_directory"]
 
-    def _folder(self):
+    def _files(self) -> dict[str, Inode]:
         try:
-            return self.machine.folder(DIRECTORY).names
+            names = self.machine.folder(DIRECTORY).names
         except FileNotFoundError:
             return {}
-
-    def _files(self) -> list[Inode]:
-        return [each for name, each in sorted(self._folder().items()) if name.endswith(".segment")]
+        return {name: names[name] for name in sorted(names) if name.endswith(".segment")}
 
     @contextlib.contextmanager
     def _survived(self, process: Process):
         try:
             yield
         except Killed:
-            process.disk.kill()
             self._bury(process)
-        self._excuse_what_cannot_be_read(process)
-
-    def _bury(self, process: Process) -> None:
-        """What was in memory, or in a file without a name, has died with it."""
-        if process in self.processes:
-            self.let_go |= process.counts["spool full: telemetry let go"] > 0
-            self.processes.remove(process)
-            for each in (*process.spool.own, *process.spool.adopted):
-                inode = getattr(each.mapping, "_inode", None)
-                if inode is not None and not inode.links:
-                    self.excused.update(numbers_in(inode))
-            for inode in self.faulty:
-                if not inode.links:
-                    self.excused.update(numbers_in(inode))
-
-    def _note(self, process: Process, number: int) -> None:
-        if process.spool.own[-1].path is None:
-            self.in_memory[number] = process.number
-
-    def _excuse_what_cannot_be_read(self, process: Process) -> None:
         for each in (*process.spool.own, *process.spool.adopted):
             if each.is_unreadable and each.fd in process.disk.handles:
-                self.excused.update(numbers_in(process.disk.handles[each.fd].inode))
+                self.excused |= numbers_in(process.disk.handles[each.fd].inode)
+
+    def _bury(self, process: Process) -> None:
+        """Kill a process; records in memory, or in a file without a name, die with it."""
+        process.disk.kill()
+        self._has_let_go()
+        self.processes.remove(process)
+        mapped = (getattr(each.mapping, "_inode", None) for each in process.spool.own)
+        for inode in (*mapped, *self.deleted_by_others):
+            if inode is not None and not inode.links:
+                self.excused |= numbers_in(inode)
 
     def _has_let_go(self) -> bool:
-        self.let_go |= any(p.counts["spool full: telemetry let go"] for p in self.processes)
+        self.let_go |= any(process.counts[TELEMETRY_DELETED] for process in self.processes)
         return self.let_go
 
 
 def numbers_in(inode: Inode) -> set[int]:
-    """The whole records that a file holds."""
+    """Return the numbers of the intact records in a file."""
     numbers, at, data = set(), PAGE, bytes(inode.data)
     while (at := data.find(FRAME_MAGIC, at)) >= 0:
-        _, length, check = FRAME.unpack_from(data.ljust(at + FRAME.size, b"\0"), at)
-        payload = data[at + FRAME.size : at + FRAME.size + length]
-        if zlib.crc32(payload) == check and payload:
+        if (payload := payload_at(data, at)) is not None:
             numbers.add(decode(payload)[1].artifact_id)
         at += 1
     return numbers
