@@ -1,4 +1,4 @@
-"""What the pages on systemd and Kubernetes show is valid, and its commands run as shown there."""
+"""The pages on systemd and Kubernetes: their examples are valid, and their commands run."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ def unit():
 
 
 def settings_of(text, section):
-    """The settings of a section, each with all its values."""
+    """Return the settings of a section, each with all its values."""
     found = {}
     within = re.search(rf"^\[{section}\]\n(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)[1]
     for name, value in re.findall(r"^(\w+)=(.*)$", within, re.MULTILINE):
@@ -48,7 +48,7 @@ def analyze(*arguments):
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
 
 
-def test_the_unit_is_one_that_systemd_takes(tmp_path):
+def test_systemd_accepts_the_unit(tmp_path):
     file = tmp_path / "sidelight-relay.service"
     text = unit().replace("/opt/shop/bin/sidelight", sys.executable + " -m sidelight")
     file.write_text(text.replace("User=shop", "User=daemon").replace("Group=shop", "Group=root"))
@@ -59,14 +59,14 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path):
     assert (said.returncode, ours) == (0, []), said.stderr
 
 
-def test_the_unit_exposes_little(tmp_path):
+def test_systemd_rates_the_unit_as_well_confined(tmp_path):
     file = tmp_path / "sidelight-relay.service"
     file.write_text(unit())
     said = analyze("security", "--offline=true", "--threshold=25", file)
     assert said.returncode == 0, said.stdout[-2000:] + said.stderr
 
 
-def test_the_service_delivers_and_ends_when_it_is_told_to(tmp_path):
+def test_the_service_delivers_and_stops_at_sigterm(tmp_path):
     service = settings_of(unit(), "Service")
     assert (service["Restart"], service["KillSignal"]) == (["always"], ["SIGTERM"])
     (directory,) = service["StateDirectory"]
@@ -78,7 +78,7 @@ def test_the_service_delivers_and_ends_when_it_is_told_to(tmp_path):
     emit(KILLED, store, ends=signal.SIGKILL, SIDELIGHT_SPOOL=given["SIDELIGHT_SPOOL"])
     program, *arguments = shlex.split(service["ExecStart"][0])
     assert Path(program).name == "sidelight"
-    for turn in range(2):  # it is started again as it was
+    for turn in range(2):  # as systemd restarts it
         process = subprocess.Popen(
             [*COMMANDS["sidelight"], *arguments],
             env={**os.environ, **given},
@@ -109,7 +109,7 @@ def manifests(page):
 
 
 @pytest.mark.parametrize("version", ["1.29.0", kubernetes_validate.latest_version()])
-def test_manifests_are_ones_that_kubernetes_takes(version):
+def test_kubernetes_accepts_the_manifests(version):
     found = [each for page in every_page() for each in manifests(page)]
     assert found
     for each in found:
@@ -121,7 +121,7 @@ def pod():
     return {each["kind"]: each for each in manifests(KUBERNETES)}["Deployment"]["spec"]["template"]
 
 
-def test_the_pod_is_what_the_page_says(pod):
+def test_the_pod_is_as_the_page_says(pod):
     spec = pod["spec"]
     (relay,), (shop,) = spec["initContainers"], spec["containers"]
     assert relay["restartPolicy"] == "Always"
@@ -145,7 +145,7 @@ while True:
     time.sleep(0.01)
 """
 
-#: The filesystem of a container: all of it read-only but the volumes; no capabilities.
+#: The filesystem of a container is read-only, except for the volumes. It has no capabilities.
 CONTAINER = """
 set -e
 mount --make-rprivate /
@@ -181,7 +181,7 @@ def confined(tmp_path, volume, *command, **options):
     )
 
 
-#: What kubelet does with the pod: relay, application, probes, and the end of both.
+#: Does what kubelet does: starts relay, probe and application, restarts the relay, ends both.
 KUBELET = """
 import json, signal, subprocess, sys, time
 told = json.loads(sys.argv[1])
@@ -219,7 +219,7 @@ say(relay=relay.wait(30), said=relay.stdout.read().decode(), seconds=time.monoto
 """
 
 
-def test_the_pods_commands_run_where_nothing_can_be_written(pod, tmp_path):
+def test_the_commands_of_the_pod_run_on_a_read_only_root(pod, tmp_path):
     if os.geteuid() or not all(map(find, ("unshare", "setpriv", "awk"))):
         pytest.skip("a read-only root needs a mount namespace, and root to make one")
     relay = pod["spec"]["initContainers"][0]

@@ -1,9 +1,8 @@
-"""A machine whose disk forgets at a power cut what was not flushed, fails when told, and kills.
+"""A simulated machine: its disk loses unflushed data at a power cut, and fails or kills when told.
 
-It stands where `sidelight.spool.disk.Disk` does. What a process writes is in the page cache at
-once, and on the disk when it is flushed, or at any time before. A power cut takes, of what was
-not flushed, any sectors, lengths and changes of names. A failed flush is told once, and what it was
-to flush is forgotten then (as Linux does).
+It replaces `sidelight.spool.disk.Disk`. A write is in the page cache at once, and on the disk when
+it is flushed, or at any time before. A power cut takes any of the sectors, lengths and names that
+were not flushed. A failed flush is reported once, and its data is dropped then, as Linux does.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Killed(BaseException):
 
 
 class Inode:
-    """A file: what the kernel has of it, and what the disk has."""
+    """A file: its content in the kernel, and on the disk."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -34,7 +33,7 @@ class Inode:
         self.owner: Handle | None = None
         self.bytes_locked: dict[int, Handle] = {}
         self.links = 0
-        self.has_failed = False  # a flush of it: nobody can promise anything any more
+        self.has_failed = False  # a flush of it: its content is undefined after a power cut
 
     def write(self, offset: int, data: bytes) -> None:
         end = offset + len(data)
@@ -48,7 +47,7 @@ class Inode:
         self.dirty = {sector for sector in self.dirty if sector * SECTOR < size}
 
     def flush(self, sectors: set[int]) -> None:
-        """Bring sectors to the disk; what lies behind its length there stays zeros."""
+        """Write sectors to the disk; a gap before them is filled with zeros."""
         for sector in sectors:
             at = sector * SECTOR
             piece = self.data[at : at + SECTOR]
@@ -74,7 +73,7 @@ class Inode:
 
 
 class Folder:
-    """A directory: its names as they are, as they would be after a power cut, and what changed."""
+    """A directory: its names now, its durable names, and the changes between them."""
 
     def __init__(self) -> None:
         self.names: dict[str, Inode | Folder] = {}
@@ -82,7 +81,7 @@ class Folder:
         self.changes: list[tuple[str | None, str | None, Inode | Folder]] = []
 
     def change(self, old: str | None, new: str | None, what: Inode | Folder) -> None:
-        """Take a name away, give one, or both at once."""
+        """Remove the name ``old``, add the name ``new``, or both at once."""
         self._apply(self.names, old, new, what)
         self.changes.append((old, new, what))
 
@@ -112,7 +111,7 @@ class Handle:
 
 
 class Mapping:
-    """What `mmap.mmap` is to its writer."""
+    """Replaces `mmap.mmap` for its writer."""
 
     def __init__(self, inode: Inode, size: int) -> None:
         self._inode = inode
@@ -158,7 +157,7 @@ class Mapping:
 
 @dataclass
 class Fault:
-    """The next calls of this name fail, are cut short (no error), or kill their process."""
+    """The next calls of this name fail, are cut short (error 0), or kill their process (below 0)."""
 
     call: str
     error: int
@@ -167,7 +166,7 @@ class Fault:
 
 
 class Machine:
-    """What several processes share."""
+    """The disk that several processes share."""
 
     def __init__(self) -> None:
         self.root = Folder()
@@ -189,7 +188,7 @@ class Machine:
         return folder
 
     def cut_power(self, random: Random) -> None:
-        """Every process is gone; so is what was not flushed, or some of it."""
+        """End every process, and lose some of the unflushed data."""
         self.boots += 1
         for folder in self._folders(self.root):
             folder.lose_power(random)
@@ -209,7 +208,7 @@ class Machine:
 
 @dataclass
 class ProcessDisk(Disk):
-    """The disk as one process sees it."""
+    """The disk for one process."""
 
     machine: Machine
     handles: dict[int, Handle] = field(default_factory=dict)
@@ -217,13 +216,13 @@ class ProcessDisk(Disk):
     _next: int = 3
 
     def kill(self) -> None:
-        """The kernel closes what the process had open."""
+        """Close what the process had open, as the kernel does."""
         self.is_dead = True
         for fd in list(self.handles):
-            self._let_go(self.handles.pop(fd))
+            self._release(self.handles.pop(fd))
 
     def reach(self, call: str) -> int | None:
-        """Fail, where that is due; answers how much of a write is to be left out."""
+        """Apply a fault that is due; return 1 where a write is to be cut short, else None."""
         if self.is_dead:
             raise Killed
         for fault in self.machine.faults:
@@ -307,8 +306,8 @@ class ProcessDisk(Disk):
         return self._opened(self._find(path))
 
     def close(self, fd: int) -> None:
-        if not self.is_dead:  # else the kernel has done so
-            self._let_go(self.handles.pop(fd))
+        if not self.is_dead:  # else `kill` has closed it
+            self._release(self.handles.pop(fd))
 
     def is_own(self, fd: int) -> bool:
         return fd in self.handles
@@ -393,7 +392,7 @@ class ProcessDisk(Disk):
         return self._handle(fd).inode
 
     @staticmethod
-    def _let_go(handle: Handle) -> None:
+    def _release(handle: Handle) -> None:
         inode = handle.inode
         if inode.owner is handle:
             inode.owner = None
