@@ -157,7 +157,7 @@ class Mapping:
 
 @dataclass
 class Fault:
-    """The next calls of this name fail, are cut short (error 0), or kill their process (below 0)."""
+    """The next calls of this name fail, are cut short (error 0), or kill (below 0)."""
 
     call: str
     error: int

@@ -47,7 +47,8 @@ SINKS = ("store", "traces")
 HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
 SEGMENT = 12 * 1024
 TELEMETRY_DELETED = "spool full: telemetry let go"
-TIMED = (allocation, failures, housekeeping, scanner, segment, sink, supply, worker, writer)
+TIMED = (allocation, sink)  # these read the wall clock, and the others the monotonic one
+MONOTONIC = (failures, housekeeping, scanner, segment, supply, worker, writer)
 CONSTANTS = {
     supply: {"SMALLEST": SEGMENT, "LARGEST": 4 * SEGMENT, "_IN_MEMORY_LIMIT": 6 * SEGMENT},
     segment: {"SMALL": 2 * PAGE},
@@ -203,9 +204,11 @@ class SpoolModel(RuleBasedStateMachine):
         super().__init__()
         self._patches = contextlib.ExitStack()
         self.clock = Clock()
-        changes = CONSTANTS | {m: CONSTANTS.get(m, {}) | {"time": self.clock} for m in TIMED}
-        for module, constants in changes.items():
-            self._patches.enter_context(mock.patch.multiple(module, **constants))
+        clocks = {key: {"time": self.clock} for key in TIMED}
+        clocks |= {key: {"monotonic": self.clock.monotonic} for key in MONOTONIC}
+        for changes in (CONSTANTS, clocks):
+            for module, values in changes.items():
+                self._patches.enter_context(mock.patch.multiple(module, **values))
         self.machine = Machine()
         self.machine.root.change(None, "var", Folder())
         self.machine.root.sync()
