@@ -56,7 +56,7 @@ def test_whoever_is_killed_leaves_the_events_of_what_he_has_committed(
 def store(tmp_path):
     """Where others relay to; this process only emits."""
     path = tmp_path / "events.db"
-    library.configure(f"sqlite:///{path}", relay="external", otlp=False)
+    library.configure(f"sqlite:///{path}", relay="external", otlp=False, deadline=1.0)
     yield path
     restore()
 

@@ -27,7 +27,7 @@ def url(case, tmp_path):
 @pytest.fixture
 def watched(url, tmp_path):
     store = f"sqlite:///{tmp_path / 'events.db'}"
-    sidelight.configure(store, outboxes=[url], otlp=False)
+    sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
     yield business.Watched(store)
     restore()
 

@@ -355,7 +355,9 @@ def created(tmp_path, database):
             " DEFERRABLE INITIALLY DEFERRED)"
         )
     engine.dispose()
-    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    sidelight.configure(
+        f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False, deadline=1.0
+    )
     return url
 
 

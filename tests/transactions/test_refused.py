@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sqlite3
-import time
 
 import psycopg
 import pytest
@@ -173,7 +172,9 @@ def case(request, tmp_path):
             other.execute(change)
             other.commit()
     around = change(url) if callable(change) else contextlib.nullcontext()
-    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", otlp=False)
+    # A busy machine must be no reason, except where a lock is to be.
+    deadline = 0.01 if callable(change) else 1.0
+    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", otlp=False, deadline=deadline)
     with opened(url, *statements, **options) as unit, around:
         yield reason, unit, url
     restore()
@@ -205,9 +206,7 @@ def look_at(unit, **options):
 
 def test_guarded_it_waits_for_the_commit_and_says_why(case, tmp_path):
     reason, unit, _ = case
-    began = time.perf_counter()
-    assert look_at(unit) == 1
-    assert time.perf_counter() - began < 1  # not for as long as a lock may be held
+    assert look_at(unit) == 1  # where there is a lock, it is held until the test ends
     told = [{"n": 1, "sidelight.not_joined": reason}]
     if reason != "pipeline mode":  # there the work is not sent yet
         assert stored(tmp_path) == (told if reason in AT_ONCE else [])

@@ -42,7 +42,7 @@ def store(tmp_path):
 @pytest.fixture
 def external(store):
     """This process only emits; others relay."""
-    library.configure(f"sqlite:///{store}", relay="external", otlp=False)
+    library.configure(f"sqlite:///{store}", relay="external", otlp=False, deadline=1.0)
     yield
     restore()
 
@@ -352,13 +352,13 @@ def test_a_flush_is_not_answered_by_a_look_that_was_not_taken(tmp_path):
     mover = Mover(Found(), spool, lambda: bool(ready))
     mover.loop.start()
     try:
-        moved = mover.ask()
+        moved = mover.request()
         time.sleep(0.2)
         assert not moved()
         ready.append(True)
         wait_for(moved, 10)
         assert mover.health.delivered == 1
     finally:
-        mover.stop()
+        mover.loop.stop()
         mover.loop.join(5)
         spool.close()

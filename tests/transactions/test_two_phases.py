@@ -136,7 +136,9 @@ def url():
 @pytest.fixture
 def begin(way, url, tmp_path, request):
     """Begins a transaction of the given kind of join; and whoever watches the store."""
-    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    sidelight.configure(
+        f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False, deadline=1.0
+    )
     made = []
 
     def begin(join):

@@ -24,6 +24,7 @@ from sidelight.transactions.statements import (
     bounded,
     check_postgres,
     execute_all,
+    executing,
     postgres_insert,
     sqlite_insert,
 )
@@ -77,13 +78,13 @@ class DjangoTransaction:
     def _insert_in_postgres(self, cursor: Any, entry: Entry, within: float | None) -> None:
         raw = self._connection.connection
         check_postgres(raw)
-        statements = postgres_insert([entry.row()], within=within)
+        statements = postgres_insert([entry.row()], database=self._alias, within=within)
         if _is_psycopg(raw):
             from sidelight.transactions.psycopg.connections import execute  # noqa: PLC0415
 
             execute(raw, statements)
         else:
-            execute_all(statements, cursor.execute)
+            execute_all(statements, executing(cursor))
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""

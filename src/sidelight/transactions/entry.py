@@ -16,6 +16,7 @@ LABEL: Final = "sidelight.not_joined"
 
 ENDED: Final = "ended by the function"
 BROKEN: Final = "broken transaction"
+NO_TABLE: Final = "no outbox table"
 TOO_SLOW: Final = "database too slow"
 
 REASONS: Final[Mapping[str, tuple[str, str]]] = {
@@ -24,7 +25,7 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "autocommit": ("the connection is in autocommit mode", "begin a transaction"),
     "pipeline mode": ("the connection is in pipeline mode", "call it outside of the pipeline"),
     BROKEN: ("it has failed and can only be rolled back", "roll back first"),
-    "no outbox table": ("its database has none", "run `sidelight outbox create`"),
+    NO_TABLE: ("its database has none", "run `sidelight outbox create`"),
     TOO_SLOW: ("the INSERT took longer than the deadline", "use strict=True to wait"),
     "read-only transaction": ("it may not write", "leave transaction= out here"),
     "insert failed": ("the database refused the INSERT", "see the log"),
@@ -247,7 +248,7 @@ def reason_of(error: BaseException) -> str:
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     told = str(cause)
     if state == "42P01" or told.startswith("no such table"):
-        return "no outbox table"
+        return NO_TABLE
     if state in {"57014", "55P03"} or "database is locked" in told:
         return TOO_SLOW
     if state == "25006" or "readonly database" in told:

@@ -7,25 +7,27 @@ it on a synchronous connection, `execute_all_awaited` on an asynchronous one.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from sidelight.emission import EMITTER, MARGIN
-from sidelight.transactions.entry import BROKEN, TOO_SLOW, Refused, Row, reason_of
+from sidelight.host import monotonic
+from sidelight.transactions.entry import BROKEN, NO_TABLE, TOO_SLOW, Refused, Row, reason_of
 from sidelight.transactions.outbox.position import position_beside
+from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
 
 SAVEPOINT: Final = "sidelight_outbox"
 """The savepoint around an INSERT."""
-# One message costs one round trip. Inside the savepoint no failure can fail the caller's
-# transaction, and the server itself keeps to the deadline.
-_GUARDED: Final = (
+# Inside the savepoint no failure can fail the caller's transaction, and the server itself keeps to
+# the deadline. Names are qualified, because the search path is the caller's.
+_BEGIN: Final = (
     f"SAVEPOINT {SAVEPOINT};"
     " SELECT pg_catalog.set_config('sidelight.timeout',"
     " pg_catalog.current_setting('statement_timeout'), true);"
-    " SET LOCAL statement_timeout = {milliseconds};"
-    " {insert};"
-    " SELECT pg_catalog.set_config('statement_timeout',"
+    " SET LOCAL statement_timeout = {milliseconds}"
+)
+_END: Final = (
+    "SELECT pg_catalog.set_config('statement_timeout',"
     " pg_catalog.current_setting('sidelight.timeout'), true);"
     f" RELEASE SAVEPOINT {SAVEPOINT}"
 )
@@ -34,13 +36,13 @@ _UNDO: Final = f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT
 # The position counts up under the write lock, in the order of the commits. (AUTOINCREMENT would
 # change the connection's last_insert_rowid(), which belongs to the caller.)
 _SQLITE: Final = (
-    "INSERT INTO sidelight_outbox (position, event_id, record)"
-    " SELECT coalesce(max(position), 0) + 1, ?, ? FROM sidelight_outbox"
+    "INSERT INTO main.sidelight_outbox (position, event_id, record)"
+    " SELECT coalesce(max(position), 0) + 1, ?, ? FROM main.sidelight_outbox"
 )
 _SWEEP: Final = (
-    "DELETE FROM sidelight_outbox WHERE position IN (SELECT position FROM sidelight_outbox"
-    " WHERE position < ?1 ORDER BY position LIMIT 100)"
-    " AND EXISTS (SELECT 1 FROM sidelight_outbox WHERE position = ?1 AND event_id = ?2)"
+    "DELETE FROM main.sidelight_outbox WHERE position IN"
+    " (SELECT position FROM main.sidelight_outbox WHERE position < ?1 ORDER BY position LIMIT 100)"
+    " AND EXISTS (SELECT 1 FROM main.sidelight_outbox WHERE position = ?1 AND event_id = ?2)"
 )
 
 _PAUSE: Final = 1.0  # seconds without an INSERT after one that has taken too long
@@ -65,46 +67,78 @@ def bounded(database: Hashable, *, strict: bool) -> Iterator[float | None]:
     if strict:
         yield None
         return
-    if time.monotonic() < _paused_until.get(database, 0.0):
+    if monotonic() < _paused_until.get(database, 0.0):
         raise Refused(TOO_SLOW)
     try:
         yield EMITTER.deadline - MARGIN
     except Exception as error:
         if reason_of(error) == TOO_SLOW:
-            _paused_until[database] = time.monotonic() + _PAUSE
+            _paused_until[database] = monotonic() + _PAUSE
         raise
 
 
-Statements: TypeAlias = Generator[str, None, None]
-"""Statements to execute in turn; an error is thrown in, and goes on unless it is caught there."""
+class Question(str):
+    """A statement whose rows are wanted."""
+
+    __slots__ = ()
 
 
-def postgres_insert(rows: Sequence[Row], *, within: float | None) -> Statements:
-    """Yield one message that inserts rows, without parameters; after an error, one that undoes it.
+Statements: TypeAlias = Generator[str, Any, None]
+"""Statements to execute in turn; gets the rows of a `Question`, and errors are thrown in."""
+
+_tables: Final[dict[Hashable, str]] = {}
+"""The outbox of each database, qualified where its schema is the only one that has an outbox."""
+
+
+def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | None) -> Statements:
+    """Yield the statements that insert rows, without parameters; after an error, one to undo them.
 
     Args:
         rows: the rows.
+        database: tells one database from another.
         within: seconds that the server may take over a statement, in a savepoint; None for no
             limit and no savepoint.
+
+    Raises:
+        Refused: the database has no outbox.
     """
     values = ", ".join(
         f"({row.occurred}, '{row.event_id}', pg_catalog.decode('{row.record.hex()}', 'hex'))"
         for row in rows
     )
-    insert = f"INSERT INTO sidelight_outbox (position, event_id, record) VALUES {values}"  # noqa: S608
-    if within is None:
-        yield insert
-        return
+    begin = "" if within is None else _BEGIN.format(milliseconds=max(1, int(within * 1000)))
     try:
-        yield _GUARDED.format(milliseconds=max(1, int(within * 1000)), insert=insert)
+        if database not in _tables:
+            if begin:
+                yield begin
+            schemas = [schema for (schema,) in (yield Question(FIND_TABLES))]
+            if begin:
+                yield _END
+            _tables[database] = _table_in(schemas)
+        insert = f"INSERT INTO {_tables[database]} (position, event_id, record) VALUES {values}"  # noqa: S608
+        yield f"{begin}; {insert}; {_END}" if begin else insert  # one message: one round trip
+    except Refused:
+        raise
     except BaseException:
-        with contextlib.suppress(Exception):  # the connection is gone
-            yield _UNDO
+        _tables.pop(database, None)
+        if begin:
+            with contextlib.suppress(Exception):  # the connection is gone
+                yield _UNDO
         raise
 
 
-def execute_all(statements: Statements, execute: Callable[[str], object]) -> None:
+def _table_in(schemas: Sequence[str]) -> str:
+    if not schemas:
+        raise Refused(NO_TABLE)
+    return f"{schemas[0]}.{TABLE_NAME}" if len(schemas) == 1 else TABLE_NAME
+
+
+def execute_all(statements: Statements, execute: Callable[[str], Any]) -> None:
     """Execute statements on a synchronous connection.
+
+    Args:
+        statements: to execute.
+        execute: returns the rows of a `Question`.
 
     Raises:
         Exception: of the driver.
@@ -113,17 +147,21 @@ def execute_all(statements: Statements, execute: Callable[[str], object]) -> Non
         statement = next(statements)
         while True:
             try:
-                execute(statement)
+                rows = execute(statement)
             except BaseException as error:  # noqa: BLE001  # the generator raises it again
                 statement = statements.throw(error)
             else:
-                statement = next(statements)
+                statement = statements.send(rows)
 
 
 async def execute_all_awaited(
-    statements: Statements, execute: Callable[[str], Awaitable[object]]
+    statements: Statements, execute: Callable[[str], Awaitable[Any]]
 ) -> None:
     """Execute statements on an asynchronous connection.
+
+    Args:
+        statements: to execute.
+        execute: returns the rows of a `Question`.
 
     Raises:
         Exception: of the driver.
@@ -132,13 +170,23 @@ async def execute_all_awaited(
         statement = next(statements)
         while True:
             try:
-                await execute(statement)
+                rows = await execute(statement)
             except GeneratorExit:  # the coroutine is closed: it cannot await any more
                 raise
             except BaseException as error:  # noqa: BLE001  # the generator raises it again
                 statement = statements.throw(error)
             else:
-                statement = next(statements)
+                statement = statements.send(rows)
+
+
+def executing(cursor: Any) -> Callable[[str], Any]:
+    """Return a function that executes statements on a DBAPI cursor, for `execute_all`."""
+
+    def execute(statement: str) -> Any:
+        cursor.execute(str(statement))
+        return cursor.fetchall() if isinstance(statement, Question) else None
+
+    return execute
 
 
 class Cursor(Protocol):

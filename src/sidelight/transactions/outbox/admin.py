@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sidelight.exceptions import OutboxError
 from sidelight.settings import outbox_url, public_url, sqlite_path
 from sidelight.transactions.outbox.position import read_position
-from sidelight.transactions.outbox.table import OUTBOX, TABLE_NAME
+from sidelight.transactions.outbox.table import FIND_TABLES, OUTBOX, TABLE_NAME
 
 _WITHIN: Final = 5.0  # seconds
 
@@ -63,18 +63,11 @@ def outbox_status(url: str) -> OutboxStatus:
         OutboxError: there is no outbox, or the database does not answer.
     """
     with _opened(url) as engine, engine.connect() as connection:
-        if not inspect(connection).has_table(TABLE_NAME):
-            raise OutboxError(
-                url=public_url(url),
-                problem=f"there is no table {TABLE_NAME}",
-                remedy="`sidelight outbox create` makes it",
-            )
-        column = OUTBOX.c
         if engine.dialect.name != "sqlite":
-            waiting, oldest = connection.execute(
-                select(func.count(), func.min(column.position))
-            ).one()
-            return OutboxStatus(url=public_url(url), waiting=waiting, oldest_ns=oldest)
+            return _status_of_postgres(connection, url)
+        if not inspect(connection).has_table(TABLE_NAME):
+            raise _missing(url)
+        column = OUTBOX.c
         moved = _moved_up_to(connection, str(sqlite_path(outbox_url(url))))
         query = select(column.event_id).where(column.position > moved)
         ids = connection.execute(query).scalars().all()
@@ -87,6 +80,30 @@ def outbox_status(url: str) -> OutboxStatus:
             moved=total - len(ids),
             journal_mode=str(mode),
         )
+
+
+def _status_of_postgres(connection: Any, url: str) -> OutboxStatus:
+    """Add up the outboxes of all schemas."""
+    schemas = connection.exec_driver_sql(FIND_TABLES).scalars().all()
+    if not schemas:
+        raise _missing(url)
+    counts, times = [], []
+    for schema in schemas:
+        query = f"SELECT count(*), min(position) FROM {schema}.{TABLE_NAME}"  # noqa: S608  # quoted
+        count, oldest = connection.exec_driver_sql(query).one()
+        counts.append(count)
+        times += [] if oldest is None else [oldest]
+    return OutboxStatus(
+        url=public_url(url), waiting=sum(counts), oldest_ns=min(times, default=None)
+    )
+
+
+def _missing(url: str) -> OutboxError:
+    return OutboxError(
+        url=public_url(url),
+        problem=f"there is no table {TABLE_NAME}",
+        remedy="`sidelight outbox create` makes it",
+    )
 
 
 def _moved_up_to(connection: Any, path: str) -> int:

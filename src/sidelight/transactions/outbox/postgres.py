@@ -18,15 +18,12 @@ from sidelight.exceptions import OutboxError
 from sidelight.host import monotonic
 from sidelight.settings import public_url
 from sidelight.store import WRITE_TIMEOUT, DeadlineConnection, begin_statement, connection_defaults
+from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
 
-_PEEK: Final = "SELECT position, event_id, record FROM sidelight_outbox ORDER BY position LIMIT %s"
+_PEEK: Final = "SELECT position, event_id, record FROM {table} ORDER BY position LIMIT %s"
 _TAKE: Final = f"{_PEEK} FOR UPDATE SKIP LOCKED"
-_SCHEMA: Final = (
-    "SELECT quote_ident(nspname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
-    " WHERE pg_class.oid = 'sidelight_outbox'::regclass"
-)
 _DELETE: Final = (
-    "DELETE FROM sidelight_outbox WHERE (position, event_id) IN"
+    "DELETE FROM {table} WHERE (position, event_id) IN"
     " (SELECT * FROM unnest(%s::bigint[], %s::text[]))"
 )
 
@@ -53,15 +50,10 @@ class PostgresOutbox:
             OutboxError: the database does not answer, or refuses.
         """
         try:
-            connection = self._opened()
-            connection.deadline = monotonic() + WRITE_TIMEOUT
-            connection.execute(begin_statement(WRITE_TIMEOUT).encode())
-            rows = connection.execute(_TAKE, (limit,)).fetchall()
-            if rows:
-                take([bytes(record) for _, _, record in rows])
-                keys = [row[0] for row in rows], [row[1] for row in rows]
-                connection.execute(_DELETE, keys)
-            connection.execute("COMMIT")
+            moved = 0
+            for table in self.tables():
+                if moved < limit:
+                    moved += self._move(table, take, limit - moved)
         except psycopg.Error as error:
             raise OutboxError(
                 url=self.shown,
@@ -71,25 +63,46 @@ class PostgresOutbox:
         finally:
             if self._connection is not None and self._connection.pgconn.transaction_status:
                 self.close()  # the transaction must not stay open
+        return moved
+
+    def _move(self, table: str, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
+        connection = self._opened()
+        connection.deadline = monotonic() + WRITE_TIMEOUT
+        connection.execute(begin_statement(WRITE_TIMEOUT).encode())
+        rows = connection.execute(_TAKE.format(table=table).encode(), (limit,)).fetchall()
+        if rows:
+            take([bytes(record) for _, _, record in rows])
+            keys = [row[0] for row in rows], [row[1] for row in rows]
+            connection.execute(_DELETE.format(table=table).encode(), keys)
+        connection.execute("COMMIT")
         return len(rows)
 
-    def peek(self, limit: int) -> list[tuple[int, str, bytes]]:
+    def peek(self, table: str, limit: int) -> list[tuple[int, str, bytes]]:
         """Return rows, and leave them in the table.
 
         Raises:
             psycopg.Error: the database does not answer, or refuses.
         """
-        rows = self._opened().execute(_PEEK, (limit,)).fetchall()
+        rows = self._opened().execute(_PEEK.format(table=table).encode(), (limit,)).fetchall()
         return [(position, event_id, bytes(record)) for position, event_id, record in rows]
 
-    def schema(self) -> str:
-        """Return the schema of the table that the connection sees, quoted.
+    def tables(self) -> list[str]:
+        """Return the outboxes of all schemas, qualified and quoted.
 
         Raises:
-            psycopg.Error: there is no such table.
+            psycopg.Error: the database does not answer.
+            OutboxError: there is none.
         """
-        (name,) = self._opened().execute(_SCHEMA).fetchall()[0]
-        return str(name)
+        connection = self._opened()
+        connection.deadline = monotonic() + WRITE_TIMEOUT
+        schemas = connection.execute(FIND_TABLES.encode()).fetchall()
+        if not schemas:
+            raise OutboxError(
+                url=self.shown,
+                problem=f"there is no table {TABLE_NAME}",
+                remedy="`sidelight outbox create` makes it",
+            )
+        return [f"{schema}.{TABLE_NAME}" for (schema,) in schemas]
 
     def _opened(self) -> DeadlineConnection:
         if self._connection is None:

@@ -46,18 +46,7 @@ class SameDatabaseOutbox:
             OutboxError: the database does not answer, or refuses.
         """
         try:
-            rows = self._outbox.peek(limit)
-            if not rows:
-                return 0
-            table = f"{self._outbox.schema()}.sidelight_outbox"
-            keys = [row[0] for row in rows], [row[1] for row in rows]
-
-            def claim(connection: Connection) -> set[str]:
-                found = connection.exec_driver_sql(_CLAIM.format(table=table), keys)
-                return {key for (key,) in found}
-
-            records = [decode(record) for _, _, record in rows]
-            return len(self._sink.write_claimed(records, self._writer, claim))
+            return self._move_all(limit)
         except (msgspec.DecodeError, SinkRefusedError):
             return self._outbox.move(take, limit)
         except (psycopg.Error, SinkUnavailableError) as error:
@@ -68,6 +57,26 @@ class SameDatabaseOutbox:
                 problem=" ".join(str(error).split()),
                 remedy="see `sidelight outbox status`",
             ) from error
+
+    def _move_all(self, limit: int) -> int:
+        moved = 0
+        for table in self._outbox.tables():
+            if moved < limit:
+                moved += self._move(table, limit - moved)
+        return moved
+
+    def _move(self, table: str, limit: int) -> int:
+        rows = self._outbox.peek(table, limit)
+        if not rows:
+            return 0
+        keys = [row[0] for row in rows], [row[1] for row in rows]
+
+        def claim(connection: Connection) -> set[str]:
+            found = connection.exec_driver_sql(_CLAIM.format(table=table), keys)
+            return {key for (key,) in found}
+
+        records = [decode(record) for _, _, record in rows]
+        return len(self._sink.write_claimed(records, self._writer, claim))
 
     def close(self) -> None:
         """Close the connections; the next `move` opens them again."""

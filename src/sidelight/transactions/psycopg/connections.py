@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from psycopg.rows import tuple_row
 from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, keep_settings
 from sidelight.transactions.psycopg.watch import AnyConnection, watch
 from sidelight.transactions.statements import (
+    Question,
     Statements,
     bounded,
     check_postgres,
@@ -33,7 +34,12 @@ def execute(connection: Connection[Any], statements: Statements) -> None:
     # psycopg's own cursor, because the application's may log or count the statements; and never
     # prepared, because a message of several statements cannot be.
     with Cursor(connection, row_factory=tuple_row) as cursor:
-        execute_all(statements, lambda text: cursor.execute(text.encode(), prepare=False))
+
+        def run(text: str) -> Any:
+            cursor.execute(text.encode(), prepare=False)
+            return cursor.fetchall() if isinstance(text, Question) else None
+
+        execute_all(statements, run)
 
 
 async def execute_awaited(connection: AsyncConnection[Any], statements: Statements) -> None:
@@ -43,9 +49,12 @@ async def execute_awaited(connection: AsyncConnection[Any], statements: Statemen
         psycopg.Error: the server refuses one of them.
     """
     async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
-        await execute_all_awaited(
-            statements, lambda text: cursor.execute(text.encode(), prepare=False)
-        )
+
+        async def run(text: str) -> Any:
+            await cursor.execute(text.encode(), prepare=False)
+            return await cursor.fetchall() if isinstance(text, Question) else None
+
+        await execute_all_awaited(statements, run)
 
 
 class _PsycopgTransaction:
@@ -82,8 +91,15 @@ class _PsycopgTransaction:
             raise self._no_transaction()
 
     def _bounded(self, entry: Entry) -> AbstractContextManager[float | None]:
+        return bounded(self._database, strict=entry.strict)
+
+    def _statements(self, entry: Entry, within: float | None) -> Statements:
+        return postgres_insert([entry.row()], database=self._database, within=within)
+
+    @property
+    def _database(self) -> Hashable:
         pgconn = self._target.pgconn
-        return bounded((pgconn.host, pgconn.port, pgconn.db), strict=entry.strict)
+        return pgconn.host, pgconn.port, pgconn.db
 
     def _no_transaction(self) -> Exception:
         undone = self._watch.rollbacks != self._rollbacks
@@ -102,7 +118,7 @@ class ConnectionTransaction(_PsycopgTransaction):
     def insert(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
         with self._bounded(entry) as within:
-            execute(self._connection, postgres_insert([entry.row()], within=within))
+            execute(self._connection, self._statements(entry, within))
 
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
@@ -125,7 +141,7 @@ class AsyncConnectionTransaction(_PsycopgTransaction):
     async def insert_awaited(self, entry: Entry) -> None:
         """Insert an event into the outbox."""
         with self._bounded(entry) as within:
-            await execute_awaited(self._connection, postgres_insert([entry.row()], within=within))
+            await execute_awaited(self._connection, self._statements(entry, within))
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], _PsycopgTransaction]]] = {

@@ -16,9 +16,12 @@ from sqlalchemy.engine import Connection
 
 from sidelight.transactions.entry import Refused, Row
 from sidelight.transactions.statements import (
+    Question,
+    Statements,
     check_postgres,
     execute_all,
     execute_all_awaited,
+    executing,
     is_autocommit,
     postgres_insert,
     sqlite_insert,
@@ -168,7 +171,7 @@ class _Psycopg2(_Server):
         pooled = connection.connection
         check_postgres(pooled.driver_connection)
         with contextlib.closing(pooled.cursor()) as cursor:
-            execute_all(postgres_insert(rows, within=within), cursor.execute)
+            execute_all(_insert(connection, rows, within), executing(cursor))
 
     def commits_itself(self, connection: Connection) -> bool:
         """See `Driver.commits_itself`."""
@@ -206,7 +209,7 @@ class _Psycopg(_Psycopg2):
 
         pooled: Any = connection.connection
         check_postgres(pooled.driver_connection)
-        statements = postgres_insert(rows, within=within)
+        statements = _insert(connection, rows, within)
         if connection.dialect.is_async:
             pooled.dbapi_connection.run_async(
                 lambda raw: connections.execute_awaited(raw, statements)
@@ -235,12 +238,17 @@ class _Asyncpg(_Server):
             # SQLAlchemy delays the BEGIN until there is something to execute.
             with contextlib.closing(pooled.cursor()) as cursor:
                 cursor.execute("SELECT 1")
-        statements = postgres_insert(rows, within=within)
+        statements = _insert(connection, rows, within)
         taking_turns = adapter._execute_mutex  # noqa: SLF001  # as the statements of other tasks
 
         async def send(raw: Any) -> None:
             async with taking_turns:
-                await execute_all_awaited(statements, raw.execute)
+                await execute_all_awaited(
+                    statements,
+                    lambda text: (raw.fetch if isinstance(text, Question) else raw.execute)(
+                        str(text)
+                    ),
+                )
 
         adapter.run_async(send)
 
@@ -294,6 +302,10 @@ class _Other(_Server):
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
         """See `Driver.answer`."""
         return None
+
+
+def _insert(connection: Connection, rows: Sequence[Row], within: float | None) -> Statements:
+    return postgres_insert(rows, database=connection.engine.url, within=within)
 
 
 #: Transaction statuses in libpq's numbers.

@@ -16,13 +16,22 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm import SessionTransaction as _Part
 
-from sidelight.transactions.entry import BROKEN, ENDED, Entry, Guard, Refused, UndoneError
+from sidelight.transactions.entry import (
+    BROKEN,
+    ENDED,
+    NO_TABLE,
+    Entry,
+    Guard,
+    Refused,
+    UndoneError,
+    reason_of,
+)
 from sidelight.transactions.outbox.table import OUTBOX
 from sidelight.transactions.sqlalchemy.connections import insert, watch
 
 _ATTRIBUTE: Final = "_sidelight_events"
-#: Tells a session on several databases which of them has the outbox.
-_HINT: Final = {"clause": OUTBOX}
+#: Tells a session that has not begun on any of its databases which of them to take.
+_HINT: Final[dict[str, Any]] = {"clause": OUTBOX}
 
 
 class _Events:
@@ -168,8 +177,25 @@ def _insert(session: Session, entries: list[Entry], *, first: bool) -> None:
     for _, group in groupby(entries, key=lambda entry: entry.strict):
         alike = list(group)
         with Guard(lambda entry: _wait(session, entry), *alike):
-            connection = session.connection(bind_arguments=_HINT)
-            insert(connection, alike, first=first)
+            _insert_anywhere(session, alike, first=first)
+
+
+def _insert_anywhere(session: Session, entries: list[Entry], *, first: bool) -> None:
+    """Insert into the first database of the session's transaction that has an outbox.
+
+    Raises:
+        Exception: of the last database.
+    """
+    binds = [{"bind": each.engine} for each in _connections(session.get_transaction())]
+    for number, bind in enumerate(binds or [_HINT], 1):
+        try:
+            insert(session.connection(bind_arguments=bind), entries, first=first)
+        except Exception as error:
+            reason = error.reason if isinstance(error, Refused) else reason_of(error)
+            if number >= len(binds) or reason != NO_TABLE:
+                raise
+        else:
+            return
 
 
 # -- events of sessions ------------------------------------------------------------------------
