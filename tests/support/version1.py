@@ -105,7 +105,9 @@ def write(connection: Connection, records: list) -> None:
                 connection.exec_driver_sql(f"INSERT INTO events VALUES ({marks})", tuple(row))
         for _, type_, artifact, _, occurred, *_ in rows:
             connection.exec_driver_sql(
-                f"INSERT INTO artifacts VALUES ({mark}, NULL, {occurred}, {occurred}, 1)"
+                "INSERT INTO artifacts"
+                " (artifact_id, organization_id, first_event_at, last_event_at, events)"
+                f" VALUES ({mark}, NULL, {occurred}, {occurred}, 1)"
                 " ON CONFLICT (artifact_id) DO UPDATE SET events = artifacts.events + 1,"
                 f" first_event_at = {least}(artifacts.first_event_at, excluded.first_event_at),"
                 f" last_event_at = {most}(artifacts.last_event_at, excluded.last_event_at)",

@@ -7,7 +7,7 @@ them holds a lock that a caller takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from sidelight.emission import Watermark
@@ -149,6 +149,7 @@ class Relay:
             # The spool has room for a batch of each outbox now; where it has none, this is the end.
             if self._adopted() == known and not sum(mover.step() or 0 for mover in self.movers):
                 break
+        _finish_deferred_work(answering)
         if problem is not None:
             raise problem
         return {worker.sink.name: worker.health.delivered for worker in self.workers}
@@ -228,3 +229,9 @@ def _movers(outboxes: Sequence[Outbox], spool: Spool, ready: Callable[[], bool])
     from sidelight.relay.outbox_mover import Mover  # noqa: PLC0415  # most processes have none
 
     return [Mover(outbox, spool, ready) for outbox in outboxes]
+
+
+def _finish_deferred_work(workers: Iterable[Worker]) -> None:
+    for worker in workers:
+        while not worker.failing and worker.continue_deferred_work():
+            pass

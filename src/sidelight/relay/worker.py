@@ -127,9 +127,18 @@ class Worker:
         with contextlib.suppress(Stopped):
             self._attempt((), {})
 
+    def continue_deferred_work(self) -> bool:
+        """Let the store do a step of the work that it has noted; return whether it had any."""
+        if not getattr(self.sink, "has_deferred_work", False):
+            return False
+        self.open()
+        if self.failing:
+            self._pause(_FAILURE_PAUSE)
+        return True
+
     def _run_once(self) -> None:
         try:
-            if not self.step():
+            if not self.step() and not self.continue_deferred_work():
                 self._sleep()
         except Stopped:
             raise

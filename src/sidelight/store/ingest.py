@@ -1,17 +1,24 @@
 """Store one batch of events: rows, and every counter that follows from them.
 
-The counters are exact while several relays write. The lock on an artifact's row in `artifacts`
-serializes the relays that write events of that artifact, and a relay holds it until it commits.
-Every relay takes its locks in the same order (events, artifacts, counters, each sorted by key),
-because two relays that take the same locks in different orders deadlock.
+The counters are exact while several relays write. A relay first locks the rows of its artifacts,
+and holds them until it commits. It attributes events from what these rows say then: an event
+without an organization gets its artifact's, if the artifact has exactly one. Every relay takes its
+locks in the same order (artifacts, events, counters, each sorted by key), because two relays that
+take the same locks in different orders deadlock.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.engine import Connection
 
 from sidelight.store.partitions import first_key
 from sidelight.store.rows import (
@@ -24,63 +31,120 @@ from sidelight.store.rows import (
     day_text,
     rows_of,
 )
-from sidelight.store.schema import NO_ORGANIZATION, artifacts, event_counts
+from sidelight.store.schema import (
+    NO_ORGANIZATION,
+    artifacts,
+    attribution_work,
+    event_counts,
+    events,
+)
 from sidelight.store.statements import BatchStatements, insert_into
 
 _Counts: TypeAlias = Counter[tuple[str, str, str]]
 """Number of events by organization, type and day."""
 
+STEP: Final = 2_000
+"""Earlier events that one transaction gives an organization."""
 _INSERT_ARTIFACTS: Final = insert_into(artifacts)
+_INSERT_WORK: Final = insert_into(attribution_work)
 _INSERT_COUNTS: Final = insert_into(event_counts)
 
 
-class _LateOrganization(NamedTuple):
-    """An artifact whose organization became known after its first events (ns) were stored."""
+class _Artifact(NamedTuple):
+    """An artifact's row after this transaction's events were counted; times in ns."""
 
     artifact: str
-    organization: str
+    organization: str | None
+    is_ambiguous: int
+    events: int
     since: int
 
 
-def store_events(statements: BatchStatements, drafts: Sequence[Draft], recorded_at: int) -> int:
+class Stored(NamedTuple):
+    """What `store_events` has left to do.
+
+    Attributes:
+        left_out: how many of the first events are older than the store keeps, and not stored.
+        has_noted_work: `attribute_step` has more to do.
+    """
+
+    left_out: int = 0
+    has_noted_work: bool = False
+
+
+def store_events(statements: BatchStatements, drafts: Sequence[Draft], recorded_at: int) -> Stored:
     """Store events, and count those that are new, within the current transaction.
 
     Args:
         statements: the database's statements over many rows.
         drafts: the events, in the order of time.
         recorded_at: the time of the transaction (ns), unique to it.
-
-    Returns:
-        How many of the first events were left out, because they are older than the store keeps.
     """
     kept_since = statements.kept_since()
     left_out = bisect_left(drafts, (kept_since,))
-    if left_out < len(drafts):
-        _store(statements, drafts[left_out:], recorded_at, kept_since)
-    return left_out
+    if left_out == len(drafts):
+        return Stored(left_out)
+    return Stored(left_out, _store(statements, drafts[left_out:], recorded_at, kept_since))
 
 
 def _store(
     statements: BatchStatements, drafts: Sequence[Draft], recorded_at: int, kept_since: int
-) -> None:
-    known = _known_organizations(statements, drafts)
-    named = {artifact: o for _, _, artifact, o, _, _ in reversed(drafts) if artifact and o}
+) -> bool:
+    drafts = [next(same) for _, same in groupby(drafts, key=itemgetter(0, 1))]
+    sums = _sums_by_artifact(drafts)
+    known = _artifacts_with_organization(statements, sums)
+    artifacts = _count_artifacts(statements, sums)  # locks their rows until the commit
+    owners = {
+        each.artifact: each.organization
+        for each in artifacts
+        if each.organization is not None and not each.is_ambiguous
+    }
     totals = _Totals()
-    new = statements.insert_new(totals.adding(rows_of(drafts, {**named, **known}, recorded_at)))
+    new = statements.insert_new(totals.adding(rows_of(drafts, owners, recorded_at)))
     if len(new) < totals.rows:  # some rows were stored before: count only the new ones
         totals = _Totals()
         for _ in totals.adding(new):
             pass
-    if new:
-        earlier = _count_artifacts(statements, totals)
-        late = [each for each in earlier if each.artifact not in known]
-        _attribute_earlier_events(statements, late, totals.counts, kept_since)
-        statements.run(
-            *_INSERT_COUNTS,
-            [(*key, count) for key, count in sorted(totals.counts.items()) if count],
-            "ON CONFLICT (organization_id, type, day) DO UPDATE SET"
-            " count = event_counts.count + excluded.count",
-        )
+        _subtract_duplicates(statements, sums, new)
+    late = [
+        _Late(each.artifact, owners[each.artifact], max(each.since, kept_since), earlier)
+        for each in artifacts
+        if each.artifact in owners
+        and each.artifact not in known
+        and (earlier := each.events - sums[each.artifact].events)
+    ]
+    has_noted_work = _attribute_earlier_events(statements, late, totals.counts)
+    _add_to_counters(statements, totals.counts)
+    return has_noted_work
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What the events of one artifact add to its row; times in ns."""
+
+    organization: str | None
+    first: int
+    last: int
+    events: int = 1
+    is_ambiguous: int = 0
+
+    def add(self, organization: str | None, occurred: int) -> None:
+        """Add a later event."""
+        if self.organization is None:
+            self.organization = organization
+        elif organization is not None and organization != self.organization:
+            self.is_ambiguous = 1
+        self.last = occurred
+        self.events += 1
+
+
+class _Late(NamedTuple):
+    """An artifact whose organization became known after some of its events were stored."""
+
+    artifact: str
+    organization: str
+    since: int
+    earlier: int
 
 
 class _Totals:
@@ -89,87 +153,180 @@ class _Totals:
     Attributes:
         rows: number of rows.
         counts: number of events by organization, type and day.
-        artifacts: by artifact: organization, first and last event (ns), number of events.
     """
 
     def __init__(self) -> None:
         self.rows = 0
         self.counts: _Counts = Counter()
-        self.artifacts: dict[str, list[Any]] = {}
 
     def adding(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield the rows, and add each of them."""
-        counts, artifacts = self.counts, self.artifacts
+        counts = self.counts
         for row in rows:
             yield row
-            artifact, organization, occurred = row[ARTIFACT], row[ORGANIZATION], row[OCCURRED]
             self.rows += 1
-            counts[organization or NO_ORGANIZATION, row[TYPE], day_text(occurred)] += 1
-            if artifact is None:
-                continue
-            known = artifacts.get(artifact)
-            if known is None:
-                artifacts[artifact] = [organization, occurred, occurred, 1]
-                continue
-            if known[0] is None:
-                known[0] = organization
-            known[2] = occurred  # rows come in the order of time
-            known[3] += 1
+            counts[row[ORGANIZATION] or NO_ORGANIZATION, row[TYPE], day_text(row[OCCURRED])] += 1
 
 
-def _known_organizations(statements: BatchStatements, drafts: Sequence[Draft]) -> dict[str, str]:
-    """Read the organizations of these events' artifacts that the store knows."""
-    involved = {artifact for _, _, artifact, _, _, _ in drafts if artifact is not None}
-    return dict(
-        statements.run(
-            "SELECT artifact_id, organization_id FROM artifacts"
-            " WHERE organization_id IS NOT NULL AND artifact_id IN (",
-            "t",
-            [(artifact,) for artifact in sorted(involved)],
-            ")",
-        )
+def _sums_by_artifact(drafts: Iterable[Draft]) -> dict[str, _Sum]:
+    sums: dict[str, _Sum] = {}
+    for occurred, _, artifact, organization, _, _ in drafts:
+        if artifact is None:
+            continue
+        if (known := sums.get(artifact)) is None:
+            sums[artifact] = _Sum(organization, occurred, occurred)
+        else:
+            known.add(organization, occurred)
+    return sums
+
+
+def _artifacts_with_organization(statements: BatchStatements, sums: Mapping[str, _Sum]) -> set[str]:
+    """Read which of the artifacts that are named here have an organization already.
+
+    The rows are not locked yet. An organization that another relay names meanwhile only causes
+    work that finds nothing to do, because an artifact never loses its organization.
+    """
+    named = [(artifact,) for artifact, each in sorted(sums.items()) if each.organization]
+    found = statements.run(
+        "SELECT artifact_id FROM artifacts WHERE organization_id IS NOT NULL AND artifact_id IN (",
+        "t",
+        named,
+        ")",
     )
+    return {artifact for (artifact,) in found}
 
 
-def _count_artifacts(statements: BatchStatements, totals: _Totals) -> list[_LateOrganization]:
-    """Add to the artifacts; return those that have an organization and had events before."""
+def _count_artifacts(statements: BatchStatements, sums: Mapping[str, _Sum]) -> list[_Artifact]:
+    """Add to the artifacts, as if every event were new, and return their rows."""
     merged = statements.run(
         *_INSERT_ARTIFACTS,
-        [(artifact, *each) for artifact, each in sorted(totals.artifacts.items())],
+        [
+            (artifact, each.organization, each.first, each.last, each.events, each.is_ambiguous)
+            for artifact, each in sorted(sums.items())
+        ],
         "ON CONFLICT (artifact_id) DO UPDATE SET"
         " organization_id = coalesce(artifacts.organization_id, excluded.organization_id),"
         f" first_event_at = {statements.least}(artifacts.first_event_at, excluded.first_event_at),"
         f" last_event_at = {statements.greatest}(artifacts.last_event_at, excluded.last_event_at),"
-        " events = artifacts.events + excluded.events"
-        " RETURNING artifact_id, organization_id, events, first_event_at",
+        " events = artifacts.events + excluded.events,"
+        " ambiguous = CASE WHEN artifacts.ambiguous = 1 OR excluded.ambiguous = 1"
+        " OR artifacts.organization_id <> excluded.organization_id THEN 1 ELSE 0 END"
+        " RETURNING artifact_id, organization_id, ambiguous, events, first_event_at",
     )
-    return [
-        _LateOrganization(artifact, organization, since)
-        for artifact, organization, count, since in merged
-        if organization is not None and count > totals.artifacts[artifact][3]
+    return [_Artifact(*row) for row in merged]
+
+
+def _subtract_duplicates(
+    statements: BatchStatements, sums: Mapping[str, _Sum], new: Iterable[Row]
+) -> None:
+    """Take events that were stored before off their artifacts."""
+    stored_now = Counter(row[ARTIFACT] for row in new)
+    duplicates = [
+        (artifact, each.events - stored_now[artifact])
+        for artifact, each in sorted(sums.items())
+        if each.events > stored_now[artifact]
     ]
+    statements.run(
+        "UPDATE artifacts SET events = artifacts.events - given.column2 FROM (",
+        "tn",
+        duplicates,
+        ") AS given WHERE artifacts.artifact_id = given.column1",
+    )
+
+
+def _add_to_counters(statements: BatchStatements, counts: _Counts) -> None:
+    statements.run(
+        *_INSERT_COUNTS,
+        [(*key, count) for key, count in sorted(counts.items()) if count],
+        "ON CONFLICT (organization_id, type, day) DO UPDATE SET"
+        " count = event_counts.count + excluded.count",
+    )
+
+
+# -- events that were stored before their artifact's organization was known ------------------
 
 
 def _attribute_earlier_events(
-    statements: BatchStatements,
-    late: Iterable[_LateOrganization],
-    counts: _Counts,
-    kept_since: int,
-) -> None:
+    statements: BatchStatements, late: Sequence[_Late], counts: _Counts
+) -> bool:
     """Give earlier events of artifacts the organization that has just become known.
 
-    The condition on the key lets PostgreSQL skip most partitions. Events that are being pruned
-    are left as they are.
+    Artifacts with many earlier events are only noted, because one transaction must be short:
+    `attribute_step` moves their events. The condition on the key lets PostgreSQL skip most
+    partitions. Events that are being pruned are left as they are.
+
+    Returns:
+        Whether artifacts were noted.
     """
+    few: list[_Late] = []
+    many: list[_Late] = []
+    total = 0
+    for each in sorted(late, key=lambda each: each.earlier):
+        total += each.earlier
+        (few if total <= STEP else many).append(each)
     updated = statements.run(
         "UPDATE events SET organization_id = given.column2 FROM (",
         "ttu",
-        [(a, o, first_key(max(since, kept_since))) for a, o, since in sorted(late)],
+        [(each.artifact, each.organization, first_key(each.since)) for each in sorted(few)],
         ") AS given WHERE events.artifact_id = given.column1"
         " AND events.organization_id IS NULL AND events.event_id >= given.column3"
         " RETURNING type, occurred_at, organization_id",
     )
     for type_, occurred, organization in updated:
-        day = day_text(occurred)
-        counts[NO_ORGANIZATION, type_, day] -= 1
-        counts[organization, type_, day] += 1
+        _move(counts, type_, occurred, organization)
+    statements.run(
+        *_INSERT_WORK,
+        [(each.artifact, each.since) for each in sorted(many)],
+        "ON CONFLICT (artifact_id) DO NOTHING",
+    )
+    return bool(many)
+
+
+def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
+    """Move some earlier events of one artifact to its organization, within the transaction.
+
+    Returns:
+        Whether there may be more to move, of this artifact or of another.
+    """
+    kept_since = statements.kept_since()
+    work = connection.execute(select(attribution_work).limit(1)).first()
+    if work is None:
+        return False
+    artifact, done_until = work
+    row = artifacts.c
+    lock = select(row.organization_id, row.ambiguous).where(row.artifact_id == artifact)
+    owner, is_ambiguous = connection.execute(lock.with_for_update()).first() or ("", 1)
+    moved: Sequence[Any] = ()
+    if not is_ambiguous:
+        event, since = events.c, max(done_until, kept_since)
+        query = (
+            select(event.event_id, event.type, event.occurred_at)
+            .where(event.artifact_id == artifact, event.organization_id.is_(None))
+            .where(event.occurred_at >= since, event.event_id >= first_key(since))
+            .order_by(event.occurred_at)
+            .limit(STEP)
+        )
+        moved = connection.execute(query).all()
+    counts: _Counts = Counter()
+    for _, type_, occurred in moved:
+        _move(counts, type_, occurred, owner)
+    statements.run(
+        "UPDATE events SET organization_id = given.column2 FROM (",
+        "ut",
+        [(key, owner) for key, _, _ in moved],
+        ") AS given WHERE events.event_id = given.column1",
+    )
+    _add_to_counters(statements, counts)
+    mine = attribution_work.c.artifact_id == artifact
+    if len(moved) < STEP:
+        connection.execute(delete(attribution_work).where(mine))
+    else:
+        last = moved[-1].occurred_at
+        connection.execute(update(attribution_work).where(mine).values(done_until=last))
+    return True
+
+
+def _move(counts: _Counts, type_: str, occurred: int, organization: str) -> None:
+    day = day_text(occurred)
+    counts[NO_ORGANIZATION, type_, day] -= 1
+    counts[organization, type_, day] += 1

@@ -68,5 +68,17 @@ def _to_3(connection: Connection) -> None:
     run("UPDATE retention SET pruned_until = kept_since")
 
 
-UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2, _to_3)
+def _to_4(connection: Connection) -> None:
+    """Note which artifacts have several organizations, and whose events are still to be moved."""
+    run = connection.exec_driver_sql
+    is_postgres = connection.dialect.name == "postgresql"
+    text, keyed = ('TEXT COLLATE "C"', "") if is_postgres else ("TEXT", "WITHOUT ROWID")
+    run("ALTER TABLE artifacts ADD COLUMN ambiguous BIGINT DEFAULT 0 NOT NULL")
+    run(
+        f"CREATE TABLE attribution_work (artifact_id {text} NOT NULL, done_until BIGINT NOT NULL,"
+        f" PRIMARY KEY (artifact_id)) {keyed}"
+    )
+
+
+UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2, _to_3, _to_4)
 """The steps: from version 1 to 2, from 2 to 3, and so on."""

@@ -119,6 +119,7 @@ artifacts: Final = Table(
     Column("first_event_at", BigInteger, nullable=False),
     Column("last_event_at", BigInteger, nullable=False),
     Column("events", BigInteger, nullable=False),
+    Column("ambiguous", BigInteger, nullable=False, server_default="0"),  # several organizations
     Index("artifacts_by_last_event", "last_event_at"),
     Index("artifacts_by_organization", "organization_id", "last_event_at"),
     sqlite_with_rowid=False,
@@ -143,6 +144,15 @@ costs: Final = Table(
     Column("count", BigInteger, nullable=False),
     Column("histogram", _text, nullable=False),
     Column("last_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Artifacts whose organization became known, and up to when (ns) their events have it.
+attribution_work: Final = Table(
+    "attribution_work",
+    metadata,
+    Column("artifact_id", _text, primary_key=True),
+    Column("done_until", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,7 +19,7 @@ from sidelight.record import event_id, occurred_at, random_bits, to_json
 from sidelight.spool import Record
 from sidelight.store.batch_size import BatchSizer
 from sidelight.store.errors import is_record_refused
-from sidelight.store.ingest import store_events
+from sidelight.store.ingest import Stored, attribute_step, store_events
 from sidelight.store.partitions import MonthlyPartitions
 from sidelight.store.rows import Ledger, drafts_of, mark_undeclared
 from sidelight.store.schema import connect, costs, display_url, losses, parse_url
@@ -39,12 +39,18 @@ _SPREAD_BITS: Final = 20  # up to a millisecond
 _INSERT_LOSSES: Final = insert_into(losses)
 _INSERT_COSTS: Final = insert_into(costs)
 
+_T = TypeVar("_T")
 Claim: TypeAlias = Callable[[Connection], Collection[str]]
 """Takes events out of an outbox within the sink's transaction; returns their ids."""
 
 
 class StoreSink:
-    """Writes batches of records into one store. One thread at a time uses it."""
+    """Writes batches of records into one store. One thread at a time uses it.
+
+    Attributes:
+        has_deferred_work: a `write`, also of an empty batch, has more to do: to move earlier events
+            to the organization of their artifact, which became known late.
+    """
 
     name: str = "store"
 
@@ -63,6 +69,7 @@ class StoreSink:
         self.url = parse_url(url)
         self._display_url = display_url(self.url)
         self._count = count
+        self.has_deferred_work = False
         self._connection: Connection | None = None
         self._file: Path | None = None
         self._lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -91,6 +98,8 @@ class StoreSink:
             with self._sizer:
                 too_old += self._write_piece(piece, writer)
         self._report_undeclared(undeclared.values())
+        if self.has_deferred_work:
+            self._attempt(self._attribute_step)
         if too_old:
             raise self._too_old(too_old)
 
@@ -154,9 +163,20 @@ class StoreSink:
         undo: bool = False,
     ) -> Sequence[Record]:
         """Store a piece; return the records that are older than the store keeps."""
+        return self._attempt(lambda: self._write(records, writer, claim, undo=undo))
+
+    def _attribute_step(self) -> None:
+        if self._connection is not None:
+            with self._connection.begin():
+                self.has_deferred_work = attribute_step(
+                    self._connection, batch_statements(self._connection)
+                )
+
+    def _attempt(self, transaction: Callable[[], _T]) -> _T:
+        """Run a transaction, and translate the errors of the database."""
         try:
             with self._lock:
-                return self._write(records, writer, claim, undo=undo)
+                return transaction()
         except TimeoutError as error:  # another process holds the write lock
             raise SinkUnavailableError(
                 sink=self._display_url, problem="its lock is held"
@@ -214,6 +234,7 @@ class StoreSink:
     ) -> Sequence[Record]:
         if self._connection is None:
             self._connection = connect(self.url, create=not undo).connect()
+            self.has_deferred_work = not undo  # of another relay, perhaps
             self._partitions = MonthlyPartitions() if self._file is None else None
         drafts, ledgers = drafts_of(records)
         if self._partitions is not None and not undo:
@@ -227,8 +248,8 @@ class StoreSink:
             if claim is not None:
                 claimed = claim(self._connection)
                 drafts = [draft for draft in drafts if event_id(*draft[:2]) in claimed]
-            left_out = store_events(statements, drafts, recorded_at) if drafts else 0
-            too_old = [(static, moment) for *_, static, moment in drafts[:left_out]]
+            stored = store_events(statements, drafts, recorded_at) if drafts else Stored()
+            too_old = [(static, moment) for *_, static, moment in drafts[: stored.left_out]]
             if too_old and claim is not None:
                 raise self._too_old(too_old)  # they go to the quarantine through the spool
             for ledger in ledgers:
@@ -240,6 +261,7 @@ class StoreSink:
             self.close()
             problem = "its file was replaced during a transaction"
             raise SinkUnavailableError(sink=self._display_url, problem=problem)
+        self.has_deferred_work |= stored.has_noted_work
         return too_old
 
 
