@@ -14,7 +14,7 @@ import stat
 import struct
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 _LOCK: Final = struct.Struct("hhqqi4x")  # struct flock
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
@@ -40,6 +40,18 @@ def make_private_directory(path: Path) -> None:
             raise
 
 
+class Descriptor(int):
+    """The number of an open file, and the file (device and inode) that was opened as it."""
+
+    file: tuple[int, int]
+
+    def __new__(cls, number: int) -> Self:
+        """Note which file has the number now."""
+        self = super().__new__(cls, number)
+        self.file = _identity(number)
+        return self
+
+
 class Disk:
     """The system calls that the spool needs. Each raises OSError as the system call does.
 
@@ -50,8 +62,7 @@ class Disk:
 
     def __init__(self) -> None:
         self._boot = b""
-        self._files: dict[int, tuple[int, int]] = {}
-        self._mapped: dict[int, int] = {}  # the descriptor that a mapping has, by the mapping's id
+        self._mapped: dict[int, Descriptor] = {}  # what a mapping has open, by the mapping's id
 
     def boot(self) -> bytes:
         """Return an id of this run of the machine; it changes with each boot.
@@ -104,21 +115,17 @@ class Disk:
 
     def create(self, path: Path) -> int:
         """Create a file with mode 0600; fail where the name exists."""
-        return self._opened(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        return Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def open(self, path: Path, *, writable: bool) -> int:
         """Open an existing file; follow no symbolic link and do not block on a pipe."""
         mode = os.O_RDWR if writable else os.O_RDONLY
-        return self._opened(os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
-
-    def _opened(self, fd: int) -> int:
-        self._files[fd] = _identity(fd)
-        return fd
+        return Descriptor(os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
 
     def is_own(self, fd: int) -> bool:
         """Whether a descriptor still is the file that was opened as it."""
         try:
-            return self._files.get(fd) == _identity(fd)
+            return isinstance(fd, Descriptor) and fd.file == _identity(fd)
         except OSError:
             return False
 
@@ -129,9 +136,7 @@ class Disk:
 
     def close(self, fd: int) -> None:
         """Close a file; its locks end unless a forked child has the file open too."""
-        is_own = self.is_own(fd)
-        self._files.pop(fd, None)  # first, because another thread may get the number
-        if is_own:
+        if self.is_own(fd):
             os.close(fd)
 
     def size(self, fd: int) -> int:
@@ -167,16 +172,16 @@ class Disk:
             return mmap.mmap(self._checked(fd), size, trackfd=False)  # type: ignore[call-arg, unused-ignore]
         mapping = mmap.mmap(self._checked(fd), size)
         if (duplicate := self._duplicate_of(fd)) is not None:
-            self._mapped[id(mapping)] = self._opened(duplicate)
+            self._mapped[id(mapping)] = duplicate
         return mapping
 
-    def _duplicate_of(self, fd: int) -> int | None:
+    def _duplicate_of(self, fd: int) -> Descriptor | None:
         """Return the descriptor that a new mapping has made for itself; None where it is hidden."""
         with contextlib.suppress(OSError):
             for other in map(int, os.listdir(_OPEN_FILES)):  # noqa: PTH208
                 with contextlib.suppress(OSError):
-                    if other != fd and _identity(other) == self._files[fd]:
-                        return other
+                    if other != fd and _identity(other) == _identity(fd):
+                        return Descriptor(other)
         return None
 
     def unmap(self, mapping: mmap.mmap) -> None:
@@ -186,10 +191,7 @@ class Disk:
         because to free it would close that file.
         """
         fd = self._mapped.pop(id(mapping), None)
-        is_own = fd is None or self.is_own(fd)
-        if fd is not None:
-            self._files.pop(fd, None)
-        if is_own:
+        if fd is None or self.is_own(fd):
             mapping.close()
         else:
             _keep_for_ever(mapping)
