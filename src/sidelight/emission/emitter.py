@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from sidelight.emission.receipt import Receipt
 from sidelight.emission.waiting import Watermark
 from sidelight.exceptions import InstrumentationError, SpoolError
-from sidelight.host import is_interrupt
+from sidelight.host import PROCESS_MARK, is_interrupt, mark_process
 from sidelight.record import (
     CUT,
     FRAME,
@@ -115,6 +115,7 @@ class Emitter:
         joins: whether events are inserted in the caller's transactions; else they wait for the
             commit.
         deadline: the longest time that one emission may take from its caller (s).
+        abandon: forgets, in a forked child, everything that the parent has open.
     """
 
     def __init__(self) -> None:
@@ -127,6 +128,7 @@ class Emitter:
         self.spans = True
         self.joins = True
         self.deadline = DEADLINE
+        self.abandon: Callable[[], None] = mark_process
 
     def write(self, head: Head, moment: MomentTuple) -> bool:
         """Encode one record and copy it into the spool.
@@ -144,6 +146,8 @@ class Emitter:
             body = self._encoded_cut(head, moment)
             size = head.size + len(body)
         frame = _pack(FRAME_MAGIC, size, _crc32(body, head.seed)) + head.encoded + body
+        if not PROCESS_MARK[0]:
+            self.abandon()
         try:
             self.spool.write(frame)
         except ValueError:

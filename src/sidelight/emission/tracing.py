@@ -22,6 +22,7 @@ from sidelight.emission.light_span import LightSpan
 from sidelight.emission.sampling import Sampling, sampling
 from sidelight.host import (
     PLAIN_CONTEXT,
+    PROCESS_MARK,
     SPAN_KEY,
     get_context,
     guarded,
@@ -182,6 +183,8 @@ class Tracing:
             begun = _clock()
             span = LightSpan()
             try:
+                if not PROCESS_MARK[0]:  # before ids are drawn from the parent's generator
+                    emitter.abandon()
                 span.context = span.outer = context = get_context()
                 if (
                     providers._TRACER_PROVIDER is None  # noqa: SLF001
@@ -268,6 +271,8 @@ def begin_without_span(emitter: Emitter, name: str) -> Callable[[], LightSpan]:
         begun = _clock()
         span = LightSpan()
         try:
+            if not PROCESS_MARK[0]:  # before ids are drawn from the parent's generator
+                emitter.abandon()
             traced, span.id, span.flags = ids_of(get_context().get(SPAN_KEY))
             span.trace = traced or b""
         except Exception as error:  # noqa: BLE001  # the guard

@@ -17,10 +17,12 @@ from sidelight.host.otel_api import (
     suppressed,
     with_span,
 )
+from sidelight.host.process_mark import PROCESS_MARK, mark_process
 from sidelight.host.threads import Loop, allocate_lock, sleep, start_new_thread
 
 __all__ = [
     "PLAIN_CONTEXT",
+    "PROCESS_MARK",
     "SPAN_KEY",
     "Loop",
     "allocate_lock",
@@ -30,6 +32,7 @@ __all__ = [
     "is_interrupt",
     "is_time_frozen",
     "lazily",
+    "mark_process",
     "monotonic",
     "perf_counter_ns",
     "providers",

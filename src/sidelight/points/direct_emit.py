@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sidelight.emission import EMITTER, Head, Receipt, ambient
 from sidelight.exceptions import TransactionError
-from sidelight.host import perf_counter_ns
+from sidelight.host import PROCESS_MARK, perf_counter_ns
 from sidelight.record import SCALARS, SPAN, Static, plain, random_bits
 from sidelight.settings import disabled
 from sidelight.transactions import Joining
@@ -55,6 +55,8 @@ def emit(
     if disabled():
         return Receipt(EMITTER.watermark, None, 0, 0, 0.0)
     begun = _clock()
+    if not PROCESS_MARK[0]:
+        EMITTER.abandon()
     now, bits, position = time.time_ns(), random_bits(64), None
     costs = EMITTER.costs_of("sidelight:emit")
     try:

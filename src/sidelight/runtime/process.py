@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.emission import EMITTER, TRACING, ClosedSpool, EarlyFrames, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SpoolError
-from sidelight.host import allocate_lock, guarded, monotonic, sleep, start_new_thread
+from sidelight.host import (
+    allocate_lock,
+    guarded,
+    mark_process,
+    monotonic,
+    sleep,
+    start_new_thread,
+)
 from sidelight.record import random_bits, reseed
 from sidelight.settings import Settings, settle, writer_meta
 from sidelight.spool import Spool, usable_directory
@@ -310,11 +317,27 @@ class Runtime:
             spool.close()
         return True
 
+    def abandon_after_unseen_fork(self) -> None:
+        """Forget the parent's things in a child whose fork ran no Python hook.
+
+        The child starts no relay thread: threads that waited for the GIL in the parent are gone,
+        and the interpreter may wait for them for ever as soon as a second thread runs.
+        """
+        self.abandon(None)
+        if self.settings is not None and self.settings.relay != "external":
+            self.settings = replace(self.settings, relay="external")
+            _logger.warning(
+                "sidelight: this process was forked without Python's fork hooks; another relay"
+                " delivers its events: run `sidelight relay`, or let the server call the hooks"
+                " (uWSGI: py-call-osafterfork)"
+            )
+
     def abandon(self, given: Segment | None) -> None:
         """Forget, in a forked child, everything that the parent has open.
 
         ``given`` is an empty segment that the parent gives the child.
         """
+        mark_process()  # first: a signal handler may emit
         reseed()
         self._instance, self._meta = f"{random_bits(64):016x}", None
         self._opening, self._is_opening = RLock(), False
@@ -349,6 +372,7 @@ def _log_no_thread(error: RuntimeError) -> None:
 
 RUNTIME: Final = Runtime()
 EMITTER.spool = ClosedSpool(RUNTIME.open)
+EMITTER.abandon = RUNTIME.abandon_after_unseen_fork
 
 
 def _end() -> None:

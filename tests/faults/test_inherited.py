@@ -1,0 +1,131 @@
+"""Row 12: what a child inherits without a word: numbers of descriptors, mappings, a generator."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sidelight import Store
+
+DAEMON = """
+import json, os, sys, time
+import sidelight
+from sidelight.runtime import RUNTIME
+
+directory, forks, emits_before = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
+sidelight.configure(f"sqlite:///{directory}/events.db", otlp=False)
+ids = [str(sidelight.emit("before", artifact_id="a")) for _ in range(10)]
+assert sidelight.flush()
+time.sleep(0.5)  # the relay allocates spares
+for _ in range(forks):
+    if child := os.fork():
+        os.waitpid(child, 0)
+        os._exit(0)
+if emits_before:
+    ids.append(str(sidelight.emit("child", artifact_id="a")))
+    if not forks:
+        RUNTIME.relay.halt(5.0)  # the relay is in no library's call while its files are closed
+        time.sleep(0.1)
+os.closerange(3, 256)
+files = [open(f"{directory}/business-{n}", "w+b", buffering=0) for n in range(40)]
+for file in files:
+    file.write(b"B" * 2_000_000)
+if emits_before and not forks:
+    RUNTIME.relay.start()
+for n in range(300):
+    receipt = sidelight.emit("daemon", artifact_id="a", n=n)
+    if receipt:
+        ids.append(str(receipt))
+    time.sleep(0.002)
+time.sleep(0.5)
+damaged = []
+for file in files:
+    try:
+        if os.pread(file.fileno(), 3_000_000, 0) != b"B" * 2_000_000:
+            damaged.append(file.name)
+    except OSError as error:
+        damaged.append(f"{file.name}: {error}")
+with open(f"{directory}/told", "w") as told:
+    json.dump({"ids": ids, "damaged": damaged}, told)
+os._exit(0)
+"""
+
+
+def deliver(directory):
+    """Deliver what the processes have left; return the URL of the store."""
+    url = f"sqlite:///{directory / 'events.db'}"
+    command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", url]
+    subprocess.run(command, check=True, timeout=120)
+    return url
+
+
+@pytest.mark.parametrize("emits_before", [False, True], ids=["idle", "emitting"])
+@pytest.mark.parametrize("forks", [1, 2])
+def test_a_daemon_keeps_its_files_and_its_events(forks, emits_before, tmp_path):
+    command = [sys.executable, "-c", DAEMON, str(tmp_path), str(forks), str(emits_before)]
+    subprocess.run(command, check=True, timeout=120)
+    told = json.loads((tmp_path / "told").read_text())
+    assert told["damaged"] == []
+    with Store(deliver(tmp_path)) as store:
+        stored = {event.event_id for event in store.events()}
+    assert set(told["ids"]) <= stored
+
+
+C_FORKS = """
+import ctypes, json, os, sys, time
+import sidelight
+from sidelight import arg, emits
+from sidelight.runtime import RUNTIME
+
+directory, relay, span = sys.argv[1], sys.argv[2], sys.argv[3] == "span"
+sidelight.configure(f"sqlite:///{directory}/events.db", relay=relay, otlp=False)
+
+
+@emits("worked", artifact_id=arg.worker, n=arg.n, span=span)
+def work(worker, n):
+    return str(sidelight.emit("emitted", artifact_id=worker, n=n))
+
+
+ids = [work("parent", n) for n in range(10)]
+if relay == "thread":
+    assert sidelight.flush()
+    # A thread that waits for the GIL at such a fork can hang any child, in the interpreter itself.
+    RUNTIME.relay.halt(5.0)
+fork = ctypes.PyDLL(None).fork  # it keeps the GIL, as the master of an application server does
+children = []
+for worker in range(4):
+    if (child := fork()) == 0:
+        ids = []
+        for n in range(100):
+            ids.append(work(f"worker-{worker}", n))
+            time.sleep(0.001)
+        with open(f"{directory}/ids-{worker}", "w") as told:
+            json.dump(ids, told)
+        os._exit(0)
+    children.append(child)
+if relay == "thread":
+    RUNTIME.relay.start()
+ids += [work("parent", n) for n in range(10, 100)]
+for child in children:
+    os.waitpid(child, 0)
+with open(f"{directory}/ids-parent", "w") as told:
+    json.dump(ids, told)
+"""
+
+
+@pytest.mark.parametrize("span", ["span", "no span"])
+@pytest.mark.parametrize("relay", ["thread", "external"])
+def test_children_of_a_fork_without_hooks_share_nothing(relay, span, tmp_path):
+    command = [sys.executable, "-c", C_FORKS, str(tmp_path), relay, span]
+    subprocess.run(command, check=True, timeout=120)
+    acknowledged = [
+        each for told in sorted(tmp_path.glob("ids-*")) for each in json.loads(told.read_text())
+    ]
+    assert len(set(acknowledged)) == len(acknowledged) == 500
+    url = deliver(tmp_path)
+    with Store(url) as store:
+        events = list(store.events(limit=2000))
+    assert {event.event_id for event in events if event.type == "emitted"} == set(acknowledged)
+    worked = {(e.artifact_id, e.attributes["n"]) for e in events if e.type == "worked"}
+    assert len(worked) == len([e for e in events if e.type == "worked"]) == 500
