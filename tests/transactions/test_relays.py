@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -220,6 +221,37 @@ def test_in_the_stores_own_database_it_is_one_transaction(tmp_path):
 
 
 # -- the business is not hurt ------------------------------------------------------------------
+
+
+def test_a_relay_keeps_no_file_of_sqlite_open(tmp_path, store):
+    """So the business can change the journal mode, and put another file in its place."""
+    url = business.sqlite(tmp_path)
+    business.create_tables(url)
+    library.configure(f"sqlite:///{store}", outboxes=[url], otlp=False, deadline=1.0)
+    path = url.removeprefix("sqlite:///")
+    application = business.WithSession(url, "transaction")
+    try:
+        order_many(application, 20)
+        assert library.flush(20)
+        application.close()
+        opened = Path("/proc/self/fd")
+        wait_for(lambda: not [fd for fd in opened.iterdir() if _is(fd, path)], 10)
+        with contextlib.closing(sqlite3.connect(path, timeout=5)) as connection:
+            assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+            connection.execute("PRAGMA journal_mode = WAL")
+        application = business.WithSession(url, "transaction")
+        order_many(application, 20, start=20)
+        assert library.flush(20)
+        names = business.Watched(f"sqlite:///{store}").stored_names()
+        assert names == business.committed(url)
+    finally:
+        application.close()
+        restore()
+
+
+def _is(fd, path):
+    with contextlib.suppress(OSError):
+        return str(fd.readlink()) in {path, f"{path}-wal", f"{path}-shm"}
 
 
 def test_a_reader_of_sqlite_disturbs_no_transaction(tmp_path, store, external):

@@ -1,11 +1,14 @@
 """Take rows out of the outbox of a SQLite database, without writing to it.
 
-The connection is read-only. In WAL mode such a reader delays nobody. (In the other journal modes a
+The connection is read-only and short: it is open while rows are read, so that the business can
+change the journal mode or put another file in its place. In between, the relay watches the times
+and sizes of the files. In WAL mode such a reader delays nobody. (In the other journal modes a
 commit has to wait for a reader.)
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -14,6 +17,7 @@ from typing import Final
 from urllib.parse import quote
 
 from sidelight.exceptions import OutboxError
+from sidelight.host import monotonic
 from sidelight.store import connect_file
 from sidelight.transactions.outbox.position import Position, PositionFile
 
@@ -21,6 +25,7 @@ _NEXT: Final = (
     "SELECT position, event_id, record FROM sidelight_outbox"
     " WHERE position >= ? ORDER BY position LIMIT ?"
 )
+_TICK: Final = 0.1  # seconds within which two changes of a file may have the same time
 
 
 class SqliteOutbox:
@@ -30,9 +35,9 @@ class SqliteOutbox:
         self.shown: Final = f"sqlite:///{path}"
         self._path = path
         self._position = PositionFile(os.fspath(path))
-        self._connection: sqlite3.Connection | None = None
-        self._version = -1
-        self._file = (0, 0)
+        self._state: object = None  # of the files …
+        self._since = 0.0  # … when they were first seen so
+        self._is_drained = False  # … and whether all of their rows were moved
 
     def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
         """Hand out committed rows, and note their position.
@@ -48,19 +53,19 @@ class SqliteOutbox:
             OutboxError: the database cannot be read.
         """
         try:
-            connection = self._opened()
-            (version,) = connection.execute("PRAGMA data_version").fetchone()
-            if version == self._version:
+            if (state := self._state_of_files()) != self._state:
+                self._state, self._since, self._is_drained = state, monotonic(), False
+            if self._is_drained:
                 return 0
+            is_settled = monotonic() - self._since > _TICK
             with self._position.locked() as locked:
                 if not locked:
                     return 0
-                rows = self._next(connection, limit)
+                rows = self._next(limit)
                 if rows:
                     take([record for _, _, record in rows])
                     self._position.write(Position(*rows[-1][:2]))
-            if len(rows) < limit:
-                self._version = version
+            self._is_drained = is_settled and len(rows) < limit
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise OutboxError(
@@ -68,36 +73,40 @@ class SqliteOutbox:
             ) from error
         return len(rows)
 
-    def _next(self, connection: sqlite3.Connection, limit: int) -> list[tuple[int, str, bytes]]:
+    def _next(self, limit: int) -> list[tuple[int, str, bytes]]:
         moved = self._position.read()
-        rows: list[tuple[int, str, bytes]] = connection.execute(
-            _NEXT, (moved.number, limit + 1)
-        ).fetchall()
-        if moved.number and (not rows or rows[0][:2] != moved):
-            # The database was restored or made anew.
-            return connection.execute(_NEXT, (0, limit)).fetchall()
+        with contextlib.closing(self._opened()) as connection:
+            rows: list[tuple[int, str, bytes]] = connection.execute(
+                _NEXT, (moved.number, limit + 1)
+            ).fetchall()
+            if moved.number and (not rows or rows[0][:2] != moved):
+                # The database was restored or made anew.
+                return connection.execute(_NEXT, (0, limit)).fetchall()
         return rows[1:] if moved.number else rows[:limit]
 
+    def _state_of_files(self) -> object:
+        """Return the identities, sizes and times of the database and of its write-ahead log."""
+        database = self._path.stat()
+        try:
+            log = Path(f"{self._path}-wal").stat()
+        except FileNotFoundError:
+            log = None
+        return [
+            each and (each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns)
+            for each in (database, log)
+        ]
+
     def _opened(self) -> sqlite3.Connection:
-        status = self._path.stat()
-        file = (status.st_dev, status.st_ino)
-        if self._connection is None or file != self._file:
-            self.close()
-            self._connection = connect_file(
-                f"file:{quote(os.fspath(self._path))}?mode=ro",
-                uri=True,
-                timeout=0.25,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._file, self._version = file, -1
-        return self._connection
+        return connect_file(
+            f"file:{quote(os.fspath(self._path))}?mode=ro",
+            uri=True,
+            timeout=0.25,
+            isolation_level=None,
+            check_same_thread=False,
+        )
 
     def close(self) -> None:
-        """Close the database; the next `move` opens it again."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        """Close the file of the position; the next `move` opens it again."""
         self._position.close()
 
     disown = close  # in a forked child; closing here unlocks nothing in the parent
