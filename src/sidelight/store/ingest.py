@@ -13,8 +13,6 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import delete, select, update
@@ -90,8 +88,7 @@ def store_events(statements: BatchStatements, drafts: Sequence[Draft], recorded_
 def _store(
     statements: BatchStatements, drafts: Sequence[Draft], recorded_at: int, kept_since: int
 ) -> bool:
-    drafts = [next(same) for _, same in groupby(drafts, key=itemgetter(0, 1))]
-    sums = _sums_by_artifact(drafts)
+    drafts, sums = _unique(drafts)
     known = _artifacts_with_organization(statements, sums)
     artifacts = _count_artifacts(statements, sums)  # locks their rows until the commit
     owners = {
@@ -128,15 +125,6 @@ class _Sum:
     events: int = 1
     is_ambiguous: int = 0
 
-    def add(self, organization: str | None, occurred: int) -> None:
-        """Add a later event."""
-        if self.organization is None:
-            self.organization = organization
-        elif organization is not None and organization != self.organization:
-            self.is_ambiguous = 1
-        self.last = occurred
-        self.events += 1
-
 
 class _Late(NamedTuple):
     """An artifact whose organization became known after some of its events were stored."""
@@ -168,16 +156,31 @@ class _Totals:
             counts[row[ORGANIZATION] or NO_ORGANIZATION, row[TYPE], day_text(row[OCCURRED])] += 1
 
 
-def _sums_by_artifact(drafts: Iterable[Draft]) -> dict[str, _Sum]:
+def _unique(drafts: Sequence[Draft]) -> tuple[Sequence[Draft], dict[str, _Sum]]:
+    """Leave out repetitions, and sum up the rest by artifact."""
+    unique: list[Draft] = []
     sums: dict[str, _Sum] = {}
-    for occurred, _, artifact, organization, _, _ in drafts:
+    last = last_random = -1
+    for draft in drafts:
+        occurred, random, artifact, organization, _, _ = draft
+        if occurred == last and random == last_random:
+            continue
+        last, last_random = occurred, random
+        unique.append(draft)
         if artifact is None:
             continue
-        if (known := sums.get(artifact)) is None:
+        known = sums.get(artifact)
+        if known is None:
             sums[artifact] = _Sum(organization, occurred, occurred)
-        else:
-            known.add(organization, occurred)
-    return sums
+            continue
+        known.last = occurred  # drafts come in the order of time
+        known.events += 1
+        if organization is not None and organization != known.organization:
+            if known.organization is None:
+                known.organization = organization
+            else:
+                known.is_ambiguous = 1
+    return unique, sums
 
 
 def _artifacts_with_organization(statements: BatchStatements, sums: Mapping[str, _Sum]) -> set[str]:
@@ -186,7 +189,7 @@ def _artifacts_with_organization(statements: BatchStatements, sums: Mapping[str,
     The rows are not locked yet. An organization that another relay names meanwhile only causes
     work that finds nothing to do, because an artifact never loses its organization.
     """
-    named = [(artifact,) for artifact, each in sorted(sums.items()) if each.organization]
+    named = [(name,) for name, each in sorted(sums.items()) if each.organization is not None]
     found = statements.run(
         "SELECT artifact_id FROM artifacts WHERE organization_id IS NOT NULL AND artifact_id IN (",
         "t",
