@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from sidelight.host import lazily
 
 if TYPE_CHECKING:
-    from sidelight.store.event import Event
+    from sidelight.store.event import Count, Event, Loss
     from sidelight.store.postgres import (
         WRITE_TIMEOUT,
         DeadlineConnection,
         begin_statement,
         connection_defaults,
     )
-    from sidelight.store.queries import Count, Loss, Store
+    from sidelight.store.queries import Store
     from sidelight.store.retention import Plan, Pruner
     from sidelight.store.schema import connect, metadata
     from sidelight.store.sink import StoreSink
@@ -44,9 +44,9 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "event": "Event",
+        "event": "Count Event Loss",
         "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement connection_defaults",
-        "queries": "Count Loss Store",
+        "queries": "Store",
         "retention": "Plan Pruner",
         "schema": "connect metadata",
         "sink": "StoreSink",

@@ -1,8 +1,9 @@
-"""`Event`: one stored event, as the store returns it."""
+"""What the store returns: events, counts, artifacts and losses."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta  # pydantic reads the annotations
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta  # pydantic reads the annotations
 from typing import Any, Final
 
 import msgspec
@@ -117,3 +118,46 @@ def _ids(row: Any) -> dict[str, Any]:
         "organization_id": row.organization_id,
         "point": row.point,
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """Number of events of one type, organization and day (UTC).
+
+    Attributes:
+        organization_id: None for events without an organization.
+    """
+
+    organization_id: str | None
+    type: str
+    day: date
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One artifact: its organization, first and last event (UTC), and number of events."""
+
+    artifact_id: str
+    organization_id: str | None
+    first_event_at: datetime
+    last_event_at: datetime
+    events: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What one process could not record, or only in part, for one reason.
+
+    Attributes:
+        process: the instance id of the process, as in the resource of its spans.
+        count: how many times since the process began.
+        problem: the latest of them in words.
+        last_at: when the process reported it last (UTC).
+    """
+
+    process: str
+    reason: str
+    count: int
+    problem: str
+    last_at: datetime

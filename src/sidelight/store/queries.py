@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -22,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sidelight.exceptions import StoreError
 from sidelight.record import CostSummary, event_id, read_snapshot
 from sidelight.settings import public_url, settle
-from sidelight.store.event import Event, event_from
+from sidelight.store.event import Artifact, Count, Event, Loss, event_from
 from sidelight.store.schema import (
     NO_ORGANIZATION,
     artifacts,
@@ -53,49 +52,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _logger: Final = logging.getLogger("sidelight")
 _TRANSACTIONS: Final = 20  # relay transactions whose events one query of `follow` reads
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """Number of events of one type, organization and day (UTC).
-
-    Attributes:
-        organization_id: None for events without an organization.
-    """
-
-    organization_id: str | None
-    type: str
-    day: date
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
-    """One artifact: its organization, first and last event (UTC), and number of events."""
-
-    artifact_id: str
-    organization_id: str | None
-    first_event_at: datetime
-    last_event_at: datetime
-    events: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """What one process could not record, or only in part, for one reason.
-
-    Attributes:
-        process: the instance id of the process, as in the resource of its spans.
-        count: how many times since the process began.
-        problem: the latest of them in words.
-        last_at: when the process reported it last (UTC).
-    """
-
-    process: str
-    reason: str
-    count: int
-    problem: str
-    last_at: datetime
 
 
 class Store:
