@@ -20,6 +20,7 @@ from tests.support.programs import running
 from tests.support.telemetry import restore
 
 import sidelight as library
+from sidelight.emission import EMITTER
 from sidelight.relay.outbox_mover import Mover
 from sidelight.spool.supply import SMALLEST
 from sidelight.spool.writer import Spool
@@ -217,6 +218,25 @@ def test_in_the_stores_own_database_it_is_one_transaction(tmp_path):
         assert "outbox" in " ".join(library.runtime.process.RUNTIME.health())
     finally:
         application.close()
+        restore()
+
+
+def test_an_outbox_that_nobody_drains_is_told(url, store, tmp_path):
+    """Where it was forgotten in `outboxes`, or another is there in its place."""
+    (tmp_path / "other").mkdir()
+    other = business.DATABASES[url.partition(":")[0]](tmp_path / "other")
+    business.create_tables(other)
+    for outboxes, is_drained in (([], False), ([other], False), ([url], True)):
+        library.configure(f"sqlite:///{store}", outboxes=outboxes, otlp=False, deadline=1.0)
+        application = business.WithSession(url, "transaction")
+        order_many(application, 1, start=len(outboxes) + 10 * is_drained, each=1)
+        application.close()
+        wait_for(lambda told=is_drained: library.flush(20) is told)
+        reasons = [reason for reason in EMITTER.losses if "outbox not drained" in reason]
+        assert bool(reasons) is not is_drained
+        doctor = sidelight("doctor", *of(store))
+        assert "outbox not drained" in doctor.out
+        EMITTER.losses.clear()
         restore()
 
 

@@ -32,6 +32,7 @@ from sidelight.host import (
 from sidelight.record import random_bits, reseed
 from sidelight.settings import Settings, settle, writer_meta
 from sidelight.spool import Spool, usable_directory
+from sidelight.transactions import forget_outboxes, outboxes_not_drained
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -82,6 +83,7 @@ class Runtime:
             self._await_start(until)
             previous = self.spool
             self.settings, self._meta = settings, None
+            forget_outboxes()
             spool = self._open(settings)
             self._deliver_and_close(previous, self._take_relay(), until)
             if settings.relay == "thread":
@@ -238,7 +240,19 @@ class Runtime:
     def write_ledger(self, *, whole: bool = False) -> None:
         """Write the losses and costs of this process to the spool: see `Ledger.write`."""
         if self.spool is not None:  # not `EMITTER.spool`, which a test may replace
+            self._count_forgotten_outboxes()
             self._ledger.write(self.spool, whole=whole)
+
+    def _count_forgotten_outboxes(self) -> bool:
+        """Count the outboxes that events have joined, but that the relay of this process leaves."""
+        if self.settings is None or self.settings.relay != "thread":
+            return False  # an external relay drains them
+        forgotten = outboxes_not_drained(self.settings.outboxes)
+        for name in forgotten:
+            reason = f"outbox not drained: {name}"
+            if reason not in EMITTER.losses:
+                EMITTER.count(reason, "name it in configure(outboxes=[…])")
+        return bool(forgotten)
 
     def flush(
         self, timeout: float, *, patient: bool = True, needed: Collection[str] = ("store",)
@@ -253,7 +267,8 @@ class Runtime:
             if external or self.ending or monotonic() >= until:
                 return False  # only the external relay knows
             time.sleep(0.005)  # the relay is starting in the background
-        return self.relay.flush(until - monotonic(), patient=patient, needed=needed)
+        flushed = self.relay.flush(until - monotonic(), patient=patient, needed=needed)
+        return flushed and not self._count_forgotten_outboxes()
 
     def health(self) -> dict[str, Health]:
         """The state of each sink of this process's relay."""
@@ -355,6 +370,7 @@ class Runtime:
                 self.settings = replace(self.settings, relay="external")
         self.spool = self.relay = None
         EMITTER.spool = ClosedSpool(self.open)
+        forget_outboxes()
         EMITTER.losses.clear()
         EMITTER.problems.clear()
         for costs in EMITTER.costs.values():

@@ -12,6 +12,7 @@ from sidelight.host import lazily
 if TYPE_CHECKING:
     from sidelight.transactions.joining import Joining, JoiningLater
     from sidelight.transactions.outbox.admin import create_outbox, outbox_status
+    from sidelight.transactions.outbox.attendance import forget_outboxes, outboxes_not_drained
     from sidelight.transactions.outbox.postgres import PostgresOutbox
     from sidelight.transactions.outbox.same_database import SameDatabaseOutbox
     from sidelight.transactions.outbox.sqlite import SqliteOutbox
@@ -27,13 +28,16 @@ __all__ = [
     "SameDatabaseOutbox",
     "SqliteOutbox",
     "create_outbox",
+    "forget_outboxes",
     "outbox_status",
+    "outboxes_not_drained",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
         "joining": "Joining JoiningLater",
+        "outbox.attendance": "forget_outboxes outboxes_not_drained",
         "outbox.admin": "create_outbox outbox_status",
         "outbox.postgres": "PostgresOutbox",
         "outbox.same_database": "SameDatabaseOutbox",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from sidelight.emission import EMITTER, MARGIN
 from sidelight.host import monotonic
 from sidelight.transactions.entry import BROKEN, NO_TABLE, TOO_SLOW, Refused, Row, reason_of
+from sidelight.transactions.outbox import attendance
 from sidelight.transactions.outbox.position import position_beside
 from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
 
@@ -86,8 +87,22 @@ class Question(str):
 Statements: TypeAlias = Generator[str, Any, None]
 """Statements to execute in turn; gets the rows of a `Question`, and errors are thrown in."""
 
-_tables: Final[dict[Hashable, str]] = {}
-"""The outbox of each database, qualified where its schema is the only one that has an outbox."""
+
+class _Found(NamedTuple):
+    """The outboxes of a database.
+
+    Attributes:
+        table: where to insert; qualified where only one schema has an outbox.
+        ids: of the tables.
+        name: of the database.
+    """
+
+    table: str
+    ids: Sequence[Hashable]
+    name: str
+
+
+_found: Final[dict[Hashable, _Found]] = {}
 
 
 def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | None) -> Statements:
@@ -108,29 +123,36 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
     )
     begin = "" if within is None else _BEGIN.format(milliseconds=max(1, int(within * 1000)))
     try:
-        if database not in _tables:
+        if database not in _found:
             if begin:
                 yield begin
-            schemas = [schema for (schema,) in (yield Question(FIND_TABLES))]
+            tables = yield Question(FIND_TABLES)
             if begin:
                 yield _END
-            _tables[database] = _table_in(schemas)
-        insert = f"INSERT INTO {_tables[database]} (position, event_id, record) VALUES {values}"  # noqa: S608
+            _found[database] = _outbox_in(tables)
+        found = _found[database]
+        insert = f"INSERT INTO {found.table} (position, event_id, record) VALUES {values}"  # noqa: S608
         yield f"{begin}; {insert}; {_END}" if begin else insert  # one message: one round trip
+        attendance.joined(found.ids, found.name)
     except Refused:
         raise
     except BaseException:
-        _tables.pop(database, None)
+        _found.pop(database, None)
         if begin:
             with contextlib.suppress(Exception):  # the connection is gone
                 yield _UNDO
         raise
 
 
-def _table_in(schemas: Sequence[str]) -> str:
-    if not schemas:
+def _outbox_in(tables: Sequence[Sequence[Any]]) -> _Found:
+    if not tables:
         raise Refused(NO_TABLE)
-    return f"{schemas[0]}.{TABLE_NAME}" if len(schemas) == 1 else TABLE_NAME
+    (schema, *_, name) = tables[0]
+    return _Found(
+        f"{schema}.{TABLE_NAME}" if len(tables) == 1 else TABLE_NAME,
+        [tuple(ids) for _, *ids, _ in tables],
+        f"the PostgreSQL database {name}",
+    )
 
 
 def execute_all(statements: Statements, execute: Callable[[str], Any]) -> None:
@@ -224,6 +246,7 @@ def sqlite_insert(cursor: Cursor, rows: Sequence[Row], path: str, *, within: flo
     finally:
         if before is not None:
             cursor.execute(f"PRAGMA busy_timeout = {before}")
+    attendance.joined_file(path)
     moved = position_beside(path)
     if moved.number > 1:
         cursor.execute(_SWEEP, moved)

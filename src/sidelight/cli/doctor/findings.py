@@ -51,6 +51,7 @@ REMEDIES: Final = {
     "OTLP is off: span not kept": "set OTEL_EXPORTER_OTLP_ENDPOINT, or remove SpoolSpanProcessor",
     "transaction not looked at": "correct `transaction=`: it names no object with a transaction",
     "not joined: …": "correct what the problem names; the event was kept outside the transaction",
+    "outbox not drained: …": "name the outbox in configure(outboxes=[…]) or SIDELIGHT_OUTBOXES",
     "event not as declared": "correct the point's attributes or the catalogue; the event was kept",
     "tracer provider not loaded": "correct OTEL_PYTHON_TRACER_PROVIDER",
     "older than the store keeps": "check the clocks; `sidelight prune --keep-since DAY` and then"

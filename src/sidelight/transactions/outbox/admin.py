@@ -84,7 +84,7 @@ def outbox_status(url: str) -> OutboxStatus:
 
 def _status_of_postgres(connection: Any, url: str) -> OutboxStatus:
     """Add up the outboxes of all schemas."""
-    schemas = connection.exec_driver_sql(FIND_TABLES).scalars().all()
+    schemas = connection.exec_driver_sql(FIND_TABLES).scalars().all()  # the first column
     if not schemas:
         raise _missing(url)
     counts, times = [], []

@@ -18,6 +18,7 @@ from sidelight.exceptions import OutboxError
 from sidelight.host import monotonic
 from sidelight.settings import public_url
 from sidelight.store import WRITE_TIMEOUT, DeadlineConnection, begin_statement, connection_defaults
+from sidelight.transactions.outbox import attendance
 from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
 
 _PEEK: Final = "SELECT position, event_id, record FROM {table} ORDER BY position LIMIT %s"
@@ -32,6 +33,7 @@ class PostgresOutbox:
     """The outbox of one PostgreSQL database."""
 
     def __init__(self, url: str) -> None:
+        self.url: Final = url
         self.shown: Final = public_url(url)
         self._url = make_url(url).set(drivername="postgresql+psycopg")
         self._connection: DeadlineConnection | None = None
@@ -95,14 +97,15 @@ class PostgresOutbox:
         """
         connection = self._opened()
         connection.deadline = monotonic() + WRITE_TIMEOUT
-        schemas = connection.execute(FIND_TABLES.encode()).fetchall()
-        if not schemas:
+        tables = connection.execute(FIND_TABLES.encode()).fetchall()
+        if not tables:
             raise OutboxError(
                 url=self.shown,
                 problem=f"there is no table {TABLE_NAME}",
                 remedy="`sidelight outbox create` makes it",
             )
-        return [f"{schema}.{TABLE_NAME}" for (schema,) in schemas]
+        attendance.drained(self.url, [tuple(ids) for _, *ids, _ in tables])
+        return [f"{schema}.{TABLE_NAME}" for schema, *_ in tables]
 
     def _opened(self) -> DeadlineConnection:
         if self._connection is None:

@@ -22,12 +22,14 @@ OUTBOX: Final = Table(
 """The table where the events of a transaction lie until a relay has moved them."""
 
 FIND_TABLES: Final = (
-    "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_class c"
+    "SELECT pg_catalog.quote_ident(n.nspname), d.oid::bigint, c.oid::bigint, d.datname"
+    " FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.relname = 'sidelight_outbox' AND c.relkind IN ('r', 'p')"
     " AND n.nspname !~ '^pg_' ORDER BY 1"
 )
-"""The schemas of a PostgreSQL database that have an outbox.
+"""The schemas of a PostgreSQL database that have an outbox, with the ids of database and table.
 
 Events join the only one, or the one on the search path where there are several. A relay drains all.
 """
