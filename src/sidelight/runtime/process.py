@@ -249,9 +249,8 @@ class Runtime:
             return False  # an external relay drains them
         forgotten = outboxes_not_drained(self.settings.outboxes)
         for name in forgotten:
-            reason = f"outbox not drained: {name}"
-            if reason not in EMITTER.losses:
-                EMITTER.count(reason, "name it in configure(outboxes=[…])")
+            if f"outbox not drained: {name}" not in EMITTER.losses:
+                EMITTER.count(f"outbox not drained: {name}", "name it in configure(outboxes=[…])")
         return bool(forgotten)
 
     def flush(
