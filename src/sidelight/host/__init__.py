@@ -17,8 +17,14 @@ from sidelight.host.otel_api import (
     suppressed,
     with_span,
 )
-from sidelight.host.process_mark import PROCESS_MARK, mark_process
-from sidelight.host.threads import Loop, allocate_lock, sleep, start_new_thread
+from sidelight.host.threads import (
+    PROCESS_MARK,
+    Loop,
+    allocate_lock,
+    mark_process,
+    sleep,
+    start_new_thread,
+)
 
 __all__ = [
     "PLAIN_CONTEXT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import enum
 import itertools
@@ -117,10 +118,21 @@ class Globals:
         keep_source(code)
         for name in code.co_names:
             if name.startswith(f"{REFERENCES}_"):
-                when_collected(code, objects.pop, name, None)
+                when_collected(code, self._forget, objects["__name__"], name)
+
+    def _forget(self, module: str, name: str) -> None:
+        self._shared.get(module, {}).pop(name, None)
+
+    def release(self) -> None:
+        """Leave the globals to the wrappers, at the end of the process.
+
+        They lead to the functions' own globals, whose objects the interpreter could not end else.
+        """
+        self._shared.clear()
 
 
 GLOBALS: Final = Globals()
+atexit.register(GLOBALS.release)
 
 
 def namespace(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
