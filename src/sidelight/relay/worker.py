@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -31,11 +31,11 @@ from sidelight.relay.refusals import (
     newest_records,
     quarantine,
 )
+from sidelight.relay.sources import Sources
 from sidelight.spool import (
     Batch,
     Health,
     Record,
-    Scanner,
     Segment,
     Sink,
     Spool,
@@ -50,7 +50,6 @@ _DECODED_AT_ONCE: Final = 100  # records between two offers of the GIL
 _IDLE: Final = 0.05  # seconds between looks at a quiet spool
 _LATE: Final = 0.003  # seconds; a wake-up that is later than this means a contended GIL
 _WAKE_UPS: Final = 10  # the GIL counts as contended until so many wake-ups were in time
-_READ_RETRIES: Final = 5.0  # seconds for a disk to become readable again
 _FAILURE_PAUSE: Final = 1.0  # seconds
 _FIRST_BACK_OFF: Final = 0.05  # seconds; doubles with each failure …
 _LONGEST_BACK_OFF: Final = 2.0  # … up to this
@@ -90,13 +89,12 @@ class Worker:
     busy: bool = False
     refused: int = 0
     _poison: PoisonDetector = field(default_factory=PoisonDetector)
-    _scanners: dict[int, Scanner] = field(default_factory=dict)
-    _unreadable_since: dict[int, float] = field(default_factory=dict)
     _woken_at: float = 0.0
     _lateness: deque[float] = field(default_factory=lambda: deque(maxlen=_WAKE_UPS))
 
     def __post_init__(self) -> None:
         self.loop = Loop(f"sidelight-{self.sink.name}", self.run)
+        self._sources = Sources(self.spool, self.sink.name, self.count)
         self._quarantine = partial(quarantine, self.spool, self.sink.name, self.count)
 
     @property
@@ -178,36 +176,19 @@ class Worker:
             retries: retries in a row before `SinkUnavailableError` is raised; None never raises.
         """
         delivered = False
-        for segment in self._sources():
+        for segment in self._sources:
+            is_final = segment.sealed  # asked first: no frame comes after the last read of it
             if self._waits_for_store(segment):
                 continue
-            scanner = self._scanner_of(segment)
-            is_final = segment.sealed
-            if not is_final and segment.mapping is not None and segment.tell() <= scanner.offset:
+            batch = self._sources.read(segment, _STORE_BATCH if self.is_store else _BATCH)
+            if batch is None:
                 continue
-            try:
-                batch = scanner.batch(_STORE_BATCH if self.is_store else _BATCH)
-            except OSError as error:
-                self._note_unreadable(segment, scanner.offset, error)
-                continue
-            self._unreadable_since.pop(id(segment), None)
             try:
                 delivered |= self._process(segment, batch, retries, is_final=is_final)
             except BaseException:
-                self._scanners.pop(id(segment), None)  # read again from the cursor
+                self._sources.forget(segment)
                 raise
         return delivered
-
-    def _sources(self) -> Iterator[Segment]:
-        """Yield the oldest undelivered own segment, the oldest orphan, and all live segments."""
-        adopted = tuple(self.spool.adopted)
-        orphans = [segment for segment in adopted if segment.sealed]
-        for segments in (tuple(self.spool.own), orphans):
-            undelivered = (s for s in segments if self.sink.name not in s.delivered_to)
-            segment = next(undelivered, None)
-            if segment is not None:
-                yield segment
-        yield from (segment for segment in adopted if segment.is_live)
 
     def _waits_for_store(self, segment: Segment) -> bool:
         """Whether the store is to take first what only this process's memory holds.
@@ -221,23 +202,6 @@ class Worker:
             and "store" not in segment.delivered_to
             and segment.may_have_more_for("store")
         )
-
-    def _scanner_of(self, segment: Segment) -> Scanner:
-        if len(self._scanners) > len(self.spool.own) + len(self.spool.adopted):
-            self._scanners.clear()  # some segments were dropped before their end was read
-        scanner = self._scanners.get(id(segment))
-        if scanner is None or scanner.segment is not segment:
-            scanner = Scanner(segment, segment.cursors[self.sink.name])
-            self._scanners[id(segment)] = scanner
-        return scanner
-
-    def _note_unreadable(self, segment: Segment, offset: int, error: OSError) -> None:
-        """Give the disk 5 s to recover; then skip the pages that it cannot read."""
-        since = self._unreadable_since.setdefault(id(segment), monotonic())
-        if monotonic() - since > _READ_RETRIES:
-            segment.is_unreadable = True
-            problem = f"{segment.path} from {offset} on"
-            self.count(f"segment not readable: {os_error_text(error)}", problem)
 
     def _process(
         self, segment: Segment, batch: Batch, retries: int | None, *, is_final: bool
@@ -382,7 +346,7 @@ class Worker:
 
     def _finish(self, segment: Segment) -> None:
         segment.delivered_to.add(self.sink.name)
-        self._scanners.pop(id(segment), None)
+        self._sources.forget(segment)
         self._move_watermark(segment, (segment.number + 1, 0))
 
     def _move_watermark(self, segment: Segment, position: tuple[int, int]) -> None:

@@ -234,21 +234,13 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path, disk: Disk = DISK) -> Segment | None:
-        """Take over an orphaned segment; None where its writer or another reader lives.
-
-        Raises:
-            OSError: the file cannot be opened.
-        """
+        """Take over an orphaned segment; None where its writer or another reader lives."""
         segment = cls._open_as_reader(path, disk)
         return segment if segment is not None and segment.take_ownership() else None
 
     @classmethod
     def follow(cls, path: Path, disk: Disk = DISK) -> Segment | None:
-        """Read a segment while its writer lives; None unless the writer wants an external relay.
-
-        Raises:
-            OSError: the file cannot be opened.
-        """
+        """Read a segment while its writer lives; None unless the writer wants an external relay."""
         segment = cls._open_as_reader(path, disk)
         if segment is None or segment.meta.get("relay") != "external":
             return None
@@ -257,11 +249,7 @@ class Segment:
 
     @classmethod
     def inspect(cls, path: Path, disk: Disk = DISK) -> Segment:
-        """Open any segment read-only; take no lock.
-
-        Raises:
-            OSError: the file cannot be opened.
-        """
+        """Open any segment read-only; take no lock."""
         segment = cls._open(path, disk, writable=False)
         if segment is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))

@@ -19,7 +19,12 @@ OUTBOX: Final = Table(
     # Without a rowid, because last_insert_rowid() belongs to the caller.
     sqlite_with_rowid=False,
 )
-"""The table where the events of a transaction lie until a relay has moved them."""
+"""The table where the events of a transaction lie until a relay has moved them.
+
+position: the order in which a relay reads (SQLite), or the time of the event in ns (PostgreSQL).
+event_id: the UUIDv7 of the event, as text.
+record: the payload, as a frame of the spool has it.
+"""
 
 FIND_TABLES: Final = (
     "SELECT pg_catalog.quote_ident(n.nspname), d.oid::bigint, c.oid::bigint, d.datname"

@@ -1,0 +1,72 @@
+"""What one worker reads: the segments of the spool, in order, each from the sink's own cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from sidelight.host import monotonic
+from sidelight.spool import Batch, Scanner, Segment, Spool, os_error_text
+
+_READ_RETRIES: Final = 5.0  # seconds for a disk to become readable again
+
+
+class Sources:
+    """Reads batches out of the spool for one sink.
+
+    Args:
+        spool: the source.
+        sink: the name of the sink's cursor.
+        count: counts a loss by reason.
+    """
+
+    def __init__(self, spool: Spool, sink: str, count: Callable[[str, str], None]) -> None:
+        self._spool = spool
+        self._sink = sink
+        self._count = count
+        self._scanners: dict[int, Scanner] = {}
+        self._unreadable_since: dict[int, float] = {}
+
+    def __iter__(self) -> Iterator[Segment]:
+        """Yield the oldest undelivered own segment, the oldest orphan, and all live segments."""
+        adopted = tuple(self._spool.adopted)
+        orphans = [segment for segment in adopted if segment.sealed]
+        for segments in (tuple(self._spool.own), orphans):
+            undelivered = (s for s in segments if self._sink not in s.delivered_to)
+            segment = next(undelivered, None)
+            if segment is not None:
+                yield segment
+        yield from (segment for segment in adopted if segment.is_live)
+
+    def read(self, segment: Segment, limit: int) -> Batch | None:
+        """Read up to ``limit`` records behind the last ones; None where there is nothing to read.
+
+        The disk gets 5 s to recover from an error. Then the pages that it cannot read are skipped.
+        """
+        scanner = self._scanner_of(segment)
+        if segment.is_live and segment.mapping is not None and segment.tell() <= scanner.offset:
+            return None
+        try:
+            batch = scanner.batch(limit)
+        except OSError as error:
+            since = self._unreadable_since.setdefault(id(segment), monotonic())
+            if monotonic() - since > _READ_RETRIES:
+                segment.is_unreadable = True
+                problem = f"{segment.path} from {scanner.offset} on"
+                self._count(f"segment not readable: {os_error_text(error)}", problem)
+            return None
+        self._unreadable_since.pop(id(segment), None)
+        return batch
+
+    def forget(self, segment: Segment) -> None:
+        """Read the segment again from the cursor, if at all."""
+        self._scanners.pop(id(segment), None)
+
+    def _scanner_of(self, segment: Segment) -> Scanner:
+        if len(self._scanners) > len(self._spool.own) + len(self._spool.adopted):
+            self._scanners.clear()  # some segments were dropped before their end was read
+        scanner = self._scanners.get(id(segment))
+        if scanner is None or scanner.segment is not segment:
+            scanner = Scanner(segment, segment.cursors[self._sink])
+            self._scanners[id(segment)] = scanner
+        return scanner
