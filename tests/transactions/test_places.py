@@ -42,7 +42,8 @@ def stored(tmp_path):
     store = f"sqlite:///{tmp_path / 'events.db'}"
 
     def configured(*urls):
-        sidelight.configure(store, outboxes=urls, otlp=False, deadline=1.0)
+        relay = "thread" if urls else "external"
+        sidelight.configure(store, outboxes=urls, relay=relay, otlp=False, deadline=1.0)
 
     def names():
         assert sidelight.flush(20)

@@ -15,7 +15,9 @@ from sidelight.emission.emitter import EMITTER
 
 @pytest.fixture(autouse=True)
 def external(tmp_path):
-    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", relay="external", otlp=False)
+    sidelight.configure(
+        f"sqlite:///{tmp_path / 'events.db'}", relay="external", otlp=False, deadline=1.0
+    )
     yield
     restore()
 
