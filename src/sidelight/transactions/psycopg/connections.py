@@ -11,7 +11,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, keep_settings
-from sidelight.transactions.psycopg.watch import AnyConnection, watch
+from sidelight.transactions.psycopg.watch import AnyConnection, OwnText, watch
 from sidelight.transactions.statements import (
     Question,
     Statements,
@@ -36,7 +36,7 @@ def execute(connection: Connection[Any], statements: Statements) -> None:
     with Cursor(connection, row_factory=tuple_row) as cursor:
 
         def run(text: str) -> Any:
-            cursor.execute(text.encode(), prepare=False)
+            cursor.execute(OwnText(text.encode()), prepare=False)
             return cursor.fetchall() if isinstance(text, Question) else None
 
         execute_all(statements, run)
@@ -51,7 +51,7 @@ async def execute_awaited(connection: AsyncConnection[Any], statements: Statemen
     async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
 
         async def run(text: str) -> Any:
-            await cursor.execute(text.encode(), prepare=False)
+            await cursor.execute(OwnText(text.encode()), prepare=False)
             return await cursor.fetchall() if isinstance(text, Question) else None
 
         await execute_all_awaited(statements, run)

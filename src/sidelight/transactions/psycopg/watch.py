@@ -20,7 +20,6 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from sidelight.transactions import control
 from sidelight.transactions.control import Statement
 from sidelight.transactions.entry import Entry
-from sidelight.transactions.statements import SAVEPOINT
 from sidelight.transactions.waiting import Waiting
 
 AnyConnection: TypeAlias = Connection[Any] | AsyncConnection[Any]
@@ -100,14 +99,14 @@ class Watch(Waiting):
         for statement, tag in zip(sent, tags, strict=True):
             if tag == b"ROLLBACK" and statement.verb != control.ROLLBACK_TO:
                 self.rolled_back()
-            elif tag in _TAGS and statement.name != SAVEPOINT:
+            elif tag in _TAGS:
                 self.executed(statement)
 
     def _send(self, sent: Sequence[Statement], before: int) -> None:
         """Take in statements whose tags are not seen."""
         if sent and not self._untagged:
             self._before = before
-        self._untagged += [statement for statement in sent if statement.name != SAVEPOINT]
+        self._untagged += sent
 
     def _settle(self, pgconn: Any, before: int, ends: int) -> None:
         """Take in the state after an exchange."""
@@ -200,6 +199,10 @@ def _is_unparsed(error: BaseException) -> bool:
     return isinstance(error, SyntaxErrorInSql) and not error.diag.context
 
 
+class OwnText(bytes):
+    """Statements of sidelight, which leave the caller's savepoints and transaction as they were."""
+
+
 class _Query(NamedTuple):
     """A query of the caller, in the generator of a cursor that sends it."""
 
@@ -208,10 +211,11 @@ class _Query(NamedTuple):
 
     @classmethod
     def of(cls, gen: Any) -> _Query | None:
-        """Find the query; None where a generator has none."""
+        """Find the query; None where a generator has none, or one of sidelight."""
         frame = getattr(gen, "gi_frame", None)
         known = {} if frame is None else frame.f_locals
-        return cls(known.get("self"), known["query"]) if "query" in known else None
+        text = known.get("query")
+        return None if text is None or type(text) is OwnText else cls(known.get("self"), text)
 
     def statements(self, connection: Any) -> list[Statement]:
         """Return its statements."""
