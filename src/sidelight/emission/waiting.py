@@ -125,6 +125,7 @@ class Waitable(Protocol):
 
     def remaining(self, spent: int) -> float:
         """The seconds that a wait may last after ``spent`` (ns) of the deadline."""
+        ...
 
     def lost(
         self, reason: str, point: str, error: BaseException, *, foreign_code: bool = True

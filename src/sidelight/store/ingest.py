@@ -324,7 +324,7 @@ def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
     if len(moved) < STEP:
         connection.execute(delete(attribution_work).where(mine))
     else:
-        last = moved[-1].occurred_at
+        last = max(occurred for _, _, occurred in moved)
         connection.execute(update(attribution_work).where(mine).values(done_until=last))
     return True
 

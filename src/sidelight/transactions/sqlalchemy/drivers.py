@@ -48,7 +48,7 @@ class Driver(Protocol):
         """
         ...
 
-    def commits_itself(self, connection: Connection) -> bool:
+    def commits_itself(self, connection: Connection, /) -> bool:
         """Return whether each statement commits by itself, whatever SQLAlchemy says."""
         ...
 
@@ -62,11 +62,11 @@ class Driver(Protocol):
         """Whether an error may undo the whole transaction at once; `has_begun` tells that then."""
         ...
 
-    def has_begun(self, connection: Connection) -> bool:
+    def has_begun(self, connection: Connection, /) -> bool:
         """Return whether the driver is in a transaction; some begin later than SQLAlchemy."""
         ...
 
-    def is_sound(self, connection: Connection, *, ask: bool) -> bool:
+    def is_sound(self, connection: Connection, /, *, ask: bool) -> bool:
         """Return whether the transaction can be committed.
 
         Args:
@@ -75,7 +75,7 @@ class Driver(Protocol):
         """
         ...
 
-    def ends_at_failed_commit(self, connection: Connection) -> bool:
+    def ends_at_failed_commit(self, connection: Connection, /) -> bool:
         """Return whether a commit that has raised an error has ended the transaction."""
         ...
 
