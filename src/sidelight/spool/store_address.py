@@ -14,14 +14,19 @@ from urllib.parse import parse_qs, unquote, urlsplit
 _POSTGRES: Final = frozenset({"postgres", "postgresql"})
 
 
-def is_same_store(one: str | None, other: str | None) -> bool:
-    """Whether two URLs mean one store; None means any store."""
+def is_same_store(one: object, other: object) -> bool:
+    """Whether two URLs mean one store; None means any store.
+
+    A header that was not written by sidelight may hold anything: a value that is no text names no store.
+    """
     if one is None or other is None or one == other:
         return True
     return _identity(one) == _identity(other)
 
 
-def _identity(url: str) -> tuple[Any, ...]:
+def _identity(url: object) -> tuple[Any, ...]:
+    if not isinstance(url, str):
+        return (url,)
     scheme, _, rest = url.partition("://")
     backend = scheme.partition("+")[0].lower()
     if backend == "sqlite":
