@@ -17,7 +17,7 @@ _POSTGRES: Final = frozenset({"postgres", "postgresql"})
 def is_same_store(one: object, other: object) -> bool:
     """Whether two URLs mean one store; None means any store.
 
-    A header that was not written by sidelight may hold anything: a value that is no text names no store.
+    A crafted header may hold anything: a value that is no text names no store.
     """
     if one is None or other is None or one == other:
         return True
