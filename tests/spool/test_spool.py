@@ -231,6 +231,18 @@ def test_a_directory_that_was_removed_is_made_again(spool):
     assert segments_in(spool.directory) == [spool.own[-1].path]
 
 
+def test_each_segment_follows_the_path_of_a_spool_that_is_moved_again_and_again(spool):
+    for n in range(3):
+        write(spool, b"%d" % n)
+        spool.provide()
+        spool.directory.rename(spool.directory.with_name(f"moved-{n}"))
+        spool.replace_lost_segment()
+        spool.provide()
+    assert all_payloads(spool) == [b"0", b"1", b"2"]
+    files = [segment.path for segment in (*spool.own, *spool.supply.spares)]
+    assert sorted(files) == segments_in(spool.directory)
+
+
 # -- memory in place of a disk ------------------------------------------------------------------
 
 

@@ -309,6 +309,12 @@ class ProcessDisk(Disk):
         if not self.is_dead:  # else `kill` has closed it
             self._release(self.handles.pop(fd))
 
+    def is_at(self, fd: int, path: Path) -> bool:
+        try:
+            return self._find(path) is self._inode(fd)
+        except FileNotFoundError:
+            return False
+
     def is_own(self, fd: int) -> bool:
         return fd in self.handles
 

@@ -30,6 +30,7 @@ from sidelight.record import FRAME_MAGIC, Static, decode, encode, encode_static,
 from sidelight.relay import Relay, housekeeping, worker
 from sidelight.spool import (
     PAGE,
+    Segment,
     Spool,
     adoption,
     allocation,
@@ -169,6 +170,13 @@ class Process:
     relay: Relay | None
     counts: Counter[str]
     written: list[tuple[tuple[int, int], int]] = field(default_factory=list)
+    mapped: dict[Segment, Inode] = field(default_factory=dict)
+
+    def note_mapped(self) -> None:
+        """Note what each segment has mapped; a closed segment does not know."""
+        for each in self.spool.own:
+            if each.mapping is not None:
+                self.mapped[each] = each.mapping._inode
 
     @property
     def readable(self):
@@ -304,6 +312,7 @@ class SpoolModel(RuleBasedStateMachine):
     @process_rule(orderly=st.booleans())
     def end(self, process: Process, orderly: bool) -> None:
         """End a process, in order or killed, with what was delivered by then."""
+        process.note_mapped()
         if orderly:
             if process.relay is not None:
                 process.relay.stop(0.0)
@@ -356,12 +365,12 @@ class SpoolModel(RuleBasedStateMachine):
         files[which % len(files)].write(cursor_offset(name), junk)
 
     @precondition(lambda self: self._files())
-    @rule(which=st.integers(0, 20))
-    def delete_a_file(self, which: int) -> None:
-        """Delete a file as an administrator may; a live process still has its records."""
+    @rule(which=st.integers(0, 20), moves=st.booleans())
+    def delete_a_file(self, which: int, moves: bool) -> None:
+        """Delete or move a file, as an administrator may; a live process still has its records."""
         files = self._files()
         name, inode = [*files.items()][which % len(files)]
-        inode.links -= 1
+        inode.links -= not moves
         self.machine.folder(DIRECTORY).change(name, None, inode)
         self.deleted_by_others.add(inode)
         if not any(h.inode is inode for p in self.processes for h in p.disk.handles.values()):
@@ -454,10 +463,11 @@ class SpoolModel(RuleBasedStateMachine):
         process.disk.kill()
         self._has_let_go()
         self.processes.remove(process)
-        mapped = (getattr(each.mapping, "_inode", None) for each in process.spool.own)
-        for inode in (*mapped, *self.deleted_by_others):
-            if inode is not None and not inode.links:
-                self.excused |= numbers_in(inode)
+        process.note_mapped()
+        mapped = [process.mapped[s] for s in process.spool.own if s in process.mapped]
+        unnamed = [inode for inode in mapped if not inode.links]
+        for inode in (*unnamed, *self.deleted_by_others):
+            self.excused |= numbers_in(inode)
 
     def _has_let_go(self) -> bool:
         self.let_go |= any(process.counts[TELEMETRY_DELETED] for process in self.processes)

@@ -148,6 +148,19 @@ class Disk:
         """Whether an open file still has a name."""
         return os.fstat(self._checked(fd)).st_nlink > 0
 
+    def is_at(self, fd: int, path: Path) -> bool:
+        """Whether an open file is the one at ``path``: it was not deleted, moved or replaced.
+
+        A path that cannot be looked at, as after a change of user, counts as unchanged.
+        """
+        try:
+            status = os.stat(path)  # noqa: PTH116  # often
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return _identity(self._checked(fd)) == (status.st_dev, status.st_ino)
+
     def allocate(self, fd: int, size: int) -> None:
         """Reserve blocks for ``size`` bytes, so that no later write runs out of space."""
         os.posix_fallocate(self._checked(fd), 0, size)

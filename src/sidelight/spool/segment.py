@@ -147,10 +147,13 @@ class Segment:
         self.sealed = True
 
     def lacks_file(self) -> bool:
-        """Whether the writer's segment is in memory, or its file was deleted."""
-        return self.mapping is not None and (
-            not self.has_descriptor() or not self.disk.is_linked(self.fd)
-        )
+        """Whether its frames are here, but in no file at its path.
+
+        It is in memory; or its file was deleted, moved or replaced; or other code closed the file.
+        """
+        if self.path is not None and self.has_descriptor():
+            return not self.disk.is_at(self.fd, self.path)
+        return self.mapping is not None
 
     def has_descriptor(self) -> bool:
         """Whether the file is open; forget a descriptor that other code has closed."""
@@ -159,10 +162,11 @@ class Segment:
         return self.fd >= 0
 
     def has_lost_file(self) -> bool:
-        """Whether the file under the writer's mapping was deleted, cut short or closed.
+        """Whether the file under the writer's mapping was deleted, moved, cut short or closed.
 
-        Frames in a deleted file die with the process. A write behind the cut kills the process. A
-        closed file has no lock: another relay may take it for an orphan and delete it.
+        Frames in a deleted file die with the process. No relay finds a file that was moved, or
+        whose directory was. A write behind the cut kills the process. A closed file has no lock:
+        another relay may take it for an orphan and delete it.
         """
         if self.path is None or self.mapping is None:
             return False

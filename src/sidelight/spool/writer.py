@@ -208,9 +208,10 @@ class Spool:
                 copy.close()
 
     def replace_lost_segment(self) -> None:
-        """Rotate off a segment whose file was deleted or cut short.
+        """Rotate off a segment whose file was deleted, moved or cut short.
 
-        Its frames are still in memory. They are delivered from there, and get a new file.
+        The directory may have been moved or replaced as well. The frames are still in memory. They
+        are delivered from there, and get a new file at the path of the spool.
 
         Raises:
             OSError: there is no other segment.

@@ -67,7 +67,7 @@ REMEDIES: Final = {
     "resource attributes too large": "make OTEL_RESOURCE_ATTRIBUTES shorter",
     "kept in memory: …": "make room for the spool, or make it writable: records in memory die with "
     "their process",
-    "segment deleted under its writer": "find the program that deletes files in the spool",
+    "segment deleted under its writer": "find the program that deletes or moves files in the spool",
     "damaged header of a segment": _DISK,
     "segment not readable: …": _DISK,
     "not power-safe: …": _DISK,
