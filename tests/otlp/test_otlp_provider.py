@@ -378,7 +378,7 @@ def test_a_provider_that_cannot_be_loaded_is_tried_once(tmp_path):
         @emits("task_done")
         def task(): return trace.get_current_span().is_recording()
 
-        print(task(), task(), EMITTER.losses)
+        print(task(), task(), dict(EMITTER.losses))
         sidelight.configure()
         print(task())
         """,

@@ -139,7 +139,7 @@ def test_a_month_that_another_relay_creates_meanwhile_makes_no_poison_record(url
     def meanwhile(*arguments):
         """The COPY has begun when the first row is asked for."""
         monkeypatch.setattr(ingest, "rows_of", rows_of)
-        store(url, [record(at=at)])
+        store(url, [record(at=at, artifact="another")])  # the first has its lock
         yield from rows_of(*arguments)
 
     with closing(StoreSink(url)) as sink:

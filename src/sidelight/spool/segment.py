@@ -147,10 +147,7 @@ class Segment:
         self.sealed = True
 
     def lacks_file(self) -> bool:
-        """Whether its frames are here, but in no file at its path.
-
-        It is in memory; or its file was deleted, moved or replaced; or other code closed the file.
-        """
+        """Whether its frames are in no file at its path: in memory, deleted, moved or closed."""
         if self.path is not None and self.has_descriptor():
             return not self.disk.is_at(self.fd, self.path)
         return self.mapping is not None
@@ -164,9 +161,8 @@ class Segment:
     def has_lost_file(self) -> bool:
         """Whether the file under the writer's mapping was deleted, moved, cut short or closed.
 
-        Frames in a deleted file die with the process. No relay finds a file that was moved, or
-        whose directory was. A write behind the cut kills the process. A closed file has no lock:
-        another relay may take it for an orphan and delete it.
+        Frames in a deleted file die with the process, and no relay finds a file that was moved. A
+        write behind the cut kills the process. A closed file has no lock: it looks like an orphan.
         """
         if self.path is None or self.mapping is None:
             return False
