@@ -15,13 +15,15 @@ from sidelight.store.schema import costs, events, losses
 
 _VALUE_ERRORS: Final = frozenset({"22", "23", "54"})
 """SQLSTATE classes for errors in values: data, constraints, limits."""
+_TEXT_ERRORS: Final = frozenset({"22021", "22P05"})
+"""SQLSTATEs of a text that the database's encoding cannot hold, whichever statement has it."""
 _RAISED_BY_TRIGGER: Final = "P0"
 """SQLSTATE class of an error that a trigger raises without a class of its own."""
 _CHECK_VIOLATION: Final = "23514"
 _RECORD_STATEMENTS: Final = ("COPY", "INSERT INTO events", "UPDATE events")
 """Statements that write the values of records."""
 _SUM_STATEMENTS: Final = ("INSERT INTO artifacts", "INSERT INTO event_counts")
-"""Statements that write sums of records. `events` has accepted the values before they run."""
+"""Statements that write sums of records."""
 _RECORD_TABLES: Final = re.compile(rf"({events.name}|{losses.name}|{costs.name})(_\w+)?")
 """Tables (and their partitions) that hold the values of records."""
 _SQLITE_CONSTRAINT: Final = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (\w+)\.")
@@ -36,6 +38,8 @@ def is_record_refused(error: SQLAlchemyError) -> bool:
     original: Any = getattr(error, "orig", None)
     state = getattr(original, "sqlstate", None)
     statement = getattr(error, "statement", None) or ""
+    if state in _TEXT_ERRORS:
+        return True
     if statement.startswith(_SUM_STATEMENTS):
         return False
     if state is None:
