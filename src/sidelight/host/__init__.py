@@ -5,7 +5,7 @@ room knows nothing of records.
 """
 
 from sidelight.host.clock import is_time_frozen, monotonic, perf_counter_ns
-from sidelight.host.guard import guarded, is_interrupt
+from sidelight.host.guard import guarded, is_interrupt, signal_handlers
 from sidelight.host.imports import imported, lazily
 from sidelight.host.otel_api import (
     PLAIN_CONTEXT,
@@ -44,6 +44,7 @@ __all__ = [
     "providers",
     "reset_context",
     "set_context",
+    "signal_handlers",
     "sleep",
     "start_new_thread",
     "suppressed",

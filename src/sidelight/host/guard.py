@@ -106,7 +106,7 @@ def is_interrupt(error: BaseException, *, foreign_code: bool = True) -> bool:
     if isinstance(error, RecursionError | MemoryError):
         return False
     traceback = innermost = error.__traceback__
-    handlers = {_code(signal.getsignal(number)) for number in _SIGNALS} - {None}
+    handlers = signal_handlers()
     for _ in range(_MAX_FRAMES):
         if traceback is None:
             break
@@ -142,3 +142,8 @@ def _code(handler: object) -> CodeType | None:
         handler = handler.func
     code = getattr(handler, "__code__", None)  # a bound method has its function's
     return code if isinstance(code, CodeType) else None
+
+
+def signal_handlers() -> set[CodeType | None]:
+    """Return the code of the signal handlers that the application has installed."""
+    return {_code(signal.getsignal(number)) for number in _SIGNALS} - {None}

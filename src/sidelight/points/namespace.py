@@ -23,7 +23,7 @@ from sidelight.emission import (
     resolved,
 )
 from sidelight.exceptions import InstrumentationError, TransactionError
-from sidelight.host import get_context, perf_counter_ns, reset_context, set_context
+from sidelight.host import get_context, perf_counter_ns, reset_context, set_context, signal_handlers
 from sidelight.points.callables import Kind
 from sidelight.points.codegen import keep_source, when_collected
 from sidelight.points.registry import Point
@@ -56,11 +56,14 @@ class CaptureGuard:
         self._codes = frozenset(function.__code__ for function in functions)
 
     def reentered(self) -> bool:
-        """Whether this thread's stack has a capture of the point."""
+        """Whether this thread captures the point now, with no signal handler in between."""
         frame = sys._getframe().f_back  # noqa: SLF001  # as `inspect.currentframe`, without its cost
+        handlers = signal_handlers()
         while frame is not None:
             if frame.f_code in self._codes:
                 return True
+            if frame.f_code in handlers:
+                return False  # its call is no part of the capture that the signal interrupted
             frame = frame.f_back
         return False
 
