@@ -129,3 +129,15 @@ def test_a_wrapper_leaves_nothing_behind():
     assert len(kept.__globals__) == before
     assert kept.__globals__["__name__"] == "module_of_many"
     assert inspect.unwrap(kept) is kept.__wrapped__
+
+
+def test_a_module_that_was_imported_before_ipython_is_reloaded(monkeypatch):
+    module = types.ModuleType("early_shop")
+    exec(compile(SOURCE, "shop.py", "exec"), vars(module))
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    old = reload_like_autoreload(module, EDITED)
+    gc.collect()
+    assert old["function"]("a", price=5) == "new"
+    assert asyncio.run(old["coroutine"]("a", price=5)) == "new"
+    assert list(old["generator"]("a", 5)) == ["new"]
+    assert old["method"](None, "a", price=5) == "new"

@@ -462,42 +462,61 @@ def test_a_decorator_that_gives_an_argument_itself(recorded):
     assert values(recorded) == ["Ada"]
 
 
-def test_context_managers(recorded):
-    @emits("entered_and_left")
-    @contextlib.contextmanager
-    def over(a):
+@pytest.mark.parametrize("above", [True, False])
+def test_context_managers(recorded, above):
+    def manage(a):
+        """Manage."""
         yield a
 
-    @contextlib.contextmanager
-    @emits("inside", failure="failed", a=arg.a)
-    def under(a):
-        yield a
-
-    with over(1) as entered:
-        assert (entered, recorded.types) == (1, ["entered_and_left"])
-    with under(2) as entered:
-        assert (entered, recorded.types) == (2, ["entered_and_left"])
-    assert recorded.types == ["entered_and_left", "inside"]
-    with pytest.raises(ValueError, match="x"), under(3):
+    decorate = emits("left", start="entered", failure="failed", a=arg.a)
+    make = contextlib.contextmanager
+    manager = decorate(make(manage)) if above else make(decorate(manage))
+    assert (manager.__name__, manager.__doc__) == ("manage", "Manage.")
+    assert str(inspect.signature(manager)) == "(a)"
+    with manager(2) as entered:
+        assert (entered, recorded.types) == (2, ["entered"])
+    with pytest.raises(ValueError, match="x"), manager(3):
         raise ValueError("x")
-    assert recorded.types == ["entered_and_left", "inside", "failed"]
+    assert recorded.types == ["entered", "left", "entered", "failed"]
     with contextlib.suppress(ValueError), contextlib.ExitStack() as stack:
-        stack.enter_context(under(4))
+        stack.enter_context(manager(4))
+    assert [event.attributes["a"] for event in recorded] == [2, 2, 3, 3, 4, 4]
 
 
-async def test_asynchronous_context_managers(recorded):
-    @contextlib.asynccontextmanager
-    @emits("inside", failure="failed", a=arg.a)
-    async def under(a):
+@pytest.mark.parametrize("above", [True, False])
+async def test_asynchronous_context_managers(recorded, above):
+    async def manage(a):
         yield a
 
-    async with under(2) as entered:
+    decorate, make = emits("left", failure="failed", a=arg.a), contextlib.asynccontextmanager
+    manager = decorate(make(manage)) if above else make(decorate(manage))
+    async with manager(2) as entered:
         assert (entered, recorded.types) == (2, [])
-    assert recorded.types == ["inside"]
     with pytest.raises(ValueError, match="x"):
-        async with under(3):
+        async with manager(3):
             raise ValueError("x")
-    assert recorded.types == ["inside", "failed"]
+    assert recorded.types == ["left", "failed"]
+
+
+def test_decorators_above_a_context_manager_make_one_wrapper(recorded):
+    class Shop:
+        @emits("second", span=False)
+        @emits("first")
+        @contextlib.contextmanager
+        def open(self):
+            yield self
+
+    shop = Shop()
+    with shop.open() as entered:
+        assert entered is shop
+    assert recorded.types == ["first", "second"]
+    assert len(recorded.spans) == 1
+
+    @Shop().open()
+    def decorated():
+        return recorded.types[2:]
+
+    assert decorated() == []
 
 
 async def test_a_plain_wrapper_of_a_coroutine_function(recorded):

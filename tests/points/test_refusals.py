@@ -1,8 +1,10 @@
 """Wrong arguments of the decorator fail at decoration; the error names function and remedy."""
 
+import contextlib
 import functools
 import pickle
 
+import click
 import pytest
 
 from sidelight import SidelightError, arg, choose, emits, error, result
@@ -255,3 +257,66 @@ def test_errors_cross_to_other_processes(problem):
     again = pickle.loads(pickle.dumps(problem))
     assert type(again) is type(problem)
     assert str(again) == str(problem)
+
+
+def passing(function):
+    @functools.wraps(function)
+    def inner(*args):
+        return function(*args)
+
+    return inner
+
+
+def test_a_decorator_around_a_context_manager():
+    @passing
+    @contextlib.contextmanager
+    def manage():
+        yield
+
+    assert refused("x", of=manage) == (
+        "test_a_decorator_around_a_context_manager.<locals>.manage: a decorator stands between"
+        " @emits and a context manager; put @emits below @contextmanager"
+    ).replace("test_a_decorator_around_a_context_manager.<locals>.", "")
+
+
+def _click_command():
+    return click.command()(work)
+
+
+def _click_group():
+    return click.group()(work)
+
+
+def _celery_task():
+    return pytest.importorskip("celery").Celery("shop").task(work)
+
+
+def _shared_task():
+    return pytest.importorskip("celery").shared_task(work)
+
+
+def _pytest_fixture():
+    return pytest.fixture(work)
+
+
+def work():
+    return None
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (_click_command, "a command of click"),
+        (_click_group, "a command of click"),
+        (_celery_task, "a task of Celery"),
+        (_shared_task, "a task of Celery"),
+        (_pytest_fixture, "a fixture of pytest"),
+    ],
+)
+def test_objects_of_frameworks(make, told):
+    message = refused("worked", of=make())
+    assert message.endswith(
+        f": it is {told}, which calls the function past @emits; put @emits below that decorator"
+    )
+    if make is not _pytest_fixture:
+        assert message.startswith("work: ")

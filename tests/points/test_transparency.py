@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import doctest
 import functools
 import gc
 import inspect
@@ -248,6 +249,47 @@ def test_calls_return_the_same_kind_of_object(kind):
 cached = emits("x")(functools.lru_cache(lambda n: n))
 cached.__wrapped__.__qualname__ = cached.__wrapped__.__name__ = "cached"
 partial = emits("x", a=arg[0])(functools.partial(plain, times=1))
+
+
+def documented(a: int) -> int:
+    """Double a number.
+
+    >>> documented(2)
+    4
+    """
+    return 2 * a
+
+
+bare_documented, documented = documented, emits("doubled")(documented)
+
+
+def test_the_bare_function(recorded):
+    assert documented.__wrapped__ is inspect.unwrap(documented) is bare_documented
+    assert documented.__wrapped__(2) == 4
+    assert recorded.types == []
+
+
+def test_doctests_are_found(recorded):
+    found = doctest.DocTestFinder().find(documented, module=sys.modules[__name__])
+    assert [each.name for each in found] == ["documented"]
+    assert len(found[0].examples) == 1
+    assert doctest.DocTestRunner().run(found[0], clear_globs=False).failed == 0
+
+
+def test_annotations_of_a_route_are_those_of_the_function():
+    fastapi = pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient")
+    app = fastapi.FastAPI()
+
+    @app.get("/{number}")
+    @emits("read", number=arg.number)
+    async def read(number: int, request: fastapi.Request, page: "int" = 1):
+        return {"number": number, "page": page, "path": request.url.path}
+
+    with capture() as recorded, testclient.TestClient(app) as client:
+        assert client.get("/7?page=2").json() == {"number": 7, "page": 2, "path": "/7"}
+        assert client.get("/seven").status_code == 422
+    assert recorded.one("read").attributes == {"number": 7}
 
 
 def test_pickling():

@@ -14,6 +14,11 @@ from sidelight.exceptions import PointError
 from sidelight.points.callables import kind_of, made_from
 from sidelight.points.declaration import Declaration, EventType, declare
 from sidelight.points.expressions import Expression
+from sidelight.points.other_decorators import (
+    context_manager_maker,
+    framework_handle,
+    hides_context_manager,
+)
 from sidelight.points.registry import POINTS, Point
 from sidelight.points.wrapper import wrap
 from sidelight.record import Mode
@@ -113,6 +118,10 @@ def instrument(function: Any, declarations: tuple[Declaration, ...]) -> Any:
     below = instrumentation_of(function)
     if below is not None:
         function, declarations = below.function, (*below.point.declarations, *declarations)
+    elif (context_manager := context_manager_maker(function)) is not None:
+        return _with_attributes(
+            context_manager(instrument(function.__wrapped__, declarations)), function
+        )
     _refuse_unfit(function)
     point = _point(function, declarations)
     wrapper = wrap(point, function, rewrap)
@@ -157,11 +166,32 @@ def _refuse_unfit(function: Any) -> None:
         problem, remedy = "it is a class", "decorate its methods"
     elif isinstance(function, property | functools.cached_property):
         problem, remedy = "it is a property", "put @emits under @property"
+    elif handle := framework_handle(function):
+        problem = f"it is {handle}, which calls the function past @emits"
+        remedy = "put @emits below that decorator"
+    elif hides_context_manager(function):
+        problem = "a decorator stands between @emits and a context manager"
+        remedy = "put @emits below @contextmanager"
     elif not callable(function) and not hasattr(function, "__get__"):
         problem, remedy = "it cannot be called", "decorate a function"
     else:
         return
-    raise PointError(function=_name(function), problem=problem, remedy=remedy)
+    raise PointError(function=_name(_held(function)), problem=problem, remedy=remedy)
+
+
+def _held(function: Any) -> Any:
+    """The function in an object of a framework, where it has one of the usual names."""
+    for name in ("callback", "fn", "run"):
+        inner = None if isinstance(function, type) else getattr(function, name, None)
+        if inspect.isroutine(inner):
+            return inner
+    return function
+
+
+def _with_attributes(made: Any, function: Any) -> Any:
+    """Give ``made`` the attributes that other code has set on the function in its place."""
+    vars(made).update({n: v for n, v in vars(function).items() if n not in vars(made)})
+    return made
 
 
 def _named(function: Any) -> Any:

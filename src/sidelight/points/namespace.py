@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from types import CodeType, FunctionType
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from sidelight.emission import (
     EMITTER,
@@ -98,6 +99,7 @@ class Globals:
 
     def __init__(self) -> None:
         self._shared: dict[str, dict[str, Any]] = {}
+        self._fixed: WeakValueDictionary[str, FunctionType] = WeakValueDictionary()
         self._numbers = itertools.count(1)
 
     def may_move(self, point: Point) -> bool:
@@ -108,17 +110,26 @@ class Globals:
         """
         return point.module == "__main__" or "IPython" in sys.modules
 
-    def of(self, point: Point) -> tuple[dict[str, Any], str]:
+    def of(self, point: Point, references: References) -> tuple[dict[str, Any], str]:
         """The globals of a point's wrapper, and the name of its references in them."""
-        own = {"__name__": point.module}
+        own: dict[str, Any] = {"__name__": point.module}
         if "<" in point.qualname:
+            own[REFERENCES] = references
             return own, REFERENCES
-        return self._shared.setdefault(point.module, own), f"{REFERENCES}_{next(self._numbers)}"
+        name = f"{REFERENCES}_{next(self._numbers)}"
+        shared = self._shared.setdefault(point.module, own)
+        shared[name] = references
+        older = self._fixed.get(point.path)
+        if older is not None:  # a reload may put the new code into it
+            older.__globals__[name] = references
+        return shared, name
 
-    def keep(self, wrapper: FunctionType) -> None:
+    def keep(self, point: Point, wrapper: FunctionType) -> None:
         """Keep the references and the source of a wrapper as long as its code, wherever it is."""
         code, objects = wrapper.__code__, wrapper.__globals__
         keep_source(code)
+        if not self.may_move(point):
+            self._fixed[point.path] = wrapper
         for name in code.co_names:
             if name.startswith(f"{REFERENCES}_"):
                 when_collected(code, self._forget, objects["__name__"], name)

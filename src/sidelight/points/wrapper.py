@@ -43,14 +43,14 @@ def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
     if type(function) is not FunctionType:
         from sidelight.points.proxies import Proxy  # noqa: PLC0415  # seldom needed, slow to import
 
-        GLOBALS.keep(made)
+        GLOBALS.keep(point, made)
         return Proxy(function, made, point, rewrap)
     if writer.hands_on_its_own:
         made.__defaults__, made.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
     wrapper: Any = functools.update_wrapper(made, function)
     if kind_of(function).awaitable:
         wrapper = types.coroutine(wrapper)
-    GLOBALS.keep(wrapper)
+    GLOBALS.keep(point, wrapper)
     return wrapper
 
 
@@ -130,8 +130,7 @@ class _WrapperWriter:
         found = self.references(tuple(sorted(names)))
         globals_ = self._names.objects
         if GLOBALS.may_move(self._point):
-            globals_, reference = GLOBALS.of(self._point)
-            globals_[reference] = found
+            globals_, reference = GLOBALS.of(self._point, found)
             unpacked = fill(templates.NAMES, names=", ".join(found.names), reference=reference)
             text = self._filled(kind, **parts, names=unpacked)
         made = define(text, globals_, filename=f"<sidelight {self._point.path}>")[name]
