@@ -10,7 +10,7 @@ recognized; `maps.static.registrars` finds those in the source.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, Final
 
@@ -34,17 +34,10 @@ _HANDLES: Final = {
 """Classes whose objects hold the bare function, and call it past every wrapper above."""
 
 
-def _example() -> Iterator[None]:
-    yield
-
-
-async def _asynchronous_example() -> Any:
-    yield
-
-
+_example: Any = lambda: None  # noqa: E731  # the decorators of contextlib only wrap it
 _CONTEXT_MANAGERS: Final[dict[CodeType, Callable[..., Any]]] = {
     contextlib.contextmanager(_example).__code__: contextlib.contextmanager,
-    contextlib.asynccontextmanager(_asynchronous_example).__code__: contextlib.asynccontextmanager,
+    contextlib.asynccontextmanager(_example).__code__: contextlib.asynccontextmanager,
 }
 
 
