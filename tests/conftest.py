@@ -10,6 +10,10 @@ from sidelight.runtime import RUNTIME
 
 _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 
+# The suite starts some thousand processes, and without bytecode each compiles all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 def pytest_addoption(parser):
     parser.addoption(
