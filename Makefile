@@ -2,7 +2,7 @@
 #   make demo     the voice-note pipeline on real audio, and what its events tell
 #   make test     linters, types and the whole test suite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bare faults faults-a faults-b lint types house bench bench-smoke collector clean
+.PHONY: help demo test test-bare faults faults-a faults-b lint types house bench bench-smoke collector kafka clean
 
 # The first of these that runs and is new enough: a name on the PATH may be a shim for nothing.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -30,12 +30,12 @@ $(RUN): $(BIN)/python pyproject.toml
 
 $(DEV): $(RUN)
 	@echo 'installing the development tools into $(VENV) …'
-	@$(BIN)/python -m pip install --quiet -e '.[voice,postgres,test,lint]'
+	@$(BIN)/python -m pip install --quiet -e '.[voice,postgres,kafka,test,lint]'
 	@touch $@
 
 $(BENCH): $(DEV)
 	@echo 'installing the peers to compare with into $(VENV) …'
-	@$(BIN)/python -m pip install --quiet -e '.[voice,postgres,test,lint,bench]'
+	@$(BIN)/python -m pip install --quiet -e '.[voice,postgres,kafka,test,lint,bench]'
 	@touch $@
 
 demo: $(RUN) ## run the voice-note pipeline on a recording and show its events (NOTE=your.wav)
@@ -73,6 +73,9 @@ house: $(DEV) ## draw the rooms of docs/explanation/the-house.md from the contra
 
 collector: $(DEV) ## build the OpenTelemetry Collector that the tests talk to (needs Go, once)
 	$(BIN)/python -m tests.support.collector
+
+kafka: $(DEV) ## fetch the Kafka that the tests start (needs Maven and Java 17, once)
+	$(BIN)/python -m tests.support.kafka
 
 bench: $(BENCH) ## the benchmarks, beside the peers; a few minutes
 	$(BIN)/python -m benchmarks

@@ -33,8 +33,9 @@ def _clean_environment(tmp_path_factory):
 
 def pytest_sessionfinish():
     """End the servers that the tests of this worker started, because xdist runs no atexit."""
-    if servers := sys.modules.get("tests.support.postgres"):
-        servers.end()
+    for kind in ("postgres", "kafka"):
+        if servers := sys.modules.get(f"tests.support.{kind}"):
+            servers.end()
 
 
 @pytest.fixture(autouse=True)

@@ -122,5 +122,9 @@ class SinkRefusedError(SidelightError):
     """{sink} refused a record: {problem}"""
 
 
+class MessageError(SidelightError, ValueError):
+    """the message holds no event of sidelight: {problem}"""
+
+
 class InstrumentationError(SidelightError, RuntimeError):
     """strict mode: the instrumentation of {point} failed ({reason}): {problem}"""

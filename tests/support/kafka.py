@@ -211,7 +211,9 @@ class Cluster(Topics):
         voters = ",".join(f"{n}@{LOOPBACK}:{ports[2 * n - 1]}" for n in numbers)
         given = {key.replace("_", "."): value for key, value in properties.items()}
         shared = _shared(brokers, voters) | given
-        self.brokers = [Broker(self.directory, n, *ports[2 * n - 2 : 2 * n], shared) for n in numbers]
+        self.brokers = [
+            Broker(self.directory, n, *ports[2 * n - 2 : 2 * n], shared) for n in numbers
+        ]
         super().__init__(",".join(f"{LOOPBACK}:{each.port}" for each in self.brokers))
 
     def __enter__(self) -> Self:

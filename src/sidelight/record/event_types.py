@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
@@ -35,6 +36,13 @@ class Declared(msgspec.Struct, frozen=True):
         """The docstring of the model; "" where the model has none of its own."""
         told = self.payload.__doc__
         return inspect.cleandoc(told) if told and told != BaseModel.__doc__ else ""
+
+    @property
+    def schema_uri(self) -> str:
+        """The URI of the payload's JSON Schema; another schema has another one."""
+        schema = msgspec.json.encode(self.payload.model_json_schema(), order="sorted")
+        version = hashlib.blake2b(schema, digest_size=6).hexdigest()
+        return f"urn:sidelight:{self.name}:{version}"
 
     def problem(self, moment: Moment) -> str | None:
         """Say how an event differs from its declaration; None where it does not."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from sidelight.store.queries import Store
     from sidelight.store.retention import Plan, Pruner
+    from sidelight.store.rows import attributes_text, id_text, mark_undeclared
     from sidelight.store.schema import connect, metadata
     from sidelight.store.sink import StoreSink
     from sidelight.store.sqlite import connect_file
@@ -33,11 +34,14 @@ __all__ = [
     "Pruner",
     "Store",
     "StoreSink",
+    "attributes_text",
     "begin_statement",
     "connect",
     "connect_file",
     "connection_defaults",
     "from_ns",
+    "id_text",
+    "mark_undeclared",
     "metadata",
 ]
 
@@ -48,6 +52,7 @@ __getattr__ = lazily(
         "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement connection_defaults",
         "queries": "Store",
         "retention": "Plan Pruner",
+        "rows": "attributes_text id_text mark_undeclared",
         "schema": "connect metadata",
         "sink": "StoreSink",
         "sqlite": "connect_file",

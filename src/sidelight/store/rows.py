@@ -61,8 +61,8 @@ def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
                 (
                     occurred_at(moment),
                     moment.random,
-                    None if artifact is None else _id(artifact),
-                    None if organization is None else _id(organization),
+                    None if artifact is None else id_text(artifact),
+                    None if organization is None else id_text(organization),
                     static,
                     moment,
                 )
@@ -99,7 +99,7 @@ def rows_of(
             moment.duration,
             None if trace is None else trace.hex(),
             None if trace is None else f"{moment.span_id:016x}",
-            _attributes(moment),
+            attributes_text(moment),
         )
 
 
@@ -130,13 +130,15 @@ def mark_undeclared(records: Sequence[Record]) -> tuple[Sequence[Record], dict[s
     return marked, problems
 
 
-def _id(value: Any) -> str:
+def id_text(value: Any) -> str:
+    """The text of an artifact's or an organization's id, as the store keys by it."""
     if type(value) is not str:
         value = str(value) if isinstance(value, int | float) else to_json(value)
     return fit_to_index(value)
 
 
-def _attributes(moment: Moment) -> str:
+def attributes_text(moment: Moment) -> str:
+    """The attributes of an event as a JSON object, with its error and the mark of a cut one."""
     attributes = moment.attributes
     if moment.details and (error := moment.details.get("error")) is not None:
         attributes = {**(attributes or {}), "error.type": error[0], "error.message": error[1]}
