@@ -1,12 +1,20 @@
 """Row 12: what a child inherits without a word: numbers of descriptors, mappings, a generator."""
 
+import contextlib
 import json
+import os
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
+from tests.support import business
 
 from sidelight import Store
+from sidelight.store.sqlite import WriteLock
+from sidelight.transactions.outbox.position import read_position
 
 DAEMON = """
 import json, os, sys, time
@@ -52,10 +60,10 @@ os._exit(0)
 """
 
 
-def deliver(directory):
+def deliver(directory, *options):
     """Deliver what the processes have left; return the URL of the store."""
     url = f"sqlite:///{directory / 'events.db'}"
-    command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", url]
+    command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", url, *options]
     subprocess.run(command, check=True, timeout=120)
     return url
 
@@ -70,6 +78,94 @@ def test_a_daemon_keeps_its_files_and_its_events(forks, emits_before, tmp_path):
     with Store(deliver(tmp_path)) as store:
         stored = {event.event_id for event in store.events()}
     assert set(told["ids"]) <= stored
+
+
+OUTBOX_DAEMON = """
+import json, os, sys, time
+import sidelight
+from sqlalchemy import create_engine, insert
+from sqlalchemy.orm import Session
+from tests.support import business
+
+directory, shop, reuses = sys.argv[1], sys.argv[2], sys.argv[3] == "reused"
+sidelight.configure(f"sqlite:///{directory}/events.db", outboxes=[shop], otlp=False)
+
+
+def order(name, commits=True):
+    engine = create_engine(shop)
+    with Session(engine) as session:
+        session.execute(insert(business.Order).values(name=name))
+        sidelight.emit("ordered", n=name, transaction=session)
+        session.commit() if commits else session.rollback()
+    engine.dispose()
+
+
+order("first")
+assert sidelight.flush(60)
+time.sleep(1.2)  # a position that was missing is looked for again
+order("second")
+assert sidelight.flush(60)
+if os.fork():
+    os.wait()
+    os._exit(0)
+os.setsid()
+os.closerange(3, 256)
+files = [open(f"{directory}/business-{n}", "w+b", buffering=0) for n in range(40 * reuses)]
+for file in files:
+    file.write(b"B" * 1000)
+for n in range(3):
+    order(f"committed-{n}")
+    order(f"rolled-back-{n}", commits=False)
+assert sidelight.flush(60)
+order("last")
+damaged = [file.name for file in files if os.pread(file.fileno(), 2000, 0) != b"B" * 1000]
+with open(f"{directory}/told", "w") as told:
+    json.dump(damaged, told)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("numbers", ["reused", "free"])
+def test_a_daemon_joins_its_outbox(numbers, tmp_path):
+    shop = business.DATABASES["sqlite"](tmp_path)
+    business.create_tables(shop)
+    command = [sys.executable, "-c", OUTBOX_DAEMON, str(tmp_path), shop, numbers]
+    subprocess.run(command, check=True, timeout=120)
+    assert json.loads((tmp_path / "told").read_text()) == []
+    with Store(deliver(tmp_path, "--outbox", shop)) as store:
+        stored = sorted(event.attributes["n"] for event in store.events())
+    assert stored == sorted(business.committed(shop))
+    path = shop.removeprefix("sqlite:///")
+    assert read_position(path).event_id
+    with contextlib.closing(sqlite3.connect(path)) as connection:  # what was moved is deleted
+        (rows,) = connection.execute("SELECT count(*) FROM sidelight_outbox").fetchone()
+    assert rows <= 2
+
+
+def open_files():
+    """The paths of the files that this process has open."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return found
+
+
+def test_the_lock_of_a_store_is_open_only_while_it_is_held(tmp_path):
+    path = tmp_path / "lock"
+    with WriteLock(path):
+        child = os.fork()
+        if not child:  # it has the file open, and outlives the lock
+            time.sleep(60)
+            os._exit(0)
+        with pytest.raises(TimeoutError), WriteLock(path):
+            pass
+        assert open_files().count(str(path)) == 1
+    with WriteLock(path):
+        pass
+    assert str(path) not in open_files()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 C_FORKS = """

@@ -11,7 +11,7 @@ from sidelight.spool.directory import (
     segments_in,
     usable_directory,
 )
-from sidelight.spool.disk import make_private_directory
+from sidelight.spool.disk import DISK, Descriptor, make_private_directory
 from sidelight.spool.failures import FailureCounter, RateLimiter, os_error_text
 from sidelight.spool.header import PAGE
 from sidelight.spool.quarantine import Entry, Quarantine
@@ -23,10 +23,12 @@ from sidelight.spool.supply import SMALLEST, SPARES
 from sidelight.spool.writer import Position, Spool
 
 __all__ = [
+    "DISK",
     "PAGE",
     "SMALLEST",
     "SPARES",
     "Batch",
+    "Descriptor",
     "Entry",
     "FailureCounter",
     "Health",

@@ -51,6 +51,13 @@ class Descriptor(int):
         self.file = _identity(number)
         return self
 
+    def is_own(self) -> bool:
+        """Whether the number still is the file that was opened as it."""
+        try:
+            return self.file == _identity(self)
+        except OSError:
+            return False
+
 
 class Disk:
     """The system calls that the spool needs. Each raises OSError as the system call does.
@@ -122,12 +129,13 @@ class Disk:
         mode = os.O_RDWR if writable else os.O_RDONLY
         return Descriptor(os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
 
+    def open_or_create(self, path: Path, mode: int) -> int:
+        """Open a file for reading and writing; create it with ``mode`` where it is missing."""
+        return Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+
     def is_own(self, fd: int) -> bool:
         """Whether a descriptor still is the file that was opened as it."""
-        try:
-            return isinstance(fd, Descriptor) and fd.file == _identity(fd)
-        except OSError:
-            return False
+        return isinstance(fd, Descriptor) and fd.is_own()
 
     def _checked(self, fd: int) -> int:
         if not self.is_own(fd):
@@ -220,6 +228,11 @@ class Disk:
         except BlockingIOError:
             return False
         return True
+
+    def unlock(self, fd: int) -> None:
+        """Release the lock of a file, also where a forked child has the file open too."""
+        if self.is_own(fd):
+            fcntl.flock(fd, fcntl.LOCK_UN)
 
     def lock_byte(self, fd: int, byte: int) -> bool:
         """Lock one byte of a file; return False where another process holds the lock."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import inspect
 import os
 import sqlite3
@@ -18,7 +17,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from sidelight.exceptions import StoreMissingError
 from sidelight.host import monotonic, sleep
-from sidelight.spool import make_private_directory
+from sidelight.spool import DISK, make_private_directory
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
 _EVERYONE: Final = (
@@ -203,38 +202,27 @@ def write_lock(path: Path) -> AbstractContextManager[None]:
 
 
 class WriteLock:
-    """Serializes the write transactions of all processes on one SQLite file."""
+    """Serializes the write transactions of all processes on one SQLite file.
+
+    The file of the lock is open only while the lock is held. A daemon that closes every descriptor
+    takes none away, and a file that was replaced is not locked again.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
-        self._identity = FileIdentity()
 
     def __enter__(self) -> None:
-        if not self._identity.is_current():
-            self._close()  # a lock on a file that was replaced excludes no other process
-        if self._fd < 0:
-            make_private_directory(self._path.parent)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._identity = FileIdentity(self._path)
+        make_private_directory(self._path.parent)
+        self._fd = DISK.open_or_create(self._path, 0o600)
         until = monotonic() + _LOCK_TIMEOUT
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if monotonic() > until:
-                    raise TimeoutError from error
-                sleep(0.001)
-            else:
-                return
+        while not DISK.lock(self._fd):
+            if monotonic() > until:
+                self.__exit__()
+                raise TimeoutError
+            sleep(0.001)
 
     def __exit__(self, *_: object) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def __del__(self) -> None:
-        self._close()
-
-    def _close(self) -> None:
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        DISK.unlock(fd)
+        DISK.close(fd)

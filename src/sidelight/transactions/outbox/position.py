@@ -9,7 +9,6 @@ have it, the database was restored or made anew, and the position says nothing a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import struct
 import zlib
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sidelight.host import monotonic
+from sidelight.spool import DISK, Descriptor
 
 SUFFIX: Final = "-outbox"
 _FORMAT: Final = struct.Struct("<8sQ36sI")
@@ -33,42 +33,35 @@ class Position(NamedTuple):
 
 
 class PositionFile:
-    """The file as the relay has it open."""
+    """The file of a relay, which has it open only within `locked`."""
 
     def __init__(self, database: str) -> None:
-        self._path = f"{database}{SUFFIX}"
+        self._path = Path(f"{database}{SUFFIX}")
         self._fd = -1
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
-        """Lock the file against other relays; False where another relay has the lock."""
-        if self._fd < 0 or not os.fstat(self._fd).st_nlink:
-            self.close()
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Open the file, locked against other relays; False where another relay has the lock."""
+        self._fd = DISK.open_or_create(self._path, 0o644)  # the business reads it
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
+            yield DISK.lock(self._fd) and DISK.is_at(self._fd, self._path)
         finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            DISK.unlock(self._fd)
+            self.close()
 
     def read(self) -> Position:
         """Return the position; 0 where the file is new or damaged."""
-        return _parse(os.pread(self._fd, _FORMAT.size, 0))
+        return _parse(DISK.read(self._fd, _FORMAT.size, 0))
 
     def write(self, position: Position) -> None:
         """Write the position of the last row that was moved."""
         content = _FORMAT.pack(_MAGIC, position.number, position.event_id.encode(), 0)[:-4]
-        os.pwrite(self._fd, content + struct.pack("<I", zlib.crc32(content)), 0)
+        DISK.write(self._fd, content + struct.pack("<I", zlib.crc32(content)), 0)
 
     def close(self) -> None:
         """Close the file."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        DISK.close(fd)
 
 
 def read_position(database: str) -> Position:
@@ -89,18 +82,20 @@ def _parse(content: bytes) -> Position:
     return Position(number, event_id.rstrip(b"\0").decode("ascii", "replace"))
 
 
-_open_files: dict[str, tuple[int, float]] = {}
+_open_files: dict[str, tuple[Descriptor | None, float]] = {}
 
 
 def position_beside(database: str) -> Position:
     """Return what `read_position` returns; the file stays open for the next joined event."""
-    fd, looked = _open_files.get(database, (-1, 0.0))
-    if fd < 0:
+    fd, looked = _open_files.get(database, (None, -_LOOK_AGAIN))
+    if fd is not None and not fd.is_own():  # other code has closed it
+        fd, looked = None, -_LOOK_AGAIN
+    if fd is None:
         if monotonic() - looked < _LOOK_AGAIN:
             return Position()
         with contextlib.suppress(OSError):
-            fd = os.open(f"{database}{SUFFIX}", os.O_RDONLY | os.O_CLOEXEC)
+            fd = Descriptor(os.open(f"{database}{SUFFIX}", os.O_RDONLY | os.O_CLOEXEC))
         _open_files[database] = fd, monotonic()
-        if fd < 0:
+        if fd is None:
             return Position()
     return _parse(os.pread(fd, _FORMAT.size, 0))
