@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 from tests.support.programs import Program, Reports, Verdict, deliver, judge, nothing_left
+from tests.support.receipts import Told, judge_receipts
 
 _COLUMNS = {
     "row": "#",
@@ -99,13 +100,13 @@ class Row:
         budget: bool = True,
         **more: Any,
     ) -> None:
-        """Enter a line into the table, then check that the promise was kept.
+        """Enter a line into the table, then check: acknowledged = stored + counted as lost.
 
         Args:
             number: of the fault, as the documentation counts them.
             fault: in a few words.
             injected: how often.
-            verdict: of `judge`; other figures are given by name (``acknowledged=…``).
+            verdict: of `judge`; else ``acknowledged``, ``stored`` and ``lost`` are given by name.
             budget: whether the calls' times count: not where the fault stops the caller itself.
             more: figures of the table.
         """
@@ -129,6 +130,15 @@ class Row:
         self.record("fault", line)
         if verdict is not None:
             verdict.check(budget=budget)
+            return
+        assert not more["lost"], f"{more['lost']} lost"
+        assert more["acknowledged"] <= more["stored"] + more.get("let_go", 0)
+
+    def of_receipts(
+        self, number: int, fault: str, store: str, told: Told, *, injected: int, others: int = 0
+    ) -> None:
+        """Judge receipts, and enter the line: see `judge_receipts`."""
+        self(number, fault, injected=injected, **judge_receipts(store, told, others=others))
 
 
 @pytest.fixture

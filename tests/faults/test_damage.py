@@ -244,7 +244,7 @@ def test_bits_of_a_cursor_flipped(victim, tmp_path, full, row):
         assert not losses
         if bit is None:
             assert set(taken) == set(range(10, 20))
-    row(10, "cursor damaged", injected=len(bits) - 1, lost=0)
+    row(10, "cursor damaged", injected=len(bits) - 1, acknowledged=10, stored=10, lost=0)
 
 
 def test_a_large_segment_damaged_in_many_places(tmp_path, full, progress, row):

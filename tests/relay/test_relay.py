@@ -462,7 +462,7 @@ def test_the_threads_deliver_all_orphans_to_the_store_while_the_collector_is_dow
     assert len(orphans.adopted) <= 17
     traces.down.clear()
     wait_until(lambda: sorted(traces.taken) == [*range(40)])
-    wait_until(lambda: len(segments_in(orphans.directory)) == 3)  # its own, and two spares
+    wait_until(lambda: len(segments_in(orphans.directory)) == 1)  # its own
 
 
 # -- the limit ----------------------------------------------------------------------------------
@@ -537,7 +537,7 @@ def test_postponed_telemetry_is_deleted_too(orphans, count, reasons):
         drain(store)
         housekeeping.collect()
     assert len(store.sink.taken) == 40
-    orphans.supply.limit = 4 * SMALLEST
+    orphans.supply.limit = 3 * SMALLEST
     for _ in range(5):
         housekeeping._enforce_limit()
     assert orphans.usage() <= orphans.supply.limit

@@ -12,10 +12,12 @@ from collections import Counter
 import pytest
 
 from sidelight.exceptions import SpoolError
+from sidelight.host import monotonic
 from sidelight.record import frame
 from sidelight.spool import (
     PAGE,
     SMALLEST,
+    SPARES,
     Scanner,
     Segment,
     Spool,
@@ -26,6 +28,7 @@ from sidelight.spool import (
 from sidelight.spool.directory import is_remote
 from sidelight.spool.disk import Disk
 from sidelight.spool.segment import SMALL
+from sidelight.spool.supply import IDLE
 
 
 def payloads_of(segment):
@@ -133,11 +136,35 @@ def test_the_position_is_behind_what_was_written(spool):
     assert spool.position() > (1, SMALLEST)
 
 
+def make_busy(spool):
+    """Write as much as makes a process busy."""
+    while spool.own[-1].tell() < 80_000:
+        write(spool, b"y" * 9000)
+
+
 def test_spares_are_used_before_anything_is_allocated(spool):
+    make_busy(spool)
     spool.provide()
     spares = segments_in(spool.directory)
     fill(spool)
     assert spool.own[1].path in spares
+
+
+def test_only_a_busy_process_has_spares(spool, monkeypatch):
+    now = monotonic()
+    monkeypatch.setattr("sidelight.spool.supply.monotonic", lambda: now)
+    write(spool, b"x")
+    spool.provide()
+    assert len(segments_in(spool.directory)) == 1
+    make_busy(spool)
+    spool.provide()
+    assert len(segments_in(spool.directory)) == 1 + SPARES
+    now += 61
+    spool.provide()
+    assert len(segments_in(spool.directory)) == 1
+    assert spool.supply.take_for_child() is None
+    spool.provide()  # a process that forks keeps one for its next child
+    assert len(segments_in(spool.directory)) == 2
 
 
 @pytest.mark.parametrize("holding", [False, True], ids=["deleted", "held for a moment"])
@@ -364,11 +391,11 @@ def test_a_closed_spool_leaves_only_what_holds_records(tmp_path):
     assert left.stat().st_size == SMALL
 
 
-def test_a_segment_that_is_replaced_for_its_age_gives_its_room_back(spool):
+def test_an_idle_process_gives_its_room_back(spool):
     write(spool, b"x")
     spool.rotate_aged(0.0)
     aged, current = spool.own
-    assert (aged.path.stat().st_size, current.path.stat().st_size) == (SMALL, SMALLEST)
+    assert (aged.path.stat().st_size, current.path.stat().st_size) == (SMALL, IDLE)
     assert not aged.has_lost_file()
     assert payloads_of(aged) == [b"x"]
 

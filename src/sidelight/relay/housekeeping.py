@@ -123,7 +123,8 @@ class Housekeeping:
 
     def _needs_room(self) -> bool:
         """Whether a segment is about to be allocated."""
-        return self.spool.supply.full or len(self.spool.supply.spares) < SPARES
+        supply = self.spool.supply
+        return supply.full or len(supply.spares) < supply.wanted(self.spool.own)
 
     def _enforce_limit(self) -> None:
         """Keep the directory within its limit: delete telemetry, then drop spans, then events.

@@ -1,5 +1,8 @@
 """Supplies segments: allocated ahead of need, at need, or in memory.
 
+Only a busy process has segments ahead of need, because the limit counts what is allocated, and
+several hundred idle processes must not use it up.
+
 Where the disk has no room or cannot be written, the next segment is kept in memory. Each segment
 in memory is counted as a loss reason, because it does not survive the process.
 """
@@ -17,6 +20,7 @@ from sidelight.host import monotonic
 from sidelight.spool.directory import NameSync, bytes_in, prepare_directory
 from sidelight.spool.disk import Disk
 from sidelight.spool.failures import os_error_text
+from sidelight.spool.header import PAGE
 from sidelight.spool.segment import Segment
 
 SMALLEST: Final = 1024 * 1024
@@ -24,7 +28,11 @@ SMALLEST: Final = 1024 * 1024
 LARGEST: Final = 32 * 1024 * 1024
 """Bytes of the largest segment."""
 SPARES: Final = 2
-"""Segments that are allocated ahead of need."""
+"""Segments that are allocated ahead of need, while the process is busy."""
+IDLE: Final = 256 * 1024
+"""Bytes of the segment of an idle process."""
+_BUSY_AFTER: Final = 64 * 1024  # bytes; a process that has written so many is busy …
+_BUSY_FOR: Final = 60.0  # … for so many seconds
 _LARGEST_FOR_A_CHILD: Final = 4 * SMALLEST
 _MANY: Final = 8  # more unread segments than this: allocate larger ones instead of more
 _LOOK_AGAIN: Final = 0.5  # seconds
@@ -60,6 +68,9 @@ class Supply:
         self._disk = disk
         self._names = names
         self._has_allocated = False
+        self._gives_to_children = False
+        self._busy_since = (1, PAGE)
+        self._busy_until = 0.0
         self._size = SMALLEST
         self._look_again = 0.0
         self._failure: OSError | None = None
@@ -112,6 +123,7 @@ class Supply:
 
     def take_for_child(self) -> Segment | None:
         """Return a spare for a process that is about to be forked; None where there is none."""
+        self._gives_to_children = True
         with contextlib.suppress(IndexError):
             spare = self.spares[0]
             if spare.size <= _LARGEST_FOR_A_CHILD and spare.path is not None:
@@ -123,10 +135,25 @@ class Supply:
         if spare.path is not None:
             self.spares.appendleft(spare)
 
+    def wanted(self, own: Sequence[Segment]) -> int:
+        """Return the number of spares that there should be.
+
+        A process that has forked keeps one for its next child. A segment in memory needs one, so
+        that its records reach the disk.
+        """
+        now, newest = monotonic(), own[-1]
+        number, offset = self._busy_since
+        if newest.number != number or newest.tell() - offset > _BUSY_AFTER:
+            self._busy_since = newest.number, newest.tell()
+            self._busy_until = now + _BUSY_FOR
+        if now < self._busy_until:
+            return SPARES
+        return int(self._gives_to_children or newest.path is None)
+
     def provide(self, own: Sequence[Segment]) -> None:
         """Allocate spares; double their size where segments fill within a second, or many wait.
 
-        No spare is larger than 1/32 of the limit, so that empty segments do not use it up.
+        Delete those of a process that has become idle. No spare is larger than 1/32 of the limit, so that empty segments do not use it up.
 
         Raises:
             OSError: the disk refuses.
@@ -134,7 +161,11 @@ class Supply:
         fast = len(own) > 1 and own[-1].created - own[-2].created < 1.0
         self._size = self._size * 2 if fast or len(own) > _MANY else self._size // 2
         self._size = max(SMALLEST, min(LARGEST, self.limit // 32, self._size))
-        while len(self.spares) < SPARES and (room := self.room(own)) >= SMALLEST:
+        wanted = self.wanted(own)
+        while len(self.spares) > wanted:
+            with contextlib.suppress(IndexError):  # a caller has taken it meanwhile
+                _delete(self.spares.pop())
+        while len(self.spares) < wanted and (room := self.room(own)) >= SMALLEST:
             size = self._size if self._size <= room else SMALLEST
             try:
                 self.spares.append(self.create(size))

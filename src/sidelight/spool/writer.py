@@ -26,7 +26,7 @@ from sidelight.spool.header import PAGE, fit
 from sidelight.spool.quarantine import DIRECTORY as QUARANTINE
 from sidelight.spool.quarantine import Quarantine
 from sidelight.spool.segment import SMALL, Segment
-from sidelight.spool.supply import Supply
+from sidelight.spool.supply import IDLE, Supply
 
 Position: TypeAlias = tuple[int, int]
 """A position in this process's own segments: number of the segment, offset in it."""
@@ -225,9 +225,17 @@ class Spool:
         self.rotate(self._current)
 
     def rotate_aged(self, seconds: float) -> None:
-        """Rotate off a segment that is older than ``seconds``, so that its room can be freed."""
-        current = self._current
-        if current.tell() > PAGE and monotonic() - current.created > seconds:
+        """Rotate off a segment that is older than ``seconds``, so that its room can be freed.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        current, is_idle = self._current, not self.supply.wanted(self.own)
+        if monotonic() - current.created < seconds:
+            return
+        if current.tell() > PAGE or (is_idle and current.size > IDLE):
+            if is_idle:
+                self.supply.spares.append(self.supply.create(IDLE))
             with contextlib.suppress(SpoolError):
                 self.rotate(current)
                 current.trim()
