@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from tests.support import business
@@ -145,9 +146,9 @@ def test_a_daemon_joins_its_outbox(numbers, tmp_path):
 def open_files():
     """The paths of the files that this process has open."""
     found = []
-    for number in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            found.append(os.readlink(f"/proc/self/fd/{number}"))
+            found.append(str(link.readlink()))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Row 25: several hundred idle processes share one spool: they hold little, and keep their spans."""
+"""Row 25: several hundred idle processes share one spool; they hold little and keep their spans."""
 
 import subprocess
 import sys
