@@ -153,7 +153,8 @@ class Supply:
     def provide(self, own: Sequence[Segment]) -> None:
         """Allocate spares; double their size where segments fill within a second, or many wait.
 
-        Delete those of a process that has become idle. No spare is larger than 1/32 of the limit, so that empty segments do not use it up.
+        Delete those of a process that has become idle. No spare is larger than 1/32 of the limit,
+        so that empty segments do not use it up.
 
         Raises:
             OSError: the disk refuses.
