@@ -7,7 +7,7 @@ import re
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
@@ -30,6 +30,7 @@ class Settings:
         store: the URL of the events store.
         names_store: whether the segments name the store. Those of an external relay's application
             do so only where the store was configured, because the relay knows the store.
+        is_default_store: whether no code and no variable has named the store.
         spool: the directory of the spool.
         otlp_traces, otlp_logs: whether spans and events are exported over OTLP.
         otlp_endpoint: the base URL; None leaves it to ``OTEL_EXPORTER_OTLP_*``.
@@ -54,6 +55,7 @@ class Settings:
     strict: bool = False
     role: Role = "application"
     names_store: bool = True
+    is_default_store: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -125,8 +127,21 @@ def settle(
         deadline=deadline,
         strict=env.get("SIDELIGHT_STRICT", "0") not in {"", "0"} if strict is None else strict,
         names_store=bool(named) or relay == "thread",
+        is_default_store=not named,
         environment=env,
     )
+
+
+def handed_on(settings: Settings) -> dict[str, Any]:
+    """Write settings as built-in objects, without the environment, for a child process."""
+    names = [each.name for each in fields(settings) if each.name != "environment"]
+    written = {name: getattr(settings, name) for name in names}
+    return {**written, "spool": os.fspath(settings.spool), "role": "application"}
+
+
+def taken_over(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Read the settings of the parent process."""
+    return Settings(**{**given, "spool": Path(given["spool"])}, environment=dict(environment))
 
 
 def _resolved(urls: Sequence[str]) -> set[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from sidelight.runtime.inheritance import hand_on, warn_of_default_store
 from sidelight.runtime.process import RUNTIME
 from sidelight.settings import RelayMode, settle
 
@@ -21,6 +22,9 @@ def configure(
     strict: bool | None = None,
 ) -> None:
     """Configure where events go. Without this call the first emission reads the environment.
+
+    Child processes of `multiprocessing`, by any start method, have the same configuration unless
+    they call this function themselves.
 
     Args:
         store: ``sqlite:///events.db`` or ``postgresql://host/database``. Default:
@@ -41,18 +45,19 @@ def configure(
     Raises:
         ConfigurationError: a setting is not valid; the error names the setting and the remedy.
     """
-    RUNTIME.configure(
-        settle(
-            store,
-            otlp=otlp,
-            spool=spool,
-            outboxes=outboxes,
-            relay=relay,
-            spool_limit=spool_limit,
-            deadline=deadline,
-            strict=strict,
-        )
+    settings = settle(
+        store,
+        otlp=otlp,
+        spool=spool,
+        outboxes=outboxes,
+        relay=relay,
+        spool_limit=spool_limit,
+        deadline=deadline,
+        strict=strict,
     )
+    warn_of_default_store(settings)
+    RUNTIME.configure(settings)
+    hand_on(settings)
 
 
 def flush(timeout: float = 5.0) -> bool:

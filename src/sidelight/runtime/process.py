@@ -13,7 +13,7 @@ import concurrent.futures.thread  # noqa: F401  # registers its fork hook
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from threading import RLock
@@ -30,13 +30,12 @@ from sidelight.host import (
     start_new_thread,
 )
 from sidelight.record import random_bits, reseed
-from sidelight.settings import Settings, settle, writer_meta
+from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared
+from sidelight.settings import Settings, writer_meta
 from sidelight.spool import Spool, usable_directory
 from sidelight.transactions import forget_outboxes, outboxes_not_drained
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from sidelight.relay import Relay
     from sidelight.spool import Health, Segment
 
@@ -94,7 +93,7 @@ class Runtime:
             return spool
 
     def open(self) -> Spool | EarlyFrames:
-        """Open at the first emission; unless configured, by the environment.
+        """Open at the first emission; `inheritance.settled` has the settings unless configured.
 
         The relay starts in the background, because its libraries take long to import.
 
@@ -104,11 +103,14 @@ class Runtime:
         with self._exclusively():
             if self.spool is not None:
                 return self.spool
+            if self.settings is None and is_being_prepared():
+                when_prepared(self.open)
+                return self._early
             if self._is_opening:  # a signal handler or a log handler emits
                 return self._early
             self._is_opening = True
             try:
-                settings = self.settings = self.settings or settle()
+                settings = self.settings = self.settings or settled()
                 spool = self._open(settings)
                 self._early.move_to(spool)
             except ConfigurationError as error:
@@ -377,9 +379,8 @@ class Runtime:
 
 
 def _log_no_thread(error: RuntimeError) -> None:
-    at_the_end = RUNTIME.ending or "shutdown" in str(error)
     _logger.log(
-        logging.DEBUG if at_the_end else logging.WARNING,
+        logging.DEBUG if RUNTIME.ending or "shutdown" in str(error) else logging.WARNING,
         "sidelight: the relay cannot start a thread (%s); events stay in the spool",
         error,
     )

@@ -1,0 +1,86 @@
+"""The settings that a process hands on to its children of `multiprocessing`.
+
+A child by *spawn* or *forkserver* runs no ``configure()`` that stands under
+``if __name__ == "__main__"``. `multiprocessing` copies a small dictionary from each process to its
+children, together with the process's object, through a pipe. The settings travel in that
+dictionary, because the environment of a process is public to its user, and a URL may have a
+password.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from sidelight.host import imported
+from sidelight.settings import Settings, handed_on, settle, taken_over
+
+_logger: Final = logging.getLogger("sidelight")
+_KEY: Final = "sidelight"
+_waiting: Final[list[object]] = []
+
+
+def hand_on(settings: Settings) -> None:
+    """Let the children of this process have ``settings``, where they configure nothing."""
+    from multiprocessing.process import current_process  # noqa: PLC0415  # after `import sidelight`
+
+    _configuration_of(current_process())[_KEY] = handed_on(settings)
+
+
+def settled() -> Settings:
+    """The settings of a process that is not configured: the parent's, else by the environment.
+
+    Raises:
+        ConfigurationError: the environment is not valid.
+    """
+    process = _this_process()
+    given = None if process is None else _configuration_of(process).get(_KEY)
+    if given is not None:
+        return taken_over(given, os.environ)
+    settings = settle()
+    warn_of_default_store(settings)
+    return settings
+
+
+def warn_of_default_store(settings: Settings) -> None:
+    """Log where events go that no code and no variable has named a store for."""
+    if settings.is_default_store and settings.relay == "thread":
+        _logger.warning(
+            "sidelight: no store is named, so events go to %s; call sidelight.configure(…) in each"
+            " process, or set SIDELIGHT_STORE",
+            settings.store,
+        )
+
+
+def is_being_prepared() -> bool:
+    """Whether this child still imports the main module, before its parent's settings arrive."""
+    return getattr(_this_process(), "_inheriting", False) is True
+
+
+def when_prepared(do: Callable[[], object]) -> None:
+    """Call ``do`` as soon as the parent's settings have arrived."""
+    from multiprocessing.util import register_after_fork  # noqa: PLC0415  # in a child: imported
+
+    class Once:
+        """Keeps the registration as long as it lives."""
+
+    def arrived(_: object) -> None:
+        _waiting.clear()
+        do()
+
+    if not _waiting:
+        _waiting.append(Once())
+        register_after_fork(_waiting[0], arrived)
+
+
+def _this_process() -> Any:
+    module = imported("multiprocessing.process")
+    return None if module is None else module.current_process()
+
+
+def _configuration_of(process: Any) -> dict[str, Any]:
+    """The dictionary of a process that its children get; another one where there is none."""
+    found = getattr(process, "_config", None)
+    return found if isinstance(found, dict) else {}
