@@ -355,7 +355,15 @@ def test_arguments_that_are_refused(long_names, arguments, message):
 # -- help ------------------------------------------------------------------------------------
 
 GROUPS = {
-    "Questions to the store": ["events", "tail", "artifacts", "timeline", "counts"],
+    "Questions to the store": [
+        "events",
+        "tail",
+        "artifacts",
+        "timeline",
+        "counts",
+        "latency",
+        "funnel",
+    ],
     "Code": ["points", "apply", "strip", "catalogue", "run"],
     "Delivery": ["relay", "outbox", "spool"],
     "Health": ["doctor", "budget", "prune"],

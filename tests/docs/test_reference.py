@@ -24,6 +24,7 @@ from sidelight.runtime import process
 from sidelight.settings import Settings
 from sidelight.spool import header, quarantine, supply
 from sidelight.store import schema
+from sidelight.store.selection import EventFilters
 from sidelight.testing import Recorded
 from sidelight.transactions.entry import REASONS as NOT_JOINED
 
@@ -108,14 +109,19 @@ def test_the_keys_of_a_map_are_the_documented_ones():
 def test_the_methods_of_a_store_are_the_documented_ones():
     documented = {}
     for row in rows(reference("store").sections(r"Reading it with `(\w+)`")["Store"]):
-        name, given = re.fullmatch(r"`(\w+)\((.*)\)`", row[0]).groups()
-        documented[name] = set(re.findall(r"\w+", given))
+        if signature := re.fullmatch(r"`(\w+)\((.*)\)`", row[0]):
+            documented[signature[1]] = set(re.findall(r"\w+", signature[2])) - {"filters"}
     actual = {
         name: parameters_of(method)
-        for name, method in vars(sidelight.Store).items()
-        if inspect.isfunction(method) and not name.startswith("_") and name != "close"
+        for name, method in inspect.getmembers(sidelight.Store, inspect.isfunction)
+        if not name.startswith("_") and name != "close"
     }
     assert documented == actual
+
+
+def test_the_filters_of_questions_are_the_documented_ones():
+    documented = names(reference("store").sections(r"Reading it with `Store`: (\w+)")["filters"])
+    assert documented >= EventFilters.__annotations__.keys()
 
 
 def test_the_attributes_of_a_receipt_are_the_documented_ones():

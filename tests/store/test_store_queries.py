@@ -13,7 +13,7 @@ from tests.support.stored import NOON, SECOND, deliver, record, sqlite, store, t
 from sidelight import Store
 from sidelight.exceptions import ConfigurationError, QueryError, SidelightError, StoreError
 from sidelight.settings import without_password
-from sidelight.store.selection import Arrivals
+from sidelight.store.arrivals import Arrivals
 from sidelight.store.sink import StoreSink
 from sidelight.store.times import beginning_ns, day_of, end_ns, from_ns
 

@@ -22,6 +22,8 @@ _GROUPS: Final = {
         "artifacts": "store.artifacts",
         "timeline": "store.timeline",
         "counts": "store.counts",
+        "latency": "store.latency",
+        "funnel": "store.funnel",
     },
     "Code": {
         "points": "code.points",

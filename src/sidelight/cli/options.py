@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+
+if TYPE_CHECKING:
+    from sidelight.store import Filters
 
 StoreUrl: TypeAlias = Annotated[
     str | None,
@@ -37,6 +41,45 @@ OfType: TypeAlias = Annotated[
 ]
 OfTrace: TypeAlias = Annotated[
     str | None, typer.Option("--trace", metavar="ID", help="Show only events of this trace.")
+]
+Where: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Show only events with this attribute: 'words>100', kind=mail. One of = != > >= < <=. "
+        "Repeatable.",
+    ),
+]
+OfPoint: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--point",
+        metavar="PATH",
+        help="Show only events of this function: package.module:Class.method. Repeatable.",
+    ),
+]
+OfOutcome: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--outcome",
+        metavar="OUTCOME",
+        help="Show only events with this outcome: started, succeeded, failed, closed, emitted. "
+        "Repeatable.",
+    ),
+]
+Failed: TypeAlias = Annotated[
+    bool, typer.Option("--failed", help="Show only failures; short for --outcome failed.")
+]
+TimeLimit: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--time-limit",
+        metavar="SECONDS",
+        min=0,
+        help="Examine the latest events for this long; stderr says what was left out then. "
+        "Default: 1 for a table, no limit with --json.",
+    ),
 ]
 Since: TypeAlias = Annotated[
     str | None,
@@ -74,3 +117,26 @@ Outboxes: TypeAlias = Annotated[
         help="Include the outbox of this business database. Repeatable.",
     ),
 ]
+
+
+def filters_of(
+    organization: str | None,
+    where: Sequence[str] | None,
+    point: Sequence[str] | None,
+    outcome: Sequence[str] | None,
+    *,
+    failed: bool,
+) -> Filters:
+    """Make filters of the options that the questions share."""
+    outcomes = [*(outcome or ()), *(["failed"] if failed else ())]
+    return {
+        "organization_id": organization,
+        "where": where or None,
+        "point": point or None,
+        "outcome": outcomes or None,
+    }
+
+
+def seconds_of(time_limit: float | None, *, as_json: bool) -> float | None:
+    """The time that a question may take."""
+    return time_limit if time_limit is not None or as_json else 1.0

@@ -64,6 +64,15 @@ def remark(message: object) -> None:
     _to_stderr(message, "dim")
 
 
+def remark_left_out(what: str, left_out: datetime | None) -> None:
+    """Tell on stderr what a time limit left out of an answer, if anything."""
+    if left_out is not None:
+        remark(
+            f"{what} before {moment(left_out)} UTC were not examined;"
+            " --time-limit SECONDS takes more time"
+        )
+
+
 def _to_stderr(message: object, style: str) -> None:
     Console(stderr=True, highlight=False, emoji=False).print(
         Text(clean(str(message), keep="\n"), style=style), soft_wrap=True

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from sidelight.host import lazily
 
 if TYPE_CHECKING:
-    from sidelight.store.event import Count, Event, Loss
+    from sidelight.store.arguments import OUTCOMES
+    from sidelight.store.event import Count, Counts, Event, Events, Loss
+    from sidelight.store.funnel import Funnel, Step
+    from sidelight.store.latency import Grouping, Latencies, Latency
     from sidelight.store.postgres import (
         WRITE_TIMEOUT,
         DeadlineConnection,
@@ -20,18 +23,28 @@ if TYPE_CHECKING:
     from sidelight.store.retention import Plan, Pruner
     from sidelight.store.rows import attributes_text, id_text, mark_undeclared
     from sidelight.store.schema import connect, metadata
+    from sidelight.store.selection import Filters
     from sidelight.store.sink import StoreSink
     from sidelight.store.sqlite import connect_file
     from sidelight.store.times import from_ns
 
 __all__ = [
+    "OUTCOMES",
     "WRITE_TIMEOUT",
     "Count",
+    "Counts",
     "DeadlineConnection",
     "Event",
+    "Events",
+    "Filters",
+    "Funnel",
+    "Grouping",
+    "Latencies",
+    "Latency",
     "Loss",
     "Plan",
     "Pruner",
+    "Step",
     "Store",
     "StoreSink",
     "attributes_text",
@@ -48,12 +61,16 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "event": "Count Event Loss",
+        "arguments": "OUTCOMES",
+        "event": "Count Counts Event Events Loss",
+        "funnel": "Funnel Step",
+        "latency": "Grouping Latencies Latency",
         "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement connection_defaults",
         "queries": "Store",
         "retention": "Plan Pruner",
         "rows": "attributes_text id_text mark_undeclared",
         "schema": "connect metadata",
+        "selection": "Filters",
         "sink": "StoreSink",
         "sqlite": "connect_file",
         "times": "from_ns",

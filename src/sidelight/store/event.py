@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta  # pydantic reads the annotations
 from typing import Any, Final
@@ -10,6 +11,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from sidelight.record import Mode, Outcome
+from sidelight.store.selection import Scan
 from sidelight.store.times import from_ns
 
 UNREADABLE: Final = "sidelight.unreadable"
@@ -132,6 +134,39 @@ class Count:
     type: str
     day: date
     count: int
+
+
+class Events(Iterator[Event]):
+    """The events that were asked for; read once, piece by piece."""
+
+    def __init__(self, events: Iterator[Event], scan: Scan) -> None:
+        self._events = events
+        self._scan = scan
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    @property
+    def left_out(self) -> datetime | None:
+        """Where the time limit ended the search; None if it did not, or not yet.
+
+        Events before this time were not examined, or those from this time on, if the search began
+        with the oldest.
+        """
+        return None if self._scan.left_out is None else from_ns(self._scan.left_out)
+
+
+class Counts(list[Count]):
+    """Counts, sorted by organization, type and day.
+
+    Attributes:
+        left_out: events before this time were not counted, because the time limit ended the count;
+            None if all were.
+    """
+
+    def __init__(self, counts: Iterable[Count] = (), left_out: int | None = None) -> None:
+        super().__init__(counts)
+        self.left_out = None if left_out is None else from_ns(left_out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,54 +7,28 @@ meanwhile.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import date
-from itertools import groupby
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Final, Unpack
 
-import msgspec
-from sqlalchemy import Executable, func, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import select
 
-from sidelight.exceptions import StoreError
-from sidelight.record import CostSummary, event_id, read_snapshot
-from sidelight.settings import public_url, settle
-from sidelight.store.event import Artifact, Count, Event, Loss, event_from
-from sidelight.store.schema import (
-    NO_ORGANIZATION,
-    artifacts,
-    connect,
-    costs,
-    event_counts,
-    events,
-    losses,
-    retention,
-)
-from sidelight.store.selection import (
-    ORDER,
-    Arrivals,
-    Conditions,
-    Id,
-    Row,
-    Selection,
-    Types,
-    checked_id,
-    checked_limit,
-    checked_types,
-)
-from sidelight.store.times import When, beginning_ns, day_of, end_ns, from_ns
+from sidelight.store.analysis import Analysis
+from sidelight.store.arguments import Id, checked_limit
+from sidelight.store.arrivals import Arrivals
+from sidelight.store.counting import count_events, count_from, counters
+from sidelight.store.event import Counts, Event, Events, event_from
+from sidelight.store.inventory import Inventory
+from sidelight.store.reader import readable
+from sidelight.store.schema import events
+from sidelight.store.selection import ORDER, EventFilters, Row, Scan, Selection
+from sidelight.store.times import When, day_of
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-_T = TypeVar("_T")
-_logger: Final = logging.getLogger("sidelight")
+_SECONDS_FOR_LATEST: Final = 1.0
 _TRANSACTIONS: Final = 20  # relay transactions whose events one query of `follow` reads
 
 
-class Store:
+class Store(Inventory, Analysis):
     """An events store, opened for questions. It writes nothing and takes no lock.
 
     ``with Store("sqlite:///events.db") as store: …``; several threads may use one.
@@ -70,255 +44,84 @@ class Store:
         StoreError: the store cannot be reached. Every question raises it as well.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        settled = settle(url).store
-        self.url: Final = public_url(settled)
-        self._engine = connect(settled, create=False, read_only=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._engine.dispose()
-
     def events(
         self,
         *,
         artifact_id: Id | None = None,
-        organization_id: Id | None = None,
-        type: Types | None = None,  # noqa: A002  # the public word for it
         since: When | None = None,
         until: When | None = None,
-        trace_id: str | None = None,
         limit: int | None = None,
         newest_first: bool = False,
-    ) -> Iterator[Event]:
+        time_limit: float | None = None,
+        **filters: Unpack[EventFilters],
+    ) -> Events:
         """Yield events in the order in which they occurred, reading one page at a time.
 
         Args:
             artifact_id: only events of this artifact.
-            organization_id: only events of this organization; "" for those without one.
-            type: only events of this type, or of one of these types.
             since: only events at or after this time, or since the beginning of this day. Takes
                 text and ages as well (see `When`).
             until: only events before this time, or until the end of this day.
-            trace_id: only events of this trace; 32 hexadecimal digits.
             limit: at most this many.
             newest_first: yield the latest first.
+            time_limit: end the search after this many seconds; ``left_out`` of the answer says
+                which events were not examined then. Where no filter needs a search, no time limit
+                is needed either: an index finds the events.
+            filters: see `EventFilters`.
 
         Raises:
             QueryError: an argument is invalid; the error names it.
         """
         checked_limit(limit)
-        selection = Selection.of(
-            artifact_id=artifact_id,
-            organization_id=organization_id,
-            types=type,
-            trace_id=trace_id,
-            since=since,
-            until=until,
-        )
-        return map(event_from, selection.find(self._read, newest_first=newest_first, limit=limit))
+        scan = Scan(time_limit)
+        selection = self._selection(artifact_id, since=since, until=until, **filters)
+        rows = selection.find(self._read, scan, newest_first=newest_first, limit=limit)
+        return Events(map(event_from, rows), scan)
 
-    def timeline(self, artifact_id: Id) -> list[Event]:
-        """All events of an artifact, in the order of time; empty for an unknown artifact."""
-        return list(self.events(artifact_id=artifact_id))
+    def timeline(self, artifact_id: Id, **filters: Unpack[EventFilters]) -> list[Event]:
+        """The events of an artifact, in the order of time; empty for an unknown artifact."""
+        return list(self.events(artifact_id=artifact_id, **filters))
 
     def counts(
         self,
         *,
-        organization_id: Id | None = None,
-        type: Types | None = None,  # noqa: A002
+        artifact_id: Id | None = None,
         since: When | None = None,
         until: When | None = None,
-    ) -> list[Count]:
+        time_limit: float | None = None,
+        **filters: Unpack[EventFilters],
+    ) -> Counts:
         """Number of events, sorted by organization, type and day.
 
+        Counters tell the number by organization and type, also for days that were pruned. With
+        another filter, the events themselves are counted, the latest first.
+
         Args:
-            organization_id: only events of this organization; "" for those without one.
-            type: only events of this type, or of one of these types.
+            artifact_id: only events of this artifact.
             since: the first day (UTC), or a time in it.
             until: the last day (UTC), or a time in it.
+            time_limit: end the count of events after this many seconds; ``left_out`` of the answer
+                says which events were not counted then.
+            filters: see `EventFilters`.
 
         Raises:
             QueryError: an argument is invalid; the error names it.
         """
-        table = event_counts.c
-        conditions: Conditions = [table.count > 0]
-        if organization_id is not None:
-            conditions.append(
-                table.organization_id == checked_id("organization_id", organization_id)
-            )
-        if type is not None:
-            conditions.append(table.type.in_(checked_types(type)))
-        if since is not None:
-            conditions.append(table.day >= day_of("since", since).isoformat())
-        if until is not None:
-            conditions.append(table.day <= day_of("until", until).isoformat())
-        query = select(
-            table.organization_id, table.type, table.day, table.count.label("number")
-        ).where(*conditions)
-        rows = self._read(query.order_by(table.organization_id, table.type, table.day))
-        return _readable(
-            "event_counts",
-            rows,
-            lambda row: Count(
-                organization_id=None
-                if row.organization_id == NO_ORGANIZATION
-                else row.organization_id,
-                type=row.type,
-                day=date.fromisoformat(row.day),
-                count=int(row.number),  # `row.count` is a method
-            ),
-        )
-
-    def artifacts(
-        self,
-        *,
-        organization_id: Id | None = None,
-        since: When | None = None,
-        until: When | None = None,
-        limit: int | None = None,
-    ) -> list[Artifact]:
-        """Artifacts, sorted by their last event, the latest first.
-
-        Args:
-            organization_id: only artifacts of this organization; "" for those without one.
-            since: only artifacts whose last event is at or after this time.
-            until: only artifacts whose last event is before this time.
-            limit: at most this many.
-
-        Raises:
-            QueryError: an argument is invalid; the error names it.
-        """
-        table = artifacts.c
-        conditions = []
-        if organization_id is not None:
-            owner = checked_id("organization_id", organization_id)
-            conditions.append(func.coalesce(table.organization_id, NO_ORGANIZATION) == owner)
-        if since is not None:
-            conditions.append(table.last_event_at >= beginning_ns("since", since))
-        if until is not None:
-            conditions.append(table.last_event_at < end_ns("until", until))
-        checked_limit(limit)
-        query = select(artifacts).where(*conditions)
-        query = query.order_by(table.last_event_at.desc(), table.artifact_id).limit(limit)
-        return _readable(
-            "artifacts",
-            self._read(query),
-            lambda row: Artifact(
-                artifact_id=row.artifact_id,
-                organization_id=row.organization_id,
-                first_event_at=from_ns(row.first_event_at),
-                last_event_at=from_ns(row.last_event_at),
-                events=int(row.events),
-            ),
-        )
-
-    def shared_artifacts(self, limit: int = 1000) -> list[str]:
-        """Ids among the latest artifacts whose events name different organizations.
-
-        Artifacts with more than 10,000 events are left out, because the answer would take long.
-
-        Args:
-            limit: how many artifacts are examined.
-        """
-        latest = (
-            select(artifacts.c.artifact_id)
-            .where(artifacts.c.events.between(2, 10_000))
-            .order_by(artifacts.c.last_event_at.desc())
-            .limit(limit)
-            .subquery()
-        )
-        owner = events.c.organization_id
-        query = (
-            select(events.c.artifact_id)
-            .join(latest, latest.c.artifact_id == events.c.artifact_id)
-            .group_by(events.c.artifact_id)
-            .having(func.min(owner) != func.max(owner))
-            .order_by(events.c.artifact_id)
-        )
-        return [str(row.artifact_id) for row in self._read(query)]
-
-    def losses(self) -> list[Loss]:
-        """What could not be recorded, sorted by reason; within a reason, the latest first."""
-        table = losses.c
-        query = select(losses, table.count.label("number"))
-        query = query.order_by(table.reason, table.last_at.desc(), table.process)
-        return _readable(
-            "losses",
-            self._read(query),
-            lambda row: Loss(
-                process=row.process,
-                reason=row.reason,
-                count=int(row.number),
-                problem=row.problem,
-                last_at=from_ns(row.last_at),
-            ),
-        )
-
-    def costs(self, *, since: When | None = None) -> list[CostSummary]:
-        """The cost of emitting on the caller's path, per point, over all processes.
-
-        Args:
-            since: only processes that have reported at or after this time.
-
-        Raises:
-            QueryError: ``since`` is not a time.
-        """
-        query = select(costs.c.point, costs.c.histogram).order_by(costs.c.point)
-        if since is not None:
-            query = query.where(costs.c.last_at >= beginning_ns("since", since))
-        return [
-            CostSummary.of(
-                point, _readable("costs", rows, lambda row: read_snapshot(row.histogram))
-            )
-            for point, rows in groupby(self._read(query), lambda row: str(row.point))
-        ]
-
-    def size(self) -> int:
-        """Number of events in the store."""
-        kept_since, pruned_until = self._read(select(retention))[0]
-        counted = select(func.coalesce(func.sum(event_counts.c.count), 0))
-        if pruned_until:
-            day = from_ns(pruned_until).date().isoformat()
-            counted = counted.where(event_counts.c.day >= day)
-        size = int(self._read(counted)[0][0])
-        if kept_since < pruned_until:  # the mark was taken back: few events are older
-            key = events.c.event_id
-            between = (key >= event_id(kept_since, 0), key < event_id(pruned_until, 0))
-            size += self._read(select(func.count()).where(*between))[0][0]
-        return size
-
-    def kept_since(self) -> date | None:
-        """The first day (UTC) whose events are kept; None if the store was never pruned."""
-        ns = int(self._read(select(retention.c.kept_since))[0][0])
-        return from_ns(ns).date() if ns else None
-
-    def encoding(self) -> str:
-        """The encoding of the database; another one than UTF8 cannot hold every text."""
-        if self._engine.dialect.name == "sqlite":
-            return "UTF8"
-        return str(self._read(text("SHOW server_encoding"))[0][0])
+        first = None if since is None else day_of("since", since)
+        last = None if until is None else day_of("until", until)
+        selection = self._selection(artifact_id, since=first, until=last, **filters)
+        if selection.is_counted():
+            rows = self._read(counters(selection, first, last))
+            return Counts(readable("event_counts", rows, count_from))
+        return count_events(selection, self._read, Scan(time_limit))
 
     def follow(
         self,
         *,
         artifact_id: Id | None = None,
-        organization_id: Id | None = None,
-        type: Types | None = None,  # noqa: A002
-        trace_id: str | None = None,
         last: int = 0,
         pause: float = 0.2,
+        **filters: Unpack[EventFilters],
     ) -> Iterator[Event]:
         """Yield each event that is stored from now on; endless.
 
@@ -328,26 +131,20 @@ class Store:
 
         Args:
             artifact_id: only events of this artifact.
-            organization_id: only events of this organization; "" for those without one.
-            type: only events of this type, or of one of these types.
-            trace_id: only events of this trace.
             last: begin with this many of the latest stored events.
             pause: seconds between two queries.
+            filters: see `EventFilters`.
 
         Raises:
             QueryError: an argument is invalid; the error names it.
         """
-        selection = Selection.of(
-            artifact_id=artifact_id,
-            organization_id=organization_id,
-            types=type,
-            trace_id=trace_id,
-        )
+        selection = self._selection(artifact_id, **filters)
         arrivals = Arrivals()
         arrivals.new(self._read)
         latest: list[Row] = []
         if last > 0:
-            found = selection.find(self._read, newest_first=True, limit=last)
+            scan = Scan(_SECONDS_FOR_LATEST)
+            found = selection.find(self._read, scan, newest_first=True, limit=last)
             latest = [row for row in found if arrivals.includes(row.recorded_at)]
         return self._follow(selection, arrivals, latest[::-1], pause)
 
@@ -359,28 +156,6 @@ class Store:
             new = arrivals.new(self._read)
             for start in range(0, len(new), _TRANSACTIONS):
                 chosen = events.c.recorded_at.in_(new[start : start + _TRANSACTIONS])
-                rows = self._read(select(events).where(chosen).order_by(*ORDER))
-                yield from map(event_from, filter(selection.matches, rows))
+                query = select(events).where(chosen, *selection.filters).order_by(*ORDER)
+                yield from map(event_from, filter(selection.matches, self._read(query)))
             time.sleep(pause)
-
-    def _read(self, query: Executable) -> Sequence[Row]:
-        try:
-            with self._engine.connect() as connection:
-                return connection.execute(query).all()
-        except SQLAlchemyError as error:
-            raise StoreError(
-                url=self.url,
-                problem=getattr(error, "orig", None) or error,
-                remedy="see `sidelight doctor`",
-            ) from error
-
-
-def _readable(table: str, rows: Iterable[Row], make: Callable[[Row], _T]) -> list[_T]:
-    """Convert rows; warn of those that do not have the form that a relay writes, and go on."""
-    made = []
-    for row in rows:
-        try:
-            made.append(make(row))
-        except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
-            _logger.warning("sidelight: a row of the table %s cannot be read: %s", table, error)
-    return made

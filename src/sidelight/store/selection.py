@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby, islice
-from typing import Any, Final, Self, TypeAlias
-from uuid import UUID
+from math import inf
+from typing import Any, Final, Self, TypeAlias, TypedDict
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Select, TextClause, func, literal, select, tuple_
 
-from sidelight.exceptions import QueryError
+from sidelight.host import monotonic
 from sidelight.record import event_id
-from sidelight.store.schema import NO_ORGANIZATION, events, fit_to_index
+from sidelight.store.arguments import (
+    Id,
+    Types,
+    checked_id,
+    checked_names,
+    checked_outcomes,
+    checked_time_limit,
+    checked_trace,
+)
+from sidelight.store.attributes import conditions_of
+from sidelight.store.schema import NO_ORGANIZATION, events
 from sidelight.store.times import When, beginning_ns, end_ns
 
-Id: TypeAlias = str | int | UUID
-Types: TypeAlias = str | Collection[str]
-Conditions: TypeAlias = list[ColumnElement[bool]]
+Conditions: TypeAlias = list[ColumnElement[bool] | TextClause]
 Row: TypeAlias = Any
 """A row of SQLAlchemy, with attributes named as the columns."""
 Read: TypeAlias = Callable[[Select[Any]], Sequence[Row]]
@@ -26,9 +34,63 @@ Read: TypeAlias = Callable[[Select[Any]], Sequence[Row]]
 
 ORDER: Final = (events.c.occurred_at, events.c.event_id)
 _PAGE: Final = 1000  # events per transaction
+_FIRST_WINDOW: Final = 1000  # events that one query examines; the windows double
+_LARGEST_WINDOW: Final = 32_000
 _TIME_DIGITS: Final = len("01a2099d-ba88-72a0")  # the part of an event_id that is its time
 _RANDOM_BITS: Final = 2**62 - 1
-_OVERLAP: Final = 30_000_000_000  # ns: longest transaction of a relay, and difference of clocks
+
+
+class Filters(TypedDict, total=False):
+    """Conditions on events. An event must meet all that are given; None is no condition.
+
+    Attributes:
+        organization_id: the organization; "" for events without one.
+        where: conditions on attributes: ``"words>100"``, ``["kind=mail", "words>100"]``. See
+            `sidelight.store.attributes`.
+        outcome: the outcome, or one of several.
+        point: the function, ``package.module:Class.method``, or one of several.
+    """
+
+    organization_id: Id | None
+    where: str | Sequence[str] | None
+    outcome: Types | None
+    point: Types | None
+
+
+class EventFilters(Filters, total=False):
+    """`Filters`, and two more.
+
+    Attributes:
+        type: the type, or one of several.
+        trace_id: the trace; 32 hexadecimal digits.
+    """
+
+    type: Types | None
+    trace_id: str | None
+
+
+class Scan:
+    """The time that a search may take, and what it left out when the time was over.
+
+    Args:
+        seconds: None for a search to the end. A search examines at least one window of events.
+
+    Attributes:
+        left_out: events before this time (ns), or from this time on where the search began with the
+            oldest, were not examined; None where all were.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        checked_time_limit(seconds)
+        self._until = inf if seconds is None else monotonic() + seconds
+        self.left_out: int | None = None
+
+    def ends_at(self, time: int) -> bool:
+        """Whether the search must end here, with the rest left out."""
+        if monotonic() < self._until:
+            return False
+        self.left_out = time
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +99,7 @@ class Selection:
 
     Attributes:
         artifact_id, organization_id, types, trace_id: wanted values; None selects every value.
+        filters: conditions on columns that no index has.
         times: conditions on the time of the event.
         keys: the same conditions on its id.
     """
@@ -45,48 +108,56 @@ class Selection:
     organization_id: str | None
     types: frozenset[str] | None
     trace_id: str | None
+    filters: Conditions
     times: Conditions
     keys: Conditions
 
     @classmethod
     def of(
         cls,
+        dialect: str,
         *,
-        artifact_id: Id | None,
-        organization_id: Id | None,
-        types: Types | None,
-        trace_id: str | None,
+        artifact_id: Id | None = None,
+        organization_id: Id | None = None,
+        type: Types | None = None,  # noqa: A002
+        trace_id: str | None = None,
+        where: str | Sequence[str] | None = None,
+        outcome: Types | None = None,
+        point: Types | None = None,
         since: When | None = None,
         until: When | None = None,
     ) -> Self:
-        """Check the arguments (see `Store.events`).
+        """Check the arguments (see `Filters`), for a database of this dialect.
 
         Raises:
             QueryError: an argument is invalid; the error names it.
         """
-        times: Conditions = []
-        keys: Conditions = []
-        if since is not None:
-            first = beginning_ns("since", since)
-            times.append(events.c.occurred_at >= first)
-            keys.append(events.c.event_id >= event_id(first, 0))
-        if until is not None:
-            end = end_ns("until", until)
-            times.append(events.c.occurred_at < end)
-            keys.append(events.c.event_id <= event_id(end, _RANDOM_BITS))
+        filters: Conditions = []
+        if outcome is not None:
+            filters.append(events.c.outcome.in_(checked_outcomes(outcome)))
+        if point is not None:
+            filters.append(events.c.point.in_(checked_names("point", point)))
+        if where is not None:
+            conditions = enumerate(conditions_of(where))
+            filters += [condition.sql(dialect, at) for at, condition in conditions]
+        times, keys = _between(
+            None if since is None else beginning_ns("since", since),
+            None if until is None else end_ns("until", until),
+        )
         return cls(
             artifact_id=None if artifact_id is None else checked_id("artifact_id", artifact_id),
             organization_id=None
             if organization_id is None
             else checked_id("organization_id", organization_id),
-            types=None if types is None else checked_types(types),
-            trace_id=None if trace_id is None else _checked_trace(trace_id),
+            types=None if type is None else checked_names("type", type),
+            trace_id=None if trace_id is None else checked_trace(trace_id),
+            filters=filters,
             times=times,
             keys=keys,
         )
 
     def matches(self, row: Row) -> bool:
-        """Whether an event meets all conditions except those on its time."""
+        """Whether an event meets all conditions except the filters and those on its time."""
         return (
             (self.artifact_id is None or row.artifact_id == self.artifact_id)
             and (self.types is None or row.type in self.types)
@@ -97,8 +168,13 @@ class Selection:
             )
         )
 
-    def find(self, read: Read, *, newest_first: bool, limit: int | None) -> Iterator[Row]:
+    def find(
+        self, read: Read, scan: Scan, *, newest_first: bool, limit: int | None
+    ) -> Iterator[Row]:
         """Yield the events in the order of (occurred_at, event_id), or in reverse."""
+        if self.filters:
+            rows = self._through_windows(read, scan, newest_first=newest_first)
+            return islice(rows, limit)
         page = _PAGE if limit is None else min(_PAGE, limit)
         if prefixes := self._index_prefixes():
             each = [
@@ -131,6 +207,83 @@ class Selection:
             types = sorted(self.types)
             prefixes = [[*prefix, table.type == type_] for prefix in prefixes for type_ in types]
         return [prefix for prefix in prefixes if prefix]
+
+    def is_counted(self) -> bool:
+        """Whether the counters know all conditions."""
+        return self.artifact_id is None and self.trace_id is None and not self.filters
+
+    # -- windows: pieces of time in which a query examines few events -------------------------
+
+    def windows(
+        self, read: Read, scan: Scan, *, newest_first: bool = True
+    ) -> Iterator[list[Conditions]]:
+        """Cut the events into windows of time; yield the conditions of the queries of each window.
+
+        A filter may select few events or none. A single query would then examine all of them; a
+        query in a window examines a known number, and the search can end after it.
+        """
+        at, size = None, _FIRST_WINDOW
+        prefixes = self._index_prefixes() or [[]]
+        if self.trace_id is not None:
+            prefixes = [[*prefixes[0], *self._besides_trace()]]
+        while True:
+            start, end = (None, at) if newest_first else (at, None)
+            bounds = [
+                row.occurred_at
+                for prefix in prefixes
+                for row in read(self._bound(prefix, start, end, size, newest_first=newest_first))
+            ]
+            bound = (max if newest_first else min)(bounds, default=None)
+            if bound is not None and bound == start:  # more events than a window has, at one time
+                bound += 1
+            start, end = (bound, at) if newest_first else (at, bound)
+            yield [
+                [*prefix, *self.filters, *self._in_range(prefix, start, end)] for prefix in prefixes
+            ]
+            if bound is None or scan.ends_at(bound):
+                return
+            at, size = bound, min(size * 2, _LARGEST_WINDOW)
+
+    def _besides_trace(self) -> Conditions:
+        """The other conditions, in a form that keeps the database from using their indexes."""
+        wanted = (
+            (events.c.artifact_id, None if self.artifact_id is None else [self.artifact_id]),
+            (events.c.type, self.types),
+            (
+                events.c.organization_id,
+                None if self.organization_id is None else [self.organization_id],
+            ),
+        )
+        return [
+            func.coalesce(column, NO_ORGANIZATION).in_(values)
+            for column, values in wanted
+            if values is not None
+        ]
+
+    def _bound(
+        self,
+        prefix: Conditions,
+        start: int | None,
+        end: int | None,
+        size: int,
+        *,
+        newest_first: bool,
+    ) -> Select[Any]:
+        """The time of the event with which the next window ends."""
+        column = events.c.occurred_at if prefix else events.c.event_id
+        query = select(events.c.occurred_at).where(*prefix, *self._in_range(prefix, start, end))
+        return query.order_by(column.desc() if newest_first else column).offset(size).limit(1)
+
+    def _in_range(self, prefix: Conditions, start: int | None, end: int | None) -> Conditions:
+        times, keys = _between(start, end)
+        return [*self.times, *times] if prefix else [*self.times, *self.keys, *times, *keys]
+
+    def _through_windows(self, read: Read, scan: Scan, *, newest_first: bool) -> Iterator[Row]:
+        for queries in self.windows(read, scan, newest_first=newest_first):
+            found = [row for each in queries for row in read(select(events).where(*each))]
+            yield from sorted(filter(self.matches, found), key=_position, reverse=newest_first)
+
+    # -- pages: along an index that selects what is wanted -------------------------------------
 
     def _along_index(
         self, read: Read, conditions: Conditions, page: int, *, newest_first: bool
@@ -173,93 +326,17 @@ class Selection:
             rows = read(query.where(key < last if newest_first else key > last))
 
 
-class Arrivals:
-    """Finds new transactions of relays; the rows of one transaction have the same ``recorded_at``.
-
-    A relay chooses ``recorded_at`` before it commits, so that a later one may become visible before
-    an earlier one. Each query therefore goes back by the longest duration of a transaction, and
-    `Arrivals` remembers the transactions that it has returned.
-    """
-
-    def __init__(self) -> None:
-        self._newest: int | None = None
-        self._seen: set[int] = set()
-
-    def new(self, read: Read) -> list[int]:
-        """Return the transactions that are new since the last call, in their order."""
-        column = events.c.recorded_at
-        if self._newest is None:
-            horizon: Any = select(func.max(column) - _OVERLAP).scalar_subquery()
-        else:
-            horizon = self._newest - _OVERLAP
-        rows = read(select(column).where(column >= horizon).distinct())
-        new = sorted({row.recorded_at for row in rows} - self._seen)
-        if new or self._newest is None:
-            self._newest = max(self._newest or 0, *new[-1:], 0)
-            self._seen = {at for at in (*self._seen, *new) if not self._is_past(at)}
-        return new
-
-    def includes(self, recorded_at: int) -> bool:
-        """Whether the last call, or one before it, has seen this transaction."""
-        return recorded_at in self._seen or self._is_past(recorded_at)
-
-    def _is_past(self, recorded_at: int) -> bool:
-        return recorded_at < (self._newest or 0) - _OVERLAP
-
-
-def checked_id(argument: str, value: object) -> str:
-    """Make an id as the store has it.
-
-    Raises:
-        QueryError: the value is not an id.
-    """
-    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
-        raise QueryError(
-            argument=argument, problem=f"{value!r} is not an id", remedy="give text, int or UUID"
-        )
-    return fit_to_index(str(value))
-
-
-def checked_types(types: object) -> frozenset[str]:
-    """Make a set of the names of event types.
-
-    Raises:
-        QueryError: the value is neither a name nor a collection of names.
-    """
-    names = [types] if isinstance(types, str) else types
-    if isinstance(names, Collection) and names and all(isinstance(name, str) for name in names):
-        return frozenset(map(fit_to_index, names))
-    raise QueryError(
-        argument="type",
-        problem=f"{types!r} is not a type",
-        remedy="give its name, or a list of names",
-    )
-
-
-def checked_limit(limit: object) -> None:
-    """Check a limit.
-
-    Raises:
-        QueryError: the limit is neither None nor a positive integer.
-    """
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise QueryError(
-            argument="limit", problem=f"{limit!r} is not a count", remedy="give 1 or more, or None"
-        )
-
-
-def _checked_trace(trace_id: object) -> str:
-    if (
-        isinstance(trace_id, str)
-        and len(trace_id) == 32
-        and set(trace_id.lower()) <= set("0123456789abcdef")
-    ):
-        return trace_id.lower()
-    raise QueryError(
-        argument="trace_id",
-        problem=f"{trace_id!r} is not a trace's id",
-        remedy="give 32 hexadecimal digits",
-    )
+def _between(start: int | None, end: int | None) -> tuple[Conditions, Conditions]:
+    """Conditions on the time of an event (ns), and the same on its id."""
+    times: Conditions = []
+    keys: Conditions = []
+    if start is not None:
+        times.append(events.c.occurred_at >= start)
+        keys.append(events.c.event_id >= event_id(start, 0))
+    if end is not None:
+        times.append(events.c.occurred_at < end)
+        keys.append(events.c.event_id <= event_id(end, _RANDOM_BITS))
+    return times, keys
 
 
 def _position(row: Row) -> tuple[int, str]:

@@ -10,7 +10,20 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from sidelight.cli.options import AsJson, OfOrganization, OfType, StoreUrl
+from sidelight.cli.options import (
+    AsJson,
+    Failed,
+    OfArtifact,
+    OfOrganization,
+    OfOutcome,
+    OfPoint,
+    OfType,
+    StoreUrl,
+    TimeLimit,
+    Where,
+    filters_of,
+    seconds_of,
+)
 from sidelight.cli.output import (
     console,
     named,
@@ -19,8 +32,10 @@ from sidelight.cli.output import (
     print_json,
     print_table,
     remark,
+    remark_left_out,
     width_of,
 )
+from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.store import Store
 
 _LONGEST_BAR: Final = 24  # columns of the terminal
@@ -43,6 +58,11 @@ def counts(
     store: StoreUrl = None,
     organization: OfOrganization = None,
     types: OfType = None,
+    artifact: OfArtifact = None,
+    where: Where = None,
+    point: OfPoint = None,
+    outcome: OfOutcome = None,
+    failed: Failed = False,
     since: Annotated[
         str | None,
         typer.Option(metavar="DAY", help="Start with this day (UTC): 2026-07-25, or 7d (ago)."),
@@ -54,6 +74,7 @@ def counts(
         list[By] | None,
         typer.Option(help="Add up by this only. Repeatable. Default: by all three."),
     ] = None,
+    time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
     """Count events by organization, type and day.
@@ -61,14 +82,24 @@ def counts(
     The rows are sorted by organization, then by type, then by day. Events without an organization
     come first.
 
+    Counters tell these numbers at once. With another filter than organization and type, the events
+    themselves are counted, and those of pruned days are missing.
+
     Examples:
       sidelight counts --since 7d --by day
 
       sidelight counts --organization northwind --by type
+
+      sidelight counts --failed --since 7d --by type
     """
     with Store(store) as opened:
         found = opened.counts(
-            organization_id=organization, type=types or None, since=since, until=until
+            artifact_id=artifact,
+            type=types or None,
+            since=since,
+            until=until,
+            time_limit=seconds_of(time_limit, as_json=as_json),
+            **filters_of(organization, where, point, outcome, failed=failed),
         )
         url = opened.url
     parts = [part for part in By if part in (by or By)]
@@ -84,6 +115,8 @@ def counts(
         remark(f"{plural(sum(sums.values()), 'event')} in total")
     else:
         remark(f"{url} holds no such events")
+    remark_left_out("events", found.left_out)
+    remark_waiting(store)
 
 
 def _print(parts: list[By], rows: list[tuple[tuple[object, ...], int]]) -> None:

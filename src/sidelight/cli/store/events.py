@@ -12,13 +12,20 @@ from rich.text import Text
 
 from sidelight.cli.options import (
     AsJson,
+    Failed,
     OfArtifact,
     OfOrganization,
+    OfOutcome,
+    OfPoint,
     OfTrace,
     OfType,
     Since,
     StoreUrl,
+    TimeLimit,
     Until,
+    Where,
+    filters_of,
+    seconds_of,
 )
 from sidelight.cli.output import (
     attributes,
@@ -31,7 +38,9 @@ from sidelight.cli.output import (
     print_json,
     print_table,
     remark,
+    remark_left_out,
 )
+from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.store import Event, Store
 
 _LATEST: Final = 50  # events in a table without --limit
@@ -44,6 +53,10 @@ def events(
     organization: OfOrganization = None,
     types: OfType = None,
     trace: OfTrace = None,
+    where: Where = None,
+    point: OfPoint = None,
+    outcome: OfOutcome = None,
+    failed: Failed = False,
     since: Since = None,
     until: Until = None,
     limit: Annotated[
@@ -58,6 +71,7 @@ def events(
     newest_first: Annotated[
         bool, typer.Option("--newest-first", help="Show the latest event at the top.")
     ] = False,
+    time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
     """List events in the order in which they occurred.
@@ -65,33 +79,37 @@ def events(
     Examples:
       sidelight events --since 15m
 
+      sidelight events --failed --where 'words>100'
+
       sidelight events --type transcription_failed --since 7d --json | jq .attributes
     """
     with Store(store) as opened:
         shown = limit or (None if as_json else _LATEST)
-        found: Iterable[Event] = opened.events(
+        answer = opened.events(
             artifact_id=artifact,
-            organization_id=organization,
             type=types or None,
             trace_id=trace,
             since=since,
             until=until,
             limit=shown,
             newest_first=newest_first or shown is not None,
+            time_limit=seconds_of(time_limit, as_json=as_json),
+            **filters_of(organization, where, point, outcome, failed=failed),
         )
+        found: Iterable[Event] = answer
         if shown is not None and not newest_first:
-            found = reversed(list(found))
+            found = reversed(list(answer))
+        listed = [] if as_json else list(found)
         if as_json:
             print_json(found)
-            return
-        listed = list(found)
-        url = opened.url
-    if not listed:
-        remark(f"{url} holds no such events")
-        return
-    _print_events(listed)
+        elif listed:
+            _print_events(listed)
+        else:
+            remark(f"{opened.url} holds no such events")
     if len(listed) == shown and limit is None:
         remark(f"only the latest {shown}; --limit shows more, --json shows all")
+    remark_left_out("events", answer.left_out)
+    remark_waiting(store)
 
 
 def _print_events(listed: Sequence[Event]) -> None:
@@ -120,6 +138,10 @@ def tail(
     organization: OfOrganization = None,
     types: OfType = None,
     trace: OfTrace = None,
+    where: Where = None,
+    point: OfPoint = None,
+    outcome: OfOutcome = None,
+    failed: Failed = False,
     last: Annotated[
         int, typer.Option("--last", "-n", min=0, help="Begin with the latest N stored events.")
     ] = 10,
@@ -136,10 +158,10 @@ def tail(
         with Store(store) as opened:
             following = opened.follow(
                 artifact_id=artifact,
-                organization_id=organization,
                 type=types or None,
                 trace_id=trace,
                 last=last,
+                **filters_of(organization, where, point, outcome, failed=failed),
             )
             if as_json:
                 print_json(following)

@@ -14,7 +14,15 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
 from rich.text import Text
 
-from sidelight.cli.options import AsJson, StoreUrl
+from sidelight.cli.options import (
+    AsJson,
+    Failed,
+    OfOutcome,
+    OfPoint,
+    StoreUrl,
+    Where,
+    filters_of,
+)
 from sidelight.cli.output import (
     attributes,
     clean,
@@ -27,6 +35,7 @@ from sidelight.cli.output import (
     plural,
     print_json,
 )
+from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.store import Event, Store, from_ns
 
 _SVG_WIDTH: Final = 110  # columns
@@ -41,6 +50,10 @@ def timeline(
     ],
     *,
     store: StoreUrl = None,
+    where: Where = None,
+    point: OfPoint = None,
+    outcome: OfOutcome = None,
+    failed: Failed = False,
     svg: Annotated[
         Path | None,
         typer.Option("--svg", metavar="FILE", help="Write the picture to this SVG file instead."),
@@ -60,7 +73,9 @@ def timeline(
       sidelight timeline 7d0c5f2e --svg timeline.svg
     """
     with Store(store) as opened:
-        found = opened.timeline(artifact)
+        filters = filters_of(None, where, point, outcome, failed=failed)
+        found = opened.timeline(artifact, **filters)
+        remark_waiting(store)
         if not found:
             known = [each.artifact_id for each in opened.artifacts(limit=1000)]
             close = difflib.get_close_matches(artifact, known, n=1)

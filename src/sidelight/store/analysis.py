@@ -1,0 +1,86 @@
+"""Questions of `Store` about the way of artifacts: where the time goes, how many get through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+from sidelight.exceptions import QueryError
+from sidelight.store.arguments import Types, checked_names
+from sidelight.store.funnel import Funnel, funnel_of
+from sidelight.store.journeys import Journeys
+from sidelight.store.latency import Grouping, Latencies, checked_grouping, latencies
+from sidelight.store.reader import Reader
+from sidelight.store.selection import Filters, Scan
+from sidelight.store.times import When
+
+
+class Analysis(Reader):
+    """Questions about the way of artifacts from event to event."""
+
+    def latency(
+        self,
+        start: Types,
+        end: Types,
+        *,
+        by: Sequence[Grouping] = (),
+        since: When | None = None,
+        until: When | None = None,
+        time_limit: float | None = None,
+        **filters: Unpack[Filters],
+    ) -> Latencies:
+        """How long artifacts take from one event to another, and how many still wait.
+
+        Each artifact counts once: from its first event of the type ``start`` to its first event of
+        the type ``end`` that is not earlier. Clocks are those of the processes that emitted.
+
+        Args:
+            start: the type of the first event, or several types.
+            end: the type of the second event, or several types.
+            by: group by "organization", "day" (UTC) and "point" of the first event.
+            since: only artifacts whose first event of the type ``start`` is at or after this time.
+            until: only those before this time. The second event may be later.
+            time_limit: end the search after this many seconds; ``left_out`` of the answer says
+                which artifacts were not examined then.
+            filters: conditions on the first event; see `Filters`.
+
+        Raises:
+            QueryError: an argument is invalid; the error names it.
+        """
+        groups, ends = checked_grouping(by), checked_names("end", end)
+        scan = Scan(time_limit)
+        checked_names("start", start)
+        selection = self._selection(type=start, since=since, until=until, **filters)
+        return latencies(Journeys(selection, self._read, scan), ends, groups, scan)
+
+    def funnel(
+        self,
+        steps: Sequence[Types],
+        *,
+        since: When | None = None,
+        until: When | None = None,
+        time_limit: float | None = None,
+        **filters: Unpack[Filters],
+    ) -> Funnel:
+        """How many artifacts reach each step, in what time, and where the others stand.
+
+        An artifact reaches the first step with its first event of that type. It reaches each other
+        step with its first event of that step's types that is not earlier than the event of the
+        step before. Each event reaches one step at most.
+
+        Args:
+            steps: the type of each step, or several types. At least one step.
+            since: only artifacts that reach the first step at or after this time.
+            until: only those before this time. The later steps may be later.
+            time_limit: as in `latency`.
+            filters: conditions on the event of the first step; see `Filters`.
+
+        Raises:
+            QueryError: an argument is invalid; the error names it.
+        """
+        checked = [checked_names("steps", each) for each in steps]
+        if not checked:
+            raise QueryError(argument="steps", problem="there is none", remedy="give some types")
+        scan = Scan(time_limit)
+        selection = self._selection(type=checked[0], since=since, until=until, **filters)
+        return funnel_of(Journeys(selection, self._read, scan), checked, scan)

@@ -1,0 +1,154 @@
+"""The questions of `Store` about artifacts, losses and costs, and about the store itself."""
+
+from __future__ import annotations
+
+from datetime import date
+from itertools import groupby
+
+from sqlalchemy import func, select, text
+
+from sidelight.record import CostSummary, event_id, read_snapshot
+from sidelight.store.arguments import Id, checked_id, checked_limit
+from sidelight.store.event import Artifact, Loss
+from sidelight.store.reader import Reader, readable
+from sidelight.store.schema import (
+    NO_ORGANIZATION,
+    artifacts,
+    costs,
+    event_counts,
+    events,
+    losses,
+    retention,
+)
+from sidelight.store.times import When, beginning_ns, end_ns, from_ns
+
+
+class Inventory(Reader):
+    """Questions about artifacts, losses and costs, and about the store itself."""
+
+    def artifacts(
+        self,
+        *,
+        organization_id: Id | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        limit: int | None = None,
+    ) -> list[Artifact]:
+        """Artifacts, sorted by their last event, the latest first.
+
+        Args:
+            organization_id: only artifacts of this organization; "" for those without one.
+            since: only artifacts whose last event is at or after this time.
+            until: only artifacts whose last event is before this time.
+            limit: at most this many.
+
+        Raises:
+            QueryError: an argument is invalid; the error names it.
+        """
+        table = artifacts.c
+        conditions = []
+        if organization_id is not None:
+            owner = checked_id("organization_id", organization_id)
+            conditions.append(func.coalesce(table.organization_id, NO_ORGANIZATION) == owner)
+        if since is not None:
+            conditions.append(table.last_event_at >= beginning_ns("since", since))
+        if until is not None:
+            conditions.append(table.last_event_at < end_ns("until", until))
+        checked_limit(limit)
+        query = select(artifacts).where(*conditions)
+        query = query.order_by(table.last_event_at.desc(), table.artifact_id).limit(limit)
+        return readable(
+            "artifacts",
+            self._read(query),
+            lambda row: Artifact(
+                artifact_id=row.artifact_id,
+                organization_id=row.organization_id,
+                first_event_at=from_ns(row.first_event_at),
+                last_event_at=from_ns(row.last_event_at),
+                events=int(row.events),
+            ),
+        )
+
+    def shared_artifacts(self, limit: int = 1000) -> list[str]:
+        """Ids among the latest artifacts whose events name different organizations.
+
+        Artifacts with more than 10,000 events are left out, because the answer would take long.
+
+        Args:
+            limit: how many artifacts are examined.
+        """
+        latest = (
+            select(artifacts.c.artifact_id)
+            .where(artifacts.c.events.between(2, 10_000))
+            .order_by(artifacts.c.last_event_at.desc())
+            .limit(limit)
+            .subquery()
+        )
+        owner = events.c.organization_id
+        query = (
+            select(events.c.artifact_id)
+            .join(latest, latest.c.artifact_id == events.c.artifact_id)
+            .group_by(events.c.artifact_id)
+            .having(func.min(owner) != func.max(owner))
+            .order_by(events.c.artifact_id)
+        )
+        return [str(row.artifact_id) for row in self._read(query)]
+
+    def losses(self) -> list[Loss]:
+        """What could not be recorded, sorted by reason; within a reason, the latest first."""
+        table = losses.c
+        query = select(losses, table.count.label("number"))
+        query = query.order_by(table.reason, table.last_at.desc(), table.process)
+        return readable(
+            "losses",
+            self._read(query),
+            lambda row: Loss(
+                process=row.process,
+                reason=row.reason,
+                count=int(row.number),
+                problem=row.problem,
+                last_at=from_ns(row.last_at),
+            ),
+        )
+
+    def costs(self, *, since: When | None = None) -> list[CostSummary]:
+        """The cost of emitting on the caller's path, per point, over all processes.
+
+        Args:
+            since: only processes that have reported at or after this time.
+
+        Raises:
+            QueryError: ``since`` is not a time.
+        """
+        query = select(costs.c.point, costs.c.histogram).order_by(costs.c.point)
+        if since is not None:
+            query = query.where(costs.c.last_at >= beginning_ns("since", since))
+        return [
+            CostSummary.of(point, readable("costs", rows, lambda row: read_snapshot(row.histogram)))
+            for point, rows in groupby(self._read(query), lambda row: str(row.point))
+        ]
+
+    def size(self) -> int:
+        """Number of events in the store."""
+        kept_since, pruned_until = self._read(select(retention))[0]
+        counted = select(func.coalesce(func.sum(event_counts.c.count), 0))
+        if pruned_until:
+            day = from_ns(pruned_until).date().isoformat()
+            counted = counted.where(event_counts.c.day >= day)
+        size = int(self._read(counted)[0][0])
+        if kept_since < pruned_until:  # the mark was taken back: few events are older
+            key = events.c.event_id
+            between = (key >= event_id(kept_since, 0), key < event_id(pruned_until, 0))
+            size += self._read(select(func.count()).where(*between))[0][0]
+        return size
+
+    def kept_since(self) -> date | None:
+        """The first day (UTC) whose events are kept; None if the store was never pruned."""
+        ns = int(self._read(select(retention.c.kept_since))[0][0])
+        return from_ns(ns).date() if ns else None
+
+    def encoding(self) -> str:
+        """The encoding of the database; another one than UTF8 cannot hold every text."""
+        if self._engine.dialect.name == "sqlite":
+            return "UTF8"
+        return str(self._read(text("SHOW server_encoding"))[0][0])

@@ -1,0 +1,81 @@
+"""The connection that answers questions, and what all questions share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
+
+import msgspec
+from sqlalchemy import Executable
+from sqlalchemy.exc import SQLAlchemyError
+
+from sidelight.exceptions import StoreError
+from sidelight.settings import public_url, settle
+from sidelight.store.arguments import Id
+from sidelight.store.schema import connect
+from sidelight.store.selection import EventFilters, Row, Selection
+from sidelight.store.times import When
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_T = TypeVar("_T")
+_logger: Final = logging.getLogger("sidelight")
+
+
+class Reader:
+    """A store, opened for reading; the base of `Store`. See there."""
+
+    def __init__(self, url: str | None = None) -> None:
+        settled = settle(url).store
+        self.url: Final = public_url(settled)
+        self._engine = connect(settled, create=False, read_only=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def _selection(
+        self,
+        artifact_id: Id | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        **filters: Unpack[EventFilters],
+    ) -> Selection:
+        return Selection.of(
+            self._engine.dialect.name, artifact_id=artifact_id, since=since, until=until, **filters
+        )
+
+    def _read(self, query: Executable) -> Sequence[Row]:
+        try:
+            with self._engine.connect() as connection:
+                return connection.execute(query).all()
+        except SQLAlchemyError as error:
+            raise StoreError(
+                url=self.url,
+                problem=getattr(error, "orig", None) or error,
+                remedy="see `sidelight doctor`",
+            ) from error
+
+
+def readable(table: str, rows: Iterable[Row], make: Callable[[Row], _T]) -> list[_T]:
+    """Convert rows; warn of those that do not have the form that a relay writes, and go on."""
+    made = []
+    for row in rows:
+        try:
+            made.append(make(row))
+        except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
+            _logger.warning("sidelight: a row of the table %s cannot be read: %s", table, error)
+    return made
