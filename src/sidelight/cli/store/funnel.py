@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
@@ -33,8 +33,7 @@ from sidelight.cli.output import (
 from sidelight.cli.store.latency import remark_large
 from sidelight.store import Funnel, Step, Store
 
-_LONGEST_BAR = 20  # columns of the terminal
-_TOLD = 3  # types of last events
+_TOLD: Final = 3  # types of last events
 
 
 def funnel(
@@ -90,10 +89,6 @@ def _print(found: Funnel) -> None:
         "step": [Text(_name(step), style="bold") for step in steps],
         "reached": [Text(number(step.reached)) for step in steps],
         "": [Text(f"{step.reached / all_of_them:.1%}", style="dim") for step in steps],
-        "share": [
-            Text("━" * round(step.reached / all_of_them * _LONGEST_BAR), style="cyan")
-            for step in steps
-        ],
         "p50": [Text(duration(step.p50_ns)) for step in steps],
         "p90": [Text(duration(step.p90_ns)) for step in steps],
         "max": [Text(duration(step.max_ns)) for step in steps],
@@ -106,7 +101,7 @@ def _print(found: Funnel) -> None:
         columns,
         right=["reached", "", "p50", "p90", "max", "stayed"],
         whole=["step"],
-        optional=["last event", "share"],
+        optional=["last event"],
     )
 
 
