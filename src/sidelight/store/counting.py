@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import BigInteger, Select, func, literal_column, select
+from sqlalchemy import BigInteger, Executable, func, literal_column, select
 
 from sidelight.store.event import Count, Counts
 from sidelight.store.schema import NO_ORGANIZATION, event_counts, events
@@ -16,7 +16,7 @@ from sidelight.store.times import from_ns
 _DAY: Final = 86_400_000_000_000
 
 
-def counters(selection: Selection, first: date | None, last: date | None) -> Select[Any]:
+def counters(selection: Selection, first: date | None, last: date | None) -> Executable:
     """Query the counters of a selection that they know, for the days from first to last."""
     table = event_counts.c
     conditions = [table.count > 0]

@@ -9,7 +9,7 @@ from itertools import groupby, islice
 from math import inf
 from typing import Any, Final, Self, TypeAlias, TypedDict
 
-from sqlalchemy import ColumnElement, Select, TextClause, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Executable, Select, TextClause, func, literal, select, tuple_
 
 from sidelight.host import monotonic
 from sidelight.record import event_id
@@ -29,7 +29,7 @@ from sidelight.store.times import When, beginning_ns, end_ns
 Conditions: TypeAlias = list[ColumnElement[bool] | TextClause]
 Row: TypeAlias = Any
 """A row of SQLAlchemy, with attributes named as the columns."""
-Read: TypeAlias = Callable[[Select[Any]], Sequence[Row]]
+Read: TypeAlias = Callable[[Executable], Sequence[Row]]
 """Runs one query in a transaction of its own."""
 
 ORDER: Final = (events.c.occurred_at, events.c.event_id)
