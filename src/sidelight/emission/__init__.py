@@ -4,6 +4,7 @@ The `emitter` writes records and counts losses. It returns a `receipt`, whose `w
 store is bounded by the deadline. A `light_span` is the current span while a function runs.
 """
 
+from sidelight.emission.contention import IDLE
 from sidelight.emission.deferred import Deferred, read_attribute, resolved
 from sidelight.emission.emitter import EMITTER, MARGIN, ClosedSpool, EarlyFrames, Head
 from sidelight.emission.ledger import Ledger
@@ -13,6 +14,7 @@ from sidelight.emission.waiting import PointWaits, Watermark
 
 __all__ = [
     "EMITTER",
+    "IDLE",
     "MARGIN",
     "TRACING",
     "ClosedSpool",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sidelight.emission.contention import Contention
 from sidelight.emission.event_loops import signal
 from sidelight.host import perf_counter_ns
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 #: `Task.uncancel` restores the whole state of the task, so that a cancellation can be handed on.
 _CAN_UNCANCEL: Final = sys.version_info >= (3, 13)
 _clock: Final = perf_counter_ns
+_OVERSHOT: Final = 0.001  # seconds behind the deadline; a wait that ended later was delayed
 MAX_REFUSED: Final = 10_000
 """How many refused events a watermark remembers."""
 
@@ -27,19 +29,19 @@ class Watermark:
     """The position in this process's part of the spool up to which the store has every record.
 
     Three states tell that a wait cannot end in time, and then no thread waits: the store does not
-    answer (`store_answers`), the relay's own wake-ups come late because the GIL is contended
-    (`is_contended`), or the store is still behind the position of an earlier wait that timed out.
+    answer (`store_answers`), other threads hold the GIL (`contention`), or the store is still
+    behind the position of an earlier wait that timed out.
 
     Attributes:
         position: set by the relay after each commit.
-        is_contended: set by the relay.
+        contention: tells whether other threads would delay the end of a wait.
         store_answers: set by the relay.
         wake_relay: called before a wait.
     """
 
     def __init__(self) -> None:
         self.position: Position = (0, 0)
-        self.is_contended = False
+        self.contention = Contention()
         self.store_answers = False
         self.wake_relay: Callable[[], object] = lambda: None
         self._waiters: list[tuple[Position, Callable[[], object]]] = []
@@ -73,8 +75,9 @@ class Watermark:
         """Block the thread until the watermark reaches ``position``, at most ``seconds``."""
         if self.reached(position):
             return True
-        if seconds <= 0 or not self._can_end_in_time():
+        if seconds <= 0 or not self._can_end_in_time(in_a_loop=False):
             return False
+        begun = _clock()
         lock = _thread.allocate_lock()  # looked up at the call, because gevent may patch it
         lock.acquire()
         waiter = (position, lock.release)
@@ -83,14 +86,15 @@ class Watermark:
             self.wake_relay()
             lock.acquire(timeout=seconds)
         self._remove(waiter)
-        return self._note_timeout(position)
+        return self._note_end(position, _clock() - begun, seconds, in_a_loop=False)
 
     async def arrive(self, position: Position, seconds: float) -> bool:
         """Suspend the task like `wait`; in an unknown kind of event loop, block it."""
         if self.reached(position):
             return True
-        if seconds <= 0 or not self._can_end_in_time():
+        if seconds <= 0 or not self._can_end_in_time(in_a_loop=True):
             return False
+        begun = _clock()
         if (done := signal()) is None:
             return self.wait(position, seconds)
         waiter = (position, done.set)
@@ -101,13 +105,19 @@ class Watermark:
                 await done.wait(seconds)
         finally:
             self._remove(waiter)
-        return self._note_timeout(position)
+        return self._note_end(position, _clock() - begun, seconds, in_a_loop=True)
 
-    def _can_end_in_time(self) -> bool:
-        return self.store_answers and not self.is_contended and self.reached(self._timed_out_at)
+    def _can_end_in_time(self, *, in_a_loop: bool) -> bool:
+        return (
+            self.store_answers
+            and self.reached(self._timed_out_at)
+            and not self.contention.delays_a_wait(in_a_loop=in_a_loop)
+        )
 
-    def _note_timeout(self, position: Position) -> bool:
+    def _note_end(self, position: Position, took: int, seconds: float, *, in_a_loop: bool) -> bool:
         """Whether the wait succeeded; after a timeout the next waits only once this is reached."""
+        if took > (seconds + _OVERSHOT) * 1e9:
+            self.contention.note_late(in_a_loop=in_a_loop)
         reached = self.reached(position)
         if not reached:
             self._timed_out_at = position

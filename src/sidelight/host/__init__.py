@@ -4,7 +4,13 @@ All code that depends on the interpreter, or on private names of OpenTelemetry, 
 room knows nothing of records.
 """
 
-from sidelight.host.clock import is_time_frozen, monotonic, perf_counter_ns
+from sidelight.host.clock import (
+    is_time_frozen,
+    monotonic,
+    perf_counter_ns,
+    process_time_ns,
+    read_cpu_clock,
+)
 from sidelight.host.guard import guarded, is_interrupt, signal_handlers
 from sidelight.host.imports import imported, lazily
 from sidelight.host.otel_api import (
@@ -24,6 +30,7 @@ from sidelight.host.threads import (
     mark_process,
     sleep,
     start_new_thread,
+    thread_cpu_clock,
 )
 
 __all__ = [
@@ -41,12 +48,15 @@ __all__ = [
     "mark_process",
     "monotonic",
     "perf_counter_ns",
+    "process_time_ns",
     "providers",
+    "read_cpu_clock",
     "reset_context",
     "set_context",
     "signal_handlers",
     "sleep",
     "start_new_thread",
     "suppressed",
+    "thread_cpu_clock",
     "with_span",
 ]

@@ -32,6 +32,17 @@ def _own_copy() -> ModuleType:
 _time: Final = _own_copy()
 monotonic: Final[Callable[[], float]] = _time.monotonic
 perf_counter_ns: Final[Callable[[], int]] = _time.perf_counter_ns
+process_time_ns: Final[Callable[[], int]] = _time.process_time_ns
+_read_clock: Final[Callable[[int], int]] = _time.clock_gettime_ns
+cpu_clock_of: Final[Callable[[int], int]] = _time.pthread_getcpuclockid
+
+
+def read_cpu_clock(clock: int) -> int:
+    """The CPU time of a thread (ns); 0 for a thread that has ended. It keeps the GIL."""
+    try:
+        return _read_clock(clock)
+    except OSError:
+        return 0
 
 
 def is_time_frozen() -> bool:

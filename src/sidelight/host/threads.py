@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.host.clock import monotonic
+from sidelight.host.clock import cpu_clock_of, monotonic
 from sidelight.host.imports import imported
 
 
@@ -36,7 +36,13 @@ def native(module: str, name: str) -> Any:
 allocate_lock: Final[Callable[[], Any]] = native("_thread", "allocate_lock")
 start_new_thread: Final[Callable[..., int]] = native("_thread", "start_new_thread")
 sleep: Final[Callable[[float], None]] = native("time", "sleep")
+_get_ident: Final[Callable[[], int]] = native("_thread", "get_ident")
 _POLL: Final = 0.0002  # seconds
+
+
+def thread_cpu_clock() -> int:
+    """The id of the CPU clock of the current thread, for `read_cpu_clock` in any thread."""
+    return cpu_clock_of(_get_ident())
 
 
 class Loop:
@@ -44,6 +50,10 @@ class Loop:
 
     It is not a `threading.Thread`, because `Thread.start` waits for the new thread to run, which
     takes long beside busy threads.
+
+    Attributes:
+        name: the thread's name.
+        cpu_clock: the CPU clock of the thread; None before the first.
     """
 
     def __init__(self, name: str, run: Callable[[], object]) -> None:
@@ -58,6 +68,7 @@ class Loop:
         self._halts: deque[bool] = deque()
         self._ended = allocate_lock()  # held while there is a thread
         self._native_id = 0
+        self.cpu_clock: int | None = None
         self._wake = allocate_lock()  # held while there is no reason to wake up
         self._wake.acquire()
 
@@ -126,6 +137,7 @@ class Loop:
     def _run_thread(self, ended: Any) -> None:
         try:
             self._native_id = threading.get_native_id()
+            self.cpu_clock = thread_cpu_clock()
             threading.current_thread().name = self.name
             with contextlib.suppress(OSError):
                 Path(f"/proc/self/task/{self._native_id}/comm").write_text(self.name[:15])

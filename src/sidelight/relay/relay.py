@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sidelight.emission import Watermark
 from sidelight.exceptions import SinkUnavailableError
-from sidelight.host import monotonic
+from sidelight.host import monotonic, sleep
 from sidelight.relay.housekeeping import Housekeeping
 from sidelight.relay.worker import Worker
 from sidelight.spool import Health, Sink, Spool
@@ -71,8 +71,21 @@ class Relay:
         """
         self.spool.on_rotation = self.spool.on_full = self.housekeeping.loop.wake
         self.watermark.wake_relay = self._wake_store
+        self.watermark.contention.relay_clocks = self._clocks
         for loop in self._loops:
             loop.start()
+
+    def await_store(self, seconds: float) -> None:
+        """Wait until the store has answered for the first time, or has failed to."""
+        until = monotonic() + seconds
+        stores = [worker for worker in self.workers if worker.is_store and worker.loop.is_running]
+        while stores and not (self.watermark.store_answers or stores[0].failing):
+            if monotonic() > until:
+                return
+            sleep(_POLL)
+
+    def _clocks(self) -> list[int]:
+        return [loop.cpu_clock for loop in self._loops if loop.cpu_clock is not None]
 
     def _wake_store(self) -> None:
         for worker in self.workers:

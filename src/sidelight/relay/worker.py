@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sidelight.emission import Watermark
+from sidelight.emission import IDLE, Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
 from sidelight.host import Loop, monotonic, set_context, sleep, suppressed
 from sidelight.record import decode, encode
@@ -47,9 +46,6 @@ _BATCH: Final = 2000
 _STORE_BATCH: Final = 10_000
 """Records of one delivery to the store, which splits it: larger pieces cost less per record."""
 _DECODED_AT_ONCE: Final = 100  # records between two offers of the GIL
-_IDLE: Final = 0.05  # seconds between looks at a quiet spool
-_LATE: Final = 0.003  # seconds; a wake-up that is later than this means a contended GIL
-_WAKE_UPS: Final = 10  # the GIL counts as contended until so many wake-ups were in time
 _FAILURE_PAUSE: Final = 1.0  # seconds
 _FIRST_BACK_OFF: Final = 0.05  # seconds; doubles with each failure …
 _LONGEST_BACK_OFF: Final = 2.0  # … up to this
@@ -90,7 +86,7 @@ class Worker:
     refused: int = 0
     _poison: PoisonDetector = field(default_factory=PoisonDetector)
     _woken_at: float = 0.0
-    _lateness: deque[float] = field(default_factory=lambda: deque(maxlen=_WAKE_UPS))
+    _pause_for: float = IDLE
 
     def __post_init__(self) -> None:
         self.loop = Loop(f"sidelight-{self.sink.name}", self.run)
@@ -155,12 +151,12 @@ class Worker:
         self.loop.wake()
 
     def _sleep(self) -> None:
-        """Sleep until woken; the lateness of wake-ups tells whether the GIL is contended."""
-        self._woken_at, due = 0.0, monotonic() + _IDLE
-        self.loop.pause(_IDLE)
+        """Sleep until woken; the store's worker then looks whether the GIL is contended."""
+        self._woken_at, due = 0.0, monotonic() + self._pause_for
+        self.loop.pause(self._pause_for)
         if self.watermark is not None:
-            self._lateness.append(monotonic() - (self._woken_at or due))
-            self.watermark.is_contended = max(self._lateness) > _LATE
+            late = monotonic() - (self._woken_at or due)
+            self._pause_for = self.watermark.contention.look(int(late * 1e9))
 
     def _pause(self, seconds: float) -> None:
         until = monotonic() + seconds
@@ -229,7 +225,7 @@ class Worker:
                 records.append(decode(payload))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 self._quarantine(segment, "unreadable record", str(error), payload)
-            is_contended = self.watermark is not None and self.watermark.is_contended
+            is_contended = self.watermark is not None and self.watermark.contention.is_high
             if index % _DECODED_AT_ONCE == _DECODED_AT_ONCE - 1 and not is_contended:
                 sleep(0)  # offer the GIL; where it is contended, other threads take it anyway
         return records

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Final
 
 from sidelight.runtime.inheritance import hand_on, warn_of_default_store
 from sidelight.runtime.process import RUNTIME
 from sidelight.settings import RelayMode, settle
+
+_ANSWERS_WITHIN: Final = 0.5  # seconds
 
 
 def configure(
@@ -25,6 +28,9 @@ def configure(
 
     Child processes of `multiprocessing`, by any start method, have the same configuration unless
     they call this function themselves.
+
+    The call opens the spool and the store, so that the first emission finds them open. It waits
+    half a second at the longest for a store that does not answer.
 
     Args:
         store: ``sqlite:///events.db`` or ``postgresql://host/database``. Default:
@@ -58,6 +64,8 @@ def configure(
     warn_of_default_store(settings)
     RUNTIME.configure(settings)
     hand_on(settings)
+    if RUNTIME.relay is not None:
+        RUNTIME.relay.await_store(_ANSWERS_WITHIN)
 
 
 def flush(timeout: float = 5.0) -> bool:
