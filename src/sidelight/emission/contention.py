@@ -78,7 +78,8 @@ class Contention:
         """
         now, is_late = perf_counter_ns(), late > _LATE
         if self._looks is None:
-            self._looks = (self._look(now),) * 2
+            first = self._look(now)
+            self._looks = first, first
             return IDLE
         newest = self._looks[1]
         if now - newest.wall < _APART and not (is_late or self._is_probing):
