@@ -19,7 +19,7 @@ from django.db.utils import ConnectionDoesNotExist
 if TYPE_CHECKING:
     from sidelight.transactions.psycopg.watch import Watch
 
-from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused, keep_settings
+from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused
 from sidelight.transactions.statements import (
     bounded,
     check_postgres,
@@ -28,12 +28,11 @@ from sidelight.transactions.statements import (
     postgres_insert,
     sqlite_insert,
 )
+from sidelight.transactions.transaction import Transaction
 
 
-class DjangoTransaction:
+class DjangoTransaction(Transaction):
     """The transaction of a database in this thread."""
-
-    needs_await = False
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -42,10 +41,6 @@ class DjangoTransaction:
         except ConnectionDoesNotExist as error:
             raise ValueError(f"there is no database {alias!r}") from error
         self._outermost = self._connection.atomic_blocks[:1]
-
-    def suspend_autoflush(self) -> Callable[[], object]:
-        """Do nothing: Django flushes nothing."""
-        return keep_settings
 
     def check(self) -> None:
         """See `Transaction.check`."""
@@ -57,7 +52,7 @@ class DjangoTransaction:
             raise Refused(BROKEN)
 
     def insert(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
+        """See `Transaction.insert`."""
         if self._connection.vendor not in {"sqlite", "postgresql"}:
             raise Refused("unsupported database")
         with (
@@ -85,10 +80,6 @@ class DjangoTransaction:
             execute(raw, statements)
         else:
             execute_all(statements, executing(cursor))
-
-    async def insert_awaited(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
-        self.insert(entry)
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed; at once where there is none."""

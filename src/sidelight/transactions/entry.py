@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from sidelight.emission import EMITTER, Deferred, Head, JoinedReceipt, resolved
 from sidelight.exceptions import TransactionError
@@ -164,49 +164,6 @@ class Entry:
             wait(self)
         except Refused:  # there is no commit to wait for
             self.emit()
-
-
-class Transaction(Protocol):
-    """A transaction of the caller, as it was before the call of the point."""
-
-    @property
-    def needs_await(self) -> bool:
-        """Whether an INSERT at this moment means to await the connection."""
-        ...
-
-    def suspend_autoflush(self) -> Callable[[], object]:
-        """Keep reads of attributes from flushing; the answer restores the setting."""
-        ...
-
-    def check(self) -> None:
-        """Check that an INSERT can be part of the transaction.
-
-        Raises:
-            Refused: it cannot.
-            UndoneError: the function has rolled the transaction back.
-        """
-        ...
-
-    def insert(self, entry: Entry) -> None:
-        """Insert an event into the outbox, now or after the pending flush."""
-        ...
-
-    async def insert_awaited(self, entry: Entry) -> None:
-        """Insert an event into the outbox on an asynchronous connection."""
-        ...
-
-    def after_commit(self, entry: Entry) -> None:
-        """Emit an event once the transaction has committed.
-
-        Raises:
-            Refused: there is no transaction.
-            UndoneError: the function has rolled the transaction back.
-        """
-        ...
-
-
-def keep_settings() -> None:
-    """Restore nothing: the `Transaction.suspend_autoflush` of what never flushes by itself."""
 
 
 class Guard:

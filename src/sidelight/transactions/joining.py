@@ -14,8 +14,9 @@ from typing import Any, Final
 from sidelight.emission import EMITTER, Head, JoinedReceipt
 from sidelight.host import is_interrupt, perf_counter_ns
 from sidelight.record import Costs
-from sidelight.transactions.entry import Entry, Guard, Refused, Transaction, keep_settings
+from sidelight.transactions.entry import Entry, Guard, Refused
 from sidelight.transactions.registry import transaction_of
+from sidelight.transactions.transaction import Transaction, keep_settings
 
 _clock: Final = perf_counter_ns
 

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-#: Makes an `entry.Transaction`; not named here, because `entry` imports this module.
+#: Makes a `transaction.Transaction`; not named here, because that module imports this one.
 Adapter: TypeAlias = Callable[[Any], Any]
 
 

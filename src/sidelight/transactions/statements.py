@@ -156,24 +156,13 @@ def _outbox_in(tables: Sequence[Sequence[Any]]) -> _Found:
 
 
 def execute_all(statements: Statements, execute: Callable[[str], Any]) -> None:
-    """Execute statements on a synchronous connection.
+    """Execute statements on a synchronous connection; see `execute_all_awaited`."""
 
-    Args:
-        statements: to execute.
-        execute: returns the rows of a `Question`.
+    async def at_once(statement: str) -> Any:
+        return execute(statement)
 
-    Raises:
-        Exception: of the driver.
-    """
     with contextlib.suppress(StopIteration):
-        statement = next(statements)
-        while True:
-            try:
-                rows = execute(statement)
-            except BaseException as error:  # noqa: BLE001  # the generator raises it again
-                statement = statements.throw(error)
-            else:
-                statement = statements.send(rows)
+        execute_all_awaited(statements, at_once).send(None)
 
 
 async def execute_all_awaited(

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, keep_settings
+from sidelight.transactions.entry import ENDED, Entry, Refused
 from sidelight.transactions.psycopg.watch import AnyConnection, OwnText, watch
 from sidelight.transactions.statements import (
     Question,
@@ -21,6 +21,7 @@ from sidelight.transactions.statements import (
     execute_all_awaited,
     postgres_insert,
 )
+from sidelight.transactions.transaction import CountedTransaction
 
 _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
@@ -57,38 +58,32 @@ async def execute_awaited(connection: AsyncConnection[Any], statements: Statemen
         await execute_all_awaited(statements, run)
 
 
-class _PsycopgTransaction:
+class _PsycopgTransaction(CountedTransaction):
     """The transaction of either kind of connection."""
 
     def __init__(self, connection: AnyConnection) -> None:
-        self._target = connection
+        self._target: Any = connection
         self._watch = watch(connection)
-        self._commits, self._rollbacks = self._watch.commits, self._watch.rollbacks
-
-    def suspend_autoflush(self) -> Callable[[], object]:
-        """Do nothing: a connection flushes nothing."""
-        return keep_settings
+        super().__init__(self._watch)
 
     def check(self) -> None:
-        """See `Transaction.check`."""
-        if self._watch.commits != self._commits:
+        if self.is_committed:
             raise Refused(ENDED)
         check_postgres(self._target)
         if self._target.pgconn.transaction_status != TransactionStatus.INTRANS:
-            raise self._no_transaction()
+            raise self.missing()
 
     def after_commit(self, entry: Entry) -> None:
-        """Emit an event once the transaction has committed."""
         entry.settle()
         pgconn = self._target.pgconn
-        if self._watch.commits != self._commits:
+        if self.is_committed:
             entry.emit()  # the work is done
         elif pgconn.transaction_status in _OPEN or pgconn.pipeline_status:
             self._watch.wait(entry)
-        elif self._target.autocommit and self._watch.rollbacks == self._rollbacks:
+        elif self._target.autocommit and not self.is_rolled_back:
             entry.emit()
         else:
-            raise self._no_transaction()
+            raise self.missing()
 
     def _bounded(self, entry: Entry) -> AbstractContextManager[float | None]:
         return bounded(self._database, strict=entry.strict)
@@ -101,50 +96,22 @@ class _PsycopgTransaction:
         pgconn = self._target.pgconn
         return pgconn.host, pgconn.port, pgconn.db
 
-    def _no_transaction(self) -> Exception:
-        undone = self._watch.rollbacks != self._rollbacks
-        return UndoneError() if undone else Refused("no transaction")
 
-
-class ConnectionTransaction(_PsycopgTransaction):
-    """The transaction of a connection."""
-
-    needs_await = False
-
-    def __init__(self, connection: Connection[Any]) -> None:
-        super().__init__(connection)
-        self._connection = connection
-
+class _Transaction(_PsycopgTransaction):
     def insert(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
         with self._bounded(entry) as within:
-            execute(self._connection, self._statements(entry, within))
-
-    async def insert_awaited(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
-        self.insert(entry)
+            execute(self._target, self._statements(entry, within))
 
 
-class AsyncConnectionTransaction(_PsycopgTransaction):
-    """The transaction of an asynchronous connection."""
-
+class _AsyncTransaction(_PsycopgTransaction):
     needs_await = True
 
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
-        super().__init__(connection)
-        self._connection = connection
-
-    def insert(self, entry: Entry) -> None:  # noqa: ARG002  # the protocol
-        """Refuse: the INSERT needs an await."""
-        raise Refused("not awaited")
-
     async def insert_awaited(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
         with self._bounded(entry) as within:
-            await execute_awaited(self._connection, self._statements(entry, within))
+            await execute_awaited(self._target, self._statements(entry, within))
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], _PsycopgTransaction]]] = {
-    Connection: ConnectionTransaction,
-    AsyncConnection: AsyncConnectionTransaction,
+    Connection: _Transaction,
+    AsyncConnection: _AsyncTransaction,
 }

@@ -7,36 +7,35 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 
-from sidelight.transactions.entry import Entry, Refused
+from sidelight.transactions.entry import Entry
 from sidelight.transactions.sqlalchemy.connections import ConnectionTransaction
 from sidelight.transactions.sqlalchemy.sessions import SessionTransaction
+from sidelight.transactions.transaction import Transaction
 
 
-class AsyncSessionTransaction:
+class AsyncSessionTransaction(SessionTransaction):
     """The transaction of an asynchronous session."""
 
     def __init__(self, session: AsyncSession) -> None:
-        self._session = session
-        self._inner = SessionTransaction(session.sync_session)
-        self.suspend_autoflush = self._inner.suspend_autoflush
-        self.check = self._inner.check
-        self.after_commit = self._inner.after_commit
+        super().__init__(session.sync_session)
+        self._async = session
 
     @property
     def needs_await(self) -> bool:
         """Whether no flush is pending that the event could wait for."""
-        return self._inner.is_clean
+        return self.is_clean
 
     def insert(self, entry: Entry) -> None:
         """Insert an event into the outbox at the next flush, or at the commit."""
-        self._inner.insert_later(entry)
+        self.insert_later(entry)
 
     async def insert_awaited(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
-        await self._session.run_sync(lambda _: self._inner.insert(entry))
+        """See `Transaction.insert_awaited`."""
+        insert = super().insert
+        await self._async.run_sync(lambda _: insert(entry))
 
 
-class AsyncConnectionTransaction:
+class AsyncConnectionTransaction(ConnectionTransaction):
     """The transaction of an asynchronous Core connection."""
 
     needs_await = True
@@ -44,19 +43,17 @@ class AsyncConnectionTransaction:
     def __init__(self, connection: AsyncConnection) -> None:
         if connection.sync_connection is None:
             raise ValueError("the connection has not been started")
-        self._connection = connection
-        self._inner = ConnectionTransaction(connection.sync_connection)
-        self.suspend_autoflush = self._inner.suspend_autoflush
-        self.check = self._inner.check
-        self.after_commit = self._inner.after_commit
+        super().__init__(connection.sync_connection)
+        self._async = connection
 
-    def insert(self, entry: Entry) -> None:  # noqa: ARG002  # the protocol
-        """Refuse: the INSERT needs an await."""
-        raise Refused("not awaited")
+    def insert(self, entry: Entry) -> None:
+        """See `Transaction.insert`."""
+        Transaction.insert(self, entry)
 
     async def insert_awaited(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
-        await self._connection.run_sync(lambda _: self._inner.insert(entry))
+        """See `Transaction.insert_awaited`."""
+        insert = super().insert
+        await self._async.run_sync(lambda _: insert(entry))
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], Any]]] = {

@@ -15,9 +15,10 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection, ExceptionContext
 
 from sidelight.transactions import control
-from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused, UndoneError, keep_settings
-from sidelight.transactions.sqlalchemy.drivers import driver_of
+from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused
+from sidelight.transactions.sqlalchemy.drivers import Insertion, driver_of
 from sidelight.transactions.statements import bounded
+from sidelight.transactions.transaction import CountedTransaction
 from sidelight.transactions.waiting import Waiting
 
 _ATTRIBUTE: Final = "_sidelight_watch"
@@ -150,53 +151,39 @@ def _failed(context: ExceptionContext) -> None:
             found.rolled_back()
 
 
-class ConnectionTransaction:
+class ConnectionTransaction(CountedTransaction):
     """The transaction of a Core connection."""
-
-    needs_await = False
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._watch = watch(connection)
-        self._commits, self._rollbacks = self._watch.commits, self._watch.rollbacks
-
-    def suspend_autoflush(self) -> Callable[[], object]:
-        """Do nothing: a connection flushes nothing."""
-        return keep_settings
+        super().__init__(self._watch)
 
     def check(self) -> None:
         """See `Transaction.check`."""
-        if self._watch.commits != self._commits:
+        if self.is_committed:
             raise Refused(ENDED)
         root = self._connection.get_transaction()
         if root is None:
-            raise self._no_transaction()
+            raise self.missing()
         nested = self._connection.get_nested_transaction()
         if not root.is_active or (nested is not None and not nested.is_active):
             raise Refused(BROKEN)
 
     def insert(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
+        """See `Transaction.insert`."""
         insert(self._connection, [entry], first=True)
 
-    async def insert_awaited(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
-        self.insert(entry)
-
     def after_commit(self, entry: Entry) -> None:
-        """Emit an event once the transaction has committed."""
+        """See `Transaction.after_commit`."""
         entry.settle()
         connection = self._connection
-        if self._watch.commits != self._commits or driver_of(connection).commits_itself(connection):
+        if self.is_committed or driver_of(connection).commits_itself(connection):
             entry.emit()  # the work is done
         elif connection.in_transaction():
             self._watch.wait(connection, entry)
         else:
-            raise self._no_transaction()
-
-    def _no_transaction(self) -> Exception:
-        undone = self._watch.rollbacks != self._rollbacks
-        return UndoneError() if undone else Refused("no transaction")
+            raise self.missing()
 
 
 def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> None:
@@ -213,7 +200,7 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
     """
     rows = [entry.row() for entry in entries]
     with bounded(connection.engine.url, strict=entries[0].strict) as within:
-        driver_of(connection).insert(connection, rows, within=within, first=first)
+        driver_of(connection).insert(connection, Insertion(rows, within, first))
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], ConnectionTransaction]]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
@@ -28,19 +28,25 @@ from sidelight.transactions.statements import (
 )
 
 
+class Insertion(NamedTuple):
+    """Rows to insert into an outbox.
+
+    Attributes:
+        rows: the rows.
+        within: seconds that the INSERT may take; None keeps the connection's own limit.
+        first: whether it may have to wait for other writers: nothing was flushed before.
+    """
+
+    rows: Sequence[Row]
+    within: float | None
+    first: bool
+
+
 class Driver(Protocol):
     """A driver, on a connection that SQLAlchemy has in a transaction."""
 
-    def insert(
-        self, connection: Connection, rows: Sequence[Row], *, within: float | None, first: bool
-    ) -> None:
+    def insert(self, connection: Connection, insertion: Insertion, /) -> None:
         """Insert rows into the outbox.
-
-        Args:
-            connection: the caller's.
-            rows: the rows.
-            within: seconds that the INSERT may take; None keeps the connection's own limit.
-            first: whether it may have to wait for other writers: nothing was flushed before.
 
         Raises:
             Refused: the rows cannot be part of a transaction.
@@ -108,10 +114,7 @@ class _Sqlite:
     def __init__(self) -> None:
         self._files: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
 
-    def insert(
-        self, connection: Connection, rows: Sequence[Row], *, within: float | None, first: bool
-    ) -> None:
-        """See `Driver.insert`."""
+    def insert(self, connection: Connection, insertion: Insertion) -> None:
         if self.commits_itself(connection):
             raise Refused("autocommit")
         with contextlib.closing(connection.connection.cursor()) as cursor:
@@ -122,26 +125,25 @@ class _Sqlite:
                 self._files[connection.engine] = path
             if not path:  # in memory
                 raise Refused("unsupported database")
-            sqlite_insert(cursor, rows, path, within=within if first else None)
+            within = insertion.within if insertion.first else None
+            sqlite_insert(cursor, insertion.rows, path, within=within)
 
     def commits_itself(self, connection: Connection) -> bool:
-        """See `Driver.commits_itself`."""
         return is_autocommit(connection.connection.driver_connection)
 
     def has_begun(self, connection: Connection) -> bool:
-        """See `Driver.has_begun`."""
         return bool(connection.connection.driver_connection.in_transaction)  # type: ignore[union-attr]
 
     def is_sound(self, connection: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
-        """See `Driver.is_sound`: an error undoes the statement, or the whole transaction."""
+        # An error undoes the statement, or the whole transaction.
         return True
 
     def ends_at_failed_commit(self, connection: Connection) -> bool:
-        """See `Driver.ends_at_failed_commit`: the commit of a locked database can be repeated."""
+        # The commit of a locked database can be repeated.
         return not self.has_begun(connection)
 
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
-        """See `Driver.answer`: there are no tags, but a failed commit raises an error."""
+        # There are no tags, but a failed commit raises an error.
         return verb
 
 
@@ -152,42 +154,29 @@ class _Server:
     may_undo_all = False
 
     def ends_at_failed_commit(self, _: Connection) -> bool:
-        """See `Driver.ends_at_failed_commit`."""
         return True
 
 
 class _Psycopg2(_Server):
     """psycopg2: one message takes several statements."""
 
-    def insert(
-        self,
-        connection: Connection,
-        rows: Sequence[Row],
-        *,
-        within: float | None,
-        first: bool,  # noqa: ARG002  # the protocol
-    ) -> None:
-        """See `Driver.insert`."""
+    def insert(self, connection: Connection, insertion: Insertion) -> None:
         pooled = connection.connection
         check_postgres(pooled.driver_connection)
         with contextlib.closing(pooled.cursor()) as cursor:
-            execute_all(_insert(connection, rows, within), executing(cursor))
+            execute_all(_insert(connection, insertion), executing(cursor))
 
     def commits_itself(self, connection: Connection) -> bool:
-        """See `Driver.commits_itself`."""
         raw: Any = connection.connection.driver_connection
         return bool(raw.autocommit) and raw.info.transaction_status == 0
 
     def has_begun(self, connection: Connection) -> bool:
-        """See `Driver.has_begun`."""
         return _status(connection) != _IDLE
 
     def is_sound(self, connection: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
-        """See `Driver.is_sound`."""
         return _status(connection) in {_IDLE, _INTRANS}
 
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
-        """See `Driver.answer`."""
         own = getattr(cursor, "_cursor", cursor)  # below the adapter of an asynchronous driver
         tag: str | None = getattr(own, "statusmessage", None)
         return tag
@@ -196,20 +185,12 @@ class _Psycopg2(_Server):
 class _Psycopg(_Psycopg2):
     """psycopg, synchronous and asynchronous."""
 
-    def insert(
-        self,
-        connection: Connection,
-        rows: Sequence[Row],
-        *,
-        within: float | None,
-        first: bool,  # noqa: ARG002  # the protocol
-    ) -> None:
-        """See `Driver.insert`."""
+    def insert(self, connection: Connection, insertion: Insertion) -> None:
         from sidelight.transactions.psycopg import connections  # noqa: PLC0415  # needs psycopg
 
         pooled: Any = connection.connection
         check_postgres(pooled.driver_connection)
-        statements = _insert(connection, rows, within)
+        statements = _insert(connection, insertion)
         if connection.dialect.is_async:
             pooled.dbapi_connection.run_async(
                 lambda raw: connections.execute_awaited(raw, statements)
@@ -221,15 +202,7 @@ class _Psycopg(_Psycopg2):
 class _Asyncpg(_Server):
     """asyncpg; SQLAlchemy prepares each statement, so the message goes to asyncpg itself."""
 
-    def insert(
-        self,
-        connection: Connection,
-        rows: Sequence[Row],
-        *,
-        within: float | None,
-        first: bool,  # noqa: ARG002  # the protocol
-    ) -> None:
-        """See `Driver.insert`."""
+    def insert(self, connection: Connection, insertion: Insertion) -> None:
         if self.commits_itself(connection):
             raise Refused("autocommit")
         pooled = connection.connection
@@ -238,7 +211,7 @@ class _Asyncpg(_Server):
             # SQLAlchemy delays the BEGIN until there is something to execute.
             with contextlib.closing(pooled.cursor()) as cursor:
                 cursor.execute("SELECT 1")
-        statements = _insert(connection, rows, within)
+        statements = _insert(connection, insertion)
         taking_turns = adapter._execute_mutex  # noqa: SLF001  # as the statements of other tasks
 
         async def send(raw: Any) -> None:
@@ -253,17 +226,15 @@ class _Asyncpg(_Server):
         adapter.run_async(send)
 
     def commits_itself(self, connection: Connection) -> bool:
-        """See `Driver.commits_itself`."""
         adapter: Any = connection.connection.dbapi_connection
         return adapter.autocommit and not adapter.driver_connection.is_in_transaction()
 
     def has_begun(self, connection: Connection) -> bool:
-        """See `Driver.has_begun`."""
         adapter: Any = connection.connection.dbapi_connection
         return bool(adapter.driver_connection.is_in_transaction())
 
     def is_sound(self, connection: Connection, *, ask: bool) -> bool:
-        """See `Driver.is_sound`: asyncpg does not tell a failed transaction from another."""
+        # Asyncpg does not tell a failed transaction from another.
         if not ask or not self.has_begun(connection):
             return True
         try:
@@ -274,7 +245,6 @@ class _Asyncpg(_Server):
         return True
 
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
-        """See `Driver.answer`."""
         return None
 
 
@@ -284,27 +254,24 @@ class _Other(_Server):
     tells_its_state = False
 
     def insert(self, *_: object, **__: object) -> None:
-        """See `Driver.insert`."""
         raise Refused("unsupported database")
 
     def commits_itself(self, connection: Connection) -> bool:
-        """See `Driver.commits_itself`."""
         return connection._is_autocommit_isolation()  # noqa: SLF001
 
     def has_begun(self, _: Connection) -> bool:
-        """See `Driver.has_begun`."""
         return True
 
     def is_sound(self, _: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
-        """See `Driver.is_sound`: what an error has undone is not known (`tells_its_state`)."""
+        # What an error has undone is not known (`tells_its_state`).
         return True
 
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
-        """See `Driver.answer`."""
         return None
 
 
-def _insert(connection: Connection, rows: Sequence[Row], within: float | None) -> Statements:
+def _insert(connection: Connection, insertion: Insertion) -> Statements:
+    rows, within, _ = insertion
     return postgres_insert(rows, database=connection.engine.url, within=within)
 
 

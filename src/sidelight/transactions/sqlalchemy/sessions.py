@@ -28,6 +28,7 @@ from sidelight.transactions.entry import (
 )
 from sidelight.transactions.outbox.table import OUTBOX
 from sidelight.transactions.sqlalchemy.connections import insert, watch
+from sidelight.transactions.transaction import CountedTransaction
 
 _ATTRIBUTE: Final = "_sidelight_events"
 #: Tells a session that has not begun on any of its databases which of them to take.
@@ -78,10 +79,8 @@ def _events(session: Session) -> _Events | None:
     return session.__dict__.get(_ATTRIBUTE)
 
 
-class SessionTransaction:
+class SessionTransaction(CountedTransaction):
     """The transaction of a session."""
-
-    needs_await = False
 
     def __init__(self, session: Session) -> None:
         events = _events(session)
@@ -91,7 +90,7 @@ class SessionTransaction:
             watch(connection)
         self._session = session
         self._events = events
-        self._commits, self._rollbacks = events.commits, events.rollbacks
+        super().__init__(events)
 
     @property
     def is_clean(self) -> bool:
@@ -99,7 +98,7 @@ class SessionTransaction:
         return _is_clean(self._session)
 
     def suspend_autoflush(self) -> Callable[[], object]:
-        """Keep reads of attributes from flushing what is pending."""
+        """See `Transaction.suspend_autoflush`."""
         session, before = self._session, self._session.autoflush
         session.autoflush = False
 
@@ -110,15 +109,15 @@ class SessionTransaction:
 
     def check(self) -> None:
         """See `Transaction.check`."""
-        if self._events.commits != self._commits:
+        if self.is_committed:
             raise Refused(ENDED)
         if not self._session.in_transaction():
-            raise self._no_transaction()
+            raise self.missing()
         if not self._session.is_active:
             raise Refused(BROKEN)
 
     def insert(self, entry: Entry) -> None:
-        """Insert an event into the outbox, now or after the pending flush."""
+        """See `Transaction.insert`."""
         if self.is_clean:
             _insert(self._session, [entry], first=True)
         else:
@@ -128,24 +127,16 @@ class SessionTransaction:
         """Insert an event into the outbox at the next flush, or at the commit."""
         self._events.rows.append((_innermost(self._session), entry))
 
-    async def insert_awaited(self, entry: Entry) -> None:
-        """Insert an event into the outbox."""
-        self.insert(entry)
-
     def after_commit(self, entry: Entry) -> None:
-        """Emit an event once the transaction has committed."""
-        if self._events.commits != self._commits:  # the work is done
+        """See `Transaction.after_commit`."""
+        if self.is_committed:  # the work is done
             entry.emit()
             return
         if not self._session.in_transaction():
-            raise self._no_transaction()
+            raise self.missing()
         if not self._session.is_active:
             raise UndoneError
         _wait(self._session, entry)
-
-    def _no_transaction(self) -> Exception:
-        undone = self._events.rollbacks != self._rollbacks
-        return UndoneError() if undone else Refused("no transaction")
 
 
 def _is_clean(session: Session) -> bool:
