@@ -10,6 +10,7 @@ import errno
 import http.server
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -55,6 +56,7 @@ class Place:
     tmp: Path
     stack: contextlib.ExitStack
     monkeypatch: pytest.MonkeyPatch
+    filled: Path
 
     def __post_init__(self):
         self.path = self.tmp / "events.db"
@@ -67,8 +69,9 @@ class Place:
         self.options = ("--store", store, "--spool", spool)
         return {"SIDELIGHT_STORE": store, "SIDELIGHT_SPOOL": str(spool)}
 
-    def first(self, **environment):
-        emit(FIRST, self.path, **environment)
+    def first(self):
+        """Let a program emit one event; its store and spool are copied, because all are alike."""
+        shutil.copytree(self.filled, self.tmp, dirs_exist_ok=True)
 
 
 ROWS = []
@@ -705,11 +708,18 @@ def instrumentation_that_is_switched_off(at):
 # -- the table is run ------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("filled")
+    emit(FIRST, directory / "events.db")
+    return directory
+
+
 @pytest.mark.parametrize("scenario", ROWS)
-def test_the_doctor_names_state_and_remedy(scenario, tmp_path, monkeypatch):
+def test_the_doctor_names_state_and_remedy(scenario, filled, tmp_path, monkeypatch):
     monkeypatch.setattr("sidelight.cli.doctor.backlog._PATIENCE", 0)
     with contextlib.ExitStack() as stack:
-        at = Place(tmp_path, stack, monkeypatch)
+        at = Place(tmp_path, stack, monkeypatch, filled)
         for state, check, words in scenario(at):
             expected = (check, state, words)
             try:

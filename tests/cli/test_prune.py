@@ -122,7 +122,7 @@ def test_an_interrupted_command_continues(url, monkeypatch):
 
 def test_a_file_gets_shorter(tmp_path):
     url = BACKENDS["sqlite"](tmp_path)
-    store(url, *batches_of(records(20_000, 100), 2_000))
+    store(url, *batches_of(records(4_000, 100), 2_000))
     before = size_of(url)
     assert "VACUUM" not in prune(url, "10d").err
     assert size_of(url) < before / 4
