@@ -104,7 +104,9 @@ class _Transaction(_PsycopgTransaction):
 
 
 class _AsyncTransaction(_PsycopgTransaction):
-    needs_await = True
+    @property
+    def needs_await(self) -> bool:
+        return True
 
     async def insert_awaited(self, entry: Entry) -> None:
         with self._bounded(entry) as within:

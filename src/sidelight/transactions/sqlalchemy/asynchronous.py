@@ -38,7 +38,10 @@ class AsyncSessionTransaction(SessionTransaction):
 class AsyncConnectionTransaction(ConnectionTransaction):
     """The transaction of an asynchronous Core connection."""
 
-    needs_await = True
+    @property
+    def needs_await(self) -> bool:
+        """See `Transaction.needs_await`."""
+        return True
 
     def __init__(self, connection: AsyncConnection) -> None:
         if connection.sync_connection is None:
