@@ -269,7 +269,7 @@ def a_standby(at):
     at.stack.callback(standby.close)
     data, source = standby.directory / "data", server.url("postgres")
     copied = standby._run("pg_basebackup", "-D", data, "-d", source, "-R", "-cfast")
-    assert copied.wait(60) == 0, standby._told()
+    assert copied.wait(300) == 0, standby._told()
     standby.start()
     at.use(standby.url(url.rpartition("/")[2]), at.spool)
     yield OK, "store", "1 event"

@@ -168,7 +168,7 @@ def test_the_budget(session):
     tests = """
         class Slow:
             def __repr__(self):
-                time.sleep(0.02)
+                time.sleep(0.5)
                 return "slow"
 
         def test_slow(sidelight_events):
@@ -178,7 +178,7 @@ def test_the_budget(session):
             for n in range(100):
                 sell("i1", n)
     """
-    told = session(tests, "--sidelight-budget=10ms", passed=1, failed=1)
+    told = session(tests, "--sidelight-budget=250ms", passed=1, failed=1)
     assert "over the budget of emissions: test_it:sell: 2" in told
     session(tests, passed=2)
     session(tests, "--sidelight-budget", "5 s", passed=2)
