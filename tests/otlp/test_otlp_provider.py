@@ -2,10 +2,10 @@
 
 import asyncio
 import contextvars
+import http.client
 import threading
 
 import pytest
-import requests
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -25,6 +25,7 @@ from tests.support.telemetry import (
 import sidelight
 from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
+from sidelight.otlp.connection import Route
 
 pytestmark = pytest.mark.usefixtures("plain_otel")
 
@@ -302,21 +303,21 @@ def test_a_broken_provider_is_counted_and_harms_no_call(tmp_path, monkeypatch, w
 
 
 def test_the_relays_exports_make_no_spans(shared_collector, tmp_path, monkeypatch):
-    """As with the instrumentation of requests, which honours the suppression key."""
+    """No method of `http.client` that tracers instrument sends them."""
     application = Application().install(monkeypatch)
-    plain, seen = requests.Session.send, []
+    seen, plain = [], Route.connect
 
-    def instrumented(self, request, **kwargs):
-        suppressed = otel_context.get_value("suppress_instrumentation") or any(
-            "suppress" in key and value for key, value in otel_context.get_current().items()
-        )
-        seen.append(suppressed)
-        if suppressed:
-            return plain(self, request, **kwargs)
-        with application.tracer.start_as_current_span("POST"):
-            return plain(self, request, **kwargs)
+    def connect(self, until):
+        current = otel_context.get_current().items()
+        seen.append(any("suppress" in key and value for key, value in current))
+        return plain(self, until)
 
-    monkeypatch.setattr(requests.Session, "send", instrumented)
+    def traced(*_, **__):
+        raise AssertionError("a tracer would see this request")
+
+    monkeypatch.setattr(Route, "connect", connect)
+    for name in ("request", "putrequest", "getresponse"):
+        monkeypatch.setattr(http.client.HTTPConnection, name, traced)
     with exporting(shared_collector, tmp_path, spans=0):
         outer(1)
     assert seen

@@ -7,22 +7,16 @@ from email.utils import formatdate
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.sdk.trace import ReadableSpan
+from tests.support.otlp_bytes import numbers_in
 from tests.support.proxy import Proxy
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.otlp import exporters
 from sidelight.otlp import sink as otlp_sink
-from sidelight.otlp.exporters import (
-    Endpoint,
-    ExportError,
-    HttpExporter,
-    Rejected,
-    _grpc_error,
-    _http_kind,
-    _rejected,
-)
-from sidelight.otlp.session import _seconds
+from sidelight.otlp.endpoint import Endpoint
+from sidelight.otlp.exporter import ExportError, Rejected
+from sidelight.otlp.grpc_exporter import grpc_error
+from sidelight.otlp.http_exporter import HttpExporter, kind_of_status, seconds_of
+from sidelight.otlp.requests import decode_answer
 from sidelight.otlp.sink import OtlpSettings, OtlpSink
 from sidelight.record.format import Moment, Static
 
@@ -46,8 +40,8 @@ class FakeExporter:
         self.accepted, self.requests, self.closed = [], [], 0
         self.judge = lambda numbers: None
 
-    def send(self, items, /):
-        numbers = [int(item.attributes["n"]) for item in items]
+    def send(self, request, /):
+        numbers = numbers_in(request)
         self.requests.append(numbers)
         answer = self.judge(numbers)
         if isinstance(answer, ExportError):
@@ -72,12 +66,8 @@ def counted():
 @pytest.fixture
 def make(fake, counted, monkeypatch):
     """Makes a sink of one signal in front of the fake exporter."""
-    monkeypatch.setattr(Endpoint, "exporter", lambda _: fake)
-
-    def log_of(static, moment, *_):
-        return ReadableSpan("", attributes=moment.attributes)
-
-    monkeypatch.setattr(otlp_sink, "log_of", log_of)
+    monkeypatch.setattr(otlp_sink, "exporter_class", lambda _: lambda _: fake)
+    monkeypatch.setattr(otlp_sink, "_REQUEST", 100)
     return lambda signal: OtlpSink(
         Endpoint(signal, "http://nowhere", {}), lambda *loss: counted.append(loss)
     )
@@ -123,11 +113,11 @@ def test_a_retry_continues_after_the_accepted_pieces(sink, fake):
     for _ in range(3):
         with pytest.raises(SinkUnavailableError, match="OTLP spans does not answer: away"):
             sink.write(RECORDS, WRITER)
-    assert (fake.accepted, fake.closed) == ([*range(128)], 3)
+    assert (fake.accepted, fake.closed) == ([*range(200)], 3)
     fake.judge = accept
     sink.write(RECORDS, WRITER)
     assert fake.accepted == ALL
-    assert [len(numbers) for numbers in fake.requests] == [128, 128, 128, 128, 128, 44]
+    assert [len(numbers) for numbers in fake.requests] == [100] * 6
     sink.write(RECORDS[:5], WRITER)  # another batch begins at its beginning
     assert fake.accepted == [*ALL, *range(5)]
 
@@ -143,7 +133,7 @@ def test_an_endpoint_that_refuses_an_empty_request_is_unavailable(sink, fake):
     fake.judge = always("refused", "400 Bad Request")
     with pytest.raises(SinkUnavailableError, match="400 Bad Request"):
         sink.write(RECORDS, WRITER)
-    assert [len(numbers) for numbers in fake.requests] == [128, 0]
+    assert [len(numbers) for numbers in fake.requests] == [100, 0]
 
 
 def test_an_internal_error_is_the_endpoints_until_it_repeats(sink, fake):
@@ -182,6 +172,15 @@ def test_rejected_items_are_counted(sink, fake, counted):
     fake.judge = lambda numbers: Rejected(2, "too old") if 0 in numbers else None
     sink.write(RECORDS, WRITER)
     assert counted == [("spans rejected by the OTLP endpoint", "too old")] * 2
+    fake.judge = lambda numbers: Rejected((1 << 63) - 1, "nonsense")
+    sink.write(RECORDS[:3], WRITER)
+    assert len(counted) == 5  # no more than were sent
+
+
+def test_a_request_is_bounded_in_bytes(sink, fake, monkeypatch):
+    monkeypatch.setattr(otlp_sink, "_REQUEST_BYTES", 2000)
+    sink.write([record(n, {"name": "x" * 900}) for n in range(7)], WRITER)
+    assert [len(numbers) for numbers in fake.requests] == [2, 2, 2, 1]
 
 
 def test_an_endpoint_is_not_asked_before_it_wants_a_retry(sink, fake, pass_time):
@@ -215,13 +214,22 @@ def test_a_back_end_without_logs_blocks_nothing_and_one_without_spans_is_unavail
     assert fake.accepted == [0, 1, 2, 3]
 
 
-def test_an_exporter_that_cannot_be_made_is_unavailable(sink, monkeypatch):
-    def fail(_):
-        raise FileNotFoundError("no certificate")
-
-    monkeypatch.setattr(Endpoint, "exporter", fail)
-    with pytest.raises(SinkUnavailableError, match="no certificate"):
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("CERTIFICATE", "/nowhere.pem", "OTEL_EXPORTER_OTLP_CERTIFICATE=/nowhere.pem: .*No such"),
+        ("TRACES_CLIENT_CERTIFICATE", "/nowhere.pem", "TRACES_CLIENT_CERTIFICATE=/nowhere.pem"),
+        ("HEADERS", "api-key=gehe%0Aim", "OTEL_EXPORTER_OTLP_HEADERS: HTTP cannot .*'api-key'$"),
+        ("ENDPOINT", "collector:4318", "'collector:4318/v1/traces' is no URL"),
+        ("ENDPOINT", "https://u:geheim@collector:port", r"'https://u:\*\*\*@coll.*' is no URL"),
+    ],
+)
+def test_an_exporter_that_cannot_be_made_is_unavailable(name, value, problem):
+    given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector"}
+    sink = OtlpSink(Endpoint("traces", None, given | {f"OTEL_EXPORTER_OTLP_{name}": value}))
+    with pytest.raises(SinkUnavailableError, match=problem) as raised:
         sink.write(RECORDS, WRITER)
+    assert "gehe" not in str(raised.value)
 
 
 # -- how an answer is read -------------------------------------------------------------------
@@ -253,13 +261,13 @@ KINDS = {
     "refused": (400, 413),
     "unsupported": (404,),
     "failed": (500,),
-    "unavailable": (None, 302, 401, 429, 503),
+    "unavailable": (302, 401, 429, 503),
 }
 
 
 def test_a_status_has_a_meaning():
     for kind, statuses in KINDS.items():
-        assert {_http_kind(status) for status in statuses} == {kind}
+        assert {kind_of_status(status) for status in statuses} == {kind}
 
 
 class RpcError(grpc.RpcError):
@@ -287,7 +295,7 @@ RETRY_INFO = (("google.rpc.retryinfo-bin", b"\x0a\x02\x08\x07"),)
     ],
 )
 def test_a_code_has_a_meaning(code, metadata, kind, wait):
-    error = _grpc_error(RpcError(grpc.StatusCode[code], metadata))
+    error = grpc_error(RpcError(grpc.StatusCode[code], metadata))
     assert (error.kind, error.retry_after, str(error)) == (kind, wait, f"{code}: because")
 
 
@@ -295,27 +303,29 @@ def test_partial_success():
     response = ExportTraceServiceResponse()
     response.partial_success.rejected_spans = 3
     response.partial_success.error_message = "too old"
-    assert _rejected("traces", response.SerializeToString()) == (3, "too old")
-    assert _rejected("traces", b"") == (0, "")
-    assert _rejected("logs", b'{"not": "protobuf"}') == (0, "")
+    assert decode_answer(response.SerializeToString()) == (3, "too old")
+    response.partial_success.rejected_spans = -1
+    assert decode_answer(response.SerializeToString()) == (0, "too old")
+    for other in (b"", b'{"not": "protobuf"}', b"\x0a\xff", b"\x08\x01", b"\xff" * 9):
+        assert decode_answer(other) == (0, "")
 
 
 def test_retry_after():
     given = ("7", "-7", "1e9", formatdate(time.time() - 60, usegmt=True), "", "soon")
-    assert [_seconds(text) for text in given] == [7.0, 0.0, 300.0, 0.0, 0.0, 0.0]
-    assert 0.0 < _seconds(formatdate(time.time() + 60, usegmt=True)) <= 60.0
+    assert [seconds_of(text) for text in given] == [7.0, 0.0, 300.0, 0.0, 0.0, 0.0]
+    assert 0.0 < seconds_of(formatdate(time.time() + 60, usegmt=True)) <= 60.0
 
 
 def test_the_whole_answer_must_arrive_within_the_timeout():
-    """Including its headers, byte by byte: a timeout of requests starts anew with each byte."""
+    """Including its headers, byte by byte: a timeout of a socket starts anew with each byte."""
     target = Proxy(mode="answer")
     with target, Proxy(target.address, mode="drip", drip_delay=0.05) as proxy:
         target.answer(200, body=b"x" * 1000)  # 50 s
         environment = {"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "0.3"}
         exporter = HttpExporter(Endpoint("traces", proxy.endpoint, environment))
         began = time.monotonic()
-        with exporters.silence_exporters(), pytest.raises(ExportError, match=r"in time|timed out"):
-            exporter.send([])
+        with pytest.raises(ExportError, match=r"in time|timed out"):
+            exporter.send(b"")
         assert time.monotonic() - began < 20
         exporter.close()
     gc.collect()  # a socket that is left open would warn
@@ -326,6 +336,6 @@ def test_a_long_answer_is_not_read_to_its_end():
         proxy.answer(200, body=b"x" * 1_000_000)
         exporter = HttpExporter(Endpoint("traces", proxy.endpoint, {}))
         for _ in range(2):
-            assert exporter.send([]) == Rejected()
+            assert exporter.send(b"") == Rejected()
         exporter.close()
     gc.collect()

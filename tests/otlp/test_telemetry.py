@@ -1,15 +1,13 @@
-"""A span restored from its record equals, byte for byte, the span that the SDK makes."""
-
-import itertools
+"""A span written from its record equals the span that the SDK makes and encodes."""
 
 import pytest
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
@@ -21,18 +19,22 @@ from opentelemetry.trace import (
     TraceFlags,
     TraceState,
 )
+from tests.support.otlp_bytes import log_in, span_in, spans_request, values
 from tests.support.telemetry import Kept
 
 from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
 from sidelight.emission.tracing import TRACING
-from sidelight.otlp.conversion import event_name, log_of, resource_of, span_of
+from sidelight.otlp.fields import event_name
+from sidelight.otlp.requests import encode_resource
 from sidelight.record.format import CUT, Moment, Static, event_id, occurred_at
 from sidelight.record.limits import Limits, limits_from, limits_of
 from sidelight.version import __version__
 
-RESOURCE = Resource({"service.name": "equal", "n": 1})
+DESCRIBED = {"service.name": "equal", "n": 1}
+RESOURCE = Resource(DESCRIBED)
 AT = 1_700_000_000_123_456_789
+CONTEXT = SpanContext(0xA1, 0xB2, is_remote=False, trace_flags=TraceFlags(1))
 LINKED = SpanContext(0xC3, 0xD4, is_remote=False, trace_flags=TraceFlags(1))
 REMOTE = SpanContext(
     0xE5,
@@ -230,10 +232,8 @@ def test_equal_to_the_sdk(kept, monkeypatch, deed, environment):
     TRACING.configure(ENVIRONMENTS[environment])
     under_light(deed)
     ((static, moment),) = kept.records
-    ours = span_of(static, moment, RESOURCE, limits_of({"limits": list(given)}))
-    (theirs,) = by_the_sdk(deed, static, moment, trace.INVALID_SPAN)
-    assert encode_spans([ours]) == encode_spans([theirs])
-    assert encode_spans([ours]).SerializeToString(deterministic=True)
+    ours = spans_request([(static, moment)], DESCRIBED, limits_of({"limits": list(given)}))
+    assert ours == encode_spans(by_the_sdk(deed, static, moment, trace.INVALID_SPAN))
 
 
 @pytest.mark.parametrize("remote", [True, False])
@@ -244,12 +244,8 @@ def test_a_parent_is_equal_too(kept, remote):
     parent = NonRecordingSpan(context)
     with trace.use_span(parent):
         under_light(attributes)
-    ((static, moment),) = kept.records
-    ours = span_of(static, moment, RESOURCE)
-    (theirs,) = by_the_sdk(attributes, static, moment, parent)
-    assert encode_spans([ours]) == encode_spans([theirs])
-    assert ours.parent == theirs.parent
-    assert ours.context == theirs.context
+    theirs = by_the_sdk(attributes, *kept.records[0], parent)
+    assert spans_request(kept.records, DESCRIBED) == encode_spans(theirs)
 
 
 def test_under_a_light_parent(kept):
@@ -260,10 +256,8 @@ def test_under_a_light_parent(kept):
 
     context = outer()
     inner, _ = kept.records
-    (theirs,) = by_the_sdk(nothing, *inner, NonRecordingSpan(context))
-    ours = span_of(*inner, RESOURCE)
-    assert encode_spans([ours]) == encode_spans([theirs])
-    assert ours.context == theirs.context
+    theirs = by_the_sdk(nothing, *inner, NonRecordingSpan(context))
+    assert spans_request([inner], DESCRIBED) == encode_spans(theirs)
 
 
 def static_of(**changes):
@@ -295,14 +289,14 @@ def moment_of(**changes):
 
 
 def test_a_log_record():
-    log = log_of(static_of(), moment_of(), RESOURCE)
-    record = log.log_record
-    assert record.event_name == "voice_notes.artifact.received"
-    assert (record.timestamp, record.body) == (AT + 1000, "artifact_received")
-    assert record.observed_timestamp >= AT
-    assert (record.trace_id, record.span_id, record.trace_flags) == (7, 8, 1)
-    assert record.severity_number is SeverityNumber.INFO
-    assert record.attributes == {
+    log = log_in((static_of(), moment_of()), observed=AT + 2000)
+    assert log.event_name == "voice_notes.artifact.received"
+    assert (log.time_unix_nano, log.observed_time_unix_nano) == (AT + 1000, AT + 2000)
+    assert log.body.string_value == "artifact_received"
+    assert (log.trace_id, log.span_id) == ((7).to_bytes(16, "big"), (8).to_bytes(8, "big"))
+    assert log.flags == 1
+    assert (log.severity_number, log.severity_text) == (SeverityNumber.INFO.value, "INFO")
+    assert values(log.attributes) == {
         "colour": "red",
         "code.function.name": "voice_notes.artifacts.create_artifact",
         "sidelight.mode": "scheduled",
@@ -313,14 +307,13 @@ def test_a_log_record():
         "sidelight.event.type": "artifact_received",
         "log.record.uid": event_id(AT + 1000, 5),
     }
-    assert encode_logs([log])
 
 
 def test_a_log_record_of_a_failure():
     details = {"error": ["builtins.ValueError", "why", [["file.py", 3, "work"]]]}
-    log = log_of(static_of(outcome="failed"), moment_of(details=details), RESOURCE)
-    attributes = log.log_record.attributes
-    assert log.log_record.severity_number is SeverityNumber.ERROR
+    log = log_in((static_of(outcome="failed"), moment_of(details=details)))
+    attributes = values(log.attributes)
+    assert log.severity_number == SeverityNumber.ERROR.value
     assert attributes["error.type"] == attributes["exception.type"] == "builtins.ValueError"
     assert attributes["exception.message"] == "why"
     assert attributes["exception.stacktrace"].splitlines() == [
@@ -332,17 +325,17 @@ def test_a_log_record_of_a_failure():
 
 def test_a_log_record_never_takes_the_current_span():
     with trace.use_span(NonRecordingSpan(REMOTE)):
-        log = log_of(static_of(), moment_of(trace=None, span_id=0, flags=0), RESOURCE)
-    assert not log.log_record.trace_id
-    assert not log.log_record.span_id
+        log = log_in((static_of(), moment_of(trace=None, span_id=0, flags=0)))
+    assert not log.trace_id
+    assert not log.span_id
 
 
 def test_limits_of_a_log_record_keep_what_identifies_it():
-    few = Limits(log_attributes=2, log_length=3)
-    log = log_of(static_of(), moment_of(), RESOURCE, few)
-    assert list(log.log_record.attributes) == ["sidelight.event.type", "log.record.uid"]
-    assert log.log_record.attributes["sidelight.event.type"] == "art"
-    assert log.dropped_attributes == 7
+    log = log_in((static_of(), moment_of()), Limits(log_attributes=2, log_length=3))
+    kept = values(log.attributes)
+    assert list(kept) == ["sidelight.event.type", "log.record.uid"]
+    assert kept["sidelight.event.type"] == "art"
+    assert log.dropped_attributes_count == 7
 
 
 @pytest.mark.parametrize(
@@ -354,23 +347,21 @@ def test_limits_of_a_log_record_keep_what_identifies_it():
     ],
 )
 def test_records_without_a_span(static, moment):
-    assert span_of(static, moment, RESOURCE) is None
-    assert log_of(static, moment, RESOURCE) is not None
+    assert span_in((static, moment)) is None
+    assert log_in((static, moment)) is not None
 
 
 def test_a_record_without_an_event():
-    assert log_of(static_of(type=None), moment_of(), RESOURCE) is None
-    assert span_of(static_of(type=None), moment_of(), RESOURCE) is not None
+    assert log_in((static_of(type=None), moment_of())) is None
+    assert span_in((static_of(type=None), moment_of())) is not None
 
 
 def test_a_cut_record_is_marked():
     moment = moment_of(flags=5 | CUT, attributes=None)
-    span = span_of(static_of(outcome="failed"), moment, RESOURCE)
-    assert span.attributes["sidelight.truncated"] is True
-    assert span.status.status_code is StatusCode.ERROR
-    assert (
-        log_of(static_of(), moment, RESOURCE).log_record.attributes["sidelight.truncated"] is True
-    )
+    span = span_in((static_of(outcome="failed"), moment))
+    assert values(span.attributes)["sidelight.truncated"] is True
+    assert span.status.code == StatusCode.ERROR.value
+    assert values(log_in((static_of(), moment)).attributes)["sidelight.truncated"] is True
 
 
 def test_a_span_that_is_too_large_keeps_its_error(kept):
@@ -383,13 +374,10 @@ def test_a_span_that_is_too_large_keeps_its_error(kept):
     EMITTER.strict = False
     with pytest.raises(ValueError, match="told"):
         fail("x" * 1000)
-    ((static, moment),) = kept.records
-    span = span_of(static, moment, RESOURCE)
-    assert (span.status.status_code, span.status.description) == (
-        StatusCode.ERROR,
-        "ValueError: told all the same",
-    )
-    assert span.attributes["sidelight.truncated"] is True
+    span = span_in(kept.records[0])
+    assert span.status.code == StatusCode.ERROR.value
+    assert span.status.message == "ValueError: told all the same"
+    assert values(span.attributes)["sidelight.truncated"] is True
     EMITTER.losses.clear()
 
 
@@ -411,16 +399,21 @@ def test_event_names(point, kind, name):
     [(5, "5"), (2.5, "2.5"), (["a", 1], '["a",1]'), ({"k": None}, '{"k":null}')],
 )
 def test_ids_are_text_as_in_the_store(given, exported):
-    span = span_of(static_of(), moment_of(artifact_id=given), RESOURCE)
-    assert span.attributes["sidelight.artifact.id"] == exported
+    record = static_of(), moment_of(artifact_id=given)
+    for item in (span_in(record), log_in(record)):
+        assert values(item.attributes)["sidelight.artifact.id"] == exported
 
 
 def test_a_resource():
-    resource = resource_of({"resource": {"service.name": "s", "telemetry.sdk.name": "other"}})
-    assert resource.attributes["service.name"] == "s"
-    assert resource.attributes["telemetry.sdk.name"] == "other"
-    assert resource.attributes["telemetry.distro.name"] == "sidelight"
-    assert resource_of({}).attributes["telemetry.sdk.language"] == "python"
+    given = {"service.name": "s", "telemetry.sdk.name": "other", "process.pid": 7}
+    message = ResourceSpans.FromString(encode_resource({"resource": given})).resource
+    found = values(message.attributes)
+    assert found.items() >= given.items()
+    assert found["telemetry.distro.name"] == "sidelight"
+    (theirs,) = encode_spans([ReadableSpan("", CONTEXT, resource=Resource(found))]).resource_spans
+    assert message == theirs.resource
+    least = ResourceSpans.FromString(encode_resource({})).resource
+    assert values(least.attributes)["telemetry.sdk.language"] == "python"
 
 
 def test_a_span_with_hostile_values_can_be_encoded(kept):
@@ -455,12 +448,9 @@ def test_a_span_with_hostile_values_can_be_encoded(kept):
         span.record_exception(Hostile())
 
     under_light(deed)
-    ((static, moment),) = kept.records
-    request = encode_spans([span_of(static, moment, RESOURCE)])
-    (span,) = request.resource_spans[0].scope_spans[0].spans
+    span = span_in(kept.records[0])
     assert span.name == "\\ud800"
     assert len(span.attributes) > 8
-    assert request.SerializeToString()
 
 
 class Hostile(Exception):
@@ -469,8 +459,3 @@ class Hostile(Exception):
 
     __str__ = __len__ = __iter__ = __bool__ = __eq__ = __repr__
     __hash__ = None
-
-
-def test_a_span_is_rebuilt_the_same_each_time():
-    spans = [span_of(static_of(), moment_of(), RESOURCE) for _ in itertools.repeat(None, 2)]
-    assert encode_spans(spans[:1]) == encode_spans(spans[1:])

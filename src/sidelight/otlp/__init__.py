@@ -1,6 +1,7 @@
 """Export records over OTLP as spans and log records; every failed request has its cause.
 
-The face loads lazily, because the SDK and its exporters are slow to import.
+The wire form is written directly: neither the SDK nor its exporters are imported, but for gRPC. The
+face loads lazily, because a process that exports nothing needs no HTTP.
 """
 
 from typing import TYPE_CHECKING
@@ -8,15 +9,19 @@ from typing import TYPE_CHECKING
 from sidelight.host import lazily
 
 if TYPE_CHECKING:
-    from sidelight.otlp.exporters import Endpoint, ExportError, SignalName, silence_exporters
+    from sidelight.otlp.endpoint import Endpoint
+    from sidelight.otlp.exporter import ExportError, SignalName
+    from sidelight.otlp.exporters import exporter_class
     from sidelight.otlp.sink import OtlpSettings, OtlpSink
 
-__all__ = ["Endpoint", "ExportError", "OtlpSettings", "OtlpSink", "SignalName", "silence_exporters"]
+__all__ = ["Endpoint", "ExportError", "OtlpSettings", "OtlpSink", "SignalName", "exporter_class"]
 
 __getattr__ = lazily(
     __name__,
     {
-        "exporters": "Endpoint ExportError SignalName silence_exporters",
+        "endpoint": "Endpoint",
+        "exporter": "ExportError SignalName",
+        "exporters": "exporter_class",
         "sink": "OtlpSettings OtlpSink",
     },
 )

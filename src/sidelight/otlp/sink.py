@@ -7,21 +7,27 @@ does not block the other signal. Timeouts are short, because the relay retries.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from opentelemetry import context as otel_context
-from opentelemetry.sdk.resources import Resource
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.host import monotonic, sleep, suppressed
-from sidelight.otlp.conversion import log_of, resource_of, span_of
-from sidelight.otlp.exporters import Endpoint, Exporter, ExportError, SignalName, silence_exporters
+from sidelight.otlp.endpoint import Endpoint
+from sidelight.otlp.exporter import Exporter, ExportError, SignalName
+from sidelight.otlp.exporters import exporter_class
+from sidelight.otlp.logs import encode_log
+from sidelight.otlp.requests import encode_request, encode_resource
+from sidelight.otlp.spans import encode_span
 from sidelight.record import Limits, limits_of
 from sidelight.spool import Record
 
-_PIECE: Final = 128  # records of one request; encoding more of them holds the GIL too long
+_REQUEST: Final = 512  # records of one request …
+_REQUEST_BYTES: Final = 1024 * 1024  # … and their bytes; gRPC servers refuse more than 4 MiB
+_ENCODED_AT_ONCE: Final = 128  # records between two offers of the GIL
 _MAX_FAILURES: Final = 8  # internal errors of the endpoint before the records are the suspects
 _UNSUPPORTED_RETRY: Final = 600.0  # seconds until a back end without logs is asked again
 
@@ -55,7 +61,8 @@ class OtlpSink:
     def __init__(self, endpoint: Endpoint, count: Count = lambda _reason, _problem: None) -> None:
         """Import the exporter; open nothing yet."""
         self.name: SignalName = endpoint.signal
-        endpoint.sdk()  # import here, because a fork during a later import breaks the child
+        # Import here, because a fork during a later import breaks the child.
+        self._connect = exporter_class(endpoint)
         self._endpoint = endpoint
         self._count = count
         self._exporter: Exporter | None = None
@@ -67,7 +74,7 @@ class OtlpSink:
         self._problem = ""
         self._not_before = 0.0
         self._unsupported_until = 0.0
-        self._resources: dict[str, Resource] = {}
+        self._resources: dict[str, bytes] = {}
 
     def write(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
         """Export a batch. A retry of the same batch continues after the accepted records.
@@ -87,8 +94,7 @@ class OtlpSink:
             raise self._unavailable(f"{self._problem}; the endpoint asked for a later retry")
         token = otel_context.attach(suppressed())
         try:
-            with silence_exporters():
-                self._send_all(records, self._resource(writer), limits_of(writer))
+            self._send_all(records, self._resource(writer), limits_of(writer))
         except ExportError as error:
             self._postpone(error)
         finally:
@@ -112,32 +118,55 @@ class OtlpSink:
 
     # -- one batch ---------------------------------------------------------------------------
 
-    def _send_all(self, records: Sequence[Record], resource: Resource, limits: Limits) -> None:
+    def _send_all(self, records: Sequence[Record], resource: bytes, limits: Limits) -> None:
         exporter = self._open()
-        build = span_of if self.name == "traces" else log_of
         while self._sent < len(records):
-            pairs = []
-            piece = records[self._sent : self._sent + _PIECE]
-            for record in piece:
-                try:
-                    item = build(*record, resource, limits)
-                except Exception as error:  # noqa: BLE001  # a record of unexpected shape
-                    self._refuse(record, f"{type(error).__name__}: {error}")
-                else:
-                    if item is not None:
-                        pairs.append((record, item))
+            upto, pairs = self._encode(records, limits)
             if pairs:
-                self._send(exporter, pairs)
-            self._sent += len(piece)
+                self._send(exporter, pairs, resource)
+            self._sent = upto
             self._failures = 0
-            sleep(0)  # release the GIL between pieces
+
+    def _encode(
+        self, records: Sequence[Record], limits: Limits
+    ) -> tuple[int, list[tuple[Record, bytes]]]:
+        """Encode the records of the next request; also return the index of the first one after."""
+        is_traces, observed = self.name == "traces", time.time_ns()
+        pairs: list[tuple[Record, bytes]] = []
+        begin = end = self._sent
+        size = 0
+        while end < min(begin + _REQUEST, len(records)) and size < _REQUEST_BYTES:
+            record = records[end]
+            end += 1
+            try:
+                encoded = (
+                    encode_span(*record, limits)
+                    if is_traces
+                    else encode_log(*record, limits, observed)
+                )
+            except Exception as error:  # noqa: BLE001  # a record of unexpected shape
+                self._refuse(record, f"{type(error).__name__}: {error}")
+            else:
+                if encoded is not None:
+                    size += len(encoded)
+                    pairs.append((record, encoded))
+            if (end - begin) % _ENCODED_AT_ONCE == 0:
+                sleep(0)
+        return end, pairs
 
     def _send(
-        self, exporter: Exporter, pairs: Sequence[tuple[Record, Any]], *, suspect: bool = True
+        self,
+        exporter: Exporter,
+        pairs: Sequence[tuple[Record, bytes]],
+        resource: bytes,
+        *,
+        suspect: bool = True,
     ) -> None:
         """Send one request; halve a refused one until the poison records are found."""
         try:
-            rejected = exporter.send([item for _, item in pairs])
+            rejected = exporter.send(
+                encode_request(((static.origin, item) for (static, _), item in pairs), resource)
+            )
         except ExportError as error:
             self._failures += suspect and error.kind == "failed"
             is_suspect = error.kind == "failed" and self._failures >= _MAX_FAILURES
@@ -149,16 +178,16 @@ class OtlpSink:
                 self._refuse(pairs[0][0], str(error))
                 return
             half = len(pairs) // 2
-            self._send(exporter, pairs[:half], suspect=False)
-            self._send(exporter, pairs[half:], suspect=False)
+            self._send(exporter, pairs[:half], resource, suspect=False)
+            self._send(exporter, pairs[half:], resource, suspect=False)
             return
-        for _ in range(rejected.number):
+        for _ in range(min(rejected.number, len(pairs))):
             self._count(f"{_WORDS[self.name]} rejected by the OTLP endpoint", rejected.why)
 
     def _probe(self, exporter: Exporter, refusal: ExportError) -> None:
         """Treat an endpoint that refuses an empty request as well as unavailable."""
         try:
-            exporter.send([])
+            exporter.send(b"")
         except ExportError as error:
             raise ExportError("unavailable", str(refusal), error.retry_after) from refusal
 
@@ -175,7 +204,7 @@ class OtlpSink:
     def _open(self) -> Exporter:
         if self._exporter is None:
             try:
-                self._exporter = self._endpoint.exporter()
+                self._exporter = self._connect(self._endpoint)
             except Exception as error:  # an invalid variable, or a missing certificate file
                 raise ExportError("unavailable", f"{type(error).__name__}: {error}") from error
         return self._exporter
@@ -196,10 +225,10 @@ class OtlpSink:
     def _unavailable(self, problem: str) -> SinkUnavailableError:
         return SinkUnavailableError(sink=self._title, problem=problem)
 
-    def _resource(self, writer: dict[str, Any]) -> Resource:
+    def _resource(self, writer: dict[str, Any]) -> bytes:
         key = str(writer.get("instance", ""))
         if key not in self._resources:
             if len(self._resources) > 100:
                 self._resources.clear()
-            self._resources[key] = resource_of(writer)
+            self._resources[key] = encode_resource(writer)
         return self._resources[key]

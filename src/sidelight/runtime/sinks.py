@@ -42,22 +42,24 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
 def _otlp_sinks(settings: Settings, count: Callable[[str, str], None]) -> list[OtlpSink]:
     """Make the sinks of the signals that are on.
 
-    While it is imported, the SDK starts threads that detect resources. A process that is ending
-    cannot start a thread. There the detection is replaced, because sidelight does not need it.
+    For gRPC the SDK is imported, and that starts threads that detect resources. A process that is
+    ending cannot start a thread. There the detection is replaced, because sidelight does not need
+    it.
     """
-    try:
-        from sidelight.otlp import OtlpSettings  # noqa: PLC0415
-    except RuntimeError:
-        if threading.main_thread().is_alive():
-            raise
-        from opentelemetry.sdk import resources  # noqa: PLC0415
+    from sidelight.otlp import OtlpSettings  # noqa: PLC0415
 
-        resources.get_aggregated_resources = lambda *_args, **_kwargs: resources.Resource({})
-        from sidelight.otlp import OtlpSettings  # noqa: PLC0415
     wanted = OtlpSettings(
         settings.otlp_traces,
         settings.otlp_logs,
         settings.otlp_endpoint,
         settings.environment,
     )
-    return wanted.sinks(count)
+    try:
+        return wanted.sinks(count)
+    except RuntimeError:
+        if threading.main_thread().is_alive():
+            raise
+        from opentelemetry.sdk import resources  # noqa: PLC0415
+
+        resources.get_aggregated_resources = lambda *_args, **_kwargs: resources.Resource({})
+        return wanted.sinks(count)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
-from sidelight.otlp import Endpoint, ExportError, SignalName, silence_exporters
+from sidelight.otlp import Endpoint, ExportError, SignalName, exporter_class
 from sidelight.settings import Settings, without_password
 
 _TIMEOUT: Final = "3"  # seconds
@@ -31,12 +31,11 @@ def _check(endpoint: Endpoint) -> Finding:
     hurried = replace(endpoint, environment={**endpoint.environment, timeout: _TIMEOUT})
     target = f"{endpoint.signal} to {without_password(_url(endpoint))} by {endpoint.protocol}"
     try:
-        with silence_exporters():
-            exporter = hurried.exporter()
-            try:
-                exporter.send([])
-            finally:
-                exporter.close()
+        exporter = exporter_class(hurried)(hurried)
+        try:
+            exporter.send(b"")
+        finally:
+            exporter.close()
     except ExportError as error:
         problem, unsupported = without_password(str(error)), error.kind == "unsupported"
     except Exception as error:  # noqa: BLE001  # a certificate or a header that cannot be read

@@ -1,0 +1,51 @@
+"""What spans and log records of a record have in common: names, ids, and attributes in limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sidelight.otlp.wire import bounded_value
+from sidelight.record import ARTIFACT_KEY, CUT, ORGANIZATION_KEY, Moment, Static, to_json
+
+
+def code_function(static: Static) -> str:
+    """``voice_notes.artifacts.create_artifact``: the value of ``code.function.name``."""
+    return static.point.replace(":", ".")
+
+
+def event_name(static: Static) -> str:
+    """``artifact_received`` in ``voice_notes.artifacts``: ``voice_notes.artifact.received``."""
+    package = static.point.partition(":")[0].partition(".")[0]
+    name = (static.type or "").replace("_", ".")
+    return name if package in {"", "__main__", "sidelight"} else f"{package}.{name}"
+
+
+def identity(moment: Moment) -> list[tuple[str, Any]]:
+    """The attributes that say what the record is about, and whether it is whole."""
+    found: list[tuple[str, Any]] = []
+    if (artifact := moment.artifact_id) is not None:
+        found.append((ARTIFACT_KEY, artifact if type(artifact) is str else _id(artifact)))
+    if (organization := moment.organization_id) is not None:
+        found.append(
+            (ORGANIZATION_KEY, organization if type(organization) is str else _id(organization))
+        )
+    if moment.flags & CUT:
+        found.append(("sidelight.truncated", True))
+    return found
+
+
+def _id(value: Any) -> str:
+    """An id as text, equal to the store's."""
+    return str(value) if isinstance(value, str | int | float) else to_json(value)
+
+
+def bounded(
+    given: Mapping[str, Any], most: int | None, length: int | None, dropped: int = 0
+) -> tuple[dict[str, Any], int]:
+    """The newest ``most`` attributes without None, and how many were dropped in all."""
+    kept = {key: bounded_value(value, length) for key, value in given.items() if value is not None}
+    if most is not None and len(kept) > most:
+        dropped += len(kept) - most
+        kept = dict(tuple(kept.items())[len(kept) - most :])
+    return kept, dropped
