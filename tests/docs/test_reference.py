@@ -17,7 +17,7 @@ from sidelight.cli.app import app
 from sidelight.cli.doctor.findings import REMEDIES, remedy_for
 from sidelight.emission import emitter
 from sidelight.maps.declarations import MapPoint
-from sidelight.otlp import exporters
+from sidelight.otlp import endpoint
 from sidelight.record import BUDGET_NS, values
 from sidelight.record import format as format_
 from sidelight.runtime import process
@@ -391,7 +391,7 @@ FIGURES = [
         "{:,} entries or {} MiB for each sink",
         (quarantine.LIMIT, quarantine.LIMIT_BYTES // MIB),
     ),
-    ("reference/configuration.md", "{:.0f} by default, ", (exporters.TIMEOUT,)),
+    ("reference/configuration.md", "{:.0f} by default, ", (endpoint.TIMEOUT,)),
     (
         "how-to/containers-and-processes.md",
         "gives the relay up to {} s to deliver",

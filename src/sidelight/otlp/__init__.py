@@ -11,8 +11,7 @@ from sidelight.host import lazily
 if TYPE_CHECKING:
     from sidelight.otlp.endpoint import Endpoint
     from sidelight.otlp.exporter import ExportError, SignalName
-    from sidelight.otlp.exporters import exporter_class
-    from sidelight.otlp.sink import OtlpSettings, OtlpSink
+    from sidelight.otlp.sink import OtlpSettings, OtlpSink, exporter_class
 
 __all__ = ["Endpoint", "ExportError", "OtlpSettings", "OtlpSink", "SignalName", "exporter_class"]
 
@@ -21,7 +20,6 @@ __getattr__ = lazily(
     {
         "endpoint": "Endpoint",
         "exporter": "ExportError SignalName",
-        "exporters": "exporter_class",
-        "sink": "OtlpSettings OtlpSink",
+        "sink": "OtlpSettings OtlpSink exporter_class",
     },
 )

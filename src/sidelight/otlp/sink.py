@@ -18,7 +18,7 @@ from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.host import monotonic, sleep, suppressed
 from sidelight.otlp.endpoint import Endpoint
 from sidelight.otlp.exporter import Exporter, ExportError, SignalName
-from sidelight.otlp.exporters import exporter_class
+from sidelight.otlp.http_exporter import HttpExporter
 from sidelight.otlp.logs import encode_log
 from sidelight.otlp.requests import encode_request, encode_resource
 from sidelight.otlp.spans import encode_span
@@ -34,6 +34,15 @@ _UNSUPPORTED_RETRY: Final = 600.0  # seconds until a back end without logs is as
 Count: TypeAlias = Callable[[str, str], None]
 """Counts a loss: called with reason and problem."""
 _WORDS: Final[Mapping[SignalName, str]] = {"traces": "spans", "logs": "log records"}
+
+
+def exporter_class(endpoint: Endpoint) -> Callable[[Endpoint], Exporter]:
+    """Import the exporter for the endpoint's protocol; gRPC and the SDK are slow to import."""
+    if endpoint.protocol == "http/protobuf":
+        return HttpExporter
+    from sidelight.otlp.grpc_exporter import GrpcExporter  # noqa: PLC0415
+
+    return GrpcExporter
 
 
 @dataclass(frozen=True, slots=True)
