@@ -11,6 +11,7 @@ from sidelight.record.costs import BUDGET_NS, SHIFT, Costs, CostSummary, read_sn
 from sidelight.record.encoding import encode, encode_into, new_buffer, to_json
 from sidelight.record.format import (
     CUT,
+    DEEPEST,
     FRAME,
     FRAME_MAGIC,
     MAX_PAYLOAD,
@@ -28,6 +29,7 @@ from sidelight.record.format import (
     encode_static,
     event_id,
     frame,
+    is_deep,
     is_type_name,
     length_of_frames,
     moment_source,
@@ -72,6 +74,7 @@ __all__ = [
     "ARTIFACT_KEY",
     "BUDGET_NS",
     "CUT",
+    "DEEPEST",
     "DEFAULT_LIMITS",
     "FRAME",
     "FRAME_MAGIC",
@@ -110,6 +113,7 @@ __all__ = [
     "event_id",
     "exception_attributes",
     "frame",
+    "is_deep",
     "is_type_name",
     "ledger_frame",
     "ledger_part",

@@ -41,7 +41,28 @@ RANDOM: Final = 16
 
 _PREFIX: Final = b"\x92"  # msgpack: an array of two follows
 _PAYLOAD_BEGINS: Final = re.compile(_PREFIX + rb"[\x91-\x9f]")  # its first item: a short array
+#: Levels of containers that a record may have. The caller's path writes less than half of them.
+#: Readers walk a record and write it as JSON, and would end at the interpreter's own limit.
+DEEPEST: Final = 32
+_CONTAINERS: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])  # first bytes, in msgpack
+_LEAVES: Final = bytes(set(range(256)).difference(_CONTAINERS))
 _TYPE_NAME: Final = re.compile(r"[A-Za-z][\w.\-]{0,127}")
+
+
+def is_deep(value: object) -> bool:
+    """Whether containers are nested deeper than `DEEPEST`."""
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += each.values()
+            elif isinstance(each, list | tuple):
+                inner += each
+        if not inner:
+            return False
+        level = inner
+    return any(isinstance(each, dict | list | tuple) for each in level)
 
 
 def is_type_name(value: object) -> bool:
@@ -184,13 +205,14 @@ def encode_static(static: Static) -> bytes:
 _payload_decoder: Final = msgspec.msgpack.Decoder(tuple[msgspec.Raw, Moment])
 _static_decoder: Final = msgspec.msgpack.Decoder(Static)
 _statics: dict[bytes, Static] = {}
+_TOO_DEEP: Final = f"the record is nested deeper than {DEEPEST} levels"
 
 
 def decode(payload: bytes | memoryview) -> tuple[Static, Moment]:
     """Read a payload back.
 
     Raises:
-        msgspec.DecodeError: the bytes are not a record of this format.
+        msgspec.DecodeError: the bytes are not a record of this format, or nested too deeply.
     """
     try:
         raw, moment = _payload_decoder.decode(payload)
@@ -201,7 +223,14 @@ def decode(payload: bytes | memoryview) -> tuple[Static, Moment]:
                 _statics.clear()
             static = _statics[key] = _static_decoder.decode(key)
     except RecursionError as error:
-        raise msgspec.DecodeError("the record is nested too deeply") from error
+        raise msgspec.DecodeError(_TOO_DEEP) from error
+    # Few records have so many bytes that could begin a container. Only these are walked.
+    if len(bytes(payload).translate(None, _LEAVES)) > DEEPEST and any(
+        map(
+            is_deep, (moment.artifact_id, moment.organization_id, moment.attributes, moment.details)
+        )
+    ):
+        raise msgspec.DecodeError(_TOO_DEEP)
     return static, moment
 
 

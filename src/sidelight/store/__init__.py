@@ -10,7 +10,7 @@ from sidelight.host import lazily
 
 if TYPE_CHECKING:
     from sidelight.store.arguments import OUTCOMES
-    from sidelight.store.event import Count, Counts, Event, Events, Loss
+    from sidelight.store.event import UNREADABLE, Count, Counts, Event, Events, Loss
     from sidelight.store.funnel import Funnel, Step
     from sidelight.store.latency import Grouping, Latencies, Latency
     from sidelight.store.postgres import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OUTCOMES",
+    "UNREADABLE",
     "WRITE_TIMEOUT",
     "Count",
     "Counts",
@@ -62,7 +63,7 @@ __getattr__ = lazily(
     __name__,
     {
         "arguments": "OUTCOMES",
-        "event": "Count Counts Event Events Loss",
+        "event": "UNREADABLE Count Counts Event Events Loss",
         "funnel": "Funnel Step",
         "latency": "Grouping Latencies Latency",
         "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement connection_defaults",

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from sidelight.record import Mode, Outcome
+from sidelight.record import DEEPEST, Mode, Outcome, is_deep
 from sidelight.store.selection import Scan
 from sidelight.store.times import from_ns
 
@@ -89,7 +89,7 @@ def event_from(row: Any) -> Event:
             duration_ns=row.duration,
             trace_id=row.trace_id,
             span_id=row.span_id,
-            attributes=msgspec.json.decode(row.attributes),
+            attributes=_attributes(row.attributes),
         )
     except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
         problem = " ".join(str(error).split())
@@ -110,6 +110,13 @@ def event_from(row: Any) -> Event:
         },
     }
     return Event.model_construct(**known)
+
+
+def _attributes(text: str) -> Any:
+    attributes = msgspec.json.decode(text)
+    if text.count("[") + text.count("{") > DEEPEST and is_deep(attributes):
+        raise ValueError(f"the attributes are nested deeper than {DEEPEST} levels")
+    return attributes
 
 
 def _ids(row: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date
 from itertools import groupby
 
@@ -10,7 +11,7 @@ from sqlalchemy import func, select, text
 from sidelight.record import CostSummary, event_id, read_snapshot
 from sidelight.store.arguments import Id, checked_id, checked_limit
 from sidelight.store.event import Artifact, Loss
-from sidelight.store.reader import Reader, readable
+from sidelight.store.reader import Reader
 from sidelight.store.schema import (
     NO_ORGANIZATION,
     artifacts,
@@ -57,7 +58,7 @@ class Inventory(Reader):
         checked_limit(limit)
         query = select(artifacts).where(*conditions)
         query = query.order_by(table.last_event_at.desc(), table.artifact_id).limit(limit)
-        return readable(
+        return self._readable(
             "artifacts",
             self._read(query),
             lambda row: Artifact(
@@ -69,37 +70,29 @@ class Inventory(Reader):
             ),
         )
 
-    def shared_artifacts(self, limit: int = 1000) -> list[str]:
-        """Ids among the latest artifacts whose events name different organizations.
+    def shared_artifacts(self) -> list[str]:
+        """Ids of all artifacts whose events name different organizations, the latest first.
 
-        Artifacts with more than 10,000 events are left out, because the answer would take long.
-
-        Args:
-            limit: how many artifacts are examined.
+        A relay notes this when it stores an event. What was stored before the store had version 4
+        is compared with later events only by the organization that the artifact had first.
         """
-        latest = (
-            select(artifacts.c.artifact_id)
-            .where(artifacts.c.events.between(2, 10_000))
-            .order_by(artifacts.c.last_event_at.desc())
-            .limit(limit)
-            .subquery()
-        )
-        owner = events.c.organization_id
-        query = (
-            select(events.c.artifact_id)
-            .join(latest, latest.c.artifact_id == events.c.artifact_id)
-            .group_by(events.c.artifact_id)
-            .having(func.min(owner) != func.max(owner))
-            .order_by(events.c.artifact_id)
-        )
-        return [str(row.artifact_id) for row in self._read(query)]
+        found = artifacts.c
+        query = select(found.artifact_id).where(found.ambiguous == 1)
+        rows = self._read(query.order_by(found.last_event_at.desc(), found.artifact_id))
+        return [str(row.artifact_id) for row in rows]
+
+    def holds(self, event_ids: Collection[str]) -> set[str]:
+        """Which of some events, given by their ids, are in the store."""
+        key = events.c.event_id
+        query = select(key).where(key.in_([*event_ids]))
+        return {str(found) for (found,) in self._read(query)}
 
     def losses(self) -> list[Loss]:
         """What could not be recorded, sorted by reason; within a reason, the latest first."""
         table = losses.c
         query = select(losses, table.count.label("number"))
         query = query.order_by(table.reason, table.last_at.desc(), table.process)
-        return readable(
+        return self._readable(
             "losses",
             self._read(query),
             lambda row: Loss(
@@ -124,7 +117,9 @@ class Inventory(Reader):
         if since is not None:
             query = query.where(costs.c.last_at >= beginning_ns("since", since))
         return [
-            CostSummary.of(point, readable("costs", rows, lambda row: read_snapshot(row.histogram)))
+            CostSummary.of(
+                point, self._readable("costs", rows, lambda row: read_snapshot(row.histogram))
+            )
             for point, rows in groupby(self._read(query), lambda row: str(row.point))
         ]
 

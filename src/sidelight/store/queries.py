@@ -19,7 +19,6 @@ from sidelight.store.arrivals import Arrivals
 from sidelight.store.counting import count_events, count_from, counters
 from sidelight.store.event import Counts, Event, Events, event_from
 from sidelight.store.inventory import Inventory
-from sidelight.store.reader import readable
 from sidelight.store.schema import events
 from sidelight.store.selection import ORDER, EventFilters, Row, Scan, Selection
 from sidelight.store.times import When, day_of
@@ -32,6 +31,11 @@ class Store(Inventory, Analysis):
     """An events store, opened for questions. It writes nothing and takes no lock.
 
     ``with Store("sqlite:///events.db") as store: …``; several threads may use one.
+
+    Attributes:
+        url: of the store, without the password.
+        unreadable: rows that answers have left out so far, by table. An event is not left out: its
+            attribute ``sidelight.unreadable`` says what is wrong with its row.
 
     Args:
         url: ``sqlite:///events.db`` or ``postgresql://host/database``; by default
@@ -112,7 +116,7 @@ class Store(Inventory, Analysis):
         selection = self._selection(artifact_id, since=first, until=last, **filters)
         if selection.is_counted():
             rows = self._read(counters(selection, first, last))
-            return Counts(readable("event_counts", rows, count_from))
+            return Counts(self._readable("event_counts", rows, count_from))
         return count_events(selection, self._read, Scan(time_limit))
 
     def follow(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
@@ -30,6 +31,7 @@ class Reader:
     def __init__(self, url: str | None = None) -> None:
         settled = settle(url).store
         self.url: Final = public_url(settled)
+        self.unreadable: Final[Counter[str]] = Counter()
         self._engine = connect(settled, create=False, read_only=True)
 
     def __enter__(self) -> Self:
@@ -69,13 +71,13 @@ class Reader:
                 remedy="see `sidelight doctor`",
             ) from error
 
-
-def readable(table: str, rows: Iterable[Row], make: Callable[[Row], _T]) -> list[_T]:
-    """Convert rows; warn of those that do not have the form that a relay writes, and go on."""
-    made = []
-    for row in rows:
-        try:
-            made.append(make(row))
-        except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
-            _logger.warning("sidelight: a row of the table %s cannot be read: %s", table, error)
-    return made
+    def _readable(self, table: str, rows: Iterable[Row], make: Callable[[Row], _T]) -> list[_T]:
+        """Convert rows; count and log those that do not have the form that a relay writes."""
+        made = []
+        for row in rows:
+            try:
+                made.append(make(row))
+            except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
+                self.unreadable[table] += 1
+                _logger.warning("sidelight: a row of the table %s cannot be read: %s", table, error)
+        return made

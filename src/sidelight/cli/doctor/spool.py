@@ -102,6 +102,15 @@ def _check_damage(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
             f"{size(damaged)} in the segments are damaged: they are no records",
             "`sidelight relay --once` quarantines them, and delivers the records around them",
         )
+    foreign = sum(segment.foreign for segment in segments)
+    if foreign:
+        yield Finding(
+            "spool",
+            "wrong",
+            f"{plural(foreign, 'record')} in the segments cannot be read: sidelight writes no such"
+            " records",
+            "`sidelight relay --once` quarantines them, and delivers the others",
+        )
     nameless = [each for each in segments if not each.meta and each.end > PAGE]
     if nameless:
         yield Finding(

@@ -18,8 +18,9 @@ from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionErro
 from sidelight.host import monotonic
 from sidelight.record import BUDGET_NS, CostSummary
 from sidelight.settings import public_url, sqlite_path
-from sidelight.store import Loss, Store, connect, metadata
+from sidelight.store import UNREADABLE, Loss, Store, connect, metadata
 
+_LATEST: Final = 1000  # events and artifacts that are read
 _RECENT: Final = timedelta(days=1)
 _LOCKED_FOR: Final = 2.0  # seconds that the transaction of another program may last
 _AHEAD: Final = timedelta(minutes=1)  # by which clocks may differ
@@ -37,6 +38,7 @@ def check_store(url: str) -> Iterator[Finding]:
             yield from _check_artifacts(store)
             losses = store.losses()
             costs = store.costs(since=_RECENT)
+            yield from _check_rows(store)
     except StoreError as error:
         yield _unavailable(public_url(url), error)
         return
@@ -106,6 +108,25 @@ def _check_artifacts(store: Store) -> Iterator[Finding]:
             "timeline shows the events of all, and an event without an organization belongs to "
             "none of them for certain",
             'make ids unique, for example by a prefix ("order:1"), and name the organization',
+        )
+
+
+def _check_rows(store: Store) -> Iterator[Finding]:
+    """Find rows that no relay has written: the latest events, and what the other checks read."""
+    store.counts()
+    store.artifacts(limit=_LATEST)
+    latest = store.events(newest_first=True, limit=_LATEST)
+    found = store.unreadable.copy()
+    found["events"] = sum(UNREADABLE in each.attributes for each in latest)
+    if found := +found:
+        tables = ", ".join(f"{count} in {table}" for table, count in sorted(found.items()))
+        yield Finding(
+            "store",
+            "wrong",
+            f"{plural(sum(found.values()), 'row')} cannot be read, because no relay writes such "
+            f"rows ({tables})",
+            "`sidelight events --json` shows what is wrong with an event; correct or delete the "
+            "rows, and find the program that writes them",
         )
 
 

@@ -62,6 +62,7 @@ class SegmentReport:
         alive: whether the writer lives. A living writer leaves a segment that is full.
         backlog: of each sink that the writer had.
         damaged: bytes that are no records.
+        foreign: records that sidelight has not written.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class SegmentReport:
     alive: bool
     backlog: dict[str, Backlog] = field(default_factory=dict)
     damaged: int = 0
+    foreign: int = 0
 
     @property
     def name(self) -> str:
@@ -175,30 +177,36 @@ def _read_segment(path: Path) -> SegmentReport:
             attended=segment.has_reader,
             alive=written,
         )
-        scanned: dict[int, tuple[Backlog, int]] = {}
+        scanned: dict[int, tuple[Backlog, int, int]] = {}
         for sink in report.sinks:
             cursor = segment.cursors.get(sink, PAGE)
             if cursor not in scanned:
                 scanned[cursor] = _scan(segment, cursor)
-            report.backlog[sink], damaged = scanned[cursor]
+            report.backlog[sink], damaged, foreign = scanned[cursor]
             report.damaged = max(report.damaged, damaged)
+            report.foreign = max(report.foreign, foreign)
         return report
 
 
-def _scan(segment: Segment, cursor: int) -> tuple[Backlog, int]:
-    """Return the backlog behind a cursor, and the number of damaged bytes there."""
+def _scan(segment: Segment, cursor: int) -> tuple[Backlog, int, int]:
+    """Return the backlog behind a cursor, and how many bytes and records there are unreadable."""
     scanner = Scanner(segment, cursor)
-    backlog, damaged = Backlog(), 0
+    backlog, damaged, foreign = Backlog(), 0, 0
     while True:
         batch = scanner.batch(_BATCH)
         damaged += sum(len(stretch) for _, stretch in batch.damaged)
         if not batch.payloads:
-            return backlog, damaged
+            return backlog, damaged, foreign
         backlog.bytes += sum(map(len, batch.payloads))
         backlog.records += len(batch.payloads)
-        if backlog.oldest_ns is None:
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                backlog.oldest_ns = occurred_at(decode(batch.payloads[0])[1])
+        for payload in batch.payloads:
+            try:
+                moment = decode(payload)[1]
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                foreign += 1
+                continue
+            if backlog.oldest_ns is None:
+                backlog.oldest_ns = occurred_at(moment)
 
 
 def writers_of(directory: Path, *, living: bool = False) -> list[dict[str, Any]]:
