@@ -118,3 +118,14 @@ def test_a_relay_moves_on_without_new_events(tmp_path):
         path = tmp_path / "events.db"
         assert eventually(lambda: all(row["organization_id"] for row in stored(path)))
     assert len(exact(f"sqlite:///{path}")) == 501
+
+
+def test_every_artifact_of_several_organizations_is_named(url):
+    """Also the oldest of very many, and one with very many events."""
+    shared = [record(artifact=0, organization=each, at=NOON) for each in (ACME, GLOBEX)]
+    many = [record(artifact=1, organization=ACME, at=NOON + n, bits=n) for n in range(11_000)]
+    many.append(record(artifact=1, organization=GLOBEX, at=NOON + 20_000))
+    others = [record(artifact=n, organization=ACME, at=NOON + 10**9 + n) for n in range(2, 1500)]
+    store(url, shared, many, others)
+    with Store(url) as opened:
+        assert opened.shared_artifacts() == ["1", "0"]
