@@ -56,14 +56,6 @@ def test_values_that_a_map_cannot_express_are_named(shop, reading):
     assert "so the point is not in the map" in done.err
 
 
-def test_markdown(shop):
-    done = shop("--markdown")
-    assert done.code == 0
-    assert "## `a_shop`" in done.out
-    assert "| `send` | ✓ `sent`<br>✗ `lost` | scheduled | `artifact_id = result.id`<br>" in done.out
-    assert "| `Desk.report` | ✓ `opened` or `closed` | awaited |" in done.out
-
-
 def test_mermaid(shop):
     done = shop("--mermaid")
     assert done.code == 0
@@ -148,9 +140,9 @@ def test_functions_that_have_one_path(tmp_path):
 
 
 def test_one_format_at_a_time(shop):
-    done = shop("--markdown", "--toml")
+    done = shop("--mermaid", "--toml")
     assert done.code == 2
-    assert "choose one of --toml, --markdown, --mermaid and --json" in done.err
+    assert "choose one of --toml, --mermaid and --json" in done.err
 
 
 def test_only_the_named_modules_are_listed(shop):

@@ -1,6 +1,7 @@
 """The commands that ask the store, each on SQLite and on PostgreSQL."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -382,12 +383,22 @@ def test_help_lists_the_commands_in_named_groups(columns):
     assert listed == GROUPS
 
 
-@pytest.mark.parametrize("command", [name for group in GROUPS.values() for name in group])
+SUBCOMMANDS = [
+    *("outbox create", "outbox status"),
+    *("spool quarantined", "spool replay", "spool discard"),
+]
+
+
+@pytest.mark.parametrize("command", [*itertools.chain(*GROUPS.values()), *SUBCOMMANDS])
 def test_help_of_each_command(command):
-    said = sidelight(command, "--help")
+    """Each example stands in one line of a narrow terminal."""
+    said = sidelight(*command.split(), "--help", columns=80)
     assert said.code == 0
-    assert ("Examples" in said.out) != (command == "outbox")
-    assert max(map(len, said.out.splitlines())) <= 100
+    assert max(map(len, said.out.splitlines())) <= 80
+    _, told, after = said.out.partition(" Examples:")
+    assert bool(told) != (command == "outbox")
+    examples = [line for line in after.partition("╭")[0].splitlines() if line.strip()]
+    assert all(re.match(r"   sidelight \w+", line) for line in examples), examples
 
 
 def test_version_and_unknown_commands():

@@ -74,10 +74,15 @@ class _Commands(UserDict[str, Any]):
 
 
 def _unwrap(command: Any) -> None:
-    """Join the lines of each paragraph of the help, because typer keeps the source's line ends."""
+    """Join the lines of each paragraph of the help, because typer keeps the source's line ends.
+
+    Lines of examples stay. Without the markup before them, typer would take their indentation away.
+    """
     paragraphs = (command.help or "").split("\n\n")
     command.help = "\n\n".join(
-        each if each.startswith(("Example", " ")) else " ".join(each.split("\n"))
+        each.replace("  sidelight", "[not dim]  [/]sidelight")
+        if each.startswith(("Example", " "))
+        else " ".join(each.split("\n"))
         for each in paragraphs
     )
     for below in getattr(command, "commands", {}).values():

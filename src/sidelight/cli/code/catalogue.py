@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from sidelight.cli.code.reading import import_all
+from sidelight.cli.code.reading import Modules, import_all, missing_modules
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import (
     clean,
@@ -28,10 +28,7 @@ from sidelight.record import catalogue as declared_here
 
 
 def catalogue(
-    modules: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="MODULE...", help="Modules or packages, submodules included."),
-    ] = None,
+    modules: Modules = None,
     *,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print a page of documentation.")
@@ -51,8 +48,7 @@ def catalogue(
       sidelight catalogue voice_notes --markdown > docs/events.md
     """
     if not modules:
-        complain("name a module: sidelight catalogue MODULE… (as your program imports it)")
-        raise typer.Exit(2)
+        raise missing_modules("catalogue")
     with stdout_kept_clean():
         problems = import_all(modules)
     found = list(declared_here)

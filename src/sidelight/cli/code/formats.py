@@ -1,4 +1,4 @@
-"""The formats of a listing of points: tree, Markdown, Mermaid and JSON."""
+"""The formats of a listing of points: tree, Mermaid and JSON."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Final
 from rich.text import Text
 from rich.tree import Tree
 
-from sidelight.cli.output import clean, console
+from sidelight.cli.output import OUTCOME_LOOKS, clean, console
 from sidelight.maps import PHASES, ListedPoint, MapDeclaration, relative_place
 from sidelight.points import Phase
 
 _SYMBOLS: Final[Mapping[Phase, tuple[str, str]]] = {
-    "start": ("▸", "blue"),
-    "success": ("✓", "green"),
-    "failure": ("✗", "red"),
+    "start": OUTCOME_LOOKS["started"],
+    "success": OUTCOME_LOOKS["succeeded"],
+    "failure": OUTCOME_LOOKS["failed"],
 }
 """Symbol and colour of each phase."""
 _ARROW_LABELS: Final[Mapping[Phase, str]] = {"start": "before", "failure": "if it raises"}
@@ -52,34 +52,6 @@ def _leaf(declared: MapDeclaration) -> Text:
     for name, source in (declared.captured | declared.joined).items():
         leaf.append(f"\n{clean(name)} = {clean(source)}", style="dim")
     return leaf
-
-
-def markdown(points: Sequence[ListedPoint]) -> str:
-    """A page of documentation with a table for each module."""
-    lines = ["# Points", "", "▸ before the call, ✓ when it succeeds, ✗ when it raises."]
-    for module, found in _by_module(points):
-        lines += ["", f"## `{module}`", "", "| function | events | mode | captured |"]
-        lines.append("|---|---|---|---|")
-        for point in found:
-            lines += [_row(point.qualname, declared) for declared in point.declarations]
-    return "\n".join(lines) + "\n"
-
-
-def _row(name: str, declared: MapDeclaration) -> str:
-    events = [
-        f"{_SYMBOLS[phase][0]} {' or '.join(map(_code, types))}"
-        for phase in PHASES
-        if (types := declared.shown_types(phase))
-    ]
-    values = [_code(f"{k} = {v}") for k, v in (declared.captured | declared.joined).items()]
-    cells = (_code(name), "<br>".join(events), declared.mode_source, "<br>".join(values))
-    return f"| {' | '.join(cells)} |"
-
-
-def _code(text: str) -> str:
-    """Code in a table cell, where a bar would end the cell."""
-    fence = "``" if "`" in text else "`"
-    return f"{fence}{' '.join(text.split())}{fence}".replace("|", "\\|")
 
 
 def mermaid(points: Sequence[ListedPoint]) -> str:

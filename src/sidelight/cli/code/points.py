@@ -10,31 +10,24 @@ from typing import Annotated, Final
 import typer
 
 from sidelight.cli.code.check import check
-from sidelight.cli.code.formats import json_object, markdown, mermaid, print_tree
-from sidelight.cli.code.reading import read_by_import, read_source
+from sidelight.cli.code.formats import json_object, mermaid, print_tree
+from sidelight.cli.code.reading import Modules, missing_modules, read_by_import, read_source
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import complain, plural, print_json, remark
 from sidelight.maps import ListedPoint, Reading, map_text, omissions
 
 _FORMATS: Final[Mapping[str, Callable[[Sequence[ListedPoint]], object]]] = {
     "toml": lambda points: sys.stdout.write(map_text(points)),
-    "markdown": lambda points: sys.stdout.write(markdown(points)),
     "mermaid": lambda points: sys.stdout.write(mermaid(points)),
     "json": lambda points: print_json(map(json_object, points)),
 }
 
 
 def points(
-    modules: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="MODULE...", help="Modules or packages, submodules included."),
-    ] = None,
+    modules: Modules = None,
     *,
     as_toml: Annotated[
         bool, typer.Option("--toml", help="Print a sidelight.toml that weaves to the same events.")
-    ] = False,
-    as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print a page of documentation.")
     ] = False,
     as_mermaid: Annotated[
         bool, typer.Option("--mermaid", help="Print the functions and their events as a flowchart.")
@@ -76,12 +69,11 @@ def points(
         check(map_to_check, modules or (), importing=importing, as_json=as_json)
         return
     if not modules:
-        complain("name a module: sidelight points MODULE… (as your program imports it)")
-        raise typer.Exit(2)
-    chosen = {"toml": as_toml, "markdown": as_markdown, "mermaid": as_mermaid, "json": as_json}
+        raise missing_modules("points")
+    chosen = {"toml": as_toml, "mermaid": as_mermaid, "json": as_json}
     formats = [name for name, asked in chosen.items() if asked]
     if len(formats) > 1:
-        complain("choose one of --toml, --markdown, --mermaid and --json")
+        complain("choose one of --toml, --mermaid and --json")
         raise typer.Exit(2)
     reading = read_by_import(modules) if importing else read_source(modules)
     found, problems = reading.points, reading.problems

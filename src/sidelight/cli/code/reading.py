@@ -8,12 +8,25 @@ import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-from sidelight.cli.output import stdout_kept_clean
+import typer
+
+from sidelight.cli.output import complain, stdout_kept_clean
 from sidelight.maps import Codebase, Reading, listed_point, read_points
 from sidelight.points import POINTS
 from sidelight.settings import disabled
+
+Modules: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MODULE...", help="Modules or packages, submodules included."),
+]
+
+
+def missing_modules(command: str) -> typer.Exit:
+    """Print that a command needs modules; returns the exit."""
+    complain(f"name a module: sidelight {command} MODULE… (as your program imports it)")
+    return typer.Exit(2)
 
 
 def search_current_directory(*, source: bool = False) -> None:

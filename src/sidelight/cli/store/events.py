@@ -81,7 +81,7 @@ def events(
 
       sidelight events --failed --where 'words>100'
 
-      sidelight events --type transcription_failed --since 7d --json | jq .attributes
+      sidelight events --type draft_rejected --since 7d --json | jq .attributes
     """
     with Store(store) as opened:
         shown = limit or (None if as_json else _LATEST)
