@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 def table(metadata: MetaData) -> Table:
     """Add the outbox's table to your tables."""
-    from sidelight.transactions import OUTBOX  # noqa: PLC0415  # imports SQLAlchemy
+    from sidelight.transactions import outbox_table  # noqa: PLC0415  # imports SQLAlchemy
 
-    return OUTBOX.to_metadata(metadata)
+    return outbox_table().to_metadata(metadata)

@@ -17,7 +17,8 @@ from tests.support.commands import TWO_ORDERS, emit, end, of, sidelight, spawn
 from tests.support.stored import BACKENDS
 
 from sidelight import Store, __version__
-from sidelight.store.schema import VERSION, connect
+from sidelight.store.engine import connect
+from sidelight.store.opening import VERSION
 
 TYPES = [
     *("order_received", "packing_started", "order_packed"),

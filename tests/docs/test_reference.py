@@ -24,6 +24,7 @@ from sidelight.runtime import process
 from sidelight.settings import Settings
 from sidelight.spool import header, quarantine, supply
 from sidelight.store import schema
+from sidelight.store.opening import VERSION
 from sidelight.store.selection import EventFilters
 from sidelight.testing import Recorded
 from sidelight.transactions.entry import REASONS as NOT_JOINED
@@ -276,7 +277,7 @@ def test_the_columns_and_their_types_are_the_documented_ones(dialect, side):
 
 def test_the_version_of_the_tables_is_the_documented_one():
     (row,) = rows(reference("store").sections(r"`(\w+)`")["sidelight_schema"])
-    assert re.search(rf"\b{schema.VERSION}\b", row[2])
+    assert re.search(rf"\b{VERSION}\b", row[2])
 
 
 # -- losses and the doctor -----------------------------------------------------------------------

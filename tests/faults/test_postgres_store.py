@@ -12,7 +12,6 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from tests.support.postgres import connected, new_database, own_server
 from tests.support.programs import wait_until
@@ -28,7 +27,8 @@ from sidelight.exceptions import (
     StoreError,
 )
 from sidelight.store import ingest, postgres
-from sidelight.store.schema import parse_url
+from sidelight.store.address import parse_url
+from sidelight.store.engine import engine_on
 from sidelight.store.sink import StoreSink
 
 SOON = 1.0  # seconds, in place of ten
@@ -299,10 +299,13 @@ def test_a_commit_whose_reply_is_lost_is_not_counted_again(server, url):
         with closing(StoreSink(f"postgresql://sidelight@{host}:{port}/{database}")) as sink:
             sink.write([record("sent", artifact="other")], {})
 
-            def lose(_):
-                proxy.mode = "lose_reply"
+            commit = sink._connection.commit
 
-            event.listen(sink._connection.engine, "commit", lose)
+            def lose():
+                proxy.mode = "lose_reply"
+                commit()
+
+            sink._connection.commit = lose
             with pytest.raises(SinkUnavailableError):
                 sink.write(records, {})
             assert content(url)[0] == 51  # it had done it
@@ -316,7 +319,7 @@ def test_a_commit_whose_reply_is_lost_is_not_counted_again(server, url):
 
 def test_a_relay_that_is_stopped_in_the_middle_lets_go_of_its_locks(url, hasty):
     store(url, [record()])
-    engine = postgres.open_server(parse_url(url), read_only=False)
+    engine = engine_on(parse_url(url), read_only=False)
     with contextlib.suppress(Exception), engine.connect() as stopped:
         stopped.begin()
         stopped.exec_driver_sql("UPDATE artifacts SET events = events")
@@ -331,9 +334,10 @@ def test_a_relay_that_is_stopped_in_the_middle_lets_go_of_its_locks(url, hasty):
 def test_a_forked_child_says_nothing_on_its_parents_connection(url, caplog):
     sink = StoreSink(url)
     sink.write([record(bits=1)], {})
-    transaction = sink._connection.begin()
-    sink._connection.exec_driver_sql("DELETE FROM losses")
-    lock = postgres.psycopg_connection(sink._connection).lock
+    transaction = sink._connection.transaction(undo=True)
+    transaction.__enter__()
+    sink._connection.execute("DELETE FROM losses")
+    lock = sink._connection.raw.lock
     lock.acquire()  # as where another thread is inside the library
     child = os.fork()
     if child == 0:
@@ -344,8 +348,8 @@ def test_a_forked_child_says_nothing_on_its_parents_connection(url, caplog):
         os._exit(1 if caplog.records else 0)
     assert os.waitpid(child, 0)[1] == 0
     lock.release()
-    assert sink._connection.exec_driver_sql("SELECT 1").scalar() == 1
-    transaction.rollback()
+    assert sink._connection.execute("SELECT 1").fetchone() == (1,)
+    transaction.__exit__(None, None, None)
     sink.write([record(bits=2)], {})
     sink.close()
     assert content(url)[0] == 2

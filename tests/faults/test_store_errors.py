@@ -23,7 +23,7 @@ from tests.support.rules import alter, rule
 from tests.support.stored import NOON, record, store
 
 from sidelight.relay.refusals import DOUBTFUL
-from sidelight.store.schema import connect
+from sidelight.store.engine import connect
 
 ROUNDS_FULL, ROUNDS_SHORT = 40, 1
 CALLS_FULL, CALLS_SHORT = 10_000, 200

@@ -15,7 +15,7 @@ from sidelight import Store
 from sidelight.exceptions import QueryError
 from sidelight.store import selection
 from sidelight.store.attributes import Condition
-from sidelight.store.schema import connect
+from sidelight.store.engine import connect
 
 LIVES = simulate(200)
 

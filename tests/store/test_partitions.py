@@ -14,7 +14,8 @@ from tests.support.stored import DAY, deliver, exact, record, store, together
 
 from sidelight import Store
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.store import ingest, partitions, retention, schema
+from sidelight.store import ingest, partitions, retention
+from sidelight.store.engine import connect
 from sidelight.store.partitions import Partition, month_of, partitions_of
 from sidelight.store.retention import Pruner
 from sidelight.store.sink import StoreSink
@@ -29,9 +30,9 @@ def url():
 
 
 def found(url):
-    engine = schema.connect(url, create=False)
+    engine = connect(url, create=False)
     with engine.begin() as connection:
-        listed = partitions_of(connection)
+        listed = partitions_of(connection.exec_driver_sql)
     engine.dispose()
     return listed
 

@@ -31,8 +31,8 @@ from sidelight.exceptions import (
 )
 from sidelight.record.costs import Costs, CostSummary
 from sidelight.record.format import CUT, event_id
+from sidelight.store.engine import connect
 from sidelight.store.event import Event
-from sidelight.store.schema import connect
 from sidelight.store.sink import StoreSink
 
 # -- rows ------------------------------------------------------------------------------------

@@ -24,16 +24,17 @@ from tests.support.stored import (
 
 from sidelight import Store
 from sidelight.exceptions import SinkUnavailableError, StoreError
-from sidelight.store import schema
+from sidelight.store import opening, schema
+from sidelight.store.engine import connect
+from sidelight.store.keys import MAX_KEY, fit_to_index
 from sidelight.store.retention import Pruner
-from sidelight.store.schema import MAX_KEY, connect, fit_to_index
 from sidelight.store.sink import StoreSink
 
 NOW = time.time_ns()
 YEARS = 365 * DAY
 CREATE = """
 import sys
-from sidelight.store.schema import connect
+from sidelight.store.engine import connect
 sys.stdin.readline()
 for _ in range(20):  # a lock of SQLite is waited for a quarter of a second, and a relay retries
     try:
@@ -101,15 +102,15 @@ def upgrade_to_next(monkeypatch):
             calls.append(threading.current_thread().name)
             step(connection)
 
-        monkeypatch.setattr(schema, "UPGRADES", (*schema.UPGRADES, counted))
-        monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+        monkeypatch.setattr(opening, "UPGRADES", (*opening.UPGRADES, counted))
+        monkeypatch.setattr(opening, "VERSION", opening.VERSION + 1)
         return calls
 
     return release
 
 
 def add_column(connection):
-    connection.execute(text("ALTER TABLE losses ADD COLUMN host TEXT"))
+    connection.execute("ALTER TABLE losses ADD COLUMN host TEXT")
 
 
 def old(count, seed=0):
@@ -159,13 +160,13 @@ def test_the_first_of_several_relays_upgrades_a_store(url, upgrade_to_next):
     calls = upgrade_to_next(add_column)
     with pytest.raises(
         StoreError,
-        match=rf"version {schema.VERSION - 1}, this .* needs {schema.VERSION}; .*relay --once",
+        match=rf"version {opening.VERSION - 1}, this .* needs {opening.VERSION}; .*relay --once",
     ):
         Store(url)
     write_at_once(url, 4)
     assert len(calls) == 1
     version, tables = layout(url)
-    assert version == schema.VERSION
+    assert version == opening.VERSION
     assert tables["losses"][0][-1][0] == "host"
     assert len(exact(url)) == 5
 
@@ -175,7 +176,7 @@ def test_a_step_that_fails_changes_nothing(url, ask, upgrade_to_next, monkeypatc
 
     def step(connection):
         add_column(connection)
-        connection.execute(text("SELECT nonsense FROM nowhere"))
+        connection.execute("SELECT nonsense FROM nowhere")
 
     upgrade_to_next(step)
     with closing(StoreSink(url)) as sink, pytest.raises(SinkUnavailableError, match="nowhere"):

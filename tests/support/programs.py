@@ -32,8 +32,8 @@ from sidelight.settings import settle
 from sidelight.spool.directory import segments_in
 from sidelight.spool.header import PAGE
 from sidelight.spool.segment import Segment
-from sidelight.store.rows import day_text
-from sidelight.store.schema import NO_ORGANIZATION, connect
+from sidelight.store.engine import connect
+from sidelight.store.keys import NO_ORGANIZATION, day_text
 
 BUDGET_NS = 10_000_000
 ALLOWED = 0.0005

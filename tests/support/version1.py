@@ -11,10 +11,10 @@ from contextlib import closing
 
 from sqlalchemy import Connection, Engine
 
-from sidelight.store.postgres import open_server
-from sidelight.store.rows import day_text, drafts_of, rows_of
-from sidelight.store.schema import parse_url
-from sidelight.store.sqlite import open_file
+from sidelight.store.address import parse_url
+from sidelight.store.engine import engine_on
+from sidelight.store.keys import day_text
+from sidelight.store.rows import drafts_of, rows_of
 
 _EVENTS = """
 CREATE TABLE events (
@@ -67,17 +67,14 @@ _IN = {
 
 def engine_of(url: str) -> Engine:
     """An engine on a store whose version is not looked at."""
-    parsed = parse_url(url)
-    if parsed.get_backend_name() == "postgresql":
-        return open_server(parsed, read_only=False)
-    return open_file(parsed, create=True, read_only=False)
+    return engine_on(parse_url(url), read_only=False)
 
 
 def create(url: str) -> None:
     """Make the tables."""
     parsed = parse_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        with closing(sqlite3.connect(parsed.database)) as file:
+    if parsed.backend == "sqlite":
+        with closing(sqlite3.connect(parsed.path)) as file:
             file.execute("PRAGMA journal_mode = WAL")
     engine = engine_of(url)
     with engine.begin() as connection:

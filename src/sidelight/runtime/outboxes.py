@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import make_url
-
-from sidelight.exceptions import ConfigurationError
 from sidelight.relay import Outbox
 from sidelight.settings import Settings, sqlite_path
 from sidelight.transactions import SqliteOutbox
@@ -36,26 +32,13 @@ def _outbox(
 ) -> Outbox:
     if (path := sqlite_path(url)) is not None:
         return SqliteOutbox(Path(path))
-    if importlib.util.find_spec("psycopg") is None:
-        raise ConfigurationError(
-            setting="outboxes",
-            problem="PostgreSQL needs psycopg",
-            remedy="pip install 'sidelight[postgres]'",
-        )
-    from sidelight.transactions import PostgresOutbox  # noqa: PLC0415
+    from sidelight.store import StoreSink, parse_url  # noqa: PLC0415
+
+    address = parse_url(url, "outboxes")
+    from sidelight.transactions import PostgresOutbox, SameDatabaseOutbox  # noqa: PLC0415
 
     outbox = PostgresOutbox(url)
     # With OTLP on, the records must pass through the spool, and reach the store from there.
-    if settings.sinks == ("store",) and _place(url) == _place(settings.store):
-        from sidelight.store import StoreSink  # noqa: PLC0415
-        from sidelight.transactions import SameDatabaseOutbox  # noqa: PLC0415
-
+    if settings.sinks == ("store",) and address.place == parse_url(settings.store).place:
         return SameDatabaseOutbox(outbox, StoreSink(settings.store, count), writer)
     return outbox
-
-
-def _place(url: str) -> tuple[Any, ...]:
-    """Identify a database and the login to it."""
-    parsed = make_url(url)
-    host, port = parsed.query.get("host", parsed.host), parsed.query.get("port", parsed.port)
-    return parsed.get_backend_name(), host, str(port or 5432), parsed.database, parsed.username

@@ -1,7 +1,7 @@
 """Rows and counters, stored exactly once; questions about them.
 
 SQLite and PostgreSQL hold one contract. The face loads lazily, because SQLAlchemy and pydantic are
-slow to import.
+slow to import: a relay imports neither.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from sidelight.host import lazily
 
 if TYPE_CHECKING:
+    from sidelight.store.address import Address, parse_url
     from sidelight.store.arguments import OUTCOMES
+    from sidelight.store.database import Connection, DatabaseError
+    from sidelight.store.engine import connect
     from sidelight.store.event import UNREADABLE, Count, Counts, Event, Events, Loss
     from sidelight.store.funnel import Funnel, Step
     from sidelight.store.latency import Grouping, Latencies, Latency
@@ -17,12 +20,13 @@ if TYPE_CHECKING:
         WRITE_TIMEOUT,
         DeadlineConnection,
         begin_statement,
-        connection_defaults,
+        connect_server,
+        connection_parameters,
     )
     from sidelight.store.queries import Store
     from sidelight.store.retention import Plan, Pruner
     from sidelight.store.rows import attributes_text, id_text, mark_undeclared
-    from sidelight.store.schema import connect, metadata
+    from sidelight.store.schema import metadata
     from sidelight.store.selection import Filters
     from sidelight.store.sink import StoreSink
     from sidelight.store.sqlite import connect_file
@@ -32,8 +36,11 @@ __all__ = [
     "OUTCOMES",
     "UNREADABLE",
     "WRITE_TIMEOUT",
+    "Address",
+    "Connection",
     "Count",
     "Counts",
+    "DatabaseError",
     "DeadlineConnection",
     "Event",
     "Events",
@@ -52,25 +59,31 @@ __all__ = [
     "begin_statement",
     "connect",
     "connect_file",
-    "connection_defaults",
+    "connect_server",
+    "connection_parameters",
     "from_ns",
     "id_text",
     "mark_undeclared",
     "metadata",
+    "parse_url",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
         "arguments": "OUTCOMES",
+        "address": "Address parse_url",
+        "database": "Connection DatabaseError",
+        "engine": "connect",
         "event": "UNREADABLE Count Counts Event Events Loss",
         "funnel": "Funnel Step",
         "latency": "Grouping Latencies Latency",
-        "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement connection_defaults",
+        "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement"
+        " connect_server connection_parameters",
         "queries": "Store",
         "retention": "Plan Pruner",
         "rows": "attributes_text id_text mark_undeclared",
-        "schema": "connect metadata",
+        "schema": "metadata",
         "selection": "Filters",
         "sink": "StoreSink",
         "sqlite": "connect_file",

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 from uuid import UUID
 
 from sidelight.exceptions import QueryError
-from sidelight.store.schema import fit_to_index
+from sidelight.store.keys import fit_to_index
 
 Id: TypeAlias = str | int | UUID
 Types: TypeAlias = str | Collection[str]

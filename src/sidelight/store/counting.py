@@ -9,7 +9,8 @@ from typing import Final
 from sqlalchemy import BigInteger, Executable, func, literal_column, select
 
 from sidelight.store.event import Count, Counts
-from sidelight.store.schema import NO_ORGANIZATION, event_counts, events
+from sidelight.store.keys import NO_ORGANIZATION
+from sidelight.store.schema import event_counts, events
 from sidelight.store.selection import Read, Row, Scan, Selection
 from sidelight.store.times import from_ns
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
-
-from sidelight.store.schema import costs, events, losses
+from sidelight.store.database import DatabaseError
+from sidelight.store.tables import COSTS, EVENTS, LOSSES
 
 _VALUE_ERRORS: Final = frozenset({"22", "23", "54"})
 """SQLSTATE classes for errors in values: data, constraints, limits."""
+_VALUE_KINDS: Final = frozenset({"DataError", "IntegrityError"})
+"""The same in the driver, without SQLSTATE: the names are those of PEP 249."""
 _TEXT_ERRORS: Final = frozenset({"22021", "22P05"})
 """SQLSTATEs of a text that the database's encoding cannot hold, whichever statement has it."""
 _RAISED_BY_TRIGGER: Final = "P0"
@@ -24,27 +25,28 @@ _RECORD_STATEMENTS: Final = ("COPY", "INSERT INTO events", "UPDATE events")
 """Statements that write the values of records."""
 _SUM_STATEMENTS: Final = ("INSERT INTO artifacts", "INSERT INTO event_counts")
 """Statements that write sums of records."""
-_RECORD_TABLES: Final = re.compile(rf"({events.name}|{losses.name}|{costs.name})(_\w+)?")
+_RECORD_TABLES: Final = re.compile(rf"({EVENTS.name}|{LOSSES.name}|{COSTS.name})(_\w+)?")
 """Tables (and their partitions) that hold the values of records."""
 _SQLITE_CONSTRAINT: Final = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (\w+)\.")
 
 
-def is_record_refused(error: SQLAlchemyError) -> bool:
+def is_record_refused(error: DatabaseError) -> bool:
     """Whether the database refused a record's own row because of its values.
 
     False where it refused a row of counters, or a row that a trigger writes into a foreign table:
     the record is not the cause, and a retry may succeed.
     """
-    original: Any = getattr(error, "orig", None)
+    original: Any = error.original
+    statement = error.statement
     state = getattr(original, "sqlstate", None)
-    statement = getattr(error, "statement", None) or ""
     if state in _TEXT_ERRORS:
         return True
     if statement.startswith(_SUM_STATEMENTS):
         return False
     if state is None:
         named = _SQLITE_CONSTRAINT.match(str(original))
-        return isinstance(error, DataError | IntegrityError) and _holds_records(named and named[1])
+        kinds = {kind.__name__ for kind in type(original).__mro__}  # of sqlite3 or of psycopg
+        return not kinds.isdisjoint(_VALUE_KINDS) and _holds_records(named and named[1])
     table = original.diag.table_name
     if state == _CHECK_VIOLATION and table and not original.diag.constraint_name:
         return False  # a partition's bound: another relay has made a partition meanwhile

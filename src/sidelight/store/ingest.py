@@ -15,10 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.engine import Connection
-
-from sidelight.store.partitions import first_key
+from sidelight.store.database import Connection
+from sidelight.store.keys import NO_ORGANIZATION, day_text, first_key
 from sidelight.store.rows import (
     ARTIFACT,
     OCCURRED,
@@ -26,26 +24,24 @@ from sidelight.store.rows import (
     TYPE,
     Draft,
     Row,
-    day_text,
     rows_of,
 )
-from sidelight.store.schema import (
-    NO_ORGANIZATION,
-    artifacts,
-    attribution_work,
-    event_counts,
-    events,
-)
-from sidelight.store.statements import BatchStatements, insert_into
+from sidelight.store.statements import BatchStatements
+from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, EVENT_COUNTS
 
 _Counts: TypeAlias = Counter[tuple[str, str, str]]
 """Number of events by organization, type and day."""
 
 STEP: Final = 2_000
 """Earlier events that one transaction gives an organization."""
-_INSERT_ARTIFACTS: Final = insert_into(artifacts)
-_INSERT_WORK: Final = insert_into(attribution_work)
-_INSERT_COUNTS: Final = insert_into(event_counts)
+_LOCK_OWNER: Final = (
+    "SELECT organization_id, ambiguous FROM artifacts WHERE artifact_id = ? FOR UPDATE"
+)
+_EARLIER_EVENTS: Final = (
+    "SELECT CAST(event_id AS TEXT), type, occurred_at FROM events WHERE artifact_id = ?"
+    " AND organization_id IS NULL AND occurred_at >= ? AND event_id >= ?"
+    " ORDER BY occurred_at LIMIT ?"
+)
 
 
 class _Artifact(NamedTuple):
@@ -202,7 +198,8 @@ def _artifacts_with_organization(statements: BatchStatements, sums: Mapping[str,
 def _count_artifacts(statements: BatchStatements, sums: Mapping[str, _Sum]) -> list[_Artifact]:
     """Add to the artifacts, as if every event were new, and return their rows."""
     merged = statements.run(
-        *_INSERT_ARTIFACTS,
+        ARTIFACTS.insert,
+        ARTIFACTS.kinds,
         [
             (artifact, each.organization, each.first, each.last, each.events, each.is_ambiguous)
             for artifact, each in sorted(sums.items())
@@ -239,7 +236,8 @@ def _subtract_duplicates(
 
 def _add_to_counters(statements: BatchStatements, counts: _Counts) -> None:
     statements.run(
-        *_INSERT_COUNTS,
+        EVENT_COUNTS.insert,
+        EVENT_COUNTS.kinds,
         [(*key, count) for key, count in sorted(counts.items()) if count],
         "ON CONFLICT (organization_id, type, day) DO UPDATE SET"
         " count = event_counts.count + excluded.count",
@@ -278,7 +276,8 @@ def _attribute_earlier_events(
     for type_, occurred, organization in updated:
         _move(counts, type_, occurred, organization)
     statements.run(
-        *_INSERT_WORK,
+        ATTRIBUTION_WORK.insert,
+        ATTRIBUTION_WORK.kinds,
         [(each.artifact, each.since) for each in sorted(many)],
         "ON CONFLICT (artifact_id) DO NOTHING",
     )
@@ -292,24 +291,16 @@ def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
         Whether there may be more to move, of this artifact or of another.
     """
     kept_since = statements.kept_since()
-    work = connection.execute(select(attribution_work).limit(1)).first()
-    if work is None:
+    work = connection.execute("SELECT artifact_id, done_until FROM attribution_work LIMIT 1")
+    if (row := work.fetchone()) is None:
         return False
-    artifact, done_until = work
-    row = artifacts.c
-    lock = select(row.organization_id, row.ambiguous).where(row.artifact_id == artifact)
-    owner, is_ambiguous = connection.execute(lock.with_for_update()).first() or ("", 1)
+    artifact, done_until = row
+    owner, is_ambiguous = connection.ask(_LOCK_OWNER, artifact).fetchone() or ("", 1)
     moved: Sequence[Any] = ()
     if not is_ambiguous:
-        event, since = events.c, max(done_until, kept_since)
-        query = (
-            select(event.event_id, event.type, event.occurred_at)
-            .where(event.artifact_id == artifact, event.organization_id.is_(None))
-            .where(event.occurred_at >= since, event.event_id >= first_key(since))
-            .order_by(event.occurred_at)
-            .limit(STEP)
-        )
-        moved = connection.execute(query).all()
+        since = max(done_until, kept_since)
+        found = connection.ask(_EARLIER_EVENTS, artifact, since, first_key(since), STEP)
+        moved = found.fetchall()
     counts: _Counts = Counter()
     for _, type_, occurred in moved:
         _move(counts, type_, occurred, owner)
@@ -320,12 +311,12 @@ def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
         ") AS given WHERE events.event_id = given.column1",
     )
     _add_to_counters(statements, counts)
-    mine = attribution_work.c.artifact_id == artifact
     if len(moved) < STEP:
-        connection.execute(delete(attribution_work).where(mine))
+        connection.ask("DELETE FROM attribution_work WHERE artifact_id = ?", artifact)
     else:
         last = max(occurred for _, _, occurred in moved)
-        connection.execute(update(attribution_work).where(mine).values(done_until=last))
+        note = "UPDATE attribution_work SET done_until = ? WHERE artifact_id = ?"
+        connection.ask(note, last, artifact)
     return True
 
 

@@ -11,9 +11,9 @@ from sqlalchemy import func, select, text
 from sidelight.record import CostSummary, event_id, read_snapshot
 from sidelight.store.arguments import Id, checked_id, checked_limit
 from sidelight.store.event import Artifact, Loss
+from sidelight.store.keys import NO_ORGANIZATION
 from sidelight.store.reader import Reader
 from sidelight.store.schema import (
-    NO_ORGANIZATION,
     artifacts,
     costs,
     event_counts,

@@ -2,7 +2,7 @@
 
 A new store is created at the current version and runs no step. A step is one transaction; other
 processes that want to upgrade wait for it. A step only adds, so that relays of the version before
-can go on writing. A step writes its statements out, because the tables in `schema` change later.
+can go on writing. A step writes its statements out, because `tables` changes later.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy.engine import Connection
-
-from sidelight.store.partitions import first_key, month_of
+from sidelight.store.database import Connection
+from sidelight.store.keys import first_key
+from sidelight.store.partitions import month_of
 
 _MOVE_LATER_EVENTS: Final = (
     "WITH moved AS (DELETE FROM events_before WHERE event_id >= '{}' RETURNING *)"
@@ -23,13 +23,13 @@ _MOVE_LATER_EVENTS: Final = (
 
 def _to_2(connection: Connection) -> None:
     """Add retention, indexes over artifacts and days, and PostgreSQL's partitions."""
-    run = connection.exec_driver_sql
+    run = connection.execute
     run("CREATE TABLE retention (kept_since BIGINT NOT NULL)")
     run("INSERT INTO retention (kept_since) VALUES (0)")
     run("CREATE INDEX event_counts_by_day ON event_counts (day)")
     run("CREATE INDEX artifacts_by_last_event ON artifacts (last_event_at)")
     run("CREATE INDEX artifacts_by_organization ON artifacts (organization_id, last_event_at)")
-    if connection.dialect.name == "postgresql":
+    if connection.backend == "postgresql":
         _partition(connection)
 
 
@@ -39,7 +39,7 @@ def _partition(connection: Connection) -> None:
     Its indexes become the partition's, so that PostgreSQL builds none anew. The partition ends with
     the current month; later events (of clocks that are ahead) move to the default partition.
     """
-    run = connection.exec_driver_sql
+    run = connection.execute
     key = first_key(month_of(time.time_ns())[1])
     indexes = ("pkey", "by_artifact", "by_organization", "by_type", "by_recording", "by_trace")
     run("ALTER TABLE events RENAME TO events_before")
@@ -63,15 +63,15 @@ def _partition(connection: Connection) -> None:
 
 def _to_3(connection: Connection) -> None:
     """Separate what was deleted from what relays leave out, so that the latter can move back."""
-    run = connection.exec_driver_sql
+    run = connection.execute
     run("ALTER TABLE retention ADD COLUMN pruned_until BIGINT DEFAULT 0 NOT NULL")
     run("UPDATE retention SET pruned_until = kept_since")
 
 
 def _to_4(connection: Connection) -> None:
     """Note which artifacts have several organizations, and whose events are still to be moved."""
-    run = connection.exec_driver_sql
-    is_postgres = connection.dialect.name == "postgresql"
+    run = connection.execute
+    is_postgres = connection.backend == "postgresql"
     text, keyed = ('TEXT COLLATE "C"', "") if is_postgres else ("TEXT", "WITHOUT ROWID")
     run("ALTER TABLE artifacts ADD COLUMN ambiguous BIGINT DEFAULT 0 NOT NULL")
     run(

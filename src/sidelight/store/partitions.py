@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
-
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
+from typing import Any, Final, TypeAlias
 
 from sidelight.host import monotonic
-from sidelight.record import event_id
+from sidelight.store.database import Connection, DatabaseError
+from sidelight.store.keys import first_key
+from sidelight.store.tables import DEFAULT_PARTITION
 
 TimeRange: TypeAlias = tuple[int, int]
 """Nanoseconds since 1970: first, and first after the end."""
+Run: TypeAlias = Callable[[str], Any]
+"""Executes a statement within the current transaction and returns its rows: the `execute` of a
+relay's connection, or SQLAlchemy's `exec_driver_sql`."""
 
-DEFAULT: Final = "events_rest"
-"""Name of the default partition."""
 LOCK_TIMEOUT: Final = 0.1
 """Seconds to wait for a lock that makes relays wait meanwhile."""
 RETENTION_LOCK: Final = 0x51DE_1168
@@ -51,9 +51,9 @@ class Partition:
     span: TimeRange | None
 
 
-def partitions_of(connection: Connection) -> list[Partition]:
+def partitions_of(run: Run) -> list[Partition]:
     """List the partitions in the order of time, the default partition last."""
-    found = connection.exec_driver_sql(
+    found = run(
         "SELECT relname, pg_get_expr(relpartbound, pg_class.oid) FROM pg_inherits"
         " JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'events'::regclass"
     )
@@ -66,11 +66,6 @@ def month_of(ns: int) -> TimeRange:
     begin = datetime.fromtimestamp(ns // 10**9, UTC).replace(day=1, hour=0, minute=0, second=0)
     end = begin.replace(year=begin.year + begin.month // 12, month=begin.month % 12 + 1)
     return int(begin.timestamp()) * 10**9, int(end.timestamp()) * 10**9
-
-
-def first_key(ns: int) -> str:
-    """The smallest id of an event that occurs at this time."""
-    return event_id(ns, 0)
 
 
 def _span(bound: str) -> TimeRange | None:
@@ -98,7 +93,7 @@ class MonthlyPartitions:
         the default partition takes the events, and a later call tries again.
 
         Raises:
-            SQLAlchemyError: the database does not answer.
+            DatabaseError: the database does not answer.
         """
         now = time.time_ns()
         soon = (now, now + _AHEAD)
@@ -108,10 +103,10 @@ class MonthlyPartitions:
         if not wanted or monotonic() < self._retry_at:
             return
         try:
-            with connection.begin():
-                self._covered = _create(connection, wanted)
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in _TRY_LATER:
+            with connection.transaction():
+                self._covered = _create(connection.execute, wanted)
+        except DatabaseError as error:
+            if getattr(error.original, "sqlstate", None) not in _TRY_LATER:
                 raise
         if self._missing(wanted, now):
             self._retry_at = monotonic() + _RETRY
@@ -133,52 +128,51 @@ def _months_of(times: Iterable[int]) -> Iterator[TimeRange]:
             yield month
 
 
-def _create(connection: Connection, months: Iterable[TimeRange]) -> list[TimeRange]:
+def _create(run: Run, months: Iterable[TimeRange]) -> list[TimeRange]:
     """Create the partitions that are missing; return what partitions cover then.
 
     Relays and readers that need the default partition wait meanwhile, so the lock is short.
     """
-    run = connection.exec_driver_sql
-    lock_layout(connection)
-    kept_since = run("SELECT kept_since FROM retention").scalar_one()
-    covered = [each.span for each in partitions_of(connection) if each.span is not None]
+    lock_layout(run)
+    ((kept_since,),) = run("SELECT kept_since FROM retention")
+    covered = [each.span for each in partitions_of(run) if each.span is not None]
     missing = [
         month
         for month in months
         if kept_since < month[1] and not any(_overlap(month, span) for span in covered)
     ]
     if missing:
-        run(f"LOCK TABLE {DEFAULT} IN ACCESS EXCLUSIVE MODE")
+        run(f"LOCK TABLE {DEFAULT_PARTITION} IN ACCESS EXCLUSIVE MODE")
     for begin, end in missing:
         name = f"events_{datetime.fromtimestamp(begin // 10**9, UTC):%Y_%m}"
         first, last = first_key(begin), first_key(end)
         run(f"CREATE TABLE {name} (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
-        run(_MOVE.format(DEFAULT, f"event_id >= '{first}' AND event_id < '{last}'", name))
+        run(_MOVE.format(DEFAULT_PARTITION, f"event_id >= '{first}' AND event_id < '{last}'", name))
         span = f"FROM ('{first}') TO ('{last}')"
         run(f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES {span}")
     return _merged([*covered, *missing])
 
 
-def lock_layout(connection: Connection) -> None:
+def lock_layout(run: Run) -> None:
     """Keep other processes from creating or dropping partitions until this transaction ends.
 
     Raises:
-        DBAPIError: another process holds the lock for longer than `LOCK_TIMEOUT` (55P03).
+        Exception: another process holds the lock for longer than `LOCK_TIMEOUT` (55P03).
     """
-    _lock(connection, _LAYOUT_LOCK)
+    _lock(run, _LAYOUT_LOCK)
 
 
-def lock_retention(connection: Connection) -> None:
+def lock_retention(run: Run) -> None:
     """Keep relays from storing events until this transaction ends.
 
     Raises:
-        DBAPIError: relays hold the lock for longer than `LOCK_TIMEOUT` (SQLSTATE 55P03).
+        Exception: relays hold the lock for longer than `LOCK_TIMEOUT` (SQLSTATE 55P03).
     """
-    _lock(connection, RETENTION_LOCK)
+    _lock(run, RETENTION_LOCK)
 
 
-def _lock(connection: Connection, number: int) -> None:
-    connection.exec_driver_sql(
+def _lock(run: Run, number: int) -> None:
+    run(
         f"SET LOCAL lock_timeout = {int(LOCK_TIMEOUT * 1000)};"
         f" SELECT pg_advisory_xact_lock({number})"
     )

@@ -5,6 +5,7 @@ Only a process with such a store imports this module, because it needs psycopg.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
@@ -13,11 +14,10 @@ from typing import Any, Final, Self, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, event, text
-from sqlalchemy.engine import URL, Connection
-from sqlalchemy.engine.create import create_engine  # tracers wrap `sqlalchemy.create_engine`
 
 from sidelight.host import monotonic
+from sidelight.store.address import Address
+from sidelight.store.database import Connection, DatabaseError
 
 SCHEMA: Final = "sidelight"
 """Schema of the tables; an application may well have tables named `events` and `artifacts`."""
@@ -39,44 +39,84 @@ _DEFAULTS: Final[dict[str, Any]] = {
 _T = TypeVar("_T")
 
 
-def open_server(url: URL, *, read_only: bool) -> Engine:
-    """Make an engine on a database; connect nothing yet."""
-    engine = create_engine(
-        url,
+class PostgresConnection(Connection):
+    """A connection of a relay; each transaction has a deadline."""
+
+    backend = "postgresql"
+    errors = psycopg.Error
+    raw: DeadlineConnection
+
+    def __init__(self, address: Address, *, read_only: bool) -> None:
+        """Connect.
+
+        Raises:
+            DatabaseError: the server does not answer, or refuses.
+        """
+        self._is_read_only: Final = read_only
+        try:
+            self.raw = connect_server(address)
+        except psycopg.Error as error:
+            raise DatabaseError("connect", error) from error
+
+    def _dialect(self, statement: str) -> str:
+        return statement.replace("?", "%s")
+
+    def begin(self) -> None:
+        """Send BEGIN and all settings in one message."""
+        self.execute(self.raw.begin_text(read_only=self._is_read_only))
+
+    def commit(self) -> None:
+        """Commit; the server answers the COMMIT of a transaction that failed with ROLLBACK.
+
+        Raises:
+            DatabaseError: the server has not answered with COMMIT.
+        """
+        if (answer := self.execute("COMMIT").statusmessage) != "COMMIT":
+            error = psycopg.OperationalError(f"the server answered a COMMIT with {answer}")
+            raise DatabaseError("COMMIT", error)
+
+    def rollback(self) -> None:
+        """Roll back a transaction that is open."""
+        with contextlib.suppress(psycopg.Error):
+            if not self.raw.closed:
+                self.raw.rollback()
+
+    def has_table(self, name: str) -> bool:
+        """Whether the store has a table of this name."""
+        query = "SELECT to_regclass(%s) IS NOT NULL"
+        return bool(self.execute(query, (f"{SCHEMA}.{name}",)).fetchone()[0])
+
+    def lock_for_upgrade(self) -> None:
+        """Lock, give the transaction more time, and create the schema where it is missing."""
+        self.raw.deadline = monotonic() + UPGRADE_TIMEOUT
+        self.execute(f"SET LOCAL statement_timeout = {int(UPGRADE_TIMEOUT * 1000)}")
+        self.execute(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})")
+        if self.execute(f"SELECT to_regnamespace('{SCHEMA}')").fetchone()[0] is None:
+            self.execute(f"CREATE SCHEMA {SCHEMA}")
+
+    def close(self) -> None:
+        """Close the session."""
+        with contextlib.suppress(psycopg.Error):
+            self.raw.close()
+
+
+def connect_server(address: Address) -> DeadlineConnection:
+    """Connect to a server.
+
+    Raises:
+        psycopg.Error: the server does not answer, or refuses.
+    """
+    return DeadlineConnection.connect(
+        **connection_parameters(address),
+        autocommit=True,
         # Prepare nothing, because a pooler may send each transaction to another session.
-        connect_args={
-            **connection_defaults(url),
-            "autocommit": True,
-            "prepare_threshold": None,
-        },
-        use_native_hstore=False,
-        pool_size=1,
-        pool_pre_ping=read_only,
+        prepare_threshold=None,
     )
 
-    @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, arguments: Any, named: Any) -> DeadlineConnection:
-        return DeadlineConnection.connect(*arguments, **named)
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        """Send BEGIN and all settings in one message, instead of psycopg's own BEGIN."""
-        timeout = READ_TIMEOUT if read_only else WRITE_TIMEOUT
-        psycopg_connection(connection).deadline = monotonic() + timeout
-        connection.exec_driver_sql(
-            f"{begin_statement(timeout, read_only=read_only)}; SET LOCAL search_path = {SCHEMA};"
-            # A commit must survive the server's power loss: the relay then deletes the segment.
-            " SELECT set_config('synchronous_commit', 'local', true)"
-            " WHERE current_setting('synchronous_commit') = 'off'"
-        )
-
-    return engine
-
-
-def connection_defaults(url: URL) -> dict[str, Any]:
-    """Our connection parameters, without those that the URL sets; the encoding is always UTF-8."""
-    unset = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
-    return {**unset, "client_encoding": "utf8"}  # whatever the database or the URL has
+def connection_parameters(address: Address) -> dict[str, Any]:
+    """Our connection parameters, and those that the URL sets; the encoding is always UTF-8."""
+    return {**_DEFAULTS, **address.parameters, "client_encoding": "utf8"}
 
 
 def begin_statement(timeout: float, *, read_only: bool = False) -> str:
@@ -88,22 +128,6 @@ def begin_statement(timeout: float, *, read_only: bool = False) -> str:
         # Release the locks of a process that is stopped within a transaction.
         f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
     )
-
-
-def psycopg_connection(connection: Connection) -> DeadlineConnection:
-    """The psycopg connection below a SQLAlchemy connection."""
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, DeadlineConnection)  # noqa: S101  # for mypy
-    return raw
-
-
-def lock_for_upgrade(connection: Connection) -> None:
-    """Keep other processes from creating or upgrading the tables until this transaction ends."""
-    psycopg_connection(connection).deadline = monotonic() + UPGRADE_TIMEOUT
-    connection.execute(text(f"SET LOCAL statement_timeout = {int(UPGRADE_TIMEOUT * 1000)}"))
-    connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
-    if connection.execute(text(f"SELECT to_regnamespace('{SCHEMA}')")).scalar() is None:
-        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
 
 
 class DeadlineConnection(psycopg.Connection[Any]):
@@ -128,6 +152,17 @@ class DeadlineConnection(psycopg.Connection[Any]):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._owner = os.getpid()
+
+    def begin_text(self, *, read_only: bool) -> str:
+        """Set the deadline of a transaction, and return the statements that begin it."""
+        timeout = READ_TIMEOUT if read_only else WRITE_TIMEOUT
+        self.deadline = monotonic() + timeout
+        return (
+            f"{begin_statement(timeout, read_only=read_only)}; SET LOCAL search_path = {SCHEMA};"
+            # A commit must survive the server's power loss: the relay then deletes the segment.
+            " SELECT set_config('synchronous_commit', 'local', true)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
+        )
 
     def wait(self, gen: Generator[Any, Any, _T], *arguments: Any, **named: Any) -> _T:
         """Run one exchange with the server (see psycopg), until the deadline.

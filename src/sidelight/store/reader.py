@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sidelight.exceptions import StoreError
 from sidelight.settings import public_url, settle
 from sidelight.store.arguments import Id
-from sidelight.store.schema import connect
+from sidelight.store.engine import connect
 from sidelight.store.selection import EventFilters, Row, Selection
 from sidelight.store.times import When
 

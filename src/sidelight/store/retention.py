@@ -32,10 +32,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sidelight.exceptions import QueryError, StoreBusyError, StoreError
 from sidelight.host import monotonic
 from sidelight.settings import public_url, settle, sqlite_path
-from sidelight.store.partitions import first_key, lock_layout, lock_retention, partitions_of
+from sidelight.store.engine import connect
+from sidelight.store.keys import first_key
+from sidelight.store.partitions import lock_layout, lock_retention, partitions_of
 from sidelight.store.schema import (
     artifacts,
-    connect,
     costs,
     event_counts,
     events,
@@ -160,7 +161,7 @@ class Pruner:
 
         def step(connection: Connection) -> int:
             if self._is_postgres:
-                lock_retention(connection)
+                lock_retention(connection.exec_driver_sql)
             before = connection.execute(select(retention.c.kept_since)).scalar_one()
             connection.execute(update(retention).values(kept_since=min(before, wanted)))
             return min(int(before), wanted)
@@ -204,7 +205,7 @@ class Pruner:
         kept_since = max(kept_since, before)
         left = select(func.count()).where(events.c.event_id < first_key(min(pruned, kept_since)))
         ended = select(func.count()).where(artifacts.c.last_event_at < kept_since)
-        partitions = partitions_of(connection) if self._is_postgres else ()
+        partitions = partitions_of(connection.exec_driver_sql) if self._is_postgres else ()
         return Plan(
             kept_since=from_ns(kept_since).date(),
             events=_counted(connection, pruned, kept_since) + connection.execute(left).scalar_one(),
@@ -218,7 +219,7 @@ class Pruner:
     def _move_mark(self, connection: Connection, kept_since: int) -> int:
         """Make relays leave out older events from now on; return the mark before (ns)."""
         if self._is_postgres:
-            lock_retention(connection)
+            lock_retention(connection.exec_driver_sql)
         before, pruned = connection.execute(select(retention)).one()
         marks = {"kept_since": max(before, kept_since), "pruned_until": max(pruned, kept_since)}
         connection.execute(update(retention).values(marks))
@@ -357,8 +358,8 @@ def _too_young(older_than: When, counted_from: datetime | None) -> QueryError:
 
 def _drop_partition(connection: Connection, name: str, kept_since: int) -> int:
     """Drop a partition, unless another process has; return how many events it held."""
-    lock_layout(connection)
-    spans = {each.name: each.span for each in partitions_of(connection)}
+    lock_layout(connection.exec_driver_sql)
+    spans = {each.name: each.span for each in partitions_of(connection.exec_driver_sql)}
     if (span := spans.get(name)) is None:
         return 0
     connection.exec_driver_sql(f"DROP TABLE {name}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
@@ -22,7 +21,7 @@ from sidelight.record import (
     to_json,
 )
 from sidelight.spool import Record
-from sidelight.store.schema import fit_to_index
+from sidelight.store.keys import fit_to_index
 
 Row: TypeAlias = tuple[Any, ...]
 """A row of `events`, in the order of its columns."""
@@ -41,7 +40,6 @@ RECORDED: Final = 5
 INVALID: Final = "sidelight.invalid"
 """The attribute that says how an event breaks the declaration of its type."""
 _LONGEST_PROBLEM: Final = 500  # characters
-_DAY: Final = 86_400_000_000_000
 _name: Final = functools.lru_cache(maxsize=10_000)(fit_to_index)
 _time_order: Final = itemgetter(0, 1)
 
@@ -145,13 +143,3 @@ def attributes_text(moment: Moment) -> str:
     if moment.flags & CUT:
         attributes = {**(attributes or {}), "sidelight.truncated": True}
     return to_json(attributes) if attributes else "{}"
-
-
-@functools.lru_cache(maxsize=64)
-def _day_text(day: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(day * 86_400))
-
-
-def day_text(occurred_ns: int) -> str:
-    """The day (UTC) that an event is counted under: ``2026-07-25``."""
-    return _day_text(occurred_ns // _DAY)

@@ -23,7 +23,8 @@ from sidelight.store.arguments import (
     checked_trace,
 )
 from sidelight.store.attributes import conditions_of
-from sidelight.store.schema import NO_ORGANIZATION, events
+from sidelight.store.keys import NO_ORGANIZATION
+from sidelight.store.schema import events
 from sidelight.store.times import When, beginning_ns, end_ns
 
 Conditions: TypeAlias = list[ColumnElement[bool] | TextClause]

@@ -11,33 +11,26 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import SQLAlchemyError
-
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
 from sidelight.record import event_id, occurred_at, random_bits, to_json
 from sidelight.spool import Record
+from sidelight.store.address import parse_url
 from sidelight.store.batch_size import BatchSizer
+from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.errors import is_record_refused
 from sidelight.store.ingest import Stored, attribute_step, store_events
+from sidelight.store.opening import open_store
 from sidelight.store.partitions import MonthlyPartitions
 from sidelight.store.rows import Ledger, drafts_of, mark_undeclared
-from sidelight.store.schema import connect, costs, display_url, losses, parse_url
-from sidelight.store.sqlite import is_replaced, sync_wal, write_lock
-from sidelight.store.statements import (
-    BatchStatements,
-    batch_statements,
-    insert_into,
-    last_recorded,
-)
+from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
+from sidelight.store.statements import BatchStatements, batch_statements, last_recorded
+from sidelight.store.tables import COSTS, LOSSES
 from sidelight.store.times import from_ns
 
 _SQLITE_TARGET: Final = 0.1
 """Seconds that one transaction should take. Other writers wait for it, up to 0.25 s."""
 _POSTGRES_TARGET: Final = 0.3
 _SPREAD_BITS: Final = 20  # up to a millisecond
-_INSERT_LOSSES: Final = insert_into(losses)
-_INSERT_COSTS: Final = insert_into(costs)
 
 _T = TypeVar("_T")
 Claim: TypeAlias = Callable[[Connection], Collection[str]]
@@ -66,16 +59,16 @@ class StoreSink:
         Raises:
             ConfigurationError: the URL names no supported store.
         """
-        self.url = parse_url(url)
-        self._display_url = display_url(self.url)
+        self.address = parse_url(url)
+        self._display_url = self.address.shown
         self._count = count
         self.has_deferred_work = False
         self._connection: Connection | None = None
         self._file: Path | None = None
         self._lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         self._partitions: MonthlyPartitions | None = None
-        if self.url.get_backend_name() == "sqlite":
-            self._file = Path(self.url.database or "")
+        if self.address.backend == "sqlite":
+            self._file = self.address.path
             self._lock = write_lock(self._file)
         self._sizer = BatchSizer(_SQLITE_TARGET if self._file else _POSTGRES_TARGET)
 
@@ -167,7 +160,7 @@ class StoreSink:
 
     def _attribute_step(self) -> None:
         if self._connection is not None:
-            with self._connection.begin():
+            with self._connection.transaction():
                 self.has_deferred_work = attribute_step(
                     self._connection, batch_statements(self._connection)
                 )
@@ -184,12 +177,11 @@ class StoreSink:
         except (StoreError, OSError) as error:  # no directory, no right or no space, for now
             self.close()
             raise SinkUnavailableError(sink=self._display_url, problem=error) from error
-        except SQLAlchemyError as error:
-            problem = " ".join(str(getattr(error, "orig", error)).split())
+        except DatabaseError as error:
             if is_record_refused(error):
-                raise SinkRefusedError(sink=self._display_url, problem=problem) from error
+                raise SinkRefusedError(sink=self._display_url, problem=str(error)) from error
             self.close()
-            raise SinkUnavailableError(sink=self._display_url, problem=problem) from error
+            raise SinkUnavailableError(sink=self._display_url, problem=str(error)) from error
 
     def sync(self) -> None:
         """Make every commit survive a power loss. PostgreSQL does so at the commit.
@@ -204,9 +196,7 @@ class StoreSink:
         """Close the connection; the next write opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(SQLAlchemyError):
-                connection.close()
-            connection.engine.dispose()
+            connection.close()
 
     def disown(self, *, busy: bool) -> bool:
         """Let go of the connection in a forked child (see `Sink.disown`).
@@ -233,7 +223,7 @@ class StoreSink:
         undo: bool,
     ) -> Sequence[Record]:
         if self._connection is None:
-            self._connection = connect(self.url, create=not undo).connect()
+            self._connection = open_store(self.address, create=not undo)
             self.has_deferred_work = not undo  # of another relay, perhaps
             self._partitions = MonthlyPartitions() if self._file is None else None
         drafts, ledgers = drafts_of(records)
@@ -243,7 +233,7 @@ class StoreSink:
             return ()
         process = str(writer.get("instance", ""))
         recorded_at = _next_recorded_at(self._connection)
-        with self._connection.begin() as transaction:
+        with self._connection.transaction(undo=undo):
             statements = batch_statements(self._connection)
             if claim is not None:
                 claimed = claim(self._connection)
@@ -256,8 +246,7 @@ class StoreSink:
                 _write_ledger(statements, ledger, process)
             if undo:
                 statements.check_constraints()
-                transaction.rollback()
-        if self._file is not None and is_replaced(self._connection):
+        if isinstance(self._connection, SqliteConnection) and self._connection.is_replaced():
             self.close()
             problem = "its file was replaced during a transaction"
             raise SinkUnavailableError(sink=self._display_url, problem=problem)
@@ -281,7 +270,8 @@ def _write_ledger(statements: BatchStatements, ledger: Ledger, process: str) -> 
     content, at = ledger
     problems = content.problems
     statements.run(
-        *_INSERT_LOSSES,
+        LOSSES.insert,
+        LOSSES.kinds,
         [
             (process, reason, count, problems.get(reason, "").replace("\0", "␀"), at)
             for reason, count in sorted(content.losses.items())
@@ -289,7 +279,8 @@ def _write_ledger(statements: BatchStatements, ledger: Ledger, process: str) -> 
         _replace("losses", "reason", "problem"),
     )
     statements.run(
-        *_INSERT_COSTS,
+        COSTS.insert,
+        COSTS.kinds,
         [
             (process, point, snapshot.count, to_json(snapshot), at)
             for point, snapshot in sorted(content.costs.items())

@@ -10,14 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Engine, event
-from sqlalchemy.engine import URL, Connection
-from sqlalchemy.engine.create import create_engine  # tracers wrap `sqlalchemy.create_engine`
-from sqlalchemy.exc import DisconnectionError
-
 from sidelight.exceptions import StoreMissingError
 from sidelight.host import monotonic, sleep
 from sidelight.spool import DISK, make_private_directory
+from sidelight.store.database import Connection, DatabaseError
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
 _EVERYONE: Final = (
@@ -37,65 +33,140 @@ _WRITER: Final = (
 )
 
 
-def open_file(url: URL, *, create: bool, read_only: bool) -> Engine:
-    """Make an engine on a store's file; a transaction that may write begins by locking the file.
+class StoreFile(sqlite3.Connection):
+    """The driver's connection to the file of a store.
+
+    Attributes:
+        identity: of the file, and of its write-ahead log where the connection may write.
+    """
+
+    identity: FileIdentity
+
+
+class SqliteConnection(Connection):
+    """A connection of a relay; each transaction begins by locking the file."""
+
+    backend = "sqlite"
+    errors = sqlite3.Error
+    raw: StoreFile
+
+    def __init__(self, path: Path, *, create: bool, read_only: bool) -> None:
+        """Open the file (see `open_file`).
+
+        Raises:
+            StoreMissingError: the file does not exist and ``create`` is False.
+            DatabaseError: the file cannot be opened.
+        """
+        _create_file(path, create=create)
+        self._begin: Final = begin_statement(read_only=read_only)
+        try:
+            self.raw = open_file(path, read_only=read_only)
+        except sqlite3.Error as error:
+            raise DatabaseError("PRAGMA", error) from error
+
+    def _dialect(self, statement: str) -> str:
+        return statement.removesuffix(" FOR UPDATE")  # the transaction has locked the file
+
+    def begin(self) -> None:
+        """Begin; a transaction that may write locks the file at once."""
+        self.execute(self._begin)
+
+    def rollback(self) -> None:
+        """Roll back a transaction that is open."""
+        with contextlib.suppress(sqlite3.Error):
+            if self.raw.in_transaction:
+                self.raw.rollback()
+
+    def has_table(self, name: str) -> bool:
+        """Whether the store has a table of this name."""
+        query = "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ?"
+        return self.execute(query, (name,)).fetchone() is not None
+
+    def is_replaced(self) -> bool:
+        """Whether the file, or its write-ahead log, is no longer the one at its path."""
+        return not self.raw.identity.is_current()
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(sqlite3.Error):
+            self.raw.close()
+
+
+def begin_statement(*, read_only: bool) -> str:
+    """BEGIN; a transaction that may write locks the file at once."""
+    return "BEGIN" if read_only else "BEGIN IMMEDIATE"
+
+
+def _create_file(path: Path, *, create: bool) -> None:
+    """Create the file of a store where it is missing.
 
     Raises:
         StoreMissingError: the file does not exist and ``create`` is False.
     """
-    path = Path(url.database or "")
-    if not path.exists():
-        if not create:
-            raise StoreMissingError(
-                url=url,
-                remedy="run something that emits, or name another with --store or SIDELIGHT_STORE",
-            )
-        _create(path)
-    engine = create_engine(
-        url,
-        connect_args={
-            "isolation_level": None,
-            "check_same_thread": False,
-            "timeout": _LOCK_TIMEOUT,
-        },
-    )
-
-    _prepare_connections(engine, path, read_only=read_only)
-    return engine
+    if path.exists():
+        return
+    if not create:
+        raise StoreMissingError(
+            url=f"sqlite:///{path}",
+            remedy="run something that emits, or name another with --store or SIDELIGHT_STORE",
+        )
+    make_private_directory(path.parent)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
-def _prepare_connections(engine: Engine, path: Path, *, read_only: bool) -> None:
-    @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, record: Any, arguments: Any, named: Any) -> sqlite3.Connection:
-        record.info["identity"] = identity = FileIdentity(path)
-        connection = connect_file(*arguments, **named)
-        if read_only and not _can_be_read(connection):
-            connection.close()
-            log = Path(f"{path}-wal")
-            record.info["identity"] = identity = FileIdentity(path, log, content=True)
-            connection = _connect_immutable(path, log, named)
-        if not identity.is_current():
-            connection.close()
-            raise sqlite3.OperationalError("the file was replaced while it was opened")
-        return connection
+def open_file(path: Path, *, read_only: bool) -> StoreFile:
+    """Open the file of a store.
 
-    @event.listens_for(engine, "checkout")
-    def _check(_connection: Any, record: Any, _proxy: Any) -> None:
-        if not record.info["identity"].is_current():
-            raise DisconnectionError("the file was replaced")  # the pool opens the new file
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, record: Any) -> None:
-        cursor = connection.cursor()
+    Raises:
+        sqlite3.Error: the file cannot be opened, or was replaced meanwhile.
+    """
+    connection = _open(path, read_only=read_only)
+    try:
         for pragma in _READER if read_only else _WRITER:
-            cursor.execute(f"PRAGMA {pragma}")
+            connection.execute(f"PRAGMA {pragma}").fetchall()
         if not read_only:
-            record.info["identity"] = FileIdentity(path, Path(f"{path}-wal"))
-        cursor.close()
+            connection.identity = FileIdentity(path, _created_log(connection, path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+def _created_log(connection: sqlite3.Connection, path: Path) -> Path:
+    """The write-ahead log; the first transaction on a new file creates it."""
+    log = Path(f"{path}-wal")
+    if not log.exists():
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+    return log
+
+
+def _open(path: Path, *, read_only: bool) -> StoreFile:
+    identity = FileIdentity(path)
+    connection = _connect(str(path))
+    if read_only and not _can_be_read(connection):
+        connection.close()
+        log = Path(f"{path}-wal")
+        identity = FileIdentity(path, log, content=True)
+        connection = _connect_immutable(path, log)
+    if not identity.is_current():
+        connection.close()
+        raise sqlite3.OperationalError("the file was replaced while it was opened")
+    connection.identity = identity
+    return connection
+
+
+def _connect(name: str, *, uri: bool = False) -> StoreFile:
+    connection = connect_file(
+        name,
+        uri=uri,
+        timeout=_LOCK_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=StoreFile,
+    )
+    assert isinstance(connection, StoreFile)  # noqa: S101  # for mypy
+    return connection
 
 
 def _can_be_read(connection: sqlite3.Connection) -> bool:
@@ -110,7 +181,7 @@ def _can_be_read(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _connect_immutable(path: Path, log: Path, named: Any) -> sqlite3.Connection:
+def _connect_immutable(path: Path, log: Path) -> StoreFile:
     """Open a file on read-only media, where SQLite cannot create the index of its log.
 
     Raises:
@@ -120,12 +191,7 @@ def _connect_immutable(path: Path, log: Path, named: Any) -> sqlite3.Connection:
         raise sqlite3.OperationalError(
             "its write-ahead log cannot be read here: copy both files to a writable directory"
         )
-    return connect_file(f"{path.absolute().as_uri()}?immutable=1", **named, uri=True)
-
-
-def _create(path: Path) -> None:
-    make_private_directory(path.parent)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    return _connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
 
 
 class FileIdentity:
@@ -154,11 +220,6 @@ class FileIdentity:
             return None
         content = (found.st_size, found.st_mtime_ns) if self._content else ()
         return found.st_dev, found.st_ino, *content
-
-
-def is_replaced(connection: Connection) -> bool:
-    """Whether a connection's file, or its write-ahead log, is no longer the one at its path."""
-    return not connection.connection.info["identity"].is_current()
 
 
 def connect_file(*arguments: Any, **named: Any) -> sqlite3.Connection:

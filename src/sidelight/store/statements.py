@@ -10,16 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Final, Protocol
 
-from sqlalchemy import BigInteger, Table
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
-
+from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.partitions import RETENTION_LOCK
 from sidelight.store.rows import KEY, RECORDED, Row
-from sidelight.store.schema import events
+from sidelight.store.tables import EVENTS
 
 _CHUNK: Final = 500  # rows of one SQLite statement; each value is a parameter
-_INSERT_EVENTS: Final = f"INSERT INTO events ({', '.join(events.columns.keys())})"
 _UNLESS_STORED: Final = "ON CONFLICT DO NOTHING"
 _LAST_RECORDED: Final = "SELECT max(recorded_at) FROM "
 _KEPT_SINCE: Final = "SELECT kept_since FROM retention"
@@ -69,16 +65,9 @@ class BatchStatements(Protocol):
 
 def batch_statements(connection: Connection) -> BatchStatements:
     """The statements of this connection's database."""
-    if connection.dialect.name == "postgresql":
+    if connection.backend == "postgresql":
         return _PostgresStatements(connection)
     return _SqliteStatements(connection)
-
-
-def insert_into(table: Table) -> tuple[str, str]:
-    """The start of an INSERT of whole rows, and the types of the columns (see `run`)."""
-    columns = table.columns
-    types = ("n" if isinstance(column.type, BigInteger) else "t" for column in columns)
-    return f"INSERT INTO {table.name} ({', '.join(columns.keys())})", "".join(types)
 
 
 def last_recorded(connection: Connection) -> int:
@@ -87,15 +76,10 @@ def last_recorded(connection: Connection) -> int:
     Runs outside a transaction, which would lock the partitions of all months until it ends.
 
     Raises:
-        DBAPIError: the database does not answer.
+        DatabaseError: the database does not answer.
     """
-    raw: Any = connection.connection.driver_connection
-    events = "sidelight.events" if connection.dialect.name == "postgresql" else "events"
-    try:
-        return int(raw.execute(_LAST_RECORDED + events).fetchone()[0] or 0)
-    except connection.dialect.loaded_dbapi.Error as error:
-        connection.invalidate()
-        raise DBAPIError(_LAST_RECORDED, None, error) from error
+    events = "sidelight.events" if connection.backend == "postgresql" else "events"
+    return int(connection.execute(_LAST_RECORDED + events).fetchone()[0] or 0)
 
 
 class _SqliteStatements:
@@ -105,22 +89,20 @@ class _SqliteStatements:
         self._connection = connection
 
     def kept_since(self) -> int:
-        return int(self._connection.exec_driver_sql(_KEPT_SINCE).scalar_one())
+        return int(self._connection.execute(_KEPT_SINCE).fetchone()[0])
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
     ) -> list[tuple[Any, ...]]:
         returned: list[tuple[Any, ...]] = []
         for chunk in _chunks(rows):
-            result = self._execute(before, len(types), chunk, after)
-            if result.returns_rows:
-                returned.extend(map(tuple, result))
+            returned.extend(self._execute(before, len(types), chunk, after))
         return returned
 
     def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
         new: list[Row] = []
         for chunk in _chunks(rows):
-            inserted = self._execute(_INSERT_EVENTS, len(chunk[0]), chunk, _UNLESS_STORED)
+            inserted = self._execute(EVENTS.insert, len(chunk[0]), chunk, _UNLESS_STORED)
             if inserted.rowcount == len(chunk):
                 new.extend(chunk)
                 continue
@@ -140,7 +122,7 @@ class _SqliteStatements:
 
     def _execute(self, before: str, width: int, rows: Sequence[Row], after: str) -> Any:
         statement = _values(before, width, len(rows), after)
-        return self._connection.exec_driver_sql(statement, tuple(chain.from_iterable(rows)))
+        return self._connection.execute(statement, tuple(chain.from_iterable(rows)))
 
 
 @functools.lru_cache(maxsize=256)
@@ -162,9 +144,9 @@ class _PostgresStatements:
 
     def kept_since(self) -> int:
         # The shared lock keeps a pruner from moving the retention within this transaction.
-        cursor: Any = self._connection.exec_driver_sql(
+        cursor = self._connection.execute(
             f"SELECT pg_advisory_xact_lock_shared({RETENTION_LOCK}); {_KEPT_SINCE}"
-        ).cursor
+        )
         cursor.nextset()
         return int(cursor.fetchone()[0])
 
@@ -174,8 +156,8 @@ class _PostgresStatements:
         if not rows:
             return []
         statement = _unnest(before, types, after)
-        result = self._connection.exec_driver_sql(statement, _arrays(types, rows))
-        return [tuple(row) for row in result] if result.returns_rows else []
+        cursor = self._connection.execute(statement, _arrays(types, rows))
+        return list(cursor) if cursor.description else []
 
     def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
         copied: list[Row] = []
@@ -183,23 +165,21 @@ class _PostgresStatements:
         if self._copy(left, copied):
             return copied
         copied.extend(left)
-        into, types = insert_into(events)
-        types = f"u{types[1:-1]}j"
-        inserted = self.run(into, types, copied, f"{_UNLESS_STORED} RETURNING event_id::text")
+        inserted = self.run(
+            EVENTS.insert, EVENTS.kinds, copied, f"{_UNLESS_STORED} RETURNING event_id::text"
+        )
         mine = {key for (key,) in inserted}
         return [row for row in copied if row[KEY] in mine]
 
     def check_constraints(self) -> None:
-        self._connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     def _copy(self, rows: Iterator[Row], copied: list[Row]) -> bool:
         """Insert by COPY, the cheapest way; return False if a row was stored before."""
         from psycopg import Error  # noqa: PLC0415
         from psycopg.errors import UniqueViolation  # noqa: PLC0415
 
-        from sidelight.store.postgres import psycopg_connection  # noqa: PLC0415
-
-        connection = psycopg_connection(self._connection)
+        connection = self._connection.raw
         try:
             with (
                 connection.transaction(),  # a savepoint, because a transaction has begun
@@ -212,7 +192,7 @@ class _PostgresStatements:
         except UniqueViolation:
             return False
         except Error as error:
-            raise DBAPIError("COPY", None, error) from error
+            raise DatabaseError("COPY", error) from error
         return True
 
 

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from sidelight.transactions.outbox.postgres import PostgresOutbox
     from sidelight.transactions.outbox.same_database import SameDatabaseOutbox
     from sidelight.transactions.outbox.sqlite import SqliteOutbox
-    from sidelight.transactions.outbox.table import OUTBOX
+    from sidelight.transactions.outbox.table import outbox_table
     from sidelight.transactions.registry import ANNOTATIONS
 
 __all__ = [
     "ANNOTATIONS",
-    "OUTBOX",
     "Joining",
     "JoiningLater",
     "PostgresOutbox",
@@ -30,6 +29,7 @@ __all__ = [
     "create_outbox",
     "forget_outboxes",
     "outbox_status",
+    "outbox_table",
     "outboxes_not_drained",
 ]
 
@@ -42,7 +42,7 @@ __getattr__ = lazily(
         "outbox.postgres": "PostgresOutbox",
         "outbox.same_database": "SameDatabaseOutbox",
         "outbox.sqlite": "SqliteOutbox",
-        "outbox.table": "OUTBOX",
+        "outbox.table": "outbox_table",
         "registry": "ANNOTATIONS",
     },
 )

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Engine, create_engine, func, inspect, select
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import OutboxError
 from sidelight.settings import outbox_url, public_url, sqlite_path
+from sidelight.store import parse_url
 from sidelight.transactions.outbox.position import read_position
-from sidelight.transactions.outbox.table import FIND_TABLES, OUTBOX, TABLE_NAME
+from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME, outbox_table
 
 _WITHIN: Final = 5.0  # seconds
 
@@ -51,7 +52,7 @@ def create_outbox(url: str) -> bool:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         missing = not inspect(connection).has_table(TABLE_NAME)
-        OUTBOX.create(connection, checkfirst=True)
+        outbox_table().create(connection, checkfirst=True)
     return missing
 
 
@@ -67,11 +68,11 @@ def outbox_status(url: str) -> OutboxStatus:
             return _status_of_postgres(connection, url)
         if not inspect(connection).has_table(TABLE_NAME):
             raise _missing(url)
-        column = OUTBOX.c
+        column = outbox_table().c
         moved = _moved_up_to(connection, str(sqlite_path(outbox_url(url))))
         query = select(column.event_id).where(column.position > moved)
         ids = connection.execute(query).scalars().all()
-        total = connection.execute(select(func.count()).select_from(OUTBOX)).scalar_one()
+        total = connection.execute(select(func.count()).select_from(outbox_table())).scalar_one()
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
         return OutboxStatus(
             url=public_url(url),
@@ -109,7 +110,7 @@ def _missing(url: str) -> OutboxError:
 def _moved_up_to(connection: Any, path: str) -> int:
     """Return the position up to which rows were moved; 0 where it belongs to another database."""
     moved = read_position(path)
-    anchor = select(OUTBOX.c.event_id).where(OUTBOX.c.position == moved.number)
+    anchor = select(outbox_table().c.event_id).where(outbox_table().c.position == moved.number)
     known = connection.execute(anchor).scalar()
     return moved.number if known == moved.event_id else 0
 
@@ -121,14 +122,15 @@ def _occurred(event_id: str) -> int:
 
 @contextmanager
 def _opened(url: str) -> Iterator[Engine]:
-    parsed = make_url(outbox_url(url))
-    if parsed.get_backend_name() == "sqlite":
-        engine = create_engine(parsed, connect_args={"timeout": _WITHIN})
+    address = parse_url(outbox_url(url), "outboxes")
+    if address.backend == "sqlite":
+        place = URL.create("sqlite", database=str(address.path))
+        engine = create_engine(place, connect_args={"timeout": _WITHIN})
     else:
-        from sidelight.store import connection_defaults  # noqa: PLC0415  # where psycopg is
+        from sidelight.store import connection_parameters  # noqa: PLC0415  # where psycopg is
 
-        parsed = parsed.set(drivername="postgresql+psycopg")
-        engine = create_engine(parsed, connect_args=connection_defaults(parsed))
+        parameters = connection_parameters(address)
+        engine = create_engine("postgresql+psycopg://", connect_args=parameters)
     try:
         yield engine
     except SQLAlchemyError as error:

@@ -12,12 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import psycopg
-from sqlalchemy.engine import make_url
 
 from sidelight.exceptions import OutboxError
 from sidelight.host import monotonic
-from sidelight.settings import public_url
-from sidelight.store import WRITE_TIMEOUT, DeadlineConnection, begin_statement, connection_defaults
+from sidelight.store import (
+    WRITE_TIMEOUT,
+    DeadlineConnection,
+    begin_statement,
+    connect_server,
+    parse_url,
+)
 from sidelight.transactions.outbox import attendance
 from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
 
@@ -34,8 +38,8 @@ class PostgresOutbox:
 
     def __init__(self, url: str) -> None:
         self.url: Final = url
-        self.shown: Final = public_url(url)
-        self._url = make_url(url).set(drivername="postgresql+psycopg")
+        self._address = parse_url(url, "outboxes")
+        self.shown: Final = self._address.shown
         self._connection: DeadlineConnection | None = None
 
     def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
@@ -109,14 +113,7 @@ class PostgresOutbox:
 
     def _opened(self) -> DeadlineConnection:
         if self._connection is None:
-            dialect = self._url.get_dialect()()
-            arguments, named = dialect.create_connect_args(self._url)
-            self._connection = DeadlineConnection.connect(
-                *arguments,
-                **{**connection_defaults(self._url), **named},
-                autocommit=True,
-                prepare_threshold=None,
-            )
+            self._connection = connect_server(self._address)
         return self._connection
 
     def close(self) -> None:

@@ -8,11 +8,10 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
-from sqlalchemy.engine import Connection
 
 from sidelight.exceptions import OutboxError, SinkRefusedError, SinkUnavailableError
 from sidelight.record import decode
-from sidelight.store import StoreSink
+from sidelight.store import Connection, StoreSink
 from sidelight.transactions.outbox.postgres import PostgresOutbox
 
 _CLAIM: Final = (
@@ -72,7 +71,7 @@ class SameDatabaseOutbox:
         keys = [row[0] for row in rows], [row[1] for row in rows]
 
         def claim(connection: Connection) -> set[str]:
-            found = connection.exec_driver_sql(_CLAIM.format(table=table), keys)
+            found = connection.execute(_CLAIM.format(table=table), keys)
             return {key for (key,) in found}
 
         records = [decode(record) for _, _, record in rows]

@@ -1,30 +1,39 @@
-"""The table of the outbox, for SQLAlchemy."""
+"""The table of the outbox: its name, its definition for SQLAlchemy, and how to find it."""
 
 from __future__ import annotations
 
-from typing import Final
+import functools
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table
+if TYPE_CHECKING:
+    from sqlalchemy import Table
 
 TABLE_NAME: Final = "sidelight_outbox"
 
-OUTBOX: Final = Table(
-    TABLE_NAME,
-    MetaData(),
-    # SQLite: counts up in the order of the commits.
-    # PostgreSQL, where relays take rows in any order: when the event occurred (ns).
-    Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("event_id", String(36), primary_key=True),
-    Column("record", LargeBinary, nullable=False),
-    # Without a rowid, because last_insert_rowid() belongs to the caller.
-    sqlite_with_rowid=False,
-)
-"""The table where the events of a transaction lie until a relay has moved them.
 
-position: the order in which a relay reads (SQLite), or the time of the event in ns (PostgreSQL).
-event_id: the UUIDv7 of the event, as text.
-record: the payload, as a frame of the spool has it.
-"""
+@functools.cache
+def outbox_table() -> Table:
+    """The table where the events of a transaction lie until a relay has moved them.
+
+    position: the order in which a relay reads (SQLite), or the time of the event in ns
+    (PostgreSQL). event_id: the UUIDv7 of the event, as text. record: the payload, as a frame of the
+    spool has it.
+    """
+    # A relay needs the name only, and SQLAlchemy is slow to import.
+    from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, String, Table  # noqa: PLC0415
+
+    return Table(
+        TABLE_NAME,
+        MetaData(),
+        # SQLite: counts up in the order of the commits.
+        # PostgreSQL, where relays take rows in any order: when the event occurred (ns).
+        Column("position", BigInteger, primary_key=True, autoincrement=False),
+        Column("event_id", String(36), primary_key=True),
+        Column("record", LargeBinary, nullable=False),
+        # Without a rowid, because last_insert_rowid() belongs to the caller.
+        sqlite_with_rowid=False,
+    )
+
 
 FIND_TABLES: Final = (
     "SELECT pg_catalog.quote_ident(n.nspname), d.oid::bigint, c.oid::bigint, d.datname"

@@ -26,13 +26,13 @@ from sidelight.transactions.entry import (
     UndoneError,
     reason_of,
 )
-from sidelight.transactions.outbox.table import OUTBOX
+from sidelight.transactions.outbox.table import outbox_table
 from sidelight.transactions.sqlalchemy.connections import insert, watch
 from sidelight.transactions.transaction import CountedTransaction
 
 _ATTRIBUTE: Final = "_sidelight_events"
 #: Tells a session that has not begun on any of its databases which of them to take.
-_HINT: Final[dict[str, Any]] = {"clause": OUTBOX}
+_HINT: Final[dict[str, Any]] = {"clause": outbox_table()}
 
 
 class _Events:

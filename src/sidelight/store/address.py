@@ -1,0 +1,111 @@
+"""Parse the URL of a database once, for relays, questions and outboxes alike.
+
+Relays do not import SQLAlchemy, which is slow to import. The rules are those of its URLs: what is
+escaped with "%" is unescaped, and a parameter of the URL is one of libpq's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, unquote
+
+from sidelight.exceptions import ConfigurationError
+from sidelight.settings import public_url, sqlite_path
+from sidelight.store.tables import Backend
+
+_URL: Final = re.compile(
+    r"(?P<scheme>\w+)(?:\+\w+)?://"
+    r"(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
+    r"(?:(?:\[(?P<ipv6>[^/?]+)\]|(?P<host>[^/:?]+))?(?::(?P<port>[^/?]*))?)?"
+    r"(?:/(?P<dbname>[^?]*))?"
+    r"(?:\?(?P<query>.*))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a database is, and how to log in.
+
+    Attributes:
+        backend: which database it is.
+        shown: the URL without the password.
+        path: of a SQLite file; empty for PostgreSQL.
+        parameters: of libpq, as the URL names them.
+    """
+
+    backend: Backend
+    shown: str
+    path: Path
+    parameters: Mapping[str, str]
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Identifies the database and the login to it, whatever the other parameters."""
+        given = self.parameters
+        names = ("host", "port", "dbname", "user")
+        return (self.backend, self.path, *(given.get(name, _USUAL.get(name)) for name in names))
+
+
+_USUAL: Final = {"port": "5432"}
+
+
+def parse_url(url: str, setting: str = "store") -> Address:
+    """Parse a database's URL.
+
+    Raises:
+        ConfigurationError: the text is not a URL, or names a database that is not supported.
+    """
+    parsed = _URL.match(url)
+    if parsed is None or not (parsed["port"] or "0").isdecimal():
+        raise ConfigurationError(
+            setting=setting,
+            problem=f"{public_url(url)!r} is not a URL",
+            remedy="write sqlite:///events.db or postgresql://host/database",
+        )
+    if parsed["scheme"] == "postgresql":
+        return _server(url, parsed, setting)
+    if parsed["scheme"] != "sqlite":
+        raise ConfigurationError(
+            setting=setting,
+            problem=f"{parsed['scheme']} is not supported",
+            remedy="use sqlite:///… or postgresql://…",
+        )
+    path = sqlite_path(url)
+    if path is None or path.name in {"", ":memory:"}:
+        raise ConfigurationError(
+            setting=setting,
+            problem="a SQLite store in memory is lost with its connection",
+            remedy="name a file: sqlite:///events.db",
+        )
+    return Address("sqlite", url, path, {})
+
+
+def _server(url: str, parsed: re.Match[str], setting: str) -> Address:
+    if importlib.util.find_spec("psycopg") is None:
+        raise ConfigurationError(
+            setting=setting,
+            problem="PostgreSQL needs psycopg",
+            remedy="pip install 'sidelight[postgres]'",
+        )
+    given = {
+        "host": parsed["ipv6"] or parsed["host"],
+        "port": parsed["port"],
+        "dbname": unquote(parsed["dbname"] or ""),
+        "user": unquote(parsed["user"] or ""),
+        "password": unquote(parsed["password"] or ""),
+    }
+    parameters = {name: value for name, value in given.items() if value}
+    query = parse_qs(parsed["query"] or "")
+    parameters |= {name: ",".join(values) for name, values in query.items()}
+    if any(":" in host for host in query.get("host", ())) and "port" not in query:
+        # host=one:5432&host=two:5433. A host that begins with "/" is the directory of a socket.
+        parts = [host.partition(":") for host in query["host"]]
+        parameters["host"] = ",".join(host for host, *_ in parts)
+        parameters["port"] = ",".join(port for *_, port in parts)
+    shown = public_url(re.sub(r"^(\w+)\+\w+://", r"\1://", url))
+    return Address("postgresql", shown, Path(), parameters)
