@@ -1,0 +1,90 @@
+"""What the process that emits loads: the modules of other packages, and the objects that a full
+garbage collection walks.
+
+This is the one table of both. A module that a delivery needs is added here, or is not imported.
+"""
+
+import json
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from tests.support.stored import BACKENDS
+
+BASE = {"msgspec", "opentelemetry", "typing_extensions"}
+#: Where the events go → the packages that may be loaded then, and how many objects there may be.
+LOADED = {
+    "nowhere": (BASE, 20_000),
+    "sqlite": (BASE, 23_000),
+    "postgresql": ({*BASE, "platformdirs", "psycopg", "psycopg_binary"}, 60_000),
+    # `wire` takes the rest of it out: the SDK's exporters, requests and what they need.
+    "otlp": (
+        {
+            *(BASE | {"requests", "urllib3", "certifi", "charset_normalizer", "idna"}),
+            *{"google", "psutil", "zstandard", "chardet", "wrapt"},
+        },
+        45_000,
+    ),
+}
+#: Modules of the standard library that cost a process more than sidelight is worth.
+SLOW = {"asyncio", "email", "http", "ssl", "subprocess", "multiprocessing", "unittest"}
+MAY_BE_SLOW = {"postgresql": SLOW, "otlp": SLOW}
+
+CHILD = """
+import gc, json, sys
+before = set(sys.modules)
+import sidelight
+store, otlp = sys.argv[1:]
+if store:
+    sidelight.configure(store, otlp=otlp or False)
+    sidelight.emits("made", artifact_id="a1", mode="awaited")(lambda: None)()
+    assert sidelight.flush(20)
+gc.collect()
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(json.dumps([sorted(loaded), len(gc.get_objects())]))
+"""
+
+
+class _Collector(BaseHTTPRequestHandler):
+    """Takes every request of OTLP over HTTP."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endpoint():
+    with HTTPServer(("127.0.0.1", 0), _Collector) as server:
+        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("where", LOADED)
+def test_the_process_that_emits_loads_what_the_table_says(where, tmp_path, endpoint):
+    store = "" if where == "nowhere" else BACKENDS.get(where, BACKENDS["sqlite"])(tmp_path)
+    arguments = [store, endpoint if where == "otlp" else ""]
+    ran = subprocess.run(
+        [sys.executable, "-W", "error::ImportWarning", "-c", CHILD, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    loaded, objects = json.loads(ran.stdout)
+    packages, most = LOADED[where]
+    foreign = {name for name in loaded if name not in sys.stdlib_module_names} - {"sidelight"}
+    assert {name for name in foreign if not name.startswith(("_cython", "cython", "_sysconfigdata"))} <= packages
+    assert SLOW.intersection(loaded) <= MAY_BE_SLOW.get(where, set())
+    assert objects < most
