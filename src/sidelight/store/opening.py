@@ -9,7 +9,7 @@ from sidelight.store.address import Address
 from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.migrations import UPGRADES
 from sidelight.store.sqlite import SqliteConnection
-from sidelight.store.tables import RETENTION, SIDELIGHT_SCHEMA, TABLES
+from sidelight.store.tables import RETENTION, SCHEMA_VERSION, TABLES
 
 VERSION: Final = 1 + len(UPGRADES)
 
@@ -80,7 +80,7 @@ def _check(connection: Connection, address: Address, *, create: bool, upgrade: b
 
 
 def _version_of(connection: Connection) -> int | None:
-    if not connection.has_table(SIDELIGHT_SCHEMA.name):
+    if not connection.has_table(SCHEMA_VERSION.name):
         return None
     row = connection.execute("SELECT version FROM sidelight_schema").fetchone()
     return None if row is None else int(row[0])
@@ -112,4 +112,4 @@ def _create(connection: Connection) -> None:
         for statement in table.create(connection.backend):
             connection.execute(statement)
     connection.execute(f"{RETENTION.insert} VALUES (0, 0)")
-    connection.execute(f"{SIDELIGHT_SCHEMA.insert} VALUES ({VERSION})")
+    connection.execute(f"{SCHEMA_VERSION.insert} VALUES ({VERSION})")

@@ -183,7 +183,7 @@ RETENTION: Final = Table(  # one row
     (Column("kept_since", "n"), Column("pruned_until", "n", default=0)),
 )
 
-SIDELIGHT_SCHEMA: Final = Table("sidelight_schema", (Column("version", "i"),))  # one row
+SCHEMA_VERSION: Final = Table("sidelight_schema", (Column("version", "i"),))  # one row
 
 TABLES: Final = (
     EVENTS,
@@ -193,5 +193,5 @@ TABLES: Final = (
     COSTS,
     ATTRIBUTION_WORK,
     RETENTION,
-    SIDELIGHT_SCHEMA,
+    SCHEMA_VERSION,
 )
