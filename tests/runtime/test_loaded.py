@@ -29,7 +29,7 @@ LOADED = {
     ),
 }
 #: Modules of the standard library that cost a process more than sidelight is worth.
-SLOW = {"asyncio", "email", "http", "ssl", "subprocess", "multiprocessing", "unittest"}
+SLOW = {"asyncio", "email", "http", "ssl", "subprocess", "unittest"}
 MAY_BE_SLOW = {"postgresql": SLOW, "otlp": SLOW}
 
 CHILD = """
