@@ -1,4 +1,4 @@
-"""What sidelight costs its caller, beside a floor, beside its peers and beside doing nothing.
+"""The cost of sidelight for its caller, beside a floor, its peers and an idle call.
 
 ``python -m benchmarks`` measures everything and checks the budget (ten minutes or so; with
 ``--readme`` it puts its tables into README.md),

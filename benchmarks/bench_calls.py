@@ -1,7 +1,7 @@
 """One call of everything that can live in one process: the hot path while one works on it.
 
-What patches the interpreter (ddtrace, Sentry) or sets global state (Logfire) is measured by
-``python -m benchmarks``, each in a process of its own.
+Libraries that patch the interpreter (ddtrace, Sentry) or set global state (Logfire) are measured by
+``python -m benchmarks``, each in a separate process.
 """
 
 from __future__ import annotations

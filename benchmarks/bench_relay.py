@@ -14,7 +14,7 @@ _RECORDS = 20_000
 
 @pytest.fixture
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Each round drains a spool of its own."""
+    """Each round drains a new spool."""
 
     def setup() -> None:
         directory: Path = tmp_path_factory.mktemp("relay")

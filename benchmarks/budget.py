@@ -1,11 +1,11 @@
-"""The budget: 10 ms per emission, whatever the store is doing.
+"""The budget: 10 ms per emission, independent of the state of the store.
 
-A machine that runs other things interrupts every program for longer than that now and then, so what
-is judged is the share of emissions over 10 ms *above* the share of their controls.
+A machine with other work interrupts every program for longer than 10 ms now and then. Therefore the
+check compares the share of emissions over 10 ms with the share of their controls.
 
 A control is shorter than an emission, so an interruption meets it less often. Where a check comes
 out above, plain Python code that takes as long as an emission is measured in its place: if that is
-above as well, the machine cannot tell, and says so instead of accusing.
+above as well, the machine is too noisy, and the report says so instead of failing the subject.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.stats import Measured, Summary
 from benchmarks.timing import Order
 
 ALLOWED: Final = 0.0005
-"""Of the emissions, above the control's share."""
+"""The share of the emissions over the budget, less the control's share."""
 _PATIENCE: Final = 2
 _SCHEDULED: Final = ours.title("scheduled")
 _AWAITED: Final = ours.title("awaited")
@@ -67,7 +67,7 @@ class Verdict:
     emissions: Summary
     control: Summary
     noise: float | None = None
-    """The excess of plain code of the same length; None where nobody had to ask."""
+    """The excess of plain code of the same length; None where that was not needed."""
 
     @property
     def excess(self) -> float:
@@ -81,7 +81,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """What became of it."""
+        """The verdict."""
         if self.kept:
             return "kept"
         return "BROKEN" if self.broken else f"noisy: plain code {self.noise:+.3%}"

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(verdicts: Sequence[budget.Verdict], console: Console, *, careful: bool) -> int:
-    """In CI, where neighbours are noisy, only what chance does not explain fails the run."""
+    """Return whether to fail a run in CI: only excess that chance does not explain counts."""
     broken = [v for v in verdicts if (v.surely_broken if careful else v.broken)]
     for verdict in broken:
         console.print(f"budget broken: {verdict.check}", style="bold red", soft_wrap=True)
@@ -72,7 +72,7 @@ def _answer(verdicts: Sequence[budget.Verdict], console: Console, *, careful: bo
 
 
 class _Log:
-    """Tells a log of the progress, where there is no terminal: a line for each new stage."""
+    """Print the progress into a log, one line for each stage, where there is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -86,7 +86,7 @@ class _Log:
 
 
 def _apart(function: Callable[[], RelaySpeed]) -> RelaySpeed:
-    """Call it in a process of its own."""
+    """Call it in a separate process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function).result()

@@ -1,4 +1,4 @@
-"""What cannot be had for less: the bare call, and the cheapest thing that tells anybody of it."""
+"""The floor: the bare call, and the cheapest way to report it."""
 
 from __future__ import annotations
 

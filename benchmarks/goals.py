@@ -1,4 +1,4 @@
-"""What sidelight aims at, compared with what was measured. Only the budget fails a run."""
+"""The goals of sidelight beside the measurements. Only the budget fails a run."""
 
 from __future__ import annotations
 

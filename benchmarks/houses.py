@@ -1,4 +1,4 @@
-"""Where subjects live: each house is set up once, in a process of its own.
+"""Houses of subjects: each house is set up once, in a separate process.
 
 A house is a generator: given a directory it sets up, yields its subjects by name, and tears down.
 It raises `AbsentError` where what it needs is not installed.
@@ -34,7 +34,7 @@ class AbsentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A house in some module of this package, by name: what another process can be told.
+    """A house in some module of this package, by name: a form that can be sent to another process.
 
     Attributes:
         module: of this package.
@@ -53,7 +53,7 @@ class Address:
 
 
 def _live(address: Address, directory: str, connection: Connection) -> None:
-    """The main function of a house's process: carry out orders until told to end."""
+    """The main function of a house's process: carry out orders until the order to end."""
     for name in tuple(os.environ):
         if name.startswith(_FOREIGN):
             del os.environ[name]
@@ -128,7 +128,7 @@ class Tenancy:
 
 @contextlib.contextmanager
 def opened(addresses: Mapping[str, Address]) -> Iterator[dict[str, Tenancy]]:
-    """Open houses, each in a process of its own, and close them in the end."""
+    """Open houses, each in a separate process, and close them at the end."""
     tenancies: dict[str, Tenancy] = {}
     try:
         for name, address in addresses.items():

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine that the figures come from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES: Final = (
 
 
 def facts() -> dict[str, Any]:
-    """The machine, the interpreter, the packages; nothing that says whose machine it is."""
+    """The machine, the interpreter, the packages; nothing that identifies the owner."""
     return {
         "measured at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -1,4 +1,4 @@
-"""What goes on beside the caller: busy threads, and somebody who holds the store."""
+"""Load beside the caller: busy threads, and a program that locks the store."""
 
 from __future__ import annotations
 

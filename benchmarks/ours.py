@@ -34,7 +34,7 @@ def variants(*, alone: bool = True) -> Subjects:
     """Scheduled and awaited, sync and async, with and without span.
 
     Args:
-        alone: nobody else emits, so that an awaited emission can be asked whether it was stored.
+        alone: no other subject emits, so that an awaited emission knows whether it was stored.
     """
     subjects = {}
     for mode in ("scheduled", "awaited"):
@@ -84,10 +84,10 @@ def sidelight_house(
 
     Args:
         directory: for the store and the spool.
-        external: leave the relaying to nobody, so that this process only emits.
+        external: run no relay, so that this process only emits.
         fed: have a thread beside emit all the time, so that the relay is never idle.
-        store: "frozen" has another process hold its file; "missing" has it below a regular file,
-            where it can never come to be; "no spool" has the spool lie there as well.
+        store: "frozen": another process locks its file; "missing": its path is below a regular file,
+            so that it cannot be created; "no spool": so is the path of the spool.
     """
     where = directory
     if store.startswith("missing"):
@@ -138,6 +138,6 @@ def _feeder() -> Iterator[None]:
 
 
 def address(*, external: bool = False, fed: bool = False, store: Store = "working") -> Address:
-    """sidelight in a process of its own."""
+    """sidelight in a separate process."""
     options = (("external", external), ("fed", fed), ("store", store))
     return Address("ours", "sidelight_house", options)

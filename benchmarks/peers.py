@@ -1,4 +1,4 @@
-"""What a user would pick instead, each in its own process, configured as its manual says.
+"""Peers: libraries that a user may choose instead, each in a process, as its manual says.
 
 None of them delivers anything over a network: exporters, writers and transports discard what they
 are handed, files are local. That is kind to them: sidelight is measured with its delivery.
@@ -50,7 +50,7 @@ def inside(make: Callable[[str, str], contextlib.AbstractContextManager[Any]]) -
 
 
 def before(tell: Callable[[str, str], object]) -> Subject:
-    """The work, and then something that tells of it."""
+    """The work, and then a report of it."""
 
     def instrument(work: Work) -> Work:
         @functools.wraps(work)

@@ -1,4 +1,4 @@
-"""Spans of an application's own provider: the SDK's batch processor beside ours."""
+"""Spans of an application's own provider: the SDK's batch processor beside sidelight's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Keep(SpanProcessor):
 
 
 def processors(directory: Path) -> Iterator[Subjects]:
-    """What a processor does at the end of a span, alone and in the life of the span.
+    """The work of a processor at the end of a span, alone and within the life of the span.
 
     The relay is elsewhere, and the batch processor keeps nothing: only the caller's part is
     measured of both.

@@ -1,4 +1,4 @@
-"""What was found out, as plain tables: the terminal, Markdown and JSON show the same ones."""
+"""The results as plain tables: the terminal, Markdown and JSON show the same tables."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def show(findings: Findings, console: Console) -> None:
 
 
 def save(findings: Findings, directory: Path = DIRECTORY) -> list[Path]:
-    """Write Markdown, JSON and, where there is something to draw, the pictures."""
+    """Write Markdown, JSON and, if there are figures to draw, the pictures."""
     directory.mkdir(parents=True, exist_ok=True)
     text, data = directory / "report.md", directory / "report.json"
     pictures: list[Path] = []

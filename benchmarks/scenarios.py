@@ -1,4 +1,4 @@
-"""The matrix: who is measured under which conditions, and the loop that goes through it."""
+"""The matrix: subjects and conditions, and the loop that measures each combination."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.stats import Measured
 from benchmarks.timing import Order
 
 REFERENCES: Final = (FLOOR, SPAN)
-"""What everything is compared with: to be had wherever anything is measured."""
+"""The references that every subject is compared with; every run measures them."""
 _IDLE, _DRAINING = "relay idle", "relay draining"
 _ALONE: Final = "sidelight, relay elsewhere"
 _HERE: Final = "sidelight, relay here"
@@ -83,13 +83,13 @@ class Row:
 
     @property
     def peer(self) -> bool:
-        """Whether it is neither ours nor a reference."""
+        """Whether the subject is a peer: neither sidelight nor a reference."""
         return not (self.house.startswith("sidelight") or self.subject in REFERENCES)
 
 
 @dataclass(slots=True)
 class Matrix:
-    """What was measured."""
+    """One measurement."""
 
     cells: dict[Condition, dict[str, Measured]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class Matrix:
 
 
 def houses() -> dict[str, Address]:
-    """Where everything lives."""
+    """The directories and addresses of a run."""
     return {
         "floor": Address("floor", "floor"),
         "opentelemetry": Address("peers", "opentelemetry"),
@@ -115,7 +115,7 @@ def houses() -> dict[str, Address]:
 
 
 def rows_of(tenancies: Mapping[str, Tenancy]) -> list[Row]:
-    """What there is to measure; first what is compared most, so that it is measured together.
+    """List the measurements; first what is compared most, so that it is measured together.
 
     A scheduled emission meets an idle relay where the relay is elsewhere: here, the caller itself
     gives it work. An awaited one needs a relay here, and idle means that it has nothing else to do.

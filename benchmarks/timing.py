@@ -21,7 +21,7 @@ _clock = time.perf_counter_ns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What to measure.
+    """The subject of a measurement.
 
     Attributes:
         subject: its name in the process that has it.

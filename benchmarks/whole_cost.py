@@ -1,4 +1,4 @@
-"""What an event costs its process, on all threads: the caller's part, and the relay's beside it."""
+"""The cost of an event on all threads of its process: the caller's part and the relay's."""
 
 from __future__ import annotations
 

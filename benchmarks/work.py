@@ -15,7 +15,7 @@ ORGANIZATION: Final = "organization-7"
 
 
 def make_work() -> Work:
-    """A function of its own each time: two subjects must not share the caches of one."""
+    """Make a new function each time, because two subjects must not share the caches of one."""
 
     def work(artifact_id: str, organization_id: str, number: int) -> int:
         return number + 1

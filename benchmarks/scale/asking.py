@@ -1,4 +1,4 @@
-"""Asks a store what its users ask, in a process of its own, and watches time and memory."""
+"""Ask a store the questions of its users, in a separate process; measure time and memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Iterated:
     """A walk over very many events, one after the other.
 
     Attributes:
-        memory: resident bytes before, and the most meanwhile.
+        memory: resident bytes before, and the peak during the question.
     """
 
     events: int
@@ -48,7 +48,7 @@ class Iterated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What may be asked for: some artifacts and organizations, and the days that there are."""
+    """Arguments of questions: some artifacts and organizations, and the days of the store."""
 
     artifacts: Sequence[str]
     organizations: Sequence[str]

@@ -29,7 +29,7 @@ class Drained:
         stored: events in the store after it.
         seconds: on the wall.
         cpu: seconds of the processor that this process has used.
-        server_cpu: the same of the database's processes; 0 where they are not ours to see.
+        server_cpu: the same of the database's processes; 0 where this user may not see them.
         memory: resident bytes of this process.
     """
 
@@ -43,7 +43,7 @@ class Drained:
 
 
 class Filling:
-    """A spool, and a relay that drains it into one store when it is told to."""
+    """A spool, and a relay that drains it into one store on request."""
 
     def __init__(self, url: str, directory: Path, year: Year, server_cpu: Callable[[], float]):
         self._year = year

@@ -22,14 +22,14 @@ _CONTROL: Final = 5.0  # seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What was pruned, and how.
+    """The result of a pruning.
 
     Attributes:
         steps: transactions.
         longest: seconds of the longest of them.
         control, beside: median, 99th percentile and most of the seconds that a relay needed to
             store twenty events, before and while it was pruned.
-        memory: resident bytes before, and the most meanwhile.
+        memory: resident bytes before, and the peak during the pruning.
     """
 
     events: int

@@ -24,7 +24,7 @@ DAY: Final = 86_400_000_000_000
 _AT_ONCE: Final = 50
 """Artifacts that are in the machine at the same time; their events come mixed."""
 _WAITING: Final = 2_000
-"""Artifacts whose drafts wait for a person, one as long as the other on the average."""
+"""Artifacts with drafts that wait for a person, all equally long on the average."""
 _LATE: Final = 0.002
 """Share of the events that are delivered up to `_LATE_BY` after they occurred."""
 _LATE_BY: Final = 14 * DAY

@@ -39,7 +39,7 @@ def demo(
 
 
 def run(module: str, *arguments: str, store: str) -> int:
-    """Print a command and run it in a process of its own."""
+    """Print a command and run it in a separate process."""
     program = f"python -m {module}" if module == "voice_notes" else module
     console.rule(style="dim")
     console.print(f"$ {program} {shlex.join(arguments)}\n", style="bold", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the pipeline tells of itself: the catalogue of its events and what they carry."""
+"""The events of the pipeline, and their payloads."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_call_whose_event_is_refused_returns_as_ever(path):
 
 
 def test_an_event_that_is_older_than_the_store_keeps_can_be_stored_later(path):
-    """As after a pruning with a clock that was ahead, or where the clock is set back."""
+    """The store keeps later days only, as after a pruning with a clock that was ahead."""
     tomorrow = time.time_ns() + 86_400 * 10**9
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"UPDATE retention SET kept_since = {tomorrow}")

@@ -37,7 +37,7 @@ def fill(spool, segments):
 
 
 class ScriptedSink:
-    """Takes records, each once, and fails as it is told."""
+    """Takes records, each once, and fails on request."""
 
     def __init__(self, name="store"):
         self.name = name

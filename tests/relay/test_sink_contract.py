@@ -1,4 +1,4 @@
-"""What every sink holds: a relay can drain into each of them in the same way."""
+"""The contract of every sink: a relay drains into each of them in the same way."""
 
 import contextlib
 import gc

@@ -1,1 +1,1 @@
-"""What several tests need and no user does: the real Collector, a faulty network, certificates."""
+"""Helpers of several tests: the real Collector, a faulty network, certificates."""

@@ -129,7 +129,7 @@ class Application:
         """Let go of the database."""
 
     def unit(self) -> contextlib.AbstractContextManager[Unit]:
-        """A connection or session, with a transaction that somebody has to end."""
+        """A connection or session, with a transaction that the test has to end."""
         raise NotImplementedError
 
     def insert(self, target: Any, name: str) -> Any:
@@ -446,7 +446,7 @@ class WithAsyncPsycopg(_Looping):
 
 
 class DjangoUnit(Unit):
-    """Of a database of Django's."""
+    """The alias of a database of Django."""
 
     def __init__(self, target: str) -> None:
         super().__init__(target)
@@ -575,7 +575,7 @@ class Watched:
         self.store = store
 
     def events(self) -> list[sidelight.Event]:
-        """What is in the store when all that was committed has been moved there."""
+        """The events in the store, once all committed ones have been moved there."""
         assert sidelight.flush(20)
         with sidelight.Store(self.store) as store:
             return list(store.events(type="ordered"))

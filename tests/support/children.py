@@ -1,6 +1,6 @@
-"""Programs that report a number for each thing that they have done, whatever that is.
+"""Programs that report a number for each step that they have done.
 
-What programs do that emit events is judged by `tests.support.programs`.
+`tests.support.programs` judges programs that emit events.
 """
 
 from __future__ import annotations
@@ -73,6 +73,6 @@ def sidelight_threads() -> list[str]:
     """The names, of 15 characters, of the running threads that sidelight has started here."""
     names = []
     for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+        with contextlib.suppress(OSError):  # the thread has just ended
             names.append((task / "comm").read_text().strip())
     return sorted(name for name in names if name.startswith("sidelight"))

@@ -14,13 +14,13 @@
         ...                                     # send to collector.http_endpoint or .grpc_endpoint
         (span,) = collector.spans()             # waits for at least one; records of otlp_json
 
-Where the binary comes from, and how to build it by hand, is told in ``collector_build``::
+`collector_build` finds or builds the binary::
 
     python -m tests.support.collector           # find or build it (needs Go), print where it is
     make collector                              # the same
     python -m pytest tests/tools
 
-What a Collector has acknowledged is in its file at most 20 ms later: one that is killed may
+Acknowledged records are in the Collector's file at most 20 ms later: one that is killed may
 lose that much, one that is stopped loses nothing. To count exactly, ``stop()`` first, then read
 with ``at_least=0``.
 """
@@ -60,7 +60,7 @@ __all__ = [
 _POLL_SECONDS = 0.01
 _FLUSH_INTERVAL = "20ms"
 _ATTEMPTS_AT_PORTS = 5
-# Holds the reading end of a pipe; when the tests' process ends in whatever way, the pipe closes.
+# Holds the reading end of a pipe; when the tests' process ends in any way, the pipe closes.
 _WATCHDOG = 'read -r _; kill -9 "-$1"'
 
 
@@ -70,7 +70,7 @@ class CollectorError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """What the receivers show to their clients, and what a client checks it with."""
+    """The certificate of the receivers, and the authority that clients check it with."""
 
     certificate: Path
     key: Path
@@ -148,16 +148,16 @@ class Collector:
 
     @property
     def grpc_endpoint(self) -> str:
-        """What OTEL_EXPORTER_OTLP_ENDPOINT holds for the protocol grpc."""
+        """The value of OTEL_EXPORTER_OTLP_ENDPOINT for the protocol grpc."""
         return f"{self._scheme}://{LOOPBACK}:{self._bound[0]}"
 
     @property
     def http_endpoint(self) -> str:
-        """What OTEL_EXPORTER_OTLP_ENDPOINT holds for http/protobuf, without ``/v1/traces``."""
+        """The value of OTEL_EXPORTER_OTLP_ENDPOINT for http/protobuf, without ``/v1/traces``."""
         return f"{self._scheme}://{LOOPBACK}:{self._bound[1]}"
 
     def endpoint(self, protocol: str) -> str:
-        """What OTEL_EXPORTER_OTLP_ENDPOINT holds for ``grpc`` or ``http/protobuf``."""
+        """The value of OTEL_EXPORTER_OTLP_ENDPOINT for ``grpc`` or ``http/protobuf``."""
         return self.grpc_endpoint if protocol == "grpc" else self.http_endpoint
 
     @property
@@ -167,7 +167,7 @@ class Collector:
 
     @property
     def output(self) -> str:
-        """What the Collector has said in its present or last run."""
+        """The log of the Collector's present or last run."""
         log = self._file("collector.log")
         return log.read_text("utf-8", "replace") if log.exists() else ""
 
@@ -219,7 +219,7 @@ class Collector:
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, in the middle of whatever it does."""
+        """Kill it (SIGKILL)."""
         if not self._process:
             return
         self._signal(signal.SIGKILL)
@@ -237,7 +237,7 @@ class Collector:
         self.start(timeout)
 
     def pause(self) -> None:
-        """Freeze it: its ports still accept connections, and nobody answers."""
+        """Freeze it: its ports still accept connections, and it does not answer."""
         pid = self.pid
         if not pid:
             raise CollectorError("it does not run")

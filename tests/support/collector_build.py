@@ -53,7 +53,7 @@ class CollectorBuildError(Exception):
 
 
 def cache_directory() -> Path:
-    """Where builds are kept: outside the checkout, so that every checkout finds them."""
+    """The directory of builds: outside the checkout, so that every checkout finds them."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "sidelight"
 

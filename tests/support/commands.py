@@ -1,4 +1,4 @@
-"""Run commands of `sidelight`, in this process or in its own, and programs that emit."""
+"""Run commands of `sidelight`, in this process or another, and programs that emit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def url_of(store: Path | str) -> str:
 
 
 def emit(body: str, store: Path | str, *, ends: int = 0, **environment: str) -> None:
-    """Run code in a process of its own, which emits into ``store`` and ends with this signal."""
+    """Run code in a separate process, which emits into ``store`` and ends with this signal."""
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(EMITTER) + textwrap.dedent(body)],
         env={**os.environ, "SIDELIGHT_STORE": url_of(store), **environment},
@@ -80,7 +80,7 @@ def emit(body: str, store: Path | str, *, ends: int = 0, **environment: str) -> 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command has said, and how it has ended."""
+    """The output of a command, and its exit code."""
 
     code: int
     out: str
@@ -88,12 +88,12 @@ class Answer:
 
     @property
     def json(self) -> list[dict[str, Any]]:
-        """What it said, an object to the line."""
+        """Stdout, one object per line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
     @property
     def words(self) -> str:
-        """What it said, without its lines."""
+        """Stdout in one line."""
         return " ".join(self.out.split())
 
 
@@ -118,14 +118,14 @@ def sidelight(*arguments: object, columns: int = 100) -> Answer:
 
 
 def wrong(check: str, *options: object) -> str:
-    """What the doctor finds wrong with one thing, in a line; "" where nothing is."""
+    """The wrong findings of one check of the doctor, in a line; "" without one."""
     found = sidelight("doctor", "--json", *options).json
     told = (each for each in found if each["check"] == check and each["state"] == "wrong")
     return "; ".join(each["message"] for each in told)
 
 
 def spawn(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Run a command in a process of its own."""
+    """Run a command in a separate process."""
     return subprocess.Popen(
         [sys.executable, "-m", "sidelight", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -147,14 +147,14 @@ def of(store: Path | str) -> tuple[str, str]:
 
 
 def stored(path: Path | str) -> int:
-    """How many events there are."""
+    """The number of events in a store."""
     with contextlib.suppress(SidelightError), Store(url_of(path)) as store:
         return store.size()
     return 0
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Look again and again."""
+    """Look every 50 ms until the condition is true."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it took too long"
@@ -208,7 +208,7 @@ def relaying(*options: object, **popen: Any) -> Iterator[subprocess.Popen[str]]:
 
 
 class Living:
-    """A process that emits when it is told to, and leaves the relaying to others."""
+    """A process that emits on request, and runs no relay."""
 
     BODY = """
         sidelight.configure(relay="external")

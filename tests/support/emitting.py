@@ -1,9 +1,9 @@
 """A program that emits, and reports each wrapped call once it has returned.
 
-``python -m tests.support.emitting`` does what the environment's `Order` says. What it reports goes
-over a pipe to whoever started it (see `tests.support.programs`), so that the set of what was
-acknowledged outlives the program. Programs of other kinds (servers, pools of workers) import what
-they need from here.
+``python -m tests.support.emitting`` carries out the `Order` in its environment. Its reports go over
+a pipe to the process that started it (see `tests.support.programs`), so that the acknowledged calls
+are known after the death of the program. Programs of other kinds (servers, pools of workers) import
+parts of this module.
 
 Each call is made twice: undecorated (the *twin*) and decorated. Both must have the same outcome:
 the same object, or the same exception with the same traceback. Where the emission waits for the
@@ -47,11 +47,11 @@ _WAITED, _LONGEST_WAIT = 0.0002, 0.005  # seconds of an awaited emission that di
 
 @dataclass(frozen=True)
 class Order:
-    """What a program is to do.
+    """The order for a program.
 
     Attributes:
         first: number of the first call; programs of one test must not share numbers.
-        calls: how many each thread makes; 0 goes on until it is told to stop (SIGUSR1), -1 is none.
+        calls: how many each thread makes; 0 goes on until SIGUSR1, -1 is none.
         pause: seconds between calls.
         kinds: taken in turn.
         configure: arguments of `sidelight.configure`; None leaves it to the first emission, which
@@ -90,7 +90,7 @@ class Stop:
 
 
 def plain(n: int, thing: Any) -> Any:
-    """What the pipeline does: hand a thing on, or fail."""
+    """The work of the pipeline: hand a thing on, or fail."""
     if isinstance(thing, BaseException):
         raise thing
     return thing
@@ -138,7 +138,7 @@ class Caller:
     waits: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
 
     async def run(self) -> None:
-        """Call until all calls are made, or until told to stop."""
+        """Call until all calls are made, or until the signal to stop."""
         order = self.order
         step = 1_000_000 * self.number
         for i in range(order.calls or 1 << 62):

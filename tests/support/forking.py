@@ -1,6 +1,6 @@
 """Programs that fork, and whose children emit: ``python -m tests.support.forking HOW COUNT``.
 
-See `tests.support.emitting`, whose order and reports these share. What they measure they write as
+See `tests.support.emitting`, whose order and reports these share. They write their measurements as
 JSON on a line of stderr.
 """
 
@@ -35,7 +35,7 @@ def emit(child: int, order: Order, calls: int) -> None:
 
 
 def _open_a_store() -> None:
-    """What a child hangs in, where it was forked beside a thread inside SQLite."""
+    """The call that hangs in a child that was forked beside a thread inside SQLite."""
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE events (n)")
     connection.close()

@@ -1,4 +1,4 @@
-"""Values that bite, for programs that emit (see `tests.faults.test_hostile`).
+"""Values whose methods fail, for programs that emit (see `tests.faults.test_hostile`).
 
 Each call captures one of `VALUES`, in turn.
 """
@@ -40,7 +40,7 @@ class Endless:
 
 
 class Sleeps:
-    """Takes its time, which nobody can give back; hence it is not asked for long."""
+    """Takes long for its `repr`, so that sidelight stops calling it."""
 
     def __repr__(self) -> str:
         time.sleep(0.05)
@@ -180,7 +180,7 @@ def value(name: str) -> Any:
 
 
 def value_of(n: int) -> Any:
-    """What the call of this number captures."""
+    """The value that the call of this number captures."""
     return value(NAMES[n % len(NAMES)])
 
 

@@ -1,4 +1,4 @@
-"""What the proxy knows of HTTP: requests to answer, and where a reply begins in HTTP/2."""
+"""HTTP for the proxy: requests to answer, and the beginning of a reply in HTTP/2."""
 
 import asyncio
 import http
@@ -14,7 +14,7 @@ _REPLY_FRAMES = frozenset({0x0, 0x1})  # DATA, HEADERS
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client sent while the proxy answered; names of headers are in lower case."""
+    """A request that the proxy answered; names of headers are in lower case."""
 
     method: str
     path: str
@@ -24,14 +24,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the proxy answers by itself."""
+    """An answer of the proxy itself."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
     def encode(self) -> bytes:
-        """As it goes over the wire."""
+        """The bytes on the wire."""
         known = self.status in http.HTTPStatus.__members__.values()
         reason = http.HTTPStatus(self.status).phrase if known else "Unknown"
         lines = [f"HTTP/1.1 {self.status} {reason}"]
@@ -50,7 +50,7 @@ class Frames:
         self._in_reply = False
 
     def follow(self, data: bytes) -> int | None:
-        """Where in these bytes a reply begins or goes on; None where there is none of it."""
+        """The offset in these bytes at which a reply begins or goes on; None without a reply."""
         if self._http2 is None:
             self._http2 = data[3:4] == bytes([_SETTINGS_FRAME]) and data[5:9] == bytes(4)
         if not self._http2:
@@ -77,7 +77,7 @@ class Frames:
 
 
 class Stream:
-    """What one client sends, in the pieces that HTTP has."""
+    """The bytes of one client, in the pieces of HTTP."""
 
     def __init__(self, client: socket.socket) -> None:
         self._client = client
@@ -94,7 +94,7 @@ class Stream:
         return piece
 
     async def exactly(self, size: int) -> bytes:
-        """So many bytes."""
+        """Read a number of bytes."""
         while len(self._buffer) < size:
             more = await receive(self._client)
             if not more:

@@ -1,9 +1,9 @@
 """A program whose calls are interrupted, at any moment; it reports those that returned.
 
 As `tests.support.emitting`, but an exception from outside arrives again and again; the prelude may
-say of which kind (``by = "thread"``), and ``calls`` is how often. The program itself checks what
-only it can see, and tells it at its end: each exception arrives, the outcome of a call is its own
-or that exception, and no span stays current.
+name its kind (``by = "thread"``), and ``calls`` is how often. The program checks, and reports at
+its end, that each exception arrives, that the outcome of a call is its own or that exception, and
+that no span stays current.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ cannot be told from one that it raises."""
 
 
 class Limit(Exception):
-    """What one job queue interrupts with."""
+    """The exception of one job queue."""
 
 
 class Stop(BaseException):
-    """What another one interrupts with."""
+    """The exception of another job queue."""
 
 
 class Signal:
@@ -169,10 +169,10 @@ class Calls:
 
     @staticmethod
     def _hook(_: object) -> None:
-        """What an event loop installs."""
+        """Install the handler of an event loop."""
 
     def _ignored(self, about: Any) -> None:
-        """What Python itself swallows (in a `__del__`) is not to come from our code."""
+        """Check that no exception that Python swallows (in a `__del__`) comes from sidelight."""
         self.wrong.append(f"ignored: {about.exc_value!r} in {about.object!r}")
 
     def until_interrupted(self) -> None:
@@ -211,7 +211,7 @@ class Calls:
         os.write(self.order.report, REPORT.pack(n, 0, 0, KINDS.index(kind), differs, 0, event_id))
 
     def told(self) -> str:
-        """What there is to tell, as JSON."""
+        """The report, as JSON."""
         return json.dumps({"inside": self.inside, "wrong": self.wrong})
 
 
@@ -221,7 +221,7 @@ def main() -> None:
     random.seed(order.seed)
     exec(order.prelude, globals())
     sidelight.configure(**order.configure or {})
-    gc.disable()  # what is raised while the collector runs a stranger's code is lost
+    gc.disable()  # an exception in a finalizer of other code is lost
     calls = Calls(order, INTERRUPTERS[by]())
     for number in range(order.calls):
         calls.until_interrupted()

@@ -16,7 +16,7 @@
 
     python -m tests.support.kafka
 
-A broker ends with the process that started it, because the kernel tells it of that death.
+A broker ends with the process that started it, because the kernel sends it a signal then.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def java(main: str, *arguments: object, flags: tuple[str, ...] = ()) -> list[str
 
 
 class Topics:
-    """What a test wants of a cluster that it does not break."""
+    """The part of a cluster that tests use without breaking it."""
 
     def __init__(self, servers: str) -> None:
         self.servers = servers

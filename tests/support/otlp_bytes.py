@@ -1,4 +1,4 @@
-"""What the relay exports of records, read with the generated protobuf messages."""
+"""Read the relay's exports of records with the generated protobuf messages."""
 
 from __future__ import annotations
 

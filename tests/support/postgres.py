@@ -3,7 +3,7 @@
 ``SIDELIGHT_TEST_POSTGRES`` (a URL whose user may create databases) wins; else the session starts a
 server of its own from the binaries that are installed, without fsync: no test pulls the plug, and
 what is in the page cache survives the SIGKILL of a server. Whatever becomes of the session, the
-server ends with it: the kernel tells it of the death of its parent.
+server ends with it: the kernel sends it a signal when its parent dies.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.support.ports import LOOPBACK, free_ports
 from tests.support.tools import BARE, find
 
 _PREFIX = "sidelight-postgres-"
-_ABANDONED = 60  # seconds without a change: nobody is about to lock it
+_ABANDONED = 60  # seconds without a change: no process is about to lock it
 _REMEDY = (
     "no PostgreSQL here: apt-get install postgresql, or name a server"
     " with SIDELIGHT_TEST_POSTGRES=postgresql://user:password@host/database"
@@ -64,10 +64,10 @@ def end() -> None:
 
 
 class Server(Protocol):
-    """What a test wants of a server."""
+    """The part of a server that tests use."""
 
     def url(self, database: str) -> str:
-        """Of one of its databases."""
+        """The URL of one of its databases."""
 
 
 @functools.cache
@@ -171,7 +171,7 @@ class Postgres:
             )  # fmt: skip
             if self._answers():
                 return
-            self.port = 0  # somebody else was faster
+            self.port = 0  # another process was faster
         pytest.fail(f"PostgreSQL does not start: {self._told()}")
 
     def is_alive(self) -> bool:
@@ -179,7 +179,7 @@ class Postgres:
         return self._process is not None and self._process.poll() is None
 
     def pause(self) -> None:
-        """Freeze it: its connections stay open, and nobody answers."""
+        """Freeze it: its connections stay open, and it does not answer."""
         for process in self._processes():
             process.send_signal(signal.SIGSTOP)
 
@@ -205,7 +205,7 @@ class Postgres:
         self.start()
 
     def cpu_seconds(self) -> float:
-        """What its processes have used of the processor; of those that have ended, nothing."""
+        """Processor time of its living processes, in seconds."""
         used = 0.0
         for process in self._processes():
             with contextlib.suppress(psutil.Error):
@@ -269,7 +269,7 @@ def _account() -> pwd.struct_passwd:
 
 
 def binaries() -> Path:
-    """Where `postgres` and `initdb` are; skips the test where they are not."""
+    """The directory of `postgres` and `initdb`; skips the test where there is none."""
     if BARE:
         pytest.skip(_REMEDY)
     candidates = [Path(found).resolve().parent] if (found := find("initdb")) else []

@@ -335,7 +335,7 @@ class Verdict:
 
     Attributes:
         lost: numbers and event ids that were acknowledged and are not in the store.
-        let_go: how many calls were told that their event is lost.
+        let_go: the number of calls whose receipt said that the event is lost.
         counted: what the store's table of losses says, by reason.
         duplicated: numbers that are there more than once.
         miscounted: what is wrong with the counters, in words.
@@ -368,8 +368,8 @@ class Verdict:
     def over_budget(self) -> bool:
         """Return whether more calls are over the budget than chance explains (three deviations).
 
-        Few calls cannot tell; and where the machine interrupts the twins as well, the calls may be
-        met twice as often.
+        Few calls prove nothing. Where the machine interrupts the twins as well, it may interrupt
+        the calls twice as often.
         """
         if self.calls < FEW:
             return False
@@ -379,7 +379,7 @@ class Verdict:
     def check(self, *, budget: bool = True) -> None:
         """Check that nothing is lost, stored twice or miscounted, and that the budget is kept.
 
-        What was let go, and its caller told so, is counted exactly.
+        Losses that the receipts admit are counted exactly.
         """
         assert not self.lost, f"{len(self.lost)} of {self.acknowledged} lost: {self.lost[:10]}"
         assert not self.duplicated, f"stored twice: {self.duplicated[:10]}"

@@ -4,12 +4,12 @@
 
     with Proxy(collector.http_address) as proxy:
         ...                                  # send to proxy.endpoint
-        proxy.mode = "silent"                # and now nobody answers
+        proxy.mode = "silent"                # from now on without an answer
         proxy.answer(429, {"Retry-After": "1"})
         proxy.mode = "pass"
 
 ===========  =====================================================================================
-pass         Everything goes through. Where nobody listens behind the proxy: reset.
+pass         Everything goes through. Without a listener behind the proxy: reset.
 refuse       The listening socket is closed, as where no server runs.
 reset        A connection is accepted and reset at once; a client may see that in ``connect()``.
 silent       A connection is accepted and read, and never answered; nothing reaches the target.
@@ -49,7 +49,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """One listening port in front of one target, served by one thread of its own.
+    """One listening port in front of one target, served by one thread.
 
     Attributes:
         requests: what the mode "answer" has answered.
@@ -155,7 +155,7 @@ class Proxy:
         self.answer(200, headers, response.SerializeToString())
 
     def reset_connections(self) -> None:
-        """Reset all open connections, whatever the mode."""
+        """Reset all open connections, in any mode."""
         self._in_loop(self._reset_open())
 
     def start(self) -> None:

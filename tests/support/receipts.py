@@ -37,7 +37,7 @@ REFUSED = ("refused by store", "older than the store keeps", "unreadable record"
 
 @dataclass
 class Told:
-    """What programs were told.
+    """The receipts of programs.
 
     Attributes:
         receipts: the id and the last state of each receipt.

@@ -1,4 +1,4 @@
-"""What emits while an emission is under way, for programs that emit (see `tests.faults`)."""
+"""Code that emits during an emission, for programs that emit (see `tests.faults`)."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def _hook(frame: FrameType, event: str, argument: Any) -> Any:
 
 
 def from_trace() -> None:
-    """At every line of ours, as under a debugger or when coverage is measured."""
+    """Emit at every line of sidelight, as under a debugger or when coverage is measured."""
     sys.settrace(_hook)
 
 
 def from_profile() -> None:
-    """At every call that ours make, as under a profiler."""
+    """Emit at every call that sidelight makes, as under a profiler."""
     sys.setprofile(_hook)
 
 

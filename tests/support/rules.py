@@ -1,4 +1,4 @@
-"""What an operator does to a store by hand: other statements, and rules that refuse rows."""
+"""Change a store as an operator does by hand: statements, and rules that refuse rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.postgres import connected
 
 
 def alter(url: str, *statements: str) -> None:
-    """Run statements in a store, each a transaction of its own."""
+    """Run statements in a store, each in a separate transaction."""
     if url.startswith("postgresql"):
         with connected(url) as connection:
             for statement in statements:

@@ -44,7 +44,7 @@ def library() -> Path:
 
 
 class Shim:
-    """What the programs with this environment are told about their system calls and their clock."""
+    """The results of system calls and the clock, for programs with this environment."""
 
     def __init__(self, directory: Path) -> None:
         self._library = library()

@@ -33,7 +33,7 @@ FATES = {
 
 @dataclass(slots=True)
 class Life:
-    """What becomes of one artifact; times in ns."""
+    """The life of one artifact; times in ns."""
 
     artifact: str
     organization: str | None

@@ -79,7 +79,7 @@ KILL = -1
 
 
 class Clock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only on request."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -95,7 +95,7 @@ class Clock:
 
 
 class Backend:
-    """What one kind of sink has taken, from all processes."""
+    """The records that one kind of sink has taken, from all processes."""
 
     def __init__(self, name: str) -> None:
         self.name = name

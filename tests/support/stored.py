@@ -88,7 +88,7 @@ def ledger(losses: dict[str, int] | None = None, costs: dict[str, Any] | None = 
 
 
 def store(url: str, *batches: Sequence[Record], writer: str = "p1") -> None:
-    """Put batches of records into a store, each in a transaction of its own."""
+    """Put batches of records into a store, each in a separate transaction."""
     with closing(StoreSink(url)) as sink:
         for batch in batches:
             deliver(sink, batch, writer)

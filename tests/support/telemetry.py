@@ -1,4 +1,4 @@
-"""What sidelight exports, read back: records in memory, or the Collector's files beside the store.
+"""Read sidelight's exports back: records in memory, or the Collector's files beside the store.
 
 ::
 
@@ -37,7 +37,7 @@ _WAIT = 20.0
 
 @dataclass
 class Told:
-    """What came of a block: rows of the store, spans and log records of the Collector."""
+    """The results of a block: rows of the store, spans and log records of the Collector."""
 
     events: list[dict[str, Any]] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
@@ -123,7 +123,7 @@ def of_instance(read: Any, instance: str, wanted: int) -> list[Any]:
 
 
 def eventually(condition: Callable[[], Any], seconds: float = _WAIT) -> Any:
-    """What the condition says once it says something true, or when the time is over."""
+    """The first true answer of the condition, or its last one when the time is over."""
     until = time.monotonic() + seconds
     while not (said := condition()) and time.monotonic() < until:
         time.sleep(0.01)
@@ -177,7 +177,7 @@ def agree(told: Told) -> None:
         if span is None or span.attributes["code.function.name"] != event["point"].replace(
             ":", "."
         ):
-            continue  # an event inside somebody else's span
+            continue  # an event inside the span of other code
         assert log.resource == span.resource
         if event["duration"] is None:
             assert span.start_ns <= event["occurred_at"] <= span.end_ns
@@ -202,7 +202,7 @@ class Kept:
 
     @property
     def records(self) -> list[tuple[Static, Moment]]:
-        """What was written."""
+        """The records that were written."""
         return [decode(frame[12:]) for frame in self.frames]
 
 
@@ -233,7 +233,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 30.0) -> str:
 
 
 def drain(directory: Path, otlp: str) -> dict[str, int]:
-    """What `sidelight relay --once` does: deliver what dead processes have left."""
+    """Deliver the records of ended processes, as `sidelight relay --once` does."""
     from sidelight.emission.waiting import Watermark  # noqa: PLC0415
     from sidelight.relay.relay import Relay  # noqa: PLC0415
     from sidelight.runtime.sinks import sinks_of  # noqa: PLC0415

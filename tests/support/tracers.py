@@ -1,6 +1,6 @@
-"""Tracers of other makes: how they are set up, and the spans that they have sent to an intake.
+"""Other tracers: their set-up, and the spans that they have sent to an intake.
 
-Each is what its manual says it is, with the exporter that it has: a `Proxy` in the mode "answer"
+Each is configured as its manual says, with its own exporter: a `Proxy` in the mode "answer"
 stands in for its servers, and keeps what came.
 """
 
@@ -19,7 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from tests.support.http_wire import Request
 
 ANSWER = b'{"version": "7.70.0", "endpoints": ["/v0.4/traces"], "rate_by_service": {}}'
-"""What all servers answer to everything: only Datadog's agent is asked what it can do."""
+"""The answer of all servers to every request; only Datadog's library reads it."""
 
 PIPELINE = """
 def plain(n, thing):
@@ -165,7 +165,7 @@ class Tracer:
 
 
 def body_of(request: Request) -> bytes:
-    """What was sent, unpacked."""
+    """The requests, unpacked."""
     packed = request.headers.get("content-encoding") == "gzip"
     return gzip.decompress(request.body) if packed else request.body
 
@@ -271,7 +271,7 @@ TRACERS = {
 
 
 def trees(spans: Sequence[Span]) -> Counter[str]:
-    """What the application's own spans say, a text for each tree of them; ours are passed over."""
+    """The application's own spans without sidelight's, a text for each tree."""
     known = {span.span_id: span for span in spans}
     below: dict[str | None, list[Span]] = defaultdict(list)
     for span in spans:

@@ -86,7 +86,7 @@ def create(url: str) -> None:
 
 
 def write(connection: Connection, records: list) -> None:
-    """Store events, each of an artifact and of nobody, in one transaction."""
+    """Store events, each of an artifact and without an organization, in one transaction."""
     rows = list(rows_of(drafts_of(records)[0], {}, time.time_ns()))
     with connection.begin():
         if connection.dialect.name == "postgresql":

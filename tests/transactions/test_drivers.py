@@ -42,7 +42,7 @@ async def order(target, name):
 
 @emits("ordered", after_commit=arg.target, n=arg.name)
 def told(target, name):
-    """Be told when it is committed."""
+    """Call a hook after the commit."""
 
 
 @pytest.mark.parametrize("kind", ["session", "connection"])

@@ -1,4 +1,4 @@
-"""The event exists if and only if the transaction commits, whatever names it."""
+"""The event exists if and only if the transaction commits, with any name for it."""
 
 import pytest
 from tests.support.business import committed

@@ -38,7 +38,7 @@ OUTBOX = table(Shop.metadata)
 
 @pytest.fixture
 def stored(tmp_path):
-    """What the store has of each of the outboxes in the given databases."""
+    """The events in the store from each outbox in the given databases."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
 
     def configured(*urls):

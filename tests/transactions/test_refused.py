@@ -252,7 +252,7 @@ def test_strict_the_work_learns_of_it(case, tmp_path):
     indirect=True,
 )
 def test_guarded_the_work_goes_on(case, tmp_path):
-    """The transaction is as it was, whatever has become of the INSERT."""
+    """The transaction is unchanged after any result of the INSERT."""
     reason, unit, url = case
 
     def add(target, name):

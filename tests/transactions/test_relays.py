@@ -58,7 +58,7 @@ def application(url, external):
 
 @contextlib.contextmanager
 def relaying(url, *stores):
-    """A relay for each store's spool, each a process of its own."""
+    """A relay for each store's spool, each a separate process."""
     relays = [
         spawn("relay", *of(path), "--spool", f"{path}-spool-{n}", "--outbox", url)
         for n, path in enumerate(stores)
@@ -222,7 +222,7 @@ def test_in_the_stores_own_database_it_is_one_transaction(tmp_path):
 
 
 def test_an_outbox_that_nobody_drains_is_told(url, store, tmp_path):
-    """Where it was forgotten in `outboxes`, or another is there in its place."""
+    """An outbox that is missing in `outboxes`, or that another one replaces there."""
     (tmp_path / "other").mkdir()
     other = business.DATABASES[url.partition(":")[0]](tmp_path / "other")
     business.create_tables(other)
@@ -244,7 +244,7 @@ def test_an_outbox_that_nobody_drains_is_told(url, store, tmp_path):
 
 
 def test_a_relay_keeps_no_file_of_sqlite_open(tmp_path, store):
-    """So the business can change the journal mode, and put another file in its place."""
+    """The business can change the journal mode, and replace the file."""
     url = business.sqlite(tmp_path)
     business.create_tables(url)
     library.configure(f"sqlite:///{store}", outboxes=[url], otlp=False, deadline=1.0)

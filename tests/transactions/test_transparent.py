@@ -37,7 +37,7 @@ class Undecorated:
 
 
 def steps(unit, application, told):
-    """Orders, flushes and commits; what goes wrong is told, with where it was met."""
+    """Orders, flushes and commits; reports each error with its place."""
 
     def order(name):
         application.order(unit.target, name)
@@ -121,7 +121,7 @@ def noting(heard):
 
 
 def lived(make, url, join):
-    """What an application has met, has sent and has left behind."""
+    """The errors, the statements and the rows of an application."""
     application = make(url, join)
     told = []
     try:

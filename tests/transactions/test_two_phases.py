@@ -135,7 +135,7 @@ def url():
 
 @pytest.fixture
 def begin(way, url, tmp_path, request):
-    """Begins a transaction of the given kind of join; and whoever watches the store."""
+    """Begins a transaction of the given kind of join; and the reader of the store."""
     sidelight.configure(
         f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False, deadline=1.0
     )
@@ -182,7 +182,7 @@ def test_what_is_prepared_and_rolled_back_never_was(begin, watched, url, join):
 
 @pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])
 def test_another_may_decide(begin, watched, url, verb):
-    """As a transaction manager does after the death of whoever has prepared."""
+    """Commits as a transaction manager does after the death of the preparing process."""
     phases = begin("transaction")
     phases.order("one")
     phases.prepare()

@@ -97,7 +97,7 @@ def _json(value: object) -> str:
 
 @contextlib.contextmanager
 def stdout_kept_clean() -> Iterator[None]:
-    """Send to stderr what imported modules print meanwhile."""
+    """Send to stderr all that modules print while they are imported."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 

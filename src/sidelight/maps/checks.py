@@ -124,7 +124,7 @@ class Checks:
         yield from _contradictions(statements)
 
     def _arguments(self, statement: _Statement, function: FoundFunction) -> Iterator[Difference]:
-        """What the decorator would refuse; each value alone, so that every mistake is named."""
+        """The refusals of the decorator; each value is tried alone, so that all are named."""
         if any(isinstance(getattr(statement.declared, phase), Opaque) for phase in PHASES):
             return
         name = statement.path.partition(":")[2]

@@ -95,7 +95,7 @@ EventType: TypeAlias = str | Cases | Opaque
 
 
 class MapDeclaration(BaseModel):
-    """What one ``@emits(…)`` or one ``[[point]]`` states.
+    """The statement of one ``@emits(…)`` or one ``[[point]]``.
 
     ``**options`` of a decorator is the attribute ``**``.
     """

@@ -56,7 +56,7 @@ class Names:
         self.objects = objects or {}
 
     def give(self, stem: str, value: object) -> str:
-        """Give an object a name of its own."""
+        """Give an object a new name."""
         name = f"_{stem}_{len(self.objects)}"
         self.objects[name] = value
         return name

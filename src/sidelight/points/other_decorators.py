@@ -61,7 +61,7 @@ def hides_context_manager(function: Any) -> bool:
 
 
 def framework_handle(function: Any) -> str | None:
-    """What ``function`` is to a framework that calls the bare function; None for the others."""
+    """The kind of a framework's object that calls the bare function; None for others."""
     for kind in type(function).__mro__:
         told = _HANDLES.get(f"{kind.__module__}:{kind.__name__}")
         if told is not None:

@@ -282,7 +282,7 @@ class PhaseWriter:
     # -- values ------------------------------------------------------------------------------
 
     def _captured(self, fields: Fields, phase: Phase) -> str:
-        """Lines that capture the fields of a declaration, each in a variable of its own."""
+        """Lines that capture the fields of a declaration, each in a separate variable."""
         mapped = fields.declaration.joins
         lines = []
         for name in _IDS:

@@ -28,7 +28,7 @@ ANY: Final = (
     Parameter("args", Parameter.VAR_POSITIONAL),
     Parameter("kwargs", Parameter.VAR_KEYWORD),
 )
-"""The parameters of a wrapper that hands on whatever it is given."""
+"""The parameters of a wrapper that hands on all arguments."""
 PREFIX: Final = "arg_"
 """The functions of phases put this before an argument's name, so that it shadows nothing there."""
 
@@ -177,7 +177,7 @@ def signature_of(function: Any, name: str, *, reserved: frozenset[str]) -> Signa
 
 
 def own_parameters(function: FunctionType) -> tuple[Parameter, ...]:
-    """The parameters of the function's code, whatever its ``__signature__`` says."""
+    """The parameters of the function's code, without regard to ``__signature__``."""
     code = function.__code__
     names, count = code.co_varnames, code.co_argcount
     defaults = function.__defaults__ or ()

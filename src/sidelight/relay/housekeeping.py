@@ -33,7 +33,7 @@ class Housekeeping:
         sinks: names of the sinks that this process delivers to.
         ledger: writes costs and losses into the spool.
         count: counts a loss by reason.
-        spans: told whether events may carry their spans.
+        spans: gets whether events may carry their spans.
         ending: the thread will not start again; it deletes delivered segments when it ends.
         loop: the thread.
     """

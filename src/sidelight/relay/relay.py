@@ -33,7 +33,7 @@ class Relay:
         watermark: how far the store is, for receipts that wait.
         ledger: writes costs and losses into the spool.
         count: counts a loss by reason.
-        spans: told whether events may carry their spans.
+        spans: gets whether events may carry their spans.
         outboxes: tables whose rows are moved into the spool.
     """
 

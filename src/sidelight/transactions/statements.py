@@ -1,6 +1,6 @@
-"""The SQL that puts events into an outbox, on whatever connection the caller has.
+"""The SQL that puts events into an outbox, on every kind of connection.
 
-The statements for PostgreSQL come from a generator that is told of the errors. `execute_all` runs
+The statements for PostgreSQL come from a generator into which errors are thrown. `execute_all` runs
 it on a synchronous connection, `execute_all_awaited` on an asynchronous one.
 """
 

@@ -1,4 +1,4 @@
-"""What a library tells of a caller's transaction."""
+"""A transaction of the caller, in the form that every library gives it."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def print_tree(points: Sequence[ListedPoint]) -> None:
 
 
 def _leaf(declared: MapDeclaration) -> Text:
-    """Mode and events in one line, each value in a line of its own."""
+    """Mode and events in one line, each value in a separate line."""
     leaf = Text(clean(declared.mode_source), style="dim")
     for phase in PHASES:
         if types := declared.shown_types(phase):

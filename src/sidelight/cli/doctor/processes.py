@@ -62,7 +62,7 @@ def _limit(limits: str, name: str) -> int | None:
 def _process_of(segment: SegmentReport) -> Path | None:
     """Return the directory in /proc of the writer; None where it cannot be seen.
 
-    A pid means nothing in another namespace, hence the process must have mapped the segment.
+    A pid means nothing in another namespace, so the process must have mapped the segment.
     """
     pid = segment.meta.get("pid")
     if not segment.written or not isinstance(pid, int):

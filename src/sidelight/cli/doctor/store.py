@@ -98,7 +98,7 @@ def _check_encoding(store: Store) -> Iterator[Finding]:
 
 
 def _check_artifacts(store: Store) -> Iterator[Finding]:
-    """Find artifact ids that several organizations use: their events are told as one artifact."""
+    """Find artifact ids that several organizations use: their events count as one artifact's."""
     if ids := store.shared_artifacts():
         some = ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
         yield Finding(

@@ -138,7 +138,7 @@ def _writer(each: SegmentReport) -> Text:
 
 
 def _state(each: SegmentReport) -> tuple[str, str]:
-    """Return whether the writer lives and who delivers the segment, in words and a colour."""
+    """Return the state of the writer and of the delivery, in words and a colour."""
     if each.written:
         state = "alive" if each.end > PAGE else "alive, spare"
         if each.meta.get("relay") == "external" and each.end > PAGE:

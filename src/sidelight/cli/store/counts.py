@@ -43,7 +43,7 @@ _SHORTEST_BAR: Final = 6
 
 
 class By(StrEnum):
-    """What events are counted by."""
+    """The parts that events are counted by."""
 
     ORGANIZATION = "organization"
     TYPE = "type"

@@ -37,7 +37,7 @@ from sidelight.store import Latencies, Store
 
 
 class Grouping(StrEnum):
-    """What latencies are grouped by."""
+    """The parts that latencies are grouped by."""
 
     ORGANIZATION = "organization"
     DAY = "day"

@@ -2,7 +2,7 @@
 
 The interpreter imports a module of this name at its start. This one imports the `sitecustomize`
 further down the path, if there is one, as the interpreter would have done. Any interpreter that the
-program starts runs this module, hence it must not need sidelight.
+program starts runs this module, so it must not need sidelight.
 """
 
 import importlib

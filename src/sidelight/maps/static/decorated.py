@@ -1,4 +1,4 @@
-"""The decorated functions of some code: those below ``@emits``, whatever its name is there."""
+"""The decorated functions of some code: those below ``@emits``, under any name."""
 
 from __future__ import annotations
 

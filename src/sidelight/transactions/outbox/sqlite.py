@@ -2,7 +2,7 @@
 
 The connection is read-only and short: it is open while rows are read, so that the business can
 change the journal mode or put another file in its place. In between, the relay watches the times
-and sizes of the files. In WAL mode such a reader delays nobody. (In the other journal modes a
+and sizes of the files. In WAL mode such a reader delays no commit. (In the other journal modes a
 commit has to wait for a reader.)
 """
 

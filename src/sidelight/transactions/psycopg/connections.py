@@ -27,7 +27,7 @@ _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
 def execute(connection: Connection[Any], statements: Statements) -> None:
-    """Execute statements, whatever the connection is set to.
+    """Execute statements, independently of the settings of the connection.
 
     Raises:
         psycopg.Error: the server refuses one of them.
@@ -44,7 +44,7 @@ def execute(connection: Connection[Any], statements: Statements) -> None:
 
 
 async def execute_awaited(connection: AsyncConnection[Any], statements: Statements) -> None:
-    """Execute statements, whatever the connection is set to.
+    """Execute statements, independently of the settings of the connection.
 
     Raises:
         psycopg.Error: the server refuses one of them.

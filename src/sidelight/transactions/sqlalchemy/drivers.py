@@ -55,7 +55,7 @@ class Driver(Protocol):
         ...
 
     def commits_itself(self, connection: Connection, /) -> bool:
-        """Return whether each statement commits by itself, whatever SQLAlchemy says."""
+        """Return whether each statement commits by itself, although SQLAlchemy has begun."""
         ...
 
     @property
