@@ -86,7 +86,7 @@ def sidelight_house(
         directory: for the store and the spool.
         external: run no relay, so that this process only emits.
         fed: have a thread beside emit all the time, so that the relay is never idle.
-        store: "frozen": another process locks its file; "missing": its path is below a regular file,
+        store: "frozen": another process locks its file; "missing": its path is below a file,
             so that it cannot be created; "no spool": so is the path of the spool.
     """
     where = directory
