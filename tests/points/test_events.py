@@ -193,7 +193,7 @@ def test_ids(recorded):
 
     f([{"org": "o1"}])
     f([])
-    assert [(e.artifact_id, e.organization_id) for e in recorded] == [(17, "o1"), (17, None)]
+    assert [(e.artifact_id, e.organization_id) for e in recorded] == [("17", "o1"), ("17", None)]
 
 
 def test_bound_values_fill_in_what_an_event_does_not_name(recorded):

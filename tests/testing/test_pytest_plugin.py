@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 EMITTING = """
-    import asyncio, time
+    import asyncio, pathlib, threading, time
     import pytest
     import sidelight
     from sidelight import arg, emits
@@ -25,6 +25,16 @@ EMITTING = """
     @emits("weighed", weight=lambda item: 1 / 0)
     def weigh(item):
         return item
+
+    STORE = pathlib.Path("events.db").resolve()
+
+    def create_app():
+        sidelight.configure(f"sqlite:///{STORE}", otlp=False)
+
+    def stored():
+        assert sidelight.flush(60)
+        with sidelight.Store(f"sqlite:///{STORE}") as store:
+            return [event.artifact_id for event in store.events()]
 """
 
 
@@ -162,6 +172,100 @@ def test_a_session_that_configures_gets_what_it_asks_for(session):
                 assert opened.size() == 1
         """,
         passed=2,
+    )
+
+
+def test_the_fixture_goes_on_whatever_the_application_configures(session):
+    session(
+        """
+        @pytest.fixture
+        def app():
+            create_app()
+
+        def test_before(app, sidelight_events):
+            sell("i1")
+            sidelight_events.one("sold")
+
+        def test_after(sidelight_events, app):
+            sell("i1")
+            sidelight_events.one("sold")
+
+        def test_inside(sidelight_events):
+            create_app()
+            thread = threading.Thread(target=sell, args=["i1"])
+            thread.start(); thread.join()
+            sidelight_events.one("sold")
+
+        def test_capture():
+            with sidelight.testing.capture() as recorded:
+                create_app()
+                sell("i1")
+            recorded.one("sold")
+
+        def test_mistakes_are_told(sidelight_events):
+            with pytest.raises(sidelight.SidelightError, match="mysql is not supported"):
+                sidelight.configure("mysql://host/shop")
+
+        def test_nothing_has_left_a_test(sidelight_events):
+            sell("i1")
+            assert not STORE.exists()
+            assert sidelight_events.types == ["sold"]
+
+        def test_asked_for_late(request):
+            create_app()
+            events = request.getfixturevalue("sidelight_events")
+            sell("i1")
+            events.one("sold")
+        """,
+        passed=7,
+    )
+
+
+def test_a_configuration_ends_with_the_test_that_made_it(session):
+    session(
+        """
+        def test_configured():
+            create_app()
+            sell("i1")
+            assert stored() == ["i1"]
+
+        def test_the_next_one():
+            sell("i2")
+
+        def test_nothing_came_after():
+            create_app()
+            assert stored() == ["i1"]
+        """,
+        passed=3,
+    )
+
+
+@pytest.mark.parametrize(
+    "configured",
+    ["create_app()", "pytest.fixture(autouse=True, scope='module')(create_app)"],
+    ids=["module", "fixture"],
+)
+def test_a_configuration_of_several_tests_lasts(session, configured):
+    session(
+        f"""
+    app = {configured}
+
+    def test_one():
+        sell("i1")
+
+    def test_another_store(tmp_path):
+        sidelight.configure(f"sqlite:///{{tmp_path}}/events.db", otlp=False)
+        sell("i2")
+
+    def test_recorded(sidelight_events):
+        sell("i3")
+        sidelight_events.one("sold", artifact_id="i3")
+
+    def test_two():
+        sell("i4")
+        assert stored() == ["i1", "i4"]
+        """,
+        passed=4,
     )
 
 

@@ -1,7 +1,9 @@
 """`sidelight.testing.capture` records events and spans, and restores the emitter."""
 
+import contextlib
 import datetime
 import threading
+import uuid
 
 import pytest
 from sqlalchemy import create_engine
@@ -150,3 +152,42 @@ def test_what_joins_a_transaction_is_caught_at_the_commit():
         connection.commit()
         assert recorded.types == ["ordered"]
     engine.dispose()
+
+
+def test_what_is_recorded_is_what_would_be_stored(tmp_path):
+    """Only the organization that an artifact gives, and times, are the relay's."""
+
+    @emits("sold", failure="not_sold", mode="awaited", artifact_id=arg.item, value=arg.value)
+    def sell(item, value):
+        if value is None:
+            raise ValueError("no \0 value")
+
+    items = [7, 2.5, True, "a" * 3000, "nul\0", uuid.UUID(int=7), (1, 2), {"a": 1}, b"bytes"]
+    values = [1, 2**70, float("nan"), "nul\0", ("a", 1.5), {"k\0": None}, {1: {2}}, object, None]
+
+    def emit():
+        for item, value in zip(items, values, strict=True):
+            with contextlib.suppress(ValueError):
+                sell(item, value)
+            sidelight.emit("told", artifact_id=item, organization_id=item, value=value)
+
+    def shown(event):
+        error = getattr(event, "error_type", None) and {
+            "error.type": event.error_type,
+            "error.message": event.error_message,
+        }
+        attributes = event.attributes | (error or {})
+        return event.type, event.artifact_id, attributes, event.mode, event.outcome, event.point
+
+    with capture() as recorded:
+        emit()
+        for item in items:
+            assert len(recorded.of("told", artifact_id=item)) == 1
+    sidelight.configure(f"sqlite:///{tmp_path}/events.db", otlp=False, deadline=1.0)
+    emit()
+    assert sidelight.flush(60)
+    with sidelight.Store(f"sqlite:///{tmp_path}/events.db") as store:
+        stored = sorted(store.events(), key=lambda event: event.occurred_ns)
+    assert [shown(event) for event in recorded] == [shown(event) for event in stored]
+    named = [event.organization_id for event in recorded.of("told")]
+    assert named == [event.organization_id for event in stored if event.type == "told"]

@@ -167,7 +167,7 @@ with capture() as recorded, sidelight.bind(artifact_id="a"):
     reveal_type(recorded.types)
     # to both: list[str]
     reveal_type(recorded.one("a").artifact_id)
-    # to both: Any
+    # to both: str | None
 
 any_field: Any = arg.whatever[0].name
 emits("a", mode="sheduled")  # error

@@ -95,7 +95,7 @@ def test_another_recording_with_everything_named(tmp_path):
     )
     done = run(
         *("note.wav", "--organization", "mine", "--directory", "people.json"),
-        *("--database", "business.db"),
+        *("--database", "business.db", "--store", f"sqlite:///{tmp_path}/events.db"),
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert ", mine" in done.stdout

@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal, Protocol
 
 from sidelight.emission.receipt import Receipt
 from sidelight.emission.waiting import Watermark
@@ -116,10 +117,14 @@ class Emitter:
             commit.
         deadline: the longest time that one emission may take from its caller (s).
         abandon: forgets, in a forked child, everything that the parent has open.
+        recording: whether a test records what is emitted, instead of the spool: as long as it
+            says ("always"), or until the process is configured.
     """
 
     def __init__(self) -> None:
         self.spool: Destination = ClosedSpool()
+        self.recording: Literal["no", "until configured", "always"] = "no"
+        self._behind: Destination = self.spool
         self.watermark = Watermark()
         self.losses: defaultdict[str, int] = defaultdict(int)
         self.problems: dict[str, str] = {}
@@ -129,6 +134,34 @@ class Emitter:
         self.joins = True
         self.deadline = DEADLINE
         self.abandon: Callable[[], None] = mark_process
+
+    def use(self, spool: Destination) -> None:
+        """Write into this spool from now on; where a test records, after the recording."""
+        if self.recording == "no":
+            self.spool = spool
+        else:
+            self._behind = spool
+
+    @contextmanager
+    def recorded_by(self, test: Destination, *, always: bool, strict: bool) -> Iterator[None]:
+        """Write into a test's recording while the block runs; `recording` may end it earlier."""
+        kept = self.spool, self.strict, self.joins, self.recording
+        if self.recording == "no":
+            self._behind = self.spool
+        self.spool, self.strict, self.joins = test, strict, False
+        self.recording = "always" if always else "until configured"
+        try:
+            yield
+        finally:
+            if self.spool is test:
+                self.spool, self.strict, self.joins, self.recording = kept
+                if self.recording == "no":
+                    self.spool = self._behind
+
+    def end_recording(self) -> None:
+        """Write into the spool again, as `recording` says, because the process is configured."""
+        if self.recording == "until configured":
+            self.spool, self.joins, self.recording = self._behind, True, "no"
 
     def write(self, head: Head, moment: MomentTuple) -> bool:
         """Encode one record and copy it into the spool.

@@ -7,7 +7,7 @@ fork and the end of the process close them.
 from typing import TYPE_CHECKING
 
 from sidelight.host import lazily
-from sidelight.runtime.configuration import configure, flush
+from sidelight.runtime.configuration import configure, flush, restore
 from sidelight.runtime.forks import register_hooks
 from sidelight.runtime.process import RUNTIME
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sidelight.runtime.outboxes import outboxes_of
     from sidelight.runtime.sinks import sinks_of
 
-__all__ = ["RUNTIME", "configure", "flush", "outboxes_of", "sinks_of"]
+__all__ = ["RUNTIME", "configure", "flush", "outboxes_of", "restore", "sinks_of"]
 
 register_hooks()
 

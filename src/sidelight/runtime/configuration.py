@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from sidelight.emission import EMITTER
 from sidelight.runtime.inheritance import hand_on, warn_of_default_store
-from sidelight.runtime.process import RUNTIME
-from sidelight.settings import RelayMode, settle
+from sidelight.runtime.process import EXIT_WITHIN, RUNTIME
+from sidelight.settings import RelayMode, Settings, settle
 
 _ANSWERS_WITHIN: Final = 0.5  # seconds
 
@@ -62,7 +63,18 @@ def configure(
         strict=strict,
     )
     warn_of_default_store(settings)
-    RUNTIME.configure(settings)
+    EMITTER.end_recording()
+    if EMITTER.recording == "no":
+        RUNTIME.configure(settings)
+        hand_on(settings)
+    else:
+        restore(settings)
+
+
+def restore(settings: Settings | None) -> None:
+    """Close what is open. The next emission outside a test's recording opens by ``settings``."""
+    RUNTIME.close(EXIT_WITHIN)
+    RUNTIME.settings = settings
     hand_on(settings)
     if RUNTIME.relay is not None:
         RUNTIME.relay.await_store(_ANSWERS_WITHIN)

@@ -22,11 +22,14 @@ _KEY: Final = "sidelight"
 _waiting: Final[list[object]] = []
 
 
-def hand_on(settings: Settings) -> None:
+def hand_on(settings: Settings | None) -> None:
     """Let the children of this process have ``settings``, where they configure nothing."""
     from multiprocessing.process import current_process  # noqa: PLC0415  # after `import sidelight`
 
-    _configuration_of(current_process())[_KEY] = handed_on(settings)
+    inherited = _configuration_of(current_process())
+    inherited.pop(_KEY, None)
+    if settings is not None:
+        inherited[_KEY] = handed_on(settings)
 
 
 def settled() -> Settings:

@@ -21,14 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.emission import EMITTER, TRACING, ClosedSpool, EarlyFrames, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SpoolError
-from sidelight.host import (
-    allocate_lock,
-    guarded,
-    mark_process,
-    monotonic,
-    sleep,
-    start_new_thread,
-)
+from sidelight.host import allocate_lock, guarded, mark_process, monotonic, sleep, start_new_thread
 from sidelight.record import random_bits, reseed
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared
 from sidelight.settings import Settings, writer_meta
@@ -72,7 +65,7 @@ class Runtime:
         self._ledger = Ledger(EMITTER)
         self._parents_relays: list[object] = []
         self._instance = f"{random_bits(64):016x}"
-        self._meta: dict[str, Any] | None = None
+        self._meta: tuple[Settings, dict[str, Any]] | None = None
         self._given_segment: Segment | None = None
 
     def configure(self, settings: Settings) -> Spool:
@@ -81,7 +74,7 @@ class Runtime:
             until = monotonic() + EXIT_WITHIN
             self._await_start(until)
             previous = self.spool
-            self.settings, self._meta = settings, None
+            self.settings = settings
             forget_outboxes()
             spool = self._open(settings)
             self._deliver_and_close(previous, self._take_relay(), until)
@@ -114,7 +107,7 @@ class Runtime:
                 spool = self._open(settings)
                 self._early.move_to(spool)
             except ConfigurationError as error:
-                EMITTER.spool = ClosedSpool()
+                EMITTER.use(ClosedSpool())
                 self._early.count_lost(str(error))
                 _logger.warning("sidelight: every event is lost: %s", error)
                 raise SpoolError(
@@ -144,25 +137,28 @@ class Runtime:
     def _open(self, settings: Settings) -> Spool:
         TRACING.configure(settings.environment)
         EMITTER.strict, EMITTER.deadline = settings.strict, settings.deadline
-        if self._meta is None:  # made early, because nothing can be imported at exit
-            self._meta = writer_meta(settings, self._instance)
+        if (
+            self._meta is None or self._meta[0] is not settings
+        ):  # early: at exit nothing is imported
+            self._meta = settings, writer_meta(settings, self._instance)
         first, self._given_segment = self._given_segment, None
         spool = Spool(
             usable_directory(settings.spool, EMITTER.count),
-            self._meta,
+            self._meta[1],
             limit=settings.spool_limit,
             count=EMITTER.count,
             first=first,
         )
         self._ledger.restart()
         EMITTER.watermark = Watermark()  # positions of another spool do not compare
-        self.spool = EMITTER.spool = spool
+        self.spool = spool
+        EMITTER.use(spool)
         if settings.relay == "external":  # no relay here writes the ledger before the end
             spool.on_rotation = self.write_ledger
         if settings.strict:
             from sidelight.record import CheckedSpool  # noqa: PLC0415  # pydantic is slow to import
 
-            EMITTER.spool = CheckedSpool(spool)
+            EMITTER.use(CheckedSpool(spool))
         return spool
 
     def _start_soon(self, settings: Settings, spool: Spool) -> None:
@@ -292,7 +288,7 @@ class Runtime:
             with guarded():
                 self._ledger.write(self.spool, last=True)
             started = self._await_start(until + _IMPORTS_WITHIN)
-            EMITTER.spool = ClosedSpool(self.open)
+            EMITTER.use(ClosedSpool(self.open))
             spool, self.spool = self.spool, None
             relay = self._take_relay()
         if not started and self.ending:
@@ -370,7 +366,7 @@ class Runtime:
             if not self.relay.disown() and self.settings is not None:
                 self.settings = replace(self.settings, relay="external")
         self.spool = self.relay = None
-        EMITTER.spool = ClosedSpool(self.open)
+        EMITTER.use(ClosedSpool(self.open))
         forget_outboxes()
         EMITTER.losses.clear()
         EMITTER.problems.clear()
@@ -387,7 +383,7 @@ def _log_no_thread(error: RuntimeError) -> None:
 
 
 RUNTIME: Final = Runtime()
-EMITTER.spool = ClosedSpool(RUNTIME.open)
+EMITTER.use(ClosedSpool(RUNTIME.open))
 EMITTER.abandon = RUNTIME.abandon_after_unseen_fork
 
 

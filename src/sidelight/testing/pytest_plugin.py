@@ -1,7 +1,9 @@
 """The pytest plugin: records each test's events in memory, strictly, and checks a budget.
 
-Unless the session has called `configure`, the plugin records in memory, so that no test writes to a
-store. The fixture `sidelight_events` returns the recording.
+Unless `configure` has been called, the plugin records in memory, so that no test writes to a store.
+The fixture `sidelight_events` returns the recording, which goes on whatever the application
+configures. A configuration lasts as long as what made it: a test's ends with the test, that of a
+module or of a fixture of several tests lasts.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from sidelight.emission import EMITTER, ClosedSpool
+from sidelight.emission import EMITTER
 from sidelight.record import CostSummary
-from sidelight.testing import Recorded, capture
+from sidelight.runtime import RUNTIME, restore
+from sidelight.settings import Settings
+from sidelight.testing.recording import Recorded, recording
 
 _UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s)")
@@ -26,6 +30,7 @@ _MARKER: Final = (
     " the instrumentation, deterministic gives the same ids and times in every run"
 )
 _recording: Final = pytest.StashKey[Recorded]()
+_lasting: Final = pytest.StashKey[Settings | None]()
 
 _Histograms: TypeAlias = dict[str, dict[int, int]]
 """The number of emissions of each point in each bucket of its `record.Costs`."""
@@ -62,11 +67,37 @@ def _nanoseconds(text: str) -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Record what a test and its fixtures emit."""
-    if not isinstance(EMITTER.spool, ClosedSpool) or not item.config.getini("sidelight_capture"):
+    """Record what a test and its fixtures emit, and undo what the test configures."""
+    if not item.config.getini("sidelight_capture"):
         return (yield)
-    with _recorded(item) as item.stash[_recording]:
+    asked = sidelight_events.__name__ in getattr(item, "fixturenames", ())
+    try:
+        if RUNTIME.settings is not None and not asked:
+            return (yield)  # the session is configured
+        with _recorded(item, always=asked) as item.stash[_recording]:
+            return (yield)
+    finally:
+        lasting = item.config.stash.get(_lasting, None)
+        if RUNTIME.settings is not lasting:
+            restore(lasting)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note the configuration that modules and conftests have made: it lasts for all tests."""
+    session.config.stash[_lasting] = RUNTIME.settings
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    """Note the configuration that a fixture of several tests makes: it outlasts a test."""
+    before = RUNTIME.settings
+    try:
         return (yield)
+    finally:
+        if fixturedef.scope != "function" and RUNTIME.settings is not before:
+            request.config.stash[_lasting] = RUNTIME.settings
 
 
 @pytest.hookimpl(wrapper=True)
@@ -88,21 +119,22 @@ def sidelight_events(request: pytest.FixtureRequest) -> Iterator[Recorded]:
 
     ``@pytest.mark.sidelight(deterministic=True)`` gives the same ids and times in every run.
     """
-    if (recording := request.node.stash.get(_recording, None)) is not None:
-        yield recording
+    known = request.node.stash.get(_recording, None)
+    if known is not None and EMITTER.recording == "always":
+        yield known
         return
-    with _recorded(request.node) as recorded:
+    with _recorded(request.node, always=True) as recorded:
         yield recorded
 
 
 @contextlib.contextmanager
-def _recorded(item: pytest.Item) -> Iterator[Recorded]:
+def _recorded(item: pytest.Item, *, always: bool) -> Iterator[Recorded]:
     asked: dict[str, bool] = {"strict": bool(item.config.getini("sidelight_strict"))}
     for marker in reversed([*item.iter_markers("sidelight")]):
         if marker.args or marker.kwargs.keys() - {"strict", "deterministic"}:
             raise pytest.UsageError(f"{item.nodeid}: the marker is {_MARKER.partition(':')[0]}")
         asked |= marker.kwargs
-    with capture(**asked) as recorded:
+    with recording(**{"deterministic": False, **asked}, always=always) as recorded:
         yield recorded
 
 

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from sidelight.emission import EMITTER
 from sidelight.host import imported
-from sidelight.record import FRAME, SPAN, Moment, Static, decode, event_id, occurred_at, reseed
-from sidelight.store import from_ns
+from sidelight.record import (
+    FRAME,
+    SPAN,
+    Moment,
+    Static,
+    decode,
+    event_id,
+    occurred_at,
+    plain,
+    reseed,
+)
+from sidelight.store import attributes_text, from_ns, id_text
 
+_IDS: Final = frozenset({"artifact_id", "organization_id"})
 _SECOND: Final = 1_000_000_000
 _START: Final = 1_767_225_600 * _SECOND  # 2026 begins
 _SEED: Final = 2026
+
+
+def _id(value: Any) -> str | None:
+    """An id as the store has it: as text."""
+    return None if value is None else id_text(plain(value))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -39,7 +58,10 @@ class _Recorded:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RecordedEvent(_Recorded):
-    """An emitted event.
+    """An emitted event, with the values that the store would have.
+
+    The store has the error among the attributes, as ``error.type`` and ``error.message``. Only the
+    relay gives an event without an organization its artifact's.
 
     Attributes:
         point: the path of the point, ``package.module:function``.
@@ -51,8 +73,8 @@ class RecordedEvent(_Recorded):
     """
 
     type: str
-    artifact_id: Any
-    organization_id: Any
+    artifact_id: str | None
+    organization_id: str | None
     attributes: dict[str, Any]
     mode: str
     event_id: str
@@ -126,11 +148,12 @@ class Recorded:
 
     def of(self, type: str | None = None, **having: Any) -> list[RecordedEvent]:  # noqa: A002
         """Select the events of a type (None: of any type) whose fields have these values."""
+        wanted = {n: _id(value) if n in _IDS else value for n, value in having.items()}
         return [
             event
             for event in self.events
             if type in {None, event.type}
-            and all(getattr(event, name) == value for name, value in having.items())
+            and all(getattr(event, name) == value for name, value in wanted.items())
         ]
 
     def one(self, type: str | None = None, **having: Any) -> RecordedEvent:  # noqa: A002
@@ -213,9 +236,9 @@ class Recorded:
         return RecordedEvent(
             **self._common(number, static, moment),
             type=static.type or "",
-            artifact_id=moment.artifact_id,
-            organization_id=moment.organization_id,
-            attributes=moment.attributes or {},
+            artifact_id=_id(moment.artifact_id),
+            organization_id=_id(moment.organization_id),
+            attributes=json.loads(attributes_text(replace(moment, details=None))),
             mode=static.mode,
             event_id=event_id(self._occurred(number, moment), moment.random),
         )
@@ -234,7 +257,9 @@ class Recorded:
 def capture(*, strict: bool = True, deterministic: bool = False) -> Iterator[Recorded]:
     """Record in memory what this process emits while the block runs.
 
-    An event of ``transaction=`` is recorded at the commit, and needs no outbox table.
+    An event of ``transaction=`` is recorded at the commit, and needs no outbox table. Where the
+    application calls `configure` inside the block, its settings are checked and kept; nothing is
+    opened before the block ends.
 
     Args:
         strict: raise errors of the instrumentation (InstrumentationError) instead of counting them
@@ -242,17 +267,22 @@ def capture(*, strict: bool = True, deterministic: bool = False) -> Iterator[Rec
         deterministic: give the same ids in every run, and times that count seconds from the start
             of 2026, so that a test can compare the recording with a file.
     """
+    with recording(strict=strict, deterministic=deterministic, always=True) as recorded:
+        yield recorded
+
+
+@contextmanager
+def recording(*, strict: bool, deterministic: bool, always: bool) -> Iterator[Recorded]:
+    """Record as `capture` does; unless ``always``, only until the process is configured."""
     recorded = Recorded(strict=strict, deterministic=deterministic)
-    kept = EMITTER.spool, EMITTER.strict, EMITTER.joins
     losses, problems = dict(EMITTER.losses), dict(EMITTER.problems)
-    EMITTER.spool, EMITTER.strict, EMITTER.joins = recorded, strict, False
     if deterministic:
         reseed(_SEED)
     try:
-        yield recorded
+        with EMITTER.recorded_by(recorded, always=always, strict=strict):
+            yield recorded
     finally:
         recorded._losses = recorded.losses  # noqa: SLF001  # keep them
-        EMITTER.spool, EMITTER.strict, EMITTER.joins = kept
         EMITTER.losses.clear()
         EMITTER.losses.update(losses)
         EMITTER.problems.clear()
