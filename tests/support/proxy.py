@@ -112,11 +112,6 @@ class Proxy:
         return f"http://{host}:{port}"
 
     @property
-    def open_connections(self) -> int:
-        """How many clients are connected now."""
-        return len(self._open)
-
-    @property
     def mode(self) -> Mode:
         """How it behaves; assign to change it."""
         return self._mode

@@ -9,7 +9,7 @@ from voice_notes.errors import BrokenRecordingError, UnknownArtifactError
 from voice_notes.models import ArtifactStatus
 from voice_notes.pipeline import Pipeline
 
-pytestmark = pytest.mark.sidelight(strict=True)
+pytestmark = [pytest.mark.sidelight(strict=True), pytest.mark.usefixtures("heard_once")]
 
 THE_WAY_OF_A_NOTE = [
     "artifact_received",

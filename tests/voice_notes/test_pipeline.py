@@ -29,6 +29,8 @@ from voice_notes.models import (
 )
 from voice_notes.pipeline import Listener, Pipeline
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 
 class Recorder(Listener):
     def __init__(self):

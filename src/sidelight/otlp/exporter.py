@@ -1,4 +1,4 @@
-"""What an exporter is: it sends encoded requests of one signal, and tells why one failed."""
+"""The protocol of an exporter: it sends encoded requests of one signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What spans and log records of a record have in common: names, ids, and attributes in limits."""
+"""The fields that spans and log records share: names, ids, and attributes within limits."""
 
 from __future__ import annotations
 

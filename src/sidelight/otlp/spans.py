@@ -91,7 +91,7 @@ _heads: Final[dict[int, tuple[Static, bytes]]] = {}
 
 
 def _head(static: Static) -> bytes:
-    """What the spans of a point have in common; statics are the same objects for all records."""
+    """The common part of a point's spans; statics are the same objects for all records."""
     known = _heads.get(id(static))
     if known is None or known[0] is not static:
         if len(_heads) >= _MAX_HEADS:

@@ -50,7 +50,7 @@ def number_field(tag: bytes, number: int) -> bytes:
 
 
 class _Heads(dict[str, bytes]):
-    """What stands before a value in a `KeyValue`: the key, and the tag of the value."""
+    """The bytes before a value in a `KeyValue`: the key, and the tag of the value."""
 
     def __missing__(self, key: str) -> bytes:
         if len(self) >= _MAX_KEYS:

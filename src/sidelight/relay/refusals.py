@@ -54,7 +54,7 @@ Outcome: TypeAlias = Delivered | Unavailable | InDoubt | Refused
 
 
 class PoisonDetector:
-    """What a worker remembers of a store's refusals."""
+    """A store's refusals, as the worker remembers them."""
 
     def __init__(self) -> None:
         self._refused_in_a_row = 0
