@@ -262,13 +262,14 @@ def a_postgresql_that_is_frozen_then_killed(at):
 
 @row
 def a_standby(at):
-    server = own_server()
+    server, standby = (Postgres(binaries(), "-c", "fsync=off") for _ in range(2))
+    at.stack.callback(server.close)
+    at.stack.callback(standby.close)
+    server.start()  # a new one, because a copy of the other tests' databases takes minutes
     url = new_database(server)
     emit(FIRST, at.path, **at.use(url, at.tmp / "spool"))
-    standby = Postgres(binaries(), *server._options)
-    at.stack.callback(standby.close)
     data, source = standby.directory / "data", server.url("postgres")
-    copied = standby._run("pg_basebackup", "-D", data, "-d", source, "-R", "-cfast")
+    copied = standby._run("pg_basebackup", "-D", data, "-d", source, "-R", "-cfast", "--no-sync")
     assert copied.wait(300) == 0, standby._told()
     standby.start()
     at.use(standby.url(url.rpartition("/")[2]), at.spool)
