@@ -365,6 +365,7 @@ GROUPS = {
         "counts",
         "latency",
         "funnel",
+        "export",
     ],
     "Code": ["points", "apply", "strip", "catalogue", "run"],
     "Delivery": ["relay", "outbox", "spool"],

@@ -24,6 +24,7 @@ _GROUPS: Final = {
         "counts": "store.counts",
         "latency": "store.latency",
         "funnel": "store.funnel",
+        "export": "store.export",
     },
     "Code": {
         "points": "code.points",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,21 +16,34 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidelight.exceptions import MapError, PointError
 from sidelight.maps.declarations import MapPoint
+from sidelight.record import Expectation
 
-_HEADER: Final = re.compile(r"^\s*\[\[\s*(?:tool\.sidelight\.)?point\s*\]\]")
+_HEADER: Final = re.compile(r"^\s*\[\[\s*(?:tool\.sidelight\.)?(point|expect)\s*\]\]")
+_REMEDIES: Final = {
+    "point": f"a point has {', '.join(sorted(MapPoint.model_fields))}",
+    "expect": f"an expectation has {', '.join(Expectation.model_fields)}",
+}
 _UNION_TAGS: Final = frozenset({"str", "bool", "int", "float"})
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     point: list[MapPoint] = Field(default_factory=list)
+    expect: list[Expectation] = Field(default_factory=list)
 
 
 class Map:
-    """The points of one file, in the order of the file."""
+    """The points of one file, in the order of the file, and what it expects."""
 
-    def __init__(self, points: Sequence[MapPoint], path: Path, lines: Sequence[int]) -> None:
+    def __init__(
+        self,
+        points: Sequence[MapPoint],
+        path: Path,
+        lines: Sequence[int],
+        expectations: Sequence[Expectation] = (),
+    ) -> None:
         self.points = tuple(points)
+        self.expectations = tuple(expectations)
         self.path = path
         # Keyed by identity, because two points may be alike and expressions refuse comparison.
         self._lines = {id(point): line for point, line in zip(self.points, lines, strict=False)}
@@ -71,13 +84,20 @@ def parse_map(text: str, path: Path) -> Map:
         raise MapError(place=path, problem=str(error), remedy="see https://toml.io") from error
     if path.name == "pyproject.toml":
         content = content.get("tool", {}).get("sidelight", {})
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if _HEADER.match(line)]
+    lines = {
+        table: [
+            number
+            for number, line in enumerate(text.splitlines(), 1)
+            if (header := _HEADER.match(line)) and header[1] == table
+        ]
+        for table in _File.model_fields
+    }
     try:
-        points = _File.model_validate(content).point
+        read = _File.model_validate(content)
     except ValidationError as error:
         raise _map_error(error, text, path, lines) from error
-    found = Map(points, path, lines)
-    for point in points:
+    found = Map(read.point, path, lines["point"], read.expect)
+    for point in found.points:
         try:
             point.declaration(point.qualname, lambda _: _placeholder)
         except PointError as error:
@@ -90,26 +110,28 @@ def _placeholder() -> None:
     """Stand for every function that the map calls, because reading a map imports nothing."""
 
 
-def _map_error(error: ValidationError, text: str, path: Path, headers: Sequence[int]) -> MapError:
+def _map_error(
+    error: ValidationError, text: str, path: Path, lines: Mapping[str, Sequence[int]]
+) -> MapError:
     """The first mistake, with its line as far as the text shows it."""
     # A value may be one of several types: the longest location is the type that comes nearest.
     first = max(error.errors(include_url=False), key=lambda each: len(each["loc"]))
     where = [str(part) for part in first["loc"]]
     place, names = str(path), where
-    if len(where) > 1 and where[0] == "point" and where[1].isdigit():
+    if len(where) > 1 and where[0] in lines and where[1].isdigit():
+        headers = lines[where[0]]
         begin = headers[int(where[1])] if int(where[1]) < len(headers) else 1
         names = [part for part in where[2:] if part.islower() and part.isidentifier()]
         names = [name for name in names if name not in _UNION_TAGS]
         place = f"{path}:{_line(text, begin, names)}"
     key = ".".join(names[:2]) or "the file"
     if first["type"] == "extra_forbidden":
-        known = sorted(MapPoint.model_fields)
         problem = f"{key} is not known"
-        remedy = f"a point has {', '.join(known)}" if where[0] == "point" else "write [[point]]"
-        if len(names) == 1:
+        remedy = _REMEDIES.get(where[0], "write [[point]] or [[expect]]")
+        if where[0] == "point" and len(names) == 1:
             remedy += "; further values belong into attributes"
     elif first["type"] == "missing":
-        problem, remedy = f"{key} is missing", "every point needs it"
+        problem, remedy = f"{key} is missing", f"every {where[0]} needs it"
     else:
         problem, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
         problem = problem if problem.startswith("'") else f"{key}: {problem}"

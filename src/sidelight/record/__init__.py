@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sidelight.host import lazily
 from sidelight.record.costs import BUDGET_NS, SHIFT, Costs, CostSummary, read_snapshot
+from sidelight.record.durations import parse_duration
 from sidelight.record.encoding import encode, encode_into, new_buffer, to_json
 from sidelight.record.format import (
     CUT,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         catalogue,
         validate_frame,
     )
+    from sidelight.record.expectations import Expectation
 
 __all__ = [
     "ARTIFACT_KEY",
@@ -94,6 +96,7 @@ __all__ = [
     "CostSummary",
     "Costs",
     "Declared",
+    "Expectation",
     "LedgerPart",
     "Limits",
     "Mode",
@@ -123,6 +126,7 @@ __all__ = [
     "moment_source",
     "new_buffer",
     "occurred_at",
+    "parse_duration",
     "payload_at",
     "plain",
     "random_bits",
@@ -139,5 +143,9 @@ __all__ = [
 ]
 
 __getattr__ = lazily(
-    __name__, {"event_types": "Catalogue CheckedSpool Declared catalogue validate_frame"}
+    __name__,
+    {
+        "event_types": "Catalogue CheckedSpool Declared catalogue validate_frame",
+        "expectations": "Expectation",
+    },
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import builtins
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ValidationError
 
 from sidelight.exceptions import CatalogueError, PayloadError
+from sidelight.record.expectations import Expectation
 from sidelight.record.format import CUT, FRAME, Moment, Static, decode, is_type_name
 
 _M = TypeVar("_M", bound=type[BaseModel])
@@ -80,6 +82,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._declared: dict[str, Declared] = {}
+        self._expected: dict[Expectation, None] = {}
 
     def event(
         self,
@@ -123,6 +126,40 @@ class Catalogue:
 
         return declare
 
+    def expect(
+        self, *, after: str, one_of: str | Iterable[str], within: timedelta | str
+    ) -> Expectation:
+        """Declare what is to happen to every artifact; `sidelight overdue` tells where it did not.
+
+        Args:
+            after: the type of the event that begins the wait: the artifact's first one.
+            one_of: the types of the events that end the wait.
+            within: how long the wait may be: a timedelta, or text such as "10m".
+
+        Raises:
+            CatalogueError: an argument is not valid.
+        """
+        named = one_of if isinstance(one_of, str) else tuple(one_of)
+        try:
+            expected = Expectation.model_validate(
+                {"after": after, "one_of": named, "within": within}
+            )
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            problem, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
+            raise CatalogueError(
+                what=f"expect: {'.'.join(map(str, first['loc']))}",
+                problem=problem,
+                remedy=remedy or 'write after="received", one_of=["completed"], within="10m"',
+            ) from error
+        self._expected[expected] = None
+        return expected
+
+    @property
+    def expectations(self) -> list[Expectation]:
+        """What was declared with `expect`, in this order."""
+        return list(self._expected)
+
     def get(self, type: str | None) -> Declared | None:  # noqa: A002
         """Find the declaration of a type; None where there is none."""
         return self._declared.get(type or "")
@@ -142,6 +179,7 @@ class Catalogue:
     def clear(self) -> None:
         """Forget all declarations."""
         self._declared.clear()
+        self._expected.clear()
 
     def __iter__(self) -> Iterator[Declared]:
         return iter(sorted(self._declared.values(), key=lambda each: each.name))

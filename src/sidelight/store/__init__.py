@@ -11,11 +11,14 @@ from sidelight.host import lazily
 if TYPE_CHECKING:
     from sidelight.store.address import Address, parse_url
     from sidelight.store.arguments import OUTCOMES
+    from sidelight.store.arrow import arrow_schema
+    from sidelight.store.columns import EVENT_COLUMNS, declared_columns
     from sidelight.store.database import Connection, DatabaseError
     from sidelight.store.engine import connect
     from sidelight.store.event import UNREADABLE, Count, Counts, Event, Events, Loss
     from sidelight.store.funnel import Funnel, Step
     from sidelight.store.latency import Grouping, Latencies, Latency
+    from sidelight.store.pages import Page
     from sidelight.store.postgres import (
         WRITE_TIMEOUT,
         DeadlineConnection,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from sidelight.store.times import from_ns
 
 __all__ = [
+    "EVENT_COLUMNS",
     "OUTCOMES",
     "UNREADABLE",
     "WRITE_TIMEOUT",
@@ -50,17 +54,20 @@ __all__ = [
     "Latencies",
     "Latency",
     "Loss",
+    "Page",
     "Plan",
     "Pruner",
     "Step",
     "Store",
     "StoreSink",
+    "arrow_schema",
     "attributes_text",
     "begin_statement",
     "connect",
     "connect_file",
     "connect_server",
     "connection_parameters",
+    "declared_columns",
     "from_ns",
     "id_text",
     "mark_undeclared",
@@ -73,11 +80,14 @@ __getattr__ = lazily(
     {
         "arguments": "OUTCOMES",
         "address": "Address parse_url",
+        "arrow": "arrow_schema",
+        "columns": "EVENT_COLUMNS declared_columns",
         "database": "Connection DatabaseError",
         "engine": "connect",
         "event": "UNREADABLE Count Counts Event Events Loss",
         "funnel": "Funnel Step",
         "latency": "Grouping Latencies Latency",
+        "pages": "Page",
         "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement"
         " connect_server connection_parameters",
         "queries": "Store",

@@ -8,20 +8,27 @@ meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Final, Unpack
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Unpack
 
 from sqlalchemy import select
 
 from sidelight.store.analysis import Analysis
 from sidelight.store.arguments import Id, checked_limit
 from sidelight.store.arrivals import Arrivals
+from sidelight.store.columns import declared_columns
 from sidelight.store.counting import count_events, count_from, counters
 from sidelight.store.event import Counts, Event, Events, event_from
 from sidelight.store.inventory import Inventory
+from sidelight.store.pages import Page, pages
 from sidelight.store.schema import events
 from sidelight.store.selection import ORDER, EventFilters, Row, Scan, Selection
-from sidelight.store.times import When, day_of
+from sidelight.store.times import When, beginning_ns, day_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sidelight.record import Declared
 
 _SECONDS_FOR_LATEST: Final = 1.0
 _TRANSACTIONS: Final = 20  # relay transactions whose events one query of `follow` reads
@@ -118,6 +125,69 @@ class Store(Inventory, Analysis):
             rows = self._read(counters(selection, first, last))
             return Counts(self._readable("event_counts", rows, count_from))
         return count_events(selection, self._read, Scan(time_limit))
+
+    def pages(
+        self,
+        *,
+        recorded_after: When | int | None = None,
+        artifact_id: Id | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        **filters: Unpack[EventFilters],
+    ) -> Iterator[Page]:
+        """Yield events in the order in which they were stored, up to now, page by page.
+
+        A later call continues with ``recorded_after=page.recorded_until``. Relays may commit in
+        another order than they began, up to 30 s apart: go back so far, and drop events that you
+        have (by ``event_id``), where none may be missing.
+
+        Args:
+            recorded_after: only events that were stored after this time; an integer is ns.
+            artifact_id: only events of this artifact.
+            since: as in `events`.
+            until: as in `events`.
+            filters: see `EventFilters`.
+
+        Raises:
+            QueryError: an argument is invalid; the error names it.
+        """
+        selection = self._selection(artifact_id, since=since, until=until, **filters)
+        after = recorded_after or 0
+        if not isinstance(after, int):
+            after = beginning_ns("recorded_after", after)
+        return pages(selection, self._read, after)
+
+    def to_arrow(
+        self,
+        *,
+        catalogue: Iterable[Declared] = (),
+        artifact_id: Id | None = None,
+        since: When | None = None,
+        until: When | None = None,
+        **filters: Unpack[EventFilters],
+    ) -> pa.RecordBatchReader:
+        """Events as Apache Arrow, read batch by batch in the order in which they were stored.
+
+        pandas, polars and DuckDB read it: ``duckdb.sql("SELECT … FROM reader")``. Needs the extra
+        ``sidelight[arrow]``.
+
+        Args:
+            catalogue: declared event types; each of their attributes becomes a column of its type,
+                ``attributes.NAME``. The attributes as JSON are always a column.
+            artifact_id: only events of this artifact.
+            since: as in `events`.
+            until: as in `events`.
+            filters: see `EventFilters`.
+
+        Raises:
+            ConfigurationError: pyarrow is not installed.
+            QueryError: an argument is invalid; the error names it.
+        """
+        from sidelight.store.arrow import reader_of  # noqa: PLC0415  # an extra
+
+        declared = declared_columns(catalogue)
+        read = self.pages(artifact_id=artifact_id, since=since, until=until, **filters)
+        return reader_of((page.to_arrow(declared) for page in read), declared)
 
     def follow(
         self,

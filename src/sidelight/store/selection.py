@@ -209,6 +209,11 @@ class Selection:
             prefixes = [[*prefix, table.type == type_] for prefix in prefixes for type_ in types]
         return [prefix for prefix in prefixes if prefix]
 
+    def conditions(self) -> Conditions:
+        """All conditions, for a query that uses none of the indexes on them."""
+        equal = [] if self.trace_id is None else [events.c.trace_id == self.trace_id]
+        return [*equal, *self._besides_trace(), *self.filters, *self.times]
+
     def is_counted(self) -> bool:
         """Whether the counters know all conditions."""
         return self.artifact_id is None and self.trace_id is None and not self.filters

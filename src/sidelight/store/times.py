@@ -6,12 +6,12 @@ without a zone is UTC.
 
 from __future__ import annotations
 
-import re
 import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, TypeAlias
 
 from sidelight.exceptions import QueryError
+from sidelight.record import parse_duration
 
 When: TypeAlias = datetime | date | timedelta | str
 """A datetime, a day, an age, or one of these as text (``2026-07-25``, ``2026-07-25T10:00:00Z``,
@@ -20,16 +20,6 @@ When: TypeAlias = datetime | date | timedelta | str
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _LAST: Final = 2**63 - 1
-_AGE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|m|h|d|w)")
-_UNITS: Final = {
-    "ms": timedelta(milliseconds=1),
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "min": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-    "w": timedelta(weeks=1),
-}
 
 
 def from_ns(ns: int) -> datetime:
@@ -40,7 +30,7 @@ def from_ns(ns: int) -> datetime:
 def is_age(when: object) -> bool:
     """Whether a time is an age, which counts back from now."""
     return isinstance(when, timedelta) or (
-        isinstance(when, str) and _AGE.fullmatch(when.strip()) is not None
+        isinstance(when, str) and parse_duration(when) is not None
     )
 
 
@@ -98,8 +88,8 @@ def _parsed(argument: str, when: object) -> datetime | date:
 
 
 def _from_text(argument: str, text: str) -> datetime | date | timedelta:
-    if age := _AGE.fullmatch(text):
-        return float(age[1]) * _UNITS[age[2]]
+    if (age := parse_duration(text)) is not None:
+        return age
     for form in (date, datetime):
         try:
             return form.fromisoformat(text)

@@ -1,0 +1,264 @@
+"""`sidelight export` and `Store.to_arrow`: every event once, in each format, on each database."""
+
+import csv
+import io
+import json
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import BaseModel
+from tests.support.commands import of, sidelight, spawn
+from tests.support.simulated import records_of, simulate
+from tests.support.stored import BACKENDS, NOON, batches_of, record, sqlite, store
+
+from sidelight import Store
+from sidelight.record.event_types import Catalogue
+from sidelight.store import declared_columns, pages
+
+LIVES = simulate(60)
+NUMBER = len(records_of(LIVES))
+
+
+def rows_of(table):
+    """The rows, with times of nanoseconds as integers, which Python's datetime cannot hold."""
+    exact = [
+        field.with_type(pa.int64()) if field.type == pa.timestamp("ns", tz="UTC") else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(exact)).to_pylist()
+
+
+READERS = {
+    ".parquet": lambda path: rows_of(pq.read_table(path)),
+    ".arrow": lambda path: rows_of(pa.ipc.open_file(path).read_all()),
+    ".csv": lambda path: list(csv.DictReader(io.StringIO(path.read_text(), newline=""))),
+    ".jsonl": lambda path: [*map(json.loads, path.read_text().splitlines())],
+}
+
+
+@pytest.fixture(scope="module", params=sorted(BACKENDS))
+def filled(request, tmp_path_factory):
+    url = BACKENDS[request.param](tmp_path_factory.mktemp("filled"))
+    store(url, *batches_of(records_of(LIVES), 20))
+    return url
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(pages, "_PAGE", 7)
+    monkeypatch.setattr("sidelight.cli.store.export._PAGES", 2)
+
+
+@pytest.mark.parametrize("format", sorted(READERS))
+def test_every_event_is_exported_once(filled, tmp_path, format, small_parts):
+    path = tmp_path / f"events{format}"
+    said = sidelight("export", "--to", path, *of(filled))
+    assert said.code == 0, said.err
+    assert f"{NUMBER} events in {path}" in said.err
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    read = READERS[format](path)
+    with Store(filled) as opened:
+        events = {event.event_id: event for event in opened.events()}
+    assert sorted(row["event_id"] for row in read) == sorted(events)
+    for row in read:
+        event = events[row["event_id"]]
+        assert row["type"] == event.type
+        attributes = row["attributes"]
+        if format == ".jsonl":
+            assert row == json.loads(event.model_dump_json())
+            continue
+        assert json.loads(attributes) == event.attributes
+        if format == ".csv":
+            assert row["occurred_at"].endswith(f"{event.occurred_ns % 10**9:09}Z")
+            assert int(row["duration"] or 0) == (event.duration_ns or 0)
+        else:
+            assert row["artifact_id"] == event.artifact_id
+            assert row["duration"] == event.duration_ns
+            assert (row["occurred_at"], row["recorded_at"]) == (
+                event.occurred_ns,
+                event.recorded_ns,
+            )
+
+
+def test_filters_choose_what_is_exported(filled, tmp_path):
+    path = tmp_path / "events.jsonl"
+    options = ["--failed", "--where", "error.type=OSError", "--json"]
+    (said,) = sidelight("export", "--to", path, *options, *of(filled)).json
+    late = sum(life.fate == "failed_late" for life in LIVES)
+    assert (said["events"], len(READERS[".jsonl"](path))) == (late, late)
+    until = datetime.fromisoformat(said["recorded_until"])
+    assert timedelta(0) < datetime.now(UTC) - until < timedelta(hours=1)
+
+
+@pytest.mark.parametrize("format", sorted(READERS))
+def test_an_export_of_nothing_is_a_file_with_its_columns(tmp_path, filled, format):
+    path = tmp_path / f"events{format}"
+    assert sidelight("export", "--to", path, "--type", "unheard", *of(filled)).code == 0
+    assert READERS[format](path) == []
+    if format == ".parquet":
+        assert "event_id" in pq.read_schema(path).names
+
+
+# -- typed by the catalogue ----------------------------------------------------------------------
+
+DECLARED = """
+from datetime import datetime
+from pydantic import BaseModel
+from sidelight import catalogue
+
+@catalogue.event("received")
+class Received(BaseModel):
+    artifact_id: str
+    words: int
+    kind: str | None = None
+    share: float | int = 1
+    when: datetime | None = None
+    parts: list[int] = []
+"""
+
+
+def declared():
+    made = Catalogue()
+
+    @made.event("received")
+    class Received(BaseModel):
+        artifact_id: str
+        words: int
+        both: int
+        odd: int
+
+    @made.event("sent")
+    class Sent(BaseModel):
+        both: float | None
+        odd: str
+
+    return made
+
+
+def test_columns_are_those_of_the_declarations():
+    assert declared_columns(declared()) == {
+        "both": "float",
+        "odd": "json",
+        "words": "int",
+    }
+
+
+def test_attributes_become_typed_columns(tmp_path, monkeypatch):
+    given = {"words": 5, "kind": "mail", "share": 2, "when": "2026-07-25T12:00:00Z", "parts": [1]}
+    wrong = {"words": "many", "kind": 5, "share": None, "when": "soon", "other": 1}
+    store(
+        url := sqlite(tmp_path),
+        [record(attributes=a, at=NOON + n) for n, a in enumerate((given, wrong))],
+    )
+    (tmp_path / "declares.py").write_text(DECLARED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    path = tmp_path / "events.parquet"
+    from sidelight import catalogue  # noqa: PLC0415
+
+    try:
+        said = sidelight("export", "--to", path, "--catalogue", "declares", *of(url))
+        assert said.code == 0, said.err
+        csv_path = tmp_path / "events.csv"
+        sidelight("export", "--to", csv_path, "--catalogue", "declares", *of(url))
+    finally:
+        catalogue.clear()
+        sys.modules.pop("declares", None)
+    schema = pq.read_schema(path)
+    assert schema.field("attributes.words").type == pa.int64()
+    assert schema.field("attributes.share").type == pa.float64()
+    first, second = READERS[".parquet"](path)
+    assert first["attributes.when"] == datetime(2026, 7, 25, 12, tzinfo=UTC)
+    assert (first["attributes.words"], first["attributes.parts"]) == (5, "[1]")
+    assert {second[f"attributes.{name}"] for name in ("words", "kind", "share", "when")} == {None}
+    assert json.loads(second["attributes"])["words"] == "many"
+    assert READERS[".csv"](csv_path)[0]["attributes.words"] == "5"
+
+
+def test_arrow_is_read_batch_by_batch(filled, monkeypatch):
+    monkeypatch.setattr(pages, "_PAGE", 20)
+    with Store(filled) as opened:
+        reader = opened.to_arrow(catalogue=declared())
+        first = next(reader)
+        assert first.num_rows == 20
+        assert first.num_rows + sum(batch.num_rows for batch in reader) == NUMBER
+        table = opened.to_arrow(type="received", where="words>500").read_all()
+        assert table.num_rows == len(list(opened.events(type="received", where="words>500")))
+
+
+# -- refused, interrupted, resumed ---------------------------------------------------------------
+
+
+def test_what_cannot_be_exported_is_refused(filled, tmp_path):
+    said = sidelight("export", "--to", tmp_path / "events.xlsx", *of(filled))
+    assert (said.code, "name a file that ends in" in said.err) == (2, True)
+    (tmp_path / "events.csv").write_text("")
+    said = sidelight("export", "--to", tmp_path / "events.csv", *of(filled))
+    assert (said.code, "exists; remove it" in said.err) == (1, True)
+    said = sidelight("export", "--to", tmp_path / "no" / "where.csv", *of(filled))
+    assert (said.code, "cannot write" in said.err) == (1, True)
+
+
+@pytest.mark.parametrize("format", sorted(READERS))
+def test_a_killed_export_continues_behind_its_last_part(
+    filled, tmp_path, format, small_parts, monkeypatch
+):
+    path = tmp_path / f"events{format}"
+    from sidelight.cli.store import export as module  # noqa: PLC0415
+
+    whole, calls = module._Parts.write, []
+
+    def dies(self, pages, declared):
+        if len(calls) == 3:
+            (self._directory / "unfinished").write_bytes(b"half a pa")
+            raise KeyboardInterrupt
+        calls.append(1)
+        return whole(self, pages, declared)
+
+    monkeypatch.setattr(module._Parts, "write", dies)
+    said = sidelight("export", "--to", path, *of(filled))
+    assert (said.code, "the same command continues" in said.err) == (1, True)
+    assert not path.exists()
+    monkeypatch.setattr(module._Parts, "write", whole)
+    said = sidelight("export", "--to", path, "--failed", *of(filled))
+    assert (said.code, "is of another export" in said.err) == (1, True)
+    said = sidelight("export", "--to", path, *of(filled))
+    assert said.code == 0
+    assert "continuing behind" in said.err
+    read = [row["event_id"] for row in READERS[format](path)]
+    assert (len(read), len(set(read))) == (NUMBER, NUMBER)
+
+
+def test_a_later_export_has_what_came_later(tmp_path):
+    store(url := sqlite(tmp_path), [record(artifact="a1")])
+    with Store(url) as opened:
+        (first,) = opened.pages()
+        assert len(first) == 1
+        store(url, [record(artifact="a2")])
+        (second,) = opened.pages(recorded_after=first.recorded_until)
+        assert [event.artifact_id for event in second.events] == ["a2"]
+        assert list(opened.pages(recorded_after=second.recorded_until)) == []
+
+
+def test_a_process_that_is_killed_leaves_parts_that_continue(tmp_path):
+    lives = simulate(3000)
+    store(url := sqlite(tmp_path), *batches_of(records_of(lives), 2000))
+    path = tmp_path / "events.jsonl"
+    process = spawn("export", "--to", path, *of(url), env={**os.environ})
+    until = time.monotonic() + 30
+    while not list(Path(tmp_path).glob("events.jsonl.parts/*")) and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    if not path.exists():
+        assert sidelight("export", "--to", path, *of(url)).code == 0
+    assert len({row["event_id"] for row in READERS[".jsonl"](path)}) == len(records_of(lives))
