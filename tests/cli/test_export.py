@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 from tests.support.commands import of, sidelight, spawn
 from tests.support.simulated import records_of, simulate
-from tests.support.stored import BACKENDS, NOON, batches_of, record, sqlite, store
+from tests.support.stored import BACKENDS, NOON, SECOND, batches_of, record, sqlite, store
 
 from sidelight import Store
 from sidelight.record.event_types import Catalogue
@@ -156,7 +156,7 @@ def test_attributes_become_typed_columns(tmp_path, monkeypatch):
     wrong = {"words": "many", "kind": 5, "share": None, "when": "soon", "other": 1}
     store(
         url := sqlite(tmp_path),
-        [record(attributes=a, at=NOON + n) for n, a in enumerate((given, wrong))],
+        [record(attributes=a, at=NOON + n * SECOND) for n, a in enumerate((given, wrong))],
     )
     (tmp_path / "declares.py").write_text(DECLARED)
     monkeypatch.chdir(tmp_path)
