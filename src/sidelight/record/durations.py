@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|m|h|d|w)")
 _UNITS: Final = {
@@ -19,6 +19,24 @@ _UNITS: Final = {
 
 
 def parse_duration(text: str) -> timedelta | None:
-    """Read a duration; None where the text is none."""
+    """Read a duration; None where the text is none.
+
+    Args:
+        text: a number and a unit: ms, s, m (or min), h, d, w.
+    """
     found = _DURATION.fullmatch(text.strip())
     return float(found[1]) * _UNITS[found[2]] if found else None
+
+
+def checked_duration(value: Any) -> Any:
+    """Read a duration that a file or a call gives as text; leave another value to a model.
+
+    Raises:
+        ValueError: the text is no duration; the error names the remedy.
+    """
+    if not isinstance(value, str):
+        return value
+    found = parse_duration(value)
+    if found is None:
+        raise ValueError(f"{value!r} is no duration; write 90s, 10m, 2h or 7d")
+    return found

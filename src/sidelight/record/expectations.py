@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from sidelight.record.durations import parse_duration
+from sidelight.record.durations import checked_duration
 from sidelight.record.format import is_type_name
 
 
@@ -23,15 +23,6 @@ def _names(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    found = parse_duration(value)
-    if found is None:
-        raise ValueError(f"{value!r} is no duration; write 90s, 10m, 2h or 7d")
-    return found
-
-
 class Expectation(BaseModel):
     """What is to happen to every artifact that has an event of one type.
 
@@ -45,7 +36,7 @@ class Expectation(BaseModel):
 
     after: str
     one_of: Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)]
-    within: Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta(0))]
+    within: Annotated[timedelta, BeforeValidator(checked_duration), Field(gt=timedelta(0))]
 
     @field_validator("after")
     @classmethod
