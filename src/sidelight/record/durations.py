@@ -28,15 +28,13 @@ def parse_duration(text: str) -> timedelta | None:
     return float(found[1]) * _UNITS[found[2]] if found else None
 
 
-def checked_duration(value: Any) -> Any:
-    """Read a duration that a file or a call gives as text; leave another value to a model.
+def checked_duration(value: Any) -> timedelta:
+    """Take a duration that a file or a call gives, as text or as a timedelta.
 
     Raises:
-        ValueError: the text is no duration; the error names the remedy.
+        ValueError: it is none, or not longer than nothing; the error names the remedy.
     """
-    if not isinstance(value, str):
-        return value
-    found = parse_duration(value)
-    if found is None:
+    found = parse_duration(value) if isinstance(value, str) else value
+    if not isinstance(found, timedelta) or found <= timedelta(0):
         raise ValueError(f"{value!r} is no duration; write 90s, 10m, 2h or 7d")
     return found

@@ -36,7 +36,7 @@ class Expectation(BaseModel):
 
     after: str
     one_of: Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)]
-    within: Annotated[timedelta, BeforeValidator(checked_duration), Field(gt=timedelta(0))]
+    within: Annotated[timedelta, BeforeValidator(checked_duration)]
 
     @field_validator("after")
     @classmethod
