@@ -57,7 +57,9 @@ def _kind_of(annotation: Any) -> Kind:
         return _kind_of(get_args(annotation)[0])
     if get_origin(annotation) in {Union, types.UnionType}:
         kinds = {_kind_of(each) for each in get_args(annotation) if each is not type(None)}
-        return "float" if kinds == {"int", "float"} else kinds.pop() if len(kinds) == 1 else "json"
+        if kinds == {"int", "float"}:
+            return "float"
+        return kinds.pop() if len(kinds) == 1 else "json"
     return _KINDS.get(annotation, "json")
 
 
