@@ -56,7 +56,9 @@ def _kind_of(annotation: Any) -> Kind:
     if get_origin(annotation) is Annotated:
         return _kind_of(get_args(annotation)[0])
     if get_origin(annotation) in {Union, types.UnionType}:
-        kinds = {_kind_of(each) for each in get_args(annotation) if each is not type(None)}
+        kinds: set[Kind] = {
+            _kind_of(each) for each in get_args(annotation) if each is not type(None)
+        }
         if kinds == {"int", "float"}:
             return "float"
         return kinds.pop() if len(kinds) == 1 else "json"
