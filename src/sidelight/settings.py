@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from sidelight.exceptions import ConfigurationError
@@ -18,6 +18,8 @@ from sidelight.record import limits_from
 RelayMode = Literal["thread", "external"]
 Role = Literal["application", "relay"]
 _OTLP: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_STREAM: Final = re.compile(r"kafka://([^/?#\s]+)/([A-Za-z0-9._-]{1,249})(\?mode=\w+)?")
+_STREAM_MODES: Final = ("", "?mode=binary", "?mode=structured")
 _URL: Final = re.compile(r"([A-Za-z][\w+.-]*://)([^\s'\"<>]+)")
 _USERINFO: Final = re.compile(r"(^|[/\s'\"=])([^:/@\s'\"=]*):[^@\s/]+@")  # of a text without scheme
 
@@ -27,7 +29,8 @@ class Settings:
     """The configuration of a process.
 
     Attributes:
-        store: the URL of the events store.
+        store: the URL of the events store; None where a stream is the only destination.
+        stream: the address of a stream; None where there is none.
         names_store: whether the segments name the store. Those of an external relay's application
             do so only where the store was configured, because the relay knows the store.
         is_default_store: whether no code and no variable has named the store.
@@ -43,8 +46,9 @@ class Settings:
         environment: the environment variables.
     """
 
-    store: str
+    store: str | None
     spool: Path
+    stream: str | None = None
     otlp_traces: bool = False
     otlp_logs: bool = False
     otlp_endpoint: str | None = None
@@ -64,7 +68,7 @@ class Settings:
         Raises:
             ConfigurationError: they do not.
         """
-        path = sqlite_path(self.store)
+        path = None if self.store is None else sqlite_path(self.store)
         if path is not None and path.resolve() in _resolved(self.outboxes):
             # The business would wait for the store's transactions, and time out.
             _refuse(
@@ -74,15 +78,48 @@ class Settings:
             )
 
     @property
+    def named_store(self) -> str:
+        """The store as a header names it; "" where there is none."""
+        return "" if self.store is None else public_url(self.store)
+
+    @property
+    def destination(self) -> str:
+        """The store and the stream in words, without passwords."""
+        return " and ".join(filter(None, (self.named_store, self.stream)))
+
+    def require_store(self) -> str:
+        """The URL of the events store.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        if self.store is None:
+            _refuse(
+                "store",
+                f"events go to {self.stream} only",
+                "name the store that `sidelight consume` fills: --store or SIDELIGHT_STORE",
+            )
+        return self.store
+
+    @property
     def sinks(self) -> tuple[str, ...]:
-        """The names of the sinks that must have a record before the spool may delete it."""
-        wanted = {"store": True, "traces": self.otlp_traces, "logs": self.otlp_logs}
+        """The names of the sinks that must have a record before the spool may delete it.
+
+        The first one acknowledges records: the store, or else the stream.
+        """
+        wanted = {
+            "store": self.store is not None,
+            "stream": self.stream is not None,
+            "traces": self.otlp_traces,
+            "logs": self.otlp_logs,
+        }
         return tuple(name for name, on in wanted.items() if on)
 
 
 def settle(
     store: str | None = None,
     *,
+    stream: str | None = None,
     otlp: bool | str | None = None,
     spool: str | os.PathLike[str] | None = None,
     outboxes: Sequence[str] | None = None,
@@ -104,7 +141,9 @@ def settle(
         if not isinstance(number, int | float):
             _refuse(name, f"{number!r} is not a number", "give one")
     named = store or env.get("SIDELIGHT_STORE")
-    url = _database(named or default_store())
+    stream = stream or env.get("SIDELIGHT_STREAM")
+    stream_address = stream_url(stream) if stream else None
+    url = None if stream_address and not named else _database(named or default_store())
     if relay not in {"thread", "external"}:
         _refuse("relay", f"{relay!r} is unknown", 'use "thread" or "external"')
     if not 0.006 <= deadline <= 1.0:  # 5 ms are kept for the GIL's switch interval
@@ -117,7 +156,10 @@ def settle(
     traces, logs = _signals(otlp, env)
     return Settings(
         store=url,
-        spool=Path(spool or env.get("SIDELIGHT_SPOOL") or _spool_beside(url)).absolute(),
+        stream=stream_address,
+        spool=Path(
+            spool or env.get("SIDELIGHT_SPOOL") or _spool_beside(url or f"{stream_address}")
+        ).absolute(),
         otlp_traces=traces,
         otlp_logs=logs,
         otlp_endpoint=otlp if isinstance(otlp, str) else None,
@@ -126,8 +168,8 @@ def settle(
         spool_limit=spool_limit,
         deadline=deadline,
         strict=env.get("SIDELIGHT_STRICT", "0") not in {"", "0"} if strict is None else strict,
-        names_store=bool(named) or relay == "thread",
-        is_default_store=not named,
+        names_store=bool(named) or url is None or relay == "thread",
+        is_default_store=url is not None and not named,
         environment=env,
     )
 
@@ -142,6 +184,22 @@ def handed_on(settings: Settings) -> dict[str, Any]:
 def taken_over(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """Read the settings of the parent process."""
     return Settings(**{**given, "spool": Path(given["spool"])}, environment=dict(environment))
+
+
+def stream_url(url: str) -> str:
+    """Check the address of a stream.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    remedy = "write kafka://host:9092,host:9092/topic"
+    if not isinstance(url, str) or "@" in url:
+        problem = "it has a user or a password" if isinstance(url, str) else f"{url!r} is not text"
+        _refuse("stream", problem, f"{remedy}, and SIDELIGHT_KAFKA_SASL_PASSWORD for a password")
+    found = _STREAM.fullmatch(url)
+    if found is None or (found[3] or "") not in _STREAM_MODES or found[2] in {".", ".."}:
+        _refuse("stream", f"{url!r} names no brokers and topic", remedy)
+    return url
 
 
 def _resolved(urls: Sequence[str]) -> set[Path]:
@@ -165,7 +223,7 @@ def outbox_url(url: str) -> str:
     return _database(re.sub(r"^(\w+)\+\w+://", r"\1://", url), "outboxes")
 
 
-def _refuse(setting: str, problem: str, remedy: str) -> None:
+def _refuse(setting: str, problem: str, remedy: str) -> NoReturn:
     raise ConfigurationError(setting=setting, problem=problem, remedy=remedy)
 
 
@@ -272,7 +330,8 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
     return {
         "instance": instance,
         "pid": os.getpid(),
-        **({"store": public_url(settings.store)} if settings.names_store else {}),
+        **({"store": settings.named_store} if settings.names_store else {}),
+        **({"stream": settings.stream} if settings.stream else {}),
         "relay": settings.relay,
         "role": settings.role,
         "limit": settings.spool_limit,

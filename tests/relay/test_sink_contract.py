@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
+from tests.support import kafka
 from tests.support.otlp_server import POISON, OtlpServer
 from tests.support.postgres import connected, new_database
 from tests.support.proxy import Proxy
@@ -21,14 +22,17 @@ from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.otlp import Endpoint, OtlpSink
 from sidelight.record.format import Moment, Static
 from sidelight.store import StoreSink
+from sidelight.stream import StreamSink, record_of
 
 STATIC = Static("done", "app:work", "scheduled", "succeeded", "work")
+LARGE = os.urandom(100_000).hex()  # does not get much smaller by compression
 WRITER = {"instance": "i", "resource": {"service.name": "s"}}
 
 
 def record(n):
     trace = (n + 2).to_bytes(16, "big")
-    return STATIC, Moment(NOON + n, n + 2, str(n), None, 2, trace, n + 2, 0, 5, {"n": n}, None)
+    attributes = {"n": n, **({"text": LARGE} if n == POISON else {})}
+    return STATIC, Moment(NOON + n, n + 2, str(n), None, 2, trace, n + 2, 0, 5, attributes, None)
 
 
 def records(*numbers):
@@ -129,7 +133,35 @@ class OtlpGrpc(Otlp):
     protocol = "grpc"
 
 
-@pytest.fixture(params=[Sqlite, Postgresql, Otlp, OtlpGrpc], ids=lambda kind: kind.__name__)
+class Stream:
+    """A topic of Kafka that takes no message of the poison record's size."""
+
+    busy_child_may_use_it = True
+
+    def __init__(self, stack, tmp_path):
+        self.cluster = kafka.own_broker()
+        self.topic = self.cluster.new_topic(max_message_bytes=str(len(LARGE) // 2))
+        servers, (self.proxy,) = stack.enter_context(self.cluster.proxies())
+        self.address = self.topic.replace(self.cluster.servers, servers)
+
+    def sink(self):
+        return StreamSink(self.address, {})
+
+    def arrived(self):
+        messages = self.cluster.messages(self.topic)
+        return [record_of(m.value(), m.headers())[1].attributes["n"] for m in messages]
+
+    @contextlib.contextmanager
+    def away(self):
+        self.proxy.mode = "refuse"
+        yield
+        self.proxy.mode = "pass"
+
+    def refuse_poison(self):
+        """It always does."""
+
+
+@pytest.fixture(params=[Sqlite, Postgresql, Otlp, OtlpGrpc, Stream], ids=lambda kind: kind.__name__)
 def peer(request, tmp_path: Path):
     with contextlib.ExitStack() as stack:
         yield request.param(stack, tmp_path)
@@ -153,9 +185,9 @@ def deliver(sink, batch):
 
 
 def test_batches_arrive_in_order(peer, sink):
-    sink.write(records(*range(300)), WRITER)
-    sink.write([], WRITER)
-    sink.write(records(*range(300, 500)), WRITER)
+    deliver(sink, records(*range(300)))
+    deliver(sink, [])
+    deliver(sink, records(*range(300, 500)))
     assert peer.arrived() == [*range(500)]
 
 
@@ -168,7 +200,7 @@ def test_a_batch_that_is_delivered_again_loses_nothing(peer, sink):
 
 
 def test_a_peer_that_is_away_is_unavailable_and_gets_everything_later(peer, sink):
-    sink.write(records(0), WRITER)
+    deliver(sink, records(0))
     with peer.away():
         for _ in range(2):
             with pytest.raises(SinkUnavailableError):
@@ -183,7 +215,7 @@ def test_a_peer_that_is_away_is_unavailable_and_gets_everything_later(peer, sink
 
 
 def test_only_the_poison_record_is_refused(peer, sink):
-    sink.write(records(0), WRITER)
+    deliver(sink, records(0))
     peer.refuse_poison()
     with pytest.raises(SinkRefusedError) as refused:
         sink.write(records(1, 2, POISON, 3), WRITER)
@@ -195,7 +227,7 @@ def test_only_the_poison_record_is_refused(peer, sink):
         assert named == records(POISON)
     with pytest.raises(SinkRefusedError):
         sink.write(records(POISON), WRITER)
-    sink.write(records(4), WRITER)
+    deliver(sink, records(4))
     assert sorted(peer.arrived()) == [0, 1, 2, 3, 4]
 
 
@@ -208,7 +240,7 @@ def test_a_sink_that_was_closed_opens_again(peer, sink):
 
 
 def test_another_thread_syncs_while_one_writes(peer, sink):
-    sink.write(records(0), WRITER)
+    deliver(sink, records(0))
     syncing = threading.Thread(target=lambda: [sink.sync() for _ in range(50)])
     syncing.start()
     for n in range(1, 10):
@@ -220,7 +252,7 @@ def test_another_thread_syncs_while_one_writes(peer, sink):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded")
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_a_forked_child_disowns_the_sink_and_the_parent_writes_on(peer, sink, busy):
-    sink.write(records(0), WRITER)
+    deliver(sink, records(0))
     child = os.fork()
     if child == 0:
         signal.alarm(20)
@@ -228,5 +260,5 @@ def test_a_forked_child_disowns_the_sink_and_the_parent_writes_on(peer, sink, bu
         gc.collect()
         os._exit(may_use is not (peer.busy_child_may_use_it or not busy))
     assert os.waitpid(child, 0)[1] == 0
-    sink.write(records(1), WRITER)
+    deliver(sink, records(1))
     assert peer.arrived() == [0, 1]

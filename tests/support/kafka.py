@@ -33,12 +33,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
 from filelock import FileLock
 from tests.support.collector_build import cache_directory
 from tests.support.ports import LOOPBACK, free_ports
+from tests.support.proxy import Proxy
 from tests.support.tools import BARE, find
 
 HOW_TO_GET_ONE: Final = (
@@ -126,6 +128,11 @@ def broker() -> Topics:
     """One broker, for tests that break nothing; skips the test that asks where there is none."""
     if named := os.environ.get("SIDELIGHT_TEST_KAFKA"):
         return Topics(named)
+    return own_broker()
+
+
+def own_broker() -> Cluster:
+    """One broker of this session, which can be reached through a proxy."""
     require_kafka()
     return _own_broker()
 
@@ -206,14 +213,11 @@ class Cluster(Topics):
             properties: of the brokers, with ``_`` for ``.``.
         """
         self.directory = Path(tempfile.mkdtemp(prefix="sidelight-kafka-"))
-        ports = free_ports(2 * brokers)
-        numbers = range(1, brokers + 1)
-        voters = ",".join(f"{n}@{LOOPBACK}:{ports[2 * n - 1]}" for n in numbers)
+        ports = [free_ports(4) for _ in range(brokers)]
+        voters = ",".join(f"{n}@{LOOPBACK}:{each[1]}" for n, each in enumerate(ports, 1))
         given = {key.replace("_", "."): value for key, value in properties.items()}
         shared = _shared(brokers, voters) | given
-        self.brokers = [
-            Broker(self.directory, n, *ports[2 * n - 2 : 2 * n], shared) for n in numbers
-        ]
+        self.brokers = [Broker(self.directory, n, each, shared) for n, each in enumerate(ports, 1)]
         super().__init__(",".join(f"{LOOPBACK}:{each.port}" for each in self.brokers))
 
     def __enter__(self) -> Self:
@@ -246,6 +250,15 @@ class Cluster(Topics):
             return len(admin.list_topics(timeout=1.0).brokers) == len(self.brokers)
         return False
 
+    @contextlib.contextmanager
+    def proxies(self) -> Iterator[tuple[str, list[Proxy]]]:
+        """The servers' addresses through a proxy for each, and the proxies."""
+        with contextlib.ExitStack() as stack:
+            made = [Proxy((LOOPBACK, b.proxied_port), port=b.proxy_port) for b in self.brokers]
+            for proxy in made:
+                stack.enter_context(proxy)
+            yield ",".join(f"{LOOPBACK}:{each.proxy_port}" for each in self.brokers), made
+
     def close(self) -> None:
         """End it and remove what it had."""
         for each in self.brokers:
@@ -257,9 +270,10 @@ class Broker:
     """One broker; it can be killed, frozen and started again with the data that it has."""
 
     def __init__(
-        self, directory: Path, number: int, port: int, controller: int, shared: dict[str, str]
+        self, directory: Path, number: int, ports: Sequence[int], shared: dict[str, str]
     ) -> None:
-        self.number, self.port = number, port
+        self.number = number
+        self.port, controller, self.proxied_port, self.proxy_port = ports
         self._log = directory / f"{number}.log"
         self._process: subprocess.Popen[bytes] | None = None
         data = directory / str(number)
@@ -268,8 +282,14 @@ class Broker:
             **shared,
             "node.id": str(number),
             "log.dirs": str(data),
-            "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+            "listeners": (
+                f"PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{controller},"
+                f"PROXIED://{LOOPBACK}:{self.proxied_port}"
+            ),
+            # A client that comes through the proxy is told to come through the proxy.
+            "advertised.listeners": (
+                f"PLAINTEXT://{LOOPBACK}:{self.port},PROXIED://{LOOPBACK}:{self.proxy_port}"
+            ),
         }
         # What `kafka-storage format` writes, without the two seconds of its own JVM.
         identity = {
@@ -326,6 +346,9 @@ def _shared(brokers: int, voters: str) -> dict[str, str]:
     return {
         "process.roles": "broker,controller",
         "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": (
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT"
+        ),
         "controller.quorum.voters": voters,
         "auto.create.topics.enable": "false",
         "default.replication.factor": copies,

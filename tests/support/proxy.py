@@ -63,6 +63,7 @@ class Proxy:
         *,
         mode: Mode = "pass",
         drip_delay: float = 0.05,
+        port: int | None = None,
     ) -> None:
         """Prepare one; it starts with ``start()`` or on entering a ``with`` block.
 
@@ -70,6 +71,7 @@ class Proxy:
             target: Host and port of the server behind; none is needed for a mode that uses none.
             mode: How it begins.
             drip_delay: Seconds between two bytes of a reply in the mode "drip".
+            port: The port that the server behind tells its clients; by default any.
         """
         self._target = target
         self._check(mode)
@@ -79,7 +81,7 @@ class Proxy:
         self.struck = 0
         self._mode: Mode = mode
         self._reply = Reply()
-        self._port: int | None = None
+        self._port = port
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._listener: socket.socket | None = None
@@ -194,13 +196,14 @@ class Proxy:
 
     async def _take_port(self) -> None:
         for attempts_left in reversed(range(_ATTEMPTS_AT_PORTS)):
-            (self._port,) = free_ports(1)
+            self._port = self._port or free_ports(1)[0]
             try:
                 if self._mode != "refuse":
                     self._listen()
             except OSError:
                 if not attempts_left:
                     raise
+                self._port = None
             else:
                 return
 

@@ -91,6 +91,15 @@ Since: TypeAlias = Annotated[
 Until: TypeAlias = Annotated[
     str | None, typer.Option(metavar="TIME", help="End here; a day is included whole.")
 ]
+Stream: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--stream",
+        metavar="URL",
+        envvar="SIDELIGHT_STREAM",
+        help="Send events to this topic: kafka://host:9092,host:9092/topic.",
+    ),
+]
 SpoolDirectory: TypeAlias = Annotated[
     Path | None,
     typer.Option(

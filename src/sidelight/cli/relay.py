@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from sidelight.cli.code import import_all
-from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl
+from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
 from sidelight.cli.spool.segments import (
     Backlog,
@@ -28,8 +28,8 @@ from sidelight.host import monotonic
 from sidelight.record import random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import RUNTIME, outboxes_of, sinks_of
-from sidelight.settings import Settings, outbox_url, public_url, writer_meta
-from sidelight.spool import Health, Sink, Spool, is_same_store, prepare_directory
+from sidelight.settings import Settings, outbox_url, writer_meta
+from sidelight.spool import Health, Sink, Spool, is_same_store, is_same_stream, prepare_directory
 
 _END_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _END_WITHIN: Final = 5.0  # seconds to deliver the rest after a signal
@@ -52,6 +52,7 @@ def relay(
         ),
     ] = 0.0,
     store: StoreUrl = None,
+    stream: Stream = None,
     spool: SpoolDirectory = None,
     otlp: Otlp = None,
     outbox: Outboxes = None,
@@ -65,12 +66,12 @@ def relay(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Deliver the records in a spool to the store and over OTLP.
+    """Deliver the records in a spool to the store, to the stream and over OTLP.
 
     The relay adopts orphaned segments: those of processes that have ended. It also reads the
-    segments of running processes that were configured with relay="external". Without --store, the
-    records name their store. What a sink does not take stays in the spool. Any number of relays
-    may work on one spool.
+    segments of running processes that were configured with relay="external". Without --store and
+    --stream, the records name their store and stream. What a sink does not take stays in the spool.
+    Any number of relays may work on one spool.
 
     With --outbox, the relay also moves events that joined a transaction of a business database
     (transaction=), once the transaction has committed.
@@ -92,7 +93,8 @@ def relay(
             remedy="name modules that can be imported",
         )
     settings = replace(
-        settings_for(spool, store, otlp, [] if spool is None else writers_of(spool)), role="relay"
+        settings_for(spool, store, otlp, [] if spool is None else writers_of(spool), stream),
+        role="relay",
     )
     if outbox:
         settings = replace(settings, outboxes=tuple(map(outbox_url, outbox)))
@@ -116,7 +118,7 @@ def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
 
 def _application_lives(settings: Settings) -> bool:
     """Whether an application is alive that emits into the same store."""
-    here = public_url(settings.store)
+    here = settings.named_store
     return any(
         meta.get("role") != "relay" and is_same_store(meta.get("store"), here)
         for meta in writers_of(settings.spool, living=True)
@@ -161,7 +163,7 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)
     try:
         spool = RUNTIME.configure(settings)
-        remark(f"relaying {settings.spool} to {public_url(settings.store)}{_telemetry(settings)}")
+        remark(f"relaying {settings.spool} to {settings.destination}{_telemetry(settings)}")
         failing: set[str] = set()
         while signal.sigtimedwait(_END_SIGNALS, _REPORT_EVERY) is None:
             _print_changes(RUNTIME.health(), failing)
@@ -237,15 +239,17 @@ def _print_what_is_left(settings: Settings, health: Mapping[str, Health]) -> boo
 def _left(settings: Settings, health: Mapping[str, Health]) -> dict[str, Backlog]:
     """Return the backlog of orphaned segments, by what the records wait for."""
     left: dict[str, Backlog] = defaultdict(Backlog)
-    here = public_url(settings.store)
+    here = settings.named_store
     for segment in read_spool(settings.spool):
         if not segment.orphaned:
             continue
-        named = segment.meta.get("store")
+        named, stream = segment.meta.get("store"), segment.meta.get("stream")
         for sink, backlog in segment.backlog.items():
             if not backlog.records:
                 continue
-            if not is_same_store(named, here):
+            if not is_same_stream(stream, settings.stream) or (sink == "stream" not in health):
+                why = f"for the stream {stream}; name that with --stream"
+            elif not is_same_store(named, here):
                 why = f"for the store {named}; name that with --store"
             elif sink in health:
                 why = f"until {sink} answers; run this again then"

@@ -12,7 +12,7 @@ from sidelight.record import event_id
 if TYPE_CHECKING:
     from sidelight.spool import Position
 
-State: TypeAlias = Literal["stored", "spooled", "joined", "refused", "lost"]
+State: TypeAlias = Literal["stored", "streamed", "spooled", "joined", "refused", "lost"]
 
 
 class Receipt:
@@ -54,15 +54,17 @@ class Receipt:
     def state(self) -> State:
         """Where the event is now.
 
-        "stored": in the store. "spooled": in the spool, and the relay will store it. "joined": in
-        the caller's transaction. "refused": in the quarantine, because the store refused it.
+        "stored": in the store. "streamed": in the stream, where there is a stream and no store.
+        "spooled": in the spool, and the relay will deliver it. "joined": in the caller's
+        transaction. "refused": in the quarantine, because the store or the stream refused it.
         "lost": nowhere; the loss was counted.
         """
         if self._position is None:
             return "lost"
-        if not self._watermark.reached(self._position):
+        mark = self._watermark
+        if not mark.reached(self._position):
             return "spooled"
-        return "refused" if self._watermark.was_refused(self._random) else "stored"
+        return "refused" if mark.was_refused(self._random) else mark.acknowledged
 
     def wait(self) -> Receipt:
         """Block until the store has the event or the deadline has passed."""

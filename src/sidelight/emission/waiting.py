@@ -6,7 +6,7 @@ import _thread
 import contextlib
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from sidelight.emission.contention import Contention
 from sidelight.emission.event_loops import signal
@@ -37,6 +37,7 @@ class Watermark:
         contention: tells whether other threads would delay the end of a wait.
         store_answers: set by the relay.
         wake_relay: called before a wait.
+        acknowledged: the state of a receipt that the watermark has passed; set by the relay.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Watermark:
         self.contention = Contention()
         self.store_answers = False
         self.wake_relay: Callable[[], object] = lambda: None
+        self.acknowledged: Literal["stored", "streamed"] = "stored"
         self._waiters: list[tuple[Position, Callable[[], object]]] = []
         self._timed_out_at: Position = (0, 0)
         self._refused: dict[int, None] = {}

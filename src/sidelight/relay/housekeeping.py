@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sidelight.host import Loop, monotonic
-from sidelight.spool import SMALLEST, SPARES, Segment, Spool, os_error_text
+from sidelight.spool import (
+    SMALLEST,
+    SPARES,
+    Segment,
+    Spool,
+    acknowledging_sink,
+    os_error_text,
+)
 
 _ROUND: Final = 0.1  # seconds between two rounds
 _SYNC: Final = 0.5  # seconds between two fdatasyncs: a power loss takes no more than that
@@ -139,10 +146,14 @@ class Housekeeping:
         for segment in (*self.spool.adopted, *self.spool.own):
             if used <= most:
                 break
-            if segment.sealed and "store" in segment.delivered_to:
+            sinks = segment.meta.get("sinks", ())
+            if segment.sealed and acknowledging_sink(sinks) in segment.delivered_to:
                 self.spool.sync_sinks()  # a failure changes nothing: else new events are lost
                 self.spool.delete(segment)
-                if not segment.is_delivered_to(self.sinks):
+                missing = {*self.sinks, *sinks} - segment.delivered_to
+                if missing & {"stream"}:
+                    self.count("spool full: stream let go", str(segment.path))
+                if missing - {"stream"}:
                     self.count("spool full: telemetry let go", str(segment.path))
                 used -= segment.size
         self.spool.supply.full = used + SMALLEST > limit

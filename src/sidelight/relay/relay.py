@@ -15,7 +15,7 @@ from sidelight.exceptions import SinkUnavailableError
 from sidelight.host import monotonic, sleep
 from sidelight.relay.housekeeping import Housekeeping
 from sidelight.relay.worker import Worker
-from sidelight.spool import Health, Sink, Spool
+from sidelight.spool import Health, Sink, Spool, acknowledging_sink
 
 if TYPE_CHECKING:
     from sidelight.relay.outbox_mover import Mover, Outbox
@@ -50,13 +50,15 @@ class Relay:
     ) -> None:
         self.spool = spool
         self.watermark = watermark
+        self.acknowledging = acknowledging_sink([sink.name for sink in sinks])
+        watermark.acknowledged = "stored" if self.acknowledging == "store" else "streamed"
         self.workers = [
-            Worker(sink, spool, count, watermark if sink.name == "store" else None)
+            Worker(sink, spool, count, watermark if sink.name == self.acknowledging else None)
             for sink in sinks
         ]
         for store in [worker for worker in self.workers if worker.is_store]:
             for worker in self.workers:
-                worker.store_health = None if worker is store else store.health
+                worker.store = None if worker is store else store
         self.housekeeping = Housekeeping(spool, [sink.name for sink in sinks], ledger, count, spans)
         self.movers = _movers(outboxes, spool, lambda: watermark.store_answers)
         spool.sync_sinks = lambda: all(worker.sync() for worker in self.workers)
@@ -92,20 +94,19 @@ class Relay:
             if worker.is_store:
                 worker.wake()
 
-    def flush(
-        self, seconds: float, *, patient: bool = True, needed: Collection[str] = ("store",)
-    ) -> bool:
+    def flush(self, seconds: float, *, patient: bool = True, needed: Collection[str] = ()) -> bool:
         """Wait until the ``needed`` sinks, and all others that answer, have what was emitted.
 
         Args:
             seconds: the longest wait.
             patient: wait also for a needed sink that fails at the moment.
-            needed: names of sinks.
+            needed: names of sinks; by default the one that acknowledges records.
 
         Returns:
             Whether the sinks have everything, and the needed ones have refused nothing of this
             process since the last flush.
         """
+        needed = needed or (self.acknowledging,)
         is_delivered = self._await_delivery(seconds, needed, patient=patient)
         refused = [w.take_refused() for w in self.workers if w.sink.name in needed]
         return is_delivered and not any(refused)

@@ -68,7 +68,7 @@ class Worker:
         count: counts a loss by reason.
         watermark: how far the store is, for receipts that wait; None for the other sinks.
         health: how the sink is doing.
-        store_health: how the store is doing, for the other sinks; None where there is no store.
+        store: the worker of the store, for the other sinks; None where there is no store.
         ending: the worker will not start again; it closes the sink when it ends.
         busy: the worker is inside the sink's library.
         refused: how many records of this process the sink has refused.
@@ -80,7 +80,7 @@ class Worker:
     count: Callable[[str, str], None]
     watermark: Watermark | None = None
     health: Health = field(default_factory=Health)
-    store_health: Health | None = None
+    store: Worker | None = None
     ending: bool = False
     busy: bool = False
     refused: int = 0
@@ -95,7 +95,7 @@ class Worker:
 
     @property
     def is_store(self) -> bool:
-        """Whether the sink is the store, which acknowledges events."""
+        """Whether the sink acknowledges events: the store, or a stream without a store."""
         return self.watermark is not None
 
     @property
@@ -192,11 +192,11 @@ class Worker:
         A kill loses such a segment. A Collector must not have what the store can never have.
         """
         return (
-            self.store_health is not None
-            and self.store_health.failing_since is None
+            self.store is not None
+            and not self.store.failing
             and segment.path is None
-            and "store" not in segment.delivered_to
-            and segment.may_have_more_for("store")
+            and self.store.sink.name not in segment.delivered_to
+            and segment.may_have_more_for(self.store.sink.name)
         )
 
     def _process(
@@ -246,7 +246,7 @@ class Worker:
         is in doubt: `SinkInDoubtError` leaves the batch in the spool.
         """
         records = self._decode(segment, batch)
-        pieces, failures, is_judged = [records], 0, not self.is_store
+        pieces, failures, is_judged = [records], 0, self.sink.name != "store"
         while pieces:
             piece = pieces.pop()
             outcome = self._attempt(piece, segment.meta)

@@ -17,6 +17,7 @@ _ANSWERS_WITHIN: Final = 0.5  # seconds
 def configure(
     store: str | None = None,
     *,
+    stream: str | None = None,
     otlp: bool | str | None = None,
     spool: str | os.PathLike[str] | None = None,
     outboxes: Sequence[str] | None = None,
@@ -35,7 +36,10 @@ def configure(
 
     Args:
         store: ``sqlite:///events.db`` or ``postgresql://host/database``. Default:
-            ``SIDELIGHT_STORE``, else a file in the user's state directory.
+            ``SIDELIGHT_STORE``, else none where there is a stream, else a file in the user's state
+            directory.
+        stream: ``kafka://host:9092,host:9092/topic`` sends events to a topic of Kafka. Default:
+            ``SIDELIGHT_STREAM``, else none.
         otlp: True exports to the ``OTEL_EXPORTER_OTLP_*`` endpoints, a URL to that base URL, False
             exports nothing. Default: export if one of the endpoint variables is set.
         spool: the directory of the spool. Default: ``SIDELIGHT_SPOOL``, else beside the SQLite
@@ -54,6 +58,7 @@ def configure(
     """
     settings = settle(
         store,
+        stream=stream,
         otlp=otlp,
         spool=spool,
         outboxes=outboxes,

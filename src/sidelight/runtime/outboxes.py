@@ -39,6 +39,7 @@ def _outbox(
 
     outbox = PostgresOutbox(url)
     # With OTLP on, the records must pass through the spool, and reach the store from there.
-    if settings.sinks == ("store",) and address.place == parse_url(settings.store).place:
-        return SameDatabaseOutbox(outbox, StoreSink(settings.store, count), writer)
+    store = settings.store
+    if store and settings.sinks == ("store",) and address.place == parse_url(store).place:
+        return SameDatabaseOutbox(outbox, StoreSink(store, count), writer)
     return outbox

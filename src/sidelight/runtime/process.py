@@ -251,9 +251,7 @@ class Runtime:
                 EMITTER.count(f"outbox not drained: {name}", "name it in configure(outboxes=[…])")
         return bool(forgotten)
 
-    def flush(
-        self, timeout: float, *, patient: bool = True, needed: Collection[str] = ("store",)
-    ) -> bool:
+    def flush(self, timeout: float, *, patient: bool = True, needed: Collection[str] = ()) -> bool:
         """Wait for delivery: see `sidelight.flush` and `Relay.flush`."""
         until = monotonic() + timeout
         self.write_ledger(whole=True)

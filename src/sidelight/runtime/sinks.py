@@ -1,12 +1,15 @@
-"""The sinks of a process: the store, and OTLP where it is on."""
+"""The sinks of a process: the store, the stream, and OTLP, as far as they are on."""
 
 from __future__ import annotations
 
 import errno
+import importlib.util
 import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+from sidelight.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from sidelight.otlp import OtlpSink
@@ -24,11 +27,16 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
         count: counts the records that a back end rejects.
 
     Raises:
+        ConfigurationError: the stream's client is not installed, or refuses its properties.
         OSError: the process has too many open files to import a sink now.
     """
-    from sidelight.store import StoreSink  # noqa: PLC0415
+    sinks: list[Sink] = []
+    if settings.store is not None:
+        from sidelight.store import StoreSink  # noqa: PLC0415
 
-    sinks: list[Sink] = [StoreSink(settings.store, count)]
+        sinks.append(StoreSink(settings.store, count))
+    if settings.stream is not None:
+        sinks.append(_stream_sink(settings.stream, settings, count))
     if settings.otlp_traces or settings.otlp_logs:
         try:
             sinks.extend(_otlp_sinks(settings, count))
@@ -37,6 +45,21 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
                 raise
             _logger.warning("sidelight: OTLP export is off, because it cannot start: %r", error)
     return sinks
+
+
+def _stream_sink(stream: str, settings: Settings, count: Callable[[str, str], None]) -> Sink:
+    if importlib.util.find_spec("confluent_kafka") is None:
+        raise ConfigurationError(
+            setting="stream",
+            problem="Kafka needs confluent-kafka",
+            remedy="pip install 'sidelight[kafka]'",
+        )
+    from sidelight.stream import StreamSink  # noqa: PLC0415
+
+    # The store counts what is not as declared, where there is one.
+    if settings.store is not None:
+        return StreamSink(stream, settings.environment)
+    return StreamSink(stream, settings.environment, count)
 
 
 def _otlp_sinks(settings: Settings, count: Callable[[str, str], None]) -> list[OtlpSink]:

@@ -17,8 +17,8 @@ from sidelight.spool.header import PAGE
 from sidelight.spool.quarantine import Entry, Quarantine
 from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
-from sidelight.spool.sink import Health, Record, Sink
-from sidelight.spool.store_address import is_same_store
+from sidelight.spool.sink import Health, Record, Sink, acknowledging_sink
+from sidelight.spool.store_address import is_same_store, is_same_stream
 from sidelight.spool.supply import SMALLEST, SPARES
 from sidelight.spool.writer import Position, Spool
 
@@ -40,8 +40,10 @@ __all__ = [
     "Segment",
     "Sink",
     "Spool",
+    "acknowledging_sink",
     "filesystem",
     "is_same_store",
+    "is_same_stream",
     "make_private_directory",
     "os_error_text",
     "prepare_directory",

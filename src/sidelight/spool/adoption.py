@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sidelight.spool.directory import NameSync, remove_unfinished, segments_in
 from sidelight.spool.disk import Disk
 from sidelight.spool.failures import FailureCounter, os_error_text
 from sidelight.spool.header import PAGE
 from sidelight.spool.segment import Segment
-from sidelight.spool.store_address import is_same_store
+from sidelight.spool.store_address import is_same_store, is_same_stream
 from sidelight.spool.supply import Supply
 
 _MAX_OPEN: Final = 16
@@ -37,7 +37,7 @@ class Adopted:
 
     Args:
         directory: the spool's directory; None where there can be no other process.
-        store: the store of this process. A directory may serve several stores.
+        meta: names the store and the stream of this process. A directory may serve several.
         supply: learns the limit of the processes that write there.
         names: learns of files that this process has not made.
         count: counts failures by reason.
@@ -47,14 +47,14 @@ class Adopted:
     def __init__(
         self,
         directory: Path | None,
-        store: str | None,
+        meta: Mapping[str, Any],
         supply: Supply,
         names: NameSync,
         count: Callable[[str, str], object],
         disk: Disk,
     ) -> None:
         self._directory = directory
-        self._store = store
+        self._meta = meta
         self._supply = supply
         self._names = names
         self._count = count
@@ -132,7 +132,9 @@ class Adopted:
     def reopen_stored(self) -> None:
         """Open segments again that the store has, because their room may be needed."""
         for released in (self._foreign, self._postponed):
-            stored = sorted(path for path, it in released.items() if "store" in it.delivered_to)
+            stored = sorted(
+                path for path, it in released.items() if it.delivered_to & {"store", "stream"}
+            )
             for path in stored[:_MAX_OPEN]:
                 self._reopen(path, released)
 
@@ -175,8 +177,12 @@ class Adopted:
                 self._segments.append(segment)
 
     def _add(self, segment: Segment) -> None:
-        """Add a segment unless it is meant for another store."""
-        if not is_same_store(self._store, segment.meta.get("store")):
+        """Add a segment unless it is meant for another store or stream."""
+        here, there = self._meta.get, segment.meta.get
+        if not (
+            is_same_store(here("store"), there("store"))
+            and is_same_stream(here("stream"), there("stream"))
+        ):
             segment.close()
             return
         self._segments.append(segment)

@@ -46,6 +46,7 @@ class _Meta(TypedDict, total=False):
     instance: str
     pid: int
     store: str
+    stream: str
     relay: str
     role: str
     limit: Annotated[int, msgspec.Meta(gt=0)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -13,6 +13,15 @@ Record: TypeAlias = tuple[Static, Moment]
 """One event, span, or both, as it was read from the spool."""
 
 _OUTAGE: Final = 5.0  # seconds
+
+
+def acknowledging_sink(sinks: Collection[str]) -> str:
+    """Name the sink whose acknowledgement counts: the store, or a stream without a store.
+
+    Args:
+        sinks: of a relay, or of the writer of a segment.
+    """
+    return "stream" if "stream" in sinks and "store" not in sinks else "store"
 
 
 class Sink(Protocol):

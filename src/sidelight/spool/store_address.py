@@ -1,8 +1,9 @@
-"""Compare the addresses of stores by what they mean, not as text.
+"""Compare the addresses of stores and of streams by what they mean, not as text.
 
 A segment's header names the store of its writer, and a relay delivers the segments for its own
 store. Two addresses are one store where they name the same SQLite file, by whatever path, or the
-same PostgreSQL database, by whatever driver, login or parameters.
+same PostgreSQL database, by whatever driver, login or parameters. Two streams are one where they
+name the same topic, and one of the brokers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,23 @@ def is_same_store(one: object, other: object) -> bool:
     if one is None or other is None or one == other:
         return True
     return _identity(one) == _identity(other)
+
+
+def is_same_stream(one: object, other: object) -> bool:
+    """Whether two addresses mean one stream; None means any stream."""
+    if one is None or other is None or one == other:
+        return True
+    if not isinstance(one, str) or not isinstance(other, str):
+        return False
+    return _topic(one) == _topic(other) and not _brokers(one).isdisjoint(_brokers(other))
+
+
+def _topic(address: str) -> str:
+    return address.partition("://")[2].partition("/")[2].partition("?")[0]
+
+
+def _brokers(address: str) -> frozenset[str]:
+    return frozenset(address.partition("://")[2].partition("/")[0].lower().split(","))
 
 
 def _identity(url: object) -> tuple[Any, ...]:

@@ -26,6 +26,7 @@ from sidelight.spool.header import PAGE, fit
 from sidelight.spool.quarantine import DIRECTORY as QUARANTINE
 from sidelight.spool.quarantine import Quarantine
 from sidelight.spool.segment import SMALL, Segment
+from sidelight.spool.sink import acknowledging_sink
 from sidelight.spool.supply import IDLE, Supply
 
 Position: TypeAlias = tuple[int, int]
@@ -76,8 +77,7 @@ class Spool:
         self.on_full: Callable[[], object] = lambda: None
         self.sync_sinks: Callable[[], bool] = lambda: True
         self.own: deque[Segment] = deque()
-        store = self.meta.get("store")
-        self.adopted = Adopted(directory, store, self.supply, self.names, count, disk)
+        self.adopted = Adopted(directory, self.meta, self.supply, self.names, count, disk)
         self.write: Callable[[bytes], int]
         self._relay_is_external = self.meta.get("relay") == "external"
         self._handing_over = allocate_lock()
@@ -324,12 +324,12 @@ class Spool:
         self.seal()
         with contextlib.suppress(OSError):
             self.move_to_disk()
-        lost = 0
+        lost, needed = 0, acknowledging_sink(self.meta.get("sinks", ()))
         for segment in self.own:
             with contextlib.suppress(OSError):
                 if not segment.has_more(PAGE):
                     segment.remove()
-                elif segment.path is None and "store" not in segment.delivered_to:
+                elif segment.path is None and needed not in segment.delivered_to:
                     lost += 1
             segment.close()
         if lost:

@@ -29,7 +29,7 @@ class Reader:
     """A store, opened for reading; the base of `Store`. See there."""
 
     def __init__(self, url: str | None = None) -> None:
-        settled = settle(url).store
+        settled = settle(url).require_store()
         self.url: Final = public_url(settled)
         self.unreadable: Final[Counter[str]] = Counter()
         self._engine = connect(settled, create=False, read_only=True)

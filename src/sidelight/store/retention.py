@@ -92,7 +92,7 @@ class Pruner:
     """
 
     def __init__(self, url: str | None = None, *, dry: bool = False) -> None:
-        settled = settle(url).store
+        settled = settle(url).require_store()
         path = sqlite_path(settled)
         self.url: Final = public_url(settled)
         self._is_postgres = path is None

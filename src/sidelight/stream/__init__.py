@@ -9,8 +9,27 @@ from typing import TYPE_CHECKING
 from sidelight.host import lazily
 
 if TYPE_CHECKING:
+    from sidelight.stream.connection import StreamAddress, client_properties
     from sidelight.stream.messages import Message, MessageWriter, record_of
+    from sidelight.stream.problems import look_at_topic
+    from sidelight.stream.sink import StreamSink
 
-__all__ = ["Message", "MessageWriter", "record_of"]
+__all__ = [
+    "Message",
+    "MessageWriter",
+    "StreamAddress",
+    "StreamSink",
+    "client_properties",
+    "look_at_topic",
+    "record_of",
+]
 
-__getattr__ = lazily(__name__, {"messages": "Message MessageWriter record_of"})
+__getattr__ = lazily(
+    __name__,
+    {
+        "connection": "StreamAddress client_properties",
+        "messages": "Message MessageWriter record_of",
+        "problems": "look_at_topic",
+        "sink": "StreamSink",
+    },
+)

@@ -81,7 +81,7 @@ def check_backlog(segments: Sequence[SegmentReport], store: str | None) -> Itera
             state, problem, remedy = _why_waiting(sink, each.segments, store)
         else:
             state, problem = "wrong", "which has ended"
-            otlp = "" if sink == "store" else " --otlp URL"
+            otlp = " --otlp URL" if sink in {"traces", "logs"} else ""
             remedy = f"`sidelight relay --once{otlp}` delivers them"
         found.append(
             Finding("backlog", state, f"{sink}: {each.backlog}, of {writer}, {problem}", remedy)
@@ -113,6 +113,7 @@ def _why_waiting(
 
 _REMEDIES: Final = {
     "store": "correct what is wrong with the store; else restart: the process lost its relay",
+    "stream": "see stream above",
     "traces": "see otlp below",
     "logs": "see otlp below",
 }

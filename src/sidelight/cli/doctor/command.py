@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sidelight.cli.doctor.directory import check_ready
 from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl
+from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import clean, console, plural, print_json
 from sidelight.settings import Settings, disabled, settle
 
@@ -30,6 +30,7 @@ def doctor(
         ),
     ] = False,
     store: StoreUrl = None,
+    stream: Stream = None,
     spool: SpoolDirectory = None,
     otlp: Otlp = None,
     outbox: Outboxes = None,
@@ -48,7 +49,7 @@ def doctor(
 
       sidelight doctor --ready
     """
-    settings = settle(store, spool=spool, otlp=otlp, outboxes=outbox or None)
+    settings = settle(store, stream=stream, spool=spool, otlp=otlp, outboxes=outbox or None)
     findings = [check_ready(settings.spool)] if ready else _run_checks(settings)
     wrong = 0
     for finding in findings:
@@ -70,9 +71,13 @@ def _run_checks(settings: Settings) -> Iterable[Finding]:
 
     yield from _check_switches()
     answers = True
-    for finding in check_store(settings.store):
+    for finding in [] if settings.store is None else check_store(settings.store):
         answers &= (finding.check, finding.state) != ("store", "wrong")
         yield finding
+    if settings.stream is not None:
+        from sidelight.cli.doctor.stream import check_stream  # noqa: PLC0415
+
+        yield check_stream(settings.stream, settings.environment)
     yield from check_spool(settings.spool, settings.store if answers else None)
     if settings.outboxes:
         from sidelight.cli.doctor.outboxes import check_outboxes  # noqa: PLC0415

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl
+from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import (
     clean,
     complain,
@@ -32,7 +32,7 @@ from sidelight.cli.spool.segments import settings_for, unreadable, writers_of
 from sidelight.exceptions import QueryError, SpoolError
 from sidelight.record import decode, event_id, occurred_at, salvage
 from sidelight.runtime import sinks_of
-from sidelight.settings import public_url, settle
+from sidelight.settings import settle
 from sidelight.spool import Entry, Quarantine, is_same_store
 
 _DIGITS: Final = 8  # of an id, in a table
@@ -74,6 +74,7 @@ def replay(
     *,
     directory: SpoolDirectory = None,
     store: StoreUrl = None,
+    stream: Stream = None,
     otlp: Otlp = None,
     as_json: AsJson = False,
 ) -> None:
@@ -92,8 +93,8 @@ def replay(
     quarantine = Quarantine(where)
     found = _chosen(quarantine, ids)
     writers = [entry.writer for _, entry in found if entry is not None]
-    settings = settings_for(directory, store, otlp, writers or writers_of(where))
-    here = public_url(settings.store)
+    settings = settings_for(directory, store, otlp, writers or writers_of(where), stream)
+    here = settings.named_store
     rejected: Counter[tuple[str, str]] = Counter()
     sinks = {sink.name: sink for sink in sinks_of(settings, lambda *why: rejected.update([why]))}
     attempt = Replay(quarantine, sinks, lambda writer: is_same_store(writer.get("store"), here))

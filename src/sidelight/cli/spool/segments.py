@@ -15,7 +15,14 @@ from sidelight.cli.output import duration, plural, size, with_progress
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.record import decode, occurred_at
 from sidelight.settings import Settings, settle
-from sidelight.spool import PAGE, Scanner, Segment, is_same_store, segments_in
+from sidelight.spool import (
+    PAGE,
+    Scanner,
+    Segment,
+    is_same_store,
+    is_same_stream,
+    segments_in,
+)
 
 _BATCH: Final = 2000  # records
 
@@ -225,24 +232,34 @@ def writers_of(directory: Path, *, living: bool = False) -> list[dict[str, Any]]
 
 
 def settings_for(
-    spool: Path | None, store: str | None, otlp: str | None, writers: Iterable[Mapping[str, Any]]
+    spool: Path | None,
+    store: str | None,
+    otlp: str | None,
+    writers: Iterable[Mapping[str, Any]],
+    stream: str | None = None,
 ) -> Settings:
-    """Return the settings; the writers name the store where the user named only the spool.
+    """Return the settings; the writers name the destinations where the user named only the spool.
 
     Args:
         spool: directory, as the user named it.
         store: URL, as the user named it.
         otlp: endpoint, as the user named it.
         writers: headers from the spool.
+        stream: address, as the user named it.
 
     Raises:
-        ConfigurationError: the headers name no store, or several, or one with a password.
+        ConfigurationError: the headers name no store, or several, or one with a password; or they
+            name several streams.
     """
     if store is None and spool is not None:
+        headers = [*writers]
+        stream = stream or _only_stream(spool, headers)
         stores: list[str] = []
-        for named in (str(meta["store"]) for meta in writers if "store" in meta):
+        for named in (str(meta["store"]) for meta in headers if meta.get("store")):
             if not any(is_same_store(named, known) for known in stores):
                 stores.append(named)
+        if stream is not None and not stores:
+            return settle(stream=stream, spool=spool, otlp=otlp)
         problem = f"no record in {spool} names a store"
         if len(stores) == 1:
             (store,) = stores
@@ -253,4 +270,18 @@ def settings_for(
             raise ConfigurationError(
                 setting="store", problem=problem, remedy="name it with --store or SIDELIGHT_STORE"
             )
-    return settle(store, spool=spool, otlp=otlp)
+    return settle(store, stream=stream, spool=spool, otlp=otlp)
+
+
+def _only_stream(spool: Path, headers: Iterable[Mapping[str, Any]]) -> str | None:
+    streams: list[str] = []
+    for named in (str(meta["stream"]) for meta in headers if meta.get("stream")):
+        if not any(is_same_stream(named, known) for known in streams):
+            streams.append(named)
+    if len(streams) > 1:
+        raise ConfigurationError(
+            setting="stream",
+            problem=f"{spool} holds records for {' and '.join(sorted(streams))}",
+            remedy="name it with --stream or SIDELIGHT_STREAM",
+        )
+    return streams[0] if streams else None

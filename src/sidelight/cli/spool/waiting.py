@@ -22,7 +22,7 @@ def remark_waiting(store: str | None) -> None:
     with contextlib.suppress(SidelightError):  # the store's own error says more
         settings = settle(store)
         try:
-            number = _waiting_in(settings.spool, settings.store)
+            number = _waiting_in(settings.spool, settings.require_store())
         except OSError as error:
             remark(f"events may wait in {settings.spool}, which cannot be read: {error.strerror}")
             return
