@@ -97,9 +97,9 @@ def look_at_topic(
     def note(error: KafkaError) -> None:
         last[0] = words(error)
 
-    properties = client_properties(address, environment) | {"error_cb": note}
+    properties: Any = client_properties(address, environment) | {"error_cb": note}
+    admin = AdminClient(properties)
     try:
-        admin = AdminClient(properties)
         found = admin.list_topics(address.topic, seconds).topics[address.topic]
     except KafkaException as exception:
         admin.poll(0)

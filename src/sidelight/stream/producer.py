@@ -61,7 +61,7 @@ class StreamProducer:
         self._topic = address.topic
         self._failures: dict[tuple[bytes | None, bytes | None], KafkaError] = {}
         properties = _properties(address, environment)
-        self._producer = _made(properties | {"error_cb": self._note_error})
+        self._producer: Any = _made(properties | {"error_cb": self._note_error})
 
     def check_topic(self, seconds: float) -> str:
         """Say what is wrong with the topic; "" where nothing is."""
