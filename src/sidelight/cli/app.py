@@ -35,6 +35,7 @@ _GROUPS: Final = {
     },
     "Delivery": {
         "relay": "relay",
+        "consume": "consume",
         "outbox": "outbox",
         "spool": "spool.command",
     },

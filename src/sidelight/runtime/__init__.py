@@ -13,9 +13,17 @@ from sidelight.runtime.process import RUNTIME
 
 if TYPE_CHECKING:
     from sidelight.runtime.outboxes import outboxes_of
-    from sidelight.runtime.sinks import sinks_of
+    from sidelight.runtime.sinks import require_stream_client, sinks_of
 
-__all__ = ["RUNTIME", "configure", "flush", "outboxes_of", "restore", "sinks_of"]
+__all__ = [
+    "RUNTIME",
+    "configure",
+    "flush",
+    "outboxes_of",
+    "require_stream_client",
+    "restore",
+    "sinks_of",
+]
 
 register_hooks()
 
@@ -23,6 +31,6 @@ __getattr__ = lazily(
     __name__,
     {
         "outboxes": "outboxes_of",
-        "sinks": "sinks_of",
+        "sinks": "require_stream_client sinks_of",
     },
 )

@@ -47,13 +47,22 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
     return sinks
 
 
-def _stream_sink(stream: str, settings: Settings, count: Callable[[str, str], None]) -> Sink:
+def require_stream_client() -> None:
+    """Check that the client of a stream is installed.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
     if importlib.util.find_spec("confluent_kafka") is None:
         raise ConfigurationError(
             setting="stream",
             problem="Kafka needs confluent-kafka",
             remedy="pip install 'sidelight[kafka]'",
         )
+
+
+def _stream_sink(stream: str, settings: Settings, count: Callable[[str, str], None]) -> Sink:
+    require_stream_client()
     from sidelight.stream import StreamSink  # noqa: PLC0415
 
     # The store counts what is not as declared, where there is one.

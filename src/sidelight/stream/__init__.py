@@ -10,6 +10,7 @@ from sidelight.host import lazily
 
 if TYPE_CHECKING:
     from sidelight.stream.connection import StreamAddress, client_properties
+    from sidelight.stream.consumer import StreamConsumer
     from sidelight.stream.messages import Message, MessageWriter, record_of
     from sidelight.stream.problems import look_at_topic
     from sidelight.stream.sink import StreamSink
@@ -18,6 +19,7 @@ __all__ = [
     "Message",
     "MessageWriter",
     "StreamAddress",
+    "StreamConsumer",
     "StreamSink",
     "client_properties",
     "look_at_topic",
@@ -28,6 +30,7 @@ __getattr__ = lazily(
     __name__,
     {
         "connection": "StreamAddress client_properties",
+        "consumer": "StreamConsumer",
         "messages": "Message MessageWriter record_of",
         "problems": "look_at_topic",
         "sink": "StreamSink",

@@ -1,0 +1,199 @@
+"""`sidelight consume`: take the events of a topic into a store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from sidelight.cli.options import AsJson, SpoolDirectory, StoreUrl
+from sidelight.cli.output import complain, number, plural, print_json, remark
+from sidelight.exceptions import ConfigurationError, SinkUnavailableError
+from sidelight.host import monotonic
+from sidelight.record import encode
+from sidelight.runtime import require_stream_client
+from sidelight.settings import Settings, settle
+from sidelight.spool import Entry, Quarantine, Record, prepare_directory
+from sidelight.store import StoreSink
+
+if TYPE_CHECKING:
+    from sidelight.stream import StreamConsumer
+
+_REPORT_EVERY: Final = 10.0  # seconds
+
+
+def consume(
+    stream: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STREAM]",
+            envvar="SIDELIGHT_STREAM",
+            help="The topic: kafka://host:9092,host:9092/topic.",
+        ),
+    ] = None,
+    *,
+    store: StoreUrl = None,
+    group: Annotated[
+        str,
+        typer.Option(
+            "--group", metavar="NAME", help="Join this group; its consumers share the partitions."
+        ),
+    ] = "sidelight",
+    once: Annotated[
+        bool, typer.Option("--once", help="Take what the topic holds now, then end.")
+    ] = False,
+    spool: SpoolDirectory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take the events of a topic into the store, each exactly once.
+
+    Any number of consumers may share a group, on one host or on several. The store ignores an
+    event that it has, so that a consumer may be killed at any time. While the store does not
+    answer, the consumer waits and loses nothing.
+
+    A message that is no event of sidelight, or that the store refuses, goes to the quarantine in
+    the spool directory: see `sidelight spool quarantined`.
+
+    The command runs until SIGTERM or Ctrl-C, and ends after the current batch.
+
+    Examples:
+      sidelight consume kafka://b1:9092/voice-notes.events --store postgresql://localhost/events
+
+      sidelight consume --once
+    """
+    settings = settle(store, stream=stream, spool=spool)
+    if settings.stream is None:
+        raise ConfigurationError(
+            setting="stream",
+            problem="no topic is named",
+            remedy="write `sidelight consume kafka://host:9092/topic`",
+        )
+    require_stream_client()
+    from sidelight.stream import StreamAddress, StreamConsumer  # noqa: PLC0415  # needs the client
+
+    aside = _Aside(settings)
+    ended: list[int] = []
+    for number_of_signal in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number_of_signal, lambda got, _: ended.append(got))
+    address = StreamAddress.parse(settings.stream)
+    with closing(StoreSink(settings.require_store(), aside.count)) as sink:
+        consumer = StreamConsumer(address, settings.environment, group, sink, aside)
+        try:
+            if once:
+                _run_once(consumer, lambda: bool(ended))
+            else:
+                remark(f"consuming {address} into {settings.named_store} as one of {group}")
+                _run(consumer, lambda: bool(ended))
+        finally:
+            consumer.close()
+            _report(consumer, aside, as_json=as_json)
+    if once and (ended or aside.losses):
+        raise typer.Exit(1)
+
+
+def _run(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:
+    reported, before = monotonic(), 0
+    failing: set[str] = set()
+    while not halting():
+        consumer.step(halting)
+        _print_changes(consumer, failing)
+        if (elapsed := monotonic() - reported) >= _REPORT_EVERY:
+            stored = consumer.progress.stored
+            with suppress(SinkUnavailableError):
+                lag = sum(consumer.lag(consumer.ends()).values())
+                rate = number(round((stored - before) / elapsed))
+                remark(f"{number(stored)} events stored, {rate}/s; {plural(lag, 'message')} behind")
+            reported, before = monotonic(), stored
+
+
+def _run_once(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:
+    """Consume up to the ends that the partitions have now, whichever consumer reads them."""
+    ends = consumer.ends()
+    failing: set[str] = set()
+    while not halting():
+        if not consumer.step(halting) and not sum(consumer.lag(ends).values()):
+            return
+        _print_changes(consumer, failing)
+
+
+def _print_changes(consumer: StreamConsumer, failing: set[str]) -> None:
+    """Print on stderr which side stopped answering, and which answers again."""
+    sides = {"store": consumer.progress.store, "stream": consumer.progress.stream}
+    for side, health in sides.items():
+        if health.failing_since is not None and side not in failing:
+            failing.add(side)
+            complain(f"{side}: {health.problem}; the consumer tries again")
+        elif health.failing_since is None and side in failing:
+            failing.remove(side)
+            remark(f"{side}: it answers again")
+
+
+def _report(consumer: StreamConsumer, aside: _Aside, *, as_json: bool) -> None:
+    progress = consumer.progress
+    if as_json:
+        print_json(
+            [
+                {
+                    "stored": progress.stored,
+                    "set_aside": progress.set_aside,
+                    "pruned": progress.pruned,
+                    "losses": dict(aside.losses),
+                }
+            ]
+        )
+        return
+    remark(
+        f"{plural(progress.stored, 'event')} stored, {number(progress.set_aside)} set aside,"
+        f" {number(progress.pruned)} pruned before"
+    )
+    for reason, count in aside.losses.items():
+        complain(f"{reason}: {plural(count, 'time')}: {aside.problems[reason]}")
+
+
+class _Aside:
+    """Keeps messages that have no place in the store, in the quarantine of the spool directory."""
+
+    def __init__(self, settings: Settings) -> None:
+        prepare_directory(settings.spool)
+        self._quarantine = Quarantine(settings.spool)
+        self._store = settings.named_store
+        self.losses: Counter[str] = Counter()
+        self.problems: dict[str, str] = {}
+
+    def count(self, reason: str, problem: str) -> None:
+        """Count a loss by reason."""
+        self.losses[reason] += 1
+        self.problems[reason] = problem
+
+    def __call__(self, message: Any, record: Record | None, reason: str, problem: str) -> None:
+        """Keep a message."""
+        headers = dict(message.headers() or ())
+        source = (headers.get("ce_source") or b"").decode(errors="replace")
+        whole = [message.key(), message.value(), message.headers() or []]
+        entry = Entry(
+            kind="record",
+            reason=reason,
+            problem=problem,
+            refused_by="store",
+            sinks=("store",),
+            at=time.time_ns(),
+            writer={
+                "store": self._store,
+                "instance": "consumer",
+                "pid": os.getpid(),
+                "resource": {"service.name": source},
+            },
+            segment=f"{message.topic()}[{message.partition()}]",
+            offset=message.offset(),
+            payload=encode(whole if record is None else record),
+        )
+        try:
+            self._quarantine.keep(entry)
+        except OSError as error:
+            self.count("not kept in quarantine", f"{reason}: {error.strerror}")
