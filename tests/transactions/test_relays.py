@@ -234,9 +234,31 @@ def test_an_outbox_that_nobody_drains_is_told(url, store, tmp_path):
         wait_for(lambda told=is_drained: library.flush(20) is told)
         reasons = [reason for reason in EMITTER.losses if "outbox not drained" in reason]
         assert bool(reasons) is not is_drained
-        doctor = sidelight("doctor", *of(store))
-        assert "outbox not drained" in doctor.out
+        wait_for(lambda: "outbox not drained" in sidelight("doctor", *of(store)).out)
         EMITTER.losses.clear()
+        restore()
+
+
+def test_an_outbox_that_another_relay_drains_is_not_told(url, store, monkeypatch):
+    """The proof is an event that arrives; what has not arrived is not flushed."""
+    for name in ("_GRACE", "_PATIENCE"):  # a relay takes long to begin on a busy machine
+        monkeypatch.setattr(f"sidelight.runtime.forgotten.{name}", 60.0)
+    library.configure(f"sqlite:///{store}", otlp=False, deadline=1.0)
+    forgotten = library.runtime.process.RUNTIME._forgotten
+    application = business.WithSession(url, "transaction")
+    try:
+        with relaying(url, store):
+            order_many(application, 3, each=1)
+            assert library.flush(60)
+            forgotten._drained.clear()
+            monkeypatch.setattr("sidelight.runtime.forgotten._GRACE", 0.0)
+            forgotten.count_now_and_then()
+        assert not EMITTER.losses
+        order_many(application, 1, start=100, each=1)
+        assert not library.flush(0.3)  # no relay drains it now
+        assert not EMITTER.losses
+    finally:
+        application.close()
         restore()
 
 

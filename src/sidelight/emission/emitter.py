@@ -40,6 +40,14 @@ DEADLINE: Final = 0.010
 MARGIN: Final = 0.005
 """A wait ends this much before the deadline (s), because a timed wait may end one switch interval
 of the GIL too late."""
+LOST: Final = (
+    "no room in the spool",
+    "not recorded",
+    "internal error",
+    "recursion limit",
+    "commit without an answer",
+)
+"""The reasons for which an event is lost before it is in the spool."""
 _MAX_REASON: Final = 200  # characters: a reason is a key in the store
 _pack: Final = FRAME.pack
 _crc32: Final = zlib.crc32

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from sidelight.emission.emitter import Emitter
+from sidelight.emission.emitter import LOST, Emitter
 from sidelight.exceptions import SpoolError
 from sidelight.record import encode, ledger_frame, random_bits, text
 from sidelight.spool import RateLimiter, Spool
@@ -34,10 +34,16 @@ class Ledger:
         self._costs: dict[str, int] = {}  # by point, the one written longest ago first
         self._logged: dict[str, int] = {}
         self._log_rate = RateLimiter()
+        self._lost = 0
 
     def restart(self) -> None:
         """Write everything again, because another spool was opened."""
         self._losses, self._costs = {}, {}
+
+    def take_lost(self) -> int:
+        """Return how many events were lost on their caller's path since the last call."""
+        before, self._lost = self._lost, sum(self._emitter.losses.get(each, 0) for each in LOST)
+        return self._lost - before if self._lost >= before else self._lost  # forked meanwhile
 
     def write(self, spool: Spool, *, whole: bool = True, last: bool = False) -> None:
         """Write losses and costs to the spool where they have changed, and log the losses.

@@ -23,10 +23,11 @@ from sidelight.emission import EMITTER, TRACING, ClosedSpool, EarlyFrames, Ledge
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import allocate_lock, guarded, mark_process, monotonic, sleep, start_new_thread
 from sidelight.record import random_bits, reseed
+from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared
 from sidelight.settings import Settings, writer_meta
 from sidelight.spool import Spool, usable_directory
-from sidelight.transactions import forget_outboxes, outboxes_not_drained
+from sidelight.transactions import forget_outboxes
 
 if TYPE_CHECKING:
     from sidelight.relay import Relay
@@ -63,6 +64,7 @@ class Runtime:
         self._is_opening = False
         self._early = EarlyFrames()
         self._ledger = Ledger(EMITTER)
+        self._forgotten = ForgottenOutboxes(None)
         self._parents_relays: list[object] = []
         self._instance = f"{random_bits(64):016x}"
         self._meta: tuple[Settings, dict[str, Any]] | None = None
@@ -150,6 +152,7 @@ class Runtime:
             first=first,
         )
         self._ledger.restart()
+        self._forgotten = ForgottenOutboxes(settings)
         EMITTER.watermark = Watermark()  # positions of another spool do not compare
         self.spool = spool
         EMITTER.use(spool)
@@ -238,18 +241,8 @@ class Runtime:
     def write_ledger(self, *, whole: bool = False) -> None:
         """Write the losses and costs of this process to the spool: see `Ledger.write`."""
         if self.spool is not None:  # not `EMITTER.spool`, which a test may replace
-            self._count_forgotten_outboxes()
+            self._forgotten.count_now_and_then()
             self._ledger.write(self.spool, whole=whole)
-
-    def _count_forgotten_outboxes(self) -> bool:
-        """Count the outboxes that events have joined, but that the relay of this process leaves."""
-        if self.settings is None or self.settings.relay != "thread":
-            return False  # an external relay drains them
-        forgotten = outboxes_not_drained(self.settings.outboxes)
-        for name in forgotten:
-            if f"outbox not drained: {name}" not in EMITTER.losses:
-                EMITTER.count(f"outbox not drained: {name}", "name it in configure(outboxes=[…])")
-        return bool(forgotten)
 
     def flush(self, timeout: float, *, patient: bool = True, needed: Collection[str] = ()) -> bool:
         """Wait for delivery: see `sidelight.flush` and `Relay.flush`."""
@@ -257,13 +250,16 @@ class Runtime:
         self.write_ledger(whole=True)
         while self.relay is None:
             if self.spool is None:
-                return not EMITTER.losses  # nothing was emitted, or all was lost
+                return not self._ledger.take_lost()  # nothing was emitted, or all was lost
             external = self.settings is None or self.settings.relay != "thread"
             if external or self.ending or monotonic() >= until:
                 return False  # only the external relay knows
             time.sleep(0.005)  # the relay is starting in the background
         flushed = self.relay.flush(until - monotonic(), patient=patient, needed=needed)
-        return flushed and not self._count_forgotten_outboxes()
+        if not self._forgotten.await_arrival(until):
+            self.write_ledger()  # `doctor` tells it soon
+            return False
+        return flushed and not self._ledger.take_lost()
 
     def health(self) -> dict[str, Health]:
         """The state of each sink of this process's relay."""
@@ -284,6 +280,7 @@ class Runtime:
             if self.spool is None:
                 return True
             with guarded():
+                self._forgotten.count_all()
                 self._ledger.write(self.spool, last=True)
             started = self._await_start(until + _IMPORTS_WITHIN)
             EMITTER.use(ClosedSpool(self.open))
@@ -366,6 +363,7 @@ class Runtime:
         self.spool = self.relay = None
         EMITTER.use(ClosedSpool(self.open))
         forget_outboxes()
+        self._forgotten = ForgottenOutboxes(None)
         EMITTER.losses.clear()
         EMITTER.problems.clear()
         for costs in EMITTER.costs.values():
@@ -373,11 +371,9 @@ class Runtime:
 
 
 def _log_no_thread(error: RuntimeError) -> None:
-    _logger.log(
-        logging.DEBUG if RUNTIME.ending or "shutdown" in str(error) else logging.WARNING,
-        "sidelight: the relay cannot start a thread (%s); events stay in the spool",
-        error,
-    )
+    level = logging.DEBUG if RUNTIME.ending or "shutdown" in str(error) else logging.WARNING
+    problem = "sidelight: the relay cannot start a thread (%s); events stay in the spool"
+    _logger.log(level, problem, error)
 
 
 RUNTIME: Final = Runtime()

@@ -12,7 +12,11 @@ from sidelight.host import lazily
 if TYPE_CHECKING:
     from sidelight.transactions.joining import Joining, JoiningLater
     from sidelight.transactions.outbox.admin import create_outbox, outbox_status
-    from sidelight.transactions.outbox.attendance import forget_outboxes, outboxes_not_drained
+    from sidelight.transactions.outbox.attendance import (
+        Joined,
+        forget_outboxes,
+        outboxes_not_drained,
+    )
     from sidelight.transactions.outbox.postgres import PostgresOutbox
     from sidelight.transactions.outbox.same_database import SameDatabaseOutbox
     from sidelight.transactions.outbox.sqlite import SqliteOutbox
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANNOTATIONS",
+    "Joined",
     "Joining",
     "JoiningLater",
     "PostgresOutbox",
@@ -37,7 +42,7 @@ __getattr__ = lazily(
     __name__,
     {
         "joining": "Joining JoiningLater",
-        "outbox.attendance": "forget_outboxes outboxes_not_drained",
+        "outbox.attendance": "Joined forget_outboxes outboxes_not_drained",
         "outbox.admin": "create_outbox outbox_status",
         "outbox.postgres": "PostgresOutbox",
         "outbox.same_database": "SameDatabaseOutbox",

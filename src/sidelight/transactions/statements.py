@@ -133,7 +133,7 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
         found = _found[database]
         insert = f"INSERT INTO {found.table} (position, event_id, record) VALUES {values}"  # noqa: S608
         yield f"{begin}; {insert}; {_END}" if begin else insert  # one message: one round trip
-        attendance.joined(found.ids, found.name)
+        attendance.joined(found.ids, found.name, [row.event_id for row in rows])
     except Refused:
         raise
     except BaseException:
@@ -235,7 +235,7 @@ def sqlite_insert(cursor: Cursor, rows: Sequence[Row], path: str, *, within: flo
     finally:
         if before is not None:
             cursor.execute(f"PRAGMA busy_timeout = {before}")
-    attendance.joined_file(path)
+    attendance.joined_file(path, [row.event_id for row in rows])
     moved = position_beside(path)
     if moved.number > 1:
         cursor.execute(_SWEEP, moved)

@@ -7,25 +7,49 @@ tells whether they mean the same.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Hashable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
-_joined: Final[dict[frozenset[Hashable], str]] = {}
+from sidelight.host import monotonic
+
+_LATEST: Final = 20  # events whose ids are kept, of each outbox
+
+
+class Joined(NamedTuple):
+    """An outbox that events of this process have joined.
+
+    Attributes:
+        name: of its database.
+        event_ids: of the latest events; some may have been rolled back.
+        since: when the first event joined (`monotonic`).
+    """
+
+    name: str
+    event_ids: deque[str]
+    since: float
+
+
+_joined: Final[dict[frozenset[Hashable], Joined]] = {}
 _drained: Final[dict[str, frozenset[Hashable]]] = {}
-_paths: Final[set[str]] = set()
+_paths: Final[dict[str, str]] = {}
 
 
-def joined(tables: Iterable[Hashable], name: str) -> None:
-    """Note that an event has joined one of some tables, under the name of their database."""
-    _joined.setdefault(frozenset(tables), name)
+def joined(tables: Iterable[Hashable], name: str, event_ids: Iterable[str]) -> None:
+    """Note that events have joined one of some tables, under the name of their database."""
+    key = frozenset(tables)
+    known = _joined.get(key)
+    if known is None:
+        known = _joined.setdefault(key, Joined(name, deque(maxlen=_LATEST), monotonic()))
+    known.event_ids.extend(event_ids)
 
 
-def joined_file(path: str) -> None:
-    """Note that an event has joined the outbox of a SQLite file."""
-    if path not in _paths:
-        _paths.add(path)
-        real = os.path.realpath(path)
-        joined([real], real)
+def joined_file(path: str, event_ids: Iterable[str]) -> None:
+    """Note that events have joined the outbox of a SQLite file."""
+    real = _paths.get(path)
+    if real is None:
+        real = _paths[path] = os.path.realpath(path)
+    joined([real], real, event_ids)
 
 
 def drained(url: str, tables: Iterable[Hashable]) -> None:
@@ -33,8 +57,8 @@ def drained(url: str, tables: Iterable[Hashable]) -> None:
     _drained[url] = frozenset(tables)
 
 
-def outboxes_not_drained(urls: Iterable[str]) -> list[str]:
-    """Return the names of the joined outboxes that are at none of some URLs.
+def outboxes_not_drained(urls: Iterable[str]) -> list[Joined]:
+    """Return the joined outboxes that are at none of some URLs.
 
     Where the relay has not found the tables at all of the URLs yet, there is no answer yet: an
     empty list.
@@ -44,7 +68,7 @@ def outboxes_not_drained(urls: Iterable[str]) -> list[str]:
     if len(known) < len(found):
         return []
     return [
-        name for tables, name in _joined.copy().items() if not any(tables & each for each in known)
+        each for tables, each in _joined.copy().items() if not any(tables & some for some in known)
     ]
 
 
