@@ -22,6 +22,7 @@ from tests.support.telemetry import restore
 import sidelight as library
 from sidelight.emission import EMITTER
 from sidelight.relay.outbox_mover import Mover
+from sidelight.settings import public_url
 from sidelight.spool.supply import SMALLEST
 from sidelight.spool.writer import Spool
 from sidelight.transactions import outbox_status
@@ -237,6 +238,25 @@ def test_an_outbox_that_nobody_drains_is_told(url, store, tmp_path):
         wait_for(lambda: "outbox not drained" in sidelight("doctor", *of(store)).out)
         EMITTER.losses.clear()
         restore()
+
+
+def test_where_there_is_no_table_nothing_waits(tmp_path, store):
+    """An event that cannot join goes to the spool, and `flush` waits for nothing else."""
+    for url in (business.sqlite(tmp_path), new_database()):
+        engine = business.engine_on(url)
+        business.Order.__table__.create(engine)
+        engine.dispose()
+        library.configure(f"sqlite:///{store}", outboxes=[url], otlp=False, deadline=1.0)
+        application = business.WithSession(url, "transaction")
+        try:
+            order_many(application, 2, each=1)
+            assert library.flush(60)
+            health = library.runtime.process.RUNTIME.health()
+            assert health[f"outbox {public_url(url)}"].problem
+        finally:
+            application.close()
+            restore()
+    assert stored(store) == 4
 
 
 def test_an_outbox_that_another_relay_drains_is_not_told(url, store, monkeypatch):

@@ -94,7 +94,7 @@ class Mover:
             moved = self.outbox.move(self._take, LIMIT)
         except (OutboxError, SpoolError, OSError) as error:
             self._note_failure(error)
-            return None
+            return None if _may_hold_events(error) else 0
         except Exception as error:
             self._note_failure(error)
             logger.exception(
@@ -136,4 +136,10 @@ class Mover:
 
     def _note_failure(self, error: Exception) -> None:
         if self.health.fail(str(error)):
-            logger.warning("sidelight: %s; its events wait in the outbox", error)
+            waits = "; its events wait in the outbox" if _may_hold_events(error) else ""
+            logger.warning("sidelight: %s%s", error, waits)
+
+
+def _may_hold_events(error: Exception) -> bool:
+    """Whether rows may wait; there are none where the table is missing."""
+    return not isinstance(error, OutboxError) or bool(error.facts.get("holds_events", True))

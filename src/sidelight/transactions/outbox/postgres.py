@@ -107,6 +107,7 @@ class PostgresOutbox:
                 url=self.shown,
                 problem=f"there is no table {TABLE_NAME}",
                 remedy="`sidelight outbox create` makes it",
+                holds_events=False,
             )
         attendance.drained(self.url, [tuple(ids) for _, *ids, _ in tables])
         return [f"{schema}.{TABLE_NAME}" for schema, *_ in tables]

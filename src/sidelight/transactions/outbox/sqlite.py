@@ -71,7 +71,10 @@ class SqliteOutbox:
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise OutboxError(
-                url=self.shown, problem=error, remedy="see `sidelight outbox status`"
+                url=self.shown,
+                problem=error,
+                remedy="see `sidelight outbox status`",
+                holds_events="no such table" not in str(error),
             ) from error
         return len(rows)
 
