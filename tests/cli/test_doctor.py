@@ -625,6 +625,7 @@ def a_loss(at):
     script = """
         from sidelight.emission.emitter import EMITTER
         EMITTER.count("no room in the spool", "the disk is full")
+        assert not sidelight.flush(60)  # tells of the loss, once
         """
     emit(f"{textwrap.dedent(script)}{FIRST}", at.path)
     yield (

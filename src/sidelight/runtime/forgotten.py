@@ -86,6 +86,6 @@ class ForgottenOutboxes:
 
 
 def _count(joined: Joined) -> None:
-    reason = f"outbox not drained: {joined.name}"
-    if reason not in EMITTER.losses:
-        EMITTER.count(reason, "name it in configure(outboxes=[…]) or to a relay")
+    if f"outbox not drained: {joined.name}" not in EMITTER.losses:
+        remedy = "name it in configure(outboxes=[…]) or to a relay"
+        EMITTER.count(f"outbox not drained: {joined.name}", remedy)
