@@ -110,6 +110,7 @@ def test_strict_configuration(tmp_path):
         sell("i1", 3)
         with pytest.raises(InstrumentationError, match="price"):
             sell("i2", "dear")
+        assert not sidelight.flush()  # tells of the lost event, once
         assert sidelight.flush()
     finally:
         sidelight.runtime.process.RUNTIME.close(1.0)
