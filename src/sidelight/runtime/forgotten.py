@@ -72,11 +72,13 @@ class ForgottenOutboxes:
 
     def _arrived(self, joined: Joined, *, every: bool = False) -> bool:
         """Whether some, or every one, of the latest events are in the store."""
+        if self._settings is None or self._settings.store is None:
+            return False
         from sidelight.store import Store  # noqa: PLC0415  # few processes ask
 
         ids = {*joined.event_ids.copy()}
         try:
-            with Store(None if self._settings is None else self._settings.store) as store:
+            with Store(self._settings.store) as store:
                 found = store.holds(ids)
         except SidelightError:  # it does not answer now, or is not there yet
             return False
