@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from sidelight.cli.options import AsJson, SpoolDirectory, StoreUrl
-from sidelight.cli.output import complain, number, plural, print_json, remark
+from sidelight.cli.output import complain, print_json, remark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
 from sidelight.host import monotonic
 from sidelight.record import encode
 from sidelight.runtime import require_stream_client
 from sidelight.settings import Settings, settle
 from sidelight.spool import Entry, Quarantine, Record, prepare_directory
-from sidelight.store import StoreSink
+from sidelight.store import StoreSink, number, plural
 
 if TYPE_CHECKING:
     from sidelight.stream import StreamConsumer

@@ -8,8 +8,9 @@ from typing import Annotated, Final, TypeAlias
 import typer
 
 from sidelight.cli.options import AsJson
-from sidelight.cli.output import ago, complain, console, plural, print_json, time_of
+from sidelight.cli.output import complain, console, print_json, time_of
 from sidelight.settings import public_url
+from sidelight.store import ago, plural
 from sidelight.transactions import create_outbox, outbox_status
 
 Url: TypeAlias = Annotated[

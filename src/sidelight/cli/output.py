@@ -1,4 +1,4 @@
-"""Print answers: consoles, tables, and the text of times, durations, sizes and names."""
+"""Print answers: consoles, tables, and the text of names and attributes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidelight.host import monotonic
-from sidelight.store import from_ns
+from sidelight.store import from_ns, moment
 
 if TYPE_CHECKING:
     from sidelight.store import Event
@@ -40,9 +40,6 @@ OUTCOME_LOOKS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Symbol and colour of each outcome."""
 _OTHER_LOOK: Final = ("?", "magenta")
-
-_UNITS: Final = ((1_000, "ns"), (1_000_000, "µs"), (1_000_000_000, "ms"))
-_SECOND: Final = 1_000_000_000
 
 
 # -- where text goes -------------------------------------------------------------------------
@@ -242,86 +239,9 @@ def attributes(event: Event) -> Text:
     return shown
 
 
-def duration(ns: int | None) -> str:
-    """``850 ns``, ``12.3 µs``, ``4.56 ms``, ``1.23 s``, ``2 min 5 s``, ``3 h 12 min``, ``2 d 4 h``.
-
-    None is an empty text.
-    """
-    if ns is None:
-        return ""
-    if ns < 0:
-        return f"-{duration(-ns)}"
-    for end, unit in _UNITS:
-        if ns < end * 0.9995:
-            return f"{_three_digits(ns * 1000 / end)} {unit}"
-    return _long_duration(ns)
-
-
-def _long_duration(ns: int) -> str:
-    if ns < 59.95 * _SECOND:
-        return f"{_three_digits(ns / _SECOND)} s"
-    seconds = round(ns / _SECOND)
-    if seconds < 3600:
-        return _two_units(*divmod(seconds, 60), "min", "s")
-    if seconds < 86_400:
-        return _two_units(*divmod(round(seconds / 60), 60), "h", "min")
-    return _two_units(*divmod(round(seconds / 3600), 24), "d", "h")
-
-
-def _two_units(large: int, small: int, large_unit: str, small_unit: str) -> str:
-    return f"{large} {large_unit} {small} {small_unit}" if small else f"{large} {large_unit}"
-
-
-def _three_digits(value: float) -> str:
-    if value == int(value) and value < 1000:
-        return str(int(value))
-    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
-
-
-def whole_seconds(ns: int) -> str:
-    """Return a duration without its fraction of a second."""
-    return duration(ns // _SECOND * _SECOND)
-
-
-def moment(when: datetime, *, today: date | None = None) -> str:
-    """Return a time (UTC) to the millisecond; the date is left out where it is ``today``."""
-    when = when.astimezone(UTC)
-    clock = f"{when:%H:%M:%S}.{when.microsecond // 1000:03}"
-    return clock if when.date() == today else f"{when:%Y-%m-%d} {clock}"
-
-
 def time_of(ns: object) -> datetime | None:
     """Convert nanoseconds since 1970 that come from a file; None where they are no time."""
     try:
         return from_ns(ns) if isinstance(ns, int) else None
     except (OverflowError, ValueError):
         return None
-
-
-def ago(when: datetime) -> str:
-    """Return how long ago a time was, or how far ahead it is."""
-    passed = (datetime.now(UTC) - when).total_seconds()
-    if abs(passed) < 1:
-        return "just now"
-    ns = round(abs(passed)) * _SECOND
-    return f"{duration(ns)} ago" if passed > 0 else f"in {duration(ns)}"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes with a unit."""
-    value = float(count)
-    units = ["bytes", "kB", "MB", "GB"]
-    while value >= 999.5 and len(units) > 1:
-        value /= 1000
-        del units[0]
-    return f"{_three_digits(value)} {units[0]}"
-
-
-def number(count: int) -> str:
-    """Return a count with commas between thousands."""
-    return f"{count:,}"
-
-
-def plural(count: int, noun: str, nouns: str | None = None) -> str:
-    """``1 record``, ``12,345 records``."""
-    return f"{number(count)} {noun if count == 1 else nouns or f'{noun}s'}"

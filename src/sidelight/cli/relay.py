@@ -14,7 +14,7 @@ import typer
 
 from sidelight.cli.code import import_all
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
-from sidelight.cli.output import complain, console, number, plural, print_json, remark, table
+from sidelight.cli.output import complain, console, print_json, remark, table
 from sidelight.cli.spool.segments import (
     Backlog,
     read_spool,
@@ -30,6 +30,7 @@ from sidelight.relay import Relay
 from sidelight.runtime import RUNTIME, outboxes_of, sinks_of
 from sidelight.settings import Settings, outbox_url, writer_meta
 from sidelight.spool import Health, Sink, Spool, is_same_store, is_same_stream, prepare_directory
+from sidelight.store import number, plural
 
 _END_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _END_WITHIN: Final = 5.0  # seconds to deliver the rest after a signal

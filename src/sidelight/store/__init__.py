@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from sidelight.store.selection import Filters
     from sidelight.store.sink import StoreSink
     from sidelight.store.sqlite import connect_file
+    from sidelight.store.stretches import Axis, Stretch, stretches_of
     from sidelight.store.times import from_ns
+    from sidelight.store.words import ago, duration, moment, number, plural, size, whole_seconds
 
 __all__ = [
     "EVENT_COLUMNS",
@@ -41,6 +43,7 @@ __all__ = [
     "UNREADABLE",
     "WRITE_TIMEOUT",
     "Address",
+    "Axis",
     "Connection",
     "Count",
     "Counts",
@@ -60,6 +63,8 @@ __all__ = [
     "Step",
     "Store",
     "StoreSink",
+    "Stretch",
+    "ago",
     "arrow_schema",
     "attributes_text",
     "begin_statement",
@@ -68,11 +73,18 @@ __all__ = [
     "connect_server",
     "connection_parameters",
     "declared_columns",
+    "duration",
     "from_ns",
     "id_text",
     "mark_undeclared",
     "metadata",
+    "moment",
+    "number",
     "parse_url",
+    "plural",
+    "size",
+    "stretches_of",
+    "whole_seconds",
 ]
 
 __getattr__ = lazily(
@@ -97,6 +109,8 @@ __getattr__ = lazily(
         "selection": "Filters",
         "sink": "StoreSink",
         "sqlite": "connect_file",
+        "stretches": "Axis Stretch stretches_of",
         "times": "from_ns",
+        "words": "ago duration moment number plural size whole_seconds",
     },
 )

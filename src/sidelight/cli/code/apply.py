@@ -9,8 +9,9 @@ from typing import Annotated, TypeAlias
 import typer
 
 from sidelight.cli.code.reading import search_current_directory
-from sidelight.cli.output import clean, complain, plural, remark
+from sidelight.cli.output import clean, complain, remark
 from sidelight.maps import CodeEdits, read_map, relative_place
+from sidelight.store import plural
 
 MapFile: TypeAlias = Annotated[
     Path, typer.Argument(metavar="FILE", help="The map: sidelight.toml or pyproject.toml.")

@@ -16,7 +16,6 @@ from sidelight.cli.output import (
     clean,
     complain,
     console,
-    plural,
     print_json,
     remark,
     stdout_kept_clean,
@@ -25,6 +24,7 @@ from sidelight.cli.output import (
 from sidelight.points import POINTS
 from sidelight.record import Declared
 from sidelight.record import catalogue as declared_here
+from sidelight.store import plural
 
 
 def catalogue(

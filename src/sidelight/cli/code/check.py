@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from sidelight.cli.code.reading import read_by_import, read_source, search_current_directory
-from sidelight.cli.output import clean, complain, plural, print_json, remark
+from sidelight.cli.output import clean, complain, print_json, remark
 from sidelight.maps import (
     Checks,
     Codebase,
@@ -27,6 +27,7 @@ from sidelight.maps import (
     weaving_errors,
 )
 from sidelight.record import catalogue
+from sidelight.store import plural
 
 
 def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool) -> None:

@@ -13,8 +13,9 @@ from sidelight.cli.code.check import check
 from sidelight.cli.code.formats import json_object, mermaid, print_tree
 from sidelight.cli.code.reading import Modules, missing_modules, read_by_import, read_source
 from sidelight.cli.options import AsJson
-from sidelight.cli.output import complain, plural, print_json, remark
+from sidelight.cli.output import complain, print_json, remark
 from sidelight.maps import ListedPoint, Reading, map_text, omissions
+from sidelight.store import plural
 
 _FORMATS: Final[Mapping[str, Callable[[Sequence[ListedPoint]], object]]] = {
     "toml": lambda points: sys.stdout.write(map_text(points)),

@@ -13,8 +13,9 @@ from rich.text import Text
 from sidelight.cli.doctor.directory import check_ready
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
-from sidelight.cli.output import clean, console, plural, print_json
+from sidelight.cli.output import clean, console, print_json
 from sidelight.settings import Settings, disabled, settle
+from sidelight.store import plural
 
 _LOOKS: Final = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red")}
 _CHECK_WIDTH: Final = 10  # columns

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.output import size
 from sidelight.exceptions import SpoolError
 from sidelight.spool import SMALLEST, filesystem, prepare_directory
+from sidelight.store import size
 
 _LITTLE: Final = 64 * 1024 * 1024  # bytes: two of the largest segments
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})

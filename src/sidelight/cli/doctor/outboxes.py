@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.output import plural, whole_seconds
 from sidelight.exceptions import OutboxError
+from sidelight.store import plural, whole_seconds
 from sidelight.transactions import outbox_status
 
 _PATIENCE: Final = 5_000_000_000  # ns that a committed event may wait for a relay that works

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.output import plural, size
 from sidelight.cli.spool.segments import SegmentReport
 from sidelight.spool import SMALLEST
+from sidelight.store import plural, size
 
 _STATE: Final = re.compile(r"\) ([A-Za-z]) ")
 _SOFT_LIMIT: Final = r"^{} +(\d+)"  # "unlimited" does not match

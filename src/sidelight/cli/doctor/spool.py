@@ -11,9 +11,10 @@ from sidelight.cli.doctor.backlog import check_backlog, check_relays
 from sidelight.cli.doctor.directory import check_directory
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.doctor.processes import check_limits
-from sidelight.cli.output import ago, plural, size, time_of, whole_seconds
+from sidelight.cli.output import time_of
 from sidelight.cli.spool.segments import SegmentReport, read_spool
 from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem
+from sidelight.store import ago, plural, size, whole_seconds
 
 _NEARLY: Final = 0.9  # of the limit: from here on spans are left out
 _AHEAD: Final = 60_000_000_000  # ns by which clocks may differ

@@ -13,12 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.cli.doctor.directory import check_disk
 from sidelight.cli.doctor.findings import Finding, remedy_for
-from sidelight.cli.output import ago, duration, plural
 from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionError
 from sidelight.host import monotonic
 from sidelight.record import BUDGET_NS, CostSummary
 from sidelight.settings import public_url, sqlite_path
-from sidelight.store import UNREADABLE, Loss, Store, connect, metadata
+from sidelight.store import UNREADABLE, Loss, Store, ago, connect, duration, metadata, plural
 
 _LATEST: Final = 1000  # events and artifacts that are read
 _RECENT: Final = timedelta(days=1)

@@ -11,20 +11,7 @@ import typer
 from rich.text import Text
 
 from sidelight.cli.options import AsJson, SpoolDirectory, StoreUrl
-from sidelight.cli.output import (
-    clean,
-    console,
-    duration,
-    named,
-    number,
-    plural,
-    print_json,
-    remark,
-    size,
-    table,
-    time_of,
-    whole_seconds,
-)
+from sidelight.cli.output import clean, console, named, print_json, remark, table, time_of
 from sidelight.cli.spool.quarantine import (
     Listed,
     discard,
@@ -42,6 +29,7 @@ from sidelight.cli.spool.segments import (
 )
 from sidelight.settings import settle
 from sidelight.spool import PAGE, Quarantine, filesystem
+from sidelight.store import duration, number, plural, size, whole_seconds
 
 _LATEST: Final = 20  # entries of the quarantine that are shown below the segments
 

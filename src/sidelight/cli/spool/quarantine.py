@@ -17,12 +17,9 @@ from sidelight.cli.output import (
     clean,
     complain,
     console,
-    moment,
     named,
-    plural,
     print_json,
     remark,
-    size,
     table,
     time_of,
     with_progress,
@@ -34,6 +31,7 @@ from sidelight.record import decode, event_id, occurred_at, salvage
 from sidelight.runtime import sinks_of
 from sidelight.settings import settle
 from sidelight.spool import Entry, Quarantine, is_same_store
+from sidelight.store import moment, plural, size
 
 _DIGITS: Final = 8  # of an id, in a table
 

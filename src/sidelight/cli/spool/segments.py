@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sidelight.cli.output import duration, plural, size, with_progress
+from sidelight.cli.output import with_progress
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.record import decode, occurred_at
 from sidelight.settings import Settings, settle
@@ -23,6 +23,7 @@ from sidelight.spool import (
     is_same_stream,
     segments_in,
 )
+from sidelight.store import duration, plural, size
 
 _BATCH: Final = 2000  # records
 

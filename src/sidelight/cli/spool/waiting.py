@@ -8,11 +8,12 @@ from typing import Final
 
 import msgspec
 
-from sidelight.cli.output import plural, remark
+from sidelight.cli.output import remark
 from sidelight.exceptions import SidelightError
 from sidelight.record import decode
 from sidelight.settings import settle
 from sidelight.spool import PAGE, Scanner, Segment, is_same_store, segments_in
+from sidelight.store import plural
 
 _MOST: Final = 10_000  # events to count
 

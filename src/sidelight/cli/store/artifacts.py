@@ -8,8 +8,8 @@ import typer
 from rich.text import Text
 
 from sidelight.cli.options import AsJson, OfOrganization, Since, StoreUrl, Until
-from sidelight.cli.output import ago, moment, named, number, print_json, print_table, remark
-from sidelight.store import Store
+from sidelight.cli.output import named, print_json, print_table, remark
+from sidelight.store import Store, ago, moment, number
 
 
 def artifacts(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.text import Text
 
 from sidelight.cli.options import AsJson, StoreUrl
-from sidelight.cli.output import duration, named, number, plural, print_json, print_table, remark
+from sidelight.cli.output import named, print_json, print_table, remark
 from sidelight.record import BUDGET_NS
-from sidelight.store import Store
+from sidelight.store import Store, duration, number, plural
 
 
 def budget(*, store: StoreUrl = None, as_json: AsJson = False) -> None:

@@ -27,8 +27,6 @@ from sidelight.cli.options import (
 from sidelight.cli.output import (
     console,
     named,
-    number,
-    plural,
     print_json,
     print_table,
     remark,
@@ -36,7 +34,7 @@ from sidelight.cli.output import (
     width_of,
 )
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.store import Store
+from sidelight.store import Store, number, plural
 
 _LONGEST_BAR: Final = 24  # columns of the terminal
 _SHORTEST_BAR: Final = 6

@@ -31,8 +31,6 @@ from sidelight.cli.output import (
     attributes,
     clean,
     console,
-    duration,
-    moment,
     named,
     outcome_symbol,
     print_json,
@@ -41,7 +39,7 @@ from sidelight.cli.output import (
     remark_left_out,
 )
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.store import Event, Store
+from sidelight.store import Event, Store, duration, moment
 
 _LATEST: Final = 50  # events in a table without --limit
 

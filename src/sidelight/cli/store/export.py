@@ -28,19 +28,11 @@ from sidelight.cli.options import (
     Where,
     filters_of,
 )
-from sidelight.cli.output import (
-    complain,
-    number,
-    plural,
-    print_json,
-    remark,
-    stdout_kept_clean,
-    with_progress,
-)
+from sidelight.cli.output import complain, print_json, remark, stdout_kept_clean, with_progress
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.formats import FORMATS
 from sidelight.record import catalogue
-from sidelight.store import Page, Store, declared_columns, from_ns
+from sidelight.store import Page, Store, declared_columns, from_ns, number, plural
 
 _PAGES: Final = 25  # of a part: about 500,000 events
 _OVERLAP: Final = 30_000_000_000  # ns by which a relay may commit later than another

@@ -21,17 +21,9 @@ from sidelight.cli.options import (
     filters_of,
     seconds_of,
 )
-from sidelight.cli.output import (
-    clean,
-    duration,
-    number,
-    print_json,
-    print_table,
-    remark,
-    remark_left_out,
-)
+from sidelight.cli.output import clean, print_json, print_table, remark, remark_left_out
 from sidelight.cli.store.latency import remark_large
-from sidelight.store import Funnel, Step, Store
+from sidelight.store import Funnel, Step, Store, duration, number
 
 _TOLD: Final = 3  # types of last events
 

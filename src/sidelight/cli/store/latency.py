@@ -22,18 +22,8 @@ from sidelight.cli.options import (
     filters_of,
     seconds_of,
 )
-from sidelight.cli.output import (
-    ago,
-    duration,
-    named,
-    number,
-    plural,
-    print_json,
-    print_table,
-    remark,
-    remark_left_out,
-)
-from sidelight.store import Latencies, Store
+from sidelight.cli.output import named, print_json, print_table, remark, remark_left_out
+from sidelight.store import Latencies, Store, ago, duration, number, plural
 
 
 class Grouping(StrEnum):

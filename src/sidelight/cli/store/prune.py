@@ -7,18 +7,8 @@ from typing import Annotated, Final
 import typer
 
 from sidelight.cli.options import AsJson, StoreUrl
-from sidelight.cli.output import (
-    complain,
-    console,
-    number,
-    plural,
-    print_json,
-    remark,
-    size,
-    table,
-    with_progress,
-)
-from sidelight.store import Plan, Pruner
+from sidelight.cli.output import complain, console, print_json, remark, table, with_progress
+from sidelight.store import Plan, Pruner, number, plural, size
 
 _WORTH_A_VACUUM: Final = 10_000_000  # bytes
 
