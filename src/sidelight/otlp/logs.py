@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from sidelight.otlp.fields import bounded, code_function, event_name, identity
 from sidelight.otlp.wire import (
-    add_attributes,
+    Attributes,
     any_value,
-    attributes,
     message,
     number_field,
     text_field,
@@ -32,7 +31,7 @@ from sidelight.record import (
     w3c_flags,
 )
 
-_ATTRIBUTE: Final = b"\x32"
+_attributes: Final = Attributes(b"\x32")
 _INFO: Final = (9, "INFO")
 _ERROR: Final = (17, "ERROR")
 _MAX_HEADS: Final = 10_000
@@ -94,12 +93,12 @@ def encode_log(
     ):
         head, about, tail = _constants(static)
         parts.append(head)
-        add_attributes(parts, _ATTRIBUTE, given.items())
+        _attributes.add(parts, given.items())
         parts.append(about)
         about_call = identity(moment)
         if moment.duration is not None:
             about_call.insert(0, ("sidelight.duration", moment.duration))
-        add_attributes(parts, _ATTRIBUTE, about_call)
+        _attributes.add(parts, about_call)
         parts += tail, uid.encode()
     else:
         parts += _bounded_log(static, moment, uid, limits)
@@ -116,10 +115,13 @@ def _constants(static: Static) -> tuple[bytes, bytes, bytes]:
         if len(_known) >= _MAX_HEADS:
             _known.clear()
         uid = "0" * 36
-        last = attributes(
-            _ATTRIBUTE, {"sidelight.event.type": static.type, "log.record.uid": uid}
-        ).removesuffix(uid.encode())
-        known = static, (_head(static, _INFO), attributes(_ATTRIBUTE, _about(static)), last)
+        last = _attributes.of({"sidelight.event.type": static.type, "log.record.uid": uid})
+        constants = (
+            _head(static, _INFO),
+            _attributes.of(_about(static)),
+            last.removesuffix(uid.encode()),
+        )
+        known = static, constants
         _known[id(static)] = known
     return known[1]
 
@@ -152,5 +154,5 @@ def _bounded_log(static: Static, moment: Moment, uid: str, limits: Limits) -> tu
     given["sidelight.event.type"] = static.type
     given["log.record.uid"] = uid  # last, because a limit drops the first ones
     kept, dropped = bounded(given, limits.log_attributes, limits.log_length)
-    written = attributes(_ATTRIBUTE, kept)
+    written = _attributes.of(kept)
     return _head(static, severity), written, number_field(b"\x38", dropped)

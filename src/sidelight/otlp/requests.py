@@ -9,14 +9,15 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from opentelemetry.sdk.version import __version__ as sdk_version
 
 from sidelight.otlp.exporter import Rejected
-from sidelight.otlp.wire import any_value, attributes, message, text_field
+from sidelight.otlp.wire import Attributes, any_value, message, text_field
 from sidelight.record import Origin
 from sidelight.version import __version__
 
 #: A record's `Origin` (None for what sidelight itself has made), and its encoded span or log.
 Item: TypeAlias = tuple[Origin | None, bytes]
 
-_ATTRIBUTE: Final = b"\x0a"
+_attributes: Final = Attributes(b"\x0a", any_value)
+_scope_attributes: Final = Attributes(b"\x1a", any_value)
 
 
 class _Group(NamedTuple):
@@ -43,7 +44,7 @@ def encode_resource(writer: Mapping[str, Any]) -> bytes:
         "telemetry.distro.version": __version__,
         **writer.get("resource", {}),
     }
-    return message(b"\x0a", attributes(_ATTRIBUTE, described))
+    return message(b"\x0a", _attributes.of(described))
 
 
 def encode_request(items: Iterable[Item], resource: bytes) -> bytes:
@@ -80,10 +81,10 @@ def _group_of(origin: Origin) -> _Group:
     scope = (
         text_field(b"\x0a", origin.name)
         + text_field(b"\x12", origin.version)
-        + attributes(b"\x1a", origin.attributes, any_value)
+        + _scope_attributes.of(origin.attributes)
     )
     return _Group(
-        message(b"\x0a", attributes(_ATTRIBUTE, origin.resource, any_value)),
+        message(b"\x0a", _attributes.of(origin.resource)),
         text_field(b"\x1a", origin.resource_schema_url),
         message(b"\x0a", scope),
         text_field(b"\x1a", origin.schema_url),

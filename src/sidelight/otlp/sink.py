@@ -33,6 +33,7 @@ _UNSUPPORTED_RETRY: Final = 600.0  # seconds until a back end without logs is as
 
 Count: TypeAlias = Callable[[str, str], None]
 """Counts a loss: called with reason and problem."""
+_ENCODERS: Final = {"traces": encode_span, "logs": encode_log}
 _WORDS: Final[Mapping[SignalName, str]] = {"traces": "spans", "logs": "log records"}
 
 
@@ -140,27 +141,22 @@ class OtlpSink:
         self, records: Sequence[Record], limits: Limits
     ) -> tuple[int, list[tuple[Record, bytes]]]:
         """Encode the records of the next request; also return the index of the first one after."""
-        is_traces, observed = self.name == "traces", time.time_ns()
+        encode, observed = _ENCODERS[self.name], time.time_ns()
         pairs: list[tuple[Record, bytes]] = []
-        begin = end = self._sent
-        size = 0
-        while end < min(begin + _REQUEST, len(records)) and size < _REQUEST_BYTES:
-            record = records[end]
-            end += 1
-            try:
-                encoded = (
-                    encode_span(*record, limits)
-                    if is_traces
-                    else encode_log(*record, limits, observed)
-                )
-            except Exception as error:  # noqa: BLE001  # a record of unexpected shape
-                self._refuse(record, f"{type(error).__name__}: {error}")
-            else:
+        end, size = self._sent, 0
+        while len(pairs) < _REQUEST and size < _REQUEST_BYTES and end < len(records):
+            piece = records[end : end + _ENCODED_AT_ONCE]
+            for static, moment in piece:
+                try:
+                    encoded = encode(static, moment, limits, observed)
+                except Exception as error:  # noqa: BLE001  # a record of unexpected shape
+                    self._refuse((static, moment), f"{type(error).__name__}: {error}")
+                    continue
                 if encoded is not None:
                     size += len(encoded)
-                    pairs.append((record, encoded))
-            if (end - begin) % _ENCODED_AT_ONCE == 0:
-                sleep(0)
+                    pairs.append(((static, moment), encoded))
+            end += len(piece)
+            sleep(0)
         return end, pairs
 
     def _send(

@@ -14,9 +14,8 @@ from typing import Any, Final
 
 from sidelight.otlp.fields import bounded, code_function, identity
 from sidelight.otlp.wire import (
-    add_attributes,
+    Attributes,
     any_value,
-    attributes,
     message,
     number_field,
     text_field,
@@ -52,7 +51,20 @@ _LOCAL: Final = b"\x85\x01" + struct.pack("<I", 0x100)
 _REMOTE: Final = b"\x85\x01" + struct.pack("<I", 0x300)
 
 
-def encode_span(static: Static, moment: Moment, limits: Limits = DEFAULT_LIMITS) -> bytes | None:
+_attributes: Final = Attributes(b"\x4a")
+_event_attributes: Final = Attributes(b"\x1a")
+_link_attributes: Final = Attributes(b"\x22")
+_foreign_attributes: Final = Attributes(b"\x4a", any_value)
+_foreign_event_attributes: Final = Attributes(b"\x1a", any_value)
+_foreign_link_attributes: Final = Attributes(b"\x22", any_value)
+
+
+def encode_span(
+    static: Static,
+    moment: Moment,
+    limits: Limits = DEFAULT_LIMITS,
+    observed: int = 0,  # noqa: ARG001  # as for log records
+) -> bytes | None:
     """Write the span that a record holds, as a field of ``ScopeSpans``; None if it holds none."""
     if not moment.flags & SPAN or moment.trace is None or static.span_name is None:
         return None
@@ -66,7 +78,7 @@ def encode_span(static: Static, moment: Moment, limits: Limits = DEFAULT_LIMITS)
         and _OWN_KEYS.isdisjoint(given)
     ):
         parts = [_head(static)]
-        add_attributes(parts, b"\x4a", [*identity(moment), *given.items()])
+        _attributes.add(parts, [*identity(moment), *given.items()])
     else:
         parts = _detailed_span(static, moment, details or {}, limits)
     parts.append(
@@ -100,7 +112,7 @@ def _head(static: Static) -> bytes:
             (
                 text_field(b"\x2a", static.span_name),
                 _kind_and_status(_INTERNAL, _status(static)),
-                attributes(b"\x4a", {"code.function.name": code_function(static)}),
+                _attributes.of({"code.function.name": code_function(static)}),
             )
         )
         known = _heads[id(static)] = (static, head)
@@ -137,18 +149,18 @@ def _detailed_span(
         text_field(b"\x2a", details.get("name", static.span_name)),
         text_field(b"\x1a", details.get("trace_state")),
         _kind_and_status(_INTERNAL, status),
-        attributes(b"\x4a", kept),
+        _attributes.of(kept),
         number_field(b"\x50", lost),
     ]
     newest, lost = _newest(events, limits.events, dropped[1])
     for name, at, more in newest:
         of_event = bounded(more, limits.event_attributes, limits.length)
-        parts.append(_event(name, at, attributes(b"\x1a", of_event[0]), of_event[1]))
+        parts.append(_event(name, at, _event_attributes.of(of_event[0]), of_event[1]))
     parts.append(number_field(b"\x60", lost))
     links, lost = _newest(details.get("links", ()), limits.links, dropped[2])
     for trace_id, span_id, remote, more in links:
         of_link = bounded(more, limits.link_attributes, limits.length)
-        parts.append(_link(trace_id, span_id, remote, attributes(b"\x22", of_link[0]), of_link[1]))
+        parts.append(_link(trace_id, span_id, remote, _link_attributes.of(of_link[0]), of_link[1]))
     parts.append(number_field(b"\x70", lost))
     return parts
 
@@ -163,15 +175,15 @@ def _foreign_span(moment: Moment, details: dict[str, Any]) -> list[bytes]:
         text_field(b"\x2a", details["name"]),
         text_field(b"\x1a", details.get("trace_state")),
         _kind_and_status(details.get("kind", _INTERNAL), details.get("status", (0, None))),
-        attributes(b"\x4a", given, any_value),
+        _foreign_attributes.of(given),
         number_field(b"\x50", dropped[0]),
         *(
-            _event(name, int(at), attributes(b"\x1a", more or {}, any_value), lost)
+            _event(name, int(at), _foreign_event_attributes.of(more or {}), lost)
             for name, at, more, lost in details.get("events", ())
         ),
         number_field(b"\x60", dropped[1]),
         *(  # without the trace state of the link, as the SDK writes it
-            _link(trace_id, span_id, remote, attributes(b"\x22", more or {}, any_value), lost)
+            _link(trace_id, span_id, remote, _foreign_link_attributes.of(more or {}), lost)
             for trace_id, span_id, remote, more, lost, _ in details.get("links", ())
         ),
         number_field(b"\x70", dropped[2]),

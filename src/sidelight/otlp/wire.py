@@ -11,13 +11,12 @@ from typing import Any, Final
 
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _MASK: Final = (1 << 64) - 1
-_MAX_KEYS: Final = 10_000  # whose encoded form is kept
+_MAX_KEYS: Final = 500  # whose encoded form is kept
+_SHORT: Final = 64  # bytes of a text
 _double: Final = struct.Struct("<cd").pack
 
-#: A message's number as one byte, where it is small enough for that.
+#: Small numbers, each as one byte.
 BYTE: Final = tuple(bytes((n,)) for n in range(128))
-#: In front of a short text in an `AnyValue`: length of the value, tag, length of the text.
-_TEXT_HEADS: Final = tuple(bytes((n + 2, 0x0A, n)) for n in range(126))
 
 
 def varint(number: int) -> bytes:
@@ -26,6 +25,8 @@ def varint(number: int) -> bytes:
         return BYTE[number]
     if number < 0x4000:
         return bytes((number & 0x7F | 0x80, number >> 7))
+    if number < 0x20_0000:
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)
@@ -47,19 +48,6 @@ def text_field(tag: bytes, text: str | None) -> bytes:
 def number_field(tag: bytes, number: int) -> bytes:
     """Write a number; 0 is left out, because it is the default."""
     return tag + varint(number) if number else b""
-
-
-class _Heads(dict[str, bytes]):
-    """The bytes before a value in a `KeyValue`: the key, and the tag of the value."""
-
-    def __missing__(self, key: str) -> bytes:
-        if len(self) >= _MAX_KEYS:
-            self.clear()
-        head = self[key] = message(b"\x0a", key.encode()) + b"\x12"
-        return head
-
-
-_heads: Final = _Heads()
 
 
 def any_value(value: Any) -> bytes:
@@ -86,7 +74,7 @@ _WRITERS: Final[Mapping[type, Callable[[Any], bytes]]] = {
     type(None): lambda _: b"",
     list: _array,
     tuple: _array,
-    dict: lambda value: message(b"\x32", attributes(b"\x0a", value, any_value)),
+    dict: lambda value: message(b"\x32", _members.of(value)),
     bytes: lambda value: message(b"\x3a", value),
 }
 
@@ -107,48 +95,69 @@ def bounded_value(value: Any, length: int | None) -> Any:
     return value
 
 
-def attributes(
-    tag: bytes,
-    given: Mapping[str, Any],
-    any_value: Callable[[Any], bytes | None] = plain_value,
-) -> bytes:
-    """Write attributes, each as a `KeyValue` under ``tag``."""
-    parts: list[bytes] = []
-    add_attributes(parts, tag, given.items(), any_value)
-    return b"".join(parts)
+class _Prefixes(dict[int, bytes]):
+    """The bytes before the short values of one key.
 
-
-def add_attributes(
-    parts: list[bytes],
-    tag: bytes,
-    given: Iterable[tuple[str, Any]],
-    any_value: Callable[[Any], bytes | None] = plain_value,
-) -> None:
-    """Write attributes to ``parts``.
-
-    Args:
-        parts: what is written before them.
-        tag: the tag of each `KeyValue`.
-        given: keys and values.
-        any_value: writes a value that is neither a short text nor a small number; an attribute
-            whose value it makes None is left out.
+    Before a text by its length in bytes, before an integer by its length with a minus.
     """
-    for key, value in given:
-        head = _heads[key]
-        kind = type(value)
-        if kind is str:
-            text = value.encode()
-            length = len(text)
-            size = len(head) + length + 3
-            if size < 0x80:
-                parts += tag, BYTE[size], head, _TEXT_HEADS[length], text
+
+    def __init__(self, tag: bytes, key: str) -> None:
+        super().__init__()
+        self.tag = tag
+        self.head = message(b"\x0a", key.encode()) + b"\x12"
+
+    def __missing__(self, length: int) -> bytes:
+        inner = b"\x0a" + BYTE[length] if length >= 0 else b"\x18"
+        value = BYTE[len(inner) + abs(length)] + inner
+        size = varint(len(self.head) + len(value) + abs(length))
+        prefix = self[length] = self.tag + size + self.head + value
+        return prefix
+
+
+class Attributes(dict[str, _Prefixes]):
+    """Writes attributes as fields of one kind of message; keeps the bytes before short values."""
+
+    def __init__(self, tag: bytes, any_value: Callable[[Any], bytes | None] = plain_value) -> None:
+        """Make a writer.
+
+        Args:
+            tag: the tag of each `KeyValue`.
+            any_value: writes a value that is neither a short text nor a positive integer; an
+                attribute whose value it makes None is left out.
+        """
+        super().__init__()
+        self._tag = tag
+        self._any_value = any_value
+
+    def __missing__(self, key: str) -> _Prefixes:
+        if len(self) >= _MAX_KEYS:
+            self.clear()
+        prefixes = self[key] = _Prefixes(self._tag, key)
+        return prefixes
+
+    def add(self, parts: list[bytes], given: Iterable[tuple[str, Any]]) -> None:
+        """Write attributes to ``parts``."""
+        for key, value in given:
+            prefixes = self[key]
+            kind = type(value)
+            if kind is str:
+                text = value.encode()
+                if len(text) < _SHORT:
+                    parts += prefixes[len(text)], text
+                    continue
+            elif kind is int and 0 <= value < 1 << 63:
+                number = varint(value)
+                parts += prefixes[-len(number)], number
                 continue
-        elif kind is int and 0 <= value < 0x4000:
-            number = varint(value)
-            rest = len(number) + 1
-            parts += tag, varint(len(head) + 1 + rest), head, BYTE[rest], b"\x18", number
-            continue
-        encoded = any_value(value)
-        if encoded is not None:
-            inner = message(b"", encoded)
-            parts += tag, varint(len(head) + len(inner)), head, inner
+            encoded = self._any_value(value)
+            if encoded is not None:
+                parts.append(message(self._tag, prefixes.head + message(b"", encoded)))
+
+    def of(self, given: Mapping[str, Any]) -> bytes:
+        """Write attributes."""
+        parts: list[bytes] = []
+        self.add(parts, given.items())
+        return b"".join(parts)
+
+
+_members: Final[Attributes] = Attributes(b"\x0a", any_value)
