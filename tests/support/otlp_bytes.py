@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 from sidelight.otlp.logs import encode_log
 from sidelight.otlp.requests import encode_request
 from sidelight.otlp.spans import encode_span
-from sidelight.otlp.wire import attributes, message
+from sidelight.otlp.wire import Attributes, message
 from sidelight.record.format import Moment, Static
 from sidelight.record.limits import DEFAULT_LIMITS, Limits
 
@@ -55,7 +55,7 @@ def logs_request(
 
 
 def _resource(described: Mapping[str, Any]) -> bytes:
-    return message(b"\x0a", attributes(b"\x0a", described))
+    return message(b"\x0a", Attributes(b"\x0a").of(described))
 
 
 def values(pairs: Iterable[Any]) -> dict[str, Any]:

@@ -135,7 +135,10 @@ def _detailed_span(
     """Write a span with details, or within narrower limits."""
     dropped, status = details.get("dropped", _NONE_DROPPED), _status(static)
     given = {"code.function.name": code_function(static), **dict(identity(moment))}
-    given |= {**(moment.attributes or {}), **details.get("attributes", {})}
+    given |= moment.attributes or {}
+    for key, value in details.get("attributes", {}).items():
+        given.pop(key, None)  # what a function sets again is the newest
+        given[key] = value
     events = list(details.get("events", ()))
     if error := details.get("error"):
         given["error.type"] = error[0]
