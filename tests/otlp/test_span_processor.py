@@ -25,7 +25,7 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
 )
-from tests.support.drawn_spans import attributes, limits, live, lives, names, texts
+from tests.support.drawn_spans import ENCODES_NONE, attributes, limits, live, lives, names, texts
 from tests.support.otlp_bytes import log_in, span_in, spans_request, values
 from tests.support.telemetry import Kept
 
@@ -389,7 +389,12 @@ class Strange(Mapping):
         handmade(attributes=Strange(a=1, b=Strange(c=[2]))),
         handmade(attributes=MappingProxyType({"a": 1})),
         handmade(attributes={"values": [Text("x" * 5000), Number(1), Real(0.5), Bytes(b"\0")]}),
-        handmade(attributes={"values": [Colour.RED, Size.LARGE, True, None], "more": range(3)}),
+        handmade(
+            attributes={
+                "values": [Colour.RED, Size.LARGE, True, ENCODES_NONE and None],
+                "more": range(3),
+            }
+        ),
         handmade(name=Text("work")),
         handmade(start_time=None, end_time=None),
         handmade(start_time=AT, end_time=AT - 5),

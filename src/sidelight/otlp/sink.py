@@ -145,8 +145,8 @@ class OtlpSink:
         pairs: list[tuple[Record, bytes]] = []
         end, size = self._sent, 0
         while len(pairs) < _REQUEST and size < _REQUEST_BYTES and end < len(records):
-            piece = records[end : end + _ENCODED_AT_ONCE]
-            for static, moment in piece:
+            for static, moment in records[end : end + min(_ENCODED_AT_ONCE, _REQUEST)]:
+                end += 1
                 try:
                     encoded = encode(static, moment, limits, observed)
                 except Exception as error:  # noqa: BLE001  # a record of unexpected shape
@@ -155,7 +155,8 @@ class OtlpSink:
                 if encoded is not None:
                     size += len(encoded)
                     pairs.append(((static, moment), encoded))
-            end += len(piece)
+                    if size >= _REQUEST_BYTES:
+                        break
             sleep(0)
         return end, pairs
 
