@@ -2,7 +2,7 @@
 #   make demo     the voice-note pipeline on real audio, and what its events tell
 #   make test     linters, types and the whole test suite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bare faults faults-a faults-b lint types house bench bench-smoke collector kafka clean
+.PHONY: help demo test test-bare faults faults-a faults-b lint types house opentelemetry bench bench-smoke collector kafka clean
 
 # The first of these that runs and is new enough: a name on the PATH may be a shim for nothing.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -76,6 +76,18 @@ collector: $(DEV) ## build the OpenTelemetry Collector that the tests talk to (n
 
 kafka: $(DEV) ## fetch the Kafka that the tests start (needs Maven and Java 17, once)
 	$(BIN)/python -m tests.support.kafka
+
+# Also the oldest version that pyproject.toml allows.
+OPENTELEMETRY ?= 1.39.1 1.42.0
+opentelemetry: $(DEV) ## exported bytes equal the SDK's, under older versions of OpenTelemetry too
+	@for version in $(OPENTELEMETRY); do \
+		$(BIN)/python -m venv .venv/opentelemetry-$$version && \
+		.venv/opentelemetry-$$version/bin/python -m pip install --quiet -e . \
+			filelock hypothesis psutil pytest pytest-asyncio \
+			opentelemetry-api==$$version opentelemetry-sdk==$$version opentelemetry-exporter-otlp==$$version && \
+		.venv/opentelemetry-$$version/bin/python -m pytest -o filterwarnings=default \
+			tests/otlp/test_encoding.py tests/otlp/test_telemetry.py || exit 1; \
+	done
 
 bench: $(BENCH) ## the benchmarks, beside the peers; a few minutes
 	$(BIN)/python -m benchmarks

@@ -19,14 +19,7 @@ LOADED = {
     "nowhere": (BASE, 20_000),
     "sqlite": (BASE, 23_000),
     "postgresql": ({*BASE, "platformdirs", "psycopg", "psycopg_binary"}, 60_000),
-    # `wire` takes the rest of it out: the SDK's exporters, requests and what they need.
-    "otlp": (
-        {
-            *(BASE | {"requests", "urllib3", "certifi", "charset_normalizer", "idna"}),
-            *{"google", "psutil", "zstandard", "chardet", "wrapt"},
-        },
-        45_000,
-    ),
+    "otlp": (BASE, 25_500),
 }
 #: Modules of the standard library that cost a process more than sidelight is worth.
 SLOW = {"asyncio", "email", "http", "ssl", "subprocess", "unittest"}
