@@ -35,6 +35,8 @@ class Settings:
             do so only where the store was configured, because the relay knows the store.
         is_default_store: whether no code and no variable has named the store.
         spool: the directory of the spool.
+        hot: a directory on a tmpfs, where the segment lies that is being written; None for the
+            spool's directory.
         otlp_traces, otlp_logs: whether spans and events are exported over OTLP.
         otlp_endpoint: the base URL; None leaves it to ``OTEL_EXPORTER_OTLP_*``.
         outboxes: URLs of the databases whose outboxes are drained.
@@ -49,6 +51,7 @@ class Settings:
     store: str | None
     spool: Path
     stream: str | None = None
+    hot: str | None = None
     otlp_traces: bool = False
     otlp_logs: bool = False
     otlp_endpoint: str | None = None
@@ -122,6 +125,7 @@ def settle(
     stream: str | None = None,
     otlp: bool | str | None = None,
     spool: str | os.PathLike[str] | None = None,
+    hot: str | os.PathLike[str] | None = None,
     outboxes: Sequence[str] | None = None,
     relay: RelayMode = "thread",
     spool_limit: int = 1024 * 1024 * 1024,
@@ -160,6 +164,7 @@ def settle(
         spool=Path(
             spool or env.get("SIDELIGHT_SPOOL") or _spool_beside(url or f"{stream_address}")
         ).absolute(),
+        hot=os.fspath(hot or "") or env.get("SIDELIGHT_HOT") or None,
         otlp_traces=traces,
         otlp_logs=logs,
         otlp_endpoint=otlp if isinstance(otlp, str) else None,

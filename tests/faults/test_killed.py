@@ -3,19 +3,25 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from tests.support.emitting import Order
 from tests.support.programs import Program, Reports
 
+from sidelight.settings import settle
+from sidelight.spool import filesystem, hot_directory
+
 THREADS = 3
+HOT = ["/dev/shm"] if filesystem(Path("/dev/shm")) == "tmpfs" else []
 ROUNDS_FULL, ROUNDS_SHORT = 1000, 100
 AT_ONCE = 4  # rounds whose programs overlap: most of a round is the start of an interpreter
 
 
-def test_sigkill_at_random_moments(store, full, randomness, progress, settled):
+@pytest.mark.parametrize("hot", ["", *HOT], ids=lambda hot: hot or "disk")
+def test_sigkill_at_random_moments(hot, store, full, randomness, progress, settled):
     """Each program has several threads. Half of the kills hit the whole process group."""
-    rounds = ROUNDS_FULL if full else ROUNDS_SHORT
+    rounds = ROUNDS_FULL if full else ROUNDS_SHORT if not hot else ROUNDS_SHORT // 4
     reports, programs = Reports(), []
     for number in range(rounds):
         progress(f"round {number} of {rounds}")
@@ -26,7 +32,10 @@ def test_sigkill_at_random_moments(store, full, randomness, progress, settled):
             configure={} if number % 2 else None,
             seed=number,
         )
-        programs.append(Program(store, order=order, start_new_session=True))
+        environment = {"SIDELIGHT_HOT": hot}
+        programs.append(
+            Program(store, order=order, environment=environment, start_new_session=True)
+        )
         if len(programs) == AT_ONCE or number == rounds - 1:
             for program in programs:
                 program.emit(1)
@@ -39,7 +48,10 @@ def test_sigkill_at_random_moments(store, full, randomness, progress, settled):
                     program.end()
                 reports = reports + program.reports
             programs.clear()
-    settled(1, "SIGKILL at random moments", store, reports=reports, injected=rounds)
+    title = f"SIGKILL at random moments{', hot segments' if hot else ''}"
+    settled(1, title, store, reports=reports, injected=rounds)
+    if hot:
+        hot_directory(hot, settle(store).spool).rmdir()  # nothing is left there
 
 
 FAILPOINTS = {

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
-from tests.support.spool_model import SpoolModel
+from tests.support.spool_model import HOT, SpoolModel
 
 
 class AtItsBound(SpoolModel):
@@ -12,7 +12,13 @@ class AtItsBound(SpoolModel):
     limit = 10 * 12 * 1024
 
 
-@pytest.mark.parametrize("model", [SpoolModel, AtItsBound])
+class Hot(SpoolModel):
+    """With the segments that are being written on a tmpfs."""
+
+    hot = HOT
+
+
+@pytest.mark.parametrize("model", [SpoolModel, AtItsBound, Hot])
 def test_nothing_owed_is_lost(model, full):
     run_state_machine_as_test(
         model,

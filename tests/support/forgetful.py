@@ -73,9 +73,13 @@ class Inode:
 
 
 class Folder:
-    """A directory: its names now, its durable names, and the changes between them."""
+    """A directory: its names now, its durable names, and the changes between them.
 
-    def __init__(self) -> None:
+    A `volatile` one lies on a tmpfs: a power cut takes all of it.
+    """
+
+    def __init__(self, *, volatile: bool = False) -> None:
+        self.volatile = volatile
         self.names: dict[str, Inode | Folder] = {}
         self.durable: dict[str, Inode | Folder] = {}
         self.changes: list[tuple[str | None, str | None, Inode | Folder]] = []
@@ -86,10 +90,11 @@ class Folder:
         self.changes.append((old, new, what))
 
     def sync(self) -> None:
-        self.durable, self.changes = dict(self.names), []
+        if not self.volatile:
+            self.durable, self.changes = dict(self.names), []
 
     def lose_power(self, random: Random) -> None:
-        share = random.choice((0.0, 0.5, 1.0))
+        share = 0.0 if self.volatile else random.choice((0.0, 0.5, 1.0))
         for change in self.changes:
             if random.random() < share:
                 self._apply(self.durable, *change)
@@ -171,6 +176,7 @@ class Machine:
     def __init__(self) -> None:
         self.root = Folder()
         self.inodes: list[Inode] = []
+        self.links: dict[Path, Path] = {}
         self.boots = 0
         self.created: set[str] = set()
         self.removed: list[Inode] = []
@@ -260,7 +266,17 @@ class ProcessDisk(Disk):
 
     def names(self, directory: Path) -> list[str]:
         self.reach("names")
-        return list(self.machine.folder(directory).names)
+        links = [path.name for path in self.machine.links if path.parent == directory]
+        return [*self.machine.folder(directory).names, *links]
+
+    def link(self, path: Path, target: Path) -> None:
+        self.machine.links[path] = target
+
+    def target(self, path: Path) -> Path | None:
+        return self.machine.links.get(path)
+
+    def is_trusted(self, directory: Path, of: Path) -> bool:
+        return True
 
     def size_of(self, path: str) -> int:
         return len(self._find(Path(path)).data)
@@ -281,7 +297,7 @@ class ProcessDisk(Disk):
         if inode is not None:
             self.machine.folder(path.parent).change(path.name, None, inode)
             inode.links -= 1
-            if path.suffix == ".segment":
+            if path.suffix == ".segment" and not self.machine.folder(path.parent).volatile:
                 self.machine.removed.append(inode)
         self.reach("unlink ends")
 

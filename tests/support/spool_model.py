@@ -44,6 +44,7 @@ from sidelight.spool import (
 from sidelight.spool.header import SLOTS, cursor_offset
 
 DIRECTORY = Path("/var/lib/spool")
+HOT = Path("/shm/spool")
 SINKS = ("store", "traces")
 HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
 SEGMENT = 12 * 1024
@@ -207,6 +208,7 @@ class SpoolModel(RuleBasedStateMachine):
     """See the module."""
 
     limit = 1 << 30
+    hot: Path | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,6 +221,9 @@ class SpoolModel(RuleBasedStateMachine):
                 self._patches.enter_context(mock.patch.multiple(module, **values))
         self.machine = Machine()
         self.machine.root.change(None, "var", Folder())
+        self.machine.root.change(None, "shm", Folder())
+        self.machine.folder(HOT.parent).change(None, HOT.name, Folder(volatile=True))
+        self.machine.folder(HOT.parent).sync()
         self.machine.root.sync()
         self.backends = {name: Backend(name) for name in SINKS}
         self.processes: list[Process] = []
@@ -248,7 +253,7 @@ class SpoolModel(RuleBasedStateMachine):
 
         meta = {"sinks": list(SINKS), "relay": "external" if kind == "external" else "thread"}
         try:
-            spool = Spool(DIRECTORY, meta, limit=self.limit, count=count, disk=disk)
+            spool = Spool(DIRECTORY, meta, limit=self.limit, count=count, disk=disk, hot=self.hot)
         except (OSError, Killed):
             disk.kill()
             return

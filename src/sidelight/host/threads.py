@@ -110,9 +110,13 @@ class Loop:
         with contextlib.suppress(RuntimeError):  # awake already
             self._wake.release()
 
-    def pause(self, seconds: float) -> None:
-        """Sleep until `wake` is called, ``seconds`` at the longest; for the thread itself."""
-        self._wake.acquire(timeout=seconds)
+    def pause(self, seconds: float) -> bool:
+        """Sleep until `wake` is called, ``seconds`` at the longest; for the thread itself.
+
+        Returns:
+            Whether it was called.
+        """
+        return bool(self._wake.acquire(timeout=seconds))
 
     def stop(self) -> None:
         """Tell the thread to end, and wake it."""

@@ -21,6 +21,7 @@ from sidelight.spool import (
 )
 
 _ROUND: Final = 0.1  # seconds between two rounds
+_COPIES: Final = 4  # of hot segments, in a round: a crash of the machine takes no more than 50 ms
 _SYNC: Final = 0.5  # seconds between two fdatasyncs: a power loss takes no more than that
 _ADOPT: Final = 2.0  # seconds between two searches for orphaned segments
 _MEASURE: Final = 0.5  # seconds between two measurements of the directory
@@ -51,6 +52,7 @@ class Housekeeping:
     count: Callable[[str, str], None]
     spans: Callable[[bool], None]
     ending: bool = False
+    _has_hot: bool = False
     _last: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -60,9 +62,21 @@ class Housekeeping:
         """Do one round after the other until told to stop."""
         while not self.loop.halting:
             self.step()
-            self.loop.pause(_ROUND)
+            self._pause()
         if self.ending:
             self.finish()
+
+    def _pause(self) -> None:
+        """Pause until the next round, or until woken; copy hot segments to the disk meanwhile."""
+        pauses = _COPIES if self._has_hot else 1
+        for _ in range(pauses):
+            if self.loop.pause(_ROUND / pauses):
+                return
+            if pauses > 1:
+                self._do(self._copy_hot)
+
+    def _copy_hot(self) -> None:
+        self._has_hot = self.spool.copy_hot()
 
     def finish(self) -> None:
         """Write the ledger and delete delivered segments; the last act, after the sinks' own."""
@@ -72,6 +86,7 @@ class Housekeeping:
     def step(self) -> None:
         """Do one round."""
         self._do(self.spool.replace_lost_segment)
+        self._do(self._copy_hot)
         self.collect()
         if self._needs_room() or self._is_due("measure", _MEASURE):
             self._do(self._enforce_limit)

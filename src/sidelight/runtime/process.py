@@ -26,7 +26,7 @@ from sidelight.record import random_bits, reseed
 from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared
 from sidelight.settings import Settings, writer_meta
-from sidelight.spool import Spool, usable_directory
+from sidelight.spool import Spool, hot_directory, usable_directory
 from sidelight.transactions import forget_outboxes
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class Runtime:
             limit=settings.spool_limit,
             count=EMITTER.count,
             first=first,
+            hot=hot_directory(settings.hot, settings.spool),
         )
         self._ledger.restart()
         self._forgotten = ForgottenOutboxes(settings)
@@ -340,10 +341,7 @@ class Runtime:
             )
 
     def abandon(self, given: Segment | None) -> None:
-        """Forget, in a forked child, everything that the parent has open.
-
-        ``given`` is an empty segment that the parent gives the child.
-        """
+        """Forget all that the parent has open, in a child; it was ``given`` an empty segment."""
         mark_process()  # first: a signal handler may emit
         reseed()
         self._instance, self._meta = f"{random_bits(64):016x}", None

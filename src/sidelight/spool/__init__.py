@@ -5,15 +5,12 @@ each sink. A lock on the file tells whether the writer of a segment lives. `disk
 to the operating system.
 """
 
-from sidelight.spool.directory import (
-    filesystem,
-    prepare_directory,
-    segments_in,
-    usable_directory,
-)
+from sidelight.spool.directory import prepare_directory, segments_in, usable_directory
 from sidelight.spool.disk import DISK, Descriptor, make_private_directory
 from sidelight.spool.failures import FailureCounter, RateLimiter, os_error_text
+from sidelight.spool.filesystems import filesystem
 from sidelight.spool.header import PAGE
+from sidelight.spool.hot import HotSegment, hot_directory, unseen_hot
 from sidelight.spool.quarantine import Entry, Quarantine
 from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
@@ -32,6 +29,7 @@ __all__ = [
     "Entry",
     "FailureCounter",
     "Health",
+    "HotSegment",
     "Position",
     "Quarantine",
     "RateLimiter",
@@ -42,11 +40,13 @@ __all__ = [
     "Spool",
     "acknowledging_sink",
     "filesystem",
+    "hot_directory",
     "is_same_store",
     "is_same_stream",
     "make_private_directory",
     "os_error_text",
     "prepare_directory",
     "segments_in",
+    "unseen_hot",
     "usable_directory",
 ]

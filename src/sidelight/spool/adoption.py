@@ -18,6 +18,7 @@ from sidelight.spool.directory import NameSync, remove_unfinished, segments_in
 from sidelight.spool.disk import Disk
 from sidelight.spool.failures import FailureCounter, os_error_text
 from sidelight.spool.header import PAGE
+from sidelight.spool.hot import HotSegment
 from sidelight.spool.segment import Segment
 from sidelight.spool.store_address import is_same_store, is_same_stream
 from sidelight.spool.supply import Supply
@@ -150,6 +151,17 @@ class Adopted:
                 with contextlib.suppress(OSError, BufferError):
                     segment.close()
 
+    def replace(self, segment: Segment, by: Segment) -> None:
+        """Put another segment in the place of one.
+
+        Raises:
+            ValueError: the segment was deleted meanwhile.
+        """
+        self._segments[self._segments.index(segment)] = by
+
+    def _kind(self, path: Path) -> type[Segment]:
+        return Segment if path.parent == self._directory else HotSegment
+
     def _has_place(self) -> bool:
         return sum(segment.sealed for segment in self._segments) < _MAX_OPEN
 
@@ -158,7 +170,8 @@ class Adopted:
             if not self._has_place() and not Segment.inspect(path, self._disk).has_writer:
                 self._waiting.append(path)
                 return
-            segment = Segment.adopt(path, self._disk) or Segment.follow(path, self._disk)
+            kind = self._kind(path)
+            segment = kind.adopt(path, self._disk) or kind.follow(path, self._disk)
             if segment is not None:
                 self._add(segment)
         except FileNotFoundError:  # another relay was faster
@@ -171,8 +184,10 @@ class Adopted:
         segment = before.segment()
         with contextlib.suppress(OSError):  # the next search finds it
             if segment is None or segment.fd < 0:
-                segment = Segment.adopt(path, self._disk)
+                segment = self._kind(path).adopt(path, self._disk)
             if segment is not None:
+                if isinstance(segment, HotSegment) and self._directory is not None:
+                    segment.spool = self._directory
                 segment.delivered_to |= before.delivered_to
                 self._segments.append(segment)
 
@@ -185,6 +200,8 @@ class Adopted:
         ):
             segment.close()
             return
+        if isinstance(segment, HotSegment) and self._directory is not None:
+            segment.spool = self._directory
         self._segments.append(segment)
         self._supply.adopt_limit(segment.meta)
         self._names.is_due = True

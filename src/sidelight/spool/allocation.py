@@ -27,9 +27,11 @@ _MADV_POPULATE_WRITE: Final = 23  # Linux; the mmap module has no name for it ye
 
 @contextlib.contextmanager
 def new_file(
-    directory: Path, size: int, pieces: Iterable[bytes], disk: Disk
+    directory: Path, size: int, pieces: Iterable[bytes], disk: Disk, *, name: str = ""
 ) -> Iterator[tuple[int, Path]]:
     """Allocate, fill and lock a new file; name it when the block has ended without an error.
+
+    A file that has the ``name`` already loses it.
 
     Yields:
         The descriptor, and the path that the file will have.
@@ -37,8 +39,9 @@ def new_file(
     Raises:
         OSError: there is no room, or no right to write. Then there is no file.
     """
-    fd, name = _create_locked(directory, disk)
-    temporary, path = directory / f".{name}{UNFINISHED}", directory / f"{name}{SUFFIX}"
+    fd, own_name = _create_locked(directory, disk)
+    temporary, path = directory / f".{own_name}{UNFINISHED}", directory / f"{own_name}{SUFFIX}"
+    path = directory / name if name else path
     try:
         disk.lock_byte(fd, WRITER_BYTE)
         disk.allocate(fd, size)

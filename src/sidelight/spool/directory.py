@@ -6,7 +6,7 @@ import contextlib
 import heapq
 import logging
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,22 +15,27 @@ from sidelight.host import allocate_lock
 from sidelight.spool.allocation import SUFFIX, UNFINISHED
 from sidelight.spool.disk import DISK, Disk
 from sidelight.spool.failures import os_error_text
+from sidelight.spool.filesystems import filesystem, is_remote
+from sidelight.spool.hot import linked_from
 
 _logger: Final = logging.getLogger("sidelight")
 
 _warned: Final[set[Path]] = set()
-_NETWORK_FILESYSTEMS: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
-)
 
 
 def segments_in(directory: Path, disk: Disk = DISK) -> list[Path]:
     """List the segments of a spool directory, the oldest first.
 
+    A hot segment stands for its copy.
+
     Raises:
         OSError: the directory cannot be read.
     """
-    return [directory / name for name in sorted(_names(directory, disk))]
+    names = _names(directory, disk)
+    paths = {name: directory / name for name in names if name.endswith(SUFFIX)}
+    for hot in linked_from(directory, names, disk):
+        paths |= {name: hot / name for name in _names(hot, disk) if name.endswith(SUFFIX)}
+    return [paths[name] for name in sorted(paths)]
 
 
 def bytes_in(directory: Path, disk: Disk = DISK, newest: int | None = None) -> int:
@@ -39,7 +44,7 @@ def bytes_in(directory: Path, disk: Disk = DISK, newest: int | None = None) -> i
     Raises:
         OSError: the directory cannot be read.
     """
-    names, total = _names(directory, disk), 0
+    names, total = [each for each in _names(directory, disk) if each.endswith(SUFFIX)], 0
     if newest is not None:
         names = heapq.nlargest(newest, names)
     for name in names:
@@ -52,18 +57,25 @@ def bytes_in(directory: Path, disk: Disk = DISK, newest: int | None = None) -> i
 
 def _names(directory: Path, disk: Disk) -> list[str]:
     try:
-        return [name for name in disk.names(directory) if name.endswith(SUFFIX)]
+        return disk.names(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def remove_unfinished(directory: Path, disk: Disk = DISK) -> None:
-    """Delete files that a dead process was allocating.
+    """Delete files that a dead process was allocating, hot ones as well.
 
     Raises:
         OSError: a file cannot be deleted.
     """
-    for name in disk.names(directory):
+    names = disk.names(directory)
+    _remove_unfinished(directory, names, disk)
+    for hot in linked_from(directory, names, disk):
+        _remove_unfinished(hot, _names(hot, disk), disk)
+
+
+def _remove_unfinished(directory: Path, names: Iterable[str], disk: Disk) -> None:
+    for name in names:
         if not (name.startswith(".") and name.endswith(UNFINISHED)):
             continue
         with contextlib.suppress(FileNotFoundError):
@@ -130,27 +142,6 @@ def _warn_of_other_writers(directory: Path) -> None:
             " set SIDELIGHT_SPOOL to a directory of your own",
             directory,
         )
-
-
-def is_remote(directory: Path) -> bool:
-    """Whether a directory lies on a network filesystem, or would if it existed."""
-    return filesystem(directory) in _NETWORK_FILESYSTEMS
-
-
-def filesystem(directory: Path) -> str:
-    """Return the type of the filesystem that holds ``directory``; "" where it is unknown."""
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-        resolved = directory.resolve()
-    except (OSError, RuntimeError):  # a loop of links raises either, by Python's version
-        return ""
-    best, kind = -1, ""
-    for line in mounts.splitlines():
-        _, mount, filesystem_type, *_ = line.split(" ")
-        point = Path(mount.replace("\\040", " "))
-        if resolved.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), filesystem_type
-    return kind
 
 
 class NameSync:

@@ -110,6 +110,27 @@ class Disk:
         """Remove a name; do nothing where the name is missing."""
         path.unlink(missing_ok=True)
 
+    def link(self, path: Path, target: Path) -> None:
+        """Make a symbolic link at ``path``; fail where the name exists."""
+        path.symlink_to(target)
+
+    def target(self, path: Path) -> Path | None:
+        """Return where a symbolic link leads; None for everything else."""
+        try:
+            return Path(os.readlink(path))  # noqa: PTH115  # often
+        except OSError:
+            return None
+
+    def is_trusted(self, directory: Path, of: Path) -> bool:
+        """Whether a directory has one user only: this process's, or the owner of ``of``."""
+        try:
+            status = os.lstat(directory)
+            owners = {os.geteuid(), os.stat(of).st_uid if of.exists() else os.geteuid()}  # noqa: PTH116
+        except OSError:
+            return False
+        is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+        return is_private and status.st_uid in owners
+
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory survive a power loss."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

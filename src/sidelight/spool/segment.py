@@ -13,7 +13,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sidelight.host import monotonic
 from sidelight.record import FRAME_MAGIC, length_of_frames
@@ -89,7 +89,7 @@ class Segment:
     @classmethod
     def create(
         cls, directory: Path | None, size: int, meta: Mapping[str, Any], disk: Disk = DISK
-    ) -> Segment:
+    ) -> Self:
         """Allocate a segment in full and touch its pages; without a directory, in memory.
 
         The file is locked under a temporary name and then renamed. So a process that finds a

@@ -19,8 +19,9 @@ from sidelight.exceptions import SpoolError
 from sidelight.host import monotonic
 from sidelight.spool.directory import NameSync, bytes_in, prepare_directory
 from sidelight.spool.disk import Disk
-from sidelight.spool.failures import os_error_text
+from sidelight.spool.failures import FailureCounter, os_error_text
 from sidelight.spool.header import PAGE
+from sidelight.spool.hot import HotSegment
 from sidelight.spool.segment import Segment
 
 SMALLEST: Final = 1024 * 1024
@@ -58,11 +59,14 @@ class Supply:
         count: Callable[[str, str], object],
         disk: Disk,
         names: NameSync,
+        hot: Path | None = None,
     ) -> None:
         self.limit = limit if directory is not None else min(limit, _IN_MEMORY_LIMIT)
         self.full = False
         self.spares: deque[Segment] = deque()
         self._directory = directory
+        self._hot = hot
+        self._failures = FailureCounter(count)
         self._meta = meta
         self._count = count
         self._disk = disk
@@ -83,7 +87,7 @@ class Supply:
         limit. A relay must be able to begin at a full disk, because the relay makes room.
         """
         if inherited is not None:
-            is_here = inherited.path is not None and inherited.path.parent == self._directory
+            is_here = inherited.path and inherited.path.parent in {self._directory, self._hot}
             if is_here and inherited.reassign(self._meta):
                 return inherited
             _delete(inherited)
@@ -182,6 +186,8 @@ class Supply:
         Raises:
             OSError: the disk refuses.
         """
+        if (hot := self._create_hot(size)) is not None:
+            return hot
         try:
             segment = Segment.create(self._directory, size, self._meta, self._disk)
         except FileNotFoundError as error:
@@ -193,6 +199,20 @@ class Supply:
             self._names.directory_was_recreated()
             segment = Segment.create(self._directory, size, self._meta, self._disk)
         self._names.is_due, self._failure, self._has_allocated = True, None, True
+        return segment
+
+    def _create_hot(self, size: int) -> Segment | None:
+        """Allocate a segment on the tmpfs; None where there is no room or no tmpfs."""
+        if self._hot is None or self._directory is None:
+            return None
+        try:
+            self._disk.make_directory(self._hot)
+            segment = HotSegment.create(self._hot, size, self._meta, self._disk)
+        except OSError as error:
+            self._failures.count(f"hot segment on the disk: {os_error_text(error)}", str(error))
+            return None
+        segment.spool = self._directory
+        self._failure = None
         return segment
 
     def adopt_limit(self, writer: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from sidelight.spool.directory import NameSync, prepare_directory
 from sidelight.spool.disk import DISK, Disk
 from sidelight.spool.failures import FailureCounter
 from sidelight.spool.header import PAGE, fit
+from sidelight.spool.hot import hot_among, link_to, replace_by_copies
 from sidelight.spool.quarantine import DIRECTORY as QUARANTINE
 from sidelight.spool.quarantine import Quarantine
 from sidelight.spool.segment import SMALL, Segment
@@ -42,6 +43,7 @@ class Spool:
         write: appends one frame; raises ValueError where the caller must use `append`. Look it up
             for each emission, because it changes with the segment.
         directory: where the segments lie; None keeps them in memory, until the process ends.
+        hot: where the segment lies that is being written, on a tmpfs; None for the directory.
         own: the segments that this process has written, the oldest first.
         adopted: the open segments of other processes.
         names: makes the names of segments survive a power loss.
@@ -64,12 +66,14 @@ class Spool:
         count: Callable[[str, str], object] = lambda _reason, _problem: None,
         disk: Disk = DISK,
         first: Segment | None = None,
+        hot: Path | None = None,
     ) -> None:
         self.directory = directory
         self.quarantine = Quarantine(directory)
         self.meta, left_out = fit(meta)
         self.names = NameSync(directory, disk)
-        self.supply = Supply(directory, self.meta, limit, count, disk, self.names)
+        self.hot = hot
+        self.supply = Supply(directory, self.meta, limit, count, disk, self.names, hot)
         self.count = count
         self.failures = FailureCounter(count)
         self.disk = disk
@@ -86,6 +90,7 @@ class Spool:
         first.number = 1
         self._install(first)
         self.own.append(first)
+        self._begin_hot()
         if left_out:
             self.count("resource attributes too large", ", ".join(left_out))
 
@@ -166,6 +171,7 @@ class Spool:
             try:
                 with contextlib.suppress(OSError):  # the next rotation tries again
                     self.move_to_disk(most=1)  # one only, because a caller waits for it
+                    replace_by_copies(hot_among(self.own), self._replace, most=1)
                 for segment in tuple(self.own):
                     is_full = segment.sealed and segment is not self._current
                     if is_full and not segment.lacks_file():
@@ -206,6 +212,36 @@ class Spool:
             except ValueError:  # delivered and deleted meanwhile
                 copy.remove()
                 copy.close()
+
+    def copy_hot(self) -> bool:
+        """Bring the copies of hot segments up to date; return whether there are hot segments.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        hot = hot_among((*self.own, *self.adopted))
+        try:
+            for segment in hot:
+                segment.sync()
+        except FileNotFoundError:  # the spool was deleted or moved
+            self._begin_hot()
+            raise
+        replace_by_copies(hot, self._replace)
+        return bool(hot)
+
+    def _replace(self, segment: Segment, by: Segment) -> None:
+        if segment in self.own:
+            self.own[self.own.index(segment)] = by
+        else:
+            self.adopted.replace(segment, by)
+
+    def _begin_hot(self) -> None:
+        """Let the spool lead to the hot segments, so that every relay finds them."""
+        if self.hot is not None and self.directory is not None:
+            with contextlib.suppress(OSError):  # the next copy tries again
+                self.disk.make_directory(self.directory)
+                self.names.directory_was_recreated()
+                link_to(self.hot, self.directory, self.disk)
 
     def replace_lost_segment(self) -> None:
         """Rotate off a segment whose file was deleted, moved or cut short.
@@ -324,6 +360,7 @@ class Spool:
         self.seal()
         with contextlib.suppress(OSError):
             self.move_to_disk()
+            replace_by_copies(hot_among(self.own), self._replace)
         lost, needed = 0, acknowledging_sink(self.meta.get("sinks", ()))
         for segment in self.own:
             with contextlib.suppress(OSError):

@@ -72,6 +72,7 @@ REMEDIES: Final = {
     "damaged header of a segment": _DISK,
     "segment not readable: …": _DISK,
     "not power-safe: …": _DISK,
+    "hot segment on the disk: …": "make room on the tmpfs, or name another one in configure(hot=…)",
     "segment not taken over: …": "let the relay's user read the segments of ended processes",
     "cursor not written: …": _DISK,
     "housekeeping failed: …": "make room for the spool, and let files be opened there",

@@ -13,7 +13,7 @@ from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.doctor.processes import check_limits
 from sidelight.cli.output import time_of
 from sidelight.cli.spool.segments import SegmentReport, read_spool
-from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem
+from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem, unseen_hot
 from sidelight.store import ago, plural, size, whole_seconds
 
 _NEARLY: Final = 0.9  # of the limit: from here on spans are left out
@@ -38,6 +38,7 @@ def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
         yield Finding("spool", "wrong", f"cannot read {error.filename}", "ask the owner for access")
         return
     yield _content(directory, segments)
+    yield from _check_hot(directory, segments)
     yield from _check_bound(directory, segments)
     yield from _check_clock(segments)
     yield from check_limits(segments)
@@ -55,6 +56,25 @@ def _content(directory: Path, segments: Sequence[SegmentReport]) -> Finding:
     holds = f"{plural(len(segments), 'segment')}, {size(held)}" if segments else "empty"
     running = f", of {plural(len(writers), 'running process', 'running processes')}"
     return Finding("spool", "ok", f"{where}: {holds}{running if writers else ''}")
+
+
+def _check_hot(directory: Path, segments: Sequence[SegmentReport]) -> Iterator[Finding]:
+    """Say what a crash would take of the hot segments, and whether they can be seen."""
+    for hot in unseen_hot(directory):
+        yield Finding(
+            "spool",
+            "note",
+            f"hot segments in {hot} cannot be seen from here, if there are any",
+            "let the relay see that tmpfs at the same path, or remove the link in the spool",
+        )
+    hot_ones = [each for each in segments if each.path.parent != directory]
+    if hot_ones:
+        yield Finding(
+            "spool",
+            "note",
+            f"{plural(len(hot_ones), 'hot segment')} in {hot_ones[0].path.parent}: a crash of the"
+            " machine or the end of the container takes what is younger than 50 ms",
+        )
 
 
 def _check_bound(directory: Path, segments: Sequence[SegmentReport]) -> Iterator[Finding]:

@@ -1,0 +1,39 @@
+"""The filesystem that holds a directory: mappings and locks are unreliable on some."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+_NETWORK_FILESYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
+)
+
+
+_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+
+
+def is_in_memory(directory: Path) -> bool:
+    """Whether a directory lies in memory: it outlives the process, not the machine."""
+    return filesystem(directory) in _IN_MEMORY
+
+
+def is_remote(directory: Path) -> bool:
+    """Whether a directory lies on a network filesystem, or would if it existed."""
+    return filesystem(directory) in _NETWORK_FILESYSTEMS
+
+
+def filesystem(directory: Path) -> str:
+    """Return the type of the filesystem that holds ``directory``; "" where it is unknown."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+        resolved = directory.resolve()
+    except (OSError, RuntimeError):  # a loop of links raises either, by Python's version
+        return ""
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        _, mount, filesystem_type, *_ = line.split(" ")
+        point = Path(mount.replace("\\040", " "))
+        if resolved.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), filesystem_type
+    return kind
