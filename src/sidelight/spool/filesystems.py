@@ -1,4 +1,7 @@
-"""The filesystem that holds a directory: mappings and locks are unreliable on some."""
+"""The filesystem that holds a directory.
+
+Memory mappings and locks are unreliable on a network filesystem. A tmpfs lies in memory.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from typing import Final
 _NETWORK_FILESYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
 )
-
-
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
 
