@@ -5,7 +5,7 @@ It records what your functions did, beside and outside them, and does not change
 
 from typing import TYPE_CHECKING
 
-from sidelight.emission import Receipt, bind
+from sidelight.emission import Receipt, bind, with_context
 from sidelight.exceptions import SidelightError
 from sidelight.host import lazily
 from sidelight.points import arg, choose, emit, emits, error, result
@@ -34,6 +34,7 @@ __all__ = [
     "flush",
     "result",
     "weave",
+    "with_context",
 ]
 
 #: These are slow to import, because they need SQLAlchemy, pydantic or wrapt.

@@ -181,6 +181,7 @@ def test_layout(shop):
         attributes.desk = { call = "written_shop.desk:Desk.weigh" }
         attributes.quote = { value = "it's" }
         attributes."a.b" = true
+        attributes.mode = "arg.status"
         attributes.code = "error.code"
         attributes.large = inf
 
@@ -212,7 +213,7 @@ def test_layout(shop):
                 quote="it's",
                 code=error.code,
                 large=1e999,
-                **{"a.b": True},
+                attributes={"a.b": True, "mode": arg.status},
             )
             @other
             def pack(order, status=None):  # a comment
@@ -286,7 +287,6 @@ SAME = "captures something else than the map; make them agree"
         (None, "if 1:\n  def send(order): ...\nelse:\n  def send(order): ...", "more than once"),
         (("written_shop.orders:send", "shutil:copyfile"), "", "is not below this directory"),
         (("written_shop.orders:send", "zlib:crc32"), "", "zlib has no Python source"),
-        (("arg.order", 'arg.order"\nattributes.mode = "arg.order'), PLAIN, "an option"),
         (
             ('"arg.order"', '{ call = "written_shop.orders:weigh" }'),
             f"{PLAIN}\ndef weigh(order): ...",
@@ -294,7 +294,7 @@ SAME = "captures something else than the map; make them agree"
         ),
         (None, OTHER, SAME),
     ],
-    ids=range(11),
+    ids=range(10),
 )
 def test_points_that_cannot_be_written_are_named(shop, change, source, problem):
     shop.write(source, MAP.replace(*change) if change else MAP)

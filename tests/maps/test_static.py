@@ -70,7 +70,11 @@ KINDS = {
                 return 1
             yield inner
 
-        @watching.face.emits(choose(by=arg[0], cases=CASES, otherwise="other"), **{"a.b": 1})
+        @watching.face.emits(
+            choose(by=arg[0], cases=CASES, otherwise="other"),
+            **{"a.b": 1},
+            attributes={"mode": arg[0]},
+        )
         @contextlib.contextmanager
         def opened(order):
             yield order

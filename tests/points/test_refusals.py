@@ -7,8 +7,9 @@ import pickle
 import click
 import pytest
 
-from sidelight import SidelightError, arg, choose, emits, error, result
+from sidelight import SidelightError, arg, choose, emit, emits, error, result
 from sidelight.exceptions import InstrumentationError, PointError, UnknownParameterError
+from sidelight.testing import capture
 
 
 def create_artifact(session, artifact_id, *, audio=None, **options):
@@ -196,6 +197,71 @@ def test_what_one_of_several_events_knows_is_no_mistake():
 def test_attributes_that_are_like_a_keyword_but_longer():
     emits("x", artifact_id_before=arg.artifact_id, failures=3, artifact_ids=["a"])(create_artifact)
     emits("x", artifact_id=arg.artifact_id, artefact_id="old")(create_artifact)
+
+
+OPTIONS = ("start", "failure", "mode", "span", "strict", "transaction", "after_commit")
+
+
+def test_attributes_may_be_called_as_options_are():
+    with capture() as recorded:
+        values = {name: arg.options[name] for name in OPTIONS}
+        emits("booked", attributes={**values, "a b": 1})(create_artifact)(1, 2, mode="fast", span=9)
+        emit("told", attributes={"mode": "fast"}, note=1)
+    booked = dict.fromkeys(OPTIONS) | {"mode": "fast", "span": 9, "a b": 1}
+    assert recorded.one("booked").attributes == booked
+    assert recorded.one("told").attributes == {"note": 1, "mode": "fast"}
+
+
+@pytest.mark.parametrize("name", ["mode", "span", "strict", "start", "failure"])
+def test_an_option_that_was_meant_as_an_attribute(name):
+    told = refused("booked", **{name: arg.options.x})
+    assert told.endswith(f'for an attribute: attributes={{"{name}": …}}')
+
+
+#: Arguments that `emits` and `emit` refuse alike, and what both say.
+BOTH = [
+    (("",), {}, "the event type is ''; use a name of letters"),
+    (("a b",), {}, "the event type is 'a b'; use a name of letters"),
+    (("y" * 300,), {}, "the event type is 'yyy"),
+    (("x",), {"mode": "awiated"}, "mode='awiated' is not known; did you mean mode=\"awaited\"?"),
+    (("x",), {"mode": ["awaited"]}, "mode=['awaited'] is not known; use"),
+    (("x",), {"artefact_id": 1}, "artefact_id= is not known; did you mean artifact_id=?"),
+    (("x",), {"point": 1}, "point= is set by sidelight; call the attribute something else"),
+    (("x",), {"failed": "y"}, "failed='y' is not known; did you mean failure=?"),
+    (("x",), {"strict": True}, "strict= goes with transaction=; name the transaction"),
+    (("x",), {"strict": "yes"}, "strict='yes'; use strict=True or strict=False"),
+    (("x",), {"attributes": ["a"]}, "attributes=['a'] is no mapping; write {"),
+    (("x",), {"attributes": {1: 2}}, "attributes= has the name 1; give a text"),
+    (("x",), {"attributes": {"a": 1}, "a": 2}, "a is given twice, also in attributes="),
+    (("x",), {"attributes": {"artifact_id": 1}}, "attributes= has artifact_id; give artifact_id="),
+    (("x",), {"attributes": {"type": 1}}, "type= is set by sidelight"),
+]
+
+
+@pytest.mark.parametrize(("given", "named", "message"), BOTH, ids=str)
+def test_emits_and_emit_refuse_alike(given, named, message):
+    assert f"create_artifact: {message}" in refused(*given, **named)
+    with capture(strict=False) as recorded:
+        assert emit(*given, **named).state == "lost"
+    assert (recorded.losses, recorded.types) == ({"emit refused": 1}, [])
+    with capture(), pytest.raises(InstrumentationError, match="emit refused") as caught:
+        emit(*given, **named)
+    assert f"emit: {message}"[:60] in str(caught.value)
+
+
+def test_what_emit_alone_refuses():
+    class Session:
+        pass
+
+    for named in (
+        {"transaction": Session(), "after_commit": Session()},
+        {"transaction": Session(), "mode": "awaited"},
+        {"artifact_id": arg.artifact_id},
+        {"note": result},
+    ):
+        with capture(strict=False) as recorded:
+            assert emit("x", **named).state == "lost"
+        assert recorded.losses == {"emit refused": 1}
 
 
 # -- what cannot be decorated ---------------------------------------------------------------------

@@ -76,7 +76,7 @@ Pair = collections.namedtuple("Pair", "a b")
         ("text", "text"),
         ("ünï ☃ 𝄞", "ünï ☃ 𝄞"),
         ("lone \ud800 surrogate", "lone \\ud800 surrogate"),
-        ("x\x00y", "x\x00y"),
+        ("x\x00y", "x␀y"),
         (1, 1),
         (2**63 - 1, 2**63 - 1),
         (2**64 - 1, 2**64 - 1),
@@ -450,7 +450,8 @@ def test_ids_are_made_plain_too():
     assert ids[0] == ("00000000-0000-0000-0000-000000000001", "\\ud800")
     assert ids[1] == ("0x400000000000000000", "<3 bytes>")
     assert ids[2][0] == '["a"]'
-    assert ids[2][1].startswith("x" * 1000)
+    assert 100 < len(ids[2][1].encode()) < 3000  # as long as a key may be
+    assert ids[2][1].startswith("x" * 100)
     assert ids[3] == ("00000000-0000-0000-0000-000000000002", None)
 
 

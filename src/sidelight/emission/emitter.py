@@ -161,7 +161,7 @@ class Emitter:
         try:
             yield
         finally:
-            if self.spool is test:
+            if self.recording != "no":  # not ended by `end_recording`
                 self.spool, self.strict, self.joins, self.recording = kept
                 if self.recording == "no":
                     self.spool = self._behind

@@ -1,4 +1,4 @@
-"""The context of an emission: the bound defaults, the current span, and how a call begins its own.
+"""The current span, and how a call begins its own.
 
 While a decorated function runs, a `LightSpan` is the current span of the OpenTelemetry context.
 Where the application has its own TracerProvider, or another kind of context, that provider makes
@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanContext, TraceFlags
@@ -37,7 +36,6 @@ from sidelight.record import (
     SAMPLED,
     SPAN,
     limits_from,
-    plain,
     random_bits,
     record_flags,
 )
@@ -50,65 +48,6 @@ KEPT: Final = SPAN | SAMPLED | _NEW_TRACE
 _INHERITED: Final = SPAN | SAMPLED | RANDOM  # by the children of a light span
 _clock: Final = perf_counter_ns
 _wall: Final = time.time_ns
-
-
-class Bound(NamedTuple):
-    """The defaults that `bind` gives to emissions inside it, and the `bind` that gave them."""
-
-    artifact_id: Any = None
-    organization_id: Any = None
-    by: bind | None = None
-    outer: Bound | None = None
-
-
-bound: Final[ContextVar[Bound]] = ContextVar("sidelight_bound", default=Bound())  # noqa: B039  # immutable
-
-
-class bind:  # noqa: N801  # used like a function, as contextlib's are
-    """Set the default artifact and organization of every event emitted inside a ``with``.
-
-    An event's own fields take precedence, then the innermost `bind` that names a value.
-    """
-
-    def __init__(self, *, artifact_id: Any = None, organization_id: Any = None) -> None:
-        self._given = plain(artifact_id), plain(organization_id)
-
-    def __enter__(self) -> Self:
-        artifact_id, organization_id = self._given
-        outer = bound.get()
-        bound.set(
-            Bound(
-                outer.artifact_id if artifact_id is None else artifact_id,
-                outer.organization_id if organization_id is None else organization_id,
-                self,
-                outer,
-            )
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # No token, because a `bind` may be entered in many tasks and left in another one.
-        inner: Bound | None = bound.get()
-        while inner is not None and inner.by is not self:
-            inner = inner.outer
-        if inner is not None and inner.outer is not None:
-            bound.set(inner.outer)
-
-
-class Ambient(NamedTuple):
-    """The surroundings of an emission: the bound defaults and the ids of the current span."""
-
-    artifact_id: Any
-    organization_id: Any
-    trace: bytes | None
-    span_id: int
-    flags: int
-
-
-def ambient() -> Ambient:
-    """Read the caller's context."""
-    trace_id, span_id, flags = ids_of(get_context().get(SPAN_KEY))
-    return Ambient(*bound.get()[:2], trace_id, span_id, flags)
 
 
 def ids_of(span: Any) -> tuple[bytes | None, int, int]:

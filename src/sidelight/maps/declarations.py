@@ -16,7 +16,16 @@ from typing import Annotated, Any, Final, NoReturn, TypeAlias, TypeGuard
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from sidelight.points import ROOTS, Choice, Declaration, Expression, Phase, choose, declare
+from sidelight.points import (
+    OPTIONS,
+    ROOTS,
+    Choice,
+    Declaration,
+    Expression,
+    Phase,
+    choose,
+    declare,
+)
 from sidelight.record import Mode
 
 PHASES: Final[Sequence[Phase]] = ("start", "success", "failure")
@@ -193,7 +202,9 @@ class MapDeclaration(BaseModel):
             PointError: the decorator would refuse it.
         """
         ids = {"artifact_id": self.artifact_id, "organization_id": self.organization_id}
-        fields = {name: _resolved(v, resolve) for name, v in (ids | self.attributes).items()}
+        values = {name: _resolved(v, resolve) for name, v in (ids | self.attributes).items()}
+        given = {name: value for name, value in values.items() if value is not None}
+        attributes = {name: given.pop(name) for name in OPTIONS if name in given}
         options = {
             name: value
             for name in ("mode", "span", "strict")
@@ -205,7 +216,8 @@ class MapDeclaration(BaseModel):
             _resolved(self.start, resolve),
             _resolved(self.failure, resolve),
             options.pop("mode", "scheduled"),
-            {name: value for name, value in fields.items() if value is not None},
+            given,
+            attributes=attributes,
             transaction=_resolved(self.transaction, resolve),
             after_commit=_resolved(self.after_commit, resolve),
             **options,

@@ -6,7 +6,7 @@ fields as source (`signature`, `fields`), the generated code (`callables`, `temp
 decoration; a mistake in the arguments fails on import.
 """
 
-from sidelight.points.declaration import EVENT_PHASES, Declaration, declare
+from sidelight.points.declaration import EVENT_PHASES, OPTIONS, Declaration, declare
 from sidelight.points.decorator import emits, instrument, instrumentation_of
 from sidelight.points.direct_emit import emit
 from sidelight.points.expressions import (
@@ -27,6 +27,7 @@ from sidelight.points.signature import Signature
 
 __all__ = [
     "EVENT_PHASES",
+    "OPTIONS",
     "POINTS",
     "ROOTS",
     "Choice",

@@ -18,7 +18,7 @@ import msgspec
 
 from sidelight.exceptions import PointError
 from sidelight.points.expressions import Choice, Expression, Phase, is_computed
-from sidelight.record import Mode, is_type_name
+from sidelight.record import STORE_COLUMNS, Mode, is_type_name
 
 EventType: TypeAlias = str | Choice
 EVENT_PHASES: Final[Mapping[Phase, str]] = {
@@ -27,12 +27,10 @@ EVENT_PHASES: Final[Mapping[Phase, str]] = {
     "failure": "failure=, when it raises",
 }
 """The phases that can have an event, with the argument that declares it."""
-_COLUMNS: Final = frozenset(
-    {
-        *("type", "event_id", "point", "outcome", "duration", "occurred_at", "recorded_at"),
-        *("trace_id", "span_id", "attributes"),
-    }
+OPTIONS: Final = frozenset(
+    {"start", "failure", "mode", "span", "transaction", "after_commit", "strict"}
 )
+"""Names of options. Attributes of these names are given in ``attributes={…}``."""
 #: Names that look like options. As attributes they are refused where their value is a text.
 _LIKE_OPTIONS: Final = {
     **dict.fromkeys(("type", "success", "succeeded"), "give the type first, without a name"),
@@ -109,6 +107,7 @@ def declare(
     mode: Any,
     fields: Mapping[str, Any],
     *,
+    attributes: Any = None,
     span: Any = True,
     transaction: Any = None,
     after_commit: Any = None,
@@ -120,13 +119,14 @@ def declare(
         PointError: names the function, the argument and the remedy.
     """
     check = _Check(function)
-    check.fields(fields)
+    check.names(fields)
+    check.attributes(attributes, fields)
+    fields = {**fields, **(attributes or {})}
+    check.values(fields)
     check.types(success, start, failure)
     check.mode(mode)
-    if not isinstance(span, bool):
-        check.refuse(f"span={span!r}", "use span=True or span=False")
-    if not isinstance(strict, bool):
-        check.refuse(f"strict={strict!r}", "use strict=True or strict=False")
+    check.switch("span", span)
+    check.switch("strict", strict)
     check.transaction(success, mode, transaction, after_commit, strict=strict)
     named = {str.__str__(name): value for name, value in fields.items()}  # no subclass of str
     return Declaration(
@@ -142,6 +142,30 @@ def declare(
         strict=strict,
         attributes=named,
     )
+
+
+def check_emission(
+    type_: Any,
+    mode: Any,
+    fields: Mapping[str, Any],
+    attributes: Any,
+    transaction: Any,
+    after_commit: Any,
+    *,
+    strict: Any,
+) -> None:
+    """Check the arguments of `emit` as those of the decorator, its values excepted.
+
+    Raises:
+        PointError: names the argument and the remedy.
+    """
+    check = _Check("emit")
+    check.names(fields)
+    check.attributes(attributes, fields)
+    check.types(type_, None, None)
+    check.mode(mode)
+    check.switch("strict", strict)
+    check.transaction(type_, mode, transaction, after_commit, strict=strict)
 
 
 class _Check:
@@ -166,20 +190,35 @@ class _Check:
 
     def _type(self, name: str, value: Any) -> None:
         if isinstance(value, Expression):
-            self.refuse(f"{name} is {value!r}", "list its values: choose(…, {value: type})")
+            remedy = "list its values: choose(…, {value: type})"
+            if name in {"start", "failure"}:
+                remedy += f'; for an attribute: attributes={{"{name}": …}}'
+            self.refuse(f"{name} is {value!r}", remedy)
         if value is not None and not is_type_name(value):
             self.refuse(
-                f"{name} is {value!r}",
+                f"{name} is {repr(value)[:200]}",
                 "use a name of letters, digits and _ . - that starts with a letter, or choose(…)",
             )
 
     def mode(self, mode: Any) -> None:
         known = get_args(Mode)
-        if mode in known:
+        if isinstance(mode, str) and mode in known:
             return
+        self._computed("mode", mode)
         close = _close(mode, known)
         meant = f'did you mean mode="{close}"?' if close else "use " + " or ".join(map(repr, known))
         self.refuse(f"mode={mode!r} is not known", meant)
+
+    def switch(self, name: str, value: Any) -> None:
+        if isinstance(value, bool):
+            return
+        self._computed(name, value)
+        self.refuse(f"{name}={value!r}", f"use {name}=True or {name}=False")
+
+    def _computed(self, name: str, value: Any) -> None:
+        if isinstance(value, Expression):
+            problem = f"{name}={value!r}, but {name}= is an option"
+            self.refuse(problem, f'for an attribute: attributes={{"{name}": …}}')
 
     def transaction(
         self, success: Any, mode: Any, transaction: Any, after_commit: Any, *, strict: bool
@@ -201,18 +240,36 @@ class _Check:
                 'use mode="scheduled"',
             )
 
-    def fields(self, fields: Mapping[str, Any]) -> None:
+    def attributes(self, attributes: Any, fields: Mapping[str, Any]) -> None:
+        if not isinstance(attributes, Mapping | None):
+            self.refuse(f"attributes={attributes!r} is no mapping", 'write {"name": value}')
+        for name in attributes or ():
+            if not isinstance(name, str) or not name:
+                self.refuse(f"attributes= has the name {name!r}", "give a text that is not empty")
+            if name in {"artifact_id", "organization_id"}:
+                self.refuse(f"attributes= has {name}", f"give {name}= as an argument of its own")
+            if name in fields:
+                self.refuse(f"{name} is given twice, also in attributes=", "give it once")
+            self._column(name)
+
+    def _column(self, name: str) -> None:
+        if name in STORE_COLUMNS:
+            self.refuse(f"{name}= is set by sidelight", "call the attribute something else")
+
+    def names(self, fields: Mapping[str, Any]) -> None:
         for name, value in fields.items():
             if isinstance(value, str) and (meant := _LIKE_OPTIONS.get(name)):
                 self.refuse(f"{name}={value!r} is not known", meant)
-            if name in _COLUMNS:
-                self.refuse(f"{name}= is set by sidelight", "call the attribute something else")
+            self._column(name)
             close = None
             if name not in _OFTEN_MISSPELT:
                 close = _close(name, [n for n in _OFTEN_MISSPELT if n not in fields], 0.88)
             if close and not name.startswith(close):
                 other = "give the attribute a name that is less like it"
                 self.refuse(f"{name}= is not known", f"did you mean {close}=? If not, {other}")
+
+    def values(self, fields: Mapping[str, Any]) -> None:
+        for name, value in fields.items():
             if not is_computed(value):
                 self._constant(name, value)
 
@@ -238,7 +295,18 @@ class _Check:
 
 
 def _close(name: Any, known: Any, cutoff: float = 0.6) -> str | None:
+    known = [each for each in known if _may_be_close(name, each, cutoff)]
+    if not known:
+        return None
     from difflib import get_close_matches  # noqa: PLC0415  # slow to import
 
     found = get_close_matches(name, known, 1, cutoff) if isinstance(name, str) else []
     return found[0] if found else None
+
+
+def _may_be_close(name: Any, other: str, cutoff: float) -> bool:
+    """Whether two names have enough letters in common; quick, because most have not."""
+    if not isinstance(name, str):
+        return False
+    common = sum(min(name.count(letter), other.count(letter)) for letter in set(name))
+    return 2 * common >= cutoff * (len(name) + len(other))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType
 from typing import Any, TypeVar
 
@@ -46,6 +46,7 @@ def emits(
     transaction: Any = None,
     after_commit: Any = None,
     strict: bool = False,
+    attributes: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Callable[[F], F]:
     """Emit events, and make a span, each time the decorated function is called.
@@ -66,6 +67,8 @@ def emits(
             if the process dies between commit and emission.
         strict: with ``transaction=``, raise TransactionError where the event cannot be in the
             transaction. Otherwise such an event goes to the spool, and is counted.
+        attributes: attributes by name, for names that are options as well (``mode``, ``start``) or
+            no identifiers. Its values are those of ``fields``.
         fields: ``artifact_id`` and ``organization_id`` name the artifact and its organization.
             Every other field is an attribute. A value is a constant; a recorded expression
             (``arg.name``, ``result.id``, ``error.code``), where anything missing gives None; or a
@@ -99,6 +102,7 @@ def emits(
             failure,
             mode,
             fields,
+            attributes=attributes,
             span=span,
             transaction=transaction,
             after_commit=after_commit,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from threading import get_ident
 from typing import Any, Final
 
-from sidelight.emission import EMITTER, Head, Receipt, ambient
-from sidelight.exceptions import TransactionError
+from sidelight.emission import BINDING, EMITTER, Head, Receipt, ambient, with_bound
+from sidelight.exceptions import PointError, TransactionError
 from sidelight.host import PROCESS_MARK, perf_counter_ns
-from sidelight.record import SCALARS, SPAN, Static, plain, random_bits
+from sidelight.points.declaration import check_emission
+from sidelight.points.expressions import Expression
+from sidelight.record import SCALARS, SPAN, Mode, Static, plain, random_bits, text
 from sidelight.settings import disabled
 from sidelight.transactions import Joining
 
-_heads: Final[dict[tuple[str, str], Head]] = {}
+_heads: Final[dict[tuple[str, ...], Head]] = {}
 _WITHOUT_CODE: Final = SCALARS | {str, float}
 #: The threads that are making a value plain for `emit`.
 _capturing: Final[set[int]] = set()
@@ -25,28 +28,31 @@ def emit(
     *,
     artifact_id: Any = None,
     organization_id: Any = None,
-    mode: str = "scheduled",
+    mode: Mode = "scheduled",
     transaction: Any = None,
     after_commit: Any = None,
     strict: bool = False,
-    **attributes: Any,
+    attributes: Mapping[str, Any] | None = None,
+    **named: Any,
 ) -> Receipt:
     """Emit an event from the middle of a function, by the same path as a decorator's.
 
-    It never raises, except for the TransactionError that ``strict=True`` asks for.
+    It never raises, except for the TransactionError that ``strict=True`` asks for. What `emits`
+    refuses is refused here too: the event is lost, the loss is counted (``emit refused``), and in
+    tests it is raised.
 
     Args:
         type: the event's type.
         artifact_id: the artifact that the event is about, as text or anything with a plain form.
         organization_id: the organization that the artifact belongs to. An event without one gets
             the artifact's.
-        mode: "awaited" gives the store the rest of the deadline to acknowledge the event. Every
-            other value is "scheduled".
+        mode: "awaited" gives the store the rest of the deadline to acknowledge the event.
         transaction: as for `emits`. On an asynchronous connection the event joins when the receipt
             is awaited. If the receipt is never awaited, the event goes to the spool with a label.
         after_commit: as for `emits`.
         strict: as for `emits`.
-        attributes: further values by name.
+        attributes: attributes by name, for names that are arguments as well (``mode``).
+        named: further attributes.
 
     Returns:
         A receipt. It is empty (``str(receipt) == ""``) when the event was lost, which is counted,
@@ -60,7 +66,11 @@ def emit(
     now, bits, position = time.time_ns(), random_bits(64), None
     costs = EMITTER.costs_of("sidelight:emit")
     try:
-        head = _head(type, mode)
+        head = _head(type, mode, named)
+        if attributes is not None or strict or transaction is not None or after_commit is not None:
+            check_emission(type, mode, named, attributes, transaction, after_commit, strict=strict)
+            named = {**named, **(attributes or {})}
+        values = {name: _captured(value) for name, value in named.items()} or None
         around = ambient()
         moment = (
             now,
@@ -72,7 +82,7 @@ def emit(
             around.span_id,
             0,
             around.flags & ~SPAN,
-            {name: _captured(value) for name, value in attributes.items()} or None,
+            values if not BINDING.has_attributes else with_bound(values),
             None,
         )
         if transaction is not None or after_commit is not None:
@@ -83,8 +93,10 @@ def emit(
             position = EMITTER.spool.position()
     except TransactionError:
         raise
+    except PointError as error:
+        EMITTER.lost("emit refused", _named(type), error, foreign_code=False)
     except Exception as error:  # noqa: BLE001  # the guard
-        EMITTER.lost("internal error", f"emit({type!r})", error, foreign_code=False)
+        EMITTER.lost("internal error", _named(type), error, foreign_code=False)
     receipt = EMITTER.receipt(now, bits, position, spent=_clock() - begun)
     if mode == "awaited":
         receipt.wait()
@@ -99,6 +111,10 @@ def _captured(value: Any) -> Any:
     """
     if type(value) in _WITHOUT_CODE:
         return plain(value)
+    if type(value) is Expression:
+        raise PointError(
+            function="emit", problem=f"{value!r} is for decorators", remedy="give the value itself"
+        )
     thread = get_ident()
     if thread in _capturing:
         return f"<{type(value).__qualname__}>"
@@ -107,6 +123,11 @@ def _captured(value: Any) -> Any:
         return plain(value)
     finally:
         _capturing.discard(thread)
+
+
+def _named(type_: Any) -> str:
+    """The call of `emit` in a loss."""
+    return f"emit({text(type_, 80)!r})" if isinstance(type_, str) else "emit"
 
 
 def _join(
@@ -118,13 +139,16 @@ def _join(
     return ticket.receipt(head, moment)
 
 
-def _head(type_: str, mode: str) -> Head:
-    head = _heads.get((type_, mode))
+def _head(type_: str, mode: Mode, named: Mapping[str, Any]) -> Head:
+    """The head of an event; the names of its attributes are checked once."""
+    key = (type_, mode, *named)
+    try:
+        head = _heads.get(key)
+    except TypeError:  # a type or mode without a hash, which the check refuses
+        head = None
     if head is None:
-        if not isinstance(type_, str):
-            raise TypeError(f"an event's type is text, not {type_!r}")
-        mode = "awaited" if mode == "awaited" else "scheduled"
-        head = Head(Static(plain(type_)[:128], "sidelight:emit", mode, "emitted", None))
+        check_emission(type_, mode, named, None, None, None, strict=False)
+        head = Head(Static(plain(type_), "sidelight:emit", mode, "emitted", None))
         if len(_heads) < 10_000:
-            _heads[type_, mode] = head
+            _heads[key] = head
     return head

@@ -13,6 +13,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from sidelight.emission import (
+    BINDING,
     EMITTER,
     TRACING,
     Deferred,
@@ -22,6 +23,7 @@ from sidelight.emission import (
     bound,
     read_attribute,
     resolved,
+    with_bound,
 )
 from sidelight.exceptions import InstrumentationError, TransactionError
 from sidelight.host import get_context, perf_counter_ns, reset_context, set_context, signal_handlers
@@ -261,6 +263,7 @@ _SHARED: Final[Mapping[str, Any]] = {
     "_SCALARS_OR_DEFERRED": SCALARS | {Deferred},
     "_InstrumentationError": InstrumentationError,
     "_TransactionError": TransactionError,
+    "_binding": BINDING,
     "_bits": random_bits,
     "_bound": bound.get,
     "_clock": perf_counter_ns,
@@ -278,4 +281,5 @@ _SHARED: Final[Mapping[str, Any]] = {
     "_read": read_attribute,
     "_set_context": set_context,
     "_when_done": _when_done,
+    "_with_bound": with_bound,
 }

@@ -252,6 +252,7 @@ class PhaseWriter:
             for name, variable, source in _attributes(fields)
             if _is_known(source, phase)
         ]
+        own = f"{{{', '.join(pairs)}}}" if pairs else "None"
         only_error = "_error_only" if phase == "failure" else "None"
         return fill(
             templates.MOMENT,
@@ -259,7 +260,7 @@ class PhaseWriter:
             organization=read.format("_organization_id"),
             duration="None" if phase == "start" else "_now - _span.call",
             flags="_span.flags" if carries_span else templates.FLAGS_WITHOUT_SPAN,
-            attributes=f"{{{', '.join(pairs)}}}" if pairs else "None",
+            attributes=fill(templates.ATTRIBUTES, own=own),
             details="_details" if carries_span else only_error,
         ).strip()
 

@@ -216,7 +216,6 @@ if _position is not None:
     _wait_counted(_span, _position)
 """
 
-# The joins that need an asynchronous connection.
 JOIN_DEFERRED: Final = """
 {emission}
 if _span.joining is not None:
@@ -299,6 +298,7 @@ MOMENT: Final = """
 _span.trace or None, _span.id, _span.parent_id, {flags}, {attributes}, {details})
 """
 
+ATTRIBUTES: Final = "{own} if not _binding.has_attributes else _with_bound({own})"
 FLAGS_WITHOUT_SPAN: Final = f"_span.flags & {~SPAN}"
 
 # The same as `closing_details`, without the call, because most spans have nothing to add.

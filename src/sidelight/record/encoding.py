@@ -6,11 +6,13 @@ enlarges one itself, and where no memory is left it crashes the process (seen in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+_NUL: Final = re.compile(r"\\(\\|u0000)")  # or an escaped backslash, which may stand before "u0000"
 #: Make an empty buffer for `encode_into`.
 new_buffer: Final[Callable[[], bytearray]] = bytearray(256).copy
 #: Replace the contents of a buffer by a value as msgpack.
@@ -34,8 +36,14 @@ def encode(value: object) -> bytes:
 def to_json(value: object) -> str:
     """Encode a value as JSON text.
 
-    A value that JSON has no form for becomes its `repr`.
+    A value that JSON has no form for becomes its `repr`. NUL becomes "␀", because PostgreSQL reads
+    no text with a NUL out of JSON.
     """
     buffer = new_buffer()
     _json_into(value, buffer)
-    return buffer.decode()
+    written = buffer.decode()
+    return written if "\\u0000" not in written else _NUL.sub(_shown_nul, written)
+
+
+def _shown_nul(escape: re.Match[str]) -> str:
+    return "␀" if escape[1] == "u0000" else escape[0]

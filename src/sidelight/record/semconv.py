@@ -12,6 +12,13 @@ ARTIFACT_KEY: Final = "sidelight.artifact.id"
 """The attribute of a span or log record that names the artifact."""
 ORGANIZATION_KEY: Final = "sidelight.organization.id"
 """The attribute of a span or log record that names the organization."""
+STORE_COLUMNS: Final = frozenset(
+    {
+        *("type", "event_id", "point", "outcome", "duration", "occurred_at", "recorded_at"),
+        *("trace_id", "span_id", "attributes"),
+    }
+)
+"""Names that no attribute has, because the store has a column of that name."""
 MAX_SPAN_TEXT: Final = 32 * 1024
 """Characters of one text that a function puts on its span; a longer text is cut."""
 

@@ -23,6 +23,7 @@ from itertools import islice
 from typing import Any, Final
 
 from sidelight.host import is_interrupt, perf_counter_ns
+from sidelight.record.structured import ABSENT, fields, scalar
 
 MAX_TEXT: Final = 4096
 """Characters of one text; a longer text is cut and ends in an ellipsis."""
@@ -58,8 +59,8 @@ def plain(value: Any, depth: int = 0) -> Any:
     """Copy a value into a plain one of bounded size.
 
     str, int, float, bool and None stay. Dates, UUIDs, Decimals and paths become text, Enum members
-    their value. Small lists and mappings are copied. Any other value becomes its `repr`, cut short.
-    A value that raises while it is read becomes a placeholder.
+    their value. Small lists and mappings are copied, and the fields of data objects. Any other
+    value becomes its `repr`, cut short. A value that raises while it is read becomes a placeholder.
 
     Args:
         value: anything.
@@ -200,6 +201,10 @@ class _Copy:
             return self.of(value.value, depth + 1)
         if issubclass(kind, (*_SEQUENCES, Mapping)):
             return f"<{_name(kind)}>" if depth >= MAX_DEPTH else self._inside(kind, value, depth)
+        if (known := scalar(kind, value)) is not ABSENT:
+            return self.of(known, depth + 1)
+        if (data := fields(kind, value)) is not None:
+            return f"<{_name(kind)}>" if depth >= MAX_DEPTH else self._inside(dict, data, depth)
         for known, convert in _CONVERSIONS:
             if issubclass(kind, known):  # pyright: ignore[reportGeneralTypeIssues]
                 return convert(value)

@@ -229,7 +229,7 @@ class Recorded:
             "trace_id": moment.trace.hex() if moment.trace else None,
             "span_id": f"{moment.span_id:016x}" if moment.span_id else None,
             "error_type": error[0],
-            "error_message": error[1],
+            "error_message": error[1] and error[1].replace("\0", "␀"),
         }
 
     def _event(self, number: int, static: Static, moment: Moment) -> RecordedEvent:

@@ -42,6 +42,7 @@ REMEDIES: Final = {
     "point not woven": "correct the map: `sidelight points --check FILE` names each difference",
     "recursion limit": "let the function recurse less deeply: it runs at the end of the stack",
     "store not awaited": _DEFECT,
+    "emit refused": "correct the call of `sidelight.emit` that the problem names",
     "internal error": _DEFECT,
     "span not begun": _PROVIDER,
     "span not ended": _PROVIDER,

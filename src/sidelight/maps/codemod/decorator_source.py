@@ -5,14 +5,12 @@ from __future__ import annotations
 import keyword
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from sidelight.maps.declarations import Call, Cases, Constant, EventType, MapPoint
-from sidelight.points import Expression, parts
-
-_OPTIONS: Final = frozenset({"start", "failure", "mode", "span", "strict"})
+from sidelight.points import OPTIONS, Expression, parts
 
 
 class Refusal(Exception):  # noqa: N818  # it becomes a MapError, which adds the place
@@ -61,15 +59,12 @@ def needed(point: MapPoint) -> tuple[set[str], set[str]]:
 
 
 def check_writable(point: MapPoint) -> None:
-    """Refuse an attribute that would be an option of the decorator, or has no literal.
+    """Refuse an attribute that has no literal.
 
     Raises:
         Refusal: names the attribute.
     """
     for name, value in point.attributes.items():
-        if name in _OPTIONS:
-            problem = f"as an attribute, {name}= would be an option of the decorator"
-            raise Refusal(problem, "give it another name")
         if isinstance(value, float) and math.isnan(value):
             raise Refusal(f"{name} is nan, which has no literal", "call a function for it")
 
@@ -100,12 +95,12 @@ def _call(point: MapPoint, names: Names) -> _Node:
     given += [("strict=", "True")] if point.strict else []
     unnameable: list[tuple[str, _Node | str]] = []
     for name, value in point.attributes.items():
-        if name.isidentifier() and not keyword.iskeyword(name):
+        if name.isidentifier() and not keyword.iskeyword(name) and name not in OPTIONS:
             given.append((f"{name}=", _value(value, names)))
         else:
             unnameable.append((f"{quoted(name)}: ", _value(value, names)))
     if unnameable:
-        given.append(("**", _Node("{", "}", tuple(unnameable))))
+        given.append(("attributes=", _Node("{", "}", tuple(unnameable))))
     return _Node(f"{names.sidelight['emits']}(", ")", tuple(given))
 
 

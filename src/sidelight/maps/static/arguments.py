@@ -6,7 +6,7 @@ import ast
 import builtins
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, get_args
 
 import msgspec
@@ -70,6 +70,11 @@ class Arguments:
         for name, known in _OPTIONS.items():
             if (node := given.pop(name, None)) is not None:
                 fields[name] = self._one_of(known, node, scope)
+        if (node := given.pop("attributes", None)) is not None:
+            if isinstance(node, ast.Dict) and (names := _texts(node.keys)) is not None:
+                given |= dict(zip(names, node.values, strict=True))
+            elif not _is_none(node):
+                rest["**"] = Opaque(ast.unparse(node), _ON_IMPORT, on_import=True)
         attributes = {name: self._value(node, scope) for name, node in given.items()}
         return MapDeclaration.model_construct(**fields, attributes=attributes | rest)
 
@@ -234,13 +239,17 @@ def _named_arguments(call: ast.Call) -> Iterator[tuple[str | None, ast.expr]]:
         yield ("success" if index == 0 and not isinstance(value, ast.Starred) else None), value
     for keyword in call.keywords:
         value = keyword.value
-        keys = value.keys if keyword.arg is None and isinstance(value, ast.Dict) else None
-        if keys and all(isinstance(k, ast.Constant) and isinstance(k.value, str) for k in keys):
-            assert isinstance(value, ast.Dict)  # noqa: S101  # for the type checker
-            for key, each in zip(keys, value.values, strict=True):
-                yield key.value, each  # type: ignore[union-attr]
+        unnamed = keyword.arg is None
+        if unnamed and isinstance(value, ast.Dict) and (names := _texts(value.keys)):
+            yield from zip(names, value.values, strict=True)
         else:
             yield keyword.arg, value
+
+
+def _texts(nodes: Sequence[ast.expr | None]) -> list[str] | None:
+    """The values of constants that are texts; None where one of the nodes is another."""
+    found = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return found if len(found) == len(nodes) else None
 
 
 def _is_none(node: ast.expr) -> bool:
