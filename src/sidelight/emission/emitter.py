@@ -143,6 +143,11 @@ class Emitter:
         self.deadline = DEADLINE
         self.abandon: Callable[[], None] = mark_process
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether a test records what is emitted."""
+        return self.recording != "no"
+
     def use(self, spool: Destination) -> None:
         """Write into this spool from now on; where a test records, after the recording."""
         if self.recording == "no":
@@ -161,7 +166,7 @@ class Emitter:
         try:
             yield
         finally:
-            if self.recording != "no":  # not ended by `end_recording`
+            if self.is_recording:  # `end_recording` may have been called
                 self.spool, self.strict, self.joins, self.recording = kept
                 if self.recording == "no":
                     self.spool = self._behind

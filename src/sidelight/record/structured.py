@@ -68,7 +68,7 @@ def _field_names(kind: type) -> Iterator[str] | None:
         for name in ("__repr__", "__repr_args__"):
             if _of_class(kind, name) is not _of_class(pydantic.BaseModel, name):
                 return None
-        declared = _of_class(kind, "__pydantic_fields__") or kind.model_fields
+        declared = _of_class(kind, "__pydantic_fields__") or _of_class(kind, "model_fields")
         return (name for name, f in declared.items() if f.repr and not f.exclude)
     return None
 
