@@ -14,7 +14,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -63,6 +62,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """Name of its file, derived from its content and the sink that it is kept for."""
+        from hashlib import blake2b  # noqa: PLC0415  # slow to import, seldom needed
+
         digest = blake2b(self.payload, digest_size=8)
         if self.refused_by is None:  # two damaged stretches may have the same bytes
             digest.update(f"{self.segment} {self.offset}".encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import time
 from typing import Final
 
@@ -28,7 +27,9 @@ def fit_to_index(key: str) -> str:
     if "\0" in key:
         key = key.replace("\0", "␀")
     if len(key) * 4 > MAX_KEY and len(encoded := key.encode()) > MAX_KEY:
-        digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
+        from hashlib import blake2b  # noqa: PLC0415  # slow to import, seldom needed
+
+        digest = blake2b(encoded, digest_size=16).hexdigest()
         return f"{encoded[: MAX_KEY - 40].decode(errors='ignore')}…{digest}"
     return key
 
