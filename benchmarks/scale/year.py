@@ -74,6 +74,7 @@ class Year:
     def __post_init__(self) -> None:
         self.end = time.time_ns() // DAY * DAY
         self.begin = self.end - self.days * DAY
+        self._now = self.begin
         self._chance = random.Random(self.seed)
         self._heads = [
             encode_static(Static(type_, f"voice_notes.{point}", mode, outcome, type_))
@@ -91,8 +92,8 @@ class Year:
         chance, heads = self._chance, self._heads
         pace = (self.end - self.begin) / self.events
         for number in range(self.written, self.written + count):
+            self._now = at = self.begin + int(number * pace)
             artifact = self._next(chance)
-            at = self.begin + int(number * pace)
             if chance.random() < _LATE:
                 at -= int(chance.random() * _LATE_BY)
             yield frame(heads[artifact.step] + encode(self._moment(artifact, at)))
@@ -138,4 +139,6 @@ class Year:
             self.known.append(key)
         elif bits(8) == 0:  # a few of the later ones as well
             self.known[bits(13)] = key
-        return _Artifact(key, self.organization(self._chance), bits(128).to_bytes(16))
+        # The first half of a trace id follows the clock, as the emitter makes it.
+        trace = self._now.to_bytes(8) + bits(64).to_bytes(8)
+        return _Artifact(key, self.organization(self._chance), trace)
