@@ -160,6 +160,34 @@ def assert_holds(url, records):
     assert all(e.artifact_id is None or e.organization_id == owners[e.artifact_id] for e in events)
 
 
+HOSTILE = [
+    "\\",
+    "\\N",
+    "\\.",
+    "\\\\n",
+    "a\tb\nc\rd",
+    "\b\f\v\x1f\x7f",
+    "'\";--",
+    "{},NULL",
+    "\u2028é☃𝄞",
+]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["all new", "some stored before"])
+def test_texts_that_mean_something_to_a_database_are_kept(url, again):
+    """The rows are formatted by hand: for COPY, and for arrays where some were stored before."""
+    records = [
+        record(
+            text, NOON + n, artifact=text, organization=text, point=text, attributes={text: text}
+        )
+        for n, text in enumerate(HOSTILE)
+    ]
+    store(url, *([records[:1]] if again else []), records)
+    assert [
+        (e.type, e.artifact_id, e.organization_id, e.point, e.attributes) for e in exact(url)
+    ] == [(text, text, text, text, {text: text}) for text in HOSTILE]
+
+
 def test_a_record_that_comes_twice_is_stored_and_counted_once(url):
     records, more = many(60, seed=1), many(20, seed=2)
     store(url, [*records, *records[:10]], records, records[:7], [*records[5:], *more])

@@ -27,7 +27,7 @@ def written(record, *, structured=False, service="voice-notes"):
 
 def row(record):
     drafts, _ = drafts_of([record])
-    return next(rows_of(drafts, {}, 0))
+    return next(rows_of(drafts, {}, 0))[0]
 
 
 EVERYTHING = record(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing
+from itertools import chain
 
 from sqlalchemy import Connection, Engine
 
@@ -87,7 +88,7 @@ def create(url: str) -> None:
 
 def write(connection: Connection, records: list) -> None:
     """Store events, each of an artifact and without an organization, in one transaction."""
-    rows = list(rows_of(drafts_of(records)[0], {}, time.time_ns()))
+    rows = list(chain.from_iterable(rows_of(drafts_of(records)[0], {}, time.time_ns())))
     with connection.begin():
         if connection.dialect.name == "postgresql":
             cursor = connection.connection.cursor()

@@ -225,10 +225,12 @@ class Worker:
                 records.append(decode(payload))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 self._quarantine(segment, "unreadable record", str(error), payload)
-            is_contended = self.watermark is not None and self.watermark.contention.is_high
-            if index % _DECODED_AT_ONCE == _DECODED_AT_ONCE - 1 and not is_contended:
+            if index % _DECODED_AT_ONCE == _DECODED_AT_ONCE - 1 and not self._is_contended():
                 sleep(0)  # offer the GIL; where it is contended, other threads take it anyway
         return records
+
+    def _is_contended(self) -> bool:
+        return self.watermark is not None and self.watermark.contention.is_high
 
     # -- delivering --------------------------------------------------------------------------
 

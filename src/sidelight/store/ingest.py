@@ -13,10 +13,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from sidelight.store.database import Connection
-from sidelight.store.keys import NO_ORGANIZATION, day_text, first_key
+from sidelight.store.keys import DAY, NO_ORGANIZATION, day_text, first_key
 from sidelight.store.rows import (
     ARTIFACT,
     OCCURRED,
@@ -32,6 +34,7 @@ from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, EVENT_COUNTS
 _Counts: TypeAlias = Counter[tuple[str, str, str]]
 """Number of events by organization, type and day."""
 
+_counted_by: Final = itemgetter(ORGANIZATION, TYPE)
 STEP: Final = 2_000
 """Earlier events that one transaction gives an organization."""
 _LOCK_OWNER: Final = (
@@ -87,17 +90,16 @@ def _store(
     drafts, sums = _unique(drafts)
     known = _artifacts_with_organization(statements, sums)
     artifacts = _count_artifacts(statements, sums)  # locks their rows until the commit
-    owners = {
+    owners: dict[str | None, str] = {
         each.artifact: each.organization
         for each in artifacts
         if each.organization is not None and not each.is_ambiguous
     }
-    totals = _Totals()
-    new = statements.insert_new(totals.adding(rows_of(drafts, owners, recorded_at)))
-    if len(new) < totals.rows:  # some rows were stored before: count only the new ones
-        totals = _Totals()
-        for _ in totals.adding(new):
-            pass
+    counts: _Counts = Counter()
+    new = statements.insert_new(_counted(rows_of(drafts, owners, recorded_at), counts))
+    if len(new) < len(drafts):  # some rows were stored before: count only the new ones
+        counts.clear()
+        _count(new, counts)
         _subtract_duplicates(statements, sums, new)
     late = [
         _Late(each.artifact, owners[each.artifact], max(each.since, kept_since), earlier)
@@ -106,8 +108,8 @@ def _store(
         and each.artifact not in known
         and (earlier := each.events - sums[each.artifact].events)
     ]
-    has_noted_work = _attribute_earlier_events(statements, late, totals.counts)
-    _add_to_counters(statements, totals.counts)
+    has_noted_work = _attribute_earlier_events(statements, late, counts)
+    _add_to_counters(statements, counts)
     return has_noted_work
 
 
@@ -131,37 +133,31 @@ class _Late(NamedTuple):
     earlier: int
 
 
-class _Totals:
-    """Totals of rows, added up while the rows are sent to the database.
+def _counted(chunks: Iterable[list[Row]], counts: _Counts) -> Iterator[list[Row]]:
+    """Yield chunks of rows, and count their events."""
+    for chunk in chunks:
+        yield chunk
+        _count(chunk, counts)
 
-    Attributes:
-        rows: number of rows.
-        counts: number of events by organization, type and day.
-    """
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.counts: _Counts = Counter()
-
-    def adding(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Yield the rows, and add each of them."""
-        counts = self.counts
-        for row in rows:
-            yield row
-            self.rows += 1
-            counts[row[ORGANIZATION] or NO_ORGANIZATION, row[TYPE], day_text(row[OCCURRED])] += 1
+def _count(rows: Iterable[Row], counts: _Counts) -> None:
+    """Count events by organization, type and day; the rows are in the order of time."""
+    for day, together in groupby(rows, lambda row: row[OCCURRED] // DAY):
+        text = day_text(day * DAY)
+        for (organization, type_), number in Counter(map(_counted_by, together)).items():
+            counts[organization or NO_ORGANIZATION, type_, text] += number
 
 
 def _unique(drafts: Sequence[Draft]) -> tuple[Sequence[Draft], dict[str, _Sum]]:
     """Leave out repetitions, and sum up the rest by artifact."""
     unique: list[Draft] = []
     sums: dict[str, _Sum] = {}
-    last = last_random = -1
+    last = ""
     for draft in drafts:
-        occurred, random, artifact, organization, _, _ = draft
-        if occurred == last and random == last_random:
+        occurred, key, artifact, organization, _, _ = draft
+        if key == last:
             continue
-        last, last_random = occurred, random
+        last = key
         unique.append(draft)
         if artifact is None:
             continue

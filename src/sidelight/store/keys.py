@@ -10,7 +10,8 @@ from sidelight.record import event_id
 
 NO_ORGANIZATION: Final = ""
 """In counters: events without an organization, because a key cannot be NULL."""
-_DAY: Final = 86_400_000_000_000  # ns
+DAY: Final = 86_400_000_000_000
+"""One day in nanoseconds."""
 MAX_KEY: Final = 512  # bytes: a row of a PostgreSQL index holds no more than 2,704 bytes
 
 
@@ -41,4 +42,4 @@ def _day_text(day: int) -> str:
 
 def day_text(occurred_ns: int) -> str:
     """The day (UTC) that an event is counted under: ``2026-07-25``."""
-    return _day_text(occurred_ns // _DAY)
+    return _day_text(occurred_ns // DAY)

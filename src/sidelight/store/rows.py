@@ -25,11 +25,13 @@ from sidelight.store.keys import fit_to_index
 
 Row: TypeAlias = tuple[Any, ...]
 """A row of `events`, in the order of its columns."""
-Draft: TypeAlias = tuple[int, int, str | None, str | None, Static, Moment]
-"""An event before it is a row: time (ns), random bits, artifact, organization, and the record."""
+Draft: TypeAlias = tuple[int, str, str | None, str | None, Static, Moment]
+"""An event before it is a row: time (ns), id, artifact, organization, and the record."""
 Ledger: TypeAlias = tuple[LedgerPart, int]
 """The losses and costs of one process, and when it reported them (ns)."""
 
+CHUNK: Final = 500
+"""Rows of one statement. In SQLite each value is a parameter."""
 KEY: Final = 0
 TYPE: Final = 1
 ARTIFACT: Final = 2
@@ -55,12 +57,13 @@ def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
     for static, moment in records:
         if static.type is not None:
             artifact, organization = moment.artifact_id, moment.organization_id
+            occurred = moment.time + (moment.duration or 0)
             drafts.append(
                 (
-                    occurred_at(moment),
-                    moment.random,
-                    None if artifact is None else id_text(artifact),
-                    None if organization is None else id_text(organization),
+                    occurred,
+                    event_id(occurred, moment.random),
+                    _name(artifact) if type(artifact) is str else _id(artifact),
+                    _name(organization) if type(organization) is str else _id(organization),
                     static,
                     moment,
                 )
@@ -72,33 +75,33 @@ def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
 
 
 def rows_of(
-    drafts: Sequence[Draft], organizations: Mapping[str, str], recorded_at: int
-) -> Iterator[Row]:
-    """Yield one row for each event; an event without an organization takes its artifact's."""
-    last = ""
-    for occurred, random, artifact, organization, static, moment in drafts:
-        key = event_id(occurred, random)
-        if key == last:
-            continue
-        last = key
-        if organization is None and artifact is not None:
-            organization = organizations.get(artifact)  # noqa: PLW2901
-        trace = moment.trace
-        yield (
-            key,
-            _name(static.type),
-            artifact,
-            organization,
-            occurred,
-            recorded_at,
-            _name(static.point),
-            static.mode,
-            static.outcome,
-            moment.duration,
-            None if trace is None else trace.hex(),
-            None if trace is None else f"{moment.span_id:016x}",
-            attributes_text(moment),
-        )
+    drafts: Sequence[Draft], organizations: Mapping[str | None, str], recorded_at: int
+) -> Iterator[list[Row]]:
+    """Yield a row for each draft, in chunks, so that the next is made while the database is busy.
+
+    An event without an organization takes its artifact's.
+    """
+    for start in range(0, len(drafts), CHUNK):
+        yield [
+            (
+                key,
+                _name(static.type),
+                artifact,
+                organizations.get(artifact) if organization is None else organization,
+                occurred,
+                recorded_at,
+                _name(static.point),
+                static.mode,
+                static.outcome,
+                moment.duration,
+                None if (trace := moment.trace) is None else trace.hex(),
+                None if trace is None else f"{moment.span_id:016x}",
+                attributes_text(moment),
+            )
+            for occurred, key, artifact, organization, static, moment in drafts[
+                start : start + CHUNK
+            ]
+        ]
 
 
 def mark_undeclared(records: Sequence[Record]) -> tuple[Sequence[Record], dict[str, str]]:
@@ -126,6 +129,10 @@ def mark_undeclared(records: Sequence[Record]) -> tuple[Sequence[Record], dict[s
         attributes = {**(moment.attributes or {}), INVALID: problem}
         marked.append((static, msgspec.structs.replace(moment, attributes=attributes)))
     return marked, problems
+
+
+def _id(value: Any) -> str | None:
+    return None if value is None else id_text(value)
 
 
 def id_text(value: Any) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
-from sidelight.record import event_id, occurred_at, random_bits, to_json
+from sidelight.record import occurred_at, random_bits, to_json
 from sidelight.spool import Record
 from sidelight.store.address import parse_url
 from sidelight.store.batch_size import BatchSizer
@@ -237,7 +237,7 @@ class StoreSink:
             statements = batch_statements(self._connection)
             if claim is not None:
                 claimed = claim(self._connection)
-                drafts = [draft for draft in drafts if event_id(*draft[:2]) in claimed]
+                drafts = [draft for draft in drafts if draft[1] in claimed]
             stored = store_events(statements, drafts, recorded_at) if drafts else Stored()
             too_old = [(static, moment) for *_, static, moment in drafts[: stored.left_out]]
             if too_old and claim is not None:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final, Protocol
 
 from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.partitions import RETENTION_LOCK
-from sidelight.store.rows import KEY, RECORDED, Row
+from sidelight.store.rows import CHUNK, KEY, RECORDED, Row
 from sidelight.store.tables import EVENTS
 
-_CHUNK: Final = 500  # rows of one SQLite statement; each value is a parameter
 _UNLESS_STORED: Final = "ON CONFLICT DO NOTHING"
 _LAST_RECORDED: Final = "SELECT max(recorded_at) FROM "
 _KEPT_SINCE: Final = "SELECT kept_since FROM retention"
@@ -51,11 +50,8 @@ class BatchStatements(Protocol):
         """
         ...
 
-    def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
-        """Insert rows into `events`, and return those that were not stored before.
-
-        The iterator makes rows while the database is busy.
-        """
+    def insert_new(self, chunks: Iterable[list[Row]]) -> Sequence[Row]:
+        """Insert rows into `events`, and return those that were not stored before."""
         ...
 
     def check_constraints(self) -> None:
@@ -99,9 +95,9 @@ class _SqliteStatements:
             returned.extend(self._execute(before, len(types), chunk, after))
         return returned
 
-    def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
+    def insert_new(self, chunks: Iterable[list[Row]]) -> Sequence[Row]:
         new: list[Row] = []
-        for chunk in _chunks(rows):
+        for chunk in chunks:
             inserted = self._execute(EVENTS.insert, len(chunk[0]), chunk, _UNLESS_STORED)
             if inserted.rowcount == len(chunk):
                 new.extend(chunk)
@@ -131,9 +127,8 @@ def _values(before: str, width: int, count: int, after: str) -> str:
     return f"{before} VALUES {', '.join([row] * count)} {after}"
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
-    left = iter(rows)
-    return iter(lambda: list(islice(left, _CHUNK)), [])
+def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
 class _PostgresStatements:
@@ -159,12 +154,12 @@ class _PostgresStatements:
         cursor = self._connection.execute(statement, _arrays(types, rows))
         return list(cursor) if cursor.description else []
 
-    def insert_new(self, rows: Iterable[Row]) -> Sequence[Row]:
+    def insert_new(self, chunks: Iterable[list[Row]]) -> Sequence[Row]:
         copied: list[Row] = []
-        left = iter(rows)
+        left = iter(chunks)
         if self._copy(left, copied):
             return copied
-        copied.extend(left)
+        copied.extend(chain.from_iterable(left))
         inserted = self.run(
             EVENTS.insert, EVENTS.kinds, copied, f"{_UNLESS_STORED} RETURNING event_id::text"
         )
@@ -174,7 +169,7 @@ class _PostgresStatements:
     def check_constraints(self) -> None:
         self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
-    def _copy(self, rows: Iterator[Row], copied: list[Row]) -> bool:
+    def _copy(self, chunks: Iterator[list[Row]], copied: list[Row]) -> bool:
         """Insert by COPY, the cheapest way; return False if a row was stored before."""
         from psycopg import Error  # noqa: PLC0415
         from psycopg.errors import UniqueViolation  # noqa: PLC0415
@@ -186,14 +181,39 @@ class _PostgresStatements:
                 connection.cursor() as cursor,
                 cursor.copy("COPY events FROM STDIN") as copy,
             ):
-                for row in rows:
-                    copied.append(row)
-                    copy.write_row(row)
+                for chunk in chunks:
+                    copied.extend(chunk)
+                    copy.write("".join(map(_line, chunk)))
         except UniqueViolation:
             return False
         except Error as error:
             raise DatabaseError("COPY", error) from error
         return True
+
+
+def _line(row: Row) -> str:
+    """Write a row of `events` as COPY reads it, in one pass; psycopg's costs five times as much.
+
+    A JSON text holds no control characters.
+    """
+    key, type_, artifact, organization, occurred, recorded, point, *rest = row
+    mode, outcome, duration, trace, span, attributes = rest
+    return (
+        f"{key}\t{_escaped(type_)}\t{_escaped(artifact)}\t{_escaped(organization)}\t{occurred}"
+        f"\t{recorded}\t{_escaped(point)}\t{mode}\t{outcome}"
+        f"\t{_NULL if duration is None else duration}\t{trace or _NULL}\t{span or _NULL}"
+        f"\t{attributes.replace(_BACKSLASH, _BACKSLASH * 2)}\n"
+    )
+
+
+_NULL: Final = r"\N"
+_BACKSLASH: Final = "\\"
+_SPECIAL: Final = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+
+
+@functools.lru_cache(maxsize=10_000)
+def _escaped(text: str | None) -> str:
+    return _NULL if text is None else text.translate(_SPECIAL)
 
 
 _ARRAYS: Final = {"t": "text[]", "n": "bigint[]", "u": "uuid[]", "j": "json[]"}
