@@ -12,7 +12,7 @@ from sidelight.host import lazily
 if TYPE_CHECKING:
     from sidelight.transactions.joining import Joining, JoiningLater
     from sidelight.transactions.outbox.admin import create_outbox, outbox_status
-    from sidelight.transactions.outbox.attendance import (
+    from sidelight.transactions.outbox.draining import (
         Joined,
         forget_outboxes,
         outboxes_not_drained,
@@ -42,7 +42,7 @@ __getattr__ = lazily(
     __name__,
     {
         "joining": "Joining JoiningLater",
-        "outbox.attendance": "Joined forget_outboxes outboxes_not_drained",
+        "outbox.draining": "Joined forget_outboxes outboxes_not_drained",
         "outbox.admin": "create_outbox outbox_status",
         "outbox.postgres": "PostgresOutbox",
         "outbox.same_database": "SameDatabaseOutbox",

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 from sidelight.emission import EMITTER, MARGIN
 from sidelight.host import monotonic
 from sidelight.transactions.entry import BROKEN, NO_TABLE, TOO_SLOW, Refused, Row, reason_of
-from sidelight.transactions.outbox import attendance
+from sidelight.transactions.outbox import draining
 from sidelight.transactions.outbox.position import position_beside
 from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
 
@@ -133,7 +133,7 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
         found = _found[database]
         insert = f"INSERT INTO {found.table} (position, event_id, record) VALUES {values}"  # noqa: S608
         yield f"{begin}; {insert}; {_END}" if begin else insert  # one message: one round trip
-        attendance.joined(found.ids, found.name, [row.event_id for row in rows])
+        draining.joined(found.ids, found.name, [row.event_id for row in rows])
     except Refused:
         raise
     except BaseException:
@@ -235,7 +235,7 @@ def sqlite_insert(cursor: Cursor, rows: Sequence[Row], path: str, *, within: flo
     finally:
         if before is not None:
             cursor.execute(f"PRAGMA busy_timeout = {before}")
-    attendance.joined_file(path, [row.event_id for row in rows])
+    draining.joined_file(path, [row.event_id for row in rows])
     moved = position_beside(path)
     if moved.number > 1:
         cursor.execute(_SWEEP, moved)

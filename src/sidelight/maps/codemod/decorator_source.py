@@ -1,4 +1,4 @@
-"""A point of a map, source as the source of a decorator."""
+"""A point of a map, written as the source of a decorator."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from sidelight.store import (
     connect_server,
     parse_url,
 )
-from sidelight.transactions.outbox import attendance
+from sidelight.transactions.outbox import draining
 from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
 
 _PEEK: Final = "SELECT position, event_id, record FROM {table} ORDER BY position LIMIT %s"
@@ -109,7 +109,7 @@ class PostgresOutbox:
                 remedy="`sidelight outbox create` makes it",
                 holds_events=False,
             )
-        attendance.drained(self.url, [tuple(ids) for _, *ids, _ in tables])
+        draining.drained(self.url, [tuple(ids) for _, *ids, _ in tables])
         return [f"{schema}.{TABLE_NAME}" for schema, *_ in tables]
 
     def _opened(self) -> DeadlineConnection:

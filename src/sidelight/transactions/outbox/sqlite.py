@@ -19,7 +19,7 @@ from urllib.parse import quote
 from sidelight.exceptions import OutboxError
 from sidelight.host import monotonic
 from sidelight.store import connect_file
-from sidelight.transactions.outbox import attendance
+from sidelight.transactions.outbox import draining
 from sidelight.transactions.outbox.position import Position, PositionFile
 
 _NEXT: Final = (
@@ -66,7 +66,7 @@ class SqliteOutbox:
                 if rows:
                     take([record for _, _, record in rows])
                     self._position.write(Position(*rows[-1][:2]))
-            attendance.drained(self.shown, [os.path.realpath(self._path)])
+            draining.drained(self.shown, [os.path.realpath(self._path)])
             self._is_drained = is_settled and len(rows) < limit
         except (sqlite3.Error, OSError) as error:
             self.close()
