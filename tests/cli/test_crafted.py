@@ -12,7 +12,10 @@ from tests.support.crafted import META, PAYLOADS, nested, segment_in
 
 from sidelight import Store
 
-STORE = [["events"], ["timeline", "order-1"], ["artifacts"], ["counts"], ["budget"], ["doctor"]]
+STORE = [
+    *(["events"], ["timeline", "order-1"], ["artifacts"], ["counts"], ["budget"], ["doctor"]),
+    *(["latency", "order_received", "order_packed"], ["funnel", "order_received", "order_packed"]),
+]
 SPOOL = [["spool"], ["doctor"]]
 QUARANTINE = [["spool"], ["spool", "quarantined"], ["doctor"]]
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Unpack
 
 from sidelight.exceptions import QueryError
 from sidelight.store.arguments import Types, checked_names
 from sidelight.store.funnel import Funnel, funnel_of
-from sidelight.store.journeys import Journeys
+from sidelight.store.journeys import Journeys, with_time
 from sidelight.store.latency import Grouping, Latencies, checked_grouping, latencies
 from sidelight.store.reader import Reader
-from sidelight.store.selection import Filters, Scan
+from sidelight.store.selection import Filters, Row, Scan
 from sidelight.store.times import When
 
 
 class Analysis(Reader):
     """Questions about the way of artifacts from event to event."""
+
+    def _timed(self, rows: Iterable[Row]) -> Sequence[Row]:
+        return self._readable("events", rows, with_time)
 
     def latency(
         self,
@@ -51,7 +54,7 @@ class Analysis(Reader):
         scan = Scan(time_limit)
         checked_names("start", start)
         selection = self._selection(type=start, since=since, until=until, **filters)
-        return latencies(Journeys(selection, self._read, scan), ends, groups, scan)
+        return latencies(Journeys(selection, self._read, self._timed, scan), ends, groups, scan)
 
     def funnel(
         self,
@@ -83,4 +86,4 @@ class Analysis(Reader):
             raise QueryError(argument="steps", problem="there is none", remedy="give some types")
         scan = Scan(time_limit)
         selection = self._selection(type=checked[0], since=since, until=until, **filters)
-        return funnel_of(Journeys(selection, self._read, scan), checked, scan)
+        return funnel_of(Journeys(selection, self._read, self._timed, scan), checked, scan)

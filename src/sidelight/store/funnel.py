@@ -81,8 +81,7 @@ def _follow(journey: Journey, steps: Sequence[frozenset[str]], tallies: Sequence
         if found is None:
             tallies[number - 1].last_types[journey.events[-1].type] += 1
             return
-        took = journey.events[found].occurred_at - journey.events[at].occurred_at
-        tallies[number].durations.append(took)
+        tallies[number].durations.append(journey.took(at, found))
         tallies[number].by_type[journey.events[found].type] += 1
         at = found
         used.add(found)

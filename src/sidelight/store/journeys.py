@@ -7,7 +7,7 @@ count whenever they occurred.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -17,7 +17,19 @@ from sidelight.store.schema import artifacts, events
 from sidelight.store.selection import ORDER, Read, Row, Scan, Selection
 
 LARGEST: Final = 10_000  # events of an artifact; one with more would hold up the answer
+_LONGEST: Final = 2**63 - 1  # ns
 _ARTIFACTS: Final = 500  # whose events one query reads
+
+
+def with_time(event: Row) -> Row:
+    """Return an event.
+
+    Raises:
+        ValueError: its row has no time, because sidelight did not write it.
+    """
+    if type(event.occurred_at) is not int:
+        raise ValueError(f"occurred_at is {event.occurred_at!r}")
+    return event
 
 
 class Journey(NamedTuple):
@@ -32,6 +44,10 @@ class Journey(NamedTuple):
     start: Row
     events: Sequence[Row]
     at: int
+
+    def took(self, at: int, later: int) -> int:
+        """The time from one event to another, in ns; at most `_LONGEST`."""
+        return min(self.events[later].occurred_at - self.events[at].occurred_at, _LONGEST)
 
     def next_step(self, at: int, types: Container[str], used: Container[int] = ()) -> int | None:
         """The index of the first event of one of the types that is not before another event.
@@ -57,14 +73,24 @@ class Journeys:
 
     Args:
         selection: of the first events; it names their types.
+        read: executes a query.
+        readable: leaves out the events without a time, and counts them.
+        scan: the limits of the search.
 
     Attributes:
         large: how many artifacts were left out, because they have more than `LARGEST` events.
     """
 
-    def __init__(self, selection: Selection, read: Read, scan: Scan) -> None:
+    def __init__(
+        self,
+        selection: Selection,
+        read: Read,
+        readable: Callable[[Iterable[Row]], Sequence[Row]],
+        scan: Scan,
+    ) -> None:
         self._selection = selection
         self._read = read
+        self._readable = readable
         self._scan = scan
         self.large = 0
 
@@ -74,7 +100,7 @@ class Journeys:
         for queries in self._selection.windows(self._read, self._scan):
             for conditions in queries:
                 query = select(*columns).where(*conditions, table.artifact_id.is_not(None))
-                starts = self._read(query)
+                starts = self._readable(self._read(query))
                 for first in range(0, len(starts), _ARTIFACTS):
                     yield from self._journeys(starts[first : first + _ARTIFACTS])
 
@@ -93,7 +119,7 @@ class Journeys:
         )
         types = self._selection.types or ()
         for _, each in groupby(self._read(query), lambda row: str(row.artifact_id)):
-            rows = list(each)
+            rows = self._readable(each)
             for at, row in enumerate(rows):
                 if row.type in types:
                     if (start := by_event.get(row.event_id)) is not None:

@@ -95,7 +95,7 @@ def latencies(
         sample = samples.setdefault(key, _Sample())
         began = journey.start.occurred_at
         if (end := journey.next_step(journey.at, ends)) is not None:
-            sample.durations.append(journey.events[end].occurred_at - began)
+            sample.durations.append(journey.took(journey.at, end))
         else:
             sample.waiting += 1
             sample.oldest = min(began, sample.oldest or began)
