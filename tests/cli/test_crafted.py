@@ -59,8 +59,12 @@ ROWS = {
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
     path = tmp_path_factory.mktemp("filled") / "events.db"
-    body = 'from sidelight.emission.emitter import EMITTER\nEMITTER.count("not recorded", "no")\n'
-    emit(body + TWO_ORDERS, path)
+    loss = """
+from sidelight.emission.emitter import EMITTER
+EMITTER.count("not recorded", "no")
+assert not sidelight.flush(60)
+"""
+    emit(loss + TWO_ORDERS, path)
     return path
 
 
