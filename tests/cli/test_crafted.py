@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 import time
 import zlib
+from importlib.util import find_spec
 
 import msgspec
 import pytest
@@ -94,6 +95,9 @@ def test_a_crafted_row_is_shown_and_the_others_too(filled, tmp_path, row):
     if table == "events":
         with Store(f"sqlite:///{path}") as store:
             found = list(store.events())
+        for kind in ("csv", "jsonl", *(["parquet"] if find_spec("pyarrow") else [])):
+            said = sidelight("export", "--to", tmp_path / f"events.{kind}", "--json", *of(path))
+            assert (said.code, said.json[0]["events"]) == (0, 6), kind
         assert len(found) == 6
         odd = [event for event in found if "sidelight.unreadable" in event.attributes]
         assert len(odd) == (0 if row in fine else 1), odd
