@@ -66,8 +66,12 @@ class Page:
 
 def _plain(event: Event) -> tuple[Any, ...]:
     """The columns of an event."""
-    of = {"occurred_at": event.occurred_ns, "recorded_at": event.recorded_ns}
-    of |= {"duration": event.duration_ns, "attributes": to_json(event.attributes)}
+    of: dict[str, Any] = {
+        "occurred_at": event.occurred_ns,
+        "recorded_at": event.recorded_ns,
+        "duration": event.duration_ns,
+        "attributes": to_json(event.attributes),
+    }
     return tuple(of[name] if name in of else getattr(event, name) for name in EVENT_COLUMNS)
 
 
