@@ -18,6 +18,7 @@ from pathlib import Path
 _DRAWN = re.compile(r"[━┄╸╺─▸│╭╮╰╯]+")
 _UNIT = re.compile(r"ns|µs|ms|s|min|h|bytes|kB|MB|GB")
 _NUMBER = re.compile(r"[+-]?\d\S*|none")
+_SHARE = re.compile(r"\(\d[\d.]*%\)")  # of emissions over the budget: on a busy machine only
 _PAUSE = re.compile(r"^\s*⋮.*$", re.MULTILINE)
 
 
@@ -26,7 +27,7 @@ def words(text):
 
     A busy machine may make pauses, which a timeline shows: they are left out too.
     """
-    for word in _DRAWN.sub(" ", _PAUSE.sub("", text)).split():
+    for word in _SHARE.sub("", _DRAWN.sub(" ", _PAUSE.sub("", text))).split():
         if _NUMBER.fullmatch(word):
             yield "0"
         elif not _UNIT.fullmatch(word):
