@@ -235,6 +235,10 @@ class Cluster(Topics):
         """Start all brokers, and wait until they answer."""
         for each in self.brokers:
             each.launch()
+        self.await_all(timeout)
+
+    def await_all(self, timeout: float = 90.0) -> None:
+        """Wait until all brokers answer."""
         until = time.monotonic() + timeout
         admin = self.admin()
         while not self._is_complete(admin):

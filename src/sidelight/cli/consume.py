@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sidelight.stream import StreamConsumer
 
 _REPORT_EVERY: Final = 10.0  # seconds
+_GIVE_UP_AFTER: Final = 60.0  # seconds
 
 
 def consume(
@@ -113,12 +114,24 @@ def _run(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:
 
 
 def _run_once(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:
-    """Consume up to the ends that the partitions have now, whichever consumer reads them."""
+    """Consume up to the ends that the partitions have now, whichever consumer reads them.
+
+    Raises:
+        SinkUnavailableError: the brokers have not answered for a minute.
+    """
     ends = consumer.ends()
     failing: set[str] = set()
+    answered = monotonic()
     while not halting():
-        if not consumer.step(halting) and not sum(consumer.lag(ends).values()):
-            return
+        if not consumer.step(halting):
+            try:
+                if not sum(consumer.lag(ends).values()):
+                    return
+            except SinkUnavailableError:  # the group is being rebalanced, perhaps
+                if monotonic() - answered > _GIVE_UP_AFTER:
+                    raise
+                continue
+        answered = monotonic()
         _print_changes(consumer, failing)
 
 

@@ -37,7 +37,7 @@ _PRUNED: Final = "older than the store keeps"
 _DEFAULTS: Final = {
     "queued.max.messages.kbytes": 32 * 1024,
     "reconnect.backoff.max.ms": 2_000,
-    "session.timeout.ms": 15_000,
+    "session.timeout.ms": 10_000,
 }
 _RULES: Final = {
     "auto.offset.reset": "earliest",

@@ -32,6 +32,7 @@ _WORDS: Final = {
     KafkaError.MSG_SIZE_TOO_LARGE: "the message is larger than the topic takes (max.message.bytes)",
     KafkaError.INVALID_RECORD: "the topic takes no such message",
     KafkaError._ALL_BROKERS_DOWN: "no broker can be reached",
+    KafkaError._TRANSPORT: "no broker can be reached",
     KafkaError._TIMED_OUT: "no broker answers",
 }
 

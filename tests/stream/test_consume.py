@@ -1,0 +1,202 @@
+"""What consumers take from a topic into a store: the rows of direct delivery, each once."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import psycopg
+import pytest
+from confluent_kafka import Producer
+from sqlalchemy import text
+from tests.support import kafka
+from tests.support.consuming import command, consume_once, consuming, environment
+from tests.support.postgres import new_database, own_server
+from tests.support.programs import wait_until
+from tests.support.proxy import Proxy
+from tests.support.stored import BACKENDS, NOON, TRACE, batches_of, record, sqlite
+from tests.support.stored import store as store_directly
+
+from sidelight import Store
+from sidelight.spool import Quarantine
+from sidelight.store.engine import connect
+from sidelight.stream import MessageWriter, StreamSink
+
+RECORDS = [
+    record(
+        type=f"type{n % 3}",
+        at=NOON + n * 1_000_000,
+        artifact=f"a{n % 7}" if n % 5 else None,
+        organization="org" if n % 7 == 1 else None,
+        duration=n if n % 2 else None,
+        trace=TRACE if n % 3 else None,
+        span=n,
+        attributes={"n": n, "text": "ü" * (n % 9)},
+        error=("ValueError", "no") if n % 11 == 0 else None,
+        outcome="failed" if n % 11 == 0 else "succeeded",
+        bits=n << 40,
+    )
+    for n in range(400)
+]
+
+
+@pytest.fixture
+def topic():
+    return kafka.broker().new_topic(partitions=3)
+
+
+def send(topic, records, url_options=""):
+    sink = StreamSink(topic + url_options, {})
+    until = time.monotonic() + 30
+    for batch in batches_of(records, 150):
+        while True:
+            try:
+                sink.write(batch, {"resource": {"service.name": "shop"}})
+                break
+            except Exception:
+                if time.monotonic() > until:
+                    raise
+    sink.close()
+
+
+def content(url):
+    """All rows of a store but what differs between two deliveries."""
+    engine = connect(url, create=False, read_only=True)
+    try:
+        with engine.connect() as connection:
+            return {
+                table: sorted(map(repr, connection.execute(text(f"SELECT {columns} FROM {table}"))))
+                for table, columns in {
+                    "events": "CAST(event_id AS TEXT), type, artifact_id, organization_id,"
+                    " occurred_at, point, mode, outcome, duration, trace_id, span_id,"
+                    " CAST(attributes AS TEXT)",
+                    "event_counts": "organization_id, type, day, count",
+                    "artifacts": "artifact_id, organization_id, first_event_at, last_event_at,"
+                    " events, ambiguous",
+                }.items()
+            }
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("options", ["", "?mode=structured"], ids=["binary", "structured"])
+def test_the_same_calls_give_the_same_rows_by_both_ways(topic, backend, options, tmp_path):
+    direct, consumed = (BACKENDS[backend](tmp_path / each) for each in ("direct", "consumed"))
+    for each in ("direct", "consumed"):
+        (tmp_path / each).mkdir()
+    store_directly(direct, *batches_of(RECORDS, 150))
+    send(topic, RECORDS, options)
+    assert "400 events stored, 0 set aside" in consume_once(topic, consumed, tmp_path / "spool")
+    assert content(consumed) == content(direct)
+    send(topic, RECORDS[:100])  # delivered again
+    consume_once(topic, consumed, tmp_path / "spool")
+    assert content(consumed) == content(direct)
+
+
+def test_what_is_no_event_of_sidelight_is_set_aside_and_stops_nothing(topic, tmp_path):
+    good = [MessageWriter().write(each, "shop") for each in RECORDS[:3]]
+    foreign = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/x", "ce_type": "other"}
+    others = [(b"{", []), (b"", []), (b"{}", [*foreign.items()]), (b"{}", good[0].headers[:5])]
+    producer = Producer(kafka.broker().client())
+    for message, (value, headers) in zip([*good, good[0]], others, strict=True):
+        producer.produce(topic.rpartition("/")[2], value, headers=headers)
+        producer.produce(
+            topic.rpartition("/")[2], message.value, message.key, headers=message.headers
+        )
+    producer.flush(20)
+    url = sqlite(tmp_path)
+    told = json.loads(consume_once(topic, url, tmp_path / "spool", "--json").splitlines()[0])
+    assert told == {"stored": 4, "set_aside": 4, "pruned": 0, "losses": {}}
+    with Store(url) as store:
+        assert store.size() == 3
+    entries = [entry for _, entry in Quarantine(tmp_path / "spool").entries()]
+    assert {entry.reason for entry in entries} == {"no event of sidelight"}
+    assert {entry.offset for entry in entries}  # where it is in the topic
+    topic_name = topic.rpartition("/")[2]
+    assert all(entry.segment.startswith(f"{topic_name}[") for entry in entries)
+
+
+def test_a_poison_event_is_set_aside_and_can_be_replayed(topic, tmp_path):
+    url = sqlite(tmp_path)
+    store_directly(url, RECORDS[:1])
+    engine = connect(url, create=False)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE TRIGGER poison BEFORE INSERT ON events WHEN NEW.span_id ="
+                " '0000000000000007' BEGIN SELECT RAISE(ABORT, 'poison'); END"
+            )
+        )
+    send(topic, RECORDS[:20])
+    told = json.loads(consume_once(topic, url, tmp_path / "spool", "--json").splitlines()[0])
+    assert (told["stored"], told["set_aside"]) == (19, 1)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TRIGGER poison"))
+    engine.dispose()
+    replay = ["-m", "sidelight", "spool", "replay", "--store", url, "--spool", tmp_path / "spool"]
+    subprocess.run([sys.executable, *replay], env=environment(), check=True, timeout=60)
+    with Store(url) as store:
+        assert store.size() == 20
+
+
+def test_pruned_events_do_not_come_back(topic, tmp_path):
+    url = sqlite(tmp_path)
+    send(topic, RECORDS)
+    consume_once(topic, url, tmp_path / "spool")
+    prune = [sys.executable, "-m", "sidelight", "prune", "--store", url, "--older-than"]
+    subprocess.run(
+        [*prune, "2026-08-01", "--trust-clock"], env=environment(), check=True, timeout=60
+    )
+    told = consume_once(topic, url, tmp_path / "spool", "--group", "again")
+    assert "400 pruned before" in told
+    with Store(url) as store:
+        assert store.size() == 0
+    assert not [*Quarantine(tmp_path / "spool").entries()]
+
+
+KILLED = """
+import os, signal, sys
+from sidelight.stream.consumer import StreamConsumer
+StreamConsumer._commit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from sidelight.cli import main
+main()
+"""
+
+
+def test_killed_between_the_stores_commit_and_the_offsets(topic, tmp_path):
+    url = sqlite(tmp_path)
+    send(topic, RECORDS)
+    python, _, _, *arguments = command(topic, url, tmp_path / "spool", "--once")
+    ran = subprocess.run([python, "-c", KILLED, *arguments], env=environment(), timeout=60)
+    assert ran.returncode == -signal.SIGKILL
+    with Store(url) as store:
+        assert store.size() == 400
+    assert "400 events stored" in consume_once(topic, url, tmp_path / "spool")  # read again
+    with Store(url) as store:
+        assert store.size() == sum(count.count for count in store.counts()) == 400
+
+
+def test_a_store_that_is_away_is_waited_for_and_sigterm_ends(topic, tmp_path):
+    server = own_server()
+    direct = new_database(server)
+    with Proxy(server.address) as proxy:
+        url = direct.replace(f":{server.port}/", f":{proxy.address[1]}/")
+        with consuming(topic, url, tmp_path / "spool") as consumers:
+            send(topic, RECORDS[:200])
+            wait_until(lambda: size(direct) == 200)
+            proxy.mode = "refuse"
+            send(topic, RECORDS[200:])
+            time.sleep(1.5)
+            proxy.mode = "pass"
+            wait_until(lambda: size(direct) == 400)
+            assert consumers.stop() == [0, 0]
+
+
+def size(url):
+    try:
+        with psycopg.connect(url) as connection:
+            return connection.execute("SELECT count(*) FROM sidelight.events").fetchone()[0]
+    except psycopg.errors.UndefinedTable:
+        return 0

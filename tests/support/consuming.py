@@ -1,0 +1,100 @@
+"""Consumers of a topic, as processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.programs import ROOT, wait_until
+
+
+def command(stream: str, store: str, spool: Path, *options: str) -> list[str]:
+    """The command line of a consumer."""
+    named = ["--store", store, "--spool", str(spool)]
+    return [sys.executable, "-m", "sidelight", "consume", stream, *named, *options]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command, without the variables of the person who runs the tests."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SIDELIGHT_"))}
+    shortest = "6000"  # until the group gives the partitions of a killed consumer to another one
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT / "src"),
+        "SIDELIGHT_KAFKA_SESSION_TIMEOUT_MS": shortest,
+    }
+
+
+class Consumers:
+    """Some consumers of one group."""
+
+    def __init__(self, stream: str, store: str, spool: Path, number: int) -> None:
+        self._arguments = stream, store, spool
+        self.processes = [self._start() for _ in range(number)]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command(*self._arguments),
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill(self, which: int) -> None:
+        """SIGKILL to one, and start another one in its place."""
+        self.processes[which].kill()
+        self.processes[which].wait()
+        self.processes[which] = self._start()
+
+    def stop(self) -> list[int]:
+        """SIGTERM to all; return their exit codes."""
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        return [process.wait(60) for process in self.processes]
+
+
+@contextlib.contextmanager
+def consuming(stream: str, store: str, spool: Path, number: int = 2) -> Iterator[Consumers]:
+    """Yield running consumers, and kill those that have not ended."""
+    consumers = Consumers(stream, store, spool, number)
+    try:
+        yield consumers
+    finally:
+        for process in consumers.processes:
+            process.kill()
+            process.wait()
+
+
+def consume_once(stream: str, store: str, spool: Path, *options: str) -> str:
+    """Consume what the topic holds; return what the command told."""
+    ran = subprocess.run(
+        command(stream, store, spool, "--once", *options),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout + ran.stderr
+
+
+def deliver_to_stream(stream: str, spool: Path) -> None:
+    """Run ``sidelight relay --once`` until the spool is empty."""
+    arguments = ["relay", "--once", "--stream", stream, "--spool", str(spool)]
+
+    def is_delivered() -> bool:
+        ran = subprocess.run(
+            [sys.executable, "-m", "sidelight", *arguments],
+            env=environment(),
+            capture_output=True,
+            check=False,
+        )
+        return ran.returncode == 0
+
+    wait_until(is_delivered)
