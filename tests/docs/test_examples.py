@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import pytest
 from tests.docs.pages import RUNS, every_page
+from tests.support.kafka import broker, java
 from tests.support.postgres import new_database
 
 COLLECTOR = "localhost:4318"
 """An OTLP endpoint, in the URLs of the pages."""
+KAFKA, TOPIC = "localhost:9092", "shop.events"
+"""A broker of Kafka and its topic, on the pages."""
 DATABASE = "localhost/shop"
 """A PostgreSQL database, in the URLs of the pages."""
 
@@ -74,9 +78,16 @@ def test_what_a_page_shows_runs(page, tmp_path):
     shop = DATABASE
     if any(f"://{DATABASE}" in step["text"] for step in steps):
         shop = new_database().partition("://")[2]
+    kafka_names = {}
+    if any(KAFKA in step["text"] for step in steps):
+        servers, _, topic = broker().new_topic().removeprefix("kafka://").partition("/")
+        kafka_names = {KAFKA: servers, TOPIC: topic}
+        console_consumer(home)
     with collector() as (address, asked):
         for step in steps:
             step["text"] = step["text"].replace(COLLECTOR, address).replace(DATABASE, shop)
+            for shown, real in kafka_names.items():
+                step["text"] = step["text"].replace(shown, real)
         (home / "steps.json").write_text(json.dumps(steps), encoding="utf-8")
         work = tmp_path / "work"
         work.mkdir()
@@ -96,11 +107,22 @@ def test_what_a_page_shows_runs(page, tmp_path):
         assert {"/v1/traces", "/v1/logs"} <= set(asked)
 
 
+def console_consumer(home):
+    """Put Kafka's own consumer on the path, by the name that it has in Kafka's package."""
+    command = shlex.join(java("org.apache.kafka.tools.consumer.ConsoleConsumer"))
+    (home / "bin").mkdir()
+    script = home / "bin" / "kafka-console-consumer.sh"
+    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+
+
 def environment(home):
     """The environment of a fresh user: this Python's commands on the path, warnings are errors."""
     bin_directory = str(Path(sys.executable).parent)
     return {
-        "PATH": os.pathsep.join([bin_directory, os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join(
+            [bin_directory, str(home / "bin"), os.environ.get("PATH", os.defpath)]
+        ),
         "HOME": str(home),
         "XDG_STATE_HOME": str(home / "state"),
         "LANG": "C.UTF-8",
