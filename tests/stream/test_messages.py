@@ -169,32 +169,29 @@ def test_the_source_is_a_reference():
     assert source == b"voice%20notes%20%C3%A4%231"
 
 
-def test_a_declared_type_names_its_schema_by_version():
+def test_a_declared_type_names_its_schema_by_version(monkeypatch):
+    monkeypatch.setattr(catalogue, "_declared", {})
     writer = MessageWriter()
 
     def schema():
         return dict(writer.write(EVERYTHING, "s").headers).get("ce_dataschema")
 
-    try:
-        assert schema() is None
+    assert schema() is None
 
-        @catalogue.event("claims_extracted")
-        class Claims(BaseModel):
-            claims: int
+    @catalogue.event("claims_extracted")
+    class Claims(BaseModel):
+        claims: int
 
-        first = schema()
-        assert first.startswith(b"urn:sidelight:claims_extracted:")
-        catalogue.clear()
-        assert schema() is None
+    first = schema()
+    assert first.startswith(b"urn:sidelight:claims_extracted:")
+    catalogue.clear()
 
-        @catalogue.event("claims_extracted")
-        class MoreClaims(BaseModel):
-            claims: int
-            words: list[str | None]
+    @catalogue.event("claims_extracted")
+    class MoreClaims(BaseModel):
+        claims: int
+        words: list[str | None]
 
-        assert schema() not in {None, first}
-    finally:
-        catalogue.clear()
+    assert schema() not in {None, first}
 
 
 def changed(**headers):

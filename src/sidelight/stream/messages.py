@@ -21,10 +21,12 @@ import msgspec
 
 from sidelight.exceptions import MessageError
 from sidelight.record import (
+    Declared,
     Mode,
     Moment,
     Outcome,
     Static,
+    catalogue,
     event_id,
     is_type_name,
     occurred_at,
@@ -62,13 +64,11 @@ class MessageWriter:
 
     Args:
         structured: write the whole event into the value (structured mode).
-        schema_uri: names the schema of the payload of an event type; None where it has none.
     """
 
     def __init__(self, *, structured: bool = False) -> None:
         self._structured = structured
-        self._heads: dict[tuple[Static, str], Headers] = {}
-        self._declared = 0
+        self._heads: dict[tuple[Static, str], tuple[Declared | None, Headers]] = {}
 
     def write(self, record: Record, service: str) -> Message | None:
         """Write the event of a record; None where the record has none.
@@ -113,26 +113,24 @@ class MessageWriter:
 
     def _head(self, static: Static, service: str) -> Headers:
         """The headers that all events of one emission have in common."""
-        from sidelight.record import catalogue  # noqa: PLC0415
-
-        if len(catalogue) != self._declared or len(self._heads) > 10_000:
-            self._declared = len(catalogue)
+        declared = catalogue.get(static.type)
+        known = self._heads.get((static, service))
+        if known is not None and known[0] is declared:
+            return known[1]
+        if len(self._heads) > 10_000:
             self._heads.clear()
-        head = self._heads.get((static, service))
-        if head is None:
-            declared = catalogue.get(static.type)
-            texts = {
-                _CONTENT_TYPE: JSON.decode(),
-                "ce_specversion": "1.0",
-                "ce_source": quote(service, safe="/:@!$&'()*+,;=~") or "unknown_service",
-                "ce_type": id_text(static.type),
-                "ce_point": id_text(static.point),
-                "ce_mode": static.mode,
-                "ce_outcome": static.outcome,
-                **({} if declared is None else {"ce_dataschema": declared.schema_uri}),
-            }
-            head = [(name, text.encode()) for name, text in texts.items()]
-            self._heads[static, service] = head
+        texts = {
+            _CONTENT_TYPE: JSON.decode(),
+            "ce_specversion": "1.0",
+            "ce_source": quote(service, safe="/:@!$&'()*+,;=~") or "unknown_service",
+            "ce_type": id_text(static.type),
+            "ce_point": id_text(static.point),
+            "ce_mode": static.mode,
+            "ce_outcome": static.outcome,
+            **({} if declared is None else {"ce_dataschema": declared.schema_uri}),
+        }
+        head = [(name, text.encode()) for name, text in texts.items()]
+        self._heads[static, service] = declared, head
         return head
 
 
