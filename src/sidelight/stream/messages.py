@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 import time
 from calendar import timegm
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, get_args
 from urllib.parse import quote
 from uuid import UUID
 
@@ -21,12 +22,10 @@ import msgspec
 
 from sidelight.exceptions import MessageError
 from sidelight.record import (
-    Declared,
     Mode,
     Moment,
     Outcome,
     Static,
-    catalogue,
     event_id,
     is_type_name,
     occurred_at,
@@ -36,6 +35,9 @@ from sidelight.record import (
 )
 from sidelight.spool import Record
 from sidelight.store import attributes_text, id_text
+
+if TYPE_CHECKING:
+    from sidelight.record import Declared
 
 Headers: TypeAlias = list[tuple[str, bytes]]
 
@@ -113,7 +115,9 @@ class MessageWriter:
 
     def _head(self, static: Static, service: str) -> Headers:
         """The headers that all events of one emission have in common."""
-        declared = catalogue.get(static.type)
+        # Not imported for this, because pydantic is slow to import.
+        module = sys.modules.get("sidelight.record.event_types")
+        declared = None if module is None else module.catalogue.get(static.type)
         known = self._heads.get((static, service))
         if known is not None and known[0] is declared:
             return known[1]
