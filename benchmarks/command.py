@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import budget, machine
+from benchmarks.host_work import host_work
 from benchmarks.import_time import import_time
 from benchmarks.relay_speed import RelaySpeed, relay_speed
 from benchmarks.report import DIRECTORY, Findings, into_readme, save, show
@@ -48,8 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             relay = _apart(relay_speed)
             tell("whole cost")
             whole = whole_cost()
+            tell("the host's work")
+            host = host_work()
             matrix = run(Effort(rounds=options.rounds), tell)
-            findings = Findings(facts, (), matrix, imports, relay, whole)
+            findings = Findings(facts, (), matrix, imports, relay, whole, host)
         checks = budget.smoke() if options.smoke else budget.full()
         verdicts = list(budget.judge(checks, tell))
         findings = replace(findings, verdicts=verdicts)

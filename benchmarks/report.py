@@ -15,6 +15,8 @@ from benchmarks import ours
 from benchmarks.budget import ALLOWED, Verdict
 from benchmarks.floor import BARE, FLOOR
 from benchmarks.goals import Goal, goals
+from benchmarks.host_work import COMMAND as HOST_COMMAND
+from benchmarks.host_work import RATES, HostWork
 from benchmarks.import_time import OURS, THEIRS, ImportTime
 from benchmarks.peers import SPAN
 from benchmarks.picture import draw
@@ -50,7 +52,17 @@ NOTE: Final = (
     " few calls for that quantile."
 )
 WORDS: Final = frozenset(
-    {"aim", "emissions", "store", "caller", "call", "what", "one call in a tight loop", ""}
+    {
+        "aim",
+        "emissions",
+        "store",
+        "caller",
+        "call",
+        "what",
+        "one call in a tight loop",
+        "",
+        "beside",
+    }
     | {"one event, on all threads of the process"}
 )
 """Columns of text; all others are numbers."""
@@ -75,6 +87,7 @@ class Findings:
     imports: ImportTime | None = None
     relay: RelaySpeed | None = None
     whole: WholeCost | None = None
+    host: HostWork | None = None
 
     def goals(self) -> list[Goal]:
         """The aims, beside what was reached."""
@@ -94,6 +107,8 @@ class Findings:
             yield _other_sheet(self.imports, self.relay)
         if self.whole is not None:
             yield _whole_sheet(self.whole)
+        if self.host is not None:
+            yield _host_sheet(self.host)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: every number that the tables are made of."""
@@ -125,6 +140,7 @@ class Findings:
             "import": self.imports and asdict(self.imports),
             "relay": self.relay and asdict(self.relay),
             "whole cost": self.whole and asdict(self.whole),
+            "host's work": self.host and asdict(self.host),
         }
 
 
@@ -199,9 +215,31 @@ def _readme_sheet(cells: Mapping[str, Measured]) -> Sheet:
 
 def _whole_sheet(whole: WholeCost) -> Sheet:
     return Sheet(
-        f"CPU time of the whole process for each event ({COMMAND})",
-        ("one event, on all threads of the process", "CPU, µs"),
-        [(subject, f"{cost:.1f}") for subject, cost in whole.microseconds.items()],
+        f"The whole process: for each event, and added to it once ({COMMAND})",
+        (
+            *("one event, on all threads of the process", "caller p50, µs", "CPU, µs"),
+            *("objects", "full collection, ms", "memory, MB", "modules"),
+        ),
+        [
+            (
+                subject,
+                *(f"{value:.1f}" for value in (cost.caller, cost.cpu)),
+                *(f"{cost.objects:,.0f}", f"{cost.pause:.1f}"),
+                *(f"{cost.megabytes:.0f}", f"{cost.modules:.0f}"),
+            )
+            for subject, cost in whole.costs.items()
+        ],
+    )
+
+
+def _host_sheet(host: HostWork) -> Sheet:
+    return Sheet(
+        f"How much slower a CPU-bound thread of the host gets ({HOST_COMMAND})",
+        ("beside", *(f"{rate:,} events/s" for rate in RATES)),
+        [
+            (subject, *(f"{shares[rate]:+.1%}" for rate in RATES))
+            for subject, shares in host.slower.items()
+        ],
     )
 
 

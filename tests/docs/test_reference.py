@@ -434,7 +434,9 @@ def test_the_benchmarks_write_their_tables_into_a_readme(tmp_path):
     cells = {title: Measured() for title in titles}
     for title, ns in titles.items():
         cells[title].rounds.append(Samples([ns] * 100, [50] * 100, None))
-    costs = whole_cost.WholeCost(10, 1, {whole_cost.CALLER: 2.71})
+    costs = whole_cost.WholeCost(
+        10, 1, {whole_cost.CALLER: whole_cost.Cost(2.21, 2.71, 17_000, 1.66, 12.6, 90)}
+    )
     findings = report.Findings({}, (), Matrix({TIGHT: cells}), whole=costs)
     page = tmp_path / "README.md"
     page.write_text("before\n" + "old\n".join(report.MARKS) + "\nafter\n", encoding="utf-8")
@@ -447,5 +449,5 @@ def test_the_benchmarks_write_their_tables_into_a_readme(tmp_path):
         ["0.10", "0.10", "", ""],
         ["2.00", "2.00", "1", "0.2"],
         ["10.0", "10.0", "5", "1"],
-        ["2.7"],
+        ["2.2", "2.7", "17,000", "1.7", "13", "90"],
     ]

@@ -162,6 +162,18 @@ def test_a_record_that_cannot_be_converted_is_refused_alone(sink, fake):
     assert fake.accepted == [0, 1, 2, 4, 5]
 
 
+def test_a_record_is_refused_once_however_often_its_batch_is_tried(sink, fake):
+    batch = [*RECORDS[:3], record(3, {"events": "nonsense"}), *RECORDS[4:8]]
+    for _ in range(2):
+        fake.judge = lambda numbers: (
+            ExportError("unavailable", "away") if 7 in numbers else refuse(1)(numbers)
+        )
+        with pytest.raises(SinkUnavailableError):
+            sink.write(batch, WRITER)
+        fake.judge = refuse(1)
+    assert sorted(refused_by(sink, batch)) == [1, 3]
+
+
 def test_a_ledger_makes_no_request(fake, sink):
     ledger = Static(None, "sidelight:ledger", "scheduled", "ledger", None)
     sink.write([(ledger, record(1)[1])], WRITER)

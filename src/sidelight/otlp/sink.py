@@ -145,16 +145,17 @@ class OtlpSink:
         pairs: list[tuple[Record, bytes]] = []
         end, size = self._sent, 0
         while len(pairs) < _REQUEST and size < _REQUEST_BYTES and end < len(records):
-            for static, moment in records[end : end + min(_ENCODED_AT_ONCE, _REQUEST)]:
+            for record in records[end : end + min(_ENCODED_AT_ONCE, _REQUEST)]:
                 end += 1
+                static, moment = record
                 try:
                     encoded = encode(static, moment, limits, observed)
                 except Exception as error:  # noqa: BLE001  # a record of unexpected shape
-                    self._refuse((static, moment), f"{type(error).__name__}: {error}")
+                    self._refuse(record, f"{type(error).__name__}: {error}")
                     continue
                 if encoded is not None:
                     size += len(encoded)
-                    pairs.append(((static, moment), encoded))
+                    pairs.append((record, encoded))
                     if size >= _REQUEST_BYTES:
                         break
             sleep(0)
@@ -198,7 +199,8 @@ class OtlpSink:
             raise ExportError("unavailable", str(refusal), error.retry_after) from refusal
 
     def _refuse(self, record: Record, problem: str) -> None:
-        self._refused.append(record)
+        if not any(record is known for known in self._refused):  # a retry finds it again
+            self._refused.append(record)
         self._refusal = problem
 
     # -- the endpoint ------------------------------------------------------------------------
