@@ -365,6 +365,7 @@ GROUPS = {
         "counts",
         "latency",
         "funnel",
+        "overdue",
         "export",
     ],
     "Code": ["points", "apply", "strip", "catalogue", "run"],

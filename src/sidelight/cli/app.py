@@ -24,6 +24,7 @@ _GROUPS: Final = {
         "counts": "store.counts",
         "latency": "store.latency",
         "funnel": "store.funnel",
+        "overdue": "store.overdue",
         "export": "store.export",
     },
     "Code": {

@@ -59,17 +59,32 @@ OfPoint: TypeAlias = Annotated[
         help="Show only events of this function: package.module:Class.method. Repeatable.",
     ),
 ]
+OfService: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--service",
+        metavar="NAME",
+        help="Show only events of this service (OTEL_SERVICE_NAME). Repeatable.",
+    ),
+]
+OfHost: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--host", metavar="NAME", help="Show only events of this machine. Repeatable."),
+]
 OfOutcome: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--outcome",
         metavar="OUTCOME",
-        help="Show only events with this outcome: started, succeeded, failed, closed, emitted. "
-        "Repeatable.",
+        help="Show only events with this outcome: started, succeeded, failed, closed, emitted, "
+        "abandoned (the process ended before the call did). Repeatable.",
     ),
 ]
 Failed: TypeAlias = Annotated[
-    bool, typer.Option("--failed", help="Show only failures; short for --outcome failed.")
+    bool,
+    typer.Option(
+        "--failed", help="Show only failures; short for --outcome failed --outcome abandoned."
+    ),
 ]
 TimeLimit: TypeAlias = Annotated[
     float | None,
@@ -133,16 +148,20 @@ def filters_of(
     where: Sequence[str] | None,
     point: Sequence[str] | None,
     outcome: Sequence[str] | None,
+    service: Sequence[str] | None,
+    host: Sequence[str] | None,
     *,
     failed: bool,
 ) -> Filters:
     """Make filters of the options that the questions share."""
-    outcomes = [*(outcome or ()), *(["failed"] if failed else ())]
+    outcomes = [*(outcome or ()), *(["failed", "abandoned"] if failed else ())]
     return {
         "organization_id": organization,
         "where": where or None,
         "point": point or None,
         "outcome": outcomes or None,
+        "service": service or None,
+        "host": host or None,
     }
 
 

@@ -36,6 +36,7 @@ OUTCOME_LOOKS: Final[Mapping[str, tuple[str, str]]] = {
     "succeeded": ("✓", "green"),
     "failed": ("✗", "red"),
     "closed": ("◂", "yellow"),
+    "abandoned": ("⊘", "red"),
     "emitted": ("•", "cyan"),
 }
 """Symbol and colour of each outcome."""
@@ -79,13 +80,16 @@ def _to_stderr(message: object, style: str) -> None:
 def print_json(items: Iterable[object]) -> None:
     """Print one JSON object per line."""
     for item in items:
-        if dump := getattr(item, "model_dump_json", None):
-            line = dump()
-        else:
-            plain = dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item  # type: ignore[arg-type]
-            line = _json(plain)
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(json_line(item))
         sys.stdout.flush()
+
+
+def json_line(item: object) -> str:
+    """Return an object as JSON on a line of its own."""
+    if dump := getattr(item, "model_dump_json", None):
+        return f"{dump()}\n"
+    plain = dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item  # type: ignore[arg-type]
+    return f"{_json(plain)}\n"
 
 
 def _json(value: object) -> str:

@@ -15,12 +15,15 @@ from typing import Any, Final
 
 from sidelight.emission.emitter import LOST, Emitter
 from sidelight.exceptions import SpoolError
+from sidelight.host import monotonic
 from sidelight.record import encode, ledger_frame, random_bits, text
 from sidelight.spool import RateLimiter, Spool
 
 #: Bytes of one part. A part must fit into a record, and several hundred busy points must not fill
 #: the spool with costs: an unhurried write is one part of costs.
 _PART: Final = 64 * 1024
+SIGN_OF_LIFE: Final = 5.0
+"""Seconds between two signs of life of a process."""
 _logger: Final = logging.getLogger("sidelight")
 _OWN: Final = "sidelight:"  # points of sidelight itself, for example `sidelight.emit`
 
@@ -35,17 +38,22 @@ class Ledger:
         self._logged: dict[str, int] = {}
         self._log_rate = RateLimiter()
         self._lost = 0
+        self._began = 0
+        self._next_sign = 0.0
 
     def restart(self) -> None:
         """Write everything again, because another spool was opened."""
         self._losses, self._costs = {}, {}
+        self._began, self._next_sign = time.time_ns(), 0.0
 
     def take_lost(self) -> int:
         """Return how many events were lost on their caller's path since the last call."""
         before, self._lost = self._lost, sum(self._emitter.losses.get(each, 0) for each in LOST)
         return self._lost - before if self._lost >= before else self._lost  # forked meanwhile
 
-    def write(self, spool: Spool, *, whole: bool = True, last: bool = False) -> None:
+    def write(
+        self, spool: Spool, *, whole: bool = True, last: bool = False, ended: bool = False
+    ) -> None:
         """Write losses and costs to the spool where they have changed, and log the losses.
 
         Where the spool has no room, the next call tries again.
@@ -55,12 +63,24 @@ class Ledger:
             whole: write all costs. Otherwise at most one part of them, those first that were
                 written longest ago.
             last: make room beyond the limit of the spool.
+            ended: tell that the process writes nothing after this.
         """
         append = spool.append_beyond_limit if last else spool.append
         with contextlib.suppress(SpoolError, OSError):
             self._write_losses(append)
             self._write_costs(append, whole=whole)
+            self._write_sign_of_life(append, ended=ended)
         self._log_losses()
+
+    def _write_sign_of_life(self, append: Callable[[bytes], object], *, ended: bool) -> None:
+        """Tell that the process lives, or ends.
+
+        The store thereby learns how far the delivery of this process is, although the process may
+        emit nothing.
+        """
+        if ended or monotonic() >= self._next_sign:
+            self._next_sign = monotonic() + SIGN_OF_LIFE
+            _append(append, {"began": self._began, "ended": ended})
 
     def _write_losses(self, append: Callable[[bytes], object]) -> None:
         losses = self._emitter.losses.copy()

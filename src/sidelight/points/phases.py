@@ -19,7 +19,7 @@ from sidelight.points.fields import Fields, Source
 from sidelight.points.namespace import chooser
 from sidelight.points.registry import Point
 from sidelight.points.signature import PREFIX
-from sidelight.record import ARTIFACT_KEY, MAX_TEXT, ORGANIZATION_KEY, Outcome, Static
+from sidelight.record import ARTIFACT_KEY, CALL, MAX_TEXT, ORGANIZATION_KEY, SPAN, Outcome, Static
 from sidelight.transactions import Joining
 
 Waits: TypeAlias = Literal["no", "here", "outside"]
@@ -259,10 +259,18 @@ class PhaseWriter:
             artifact=read.format("_artifact_id"),
             organization=read.format("_organization_id"),
             duration="None" if phase == "start" else "_now - _span.call",
-            flags="_span.flags" if carries_span else templates.FLAGS_WITHOUT_SPAN,
+            flags=self._flags(phase, carries_span=carries_span),
             attributes=fill(templates.ATTRIBUTES, own=own),
             details="_details" if carries_span else only_error,
         ).strip()
+
+    def _flags(self, phase: Phase, *, carries_span: bool) -> str:
+        if not any(fields.declaration.start for fields in self._fields):
+            return "_span.flags" if carries_span else templates.FLAGS_WITHOUT_SPAN
+        if phase == "start":
+            # A span that is exported is recorded at the end of the call, with or without an event.
+            return f"{templates.FLAGS_WITHOUT_SPAN} | (_span.flags & {SPAN}) * {CALL}"
+        return f"_span.flags | {CALL}" if carries_span else templates.FLAGS_WITHOUT_SPAN
 
     def _head(self, type_: Any, fields: Fields, phase: Phase) -> str:
         return self._names.give("head", self._made_head(type_, fields, phase))

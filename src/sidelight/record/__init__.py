@@ -11,6 +11,7 @@ from sidelight.record.costs import BUDGET_NS, SHIFT, Costs, CostSummary, read_sn
 from sidelight.record.durations import parse_duration
 from sidelight.record.encoding import encode, encode_into, new_buffer, to_json
 from sidelight.record.format import (
+    CALL,
     CUT,
     DEEPEST,
     FRAME,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ARTIFACT_KEY",
     "BUDGET_NS",
+    "CALL",
     "CUT",
     "DEEPEST",
     "DEFAULT_LIMITS",

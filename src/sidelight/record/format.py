@@ -38,6 +38,9 @@ SAMPLED: Final = 4
 CUT: Final = 8
 #: Set in ``Moment.flags``: the trace id is random (the W3C flag of level 2).
 RANDOM: Final = 16
+#: Set in ``Moment.flags``: the start of a call, or its end. It is not set in a start whose end
+#: leaves no record, as that of a span that is not sampled.
+CALL: Final = 32
 
 _PREFIX: Final = b"\x92"  # msgpack: an array of two follows
 _PAYLOAD_BEGINS: Final = re.compile(_PREFIX + rb"[\x91-\x9f]")  # its first item: a short array

@@ -34,11 +34,16 @@ class LedgerPart(msgspec.Struct, frozen=True):
         losses: how many records were lost or cut, by reason.
         problems: the latest problem of a reason, in words.
         costs: the costs of a point, by the point's path.
+        began: when the process opened its spool (ns); only in a part that tells that the process
+            lives. What the process wrote before such a part has been delivered before it.
+        ended: the process writes nothing after this part.
     """
 
     losses: dict[str, _Count] = {}
     problems: dict[str, str] = {}
     costs: dict[str, CostSnapshot] = {}
+    began: _Count | None = None
+    ended: bool = False
 
 
 def ledger_frame(content: dict[str, Any], time_ns: int, random: int) -> bytes:

@@ -20,6 +20,7 @@ from sidelight.emission import IDLE, Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
 from sidelight.host import Loop, monotonic, set_context, sleep, suppressed
 from sidelight.record import decode, encode
+from sidelight.relay.endings import note_end
 from sidelight.relay.refusals import (
     Delivered,
     InDoubt,
@@ -210,7 +211,7 @@ class Worker:
                 )
         if batch.payloads:
             self._deliver(segment, batch, retries)
-        elif is_final:
+        elif is_final and note_end(self.sink, segment):
             self._finish(segment)
         elif batch.damaged:
             self._advance(segment, batch.end)

@@ -282,7 +282,7 @@ class Runtime:
                 return True
             with guarded():
                 self._forgotten.count_all()
-                self._ledger.write(self.spool, last=True)
+                self._ledger.write(self.spool, last=True, ended=self.relay is None)
             started = self._await_start(until + _IMPORTS_WITHIN)
             EMITTER.use(ClosedSpool(self.open))
             spool, self.spool = self.spool, None
@@ -312,7 +312,7 @@ class Runtime:
         if relay is not None:
             relay.flush(0.75 * (until - monotonic()), patient=False)
             if spool is not None:  # a sink may have refused records meanwhile, and may do so later
-                write_ledger = partial(self._ledger.write, spool, last=True)
+                write_ledger = partial(self._ledger.write, spool, last=True, ended=True)
                 with guarded():
                     write_ledger()
                 relay.flush(0.5 * (until - monotonic()), patient=False)

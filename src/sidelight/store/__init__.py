@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from sidelight.store.columns import EVENT_COLUMNS, declared_columns
     from sidelight.store.database import Connection, DatabaseError
     from sidelight.store.engine import connect
-    from sidelight.store.event import UNREADABLE, Count, Counts, Event, Events, Loss
+    from sidelight.store.event import UNREADABLE, Count, Counts, Event, Events, Loss, Process
     from sidelight.store.funnel import Funnel, Step
     from sidelight.store.latency import Grouping, Latencies, Latency
+    from sidelight.store.overdue import Judgement, Mark, Overdue
     from sidelight.store.pages import Page
     from sidelight.store.postgres import (
         WRITE_TIMEOUT,
@@ -54,11 +55,15 @@ __all__ = [
     "Filters",
     "Funnel",
     "Grouping",
+    "Judgement",
     "Latencies",
     "Latency",
     "Loss",
+    "Mark",
+    "Overdue",
     "Page",
     "Plan",
+    "Process",
     "Pruner",
     "Step",
     "Store",
@@ -96,9 +101,10 @@ __getattr__ = lazily(
         "columns": "EVENT_COLUMNS declared_columns",
         "database": "Connection DatabaseError",
         "engine": "connect",
-        "event": "UNREADABLE Count Counts Event Events Loss",
+        "event": "UNREADABLE Count Counts Event Events Loss Process",
         "funnel": "Funnel Step",
         "latency": "Grouping Latencies Latency",
+        "overdue": "Judgement Mark Overdue",
         "pages": "Page",
         "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement"
         " connect_server connection_parameters",

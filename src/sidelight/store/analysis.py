@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
 from typing import Unpack
 
 from sidelight.exceptions import QueryError
+from sidelight.record import Expectation
 from sidelight.store.arguments import Types, checked_names
 from sidelight.store.funnel import Funnel, funnel_of
+from sidelight.store.inventory import Inventory
 from sidelight.store.journeys import Journeys, with_time
 from sidelight.store.latency import Grouping, Latencies, checked_grouping, latencies
-from sidelight.store.reader import Reader
+from sidelight.store.overdue import Judgement, Mark, judge, marks_of
 from sidelight.store.selection import Filters, Row, Scan
 from sidelight.store.times import When
 
 
-class Analysis(Reader):
+class Analysis(Inventory):
     """Questions about the way of artifacts from event to event."""
 
     def _timed(self, rows: Iterable[Row]) -> Sequence[Row]:
@@ -87,3 +91,40 @@ class Analysis(Reader):
         scan = Scan(time_limit)
         selection = self._selection(type=checked[0], since=since, until=until, **filters)
         return funnel_of(Journeys(selection, self._read, self._timed, scan), checked, scan)
+
+    def overdue(
+        self,
+        expectations: Iterable[Expectation],
+        *,
+        since: When = timedelta(days=7),
+        time_limit: float | None = None,
+        without: Collection[str] = (),
+        waiting: Collection[Mark] = (),
+        **filters: Unpack[Filters],
+    ) -> Judgement:
+        """The artifacts for which an expectation was not met, and those of which it is unknown.
+
+        Nothing is judged beyond what has been delivered: where a process is silent, or its
+        delivery is behind, the answer is "unknown", with the reason.
+
+        Args:
+            expectations: of a map (`read_map`) or a catalogue (``catalogue.expectations``).
+            since: only artifacts whose wait began at or after this time.
+            time_limit: as in `latency`, for each expectation.
+            without: ids of processes from which nothing more is expected, such as those of a
+                machine that is gone.
+            waiting: further limits of the delivery, such as records in a spool of this machine.
+            filters: conditions on the event that begins the wait; see `Filters`.
+
+        Raises:
+            QueryError: an argument is invalid; the error names it.
+        """
+        now = time.time_ns()
+        # Read first: what comes between the two reads is judged by the next call.
+        marks = [*marks_of(self.processes(), without, now), *waiting]
+        expected = []
+        for each in expectations:
+            scan = Scan(time_limit)
+            selection = self._selection(type=each.after, since=since, **filters)
+            expected.append((each, Journeys(selection, self._read, self._timed, scan), scan))
+        return judge(expected, marks, now)

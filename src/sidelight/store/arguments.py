@@ -11,7 +11,7 @@ from sidelight.store.keys import fit_to_index
 
 Id: TypeAlias = str | int | UUID
 Types: TypeAlias = str | Collection[str]
-OUTCOMES: Final = ("started", "succeeded", "failed", "closed", "emitted")
+OUTCOMES: Final = ("started", "succeeded", "failed", "closed", "emitted", "abandoned")
 
 
 def checked_id(argument: str, value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta  # pydantic reads the annotations
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, computed_field
@@ -31,7 +31,8 @@ class Event(BaseModel):
         point: the function that emitted it: ``package.module:Class.method``.
         mode: "scheduled" or "awaited".
         outcome: the state of the call: "started", "succeeded", "failed", or "closed" (a generator
-            that its consumer did not exhaust); "emitted" for an event without a call.
+            that its consumer did not exhaust); "emitted" for an event without a call; "abandoned"
+            for a start whose process ended before the call did.
         duration_ns: how long the call took; None for a call that has not ended.
         trace_id, span_id: the span that the event belongs to, in hexadecimal.
         attributes: the other fields of the point; a failure has ``error.type`` and
@@ -48,7 +49,7 @@ class Event(BaseModel):
     recorded_ns: int
     point: str
     mode: Mode
-    outcome: Outcome
+    outcome: Outcome | Literal["abandoned"]
     duration_ns: int | None
     trace_id: str | None
     span_id: str | None
@@ -203,3 +204,32 @@ class Loss:
     count: int
     problem: str
     last_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process that has emitted; times in ns since 1970.
+
+    Attributes:
+        process: its instance id, as in the resource of its spans.
+        host: its machine or container.
+        service: its ``OTEL_SERVICE_NAME``; None where it has none.
+        pid: its number on the host.
+        started_ns: when it first emitted; 0 where it never said so.
+        last_seen_ns: when the store got its last sign of life. It writes one every 5 s.
+        delivered_until_ns: the store has everything that the process wrote before this time.
+        ended: "exited" (it said so), "died" (its lock was found free), or "" while it may live.
+    """
+
+    process: str
+    host: str
+    service: str | None
+    pid: int
+    started_ns: int
+    last_seen_ns: int
+    delivered_until_ns: int
+    ended: Literal["exited", "died", ""]
+
+    def __str__(self) -> str:
+        name = f"{self.service or 'process'} {self.pid}"
+        return f"{name} on {self.host}" if self.host else name

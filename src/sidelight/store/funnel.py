@@ -26,6 +26,7 @@ class Step:
             the step.
         stayed: how many reached this step, but not the next; 0 for the last step.
         last_types: the types of the last events of those that stayed, with their numbers.
+        abandoned: of how many of those the last event is the start of a call that was abandoned.
     """
 
     types: tuple[str, ...]
@@ -36,6 +37,7 @@ class Step:
     max_ns: int | None
     stayed: int
     last_types: dict[str, int]
+    abandoned: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class _Tally:
     durations: array[int] = field(default_factory=lambda: array("q"))
     by_type: Counter[str] = field(default_factory=Counter)
     last_types: Counter[str] = field(default_factory=Counter)
+    abandoned: int = 0
 
 
 def funnel_of(journeys: Journeys, steps: Sequence[frozenset[str]], scan: Scan) -> Funnel:
@@ -79,7 +82,9 @@ def _follow(journey: Journey, steps: Sequence[frozenset[str]], tallies: Sequence
     for number in range(1, len(steps)):
         found = journey.next_step(at, steps[number], used)
         if found is None:
-            tallies[number - 1].last_types[journey.events[-1].type] += 1
+            stayed, last = tallies[number - 1], journey.events[-1]
+            stayed.last_types[last.type] += 1
+            stayed.abandoned += last.outcome == "abandoned"
             return
         tallies[number].durations.append(journey.took(at, found))
         tallies[number].by_type[journey.events[found].type] += 1
@@ -98,4 +103,5 @@ def _step(types: frozenset[str], tally: _Tally) -> Step:
         max_ns=ordered[-1] if ordered else None,
         stayed=tally.last_types.total(),
         last_types=dict(tally.last_types.most_common()),
+        abandoned=tally.abandoned,
     )

@@ -28,7 +28,7 @@ from sidelight.store.rows import (
     Row,
     rows_of,
 )
-from sidelight.store.statements import BatchStatements
+from sidelight.store.statements import BatchStatements, Delivery
 from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, EVENT_COUNTS
 
 _Counts: TypeAlias = Counter[tuple[str, str, str]]
@@ -63,30 +63,42 @@ class Stored(NamedTuple):
     Attributes:
         left_out: how many of the first events are older than the store keeps, and not stored.
         has_noted_work: `attribute_step` has more to do.
+        new: the rows that were not stored before.
     """
 
     left_out: int = 0
     has_noted_work: bool = False
+    new: Sequence[Row] = ()
 
 
-def store_events(statements: BatchStatements, drafts: Sequence[Draft], recorded_at: int) -> Stored:
+def store_events(
+    statements: BatchStatements,
+    drafts: Sequence[Draft],
+    recorded_at: int,
+    process: int | None = None,
+) -> Stored:
     """Store events, and count those that are new, within the current transaction.
 
     Args:
         statements: the database's statements over many rows.
         drafts: the events, in the order of time.
         recorded_at: the time of the transaction (ns), unique to it.
+        process: the number of the process that emitted all of them, where there is one.
     """
-    kept_since = statements.kept_since()
+    if not drafts:
+        return Stored()
+    delivery = None if process is None else Delivery(recorded_at, process)
+    kept_since = statements.kept_since(delivery)
     left_out = bisect_left(drafts, (kept_since,))
     if left_out == len(drafts):
         return Stored(left_out)
-    return Stored(left_out, _store(statements, drafts[left_out:], recorded_at, kept_since))
+    has_noted_work, new = _store(statements, drafts[left_out:], recorded_at, kept_since)
+    return Stored(left_out, has_noted_work, new)
 
 
 def _store(
     statements: BatchStatements, drafts: Sequence[Draft], recorded_at: int, kept_since: int
-) -> bool:
+) -> tuple[bool, Sequence[Row]]:
     drafts, sums = _unique(drafts)
     known = _artifacts_with_organization(statements, sums)
     artifacts = _count_artifacts(statements, sums)  # locks their rows until the commit
@@ -110,7 +122,7 @@ def _store(
     ]
     has_noted_work = _attribute_earlier_events(statements, late, counts)
     _add_to_counters(statements, counts)
-    return has_noted_work
+    return has_noted_work, new
 
 
 @dataclass(slots=True)

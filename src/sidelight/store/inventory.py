@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 
 from sidelight.record import CostSummary, event_id, read_snapshot
 from sidelight.store.arguments import Id, checked_id, checked_limit
-from sidelight.store.event import Artifact, Loss
+from sidelight.store.event import Artifact, Loss, Process
 from sidelight.store.keys import NO_ORGANIZATION
 from sidelight.store.reader import Reader
 from sidelight.store.schema import (
@@ -19,8 +19,10 @@ from sidelight.store.schema import (
     event_counts,
     events,
     losses,
+    processes,
     retention,
 )
+from sidelight.store.selection import Row
 from sidelight.store.times import When, beginning_ns, end_ns, from_ns
 
 
@@ -104,6 +106,11 @@ class Inventory(Reader):
             ),
         )
 
+    def processes(self) -> list[Process]:
+        """The processes that have emitted, by their last sign of life, the latest first."""
+        rows = self._read(select(processes).order_by(processes.c.last_seen.desc()))
+        return self._readable("processes", rows, _process)
+
     def costs(self, *, since: When | None = None) -> list[CostSummary]:
         """The cost of emitting on the caller's path, per point, over all processes.
 
@@ -147,3 +154,17 @@ class Inventory(Reader):
         if self._engine.dialect.name == "sqlite":
             return "UTF8"
         return str(self._read(text("SHOW server_encoding"))[0][0])
+
+
+def _process(row: Row) -> Process:
+    service = row.service
+    return Process(
+        process=row.process,
+        host=row.host,
+        service=None if not service or service.startswith("unknown_service") else service,
+        pid=int(row.pid),
+        started_ns=int(row.started_at),
+        last_seen_ns=int(row.last_seen),
+        delivered_until_ns=int(row.delivered_until),
+        ended=row.ended if row.ended in {"exited", "died"} else "",
+    )

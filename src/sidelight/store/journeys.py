@@ -37,7 +37,7 @@ class Journey(NamedTuple):
 
     Attributes:
         start: the first event of the type that the journey begins with.
-        events: all events, with the columns artifact_id, type, occurred_at, event_id.
+        events: all events, with the columns artifact_id, type, outcome, occurred_at and event_id.
         at: the index of ``start`` among them.
     """
 
@@ -114,7 +114,7 @@ class Journeys:
         self.large += len(large)
         table = events.c
         query = (
-            select(table.artifact_id, table.type, *ORDER)
+            select(table.artifact_id, table.type, table.outcome, *ORDER)
             .where(table.artifact_id.in_(names - large))
             .order_by(table.artifact_id, *ORDER)
         )

@@ -80,5 +80,27 @@ def _to_4(connection: Connection) -> None:
     )
 
 
-UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2, _to_3, _to_4)
+def _to_5(connection: Connection) -> None:
+    """Note which processes have emitted, which of them each delivery is of, and open calls."""
+    run = connection.execute
+    is_postgres = connection.backend == "postgresql"
+    text, keyed = ('TEXT COLLATE "C"', "") if is_postgres else ("TEXT", "WITHOUT ROWID")
+    run(
+        f"CREATE TABLE processes (process {text} NOT NULL, number BIGINT NOT NULL,"
+        f" host {text} NOT NULL, service {text} NOT NULL, pid BIGINT NOT NULL,"
+        " started_at BIGINT NOT NULL, last_seen BIGINT NOT NULL, delivered_until BIGINT NOT NULL,"
+        f" ended {text} NOT NULL, PRIMARY KEY (process)) {keyed}"
+    )
+    run(
+        "CREATE TABLE deliveries (recorded_at BIGINT NOT NULL, process BIGINT NOT NULL,"
+        f" PRIMARY KEY (recorded_at)) {keyed}"
+    )
+    run(
+        f"CREATE TABLE open_calls (call {text} NOT NULL, event_id {text} NOT NULL,"
+        f" process BIGINT NOT NULL, PRIMARY KEY (call)) {keyed}"
+    )
+    run("CREATE INDEX open_calls_by_process ON open_calls (process)")
+
+
+UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2, _to_3, _to_4, _to_5)
 """The steps: from version 1 to 2, from 2 to 3, and so on."""

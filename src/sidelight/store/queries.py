@@ -19,7 +19,6 @@ from sidelight.store.arrivals import Arrivals
 from sidelight.store.columns import declared_columns
 from sidelight.store.counting import count_events, count_from, counters
 from sidelight.store.event import Counts, Event, Events, event_from
-from sidelight.store.inventory import Inventory
 from sidelight.store.pages import Page, pages
 from sidelight.store.schema import events
 from sidelight.store.selection import ORDER, EventFilters, Row, Scan, Selection
@@ -34,7 +33,7 @@ _SECONDS_FOR_LATEST: Final = 1.0
 _TRANSACTIONS: Final = 20  # relay transactions whose events one query of `follow` reads
 
 
-class Store(Inventory, Analysis):
+class Store(Analysis):
     """An events store, opened for questions. It writes nothing and takes no lock.
 
     ``with Store("sqlite:///events.db") as store: …``; several threads may use one.

@@ -59,6 +59,16 @@ def _table(described: tables.Table) -> Table:
     return Table(described.name, metadata, *columns)
 
 
-events, event_counts, artifacts, losses, costs, attribution_work, retention, _ = map(
-    _table, tables.TABLES
-)
+(
+    events,
+    event_counts,
+    artifacts,
+    losses,
+    costs,
+    attribution_work,
+    processes,
+    deliveries,
+    open_calls,
+    retention,
+    _,
+) = map(_table, tables.TABLES)

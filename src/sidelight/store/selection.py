@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby, islice
@@ -24,7 +24,7 @@ from sidelight.store.arguments import (
 )
 from sidelight.store.attributes import conditions_of
 from sidelight.store.keys import NO_ORGANIZATION
-from sidelight.store.schema import events
+from sidelight.store.schema import deliveries, events, processes
 from sidelight.store.times import When, beginning_ns, end_ns
 
 Conditions: TypeAlias = list[ColumnElement[bool] | TextClause]
@@ -50,12 +50,16 @@ class Filters(TypedDict, total=False):
             `sidelight.store.attributes`.
         outcome: the outcome, or one of several.
         point: the function, ``package.module:Class.method``, or one of several.
+        service: the service that emitted it (``OTEL_SERVICE_NAME``), or one of several.
+        host: the machine or container that emitted it, or one of several.
     """
 
     organization_id: Id | None
     where: str | Sequence[str] | None
     outcome: Types | None
     point: Types | None
+    service: Types | None
+    host: Types | None
 
 
 class EventFilters(Filters, total=False):
@@ -125,6 +129,8 @@ class Selection:
         where: str | Sequence[str] | None = None,
         outcome: Types | None = None,
         point: Types | None = None,
+        service: Types | None = None,
+        host: Types | None = None,
         since: When | None = None,
         until: When | None = None,
     ) -> Self:
@@ -138,6 +144,10 @@ class Selection:
             filters.append(events.c.outcome.in_(checked_outcomes(outcome)))
         if point is not None:
             filters.append(events.c.point.in_(checked_names("point", point)))
+        if service is not None:
+            filters.append(_emitted(processes.c.service, checked_names("service", service)))
+        if host is not None:
+            filters.append(_emitted(processes.c.host, checked_names("host", host)))
         if where is not None:
             conditions = enumerate(conditions_of(where))
             filters += [condition.sql(dialect, at) for at, condition in conditions]
@@ -330,6 +340,14 @@ class Selection:
                 return
             last = rows[-1].event_id
             rows = read(query.where(key < last if newest_first else key > last))
+
+
+def _emitted(column: ColumnElement[str], values: Collection[str]) -> ColumnElement[bool]:
+    """Whether a process with one of these values has emitted the event."""
+    delivery = deliveries.join(processes, processes.c.number == deliveries.c.process)
+    query = select(deliveries.c.recorded_at).select_from(delivery)
+    mine = deliveries.c.recorded_at == events.c.recorded_at
+    return query.where(mine, column.in_(values)).correlate(events).exists()
 
 
 def _between(start: int | None, end: int | None) -> tuple[Conditions, Conditions]:

@@ -18,9 +18,18 @@ from sidelight.store.address import parse_url
 from sidelight.store.batch_size import BatchSizer
 from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.errors import is_record_refused
-from sidelight.store.ingest import Stored, attribute_step, store_events
+from sidelight.store.ingest import attribute_step, store_events
 from sidelight.store.opening import open_store
 from sidelight.store.partitions import MonthlyPartitions
+from sidelight.store.processes import (
+    Contents,
+    abandon_calls,
+    ended_calls,
+    number_of,
+    started_calls,
+    store_death,
+    store_process,
+)
 from sidelight.store.rows import Ledger, drafts_of, mark_undeclared
 from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
 from sidelight.store.statements import BatchStatements, batch_statements, last_recorded
@@ -183,6 +192,31 @@ class StoreSink:
             self.close()
             raise SinkUnavailableError(sink=self._display_url, problem=str(error)) from error
 
+    def note_end(self, writer: dict[str, Any]) -> None:
+        """Note that a process has ended, and that it has no records left in the spool.
+
+        Args:
+            writer: the header of its segments.
+
+        Raises:
+            SinkUnavailableError: as in `write`.
+        """
+        self._attempt(lambda: self._note_end(writer))
+
+    def _note_end(self, writer: dict[str, Any]) -> None:
+        connection = self._opened(create=True)
+        with connection.transaction():
+            statements = batch_statements(connection)
+            store_death(statements, writer, time.time_ns())
+            abandon_calls(connection, statements, str(writer.get("instance", "")))
+
+    def _opened(self, *, create: bool) -> Connection:
+        if self._connection is None:
+            self._connection = open_store(self.address, create=create)
+            self.has_deferred_work = create  # of another relay, perhaps
+            self._partitions = MonthlyPartitions() if self._file is None else None
+        return self._connection
+
     def sync(self) -> None:
         """Make every commit survive a power loss. PostgreSQL does so at the commit.
 
@@ -222,31 +256,33 @@ class StoreSink:
         *,
         undo: bool,
     ) -> Sequence[Record]:
-        if self._connection is None:
-            self._connection = open_store(self.address, create=not undo)
-            self.has_deferred_work = not undo  # of another relay, perhaps
-            self._partitions = MonthlyPartitions() if self._file is None else None
+        connection = self._opened(create=not undo)
         drafts, ledgers = drafts_of(records)
         if self._partitions is not None and not undo:
-            self._partitions.ensure(self._connection, [draft[0] for draft in drafts])
-        if not drafts and not ledgers:
+            self._partitions.ensure(connection, [draft[0] for draft in drafts])
+        ended = ended_calls(records)
+        if not (drafts or ledgers or ended):
             return ()
         process = str(writer.get("instance", ""))
-        recorded_at = _next_recorded_at(self._connection)
-        with self._connection.transaction(undo=undo):
-            statements = batch_statements(self._connection)
+        recorded_at = _next_recorded_at(connection)
+        with connection.transaction(undo=undo):
+            statements = batch_statements(connection)
             if claim is not None:
-                claimed = claim(self._connection)
+                claimed = claim(connection)
                 drafts = [draft for draft in drafts if draft[1] in claimed]
-            stored = store_events(statements, drafts, recorded_at) if drafts else Stored()
+            number = None if claim is not None else number_of(process)
+            stored = store_events(statements, drafts, recorded_at, number)
             too_old = [(static, moment) for *_, static, moment in drafts[: stored.left_out]]
             if too_old and claim is not None:
                 raise self._too_old(too_old)  # they go to the quarantine through the spool
             for ledger in ledgers:
                 _write_ledger(statements, ledger, process)
+            if claim is None:  # else the records are those of several processes
+                contents = Contents(ledgers, started_calls(drafts, stored.new), ended)
+                store_process(connection, statements, contents, writer, recorded_at)
             if undo:
                 statements.check_constraints()
-        if isinstance(self._connection, SqliteConnection) and self._connection.is_replaced():
+        if isinstance(connection, SqliteConnection) and connection.is_replaced():
             self.close()
             problem = "its file was replaced during a transaction"
             raise SinkUnavailableError(sink=self._display_url, problem=problem)

@@ -8,16 +8,28 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.partitions import RETENTION_LOCK
 from sidelight.store.rows import CHUNK, KEY, RECORDED, Row
-from sidelight.store.tables import EVENTS
+from sidelight.store.tables import DELIVERIES, EVENTS
 
 _UNLESS_STORED: Final = "ON CONFLICT DO NOTHING"
 _LAST_RECORDED: Final = "SELECT max(recorded_at) FROM "
 _KEPT_SINCE: Final = "SELECT kept_since FROM retention"
+
+
+class Delivery(NamedTuple):
+    """A transaction of a relay: its ``recorded_at``, and the number of the emitting process."""
+
+    recorded_at: int
+    process: int
+
+    @property
+    def values(self) -> str:
+        """The numbers as SQL."""
+        return f"{self.recorded_at:d}, {self.process:d}"
 
 
 class BatchStatements(Protocol):
@@ -30,8 +42,12 @@ class BatchStatements(Protocol):
     least: str
     greatest: str
 
-    def kept_since(self) -> int:
-        """Since when the store keeps events (ns); fixed until the transaction ends."""
+    def kept_since(self, delivery: Delivery | None = None) -> int:
+        """Since when the store keeps events (ns); fixed until the transaction ends.
+
+        Args:
+            delivery: noted in the same exchange with the database.
+        """
         ...
 
     def run(
@@ -84,7 +100,11 @@ class _SqliteStatements:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def kept_since(self) -> int:
+    def kept_since(self, delivery: Delivery | None = None) -> int:
+        if delivery is not None:
+            self._connection.execute(
+                f"{DELIVERIES.insert} VALUES (?, ?) {_UNLESS_STORED}", delivery
+            )
         return int(self._connection.execute(_KEPT_SINCE).fetchone()[0])
 
     def run(
@@ -137,12 +157,19 @@ class _PostgresStatements:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def kept_since(self) -> int:
+    def kept_since(self, delivery: Delivery | None = None) -> int:
         # The shared lock keeps a pruner from moving the retention within this transaction.
+        note = (
+            ""
+            if delivery is None
+            else f"{DELIVERIES.insert} VALUES ({delivery.values}) {_UNLESS_STORED}; "
+        )
         cursor = self._connection.execute(
-            f"SELECT pg_advisory_xact_lock_shared({RETENTION_LOCK}); {_KEPT_SINCE}"
+            f"{note}SELECT pg_advisory_xact_lock_shared({RETENTION_LOCK}); {_KEPT_SINCE}"
         )
         cursor.nextset()
+        if note:
+            cursor.nextset()
         return int(cursor.fetchone()[0])
 
     def run(

@@ -178,6 +178,38 @@ ATTRIBUTION_WORK: Final = Table(
 )
 """Artifacts whose organization became known, and up to when (ns) their events have it."""
 
+PROCESSES: Final = Table(
+    "processes",
+    (
+        Column("process"),
+        Column("number", "n"),
+        Column("host"),
+        Column("service"),
+        Column("pid", "n"),
+        Column("started_at", "n"),
+        Column("last_seen", "n"),
+        Column("delivered_until", "n"),
+        Column("ended"),  # "": it has not
+    ),
+    key=("process",),
+)
+"""The processes that have emitted. ``delivered_until``: what they wrote before has been stored."""
+
+DELIVERIES: Final = Table(
+    "deliveries",
+    (Column("recorded_at", "n"), Column("process", "n")),
+    key=("recorded_at",),
+)
+"""The process (its number) whose events a transaction of a relay has stored."""
+
+OPEN_CALLS: Final = Table(
+    "open_calls",
+    (Column("call"), Column("event_id"), Column("process", "n")),
+    key=("call",),
+    indexes={"open_calls_by_process": ("process",)},
+)
+"""Calls whose start is stored, and whose end is not yet: trace and span, and the event."""
+
 RETENTION: Final = Table(  # one row
     "retention",
     (Column("kept_since", "n"), Column("pruned_until", "n", default=0)),
@@ -192,6 +224,9 @@ TABLES: Final = (
     LOSSES,
     COSTS,
     ATTRIBUTION_WORK,
+    PROCESSES,
+    DELIVERIES,
+    OPEN_CALLS,
     RETENTION,
     SCHEMA_VERSION,
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -10,12 +12,13 @@ import msgspec
 
 from sidelight.cli.output import remark
 from sidelight.exceptions import SidelightError
-from sidelight.record import decode
+from sidelight.record import Moment, decode, occurred_at
 from sidelight.settings import settle
 from sidelight.spool import PAGE, Scanner, Segment, is_same_store, segments_in
 from sidelight.store import plural
 
 _MOST: Final = 10_000  # events to count
+_BATCH: Final = 2000
 
 
 def remark_waiting(store: str | None) -> None:
@@ -23,7 +26,8 @@ def remark_waiting(store: str | None) -> None:
     with contextlib.suppress(SidelightError):  # the store's own error says more
         settings = settle(store)
         try:
-            number = _waiting_in(settings.spool, settings.require_store())
+            events = _events_in(settings.spool, settings.require_store())
+            number = sum(1 for _ in islice(events, _MOST))
         except OSError as error:
             remark(f"events may wait in {settings.spool}, which cannot be read: {error.strerror}")
             return
@@ -32,13 +36,24 @@ def remark_waiting(store: str | None) -> None:
             remark(f"{more}{plural(number, 'event')} still in the spool; see `sidelight spool`")
 
 
-def _waiting_in(directory: Path, store: str) -> int:
-    """Count the events that a store has not taken, up to `_MOST`.
+def oldest_waiting(store: str | None) -> int | None:
+    """When the oldest event occurred that waits for a store in the spool here (ns); None: none.
+
+    A spool that cannot be read is no reason to judge nothing, because it may be of another store.
+    """
+    with contextlib.suppress(SidelightError, OSError):
+        settings = settle(store)
+        events = _events_in(settings.spool, settings.require_store())
+        return min((occurred_at(each) for each in islice(events, _MOST)), default=None)
+    return None
+
+
+def _events_in(directory: Path, store: str) -> Iterator[Moment]:
+    """Yield the events that a store has not taken.
 
     Raises:
         OSError: the spool cannot be read.
     """
-    number = 0
     for path in segments_in(directory):
         with (
             contextlib.suppress(FileNotFoundError),  # delivered and deleted meanwhile
@@ -47,13 +62,9 @@ def _waiting_in(directory: Path, store: str) -> int:
             if not is_same_store(segment.meta.get("store"), store):
                 continue
             scanner = Scanner(segment, segment.cursors.get("store", PAGE))
-            while number < _MOST and (payloads := scanner.batch(_MOST).payloads):
-                number += sum(map(_is_event, payloads))
-    return min(number, _MOST)
-
-
-def _is_event(payload: bytes) -> bool:
-    try:
-        return decode(payload)[0].type is not None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+            while payloads := scanner.batch(_BATCH).payloads:
+                for payload in payloads:
+                    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                        static, moment = decode(payload)
+                        if static.type is not None:
+                            yield moment

@@ -14,9 +14,11 @@ from sidelight.cli.options import (
     AsJson,
     Failed,
     OfArtifact,
+    OfHost,
     OfOrganization,
     OfOutcome,
     OfPoint,
+    OfService,
     OfType,
     StoreUrl,
     TimeLimit,
@@ -61,6 +63,8 @@ def counts(
     point: OfPoint = None,
     outcome: OfOutcome = None,
     failed: Failed = False,
+    service: OfService = None,
+    host: OfHost = None,
     since: Annotated[
         str | None,
         typer.Option(metavar="DAY", help="Start with this day (UTC): 2026-07-25, or 7d (ago)."),
@@ -97,7 +101,7 @@ def counts(
             since=since,
             until=until,
             time_limit=seconds_of(time_limit, as_json=as_json),
-            **filters_of(organization, where, point, outcome, failed=failed),
+            **filters_of(organization, where, point, outcome, service, host, failed=failed),
         )
         url = opened.url
     parts = [part for part in By if part in (by or By)]

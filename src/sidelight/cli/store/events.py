@@ -14,9 +14,11 @@ from sidelight.cli.options import (
     AsJson,
     Failed,
     OfArtifact,
+    OfHost,
     OfOrganization,
     OfOutcome,
     OfPoint,
+    OfService,
     OfTrace,
     OfType,
     Since,
@@ -55,6 +57,8 @@ def events(
     point: OfPoint = None,
     outcome: OfOutcome = None,
     failed: Failed = False,
+    service: OfService = None,
+    host: OfHost = None,
     since: Since = None,
     until: Until = None,
     limit: Annotated[
@@ -92,7 +96,7 @@ def events(
             limit=shown,
             newest_first=newest_first or shown is not None,
             time_limit=seconds_of(time_limit, as_json=as_json),
-            **filters_of(organization, where, point, outcome, failed=failed),
+            **filters_of(organization, where, point, outcome, service, host, failed=failed),
         )
         found: Iterable[Event] = answer
         if shown is not None and not newest_first:
@@ -140,6 +144,8 @@ def tail(
     point: OfPoint = None,
     outcome: OfOutcome = None,
     failed: Failed = False,
+    service: OfService = None,
+    host: OfHost = None,
     last: Annotated[
         int, typer.Option("--last", "-n", min=0, help="Begin with the latest N stored events.")
     ] = 10,
@@ -159,7 +165,7 @@ def tail(
                 type=types or None,
                 trace_id=trace,
                 last=last,
-                **filters_of(organization, where, point, outcome, failed=failed),
+                **filters_of(organization, where, point, outcome, service, host, failed=failed),
             )
             if as_json:
                 print_json(following)

@@ -18,9 +18,11 @@ from sidelight.cli.options import (
     AsJson,
     Failed,
     OfArtifact,
+    OfHost,
     OfOrganization,
     OfOutcome,
     OfPoint,
+    OfService,
     OfType,
     Since,
     StoreUrl,
@@ -73,6 +75,8 @@ def export(
     point: OfPoint = None,
     outcome: OfOutcome = None,
     failed: Failed = False,
+    service: OfService = None,
+    host: OfHost = None,
     since: Since = None,
     until: Until = None,
     as_json: AsJson = False,
@@ -87,7 +91,7 @@ def export(
     Examples:
       sidelight export --to events.parquet
 
-      sidelight export --to failures.csv --failed --since 30d --catalogue voice_notes
+      sidelight export --to failures.csv --failed --since 30d
     """
     if to.suffix not in FORMATS:
         raise typer.BadParameter(f"name a file that ends in {', '.join(FORMATS)}: {to}")
@@ -106,7 +110,7 @@ def export(
         "type": types or None,
         "since": since,
         "until": until,
-        **filters_of(organization, where, point, outcome, failed=failed),
+        **filters_of(organization, where, point, outcome, service, host, failed=failed),
     }
     declared = declared_columns(catalogue if modules else ())
     with Store(store) as opened:

@@ -10,9 +10,11 @@ from rich.text import Text
 from sidelight.cli.options import (
     AsJson,
     Failed,
+    OfHost,
     OfOrganization,
     OfOutcome,
     OfPoint,
+    OfService,
     Since,
     StoreUrl,
     TimeLimit,
@@ -42,6 +44,8 @@ def funnel(
     point: OfPoint = None,
     outcome: OfOutcome = None,
     failed: Failed = False,
+    service: OfService = None,
+    host: OfHost = None,
     since: Since = None,
     until: Until = None,
     time_limit: TimeLimit = None,
@@ -62,7 +66,7 @@ def funnel(
             since=since,
             until=until,
             time_limit=seconds_of(time_limit, as_json=as_json),
-            **filters_of(organization, where, point, outcome, failed=failed),
+            **filters_of(organization, where, point, outcome, service, host, failed=failed),
         )
         url = opened.url
     if as_json:

@@ -11,9 +11,11 @@ from rich.text import Text
 from sidelight.cli.options import (
     AsJson,
     Failed,
+    OfHost,
     OfOrganization,
     OfOutcome,
     OfPoint,
+    OfService,
     Since,
     StoreUrl,
     TimeLimit,
@@ -58,6 +60,8 @@ def latency(
     point: OfPoint = None,
     outcome: OfOutcome = None,
     failed: Failed = False,
+    service: OfService = None,
+    host: OfHost = None,
     since: Since = None,
     until: Until = None,
     time_limit: TimeLimit = None,
@@ -82,7 +86,7 @@ def latency(
             since=since,
             until=until,
             time_limit=seconds_of(time_limit, as_json=as_json),
-            **filters_of(organization, where, point, outcome, failed=failed),
+            **filters_of(organization, where, point, outcome, service, host, failed=failed),
         )
         url = opened.url
     if as_json:

@@ -16,8 +16,10 @@ from rich.text import Text
 from sidelight.cli.options import (
     AsJson,
     Failed,
+    OfHost,
     OfOutcome,
     OfPoint,
+    OfService,
     StoreUrl,
     Where,
     filters_of,
@@ -59,6 +61,8 @@ def timeline(
     point: OfPoint = None,
     outcome: OfOutcome = None,
     failed: Failed = False,
+    service: OfService = None,
+    host: OfHost = None,
     svg: Annotated[
         Path | None,
         typer.Option("--svg", metavar="FILE", help="Write the picture to this SVG file instead."),
@@ -78,7 +82,7 @@ def timeline(
       sidelight timeline 7d0c5f2e --svg timeline.svg
     """
     with Store(store) as opened:
-        filters = filters_of(None, where, point, outcome, failed=failed)
+        filters = filters_of(None, where, point, outcome, service, host, failed=failed)
         found = opened.timeline(artifact, **filters)
         remark_waiting(store)
         if not found:

@@ -1,0 +1,171 @@
+"""What relays write about processes: signs of life, open calls, and the end of a process.
+
+A process writes signs of life into its spool. When the store gets one, it has got everything that
+the process wrote before. Of a process that died, the relay that has delivered all of its segments
+writes the end: the segments' lock is free, so that nothing comes after it. The calls of the process
+whose end was not recorded by then are abandoned.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sidelight.record import CALL, Moment, Static
+from sidelight.spool import Record
+from sidelight.store.database import Connection
+from sidelight.store.keys import fit_to_index
+from sidelight.store.rows import KEY, Draft, Ledger, Row
+from sidelight.store.statements import BatchStatements
+from sidelight.store.tables import OPEN_CALLS, PROCESSES
+
+_ENDS: Final = frozenset({"succeeded", "failed", "closed"})
+_UPDATE: Final = (
+    "ON CONFLICT (process) DO UPDATE SET last_seen = excluded.last_seen,"
+    " delivered_until = excluded.delivered_until, ended = excluded.ended"
+    " WHERE excluded.delivered_until > processes.delivered_until"
+)
+_DIED: Final = (
+    "ON CONFLICT (process) DO UPDATE SET ended = 'died', last_seen = excluded.last_seen"
+    " WHERE processes.ended = ''"
+)
+_ABANDON: Final = (
+    "UPDATE events SET outcome = 'abandoned' FROM (",
+    ") AS given WHERE events.event_id = given.column1 AND events.outcome = 'started'",
+)
+
+
+class Contents(NamedTuple):
+    """What a delivery holds besides events.
+
+    Attributes:
+        ledgers: of the process.
+        started: calls that have started: call → id of the event.
+        ended: calls that have ended.
+    """
+
+    ledgers: Sequence[Ledger]
+    started: Mapping[str, str]
+    ended: Collection[str]
+
+
+@functools.lru_cache(maxsize=64)
+def number_of(instance: str) -> int:
+    """The number that stands for a process in `deliveries` and `open_calls`."""
+    digest = hashlib.blake2b(instance.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def store_process(
+    connection: Connection,
+    statements: BatchStatements,
+    contents: Contents,
+    writer: Mapping[str, Any],
+    now: int,
+) -> None:
+    """Store what a delivery says of the process that emitted it, and of its calls."""
+    instance = str(writer.get("instance", ""))
+    if contents.started or contents.ended:
+        _store_calls(statements, contents.started, contents.ended, number_of(instance))
+    if _store_signs_of_life(statements, contents.ledgers, writer, now):
+        abandon_calls(connection, statements, instance)
+
+
+def _store_signs_of_life(
+    statements: BatchStatements,
+    ledgers: Iterable[Ledger],
+    writer: Mapping[str, Any],
+    now: int,
+) -> bool:
+    """Store the last of the signs of life of a process; return whether it says that it ends."""
+    signs = [(content, at) for content, at in ledgers if content.began is not None]
+    if not signs:
+        return False
+    content, at = max(signs, key=lambda sign: sign[1])
+    row = _row(writer, content.began or 0, now, at, "exited" if content.ended else "")
+    statements.run(PROCESSES.insert, PROCESSES.kinds, [row], _UPDATE)
+    return content.ended
+
+
+def store_death(statements: BatchStatements, writer: Mapping[str, Any], now: int) -> None:
+    """Store that a process has ended, unless it has said so itself."""
+    row = _row(writer, 0, now, 0, "died")
+    statements.run(PROCESSES.insert, PROCESSES.kinds, [row], _DIED)
+
+
+def _row(
+    writer: Mapping[str, Any], began: int, now: int, until: int, ended: str
+) -> tuple[Any, ...]:
+    resource = writer.get("resource")
+    about: Mapping[str, Any] = resource if isinstance(resource, dict) else {}
+    instance, pid = str(writer.get("instance", "")), writer.get("pid")
+    return (
+        fit_to_index(instance),
+        number_of(instance),
+        fit_to_index(str(about.get("host.name", ""))),
+        fit_to_index(str(about.get("service.name", ""))),
+        pid if isinstance(pid, int) and 0 <= pid < 1 << 32 else 0,
+        began,
+        now,
+        until,
+        ended,
+    )
+
+
+# -- calls ---------------------------------------------------------------------------------------
+
+
+def ended_calls(records: Iterable[Record]) -> set[str]:
+    """The calls whose ends are among the records."""
+    return {
+        call_of(moment)
+        for static, moment in records
+        if moment.flags & CALL and static.outcome in _ENDS and moment.trace is not None
+    }
+
+
+def started_calls(drafts: Iterable[Draft], new: Iterable[Row]) -> dict[str, str]:
+    """The calls whose starts are among the events: call → id of the event.
+
+    Args:
+        drafts: the events.
+        new: the rows of those that were not stored before.
+    """
+    calls = {
+        key: call_of(moment) for _, key, *_, static, moment in drafts if _starts(static, moment)
+    }
+    if not calls:
+        return {}
+    return {calls[row[KEY]]: row[KEY] for row in new if row[KEY] in calls}
+
+
+def _starts(static: Static, moment: Moment) -> bool:
+    return bool(moment.flags & CALL and static.outcome == "started" and moment.trace is not None)
+
+
+def call_of(moment: Moment) -> str:
+    """The key of a call: its trace and its span."""
+    trace = moment.trace or b""
+    return f"{trace.hex()}{moment.span_id:016x}"
+
+
+def _store_calls(
+    statements: BatchStatements, started: Mapping[str, str], ended: Collection[str], process: int
+) -> None:
+    """Note the calls that have started and not ended; forget those that have ended."""
+    opened = [(call, key, process) for call, key in sorted(started.items()) if call not in ended]
+    statements.run(OPEN_CALLS.insert, OPEN_CALLS.kinds, opened, "ON CONFLICT (call) DO NOTHING")
+    closed = [(call,) for call in sorted(ended) if call not in started]
+    statements.run("DELETE FROM open_calls WHERE call IN (", "t", closed, ")")
+
+
+def abandon_calls(connection: Connection, statements: BatchStatements, instance: str) -> None:
+    """Give the open calls of a process that has ended the outcome "abandoned"."""
+    number = number_of(instance)
+    query = "SELECT event_id FROM open_calls WHERE process = ?"
+    keys: Sequence[Any] = connection.ask(query, number).fetchall()
+    before, after = _ABANDON
+    statements.run(before, "u", [tuple(key) for key in keys], after)
+    connection.ask("DELETE FROM open_calls WHERE process = ?", number)

@@ -1,0 +1,228 @@
+"""`sidelight overdue`, and calls that are abandoned by a process that is killed."""
+
+import http.server
+import json
+import re
+import signal
+import sys
+import threading
+import time
+from datetime import timedelta
+from typing import ClassVar
+
+import pytest
+from tests.support.commands import emit, end, of, running, sidelight, spawn, stored, wait_for
+from tests.support.stored import BACKENDS
+
+from sidelight import Store
+from sidelight.record import Expectation
+
+EXPECT = """
+[[expect]]
+after = "order_received"
+one_of = ["order_packed", "packing_failed"]
+within = "1ms"
+"""
+DIES = """
+sidelight.configure(os.environ["SIDELIGHT_STORE"])
+receive("order-1", "north")
+pack("order-1")
+receive("order-2", "north")
+import threading
+threading.Thread(target=pack, args=("order-2", 600), daemon=True).start()
+assert sidelight.flush(20)
+print("packing", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sidelight.toml").write_text(EXPECT)
+    return tmp_path
+
+
+def judged(url, *options):
+    said = sidelight("overdue", "--json", *options, *of(url))
+    return said.code, {each["artifact_id"]: each["state"] for each in said.json}, said.err
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_a_killed_process_abandons_its_calls(here, backend):
+    url = BACKENDS[backend](here)
+    spool = {"SIDELIGHT_SPOOL": str(here / "spool")}
+    relay = ["relay", "--once", "--spool", here / "spool", *of(url)]
+    with running(DIES, url, OTEL_SERVICE_NAME="shop", **spool) as process:
+        assert [e.outcome for e in events_of(url)].count("started") == 2
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with Store(url) as opened:
+        assert [each.ended for each in opened.processes()] == [""]
+        late = [
+            Expectation(after="order_received", one_of=("order_packed",), within=timedelta(0.1))
+        ]
+        assert opened.overdue(late) == []  # not due
+    assert sidelight(*relay).code == 0
+    assert [(e.type, e.outcome) for e in events_of(url) if e.artifact_id == "order-2"] == [
+        ("order_received", "succeeded"),
+        ("packing_started", "abandoned"),
+    ]
+    assert [e.outcome for e in events_of(url) if e.type == "packing_started"] == [
+        "started",
+        "abandoned",
+    ]
+    with Store(url) as opened:
+        assert [each.ended for each in opened.processes()] == ["died"]
+    code, states, _ = judged(url)
+    assert (code, states) == (1, {"order-2": "overdue"})
+    (found,) = sidelight("events", "--failed", "--json", *of(url)).json
+    assert found["outcome"] == "abandoned"
+    assert "⊘ packing_started" in sidelight("timeline", "order-2", *of(url)).out
+    said = sidelight("overdue", *of(url), columns=140)
+    assert said.code == 1
+    assert re.search(r"✗ +order-2 +north +order_packed or packing_failed .* abandoned", said.out)
+    assert "1 artifact overdue" in said.err
+    assert [e["type"] for e in sidelight("events", "--service", "shop", "--json", *of(url)).json]
+    assert sidelight("events", "--service", "desk", "--json", *of(url)).json == []
+
+
+def events_of(url):
+    with Store(url) as opened:
+        return list(opened.events())
+
+
+def test_a_process_that_ends_says_so(here):
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1", "north")', url)
+    with Store(url) as opened:
+        (process,) = opened.processes()
+    assert process.ended == "exited"
+    assert judged(url)[:2] == (1, {"order-1": "overdue"})
+    with Store(url) as opened:
+        assert [e.outcome for e in opened.events()] == ["succeeded"]
+
+
+def test_a_relay_that_is_stopped_makes_it_unknown(here, monkeypatch):
+    url = f"sqlite:///{here / 'events.db'}"
+    body = 'receive("order-1", "north"); print(sidelight.flush(20), flush=True); time.sleep(600)'
+    monkeypatch.setattr("sidelight.store.overdue.SILENT", 2_000_000_000)
+    with running(body, url, OTEL_SERVICE_NAME="shop") as process:
+        wait_for(lambda: judged(url)[0] == 1, 20)  # after the next sign of life
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        (here / "sidelight.toml").write_text(EXPECT.replace("1ms", "0.1ms") + EXPECT)
+        with Store(url) as opened:
+            (known,) = opened.processes()
+            since = (time.time_ns() - known.delivered_until_ns) / 1e9 - 1.5
+            wait = Expectation(after="order_received", one_of=("x",), within=waited(opened, since))
+            (found,) = opened.overdue([wait])
+        assert (found.state, "has been silent for" in found.reason) == ("unknown", True)
+        process.send_signal(signal.SIGCONT)
+    assert stored(url)
+
+
+def waited(opened, since):
+    """A time within which the order was due shortly before now: ``since`` s after the last sign."""
+    received = next(opened.events(type="order_received")).occurred_ns
+    return timedelta(microseconds=(time.time_ns() - received) / 1000 - since * 1e6 / 2)
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+def test_expectations_come_from_map_and_code(here, monkeypatch):
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1"); pack("order-1")', url)
+    assert judged(url) == (0, {}, "")
+    (here / "expects.py").write_text(
+        "import sidelight\n"
+        'sidelight.catalogue.expect(after="order_packed", one_of="order_sent", within="1ms")\n'
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    from sidelight import catalogue  # noqa: PLC0415
+
+    try:
+        assert judged(url, "--catalogue", "expects")[:2] == (1, {"order-1": "overdue"})
+    finally:
+        catalogue.clear()
+        sys.modules.pop("expects", None)
+    (here / "sidelight.toml").write_text("")
+    said = sidelight("overdue", *of(url))
+    assert (said.code, "nothing is expected; write [[expect]]" in said.err) == (2, True)
+    said = sidelight("overdue", "--map", "none.toml", *of(url))
+    assert (said.code, "none.toml" in said.err) == (1, True)
+
+
+def test_a_spool_that_waits_makes_it_unknown(here):
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1")', url)
+    emit('sidelight.configure(relay="external"); receive("order-2")', url)
+    code, states, _ = judged(url)
+    assert (code, states) == (1, {"order-1": "overdue"})
+    (here / "sidelight.toml").write_text(EXPECT)
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    """Refuses the first request."""
+
+    got: ClassVar[list] = []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        type(self).got.append(json.loads(body))
+        self.send_response(503 if len(type(self).got) == 1 else 204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_follower_tells_each_overdue_once_and_retries(here):
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1")', url)
+    Hook.got = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    told = here / "told.jsonl"
+    try:
+        process = spawn(
+            *("overdue", "--follow", "--every", "0.2", "--command", f"cat >> {told}"),
+            *("--webhook", f"http://127.0.0.1:{server.server_port}/", *of(url)),
+        )
+        wait_for(lambda: len(Hook.got) == 2)
+        emit('receive("order-2")', url)
+        wait_for(lambda: len(Hook.got) == 3)
+        time.sleep(0.6)
+        process.send_signal(signal.SIGINT)
+        said = end(process)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert [each["artifact_id"] for each in Hook.got] == ["order-1", "order-1", "order-2"]
+    assert [json.loads(line)["artifact_id"] for line in said.out.splitlines()] == [
+        "order-1",
+        "order-2",
+    ]
+    assert said.code == 0
+    assert "the webhook failed: HTTPError; trying again in 1 s" in said.err
+    assert [json.loads(line)["artifact_id"] for line in told.read_text().splitlines()] == [
+        "order-1",
+        "order-1",
+        "order-2",
+    ]
+
+
+def test_a_command_that_fails_is_tried_again(here):
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1")', url)
+    script = here / "alert.sh"
+    script.write_text(f"cat > {here}/got; test -e {here}/ready")
+    process = spawn("overdue", "--follow", "--every", "0.2", "--command", f"sh {script}", *of(url))
+    wait_for((here / "got").exists)
+    (here / "ready").touch()
+    assert json.loads(process.stdout.readline())["artifact_id"] == "order-1"
+    process.send_signal(signal.SIGINT)
+    assert "the command failed" in end(process).err
