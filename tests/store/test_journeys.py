@@ -226,6 +226,7 @@ def test_an_answer_comes_in_time_and_says_what_it_left_out(asked, monkeypatch):
         max_ns=None,
         stayed=found[0].waiting,
         last_types=Counter(life.last for life in chosen if life.completed is None),
+        abandoned=0,
     )
 
 
