@@ -7,10 +7,10 @@ import re
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from sidelight.exceptions import ConfigurationError
 from sidelight.record import limits_from
@@ -72,13 +72,11 @@ class Settings:
             ConfigurationError: they do not.
         """
         path = None if self.store is None else sqlite_path(self.store)
-        if path is not None and path.resolve() in _resolved(self.outboxes):
+        files = {each.resolve() for url in self.outboxes if (each := sqlite_path(url)) is not None}
+        if path is not None and path.resolve() in files:
             # The business would wait for the store's transactions, and time out.
-            _refuse(
-                "outboxes",
-                f"{self.store} is also the events store",
-                "give the store a file of its own: SQLite has one writer at a time",
-            )
+            remedy = "give the store a file of its own: SQLite has one writer at a time"
+            _refuse("outboxes", f"{self.store} is also the events store", remedy)
 
     @property
     def named_store(self) -> str:
@@ -97,11 +95,8 @@ class Settings:
             ConfigurationError: there is none.
         """
         if self.store is None:
-            _refuse(
-                "store",
-                f"events go to {self.stream} only",
-                "name the store that `sidelight consume` fills: --store or SIDELIGHT_STORE",
-            )
+            remedy = "name the store that `sidelight consume` fills: --store or SIDELIGHT_STORE"
+            _refuse("store", f"events go to {self.stream} only", remedy)
         return self.store
 
     @property
@@ -141,54 +136,44 @@ def settle(
     env = dict(os.environ if environment is None else environment)
     if not isinstance(store, str | None):
         _refuse("store", f"{store!r} is not text", 'write "sqlite:///events.db"')
-    for name, number in (("deadline", deadline), ("spool_limit", spool_limit)):
-        if not isinstance(number, int | float):
-            _refuse(name, f"{number!r} is not a number", "give one")
+    spool = spool or env.get("SIDELIGHT_SPOOL")
+    if not isinstance(spool, str | os.PathLike | None) or "\0" in os.fsdecode(spool or ""):
+        _refuse("spool", f"{spool!r} is not a path", "name a directory")
+    if not isinstance(strict, bool | None):
+        _refuse("strict", f"{strict!r} is neither True nor False", "give one of them")
     named = store or env.get("SIDELIGHT_STORE")
     stream = stream or env.get("SIDELIGHT_STREAM")
     stream_address = stream_url(stream) if stream else None
     url = None if stream_address and not named else _database(named or default_store())
-    if relay not in {"thread", "external"}:
+    if relay not in ("thread", "external"):
         _refuse("relay", f"{relay!r} is unknown", 'use "thread" or "external"')
-    if not 0.006 <= deadline <= 1.0:  # 5 ms are kept for the GIL's switch interval
-        _refuse("deadline", f"{deadline} s is out of range", "give seconds between 0.006 and 1")
-    if spool_limit < 8 * 1024 * 1024:
-        _refuse("spool_limit", f"{spool_limit} bytes are too few", "give 8 MiB or more")
-    if isinstance(otlp, str) and urlsplit(otlp).scheme not in {"http", "https"}:
-        shown = without_password(otlp)
-        _refuse("otlp", f"{shown!r} is not a URL", "write http://localhost:4318")
+    for name, number, low, high, remedy in (
+        ("deadline", deadline, 0.006, 1.0, "give seconds between 0.006 and 1"),  # 5 ms: the GIL's
+        ("spool_limit", spool_limit, 8 * 1024 * 1024, float("inf"), "give 8 MiB or more"),
+    ):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            _refuse(name, f"{number!r} is not a number", remedy)
+        if not low <= number <= high or number == float("inf"):  # NaN compares with nothing
+            _refuse(name, f"{number} is out of range", remedy)
+    _check_endpoint(otlp)
     traces, logs = _signals(otlp, env)
     return Settings(
         store=url,
         stream=stream_address,
-        spool=Path(
-            spool or env.get("SIDELIGHT_SPOOL") or _spool_beside(url or f"{stream_address}")
-        ).absolute(),
+        spool=Path(os.fsdecode(spool or _spool_beside(url or f"{stream_address}"))).absolute(),
         hot=os.fspath(hot or "") or env.get("SIDELIGHT_HOT") or None,
         otlp_traces=traces,
         otlp_logs=logs,
         otlp_endpoint=otlp if isinstance(otlp, str) else None,
         outboxes=_outboxes(outboxes, env),
         relay=relay,
-        spool_limit=spool_limit,
-        deadline=deadline,
-        strict=env.get("SIDELIGHT_STRICT", "0") not in {"", "0"} if strict is None else strict,
+        spool_limit=int(spool_limit),
+        deadline=float(deadline),
+        strict=is_on("SIDELIGHT_STRICT", env) if strict is None else strict,
         names_store=bool(named) or url is None or relay == "thread",
         is_default_store=url is not None and not named,
         environment=env,
     )
-
-
-def handed_on(settings: Settings) -> dict[str, Any]:
-    """Write settings as built-in objects, without the environment, for a child process."""
-    names = [each.name for each in fields(settings) if each.name != "environment"]
-    written = {name: getattr(settings, name) for name in names}
-    return {**written, "spool": os.fspath(settings.spool), "role": "application"}
-
-
-def taken_over(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Read the settings of the parent process."""
-    return Settings(**{**given, "spool": Path(given["spool"])}, environment=dict(environment))
 
 
 def stream_url(url: str) -> str:
@@ -207,16 +192,14 @@ def stream_url(url: str) -> str:
     return url
 
 
-def _resolved(urls: Sequence[str]) -> set[Path]:
-    return {path.resolve() for url in urls if (path := sqlite_path(url)) is not None}
-
-
 def _outboxes(urls: Sequence[str] | None, env: Mapping[str, str]) -> tuple[str, ...]:
     """Normalize the URLs of business databases; the driver in a URL is ignored."""
     if isinstance(urls, str):
         _refuse("outboxes", f"{without_password(urls)!r} is one URL", "give a list of them")
-    named = env.get("SIDELIGHT_OUTBOXES", "").split() if urls is None else urls
-    return tuple(map(outbox_url, named))
+    if urls is None:  # a path may have a space, so only one before another URL separates
+        text = env.get("SIDELIGHT_OUTBOXES", "").strip()
+        urls = re.split(r"[\s,]+(?=[A-Za-z][\w+.-]*://)", text) if text else ()
+    return tuple(map(outbox_url, urls))
 
 
 def outbox_url(url: str) -> str:
@@ -225,6 +208,8 @@ def outbox_url(url: str) -> str:
     Raises:
         ConfigurationError: such a database cannot have an outbox.
     """
+    if not isinstance(url, str):
+        _refuse("outboxes", f"{url!r} is not text", "give the URLs of databases")
     return _database(re.sub(r"^(\w+)\+\w+://", r"\1://", url), "outboxes")
 
 
@@ -245,6 +230,7 @@ def _state_directory() -> Path:
 
 def _database(url: str, setting: str = "store") -> str:
     """Check a database's URL, and make its path absolute, because the directory may change."""
+    _check_text(setting, url)
     scheme, separator, rest = url.partition("://")
     if not separator:
         hint = f"sqlite:///{url}" if url.endswith((".db", ".sqlite")) else "sqlite:///events.db"
@@ -254,6 +240,7 @@ def _database(url: str, setting: str = "store") -> str:
     if backend not in {"sqlite", "postgresql", "postgres"}:
         _refuse(setting, f"{backend} is not supported", "use sqlite:///… or postgresql://…")
     if backend != "sqlite":
+        _check_ports(setting, re.split("[/?]", rest.rpartition("@")[2])[0])
         return url.replace("postgres://", "postgresql://", 1)
     if rest and not rest.startswith("/"):
         _refuse(setting, f"{url!r} names no file", f"write three slashes: sqlite:///{rest}")
@@ -266,7 +253,9 @@ def _database(url: str, setting: str = "store") -> str:
     path = rest.removeprefix("/")
     if path in {"", ":memory:"}:
         _refuse(setting, "a SQLite database in memory ends with its connection", "name a file")
-    return f"sqlite:///{Path(path).expanduser().absolute()}"
+    if (file := Path(path).expanduser().absolute()).is_dir():
+        _refuse(setting, f"{file} is a directory", "name a file in it")
+    return f"sqlite:///{file}"
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -360,9 +349,51 @@ def _resource_attributes(text: str) -> dict[str, str]:
     return {unquote(k.strip()): unquote(v.strip()) for k, _, v in pairs if k.strip()}
 
 
-_NOT_DISABLED: Final = frozenset({"", "0", "false", "no", "off"})
+def _check_text(setting: str, text: str) -> None:
+    """Refuse what no URL has: a space around it, a line break or another control character."""
+    if text != text.strip() or not text.isprintable():
+        shown = without_password(text)
+        _refuse(setting, f"{shown!r} has a space around it or a control character", "remove that")
+
+
+def _check_endpoint(otlp: bool | str | None) -> None:
+    if not isinstance(otlp, bool | str | None):
+        _refuse("otlp", f"{otlp!r} is neither a URL nor a bool", "write http://localhost:4318")
+    if isinstance(otlp, str):
+        _check_text("otlp", otlp)
+        scheme, _, place = otlp.partition("://")
+        hosts = re.split("[/?#]", place)[0]
+        host = hosts.rpartition("@")[2].partition(":")[0]
+        if scheme.lower() not in {"http", "https"} or not host or "#" in place:
+            shown = without_password(otlp)
+            _refuse("otlp", f"{shown!r} is not a URL", "write http://localhost:4318")
+        _check_ports("otlp", hosts.rpartition("@")[2])
+
+
+def _check_ports(setting: str, hosts: str) -> None:
+    """Check the ports of ``host:port,host:port``; a host may be an IPv6 address in brackets."""
+    for host in hosts.split(","):
+        port = host.rpartition("]")[2].partition(":")[2]
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+            _refuse(setting, f"{port!r} is no port", "give a number from 1 to 65535")
+
+
+_OFF: Final = frozenset({"", "0", "false", "no", "off"})
+_ON: Final = frozenset({"1", "true", "yes", "on"})
+
+
+def is_on(variable: str, environment: Mapping[str, str]) -> bool:
+    """Whether a variable of the environment says yes.
+
+    Raises:
+        ConfigurationError: it says neither yes nor no.
+    """
+    text = environment.get(variable, "").strip().lower()
+    if text not in _OFF | _ON:
+        _refuse(variable, f"{text!r} is neither yes nor no", "write 1 or 0")
+    return text in _ON
 
 
 def disabled() -> bool:
     """Whether ``SIDELIGHT_DISABLED`` turns off all instrumentation."""
-    return os.environ.get("SIDELIGHT_DISABLED", "").strip().lower() not in _NOT_DISABLED
+    return os.environ.get("SIDELIGHT_DISABLED", "").strip().lower() not in _OFF

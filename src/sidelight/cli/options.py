@@ -137,8 +137,8 @@ Outboxes: TypeAlias = Annotated[
     typer.Option(
         "--outbox",
         metavar="URL",
-        envvar="SIDELIGHT_OUTBOXES",
-        help="Include the outbox of this business database. Repeatable.",
+        help="Include the outbox of this business database. Repeatable. Default: the URLs in"
+        " SIDELIGHT_OUTBOXES.",
     ),
 ]
 

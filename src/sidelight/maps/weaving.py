@@ -22,7 +22,7 @@ from sidelight.exceptions import MapError, PointError
 from sidelight.maps.declarations import MapPoint
 from sidelight.maps.reader import Map, read_map
 from sidelight.points import POINTS, Declaration, Point, instrument, instrumentation_of
-from sidelight.settings import disabled
+from sidelight.settings import disabled, is_on
 
 _ABSENT: Final = object()
 _logger: Final = logging.getLogger("sidelight")
@@ -246,6 +246,6 @@ def _resolved(path: str) -> Any:
 def bootstrap(path: str) -> None:
     """Weave at the start of an interpreter (see `sidelight run`); errors go to stderr."""
     try:
-        weave(path, lenient=os.environ.get("SIDELIGHT_MAP_LENIENT", "").strip() == "1")
+        weave(path, lenient=is_on("SIDELIGHT_MAP_LENIENT", os.environ))
     except Exception as error:  # noqa: BLE001  # the program runs without the map
         sys.stderr.write(f"sidelight: not instrumented: {error}\n")

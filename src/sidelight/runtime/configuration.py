@@ -51,7 +51,7 @@ def configure(
             50 ms; a crash of the machine, or the end of a container, takes what is younger.
             Default: ``SIDELIGHT_HOT``, else none.
         outboxes: URLs of the databases whose transactions events join (``transaction=``). Default:
-            ``SIDELIGHT_OUTBOXES``, separated by spaces.
+            ``SIDELIGHT_OUTBOXES``, separated by spaces or commas.
         relay: "thread" delivers from daemon threads of this process; "external" leaves delivery to
             `sidelight relay`.
         spool_limit: the bytes that the spool may hold while a sink is down.

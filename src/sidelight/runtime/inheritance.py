@@ -12,10 +12,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from typing import Any, Final
 
 from sidelight.host import imported
-from sidelight.settings import Settings, handed_on, settle, taken_over
+from sidelight.settings import Settings, settle
 
 _logger: Final = logging.getLogger("sidelight")
 _KEY: Final = "sidelight"
@@ -24,12 +26,17 @@ _waiting: Final[list[object]] = []
 
 def hand_on(settings: Settings | None) -> None:
     """Let the children of this process have ``settings``, where they configure nothing."""
-    from multiprocessing.process import current_process  # noqa: PLC0415  # after `import sidelight`
-
+    try:
+        from multiprocessing.process import current_process  # noqa: PLC0415  # not at import
+    except OSError as error:  # too many open files, so that the program can start no child either
+        _logger.warning("sidelight: no child process will have this configuration: %s", error)
+        return
     inherited = _configuration_of(current_process())
     inherited.pop(_KEY, None)
     if settings is not None:
-        inherited[_KEY] = handed_on(settings)
+        names = [each.name for each in fields(settings) if each.name != "environment"]
+        given = {name: getattr(settings, name) for name in names}  # as built-in objects
+        inherited[_KEY] = {**given, "spool": os.fspath(settings.spool), "role": "application"}
 
 
 def settled() -> Settings:
@@ -41,7 +48,8 @@ def settled() -> Settings:
     process = _this_process()
     given = None if process is None else _configuration_of(process).get(_KEY)
     if given is not None:
-        return taken_over(given, os.environ)
+        spool = Path(given["spool"])
+        return Settings(**{**given, "spool": spool}, environment=dict(os.environ))
     settings = settle()
     warn_of_default_store(settings)
     return settings
