@@ -64,6 +64,28 @@ def test_pages_name_no_place_of_one_machine(page):
     assert not re.search(r"(?<![\w.])/(?:home|root|work|Users)/", page.text)
 
 
+# -- what is promised ends somewhere -------------------------------------------------------------
+
+#: What each claim is, by the section of the page that says where it ends.
+CLAIMS = {
+    "if-and-only-if": r"if and only if",
+    "exactly-once": r"exactly once",
+    "10-ms": r"\b10 ms\b",
+    "never-lost": r"(?i)nothing is lost|loses nothing|never lost",
+}
+#: The page itself, what is for contributors, and the words of findings and changes.
+NO_CLAIMS = {"what-is-promised.md", "the-house.md", "doctor.md", "CHANGELOG.md"}
+
+
+@EACH
+def test_a_page_that_claims_links_to_where_the_claim_ends(page):
+    if page.path.name in NO_CLAIMS:
+        return
+    for section, words in CLAIMS.items():
+        linked = [link for link in page.links if link.endswith(f"what-is-promised.md#{section}")]
+        assert linked or not re.search(words, page.prose), f"{page.name}: {words}"
+
+
 # -- what is there is not denied -----------------------------------------------------------------
 
 DENIAL = re.compile(

@@ -7,6 +7,8 @@ for those orders that another connection finds in the database, and for no other
 import asyncio
 import contextlib
 import gc
+import subprocess
+import sys
 import weakref
 
 import psycopg
@@ -603,11 +605,27 @@ def test_of_two_that_cannot_be_serialized_one_has_events(setting, tmp_path):
     assert check_events(url, tmp_path) == set()
 
 
-def test_django_is_told_of_no_commit_that_the_server_has_refused(tmp_path):
-    url = created(tmp_path, "postgresql")
+#: For Django: what follows an order in its atomic block, and whether the order is committed then.
+DJANGO = {
+    "postgresql": {
+        "kept": "SELECT 1",
+        "failed": "SELECT * FROM nowhere",
+        "failed at the commit": DEFERRED,
+    },
+    "sqlite": {
+        "kept": "SELECT 1",
+        "only a statement failed": "SELECT * FROM nowhere",
+        "all undone": UNDOES_ALL,
+        "failed at the commit": DEFERRED,
+    },
+}
+
+
+def django_orders(url):
+    """Order in Django's atomic blocks that end in each way."""
     application = business.WithDjango(url, "after_commit")
-    for name, statement in (("kept", "SELECT 1"), ("failed", "SELECT * FROM nowhere")):
-        with application.unit() as unit:
+    for name, statement in DJANGO[url.partition(":")[0]].items():
+        with contextlib.suppress(django_errors), application.unit() as unit:
             application.order(unit.target, name)
             with (
                 contextlib.suppress(django_errors),
@@ -616,4 +634,40 @@ def test_django_is_told_of_no_commit_that_the_server_has_refused(tmp_path):
                 cursor.execute(statement)
             unit.commit()
     application.close()
+
+
+@pytest.mark.parametrize("database", DJANGO)
+def test_django_is_told_of_no_commit_that_the_server_has_refused(database, tmp_path):
+    url = created(tmp_path, database)
+    django_orders(url)
+    # Nothing tells whether a statement that has ended a transaction has committed it.
+    lost = {"commit without an answer"} if database == "sqlite" else set()
+    assert {reason for reason in EMITTER.losses if "not joined" not in reason} == lost
+    EMITTER.losses.clear()
     assert check_events(url, tmp_path) == set()
+
+
+ON_PSYCOPG2 = """
+import sys
+sys.modules["psycopg"] = None  # Django prefers it
+import django.db.backends.postgresql.base as chosen
+del sys.modules["psycopg"]
+assert chosen.Database.__name__ == "psycopg2"
+import sidelight
+from tests.transactions.test_proof import django_orders
+
+sidelight.configure(f"sqlite:///{sys.argv[1]}/events.db", otlp=False)
+django_orders(sys.argv[2])
+assert sidelight.flush(60)
+"""
+
+
+def test_django_on_psycopg2(tmp_path):
+    pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+    url = created(tmp_path, "postgresql")
+    restore()
+    command = [sys.executable, "-c", ON_PSYCOPG2, str(tmp_path), url]
+    subprocess.run(command, check=True, timeout=120)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        found = {event.attributes["n"] for event in store.events()}
+    assert found == business.committed(url) != set()

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from django.db import connections, transaction
 from django.db.utils import ConnectionDoesNotExist
@@ -29,6 +29,10 @@ from sidelight.transactions.statements import (
     sqlite_insert,
 )
 from sidelight.transactions.transaction import Transaction
+
+#: Transaction statuses in libpq's numbers.
+_IDLE: Final = 0
+_INTRANS: Final = 2
 
 
 class DjangoTransaction(Transaction):
@@ -90,39 +94,117 @@ class DjangoTransaction(Transaction):
 class _Waiting:
     """An event that waits for a commit; without a commit, Django drops it.
 
-    Django calls it after each commit, but psycopg's connection knows how the server answered: by a
-    rollback, where the transaction had failed, or not at all.
+    Django calls it after each commit, but the server may have answered by a rollback, because the
+    transaction had failed. The driver's connection knows that.
     """
 
-    __slots__ = ("_commits", "_ends", "_entry", "_watch")
+    __slots__ = ("_entry", "_proof")
 
     def __init__(self, entry: Entry, connection: Any) -> None:
         self._entry: Entry | None = entry
-        self._watch = found = _watch(connection)
-        self._commits, self._ends = (0, 0) if found is None else (found.commits, found.ends)
+        self._proof = _proof(connection)
 
     def __call__(self) -> None:
-        """Emit the event."""
+        """Emit the event, or drop it where it was rolled back, or count it as lost."""
         entry, self._entry = self._entry, None
-        if entry is not None and not self._is_undone():
+        if entry is None:
+            return
+        is_committed = self._proof.is_committed()
+        if is_committed:
             entry.emit()
-
-    def _is_undone(self) -> bool:
-        found = self._watch
-        return found is not None and found.ends != self._ends and found.commits == self._commits
+        elif is_committed is None:
+            entry.forget()
 
     def __del__(self) -> None:
-        if self._entry is not None and self._watch is not None and self._watch.is_unknown:
+        if self._entry is not None and self._proof.is_unknown():
             self._entry.forget()
 
 
-def _watch(connection: Any) -> Watch | None:
-    """Watch psycopg's connection below Django's; None with another driver."""
-    if not _is_psycopg(connection.connection):
-        return None
-    from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg
+class _Proof(Protocol):
+    """Tells how the transaction that was open when it was made has ended."""
 
-    return watch(connection.connection)
+    def is_committed(self) -> bool | None:
+        """Whether a commit has succeeded; None where nothing tells. Asked after a commit."""
+        ...
+
+    def is_unknown(self) -> bool:
+        """Whether nothing tells how it ended. Asked where Django has dropped the event."""
+        ...
+
+
+class _Watched:
+    """psycopg: the command tags that the server has sent."""
+
+    def __init__(self, watched: Watch) -> None:
+        self._watch = watched
+        self._commits, self._ends = watched.commits, watched.ends
+
+    def is_committed(self) -> bool:
+        """See `_Proof.is_committed`."""
+        return self._watch.ends == self._ends or self._watch.commits != self._commits
+
+    def is_unknown(self) -> bool:
+        """See `_Proof.is_unknown`."""
+        return self._watch.is_unknown
+
+
+class _Looked:
+    """sqlite3 and psycopg2: whether a sound transaction was open when Django committed it."""
+
+    def __init__(self, looked: _Commits) -> None:
+        self._looked = looked
+        self._number, self._begun = looked.number, looked.is_open()
+
+    def is_committed(self) -> bool | None:
+        """See `_Proof.is_committed`; None where a statement of the caller has ended it."""
+        if self._looked.number == self._number:  # a test has called the hooks
+            return True
+        was_open = self._looked.was_open
+        return None if was_open is None and self._begun else was_open is not False
+
+    def is_unknown(self) -> bool:
+        """See `_Proof.is_unknown`."""
+        return False
+
+
+class _Commits:
+    """Looks at a driver's transaction before each commit of a Django connection.
+
+    Attributes:
+        number: of the last commit.
+        was_open: what `is_open` said before it.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.number = 0
+        self.was_open: bool | None = None
+        self._connection = connection
+        self._commit = connection._commit  # noqa: SLF001  # there is no hook before a commit
+        connection._commit = self._look_and_commit  # noqa: SLF001
+
+    def _look_and_commit(self) -> Any:
+        self.number, self.was_open = self.number + 1, self.is_open()
+        return self._commit()
+
+    def is_open(self) -> bool | None:
+        """Whether a transaction is open; False where it has failed, None where there is none."""
+        raw = self._connection.connection
+        if self._connection.vendor == "sqlite":
+            return raw.in_transaction or None
+        info = getattr(raw, "info", None)
+        status = _INTRANS if info is None else info.transaction_status
+        return None if status == _IDLE else status == _INTRANS
+
+
+def _proof(connection: Any) -> _Proof:
+    if _is_psycopg(connection.connection):
+        from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg
+
+        return _Watched(watch(connection.connection))
+    looked = connection.__dict__.get("sidelight_commits")
+    if looked is None:
+        looked = connection.sidelight_commits = _Commits(connection)
+    return _Looked(looked)
 
 
 def _is_psycopg(raw: Any) -> bool:
