@@ -2,9 +2,12 @@
 
 import contextlib
 import http.client
+import sys
 import time
+from pathlib import Path
 
 import psutil
+import pytest
 from tests.support.emitting import Order
 from tests.support.ports import free_ports
 from tests.support.programs import running
@@ -46,6 +49,35 @@ def test_gunicorn(tmp_path, full, randomness, progress, settled):
     verdict = settled(
         12, f"gunicorn --preload, {killed} kills", store, program, injected=requests // 5
     )
+    assert verdict.acknowledged >= CALLS * answered
+
+
+def test_uwsgi(tmp_path, full, settled):
+    """By default it forks in C, without Python's hooks; the application is loaded before.
+
+    With a relay in the process a worker may hang in the interpreter when it ends, because a thread
+    of its parent has waited for the GIL at the fork. Then uWSGI kills the worker after a minute.
+    """
+    server = Path(sys.executable).with_name("uwsgi")
+    if not server.exists():
+        pytest.skip("uWSGI is not installed: pip install pyuwsgi")
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    requests, (port,) = (800 if full else 40), free_ports(1)
+    options = ["--http-socket", f"127.0.0.1:{port}", "--module", "tests.support.serving"]
+    options += ["--processes", "4", "--master", "--need-app", "--die-on-term", "--disable-logging"]
+    order = Order(configure={} if full else {"relay": "external"})
+    with running(store, order=order, command=[str(server), *options]) as program:
+        until = time.monotonic() + 300
+        answered = 0
+        for number in range(1, requests + 1):
+            while not (served := answers(port, f"/{number}")) and number == 1:
+                assert time.monotonic() < until, program.told()
+                time.sleep(0.05)
+            answered += served
+        program.process.terminate()
+        program.end()
+    assert answered == requests
+    verdict = settled(12, "uWSGI, 4 workers", store, program, injected=4, budget=False)
     assert verdict.acknowledged >= CALLS * answered
 
 

@@ -458,6 +458,7 @@ STEPS = [
 SQLITE_STEPS = [["order", UNDOES_ALL, "commit"], ["order", UNDOES_ALL, "order", "commit"]]
 DRIVERS = {
     "psycopg": ("postgresql", None),
+    "psycopg2": ("postgresql", None),
     "async psycopg": ("postgresql", "psycopg"),
     "asyncpg": ("postgresql", "asyncpg"),
     "sqlite3": ("sqlite", None),
@@ -548,9 +549,12 @@ def opened(url, driver, is_session):
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_sqlalchemy_tells_how_its_transactions_end(driver, kind, tmp_path):
     database, asynchronous = DRIVERS[driver]
-    url = created(tmp_path, database)
+    url = there = created(tmp_path, database)
+    if driver == "psycopg2":
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+        there = url.replace("://", "+psycopg2://")
     for number, steps in enumerate(STEPS + SQLITE_STEPS * (database == "sqlite")):
-        with opened(url, asynchronous, "session" in kind) as unit:
+        with opened(there, asynchronous, "session" in kind) as unit:
             stepping = Stepping(unit, ORDERS[kind], f"{number}: {steps}")
             for step in steps:
                 with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
