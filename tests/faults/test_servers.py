@@ -24,6 +24,11 @@ def answers(port, path):
     return False
 
 
+def workers_of(program):
+    """Return the processes that a server has forked."""
+    return psutil.Process(program.process.pid).children()
+
+
 def test_gunicorn(tmp_path, full, randomness, progress, settled):
     """The application is loaded before the fork. Workers end after 5 requests or are killed."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
@@ -36,8 +41,7 @@ def test_gunicorn(tmp_path, full, randomness, progress, settled):
         for number in range(1, requests + 1):
             progress(f"request {number} of {requests}")
             if number % 20 == 0:
-                workers = psutil.Process(program.process.pid).children()
-                randomness.choice(workers).kill()
+                randomness.choice(workers_of(program)).kill()
                 killed += 1
             while not (served := answers(port, f"/{number}")) and number == 1:
                 assert time.monotonic() < until, program.told()
@@ -53,11 +57,7 @@ def test_gunicorn(tmp_path, full, randomness, progress, settled):
 
 
 def test_uwsgi(tmp_path, full, settled):
-    """By default it forks in C, without Python's hooks; the application is loaded before.
-
-    With a relay in the process a worker may hang in the interpreter when it ends, because a thread
-    of its parent has waited for the GIL at the fork. Then uWSGI kills the worker after a minute.
-    """
+    """By default it forks in C, without Python's hooks; the application is loaded before."""
     server = Path(sys.executable).with_name("uwsgi")
     if not server.exists():
         pytest.skip("uWSGI is not installed: pip install pyuwsgi")
@@ -65,8 +65,7 @@ def test_uwsgi(tmp_path, full, settled):
     requests, (port,) = (800 if full else 40), free_ports(1)
     options = ["--http-socket", f"127.0.0.1:{port}", "--module", "tests.support.serving"]
     options += ["--processes", "4", "--master", "--need-app", "--die-on-term", "--disable-logging"]
-    order = Order(configure={} if full else {"relay": "external"})
-    with running(store, order=order, command=[str(server), *options]) as program:
+    with running(store, order=Order(), command=[str(server), *options]) as program:
         until = time.monotonic() + 300
         answered = 0
         for number in range(1, requests + 1):
@@ -74,7 +73,8 @@ def test_uwsgi(tmp_path, full, settled):
                 assert time.monotonic() < until, program.told()
                 time.sleep(0.05)
             answered += served
-        program.process.terminate()
+        for process in (psutil.Process(program.process.pid), *workers_of(program)):
+            process.kill()  # the application's `asyncio.run` has taken uWSGI's signal handlers
         program.end()
     assert answered == requests
     verdict = settled(12, "uWSGI, 4 workers", store, program, injected=4, budget=False)
