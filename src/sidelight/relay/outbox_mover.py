@@ -32,8 +32,11 @@ class Outbox(Protocol):
         """The database's URL without secrets."""
         ...
 
-    def move(self, take: Callable[[Sequence[bytes]], None], limit: int, /) -> int:
-        """Hand up to ``limit`` committed rows to ``take``, delete them, and return their number."""
+    def move(self, take: Callable[[Sequence[bytes]], None], limit: int, /) -> int | None:
+        """Hand up to ``limit`` committed rows to ``take``, delete them, and return their number.
+
+        None says that another relay is moving rows at this moment.
+        """
         ...
 
     def close(self) -> None:
@@ -104,7 +107,7 @@ class Mover:
         finally:
             self.busy = False
         self.health.recover()
-        self.health.delivered += moved
+        self.health.delivered += moved or 0
         return moved
 
     def request(self) -> Callable[[], bool]:

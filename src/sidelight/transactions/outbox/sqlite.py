@@ -40,7 +40,7 @@ class SqliteOutbox:
         self._since = 0.0  # … when they were first seen so
         self._is_drained = False  # … and whether all of their rows were moved
 
-    def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
+    def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int | None:
         """Hand out committed rows, and note their position.
 
         Args:
@@ -48,7 +48,7 @@ class SqliteOutbox:
             limit: the largest number of rows.
 
         Returns:
-            The number of rows.
+            The number of rows; None where another relay is moving rows at this moment.
 
         Raises:
             OutboxError: the database cannot be read.
@@ -61,7 +61,7 @@ class SqliteOutbox:
             is_settled = monotonic() - self._since > _TICK
             with self._position.locked() as locked:
                 if not locked:
-                    return 0
+                    return None
                 rows = self._next(limit)
                 if rows:
                     take([record for _, _, record in rows])
