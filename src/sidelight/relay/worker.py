@@ -42,11 +42,10 @@ from sidelight.spool import (
     os_error_text,
 )
 
-_BATCH: Final = 2000
-"""Records of one delivery."""
-_STORE_BATCH: Final = 10_000
-"""Records of one delivery to the store, which splits it: larger pieces cost less per record."""
+_BATCH: Final = 2000  # records of one delivery
+_STORE_BATCH: Final = 10_000  # … to the store, which splits it: larger pieces cost less per record
 _DECODED_AT_ONCE: Final = 100  # records between two offers of the GIL
+_GATHER: Final = 0.2  # seconds between small batches to a sink that acknowledges no event
 _FAILURE_PAUSE: Final = 1.0  # seconds
 _FIRST_BACK_OFF: Final = 0.05  # seconds; doubles with each failure …
 _LONGEST_BACK_OFF: Final = 2.0  # … up to this
@@ -88,6 +87,7 @@ class Worker:
     _poison: PoisonDetector = field(default_factory=PoisonDetector)
     _woken_at: float = 0.0
     _pause_for: float = IDLE
+    _most_read: int = 0  # records of the largest batch of the last step
 
     def __post_init__(self) -> None:
         self.loop = Loop(f"sidelight-{self.sink.name}", self.run)
@@ -133,8 +133,11 @@ class Worker:
 
     def _run_once(self) -> None:
         try:
+            self._most_read = 0
             if not self.step() and not self.continue_deferred_work():
                 self._sleep()
+            elif not self.is_store and 0 < self._most_read < _BATCH:
+                self.loop.pause(_GATHER)  # a request costs the same for few records as for many
         except Stopped:
             raise
         except SinkInDoubtError:  # read the batch again later, together with newer records
@@ -180,6 +183,7 @@ class Worker:
             batch = self._sources.read(segment, _STORE_BATCH if self.is_store else _BATCH)
             if batch is None:
                 continue
+            self._most_read = max(self._most_read, len(batch.payloads))
             try:
                 delivered |= self._process(segment, batch, retries, is_final=is_final)
             except BaseException:
@@ -221,17 +225,16 @@ class Worker:
 
     def _decode(self, segment: Segment, batch: Batch) -> list[Record]:
         records = []
+        contention = self.watermark and self.watermark.contention
         for index, payload in enumerate(batch.payloads):
             try:
                 records.append(decode(payload))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 self._quarantine(segment, "unreadable record", str(error), payload)
-            if index % _DECODED_AT_ONCE == _DECODED_AT_ONCE - 1 and not self._is_contended():
+            is_time = index % _DECODED_AT_ONCE == _DECODED_AT_ONCE - 1
+            if is_time and not (contention and contention.is_high):
                 sleep(0)  # offer the GIL; where it is contended, other threads take it anyway
         return records
-
-    def _is_contended(self) -> bool:
-        return self.watermark is not None and self.watermark.contention.is_high
 
     # -- delivering --------------------------------------------------------------------------
 
