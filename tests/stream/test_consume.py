@@ -19,6 +19,7 @@ from tests.support.stored import BACKENDS, NOON, TRACE, batches_of, record, sqli
 from tests.support.stored import store as store_directly
 
 from sidelight import Store
+from sidelight.cli.doctor.stream import check_stream
 from sidelight.spool import Quarantine
 from sidelight.store.engine import connect
 from sidelight.stream import MessageWriter, StreamSink
@@ -154,6 +155,20 @@ def test_pruned_events_do_not_come_back(topic, tmp_path):
     with Store(url) as store:
         assert store.size() == 0
     assert not [*Quarantine(tmp_path / "spool").entries()]
+
+
+def test_the_doctor_tells_how_far_the_consumers_are(topic, tmp_path):
+    def told():
+        return [(each.state, each.message) for each in check_stream(topic, {}, "sidelight")]
+
+    partitions = ("ok", f"{topic}: 3 partitions")
+    send(topic, RECORDS)
+    ahead, (state, message) = told()
+    assert ahead == partitions
+    assert state == "wrong"
+    assert message.startswith("sidelight: 0 consumers, 400 messages behind (partition 0: ")
+    consume_once(topic, sqlite(tmp_path), tmp_path / "spool")
+    assert told() == [partitions, ("ok", "sidelight: 0 consumers, 0 messages behind")]
 
 
 KILLED = """

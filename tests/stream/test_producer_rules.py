@@ -200,7 +200,7 @@ def test_an_unknown_topic_is_told_in_words_and_nothing_is_lost(topic):
     for _ in range(2):
         with pytest.raises(SinkUnavailableError, match="the topic does not exist: create it"):
             sink.write(records(1), WRITER)
-    finding = check_stream(missing, {})
+    (finding,) = check_stream(missing, {})
     assert (finding.state, "create it" in finding.message) == ("wrong", True)
     from confluent_kafka.admin import NewTopic  # noqa: PLC0415
 
@@ -219,7 +219,8 @@ def test_brokers_that_do_not_answer_are_told_in_words():
     begun = time.monotonic()
     sink.close()
     assert time.monotonic() - begun < 2.0
-    assert check_stream("kafka://127.0.0.1:1/topic", {}).state == "wrong"
+    (finding,) = check_stream("kafka://127.0.0.1:1/topic", {})
+    assert finding.state == "wrong"
 
 
 FORKS = """

@@ -11,6 +11,7 @@ from sidelight.host import lazily
 if TYPE_CHECKING:
     from sidelight.stream.connection import StreamAddress, client_properties
     from sidelight.stream.consumer import StreamConsumer
+    from sidelight.stream.lag import look_at_group
     from sidelight.stream.messages import Message, MessageWriter, record_of
     from sidelight.stream.problems import look_at_topic
     from sidelight.stream.sink import StreamSink
@@ -22,6 +23,7 @@ __all__ = [
     "StreamConsumer",
     "StreamSink",
     "client_properties",
+    "look_at_group",
     "look_at_topic",
     "record_of",
 ]
@@ -31,6 +33,7 @@ __getattr__ = lazily(
     {
         "connection": "StreamAddress client_properties",
         "consumer": "StreamConsumer",
+        "lag": "look_at_group",
         "messages": "Message MessageWriter record_of",
         "problems": "look_at_topic",
         "sink": "StreamSink",

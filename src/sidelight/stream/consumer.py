@@ -24,12 +24,12 @@ from sidelight.exceptions import (
 from sidelight.host import monotonic
 from sidelight.spool import Health, Record, Sink
 from sidelight.stream.connection import StreamAddress, client_properties
+from sidelight.stream.lag import ends_of, lag_of
 from sidelight.stream.messages import record_of
-from sidelight.stream.problems import error_of, topic_problem, words
+from sidelight.stream.problems import error_of, words
 
 _BATCH: Final = 5_000  # messages of one transaction
 _LINGER: Final = 0.05  # seconds in which a batch fills up
-_ASK_WITHIN: Final = 5.0  # seconds
 _FIRST_BACK_OFF: Final = 0.05  # seconds; doubles with each failure …
 _LONGEST_BACK_OFF: Final = 2.0  # … up to this
 _DOUBTFUL: Final = 20  # events refused one after the other before the store is the suspect
@@ -141,50 +141,12 @@ class StreamConsumer:
         return len(good)
 
     def ends(self) -> dict[int, int]:
-        """The offset behind the last message of each partition, now.
-
-        Raises:
-            SinkUnavailableError: the brokers do not answer, or have no such topic.
-        """
-        try:
-            partitions = self._consumer.list_topics(self._topic, _ASK_WITHIN).topics[self._topic]
-            if partitions.error is not None:
-                raise SinkUnavailableError(sink=self._topic, problem=words(partitions.error))
-            places = [TopicPartition(self._topic, number) for number in partitions.partitions]
-            return {
-                each.partition: self._consumer.get_watermark_offsets(each, _ASK_WITHIN)[1]
-                for each in places
-            }
-        except KafkaException as exception:
-            problem = topic_problem(self._consumer, self._topic, 1.0)
-            raise SinkUnavailableError(
-                sink=self._topic, problem=problem or words(error_of(exception))
-            ) from exception
+        """The offset behind the last message of each partition, now: see `ends_of`."""
+        return ends_of(self._consumer, self._topic)
 
     def lag(self, ends: Mapping[int, int]) -> dict[int, int]:
-        """How many messages before ``ends`` the group has not committed, by partition.
-
-        Raises:
-            SinkUnavailableError: the brokers do not answer.
-        """
-        places = [TopicPartition(self._topic, number) for number in ends]
-        try:
-            committed = self._consumer.committed(places, _ASK_WITHIN)
-            starts = {
-                each.partition: self._consumer.get_watermark_offsets(each, _ASK_WITHIN)[0]
-                for each in committed
-                if each.offset < 0
-            }
-        except KafkaException as exception:
-            raise SinkUnavailableError(
-                sink=self._topic, problem=words(error_of(exception))
-            ) from exception
-        return {
-            each.partition: max(
-                0, ends[each.partition] - (starts.get(each.partition) or max(0, each.offset))
-            )
-            for each in committed
-        }
+        """How far the group is behind ``ends``, by partition: see `lag_of`."""
+        return lag_of(self._consumer, self._topic, ends)
 
     def close(self) -> None:
         """Leave the group, so that its partitions go to the other consumers at once."""

@@ -35,6 +35,12 @@ def doctor(
     spool: SpoolDirectory = None,
     otlp: Otlp = None,
     outbox: Outboxes = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group", metavar="NAME", help="Check how far these consumers of the stream are."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check store, spool, relay and Collector: name what is wrong, and what helps.
@@ -51,7 +57,7 @@ def doctor(
       sidelight doctor --ready
     """
     settings = settle(store, stream=stream, spool=spool, otlp=otlp, outboxes=outbox or None)
-    findings = [check_ready(settings.spool)] if ready else _run_checks(settings)
+    findings = [check_ready(settings.spool)] if ready else _run_checks(settings, group)
     wrong = 0
     for finding in findings:
         wrong += finding.state == "wrong"
@@ -65,7 +71,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _run_checks(settings: Settings) -> Iterable[Finding]:
+def _run_checks(settings: Settings, group: str | None) -> Iterable[Finding]:
     # Slow imports wait until the findings before them are printed.
     from sidelight.cli.doctor.spool import check_spool  # noqa: PLC0415
     from sidelight.cli.doctor.store import check_store  # noqa: PLC0415
@@ -78,7 +84,7 @@ def _run_checks(settings: Settings) -> Iterable[Finding]:
     if settings.stream is not None:
         from sidelight.cli.doctor.stream import check_stream  # noqa: PLC0415
 
-        yield check_stream(settings.stream, settings.environment)
+        yield from check_stream(settings.stream, settings.environment, group)
     yield from check_spool(settings.spool, settings.store if answers else None)
     if settings.outboxes:
         from sidelight.cli.doctor.outboxes import check_outboxes  # noqa: PLC0415

@@ -1,33 +1,53 @@
-"""Check the stream: does the topic exist, and do the brokers answer?"""
+"""Check the stream: does the topic exist, do the brokers answer, how far are the consumers?"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sidelight.cli.doctor.findings import Finding
-from sidelight.exceptions import ConfigurationError
-from sidelight.stream import StreamAddress, look_at_topic
+from sidelight.exceptions import ConfigurationError, SinkUnavailableError
+from sidelight.store import plural
+from sidelight.stream import StreamAddress, look_at_group, look_at_topic
 
 _WITHIN = 5.0  # seconds
 
 
-def check_stream(url: str, environment: Mapping[str, str]) -> Finding:
-    """Ask the brokers for the topic, with the relay's own properties."""
+def check_stream(
+    url: str, environment: Mapping[str, str], group: str | None = None
+) -> Iterator[Finding]:
+    """Ask the brokers for the topic and the group, with the relay's own properties."""
     address = StreamAddress.parse(url)
     if importlib.util.find_spec("confluent_kafka") is None:
         remedy = "pip install 'sidelight[kafka]'"
-        return Finding("stream", "wrong", f"{address}: confluent-kafka is not installed", remedy)
+        yield Finding("stream", "wrong", f"{address}: confluent-kafka is not installed", remedy)
+        return
     try:
         problem, partitions = look_at_topic(address, environment, _WITHIN)
     except ConfigurationError as error:
         facts = error.facts
-        return Finding("stream", "wrong", f"{address}: {facts['problem']}", f"{facts['remedy']}")
-    if not problem:
-        return Finding("stream", "ok", f"{address}: {partitions} partitions")
-    return Finding(
-        "stream",
-        "wrong",
-        f"{address}: {problem}",
-        "correct what it says; until then the records stay in the spool",
-    )
+        yield Finding("stream", "wrong", f"{address}: {facts['problem']}", f"{facts['remedy']}")
+        return
+    if problem:
+        remedy = "correct what it says; until then the records stay in the spool"
+        yield Finding("stream", "wrong", f"{address}: {problem}", remedy)
+        return
+    yield Finding("stream", "ok", f"{address}: {plural(partitions, 'partition')}")
+    if group is not None:
+        yield _check_group(address, environment, group)
+
+
+def _check_group(address: StreamAddress, environment: Mapping[str, str], name: str) -> Finding:
+    try:
+        group = look_at_group(address, environment, name)
+    except SinkUnavailableError as error:
+        return Finding("consumers", "wrong", f"{name}: {error.facts['problem']}")
+    behind = {number: lag for number, lag in sorted(group.lag.items()) if lag}
+    told = f"{name}: {plural(group.members, 'consumer')}, "
+    told += f"{plural(sum(behind.values()), 'message')} behind"
+    if behind:
+        each = ", ".join(f"partition {number}: {lag:,}" for number, lag in behind.items())
+        told += f" ({each})"
+    if behind and not group.members:
+        return Finding("consumers", "wrong", told, "start `sidelight consume`")
+    return Finding("consumers", "ok", told)
