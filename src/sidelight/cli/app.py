@@ -37,6 +37,7 @@ _GROUPS: Final = {
     "Delivery": {
         "relay": "relay",
         "consume": "consume",
+        "replay": "replay",
         "outbox": "outbox",
         "spool": "spool.command",
     },

@@ -50,7 +50,7 @@ _RANDOM: Final = 0x3FFF_FFFF_FFFF_FFFF  # the random bits that an event's id hol
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)")
 _TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _MODES: Final = frozenset(get_args(Mode))
-_OUTCOMES: Final = frozenset(get_args(Outcome)) - {"ledger"}
+_OUTCOMES: Final = frozenset(get_args(Outcome)) - {"ledger"} | {"abandoned"}
 
 
 class Message(NamedTuple):

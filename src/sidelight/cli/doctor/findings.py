@@ -64,7 +64,8 @@ REMEDIES: Final = {
     "free the disk",
     "… rejected by the OTLP endpoint": "read the Collector's log: it accepts only a part of them",
     "the OTLP endpoint takes no log records": "set OTEL_LOGS_EXPORTER=none to send none",
-    "spool full: stream let go": "bring back the stream, or raise spool_limit",
+    "spool full: stream let go": "bring back the stream, or raise spool_limit;"
+    " `sidelight replay --to stream` sends what the store has",
     "spool full: telemetry let go": "bring back the OTLP endpoint, or raise spool_limit",
     "resource attributes too large": "make OTEL_RESOURCE_ATTRIBUTES shorter",
     "kept in memory: …": "make room for the spool, or make it writable: records in memory die with "

@@ -1,0 +1,55 @@
+"""What a store holds is sent again, with the same ids."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tests.docs.test_examples import collector
+from tests.stream.test_consume import RECORDS, content
+from tests.support import kafka
+from tests.support.consuming import consume_once, environment
+from tests.support.stored import store as store_directly
+
+from sidelight import Store
+
+
+@pytest.fixture
+def url(tmp_path):
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    store_directly(url, RECORDS)
+    return url
+
+
+def replay(url, *options, code=0):
+    command = [sys.executable, "-m", "sidelight", "replay", "--store", url, "--json", *options]
+    ran = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=90, check=False
+    )
+    assert ran.returncode == code, ran.stderr
+    return json.loads(ran.stdout) if ran.stdout else ran.stderr
+
+
+def test_the_stream_gives_the_same_rows(url, tmp_path):
+    topic = kafka.broker().new_topic()
+    with Store(url) as store:
+        ids = [event.event_id for event in store.events()]
+    told = replay(url, "--to", "stream", "--stream", topic, "--until", "2026-07-26")
+    assert told == {"sent": 400, "last": ids[-1], "problem": None}
+    told = replay(url, "--to", "stream", "--stream", topic, "--after", ids[299])
+    assert told["sent"] == 100
+    again = f"sqlite:///{tmp_path / 'again.db'}"
+    consume_once(topic, again, tmp_path / "spool")
+    assert content(again) == content(url)
+
+
+def test_an_endpoint_gets_log_records(url):
+    with collector() as (address, asked):
+        told = replay(url, "--to", "otlp", "--otlp", f"http://{address}", "--artifact", "a3")
+    assert set(asked) == {"/v1/logs"}
+    assert told["problem"] is None
+    assert told["sent"] > 10
+
+
+def test_a_stream_that_is_not_named_is_refused(url):
+    assert "name it with --stream URL" in replay(url, "--to", "stream", code=1)
