@@ -42,14 +42,14 @@ def look_at_group(address: StreamAddress, environment: Mapping[str, str], name: 
     consumer: Any = Consumer({**properties, "group.id": name})
     try:
         lag = lag_of(consumer, address.topic, ends_of(consumer, address.topic))
-        asked = AdminClient(properties).describe_consumer_groups(
-            [name], request_timeout=_ASK_WITHIN
-        )
+    finally:
+        consumer.close()
+    admin = AdminClient(properties)
+    asked = admin.describe_consumer_groups([name], request_timeout=_ASK_WITHIN)
+    try:
         members = len(asked[name].result(_ASK_WITHIN).members)
     except (KafkaException, TimeoutError):  # no such group yet, or no right to see it
         members = 0
-    finally:
-        consumer.close()
     return Group(name, members, lag)
 
 
