@@ -248,7 +248,6 @@ def test_a_follower_filters(filled):
 
 def windows_of(monkeypatch, size):
     monkeypatch.setattr(selection, "_FIRST_WINDOW", size)
-    monkeypatch.setattr(selection, "_LARGEST_WINDOW", size)
 
 
 @pytest.mark.parametrize("newest_first", [True, False])

@@ -18,6 +18,7 @@ from sidelight.store.selection import ORDER, Read, Row, Scan, Selection
 
 LARGEST: Final = 10_000  # events of an artifact; one with more would hold up the answer
 _LONGEST: Final = 2**63 - 1  # ns
+_WINDOW: Final = 1_000  # first events; all events of their artifacts are read before the next look
 _ARTIFACTS: Final = 500  # whose events one query reads
 
 
@@ -98,7 +99,7 @@ class Journeys:
     def __iter__(self) -> Iterator[Journey]:
         table = events.c
         columns = (table.artifact_id, *ORDER, table.organization_id, table.point)
-        for queries in self._selection.windows(self._read, self._scan):
+        for queries in self._selection.windows(self._read, self._scan, largest=_WINDOW):
             for conditions in queries:
                 query = select(*columns).where(*conditions, table.artifact_id.is_not(None))
                 starts = self._readable(self._read(query))

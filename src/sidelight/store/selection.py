@@ -36,7 +36,6 @@ Read: TypeAlias = Callable[[Executable], Sequence[Row]]
 ORDER: Final = (events.c.occurred_at, events.c.event_id)
 _PAGE: Final = 1000  # events per transaction
 _FIRST_WINDOW: Final = 1000  # events that one query examines; the windows double
-_LARGEST_WINDOW: Final = 32_000
 _TIME_DIGITS: Final = len("01a2099d-ba88-72a0")  # the part of an event_id that is its time
 _RANDOM_BITS: Final = 2**62 - 1
 
@@ -231,12 +230,18 @@ class Selection:
     # -- windows: pieces of time in which a query examines few events -------------------------
 
     def windows(
-        self, read: Read, scan: Scan, *, newest_first: bool = True
+        self, read: Read, scan: Scan, *, newest_first: bool = True, largest: int = 32_000
     ) -> Iterator[list[Conditions]]:
         """Cut the events into windows of time; yield the conditions of the queries of each window.
 
         A filter may select few events or none. A single query would then examine all of them; a
         query in a window examines a known number, and the search can end after it.
+
+        Args:
+            read: runs a query.
+            scan: says when the search must end.
+            newest_first: yield the latest window first.
+            largest: events of a window; the windows double up to this.
         """
         at, size = None, _FIRST_WINDOW
         prefixes = self._index_prefixes() or [[]]
@@ -258,7 +263,7 @@ class Selection:
             ]
             if bound is None or scan.ends_at(bound):
                 return
-            at, size = bound, min(size * 2, _LARGEST_WINDOW)
+            at, size = bound, min(size * 2, max(largest, _FIRST_WINDOW))
 
     def _besides_trace(self) -> Conditions:
         """The other conditions, in a form that keeps the database from using their indexes."""
