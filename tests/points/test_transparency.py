@@ -171,6 +171,9 @@ def test_source_is_kept_as_long_as_its_function():
         return {name for name in linecache.cache if re.match(r"<sidelight .*:varying\b", name)}
 
     made = [make(n) for n in (0, 1, 2, 2)]
+    assert not sources()  # it is written at the first call
+    for n in range(4):
+        frames(lambda n=n: made[n](1))
     assert len(sources()) == 3 + 1  # the functions of phases are the same
     for n in range(4):
         (frame,) = (f for f in frames(lambda n=n: made[n](1)) if f.filename in sources())

@@ -22,6 +22,7 @@ from sidelight.record import (
     FRAME,
     FRAME_MAGIC,
     MAX_PAYLOAD,
+    NO_COSTS,
     Costs,
     Moment,
     MomentTuple,
@@ -278,7 +279,14 @@ class Emitter:
 
     def costs_of(self, point: str) -> Costs:
         """Find or make the histogram of one point."""
-        return self.costs.setdefault(point, Costs())
+        costs = self.costs.get(point, NO_COSTS)
+        if costs is NO_COSTS:
+            costs = self.costs[point] = Costs()
+        return costs
+
+    def know(self, point: str) -> None:
+        """Enter a point that has not been called so far."""
+        self.costs.setdefault(point, NO_COSTS)
 
 
 class ClosedSpool:

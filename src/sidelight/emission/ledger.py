@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from sidelight.spool import RateLimiter, Spool
 _PART: Final = 64 * 1024
 SIGN_OF_LIFE: Final = 5.0
 """Seconds between two signs of life of a process."""
+_AT_ONCE: Final = 500  # points of an unhurried look, besides those that changed at the last one
 _logger: Final = logging.getLogger("sidelight")
 _OWN: Final = "sidelight:"  # points of sidelight itself, for example `sidelight.emit`
 
@@ -37,6 +38,9 @@ class Ledger:
         self._costs: dict[str, int] = {}  # by point, the one written longest ago first
         self._logged: dict[str, int] = {}
         self._log_rate = RateLimiter()
+        self._active: list[str] = []
+        self._looked_up_to = 0
+        self._has_called = False
         self._lost = 0
         self._began = 0
         self._next_sign = 0.0
@@ -45,6 +49,7 @@ class Ledger:
         """Write everything again, because another spool was opened."""
         self._losses, self._costs = {}, {}
         self._began, self._next_sign = time.time_ns(), 0.0
+        self._active, self._looked_up_to, self._has_called = [], 0, False
 
     def take_lost(self) -> int:
         """Return how many events were lost on their caller's path since the last call."""
@@ -93,8 +98,10 @@ class Ledger:
 
     def _write_costs(self, append: Callable[[bytes], object], *, whole: bool) -> None:
         costs = self._emitter.costs.copy()
-        counts = {point: each.count() for point, each in costs.items()}
-        if not any(counts.values()):
+        looked_at = costs if whole else self._next(costs)
+        counts = {point: costs[point].count() for point in looked_at}
+        self._has_called |= any(counts.values())
+        if not self._has_called:
             return
         called = [point for point, count in counts.items() if count and point not in self._costs]
         old = [point for point, count in self._costs.copy().items() if counts.get(point) != count]
@@ -108,11 +115,19 @@ class Ledger:
             for point in (*called, *old, *uncalled)
             if point in counts
         )
+        self._active = [*called, *old]
         for part in parts if whole else islice(parts, 1):
             _append(append, {"costs": part})
             for point in part:
                 self._costs.pop(point, None)
                 self._costs[point] = counts[point]
+
+    def _next(self, costs: Mapping[str, object]) -> dict[str, None]:
+        """The points to look at: those that changed at the last look, and some of the others."""
+        begin = self._looked_up_to if self._looked_up_to < len(costs) else 0
+        self._looked_up_to = begin + _AT_ONCE
+        others = islice(costs, begin, self._looked_up_to)
+        return dict.fromkeys((*(each for each in self._active if each in costs), *others))
 
     def _log_losses(self) -> None:
         """Log the first loss of each reason at once, and later ones at most every ten seconds."""

@@ -67,16 +67,25 @@ class Names:
         return repr(value) if type(value) is str or small else self.give("constant", value)
 
 
-def define(text: str, globals_: dict[str, Any], *, filename: str) -> dict[str, Any]:
+def define(
+    text: str, globals_: dict[str, Any], *, filename: str, shown: str | None = None
+) -> dict[str, Any]:
     """Run ``text``, which defines functions, and return them by name.
 
-    Tracebacks show ``filename``, with a number where other source has that file name already.
+    Tracebacks show ``filename``, with a number where other source has that file name already, and
+    the lines of ``shown``, which differs from ``text`` in names only.
     """
     defined: dict[str, Any] = {}
-    exec(_compiled(text, _registered(filename, text)), globals_, defined)  # noqa: S102  # generated
-    for function in defined.values():
-        function.__code__ = function.__code__.replace()  # `_compiled` keeps what it has compiled
+    filename = _registered(filename, shown or text)
+    exec(_compiled(text), globals_, defined)  # noqa: S102  # generated
+    for function in defined.values():  # a copy, because `_compiled` keeps what it has compiled
+        function.__code__ = _named(function.__code__, filename)
     return defined
+
+
+def _named(code: CodeType, filename: str) -> CodeType:
+    inner = (_named(c, filename) if type(c) is CodeType else c for c in code.co_consts)
+    return code.replace(co_filename=filename, co_consts=tuple(inner))
 
 
 def name_like(made: FunctionType, function: Any) -> None:
@@ -100,9 +109,9 @@ def when_collected(code: CodeType, do: Callable[..., object], *args: object) -> 
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(text: str, filename: str) -> CodeType:
-    """Compile, once for a function that is decorated at each call of the one around it."""
-    return compile(text, filename, "exec", dont_inherit=True)
+def _compiled(text: str) -> CodeType:
+    """Compile, once for all functions of one shape."""
+    return compile(text, "<sidelight>", "exec", dont_inherit=True)
 
 
 #: The live code of each source file, by identity, because equal code is not the same.

@@ -131,10 +131,14 @@ class Globals:
         code, objects = wrapper.__code__, wrapper.__globals__
         keep_source(code)
         if not self.may_move(point):
-            self._fixed[point.path] = wrapper
+            self.fix(point, wrapper)
         for name in code.co_names:
             if name.startswith(f"{REFERENCES}_"):
                 when_collected(code, self._forget, objects["__name__"], name)
+
+    def fix(self, point: Point, wrapper: FunctionType) -> None:
+        """Note a wrapper whose code does not move; a later reload of its module may change it."""
+        self._fixed[point.path] = wrapper
 
     def _forget(self, module: str, name: str) -> None:
         self._shared.get(module, {}).pop(name, None)

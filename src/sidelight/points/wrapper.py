@@ -13,18 +13,22 @@ import functools
 import re
 import types
 from collections.abc import Callable
-from types import FunctionType
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, Final
 
+from sidelight.emission import EMITTER
 from sidelight.points import templates
 from sidelight.points.callables import Kind, kind_of
 from sidelight.points.codegen import Names, define, fill, is_identifier, keep_source, name_like
 from sidelight.points.expressions import Phase
-from sidelight.points.fields import compile_fields
+from sidelight.points.fields import check_fields, compile_fields
+from sidelight.points.first_call import may_wait, waiting_wrapper
 from sidelight.points.namespace import GLOBALS, References, namespace
 from sidelight.points.phases import PhaseFunction, PhaseWriter, Waits
 from sidelight.points.registry import Point
 from sidelight.points.signature import ANY, Signature, argument_list, parameter_list, signature_of
+
+_ANY_NAME: Final = "_wrapper"
 
 
 def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
@@ -38,6 +42,10 @@ def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
     Raises:
         PointError: a field does not fit the function.
     """
+    if type(function) is FunctionType and not GLOBALS.may_move(point):
+        kind = kind_of(function)
+        if may_wait(point, function, kind):
+            return _waiting(point, function, kind)
     writer = _writer(point, function)
     made = writer.wrapper()
     if type(function) is not FunctionType:
@@ -54,6 +62,26 @@ def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
     return wrapper
 
 
+def _waiting(point: Point, function: FunctionType, kind: Kind) -> Any:
+    """The wrapper of a function, whose code is written at the first call."""
+    signature = signature_of(function, point.name, reserved=templates.RESERVED)
+    for declaration in point.declarations:
+        check_fields(declaration, signature)
+
+    def write(globals_: dict[str, Any]) -> CodeType:
+        code: CodeType = (
+            _WrapperWriter(point, function, kind, signature, globals_).wrapper().__code__
+        )
+        keep_source(code)
+        return code
+
+    wrapper: Any = waiting_wrapper(point, function, kind, write)
+    wrapper.__defaults__, wrapper.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+    GLOBALS.fix(point, wrapper)
+    EMITTER.know(point.path)
+    return functools.update_wrapper(wrapper, function)
+
+
 def _writer(point: Point, function: Any) -> _WrapperWriter:
     signature = signature_of(function, point.name, reserved=templates.RESERVED)
     return _WrapperWriter(point, function, kind_of(function), signature)
@@ -67,12 +95,22 @@ def references(point: Point, function: Any, names: tuple[str, ...]) -> Reference
 class _WrapperWriter:
     """Writes the code of one wrapper, and makes the wrapper."""
 
-    def __init__(self, point: Point, function: Any, kind: Kind, signature: Signature) -> None:
+    def __init__(
+        self,
+        point: Point,
+        function: Any,
+        kind: Kind,
+        signature: Signature,
+        globals_: dict[str, Any] | None = None,
+    ) -> None:
         self._point = point
         self._function = function
         self._kind = kind
         self._own = signature.own
-        self._names = names = Names(namespace(point, function, kind))
+        objects = {} if globals_ is None else globals_
+        objects |= namespace(point, function, kind)
+        self._is_fixed = globals_ is not None
+        self._names = names = Names(objects)
         declarations = point.declarations
         awaited = any(declaration.mode == "awaited" for declaration in declarations)
         self._waits: Waits = "no" if not awaited else "outside" if kind.asynchronous else "here"
@@ -119,7 +157,7 @@ class _WrapperWriter:
         bare = f"(yield from {call})" if kind.resumed else call
         guarded = any(phase.guarded for phase in self._phases.values())
         parts = {
-            "name": name,
+            "name": _ANY_NAME,
             "parameters": templates.PROXIED_PARAMETERS if proxied else parameter_list(self._own),
             "begin": templates.BEGIN_PROXIED if proxied else templates.BEGIN,
             "bypass": fill(templates.BYPASS, call=bare) if guarded else "",
@@ -129,11 +167,13 @@ class _WrapperWriter:
         names = self._referred(text) - ({"_function"} if proxied else set())
         found = self.references(tuple(sorted(names)))
         globals_ = self._names.objects
-        if GLOBALS.may_move(self._point):
+        if GLOBALS.may_move(self._point) and not self._is_fixed:
             globals_, reference = GLOBALS.of(self._point, found)
             unpacked = fill(templates.NAMES, names=", ".join(found.names), reference=reference)
             text = self._filled(kind, **parts, names=unpacked)
-        made = define(text, globals_, filename=f"<sidelight {self._point.path}>")[name]
+        # Functions with the same parameters and fields have the same text, without their names.
+        filename, shown = f"<sidelight {self._point.path}>", text.replace(_ANY_NAME, name, 1)
+        made = define(text, globals_, filename=filename, shown=shown)[_ANY_NAME]
         name_like(made, function)
         return made
 
@@ -145,7 +185,7 @@ class _WrapperWriter:
     def _name(self) -> str:
         name = self._point.function
         taken = name in templates.RESERVED or hasattr(builtins, name)
-        return name if is_identifier(name) and not taken else "_wrapper"
+        return name if is_identifier(name) and not taken else _ANY_NAME
 
     def _continued(self, kind: Kind) -> str:
         """The function that runs a returned coroutine or generator to its end."""

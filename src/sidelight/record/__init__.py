@@ -7,7 +7,7 @@ A payload is a static part, encoded once for each point, and a moment, encoded a
 from typing import TYPE_CHECKING
 
 from sidelight.host import lazily
-from sidelight.record.costs import BUDGET_NS, SHIFT, Costs, CostSummary, read_snapshot
+from sidelight.record.costs import BUDGET_NS, NO_COSTS, SHIFT, Costs, CostSummary, read_snapshot
 from sidelight.record.durations import parse_duration
 from sidelight.record.encoding import encode, encode_into, new_buffer, to_json
 from sidelight.record.format import (
@@ -86,6 +86,7 @@ __all__ = [
     "MAX_PAYLOAD",
     "MAX_SPAN_TEXT",
     "MAX_TEXT",
+    "NO_COSTS",
     "ORGANIZATION_KEY",
     "RANDOM",
     "REMOTE_PARENT",

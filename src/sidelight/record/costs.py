@@ -47,6 +47,8 @@ class Costs:
 
     def count(self) -> int:
         """The number of emissions so far."""
+        if self is NO_COSTS:
+            return 0
         return sum(self.fine) + sum(self.coarse.copy().values())
 
     def clear(self) -> None:
@@ -72,6 +74,10 @@ class _Snapshot(TypedDict):
     over: int
     max: int
     buckets: list[tuple[Annotated[int, msgspec.Meta(ge=0, lt=_LAST)], int]]
+
+
+NO_COSTS: Final = Costs()
+"""The histogram of each point that has not been called; nothing is counted in it."""
 
 
 def read_snapshot(text: str) -> Mapping[str, Any]:

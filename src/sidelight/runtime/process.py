@@ -364,7 +364,7 @@ class Runtime:
         self._forgotten = ForgottenOutboxes(None)
         EMITTER.losses.clear()
         EMITTER.problems.clear()
-        for costs in EMITTER.costs.values():
+        for costs in {*EMITTER.costs.values()}:  # many have not been called, and share one
             costs.clear()
 
 

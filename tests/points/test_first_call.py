@@ -1,0 +1,131 @@
+"""The code of a wrapper is written at its first call: what the caller sees is the same before."""
+
+import asyncio
+import inspect
+import sys
+import threading
+
+import pytest
+
+import sidelight
+from sidelight import arg, emits
+from sidelight.emission import EMITTER
+from sidelight.exceptions import PointError
+from sidelight.points import first_call
+from sidelight.record import NO_COSTS
+
+
+def every(a, /, b, *rest, c, d=4, **more):
+    return a, b, rest, c, d, more
+
+
+async def awaited(a, *, b=2):
+    return a, b
+
+
+CALLS = [
+    (every, (1, 2), {"c": 3}),
+    (every, (1, 2, 8, 9), {"c": 3, "d": 5, "e": 6}),
+    (every, (1,), {"b": 2, "c": 3, "a": 7}),
+    (awaited, (1,), {}),
+    (awaited, (1,), {"b": 3}),
+]
+
+
+def is_waiting(function):
+    return function.__code__.co_filename == first_call._FILENAME
+
+
+def result_of(function, *args, **kwargs):
+    result = function(*args, **kwargs)
+    return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+
+@pytest.mark.parametrize(("function", "args", "kwargs"), CALLS)
+def test_every_argument_arrives(function, args, kwargs, sidelight_events):
+    decorated = emits("called", value=arg.a)(function)
+    assert is_waiting(decorated)
+    for _ in range(2):
+        assert result_of(decorated, *args, **kwargs) == result_of(function, *args, **kwargs)
+        assert not is_waiting(decorated)
+    assert [event.attributes["value"] for event in sidelight_events] == [1, 1]
+
+
+@pytest.mark.parametrize("function", [every, awaited])
+def test_it_looks_like_the_function(function):
+    before = emits("called")(function)
+    assert is_waiting(before)
+    assert inspect.iscoroutinefunction(before) == inspect.iscoroutinefunction(function)
+    assert inspect.signature(before, follow_wrapped=False) == inspect.signature(function).replace(
+        return_annotation=inspect.Signature.empty
+    )
+    with pytest.raises(TypeError) as told:
+        before()
+    with pytest.raises(TypeError) as expected:
+        function()
+    assert str(told.value) == str(expected.value)
+
+
+def test_mistakes_are_found_at_decoration():
+    with pytest.raises(PointError, match="no parameter"):
+        emits("called", value=arg.missing)(every)
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}])
+def test_a_value_that_may_change_is_kept_at_decoration(value, sidelight_events):
+    decorated = emits("called", value=value)(lambda: None)
+    expected = value.copy()
+    value.clear()
+    decorated()
+    (event,) = sidelight_events
+    assert event.attributes["value"] == expected
+
+
+def test_many_threads_may_be_the_first(sidelight_events):
+    decorated, gate = emits("called", value=arg.a)(lambda a: a), threading.Barrier(8)
+    results = []
+
+    def call(number):
+        gate.wait()
+        results.append(decorated(number))
+
+    threads = [threading.Thread(target=call, args=[number]) for number in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(results) == sorted(e.attributes["value"] for e in sidelight_events) == [*range(8)]
+
+
+def test_where_no_code_can_be_written_the_function_is_called(monkeypatch, sidelight_events):
+    decorated = emits("called")(every)
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sidelight.points.codegen._compiled", fail)
+        patched.setattr(EMITTER, "strict", False)
+        assert decorated(1, 2, c=3) == every(1, 2, c=3)
+    assert EMITTER.losses.pop("internal error") == 1
+    EMITTER.problems.clear()
+    assert decorated(1, 2, c=3) == every(1, 2, c=3)
+    assert len(sidelight_events) == 1
+
+
+def test_a_point_that_is_never_called_has_no_histogram(sidelight_events):
+    def uncalled():
+        pass
+
+    path = f"{__name__}:{uncalled.__qualname__}"
+    decorated = emits("called")(uncalled)
+    assert EMITTER.costs[path] is NO_COSTS
+    decorated()
+    assert EMITTER.costs[path].count() == 1
+    assert not NO_COSTS.count()
+    assert sidelight.__version__
