@@ -46,7 +46,7 @@ _PREFIX: Final = b"\x92"  # msgpack: an array of two follows
 _PAYLOAD_BEGINS: Final = re.compile(_PREFIX + rb"[\x91-\x9f]")  # its first item: a short array
 #: Levels of containers that a record may have. The caller's path writes less than half of them.
 #: Readers walk a record and write it as JSON, and would end at the interpreter's own limit.
-DEEPEST: Final = 32
+DEEPEST: Final = 128
 _CONTAINERS: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])  # first bytes, in msgpack
 _LEAVES: Final = bytes(set(range(256)).difference(_CONTAINERS))
 _TYPE_NAME: Final = re.compile(r"[A-Za-z][\w.\-]{0,127}")
