@@ -1,5 +1,8 @@
 """Row 19: other event loops than asyncio's, and greenlets in the place of threads."""
 
+import subprocess
+import sys
+
 import pytest
 from tests.support.emitting import Order
 from tests.support.interpreters import FREE_THREADED, how_to_get, interpreter
@@ -48,12 +51,27 @@ def test_an_event_loop(loop, store, full, settled):
     assert verdict.acknowledged == 3 * (calls // 3)
 
 
-def test_free_threaded(store, full, settled):
-    """Without a GIL, where there is such a build."""
+WITHOUT_GIL = "import sys; sys._is_gil_enabled = lambda: False; import sidelight"
+WITHOUT_INSTRUCTIONS = "import dis, opcode; opcode.opmap = {}; import sidelight; sidelight.emit"
+
+
+def test_without_the_gil_the_import_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_GIL], capture_output=True, text=True, check=False
+    )
+    assert "ImportError: sidelight needs the GIL" in done.stderr
+    assert "PYTHON_GIL=1" in done.stderr
+
+
+def test_a_python_that_names_its_instructions_otherwise():
+    subprocess.run([sys.executable, "-c", WITHOUT_INSTRUCTIONS], check=True)
+
+
+def test_free_threaded():
+    """A free-threaded build refuses the import, unless a library has enabled the GIL."""
     found = next((path for version in FREE_THREADED if (path := interpreter(version))), None)
     if found is None:
         pytest.skip(how_to_get(FREE_THREADED[0]))
-    calls = CALLS_FULL if full else CALLS_SHORT
-    with running(store, order=Order(calls=calls // 4, threads=4), python=found) as program:
-        assert program.end() == 0, program.told()
-    settled(19, "without a GIL", store, program, injected=1)
+    code = "import sys, sidelight; assert sys._is_gil_enabled()"
+    done = subprocess.run([found, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or "sidelight needs the GIL" in done.stderr

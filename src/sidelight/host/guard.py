@@ -39,10 +39,11 @@ _SIGNALS: Final = tuple(
 )
 _MAX_FRAMES: Final = 10_000
 #: Instructions at which only interrupts are raised: the start of a function, the end of a loop.
-_CHECKS: Final = frozenset({opmap["RESUME"], opmap["JUMP_BACKWARD"]})
-_RESUMED: Final = frozenset({opmap["YIELD_VALUE"], opmap["SEND"]})
-_RAISES: Final = frozenset({opmap["RAISE_VARARGS"], opmap["RERAISE"]})
-_RAISES_AT_ONCE: Final = bytes((opmap["RAISE_VARARGS"], 1))
+#: A later Python may name an instruction otherwise; then it is in none of these sets.
+_CHECKS: Final = frozenset({opmap.get("RESUME"), opmap.get("JUMP_BACKWARD")})
+_RESUMED: Final = frozenset({opmap.get("YIELD_VALUE"), opmap.get("SEND")})
+_RAISES: Final = frozenset({opmap.get("RAISE_VARARGS"), opmap.get("RERAISE")})
+_RAISES_AT_ONCE: Final = bytes((opmap.get("RAISE_VARARGS", 0), 1))
 _EXITS: Final = frozenset({"exit", "quit"})  # functions that raise without a `raise` in the caller
 _OWN_FILES: Final = ("<sidelight ", os.path.join(os.path.dirname(os.path.dirname(__file__)), ""))  # noqa: PTH118, PTH120
 #: The modules whose exceptions sidelight's own code can raise.
