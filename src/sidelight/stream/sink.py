@@ -20,7 +20,7 @@ from sidelight.stream.problems import OF_THE_MESSAGE, words
 from sidelight.stream.producer import StreamProducer, check_properties
 
 _PATIENCE: Final = 1.0  # seconds without any acknowledgement; the relay tries again
-_PIECE: Final = 128  # records that are written before another thread may have the GIL
+_PIECE: Final = 512  # records between two offers of the GIL: about 5 ms
 _POLL_EVERY: Final = 1.0  # seconds
 _DOUBTFUL: Final = 20  # messages refused one after the other before the topic is the suspect
 
