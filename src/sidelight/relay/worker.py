@@ -196,13 +196,10 @@ class Worker:
 
         A kill loses such a segment. A Collector must not have what the store can never have.
         """
-        return (
-            self.store is not None
-            and not self.store.failing
-            and segment.path is None
-            and self.store.sink.name not in segment.delivered_to
-            and segment.may_have_more_for(self.store.sink.name)
-        )
+        if self.store is None or self.store.failing or segment.path is not None:
+            return False
+        name = self.store.sink.name
+        return name not in segment.delivered_to and segment.may_have_more_for(name)
 
     def _process(
         self, segment: Segment, batch: Batch, retries: int | None, *, is_final: bool
