@@ -14,9 +14,10 @@ from tests.support.telemetry import Kept
 
 import sidelight
 from sidelight import emits
+from sidelight.emission.binding import ambient, bound
 from sidelight.emission.emitter import EMITTER, Emitter
 from sidelight.emission.light_span import LightSpan
-from sidelight.emission.tracing import TRACING, Tracing, ambient, begin_without_span, bound, ids_of
+from sidelight.emission.tracing import TRACING, Tracing, begin_without_span, ids_of
 from sidelight.host import otel_api
 from sidelight.record.format import RANDOM, REMOTE_PARENT, SAMPLED, SPAN, reseed
 from sidelight.record.semconv import (
