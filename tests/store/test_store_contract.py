@@ -175,7 +175,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("again", [False, True], ids=["all new", "some stored before"])
 def test_texts_that_mean_something_to_a_database_are_kept(url, again):
-    """The rows are formatted by hand: for COPY, and for arrays where some were stored before."""
+    """Rows go by COPY, or as arrays that are written by hand where some were stored before."""
     records = [
         record(
             text, NOON + n, artifact=text, organization=text, point=text, attributes={text: text}
