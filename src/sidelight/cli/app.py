@@ -26,6 +26,7 @@ _GROUPS: Final = {
         "funnel": "store.funnel",
         "overdue": "store.overdue",
         "export": "store.export",
+        "ui": "ui",
     },
     "Code": {
         "points": "code.points",

@@ -57,7 +57,7 @@ def doctor(
       sidelight doctor --ready
     """
     settings = settle(store, stream=stream, spool=spool, otlp=otlp, outboxes=outbox or None)
-    findings = [check_ready(settings.spool)] if ready else _run_checks(settings, group)
+    findings = [check_ready(settings.spool)] if ready else run_checks(settings, group)
     wrong = 0
     for finding in findings:
         wrong += finding.state == "wrong"
@@ -71,7 +71,8 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _run_checks(settings: Settings, group: str | None) -> Iterable[Finding]:
+def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding]:
+    """Run all checks, one after the other; ``group`` names the consumers of the stream."""
     # Slow imports wait until the findings before them are printed.
     from sidelight.cli.doctor.spool import check_spool  # noqa: PLC0415
     from sidelight.cli.doctor.store import check_store  # noqa: PLC0415

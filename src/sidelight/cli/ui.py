@@ -1,0 +1,78 @@
+"""`sidelight ui`: look at a store in a browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sidelight.cli.doctor.command import run_checks
+from sidelight.cli.options import StoreUrl
+from sidelight.cli.output import remark
+from sidelight.exceptions import ConfigurationError
+from sidelight.settings import settle
+from sidelight.store import Store
+
+
+def ui(
+    *,
+    store: StoreUrl = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Listen here.")] = 8333,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Listen for other machines, too; needs a token."
+        ),
+    ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            metavar="TEXT",
+            envvar="SIDELIGHT_UI_TOKEN",
+            help="Let only those in that know this token.",
+        ),
+    ] = None,
+    trace_url: Annotated[
+        str | None,
+        typer.Option(
+            "--trace-url",
+            metavar="URL",
+            help="Link traces: 'https://tracing.example/trace/{trace_id}'.",
+        ),
+    ] = None,
+) -> None:
+    """Show the store in a browser: what happens now, an artifact, the flow, points, health.
+
+    The pages read only. They listen on this machine alone, unless --host and --token are given.
+    Without TLS, a token is readable on its way: put a proxy with TLS in front, or use an SSH
+    tunnel. Ctrl-C ends the command.
+
+    Examples:
+      sidelight ui --store sqlite:///events.db
+
+      sidelight ui --trace-url 'http://localhost:16686/trace/{trace_id}'
+    """
+    try:
+        from sidelight.page import Door, serve  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        raise ConfigurationError(
+            setting="ui",
+            problem=f"the library {error.name} is not installed",
+            remedy="pip install 'sidelight[ui]'",
+        ) from error
+    if trace_url is not None and "{trace_id}" not in trace_url:
+        raise ConfigurationError(
+            setting="trace_url",
+            problem=f"{trace_url!r} has no place for the trace's id",
+            remedy="write {trace_id} where the id belongs",
+        )
+    settings = settle(store)
+    with Store(store) as opened:
+        serve(
+            opened,
+            Door(host=host, port=port, token=token),
+            health=lambda: list(run_checks(settings)),
+            trace_url=trace_url,
+            ready=lambda address: remark(f"open {address} (Ctrl-C ends)"),
+        )

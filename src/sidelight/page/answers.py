@@ -1,0 +1,113 @@
+"""What each page shows: questions to the store, each bounded in time or in number.
+
+Every function returns the names that the template of its page uses.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import Any, Final
+
+from sidelight.page.picture import bars_of, flow_of, main_way, rate_of
+from sidelight.store import Latency, Store
+
+_SECONDS: Final = 0.4  # the most that one question takes; the page says what was left out
+_MINUTES: Final = 60  # of the picture of events per minute
+_RECENT: Final = 5_000  # events that a picture of the rate or of the flow is made of
+_SHOWN: Final = 50  # lines of a list
+_LONGEST: Final = 1_000  # events of one timeline
+_STEPS: Final = 10  # of a funnel
+_WINDOW: Final = "7d"  # of funnel and latencies
+
+
+def now(store: Store) -> dict[str, Any]:
+    """What happens now: events per minute, the latest events, losses, points over budget."""
+    found = store.events(
+        since=f"{_MINUTES}m", newest_first=True, limit=_RECENT, time_limit=_SECONDS
+    )
+    recent = list(found)
+    latest = recent[:_SHOWN] or list(store.events(newest_first=True, limit=_SHOWN))
+    return {
+        "rate": rate_of(recent, time.time_ns(), _MINUTES),
+        "left_out": recent[-1].occurred_at if len(recent) == _RECENT else found.left_out,
+        "recent": len(recent),
+        "latest": latest,
+        "after": max((event.recorded_ns for event in latest), default=0),
+        "losses": store.losses(),
+        "slow": [cost for cost in store.costs() if cost.over_budget],
+    }
+
+
+def search(store: Store, wanted: str) -> dict[str, Any]:
+    """Artifacts: those of an organization, or those with an attribute; by default the latest.
+
+    Raises:
+        QueryError: the condition on an attribute is not one.
+    """
+    if any(sign in wanted for sign in "=<>"):
+        events = store.events(where=[wanted], newest_first=True, limit=_RECENT, time_limit=_SECONDS)
+        ids = list(dict.fromkeys(event.artifact_id for event in events if event.artifact_id))
+        return {"q": wanted, "found": [], "ids": ids[:_SHOWN], "left_out": events.left_out}
+    found = store.artifacts(organization_id=wanted or None, limit=_SHOWN)
+    return {"q": wanted, "found": found, "ids": [], "left_out": None}
+
+
+def knows(store: Store, artifact_id: str) -> bool:
+    """Whether the store has an event of an artifact."""
+    return next(iter(store.events(artifact_id=artifact_id, limit=1)), None) is not None
+
+
+def artifact(store: Store, artifact_id: str) -> dict[str, Any]:
+    """One artifact: its timeline as nested bars; no bars for an unknown artifact."""
+    events = list(store.events(artifact_id=artifact_id, limit=_LONGEST + 1))
+    shown = events[:_LONGEST]
+    return {
+        "artifact_id": artifact_id,
+        "organizations": sorted({e.organization_id for e in shown if e.organization_id}),
+        "bars": bars_of(shown),
+        "more": len(events) > _LONGEST,
+        "began": shown[0].occurred_at if shown else None,
+        "took": max((e.occurred_ns for e in shown), default=0)
+        - min((e.started_ns for e in shown), default=0),
+        "trace_id": next((event.trace_id for event in shown if event.trace_id), None),
+    }
+
+
+def flow(store: Store, asked: str) -> dict[str, Any]:
+    """The way of the artifacts, the funnel over some steps, and the latency of each step.
+
+    Args:
+        store: the store.
+        asked: the steps as a person writes them, ``received transcribed completed,failed``; ""
+            stands for the usual way.
+    """
+    recent = store.events(newest_first=True, limit=_RECENT, time_limit=_SECONDS)
+    drawn = flow_of(list(recent))
+    words = asked.replace("→", " ").split() or main_way(drawn)
+    steps = [names for word in words if (names := [n for n in word.split(",") if n])][:_STEPS]
+    latencies: list[tuple[list[str], list[str], Latency]] = []
+    for start, end in pairwise(steps):
+        found = store.latency(start, end, since=_WINDOW, time_limit=_SECONDS / _STEPS)
+        latencies.append((start, end, found[0]))
+    return {
+        "flow": drawn,
+        "left_out": recent.left_out,
+        "steps": " ".join(",".join(step) for step in steps),
+        "funnel": store.funnel(steps, since=_WINDOW, time_limit=_SECONDS) if steps else None,
+        "latencies": latencies,
+        "window": _WINDOW,
+    }
+
+
+def points(store: Store) -> dict[str, Any]:
+    """What emissions cost the callers of each point, and the points that were never called."""
+    costs = store.costs()
+    totals: dict[str, int] = {}
+    for count in store.counts():
+        totals[count.type] = totals.get(count.type, 0) + count.count
+    return {
+        "costs": sorted((c for c in costs if c.count), key=lambda cost: -cost.p999),
+        "idle": [cost.point for cost in costs if not cost.count],
+        "types": sorted(totals.items(), key=lambda item: -item[1]),
+    }

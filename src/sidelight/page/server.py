@@ -1,0 +1,75 @@
+"""Serve the pages until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import uvicorn
+
+from sidelight.exceptions import ConfigurationError
+from sidelight.page.door import Door, Guarded, is_loopback
+from sidelight.page.site import Health, Site
+from sidelight.store import Store
+
+_ENDS_WITHIN: Final = 1  # seconds for requests that are being answered
+
+
+def serve(
+    store: Store,
+    door: Door,
+    *,
+    health: Callable[[], Sequence[Health]],
+    trace_url: str | None,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve the pages of a store until the process is asked to end.
+
+    Args:
+        store: opened for questions.
+        door: where to listen, and the token.
+        health: runs the checks of the doctor.
+        trace_url: an address with ``{trace_id}``, or None.
+        ready: is called with the address to open, once the server listens.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on, or it needs a token.
+    """
+    if door.token is None and not is_loopback(door.host):
+        raise ConfigurationError(
+            setting="host",
+            problem=f"{door.host} can be reached from other machines",
+            remedy="give a --token as well, or leave --host out",
+        )
+    listening = _listen(door)
+    site = Site(store, health=health, trace_url=trace_url, is_ending=lambda: server.should_exit)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            Guarded(site.application(), door),
+            log_config=None,  # an address in a log would hold the token
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_ENDS_WITHIN,
+        )
+    )
+    shown = f"[{door.host}]" if ":" in door.host else door.host
+    query = f"?token={door.token}" if door.token else ""
+    ready(f"http://{shown}:{door.port}/{query}")
+    server.run(sockets=[listening])
+
+
+def _listen(door: Door) -> socket.socket:
+    family = socket.AF_INET6 if ":" in door.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((door.host, door.port))
+    except OSError as error:
+        listening.close()
+        raise ConfigurationError(
+            setting="port",
+            problem=f"cannot listen on {door.host}:{door.port}: {error.strerror or error}",
+            remedy="give another --port",
+        ) from error
+    return listening

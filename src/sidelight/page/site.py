@@ -1,0 +1,147 @@
+"""The pages by their addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from sidelight.exceptions import QueryError, SidelightError
+from sidelight.page import answers, looks
+from sidelight.page.live import stream
+from sidelight.store import Store
+
+_PAGES: Final = {
+    "now": "/",
+    "artifacts": "/artifacts",
+    "flow": "/flow",
+    "points": "/points",
+    "health": "/health",
+}
+
+
+class Health(Protocol):
+    """One finding of the doctor; see `sidelight doctor`."""
+
+    @property
+    def check(self) -> str:
+        """The part that was checked."""
+
+    @property
+    def state(self) -> str:
+        """One of "ok", "note", "wrong"."""
+
+    @property
+    def message(self) -> str:
+        """The state in words."""
+
+    @property
+    def remedy(self) -> str:
+        """What helps."""
+
+
+class Site:
+    """The pages of one store; see `serve` for the arguments."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        health: Callable[[], Sequence[Health]],
+        trace_url: str | None = None,
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._store = store
+        self._health = health
+        self._trace_url = trace_url
+        self._is_ending = is_ending
+        self._templates = Environment(
+            loader=PackageLoader("sidelight.page"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        looks.register(self._templates)
+        self._event = self._templates.get_template("event.html")
+
+    def application(self) -> Starlette:
+        """Build the ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/", self._now),
+                Route("/artifacts", self._search),
+                Route("/artifact/{artifact_id:path}", self._artifact),
+                Route("/flow", self._flow),
+                Route("/points", self._points),
+                Route("/health", self._findings),
+                Route("/live", self._live),
+                Mount("/static", StaticFiles(packages=[("sidelight.page", "static")])),
+            ],
+            exception_handlers={HTTPException: self._missing, SidelightError: self._refused},
+        )
+
+    def _page(self, name: str, shown: dict[str, Any], status: int = 200) -> Response:
+        template = self._templates.get_template(f"{name}.html")
+        text = template.render(page=name, pages=_PAGES, store=self._store.url, **shown)
+        return HTMLResponse(text, status_code=status)
+
+    # Starlette runs functions that are not coroutines in threads, so that a slow store stops no
+    # other page.
+
+    def _now(self, _: Request) -> Response:
+        return self._page("now", answers.now(self._store))
+
+    def _search(self, request: Request) -> Response:
+        wanted = request.query_params.get("q", "").strip()
+        if wanted and answers.knows(self._store, wanted):
+            return RedirectResponse(f"/artifact/{quote(wanted, safe='')}", status_code=303)
+        return self._page("artifacts", answers.search(self._store, wanted))
+
+    def _artifact(self, request: Request) -> Response:
+        artifact_id = request.path_params["artifact_id"]
+        shown = answers.artifact(self._store, artifact_id)
+        if not shown["bars"]:
+            raise HTTPException(404, f"The store holds no event of the artifact {artifact_id}")
+        trace = None
+        if self._trace_url is not None and shown["trace_id"] is not None:
+            trace = self._trace_url.replace("{trace_id}", quote(shown["trace_id"], safe=""))
+        return self._page("artifact", {**shown, "trace": trace})
+
+    def _flow(self, request: Request) -> Response:
+        return self._page("flow", answers.flow(self._store, request.query_params.get("steps", "")))
+
+    def _points(self, _: Request) -> Response:
+        return self._page("points", answers.points(self._store))
+
+    def _findings(self, _: Request) -> Response:
+        return self._page("health", {"findings": self._health()})
+
+    def _live(self, request: Request) -> Response:
+        last = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        after = 0
+        with suppress(ValueError):
+            after = int(last)
+        events = stream(
+            self._store, after, lambda event: self._event.render(event=event), self._is_ending
+        )
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    def _missing(self, _: Request, error: Exception) -> Response:
+        status = getattr(error, "status_code", 500)
+        detail = getattr(error, "detail", "the page failed")
+        return self._page("error", {"problem": detail, "remedy": ""}, status)
+
+    def _refused(self, _: Request, error: Exception) -> Response:
+        remedy = getattr(error, "remedy", "")
+        shown = {"problem": getattr(error, "problem", error), "remedy": remedy}
+        return self._page("error", shown, 400 if isinstance(error, QueryError) else 503)

@@ -1,0 +1,124 @@
+"""The pages in a real browser: light and dark, wide and narrow, by keyboard, and live."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from tests.support.axe import axe
+from tests.support.commands import emit
+from tests.support.pages import Served, serve
+from tests.support.tools import find
+
+ADDRESSES = ["/", "/artifacts", "/artifact/order-3", "/flow", "/points", "/health"]
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    program = find("chromium") or find("chromium-browser") or find("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        yield launched
+        launched.close()
+
+
+class Watched:
+    """A page, with all that it requested and complained about."""
+
+    def __init__(self, browser: Browser, **options: object) -> None:
+        self.page: Page = browser.new_context(**options).new_page()
+        self.page.set_default_timeout(60_000)
+        self.hosts: set[str] = set()
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        self.page.on("console", lambda said: self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def close(self) -> None:
+        """Close the page and its context."""
+        self.page.context.close()
+
+
+@pytest.mark.parametrize("width", [320, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_and_asks_no_other_host(browser, pages: Served, scheme, width):
+    watched = Watched(browser, color_scheme=scheme, viewport={"width": width, "height": 900})
+    page = watched.page
+    colours = set()
+    for address in ADDRESSES:
+        page.goto(pages.address + address)
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(wide) == 0, address
+        colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert colours == {"rgb(20, 22, 26)" if scheme == "dark" else "rgb(251, 251, 249)"}
+    assert watched.hosts == {f"127.0.0.1:{pages.port}"}
+    assert watched.complaints == []
+    watched.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_are_accessible(browser, pages: Served, scheme):
+    script = axe()
+    watched = Watched(browser, color_scheme=scheme, bypass_csp=True)
+    found = []
+    for address in ADDRESSES:
+        watched.page.goto(pages.address + address)
+        watched.page.evaluate(script)
+        result = watched.page.evaluate("axe.run()")
+        found += [
+            (address, each["id"], each["nodes"][0]["html"][:200]) for each in result["violations"]
+        ]
+    assert found == []
+    watched.close()
+
+
+def test_an_artifact_is_found_by_keyboard_alone(browser, pages: Served):
+    watched = Watched(browser)
+    page = watched.page
+    page.goto(pages.address)
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.name") == "q":
+            break
+    page.keyboard.type("order-3")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("order-3")
+    expect(page.locator(".tl tbody tr")).to_have_count(3)
+    watched.close()
+
+
+def test_a_hostile_value_runs_nowhere(browser, pages: Served):
+    watched = Watched(browser)
+    dialogs: list[str] = []
+    watched.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    watched.page.goto(pages.address)
+    watched.page.get_by_role("link", name="<script>alert('x')</script>").first.click()
+    expect(watched.page.locator("h1")).to_have_text("<script>alert('x')</script>")
+    assert dialogs == []
+    watched.close()
+
+
+def test_the_tail_is_live_until_it_is_paused(browser, tmp_path: Path):
+    path = tmp_path / "events.db"
+    emit('receive("first"); sidelight.flush(60)', path)
+    with serve(path) as served:
+        watched = Watched(browser)
+        page = watched.page
+        page.goto(served.address)
+        expect(page.locator("#tail tr")).to_have_count(1)
+        emit('receive("<b>second</b>"); sidelight.flush(60)', path)
+        expect(page.locator("#tail tr").first).to_contain_text("<b>second</b>", timeout=60_000)
+        expect(page.locator("#tail tr")).to_have_count(2)
+        page.get_by_role("button", name="live").click()
+        expect(page.locator("#live")).to_have_text("○ paused")
+        emit('receive("third"); sidelight.flush(60)', path)
+        page.wait_for_timeout(3_000)
+        expect(page.locator("#tail tr")).to_have_count(2)
+        page.get_by_role("button", name="paused").click()
+        expect(page.locator("#tail tr").first).to_contain_text("third", timeout=60_000)
+        watched.close()

@@ -1,0 +1,74 @@
+"""The door: which hosts, methods and tokens pass."""
+
+import socket
+
+import httpx
+import pytest
+from tests.support.commands import sidelight, url_of
+from tests.support.pages import serve
+
+TOKEN = "let-me-in-7f3a"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:{port}", 200),
+        ("localhost:{port}", 200),
+        ("LOCALHOST:{port}", 200),
+        ("[::1]:{port}", 200),
+        ("localhost", 200),
+        ("localhost:1", 421),
+        ("evil.example:{port}", 421),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example:{port}", 421),
+        ("192.168.1.7:{port}", 421),
+        ("", 421),
+    ],
+)
+@pytest.mark.parametrize("address", ["/", "/live", "/static/page.js"])
+def test_only_known_hosts_pass(pages, host, status, address):
+    headers = {"Host": host.format(port=pages.port)}
+    with pages.client.stream("GET", address, headers=headers) as answer:
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_only_get_passes(pages, method):
+    assert pages.client.request(method, "/").status_code == 405
+
+
+def test_a_token_becomes_a_cookie_at_once(store):
+    with serve(store, "--token", TOKEN) as served:
+        for address in ("/", "/live", "/static/page.js", "/?token=wrong", "/?token="):
+            assert served.client.get(address).status_code == 401
+        answer = served.client.get(f"/artifacts?q=north&token={TOKEN}")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/artifacts?q=north")
+        cookie = answer.headers["set-cookie"]
+        assert cookie.startswith(f"sidelight-{served.port}=")
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert TOKEN not in cookie
+        assert served.client.get("/artifacts?q=north").status_code == 200
+        forged = {"Cookie": f"sidelight-{served.port}=wrong"}
+        assert httpx.get(served.address, headers=forged).status_code == 401
+        answer = served.client.get(f"{served.address}//evil.example?token={TOKEN}")
+        assert answer.headers["location"].startswith("/evil.example")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--host", "0.0.0.0"], "give a --token as well"),  # it is refused
+        (["--trace-url", "https://tracing.example"], "write {trace_id}"),
+        (["--port", "{taken}"], "give another --port"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_the_remedy(store, options, words):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        given = [
+            option.format(taken=taken.getsockname()[1], trace_id="{trace_id}") for option in options
+        ]
+        said = sidelight("ui", "--store", url_of(store), *given)
+    assert said.code == 1
+    assert words in said.err

@@ -1,0 +1,156 @@
+"""The pages tell what the store holds, say what they left out, and let no value become markup."""
+
+import html
+import re
+import signal
+import threading
+from urllib.parse import quote
+
+import httpx
+import pytest
+from tests.support.commands import emit, spawn, wait_for
+from tests.support.pages import HOSTILE, serve
+from tests.support.ports import free_ports
+
+ADDRESSES = [
+    "/",
+    "/artifacts",
+    "/artifacts?q=south",
+    "/artifacts?q=size>3",
+    "/artifact/order-3",
+    f"/artifact/{quote(HOSTILE, safe='')}",
+    f"/artifacts?q={quote(HOSTILE, safe='')}",
+    "/flow",
+    "/flow?steps=order_received+order_packed,packing_failed",
+    f"/flow?steps={quote(HOSTILE, safe='')}",
+    "/points",
+    "/health",
+]
+
+
+def words(text: str) -> str:
+    """The words of a page."""
+    plain = re.sub(r"<(script|style|svg).*?</\1>|<wbr>", "", text, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", plain)).split())
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_every_page_answers_and_holds_only_its_own_script(pages, address):
+    answer = pages.client.get(address, follow_redirects=True)
+    assert answer.status_code == 200, answer.text
+    assert re.findall(r"<script[^>]*>", answer.text) == ['<script src="/static/page.js" defer>']
+    assert " on" not in "".join(re.findall(r"<[a-z][^>]*>", answer.text)).replace('="on"', "")
+    assert "style=" not in answer.text
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+def test_an_artifact(pages):
+    shown = words(pages.text("/artifact/order-3"))
+    assert "organization north" in shown
+    assert re.search(r"✓ order_received , succeeded size= 3", shown)
+    assert re.search(r"▸ packing_started , started", shown)
+    assert re.search(r"✓ order_packed , succeeded", shown)
+    (trace,) = set(
+        re.findall(r'href="(https://tracing\.example/[^"]+)"', pages.text("/artifact/order-3"))
+    )
+    assert re.fullmatch(r"https://tracing\.example/[0-9a-f]{32}", trace)
+    assert "holds no event of the artifact order-99" in words(pages.text("/artifact/order-99", 404))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("", {f"order-{n}" for n in range(20)}),
+        ("south", {f"order-{n}" for n in range(0, 20, 2)}),
+        ("size>16", {"order-17", "order-18", "order-19"}),
+        ("size=4", {"order-4"}),
+        ("nothing", set()),
+    ],
+)
+def test_a_search(pages, wanted, found):
+    shown = pages.client.get("/artifacts", params={"q": wanted}).text
+    assert set(re.findall(r'/artifact/(order-\d+)"', shown)) == found
+
+
+def test_a_search_by_the_id_leads_to_the_artifact(pages):
+    answer = pages.client.get("/artifacts", params={"q": "order-7"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/artifact/order-7")
+    assert "write" in words(pages.text("/artifacts?q=>", 400))
+
+
+def test_the_flow_and_the_funnel(pages):
+    shown = words(pages.text("/flow?steps=order_received+order_packed,packing_failed"))
+    assert "order_received 20 · 100 %" in shown
+    assert "order_packed or packing_failed 16 · 80 %" in shown
+    assert "4 stay here; their last event: order_received (4)" in shown
+    assert re.search(r"order_received → packing_started 16 ", shown)
+    assert re.search(r"packing_started → packing_failed 1 ", shown)
+    latency = shown[shown.index("Between two events") :]
+    assert re.search(r"order_received → order_packed or packing_failed .* 4 .* ago", latency)
+
+
+def test_points_and_health(pages):
+    shown = words(pages.text("/points"))
+    assert re.search(r"__main__:receive 20 ", shown)
+    assert re.search(r"order_received 20 ", shown)
+    shown = words(pages.text("/health"))
+    assert "✓ ok store" in shown
+    assert "all is well" in shown or "→" in shown
+
+
+def test_now(pages):
+    shown = words(pages.text("/"))
+    assert "order_received" in shown
+    assert "Nothing was lost" in shown
+    assert 'role="img"' in pages.text("/")
+
+
+def test_the_live_tail_tells_each_event_once_and_goes_on_where_it_ended(tmp_path):
+    path = tmp_path / "events.db"
+    emit('receive("first"); sidelight.flush(60)', path)
+    with serve(path) as served:
+        after = re.search(r'data-after="(\d+)"', served.text("/"))
+        assert after is not None
+
+        def read(headers: dict[str, str], address: str, until: str) -> list[str]:
+            lines = []
+            with served.client.stream("GET", address, headers=headers) as stream:
+                assert stream.headers["content-type"].startswith("text/event-stream")
+                for line in stream.iter_lines():
+                    lines.append(line)
+                    if until in line:
+                        return lines
+            raise AssertionError(lines)
+
+        threading.Timer(0.5, emit, ('receive("second"); sidelight.flush(60)', path)).start()
+        lines = read({}, f"/live?after={after[1]}", "/artifact/second")
+        assert not any("/artifact/first" in line for line in lines)
+        (last,) = [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
+        emit('receive("third"); sidelight.flush(60)', path)
+        lines = read({"Last-Event-ID": last}, "/live?after=0", "/artifact/third")
+        assert not any("/artifact/second" in line for line in lines)
+
+
+def test_ctrl_c_ends_at_once_although_a_page_is_live(store):
+    (port,) = free_ports(1)
+    process = spawn("ui", "--store", f"sqlite:///{store}", "--port", port)
+    assert process.stderr is not None
+    assert process.stderr.readline() == f"open http://127.0.0.1:{port}/ (Ctrl-C ends)\n"
+    with httpx.Client() as client, client.stream("GET", f"http://127.0.0.1:{port}/live") as live:
+        next(live.iter_lines())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert "Traceback" not in out + err
+
+
+def test_a_store_that_goes_away_is_told_and_comes_back(tmp_path):
+    path = tmp_path / "events.db"
+    emit('receive("first"); sidelight.flush(60)', path)
+    with serve(path) as served:
+        assert "first" in served.text("/artifacts")
+        path.rename(tmp_path / "elsewhere.db")
+        shown = words(served.client.get("/health").text)
+        assert "✗ wrong store" in shown
+        (tmp_path / "elsewhere.db").rename(path)
+        wait_for(lambda: "first" in served.client.get("/artifacts").text, 60)

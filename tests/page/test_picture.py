@@ -1,0 +1,70 @@
+"""The geometry of the pictures."""
+
+from sidelight.page.picture import WIDTH, bars_of, flow_of, main_way, rate_of
+from sidelight.store import Event
+
+SECOND = 1_000_000_000
+
+
+def event(
+    type_: str, at: float, took: float | None = None, outcome="succeeded", artifact="a", span=None
+):
+    """An event ``at`` seconds after the beginning."""
+    return Event(
+        event_id=f"{at:015.6f}{type_}",
+        type=type_,
+        artifact_id=artifact,
+        organization_id=None,
+        occurred_ns=round(at * SECOND),
+        recorded_ns=round(at * SECOND),
+        point=f"m:{type_}",
+        mode="scheduled",
+        outcome=outcome,
+        duration_ns=None if took is None else round(took * SECOND),
+        trace_id="t" if span else None,
+        span_id=span,
+        attributes={},
+    )
+
+
+def test_bars_are_nested_in_the_calls_around_them():
+    inner, outer = event("inner", 3, 1), event("outer", 4, 3)
+    bars = {bar.event.type: bar for bar in bars_of([inner, outer])}
+    assert (bars["outer"].depth, bars["inner"].depth) == (0, 1)
+    assert (bars["outer"].left, bars["outer"].width) == (0, WIDTH)
+    assert (bars["inner"].left, bars["inner"].width) == (333, 334)
+
+
+def test_a_call_without_an_end_is_open_and_a_long_pause_is_cut():
+    started = event("started", 0, outcome="started", span="s")
+    bars = bars_of([started, event("ended", 1, 1, span="s"), event("late", 1000, 0.1)])
+    assert [bar.is_open for bar in bars] == [True, False, False]
+    assert bars[2].pause == "16 min 39 s"
+    assert all(bar.left >= 0 and bar.left + bar.width <= WIDTH for bar in bars)
+    assert bars_of([]) == []
+
+
+def test_events_per_minute_add_up():
+    events = [event(f"t{n % 9}", n) for n in range(300)]
+    rate = rate_of(events, 300 * SECOND, 60)
+    assert sum(sum(pieces) for _, pieces in rate.columns) == 300
+    assert (len(rate.columns), len(rate.types), rate.types[-1]) == (60, 6, "other")
+    assert rate.highest == 60
+
+
+def test_a_flow_counts_each_step_and_finds_the_usual_way():
+    events = []
+    for n in range(10):
+        events += [event("begun", n, artifact=f"{n}"), event("middle", n + 2, artifact=f"{n}")]
+        events.append(event("done" if n else "failed", n + 5, artifact=f"{n}"))
+    flow = flow_of(events[::-1])
+    assert flow.artifacts == 10
+    assert [*flow.types][:2] == ["begun", "middle"]
+    steps = {(step.start, step.end): (step.count, step.median_ns) for step in flow.steps}
+    assert steps == {
+        ("begun", "middle"): (10, 2 * SECOND),
+        ("middle", "done"): (9, 3 * SECOND),
+        ("middle", "failed"): (1, 3 * SECOND),
+    }
+    assert main_way(flow) == ["begun", "middle", "done"]
+    assert main_way(flow_of([])) == []
