@@ -35,6 +35,9 @@ def demo(
     console.print(f"\nThe events are in {store}; ask further with", end=" ")
     ask = f"SIDELIGHT_STORE={store} .venv/bin/sidelight --help"
     console.print(ask, style="bold", soft_wrap=True)
+    look = f".venv/bin/sidelight ui --store {store}"
+    console.print("or look at them in a browser with", end=" ")
+    console.print(look, style="bold", soft_wrap=True)
     raise typer.Exit(code)
 
 
