@@ -54,7 +54,7 @@ def ui(
       sidelight ui --trace-url 'http://localhost:16686/trace/{trace_id}'
     """
     try:
-        from sidelight.page import Door, serve  # noqa: PLC0415  # an extra
+        from sidelight.page import Door, Health, serve  # noqa: PLC0415  # an extra
     except ImportError as error:
         raise ConfigurationError(
             setting="ui",
@@ -72,7 +72,10 @@ def ui(
         serve(
             opened,
             Door(host=host, port=port, token=token),
-            health=lambda: list(run_checks(settings)),
+            health=lambda: [
+                Health(found.check, found.state, found.message, found.remedy)
+                for found in run_checks(settings)
+            ],
             trace_url=trace_url,
             ready=lambda address: remark(f"open {address} (Ctrl-C ends)"),
         )

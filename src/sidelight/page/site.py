@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,24 +29,20 @@ _PAGES: Final = {
 }
 
 
-class Health(Protocol):
-    """One finding of the doctor; see `sidelight doctor`."""
+class Health(NamedTuple):
+    """One finding of the doctor; see `sidelight doctor`.
 
-    @property
-    def check(self) -> str:
-        """The part that was checked."""
+    Attributes:
+        check: the part that was checked.
+        state: "ok", "note" or "wrong".
+        message: the state in words.
+        remedy: what helps.
+    """
 
-    @property
-    def state(self) -> str:
-        """One of "ok", "note", "wrong"."""
-
-    @property
-    def message(self) -> str:
-        """The state in words."""
-
-    @property
-    def remedy(self) -> str:
-        """What helps."""
+    check: str
+    state: str
+    message: str
+    remedy: str
 
 
 class Site:
