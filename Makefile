@@ -2,7 +2,7 @@
 #   make demo     the voice-note pipeline on real audio, and what its events tell
 #   make test     linters, types and the whole test suite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bare faults faults-a faults-b lint types house opentelemetry bench bench-smoke collector kafka clean
+.PHONY: help demo test test-bare faults faults-a faults-b fuzz lint types house opentelemetry bench bench-smoke collector kafka clean
 
 # The first of these that runs and is new enough: a name on the PATH may be a shim for nothing.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -45,6 +45,9 @@ test: lint types $(DEV) ## linters, types and the test suite
 	$(BIN)/python -m pytest -n $(JOBS) tests
 
 faults: faults-a faults-b ## the promise under fault, at full length: both halves, one after the other
+
+fuzz: $(DEV) ## generated records, headers, entries and rows: FUZZ_EXAMPLES of them (2,000)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(BIN)/python -m pytest -n 0 -p no:randomly tests/faults/test_crafted.py -k generated
 
 # Rows 1 to 9 of the table in docs/explanation/under-fault.md, then the others.
 FAULTS_A := killed several stores_frozen stores_killed networks full_disk failing_disk bound

@@ -36,6 +36,7 @@ from tests.support.commands import (
     stored,
     wait_for,
 )
+from tests.support.crafted import PAYLOADS, segment_in
 from tests.support.disks import small_disk
 from tests.support.postgres import Postgres, binaries, new_database, own_server
 from tests.support.proxy import Proxy
@@ -672,6 +673,28 @@ sys.stdin.readline()
     yield OK, "backlog", "no record waits"
     aside = sidelight("spool", "quarantined", *at.options, "--json").json
     assert stored(url) + len(aside) == 51
+
+
+@row
+@given(("events", "outcome"), ("events", "attributes"), ("costs", "histogram"), ("losses", "count"))
+def a_row_that_no_relay_writes(at, table, column):
+    emit(f"from sidelight.emission import EMITTER\nEMITTER.count('made up', 'p')\n{FIRST}", at.path)
+    with contextlib.closing(sqlite3.connect(at.path)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(f"UPDATE {table} SET {column} = 'odd'")
+        connection.commit()
+    words = rf"^\d rows? cannot be read, because no relay writes such rows \(\d in {table}\) → "
+    yield WRONG, "store", words
+
+
+@row
+def a_record_that_sidelight_does_not_write(at):
+    at.first()
+    segment_in(at.spool, f"sqlite:///{at.path}", [PAYLOADS["less deep attributes"]])
+    words = r"^1 record in the segments cannot be read: .* → `sidelight relay --once` quarantines"
+    yield WRONG, "spool", words
+    sidelight("relay", "--once", *at.options)
+    yield WRONG, "quarantine", r"^1 entry: unreadable record; "
 
 
 @row

@@ -39,10 +39,15 @@ _COLUMNS = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "faults" in item.path.parts:
-            item.add_marker("faults")
+FAULTS = pytest.StashKey[list[pytest.Item]]()
+"""All tests of faults that were collected, also those that an option leaves out."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[FAULTS] = [item for item in items if "faults" in item.path.parts]
+    for item in config.stash[FAULTS]:
+        item.add_marker("faults")
 
 
 @pytest.fixture
