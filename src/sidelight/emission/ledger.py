@@ -44,11 +44,12 @@ class Ledger:
         self._lost = 0
         self._began = 0
         self._next_sign = 0.0
+        self._has_ended = False
 
     def restart(self) -> None:
         """Write everything again, because another spool was opened."""
         self._losses, self._costs = {}, {}
-        self._began, self._next_sign = time.time_ns(), 0.0
+        self._began, self._next_sign, self._has_ended = time.time_ns(), 0.0, False
         self._active, self._looked_up_to, self._has_called = [], 0, False
 
     def take_lost(self) -> int:
@@ -83,9 +84,12 @@ class Ledger:
         The store thereby learns how far the delivery of this process is, although the process may
         emit nothing.
         """
+        if self._has_ended:  # a record more would stay in the spool
+            return
         if ended or monotonic() >= self._next_sign:
             self._next_sign = monotonic() + SIGN_OF_LIFE
             _append(append, {"began": self._began, "ended": ended})
+            self._has_ended = ended
 
     def _write_losses(self, append: Callable[[bytes], object]) -> None:
         losses = self._emitter.losses.copy()
