@@ -98,7 +98,7 @@ def test_attributes_say_what_became_of_the_event(url, ask, given, stored):
 
 VALUES = [
     ("Grüße, 世界 🎧", "Grüße, 世界 🎧"),
-    ("NUL \0 and \x1b[31m", "NUL \0 and \x1b[31m"),
+    ("NUL \0 and \x1b[31m", "NUL ␀ and \x1b[31m"),
     ("\ud800 alone", "\\ud800 alone"),
     (math.nan, "nan"),
     (-math.inf, "-inf"),
