@@ -173,12 +173,17 @@ def test_an_external_relay_copies_what_it_follows(spools, directory, hot):
     assert payloads(copies[0]) == [b"one", b"two"]
 
 
-def test_without_a_relay_the_caller_moves_full_segments(spools, directory):
+def test_without_a_relay_full_segments_stay_up_to_a_limit(spools, directory, hot, monkeypatch):
+    """The caller copies nothing: it would wait for the disk."""
+    monkeypatch.setattr("sidelight.spool.supply._HOT_LIMIT", 3 * 1024 * 1024)
     spool = spools(relay="external")
-    spool.append(frame(b"one"))
-    for _ in range(2):
+    for number in range(5):
+        spool.append(frame(b"%d" % number))
         spool.rotate(spool.own[-1])
-    assert [b"one"] in [payloads(path) for path in directory.glob("*.segment")]
+    assert len(list(hot.glob("*.segment"))) == 3
+    assert [payloads(path) for path in segments_in(directory)][:5] == [
+        [b"%d" % n] for n in range(5)
+    ]
 
 
 def test_what_is_left_at_the_end_lies_on_the_disk(spools, directory, hot):

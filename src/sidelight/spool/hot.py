@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -251,23 +250,20 @@ def hot_among(segments: Iterable[Segment]) -> list[HotSegment]:
 
 
 def replace_by_copies(
-    segments: Iterable[HotSegment],
-    replace: Callable[[Segment, Segment], None],
-    most: int = sys.maxsize,
+    segments: Iterable[HotSegment], replace: Callable[[Segment, Segment], None]
 ) -> None:
-    """Replace up to ``most`` sealed hot segments by their copies.
+    """Replace sealed hot segments by their copies.
 
     A segment of this process that an external relay reads is left to that relay.
 
     Args:
         segments: the hot segments.
         replace: puts another segment in the place of one; ValueError where that was deleted.
-        most: how many.
 
     Raises:
         OSError: the disk refuses.
     """
-    for segment in [each for each in segments if each.sealed][:most]:
+    for segment in [each for each in segments if each.sealed]:
         if segment.mapping is not None and segment.has_reader:
             continue
         cold = segment.cooled()

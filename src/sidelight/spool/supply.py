@@ -38,6 +38,7 @@ _LARGEST_FOR_A_CHILD: Final = 4 * SMALLEST
 _MANY: Final = 8  # more unread segments than this: allocate larger ones instead of more
 _LOOK_AGAIN: Final = 0.5  # seconds
 _IN_MEMORY_LIMIT: Final = 64 * 1024 * 1024
+_HOT_LIMIT: Final = 64 * 1024 * 1024  # of all processes: a tmpfs is memory
 _START_MARGIN: Final = 1 / 8  # of the limit; only the first segment of a process may use it
 _COUNTED_AT_START: Final = 2000  # segments; a caller waits while they are counted
 
@@ -207,6 +208,8 @@ class Supply:
             return None
         try:
             self._disk.make_directory(self._hot)
+            if bytes_in(self._hot, self._disk) + size > _HOT_LIMIT:  # no relay takes them away
+                return None
             segment = HotSegment.create(self._hot, size, self._meta, self._disk)
         except OSError as error:
             self._failures.count(f"hot segment on the disk: {os_error_text(error)}", str(error))

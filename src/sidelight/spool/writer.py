@@ -171,7 +171,6 @@ class Spool:
             try:
                 with contextlib.suppress(OSError):  # the next rotation tries again
                     self.move_to_disk(most=1)  # one only, because a caller waits for it
-                    replace_by_copies(hot_among(self.own), self._replace, most=1)
                 for segment in tuple(self.own):
                     is_full = segment.sealed and segment is not self._current
                     if is_full and not segment.lacks_file():
