@@ -10,6 +10,11 @@ from tests.support.consuming import consume_once, consuming, deliver_to_stream
 from tests.support.emitting import Order
 from tests.support.postgres import new_database
 from tests.support.programs import caught_up, judge, running, stored, wait_until
+from tests.support.stored import record
+
+from sidelight.cli.doctor.stream import check_stream
+from sidelight.exceptions import SinkUnavailableError
+from sidelight.stream import StreamSink
 
 ROUNDS_FULL = 5
 
@@ -116,6 +121,39 @@ def test_the_cluster_breaks(fault, full, cluster, stream, randomness, tmp_path, 
         caught_up(store, *programs)
         assert consumers.stop() == [0, 0]
     row(25, f"Kafka: {fault}", injected=rounds, verdict=judge(store, *programs))
+
+
+def test_too_few_replicas_in_sync_are_told_in_words(full, cluster, stream):
+    """Nothing is lost: the same batch is taken when the replica is back."""
+    if not full:
+        pytest.skip("in `make faults-b`")
+    strict = cluster.new_topic(min_insync_replicas="3")
+    sink = StreamSink(strict, {})
+    batch = [record(attributes={"n": 1})]
+    cluster.brokers[0].kill()
+    told = []
+
+    def is_told():
+        with contextlib.suppress(SinkUnavailableError):
+            sink.write(batch, {})
+        told[:] = [each.message for each in check_stream(strict, {})]
+        return "of 3 replicas in sync, but min.insync.replicas is 3" in told[0]
+
+    wait_until(is_told, 60)
+    with pytest.raises(SinkUnavailableError, match=r"replicas in sync|has no leader"):
+        sink.write(batch, {})
+    cluster.brokers[0].launch()
+    cluster.await_all()
+
+    def is_taken():
+        with contextlib.suppress(SinkUnavailableError):
+            sink.write(batch, {})
+            return True
+        return False
+
+    wait_until(is_taken, 60)
+    sink.close()
+    assert len(cluster.messages(strict)) == 1
 
 
 @pytest.mark.parametrize("mode", ["refuse", "reset", "silent", "drip"])
