@@ -1,0 +1,122 @@
+"""The stream: from the spool to Kafka's acknowledgement, and from a topic into PostgreSQL.
+
+``python -m benchmarks.stream_speed`` starts three brokers on this machine (`make kafka`). Kafka's
+own producer sends the same messages, in structured mode, in the same run. The direct delivery into
+PostgreSQL stands beside the consumer.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.support import kafka
+from tests.support.consuming import command, environment
+from tests.support.postgres import end, new_database
+
+import sidelight
+from benchmarks.work import make_work
+from sidelight import arg, emits
+from sidelight.emission.emitter import EMITTER
+from sidelight.emission.waiting import Watermark
+from sidelight.relay.relay import Relay
+from sidelight.runtime.process import RUNTIME
+from sidelight.runtime.sinks import sinks_of
+
+EVENTS: Final = 100_000
+SAMPLE: Final = 5_000
+_PER_ARTIFACT: Final = 8
+
+
+def prepare(directory: Path, events: int, **destination: str) -> None:
+    """Emit with the relay elsewhere."""
+    instrument = emits(
+        "artifact_received",
+        artifact_id=arg.artifact_id,
+        organization_id=arg.organization_id,
+        number=arg.number,
+    )
+    call = instrument(make_work())
+    sidelight.configure(spool=directory, relay="external", otlp=False, **destination)  # type: ignore[arg-type]
+    for number in range(events):
+        artifact = number // _PER_ARTIFACT
+        call(f"artifact-{artifact:06}", f"organization-{artifact % 50}", number)
+
+
+def drain() -> tuple[float, float]:
+    """Deliver what `prepare` left; seconds on the wall and of the processor, all threads.
+
+    Raises:
+        RuntimeError: nothing was prepared.
+    """
+    if RUNTIME.spool is None or RUNTIME.settings is None:
+        raise RuntimeError("nothing was prepared")
+    relay = Relay(RUNTIME.spool, sinks_of(RUNTIME.settings, EMITTER.count), Watermark())
+    for worker in relay.workers:
+        worker.open()
+    begun, busy = time.perf_counter(), time.process_time()
+    relay.drain()
+    spent = time.perf_counter() - begun, time.process_time() - busy
+    relay.stop(5.0)
+    return spent
+
+
+def kafkas_own_producer(cluster: kafka.Cluster, payloads: Path, events: int) -> float:
+    """Events a second of Kafka's own producer, with the same guarantees."""
+    topic = cluster.new_topic(partitions=6).rpartition("/")[2]
+    properties = ["acks=all", "enable.idempotence=true", "compression.type=lz4", "linger.ms=5"]
+    options = ["--topic", topic, "--num-records", events, "--throughput", -1]
+    options += ["--payload-file", payloads, "--producer-props"]
+    options += [f"bootstrap.servers={cluster.servers}", *properties]
+    ran = subprocess.run(
+        kafka.java("org.apache.kafka.tools.ProducerPerformance", *options),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    return float(re.findall(r"([\d.]+) records/sec", ran.stdout.splitlines()[-1])[0])
+
+
+def main() -> None:
+    """Print the figures.
+
+    Raises:
+        RuntimeError: messages are missing: a speed with losses is none.
+    """
+    with kafka.Cluster(3) as cluster, tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        sample, topic = cluster.new_topic(), cluster.new_topic(partitions=6)
+        prepare(directory / "sample", SAMPLE, stream=f"{sample}?mode=structured")
+        drain()
+        payloads = directory / "payloads"
+        payloads.write_bytes(b"\n".join(each.value() for each in cluster.messages(sample)))
+        prepare(directory / "stream", EVENTS, stream=topic)
+        wall, busy = drain()
+        _print("relay to Kafka", wall, busy)
+        found = len(cluster.messages(topic))
+        if found < EVENTS:
+            raise RuntimeError(f"{EVENTS} emitted, {found} in the topic")
+        speed = kafkas_own_producer(cluster, payloads, EVENTS)
+        print(f"Kafka's own producer: {speed:,.0f} events/s", flush=True)
+
+        consumer = command(topic, new_database(), directory / "consumer", "--once")
+        begun = time.perf_counter()
+        subprocess.run(consumer, env=environment(), check=True)
+        _print("topic to PostgreSQL, with the start of the process", time.perf_counter() - begun)
+        prepare(directory / "store", EVENTS, store=new_database())
+        _print("relay to PostgreSQL", *drain())
+    end()
+
+
+def _print(what: str, wall: float, busy: float | None = None) -> None:
+    cpu = "" if busy is None else f", {busy / EVENTS * 1e6:.1f} µs of CPU an event"
+    print(f"{what}: {EVENTS / wall:,.0f} events/s{cpu}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
