@@ -11,7 +11,17 @@ from datetime import timedelta
 from typing import ClassVar
 
 import pytest
-from tests.support.commands import emit, end, of, running, sidelight, spawn, stored, wait_for
+from tests.support.commands import (
+    emit,
+    end,
+    of,
+    relaying,
+    running,
+    sidelight,
+    spawn,
+    stored,
+    wait_for,
+)
 from tests.support.stored import BACKENDS
 
 from sidelight import Store
@@ -101,6 +111,16 @@ def test_a_process_that_ends_says_so(here):
     assert judged(url)[:2] == (1, {"order-1": "overdue"})
     with Store(url) as opened:
         assert [e.outcome for e in opened.events()] == ["succeeded"]
+
+
+def test_an_external_relay_notes_that_a_process_lives(here):
+    url = f"sqlite:///{here / 'events.db'}"
+    body = 'sidelight.configure(relay="external"); receive("order-1"); print("ready", flush=True)'
+    with running(f"{body}; time.sleep(600)", url, OTEL_SERVICE_NAME="shop"), relaying(*of(url)):
+        wait_for(lambda: stored(url) == 1)
+        wait_for(lambda: judged(url)[0] == 1, 20)
+        with Store(url) as opened:
+            assert "shop" in {each.service for each in opened.processes()}
 
 
 def test_a_relay_that_is_stopped_makes_it_unknown(here, monkeypatch):

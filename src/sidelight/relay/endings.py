@@ -1,12 +1,39 @@
-"""Tell the store of a process that has ended, when all that it wrote has been delivered."""
+"""Tell the store of other processes: that one lives, or that one has ended."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+import time
+from typing import Any, Final
 
 from sidelight.exceptions import SinkUnavailableError
+from sidelight.host import monotonic
 from sidelight.spool import Segment, Sink, segments_in
+
+_EVERY: Final = 5.0  # seconds between two notes of a process
+_noted: Final[dict[str, float]] = {}
+
+
+def note_alive(sink: Sink, segment: Segment) -> None:
+    """Note that a living process, which leaves delivery to this relay, has nothing left to deliver.
+
+    Such a process has no thread that could write signs of life into its spool.
+
+    Args:
+        sink: the store; other sinks note nothing.
+        segment: nothing is left to read in it.
+    """
+    note: Any = getattr(sink, "note_alive", None)
+    if note is None or segment.number or segment.meta.get("relay") != "external":
+        return
+    instance = str(segment.meta.get("instance"))
+    if monotonic() - _noted.get(instance, -_EVERY) < _EVERY:
+        return
+    if len(_noted) > 1000:
+        _noted.clear()
+    _noted[instance] = monotonic()
+    with contextlib.suppress(SinkUnavailableError):  # the next note says the same
+        note(segment.meta, time.time_ns())
 
 
 def note_end(sink: Sink, segment: Segment) -> bool:

@@ -20,7 +20,7 @@ from sidelight.emission import IDLE, Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
 from sidelight.host import Loop, monotonic, set_context, sleep, suppressed
 from sidelight.record import decode, encode
-from sidelight.relay.endings import note_end
+from sidelight.relay.endings import note_alive, note_end
 from sidelight.relay.refusals import (
     Delivered,
     InDoubt,
@@ -217,6 +217,7 @@ class Worker:
         elif batch.damaged:
             self._advance(segment, batch.end)
         else:
+            note_alive(self.sink, segment)
             return False
         return True
 

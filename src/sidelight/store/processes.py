@@ -89,6 +89,15 @@ def _store_signs_of_life(
     return content.ended
 
 
+def store_life(
+    statements: BatchStatements, writer: Mapping[str, Any], now: int, until: int
+) -> None:
+    """Store that a process lives, and that what it wrote until a time (ns) is stored."""
+    statements.run(
+        PROCESSES.insert, PROCESSES.kinds, [_row(writer, until, now, until, "")], _UPDATE
+    )
+
+
 def store_death(statements: BatchStatements, writer: Mapping[str, Any], now: int) -> None:
     """Store that a process has ended, unless it has said so itself."""
     row = _row(writer, 0, now, 0, "died")

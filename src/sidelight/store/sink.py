@@ -28,6 +28,7 @@ from sidelight.store.processes import (
     number_of,
     started_calls,
     store_death,
+    store_life,
     store_process,
 )
 from sidelight.store.rows import Ledger, drafts_of, mark_undeclared
@@ -191,6 +192,23 @@ class StoreSink:
                 raise SinkRefusedError(sink=self._display_url, problem=str(error)) from error
             self.close()
             raise SinkUnavailableError(sink=self._display_url, problem=str(error)) from error
+
+    def note_alive(self, writer: dict[str, Any], until: int) -> None:
+        """Note that the store has everything that a living process wrote until a time (ns).
+
+        Args:
+            writer: the header of its segments.
+            until: before the spool was found read to its end.
+
+        Raises:
+            SinkUnavailableError: as in `write`.
+        """
+        self._attempt(lambda: self._note_alive(writer, until))
+
+    def _note_alive(self, writer: dict[str, Any], until: int) -> None:
+        connection = self._opened(create=True)
+        with connection.transaction():
+            store_life(batch_statements(connection), writer, time.time_ns(), until)
 
     def note_end(self, writer: dict[str, Any]) -> None:
         """Note that a process has ended, and that it has no records left in the spool.
