@@ -17,6 +17,8 @@ from tests.support.commands import TWO_ORDERS, emit, end, of, sidelight, spawn
 from tests.support.stored import BACKENDS
 
 from sidelight import Store, __version__
+from sidelight.cli import app
+from sidelight.cli.doctor.stream import check_stream
 from sidelight.store.engine import connect
 from sidelight.store.opening import VERSION
 
@@ -356,22 +358,7 @@ def test_arguments_that_are_refused(long_names, arguments, message):
 
 # -- help ------------------------------------------------------------------------------------
 
-GROUPS = {
-    "Questions to the store": [
-        "events",
-        "tail",
-        "artifacts",
-        "timeline",
-        "counts",
-        "latency",
-        "funnel",
-        "overdue",
-        "export",
-    ],
-    "Code": ["points", "apply", "strip", "catalogue", "run"],
-    "Delivery": ["relay", "outbox", "spool"],
-    "Health": ["doctor", "budget", "prune"],
-}
+GROUPS = {title: [*commands] for title, commands in app._GROUPS.items()}
 
 
 @pytest.mark.parametrize("columns", [80, 100, 140])
@@ -402,6 +389,17 @@ def test_help_of_each_command(command):
     assert bool(told) != (command == "outbox")
     examples = [line for line in after.partition("╭")[0].splitlines() if line.strip()]
     assert all(re.match(r"   sidelight \w+", line) for line in examples), examples
+
+
+def test_help_keeps_brackets():
+    assert "'sidelight[arrow]'" in sidelight("export", "--help").out
+
+
+def test_a_stream_without_its_library_is_told(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (finding,) = check_stream("kafka://b1:9092/notes", {})
+    assert (finding.state, finding.remedy) == ("wrong", "pip install 'sidelight[kafka]'")
 
 
 def test_version_and_unknown_commands():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, TextIO
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from sidelight.cli.output import complain
@@ -81,9 +82,12 @@ class _Commands(UserDict[str, Any]):
 def _unwrap(command: Any) -> None:
     """Join the lines of each paragraph of the help, because typer keeps the source's line ends.
 
-    Lines of examples stay. Without the markup before them, typer would take their indentation away.
+    Brackets are escaped, because rich would take them for markup. Lines of examples stay; without
+    the markup before them, typer would take their indentation away.
     """
-    paragraphs = (command.help or "").split("\n\n")
+    for parameter in command.params:
+        parameter.help = escape(getattr(parameter, "help", None) or "")
+    paragraphs = escape(command.help or "").split("\n\n")
     command.help = "\n\n".join(
         each.replace("  sidelight", "[not dim]  [/]sidelight")
         if each.startswith(("Example", " "))

@@ -64,7 +64,7 @@ def consume(
     The command runs until SIGTERM or Ctrl-C, and ends after the current batch.
 
     Examples:
-      sidelight consume kafka://b1:9092/voice-notes.events --store postgresql://localhost/events
+      sidelight consume kafka://b1:9092/notes --store postgresql://db/events
 
       sidelight consume --once
     """

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from sidelight.cli.doctor.findings import Finding
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
 from sidelight.store import plural
-from sidelight.stream import StreamAddress, look_at_group, look_at_topic
+from sidelight.stream import StreamAddress
 
 _WITHIN = 5.0  # seconds
 
@@ -22,6 +22,8 @@ def check_stream(
         remedy = "pip install 'sidelight[kafka]'"
         yield Finding("stream", "wrong", f"{address}: confluent-kafka is not installed", remedy)
         return
+    from sidelight.stream import look_at_topic  # noqa: PLC0415  # needs the library
+
     try:
         problem, partitions = look_at_topic(address, environment, _WITHIN)
     except ConfigurationError as error:
@@ -38,6 +40,8 @@ def check_stream(
 
 
 def _check_group(address: StreamAddress, environment: Mapping[str, str], name: str) -> Finding:
+    from sidelight.stream import look_at_group  # noqa: PLC0415
+
     try:
         group = look_at_group(address, environment, name)
     except SinkUnavailableError as error:
