@@ -216,6 +216,10 @@ class Recorded:
     def _occurred(self, number: int, moment: Moment) -> int:
         return _START + number * _SECOND if self._deterministic else occurred_at(moment)
 
+    def _trace_id(self, trace: bytes) -> str:
+        """A trace id in hexadecimal; its first half comes from a clock."""
+        return (bytes(8) + trace[8:] if self._deterministic else trace).hex()
+
     def _common(self, number: int, static: Static, moment: Moment) -> dict[str, Any]:
         error = (moment.details or {}).get("error", (None, None))
         duration = moment.duration
@@ -226,7 +230,7 @@ class Recorded:
             "outcome": static.outcome,
             "occurred_at": from_ns(self._occurred(number, moment)),
             "duration_ns": duration,
-            "trace_id": moment.trace.hex() if moment.trace else None,
+            "trace_id": self._trace_id(moment.trace) if moment.trace else None,
             "span_id": f"{moment.span_id:016x}" if moment.span_id else None,
             "error_type": error[0],
             "error_message": error[1] and error[1].replace("\0", "␀"),
