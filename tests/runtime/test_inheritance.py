@@ -46,7 +46,10 @@ def told_by(arguments, tmp_path):
         timeout=120,
         check=True,
         cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "XDG_STATE_HOME": str(tmp_path / "state")},
+        env={
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+        },
     ).stderr
 
 

@@ -31,12 +31,15 @@ def how_to_get(version: str) -> str:
 
 
 @functools.cache
-def interpreter(version: str) -> str | None:
-    """A Python of this version (``3.13``, ``3.14t``) that can run sidelight; None is none."""
+def interpreter(version: str, more: tuple[str, ...] = ()) -> str | None:
+    """A Python of this version (``3.13``, ``3.14t``) that can run sidelight; None is none.
+
+    ``more`` are further packages; this program's own Python has them already.
+    """
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
     base = None if BARE else _find(version)
-    return None if base is None else str(_prepared(base, version))
+    return None if base is None else str(_prepared(base, version, more))
 
 
 def _find(version: str) -> str | None:
@@ -56,10 +59,10 @@ def _runs(path: str, number: str) -> bool:
     return ran.stdout.strip() == number
 
 
-def _prepared(base: str, version: str) -> Path:
+def _prepared(base: str, version: str, more: tuple[str, ...]) -> Path:
     """The interpreter of a virtual environment with the runtime dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    needed = project["project"]["dependencies"]
+    needed = [*project["project"]["dependencies"], *more]
     key = hashlib.sha256("\n".join([base, *needed]).encode()).hexdigest()[:12]
     home = _CACHE / f"python-{version}-{key}"
     python, ready = home / "bin" / "python", home / "ready"

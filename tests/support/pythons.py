@@ -1,0 +1,63 @@
+"""Run a short form of the suite on every Python of this machine: ``make test-pythons``.
+
+The suites of the decorator, the spool, the relay, children and transactions depend on the version
+of the interpreter more than others do. Each Python gets an environment once; see `interpreters`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Final
+
+from tests.support.interpreters import ROOT, VERSIONS, how_to_get, interpreter
+
+_SUITES: Final = (
+    *("points/test_callables.py", "points/test_generators.py", "points/test_transparency.py"),
+    *("points/test_by_reference.py", "points/test_binding.py", "emission/test_loops.py"),
+    *("spool/test_spool.py", "spool/test_segment.py", "relay/test_relay.py"),
+    *("runtime/test_inheritance.py", "runtime/test_closing.py", "transactions/test_emit.py"),
+)
+_PLUGIN: Final = ("-p", "sidelight.testing.pytest_plugin")  # sidelight itself is not installed
+_NEEDED: Final = (
+    *("aiosqlite", "anyio", "asyncpg", "cloudpickle", "django", "filelock", "hypothesis"),
+    *(
+        "psutil",
+        "psycopg[binary]",
+        "pytest",
+        "pytest-asyncio",
+        "pytest-xdist",
+        "sqlalchemy[asyncio]",
+    ),
+)
+
+
+def _run(version: str) -> bool:
+    """Run the suites on one version; True where they pass, or where it is not on this machine."""
+    python = interpreter(version, _NEEDED)
+    if python is None:
+        print(how_to_get(version))
+        return True
+    print(f"Python {version}: {python}", flush=True)
+    done = subprocess.run(
+        [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            *_PLUGIN,
+            *(f"tests/{suite}" for suite in _SUITES),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.fspath(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+    )
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    passed = [_run(version) for version in VERSIONS]
+    sys.exit(not all(passed))
