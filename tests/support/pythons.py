@@ -21,15 +21,9 @@ _SUITES: Final = (
 )
 _PLUGIN: Final = ("-p", "sidelight.testing.pytest_plugin")  # sidelight itself is not installed
 _NEEDED: Final = (
-    *("aiosqlite", "anyio", "asyncpg", "cloudpickle", "django", "filelock", "hypothesis"),
-    *(
-        "psutil",
-        "psycopg[binary]",
-        "pytest",
-        "pytest-asyncio",
-        "pytest-xdist",
-        "sqlalchemy[asyncio]",
-    ),
+    *("aiosqlite", "anyio", "asyncpg", "cloudpickle", "django", "filelock", "gevent", "hypothesis"),
+    *("psutil", "psycopg[binary]", "pytest", "pytest-asyncio", "pytest-xdist", "trio", "uvloop"),
+    "sqlalchemy[asyncio]",
 )
 
 
