@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from sidelight.emission import EMITTER
+from sidelight.record import catalogue
 from sidelight.runtime import RUNTIME
 
 _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
@@ -53,3 +54,10 @@ def _losses_of_one_test():
     yield
     EMITTER.losses.clear()
     EMITTER.problems.clear()
+
+
+@pytest.fixture
+def empty_catalogue(monkeypatch):
+    """A catalogue that knows nothing, because other tests of this process import declarations."""
+    for declarations in ("_declared", "_expected"):
+        monkeypatch.setattr(catalogue, declarations, {})

@@ -151,6 +151,7 @@ def test_columns_are_those_of_the_declarations():
     }
 
 
+@pytest.mark.usefixtures("empty_catalogue")
 def test_attributes_become_typed_columns(tmp_path, monkeypatch):
     given = {"words": 5, "kind": "mail", "share": 2, "when": "2026-07-25T12:00:00Z", "parts": [1]}
     wrong = {"words": "many", "kind": 5, "share": None, "when": "soon", "other": 1}

@@ -239,9 +239,11 @@ def test_a_command_that_fails_is_tried_again(here):
     url = f"sqlite:///{here / 'events.db'}"
     emit('receive("order-1")', url)
     script = here / "alert.sh"
-    script.write_text(f"cat > {here}/got; test -e {here}/ready")
+    script.write_text(
+        f"cat > {here}/got; test -e {here}/ready || {{ touch {here}/failed; exit 1; }}"
+    )
     process = spawn("overdue", "--follow", "--every", "0.2", "--command", f"sh {script}", *of(url))
-    wait_for((here / "got").exists)
+    wait_for((here / "failed").exists)
     (here / "ready").touch()
     assert json.loads(process.stdout.readline())["artifact_id"] == "order-1"
     process.send_signal(signal.SIGINT)

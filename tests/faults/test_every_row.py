@@ -15,6 +15,10 @@ NO_ROW = {
     "test_a_commit_whose_answer_is_lost": "committed orders, by their names",
     "test_the_lock_of_a_store_is_open_only_while_it_is_held": "a lock",
     "test_a_transaction_of_a_traced_connection": "committed orders, by their names",
+    "test_too_few_replicas_in_sync_are_told_in_words": "words of the doctor",
+    "test_without_the_gil_the_import_is_refused": "an import",
+    "test_a_python_that_names_its_instructions_otherwise": "an import",
+    "test_free_threaded": "an import",
     "test_every_fault_passes_an_oracle": "this test",
 }
 

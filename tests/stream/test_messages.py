@@ -106,6 +106,7 @@ def test_no_value_is_changed_on_the_way(structured, **fields):
     assert message.key != b""
 
 
+@pytest.mark.usefixtures("empty_catalogue")
 def test_binary_mode_has_the_attributes_as_headers():
     message = written(EVERYTHING)
     key = row(EVERYTHING)[0]

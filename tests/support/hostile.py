@@ -159,7 +159,7 @@ VALUES: dict[str, tuple[Callable[[], Any], str]] = {
     "long list": (lambda: [0] * (LARGE >> 3), " more"),
     "surrogate": (lambda: "lone \ud800", "lone \\\\ud800"),
     "surrogate key": (lambda: {"\udfff": 1}, "udfff"),
-    "zero": (lambda: "a\0b", "a\\u0000b"),
+    "zero": (lambda: "a\0b", "a␀b"),
     "nan": (lambda: math.nan, '"nan"'),
     "infinity": (lambda: [math.inf, -math.inf], '["inf","-inf"]'),
     "huge": (lambda: 10**40_000, "bits>"),

@@ -21,7 +21,7 @@ for n in range(20):
 with __import__("contextlib").suppress(ValueError):
     pack("order-15", -1)
 names = dict(artifact_id=HOSTILE, organization_id=HOSTILE)
-sidelight.emit("order_" + HOSTILE, **names, **{{HOSTILE: HOSTILE}})
+sidelight.emit("order_noted", **names, attributes={{HOSTILE: HOSTILE}})
 assert sidelight.flush(60)
 """
 """20 orders are received, 15 packed, one in vain; one event is hostile in every field."""

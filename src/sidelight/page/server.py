@@ -13,7 +13,7 @@ from sidelight.page.door import Door, Guarded, is_loopback
 from sidelight.page.site import Health, Site
 from sidelight.store import Store
 
-_ENDS_WITHIN: Final = 1  # seconds for requests that are being answered
+_ENDS_WITHIN: Final = 5  # seconds for requests that are being answered
 
 
 def serve(
