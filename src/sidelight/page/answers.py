@@ -33,7 +33,7 @@ def now(store: Store) -> dict[str, Any]:
         "left_out": recent[-1].occurred_at if len(recent) == _RECENT else found.left_out,
         "recent": len(recent),
         "latest": latest,
-        "after": max((event.recorded_ns for event in latest), default=0),
+        "after": max((event.recorded_ns for event in latest), default=1),
         "losses": store.losses(),
         "slow": [cost for cost in store.costs() if cost.over_budget],
     }

@@ -19,6 +19,7 @@ if (tail) {
   const LONGEST = 50;
   const button = document.getElementById("live");
   const away = document.getElementById("away");
+  const more = document.getElementById("more");
   let source = null;
   let after = tail.dataset.after;
 
@@ -37,6 +38,7 @@ if (tail) {
     if (source || document.hidden || button.getAttribute("aria-pressed") !== "true") return;
     source = new EventSource(`/live?after=${encodeURIComponent(after)}`);
     source.onmessage = show;
+    source.addEventListener("more", () => { more.hidden = false; });
     source.addEventListener("away", () => { away.hidden = false; });
   };
 
