@@ -103,6 +103,7 @@ def test_now(pages):
     shown = words(pages.text("/"))
     assert "order_received" in shown
     assert "Nothing was lost" in shown
+    assert re.search(r"process \d+ on \S+ ✓ ended .* ago \d{4}-", shown)
     assert 'role="img"' in pages.text("/")
 
 

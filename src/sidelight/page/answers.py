@@ -17,12 +17,13 @@ _MINUTES: Final = 60  # of the picture of events per minute
 _RECENT: Final = 5_000  # events that a picture of the rate or of the flow is made of
 _SHOWN: Final = 50  # lines of a list
 _LONGEST: Final = 1_000  # events of one timeline
+_PROCESSES: Final = 10  # the latest
 _STEPS: Final = 10  # of a funnel
 _WINDOW: Final = "7d"  # of funnel and latencies
 
 
 def now(store: Store) -> dict[str, Any]:
-    """What happens now: events per minute, the latest events, losses, points over budget."""
+    """What happens now: events per minute, the latest events, losses, processes, slow points."""
     found = store.events(
         since=f"{_MINUTES}m", newest_first=True, limit=_RECENT, time_limit=_SECONDS
     )
@@ -35,6 +36,7 @@ def now(store: Store) -> dict[str, Any]:
         "latest": latest,
         "after": max((event.recorded_ns for event in latest), default=1),
         "losses": store.losses(),
+        "processes": store.processes()[:_PROCESSES],
         "slow": [cost for cost in store.costs() if cost.over_budget],
     }
 

@@ -12,7 +12,7 @@ import msgspec
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from sidelight.store import Event, ago, duration, number
+from sidelight.store import Event, ago, duration, from_ns, number
 
 _GLYPHS: Final = {
     "started": "▸",
@@ -31,6 +31,7 @@ def register(templates: Environment) -> None:
         "duration": duration,
         "number": number,
         "ago": ago,
+        "time": from_ns,
         "moment": moment,
         "glyph": glyph,
         "attributes": attributes,
