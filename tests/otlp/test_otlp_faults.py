@@ -47,7 +47,7 @@ class Behind:
             sorted(
                 item.attributes["n"]
                 for item in read(at_least=0)
-                if item.resource.get("service.instance.id") == instance
+                if item.resource.get("service.instance.id") == instance and "n" in item.attributes
             )
             for read in (self.collector.spans, self.collector.logs)
         )
