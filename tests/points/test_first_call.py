@@ -32,6 +32,12 @@ CALLS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _no_notebook(monkeypatch):
+    """Beside IPython code is written at decoration, because autoreload compares it at once."""
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+
+
 def is_waiting(function):
     return function.__code__.co_filename == first_call._FILENAME
 
