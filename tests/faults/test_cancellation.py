@@ -107,7 +107,7 @@ async def test_timeouts(kind, store, full, randomness, row):
     for number in range(rounds):
         call = caller.call(kind, CALLS[kind], next(numbers), fails=number % 2, trail=[])
         try:
-            async with asyncio.timeout(randomness.uniform(0.0, 1e-3)):
+            async with asyncio.timeout(10 ** randomness.uniform(-5, -1)):
                 await call
         except TimeoutError:
             late += 1

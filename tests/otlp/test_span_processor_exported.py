@@ -280,7 +280,8 @@ def test_forked_children(shared_collector, tmp_path, application):
     finish(program(application, script, tmp_path, shared_collector.http_endpoint))
     drain(tmp_path, shared_collector.http_endpoint)  # what a child has had no time to deliver
     wanted = sorted([*range(10), *(100 * c + n for c in range(1, 5) for n in range(10))])
-    assert eventually(lambda: application.arrived(shared_collector) == wanted)
+    # A child may end within a request, whose records then arrive twice: OTLP is at least once.
+    assert eventually(lambda: sorted({*application.arrived(shared_collector)}) == wanted)
     spans = application.spans(shared_collector)
     assert len({span.attributes["pid"] for span in spans}) == 5
     for span in spans:  # the SDK tells of the new process
