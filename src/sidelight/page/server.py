@@ -65,6 +65,7 @@ def _listen(door: Door) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((door.host, door.port))
+        listening.listen()  # a request that comes before the server begins waits
     except OSError as error:
         listening.close()
         raise ConfigurationError(
