@@ -1,10 +1,13 @@
 """The live tail: each event once, and bounded however many arrive."""
 
+import asyncio
+
 from tests.support.commands import emit, url_of
+from tests.support.postgres import new_database, own_server
 
 from sidelight import Store
 from sidelight.page import live
-from sidelight.page.live import Tail
+from sidelight.page.live import Tail, stream
 
 
 def ids(events):
@@ -40,3 +43,22 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path, monkeypatch):
         monkeypatch.setattr(live, "_LATE", 0)
         emit('receive("last"); sidelight.flush(60)', path)
         assert "last" in ids(tail.new()[0])
+
+
+def test_a_tail_that_is_opened_while_the_store_is_away_begins_when_it_is_back(tmp_path):
+    server = own_server()
+    url = new_database(server)
+    emit('receive("first"); sidelight.flush(60)', url, SIDELIGHT_SPOOL=str(tmp_path / "spool"))
+
+    async def said(store):
+        texts = stream(store, 1, lambda event: event.artifact_id, lambda: False)
+        server.kill()
+        async for text in texts:
+            if text.startswith("event: away"):
+                server.start()
+            elif "first" in text:
+                return text
+        return None
+
+    with Store(url) as store:
+        assert "first" in asyncio.run(asyncio.wait_for(said(store), 60))

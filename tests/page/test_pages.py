@@ -135,6 +135,14 @@ def test_the_live_tail_tells_each_event_once_and_goes_on_where_it_ended(tmp_path
         assert not any("/artifact/second" in line for line in lines)
 
 
+@pytest.mark.parametrize("after", ["", "x", "-1", "9" * 18, "9" * 25, "9" * 5000])
+def test_the_live_tail_takes_any_place_to_begin(pages, after):
+    with pages.client.stream("GET", "/live", params={"after": after}) as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("retry")
+        assert next(line for line in lines if line).startswith((":", "id:"))
+
+
 def test_ctrl_c_ends_at_once_although_a_page_is_live(store):
     (port,) = free_ports(1)
     process = spawn("ui", "--store", f"sqlite:///{store}", "--port", port)

@@ -79,10 +79,12 @@ async def stream(
         show: makes the HTML of one event.
         is_ending: whether the server ends.
     """
-    tail = await run_in_threadpool(Tail, store, after)
+    tail: Tail | None = None
     yield "retry: 2000\n\n"
     while not is_ending():
         try:
+            if tail is None:
+                tail = await run_in_threadpool(Tail, store, after)
             events, more = await run_in_threadpool(tail.new)
         except StoreError:
             yield "event: away\ndata: {}\n\n"
