@@ -60,6 +60,8 @@ def test_a_token_becomes_a_cookie_at_once(store):
     ("options", "words"),
     [
         (["--host", "0.0.0.0"], "give a --token as well"),  # it is refused
+        (["--host", "0.0.0.0", "--token", ""], "write a --token"),
+        (["--token", " "], "write a --token"),
         (["--trace-url", "https://tracing.example"], "write {trace_id}"),
         (["--port", "{taken}"], "give another --port"),
     ],

@@ -42,6 +42,12 @@ def serve(
             problem=f"{door.host} can be reached from other machines",
             remedy="give a --token as well, or leave --host out",
         )
+    if door.token is not None and not door.token.strip():
+        raise ConfigurationError(
+            setting="token",
+            problem="an empty token lets everybody in",
+            remedy="write a --token, or leave the option out",
+        )
     listening = _listen(door)
     site = Site(store, health=health, trace_url=trace_url, is_ending=lambda: server.should_exit)
     server = uvicorn.Server(
