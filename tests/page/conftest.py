@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.commands import emit
-from tests.support.pages import ORDERS, Served, serve
+from tests.support.pages import EXPECT, ORDERS, Served, serve
 
 
 @pytest.fixture(scope="module")
@@ -19,5 +19,8 @@ def store(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pages(store) -> Iterator[Served]:
     """The pages of the orders."""
-    with serve(store, "--trace-url", "https://tracing.example/{trace_id}") as served:
+    map_ = store.with_name("sidelight.toml")
+    map_.write_text(EXPECT)
+    trace = ("--trace-url", "https://tracing.example/{trace_id}")
+    with serve(store, "--map", map_, "--catalogue", "voice_notes.events", *trace) as served:
         yield served

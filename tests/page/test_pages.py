@@ -109,6 +109,45 @@ def test_now(pages):
     assert 'role="img"' in pages.text("/")
 
 
+def test_what_is_expected_of_an_artifact(pages):
+    late = words(pages.text("/artifact/order-3"))
+    assert re.search(
+        r"✗ late order_received → order_packed or packing_failed 1 ms \d+\.?\d* ms", late
+    )
+    assert re.search(r"✓ kept packing_started → order_packed 1 h \d", late)
+    assert re.search(r"✓ order_packed , succeeded ✗ \d+\.?\d* ms later than expected", late)
+    overdue = words(pages.text("/artifact/order-17"))
+    assert re.search(
+        r"✗ overdue order_received → order_packed or packing_failed .* so far", overdue
+    )
+    assert "later than expected" not in overdue
+    waiting = words(pages.text("/artifact/order-15"))
+    assert re.search(r"▸ waiting packing_started → order_packed 1 h .* so far", waiting)
+
+
+def test_what_is_overdue_and_what_waits_for_a_sink(pages, tmp_path):
+    shown = words(pages.text("/"))
+    for number in range(16, 20):
+        waits = rf"✗ overdue order-{number} \w+ order_packed or packing_failed"
+        assert re.search(waits, shown), number
+    assert "order-15" not in shown[shown.index("Overdue") : shown.index("Sinks")]
+    assert re.search("The spool is empty|store nothing", shown)
+    path = tmp_path / "events.db"
+    emit('receive("first"); sidelight.flush(60)', path)
+    spool = {"SIDELIGHT_SPOOL": str(tmp_path / "spool")}
+    emit('sidelight.configure(relay="external"); receive("held")', path, **spool)
+    with serve(path, **spool) as served:
+        shown = words(served.text("/"))
+        assert re.search(r"store \d+ bytes (.* ago|just now) ", shown)
+        assert "Nothing is expected" in shown
+
+
+def test_declared_types_stand_beside_those_that_were_emitted(pages):
+    shown = words(pages.text("/points"))
+    assert re.search(r"order_received 20 ! not declared", shown)
+    assert re.search(r"transcription_completed 0 \S", shown)
+
+
 def test_the_live_tail_tells_each_event_once_and_goes_on_where_it_ended(tmp_path):
     path = tmp_path / "events.db"
     emit('receive("first"); sidelight.flush(60)', path)

@@ -1,6 +1,7 @@
 """Serve the pages of a store in a separate process."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ HOSTILE = {HOSTILE!r}
 for n in range(20):
     receive(f"order-{{n}}", "north" if n % 2 else "south", size=n)
     if n < 15:
-        pack(f"order-{{n}}")
+        pack(f"order-{{n}}", 0.002)
 with __import__("contextlib").suppress(ValueError):
     pack("order-15", -1)
 names = dict(artifact_id=HOSTILE, organization_id=HOSTILE)
@@ -25,6 +26,20 @@ sidelight.emit("order_noted", **names, attributes={{HOSTILE: HOSTILE}})
 assert sidelight.flush(60)
 """
 """20 orders are received, 15 packed, one in vain; one event is hostile in every field."""
+
+
+EXPECT = """
+[[expect]]
+after = "order_received"
+one_of = ["order_packed", "packing_failed"]
+within = "1ms"
+
+[[expect]]
+after = "packing_started"
+one_of = "order_packed"
+within = "1h"
+"""
+"""Nothing was packed within a millisecond: pack waits for two."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +65,11 @@ Serve = Callable[..., contextlib.AbstractContextManager[Served]]
 
 
 @contextlib.contextmanager
-def serve(store: Path, *options: object) -> Iterator[Served]:
+def serve(store: Path | str, *options: object, **environment: str) -> Iterator[Served]:
     """Run `sidelight ui`, and end it by Ctrl-C."""
     (port,) = free_ports(1)
-    process = spawn("ui", "--store", url_of(store), "--port", port, *options)
+    command = ("ui", "--store", url_of(store), "--port", port, *options)
+    process = spawn(*command, env={**os.environ, **environment})
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 

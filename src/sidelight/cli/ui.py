@@ -9,7 +9,11 @@ import typer
 from sidelight.cli.doctor.command import run_checks
 from sidelight.cli.options import StoreUrl
 from sidelight.cli.output import remark
+from sidelight.cli.spool.lag import lags_of
+from sidelight.cli.spool.waiting import marks_here
+from sidelight.cli.store.expected import ExpectMap, ExpectModules, expectations_of
 from sidelight.exceptions import ConfigurationError
+from sidelight.record import catalogue
 from sidelight.settings import settle
 from sidelight.store import Store
 
@@ -33,6 +37,8 @@ def ui(
             help="Let only those in that know this token.",
         ),
     ] = None,
+    map_: ExpectMap = None,
+    modules: ExpectModules = None,
     trace_url: Annotated[
         str | None,
         typer.Option(
@@ -44,6 +50,7 @@ def ui(
 ) -> None:
     """Show the store in a browser: what happens now, an artifact, the flow, points, health.
 
+    What is overdue is judged by the [[expect]] of the map, and by the catalogue of the modules.
     The pages read only. They listen on this machine alone, unless --host and --token are given.
     Without TLS, a token is readable on its way: put a proxy with TLS in front, or use an SSH
     tunnel. Ctrl-C ends the command.
@@ -54,7 +61,7 @@ def ui(
       sidelight ui --trace-url 'http://localhost:16686/trace/{trace_id}'
     """
     try:
-        from sidelight.page import Door, Health, serve  # noqa: PLC0415  # an extra
+        from sidelight.page import Beside, Door, Health, Lag, serve  # noqa: PLC0415  # an extra
     except ImportError as error:
         raise ConfigurationError(
             setting="ui",
@@ -68,14 +75,29 @@ def ui(
             remedy="write {trace_id} where the id belongs",
         )
     settings = settle(store)
+    expectations = expectations_of(map_, modules or [])
+
+    def lags() -> list[Lag] | None:
+        try:
+            found = sorted(lags_of(settings.spool).items())
+        except OSError:  # the doctor's findings name it
+            return None
+        return [Lag(sink, lag.waiting, lag.oldest_ns) for sink, lag in found]
+
     with Store(store) as opened:
         serve(
             opened,
             Door(host=host, port=port, token=token),
-            health=lambda: [
-                Health(found.check, found.state, found.message, found.remedy)
-                for found in run_checks(settings)
-            ],
-            trace_url=trace_url,
+            Beside(
+                health=lambda: [
+                    Health(found.check, found.state, found.message, found.remedy)
+                    for found in run_checks(settings)
+                ],
+                lags=lags,
+                waiting=lambda: marks_here(store),
+                expectations=expectations,
+                declared=list(catalogue) if modules else [],
+                trace_url=trace_url,
+            ),
             ready=lambda address: remark(f"open {address} (Ctrl-C ends)"),
         )

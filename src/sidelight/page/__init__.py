@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from sidelight.host import lazily
 
 if TYPE_CHECKING:
+    from sidelight.page.beside import Beside, Health, Lag
     from sidelight.page.door import Door
     from sidelight.page.server import serve
-    from sidelight.page.site import Health
 
-__all__ = ["Door", "Health", "serve"]
+__all__ = ["Beside", "Door", "Health", "Lag", "serve"]
 
-__getattr__ = lazily(__name__, {"door": "Door", "server": "serve", "site": "Health"})
+__getattr__ = lazily(__name__, {"beside": "Beside Health Lag", "door": "Door", "server": "serve"})

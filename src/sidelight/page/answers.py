@@ -9,8 +9,10 @@ import time
 from itertools import pairwise
 from typing import Any, Final
 
+from sidelight.page.beside import Beside
 from sidelight.page.picture import bars_of, flow_of, main_way, rate_of
-from sidelight.store import Latency, Store
+from sidelight.page.waits import waits_of
+from sidelight.store import Judgement, Latency, Store, duration
 
 _SECONDS: Final = 0.4  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
@@ -22,8 +24,8 @@ _STEPS: Final = 10  # of a funnel
 _WINDOW: Final = "7d"  # of funnel and latencies
 
 
-def now(store: Store) -> dict[str, Any]:
-    """What happens now: events per minute, the latest events, losses, processes, slow points."""
+def now(store: Store, beside: Beside) -> dict[str, Any]:
+    """What happens now: events, what is overdue, sinks, processes, losses, slow points."""
     found = store.events(
         since=f"{_MINUTES}m", newest_first=True, limit=_RECENT, time_limit=_SECONDS
     )
@@ -35,10 +37,19 @@ def now(store: Store) -> dict[str, Any]:
         "recent": len(recent),
         "latest": latest,
         "after": max((event.recorded_ns for event in latest), default=1),
+        "overdue": _overdue(store, beside, since=_WINDOW),
+        "expected": beside.expectations,
+        "lags": beside.lags(),
         "losses": store.losses(),
         "processes": store.processes()[:_PROCESSES],
         "slow": [cost for cost in store.costs() if cost.over_budget],
     }
+
+
+def _overdue(store: Store, beside: Beside, **which: Any) -> Judgement:
+    """Judge the expectations, in the time that a page may take."""
+    limit = _SECONDS / max(len(beside.expectations), 1)
+    return store.overdue(beside.expectations, waiting=beside.waiting(), time_limit=limit, **which)
 
 
 def search(store: Store, wanted: str) -> dict[str, Any]:
@@ -60,14 +71,20 @@ def knows(store: Store, artifact_id: str) -> bool:
     return next(iter(store.events(artifact_id=artifact_id, limit=1)), None) is not None
 
 
-def artifact(store: Store, artifact_id: str) -> dict[str, Any]:
-    """One artifact: its timeline as nested bars; no bars for an unknown artifact."""
+def artifact(store: Store, beside: Beside, artifact_id: str) -> dict[str, Any]:
+    """One artifact: its timeline as nested bars, and its waits; no bars for an unknown artifact."""
     events = list(store.events(artifact_id=artifact_id, limit=_LONGEST + 1))
     shown = events[:_LONGEST]
+    waits = []
+    if beside.expectations and shown and len(events) <= _LONGEST:
+        judged = _overdue(store, beside, artifact_id=artifact_id, since=None)
+        waits = list(waits_of(shown, beside.expectations, judged, time.time_ns()))
     return {
         "artifact_id": artifact_id,
         "organizations": sorted({e.organization_id for e in shown if e.organization_id}),
         "bars": bars_of(shown),
+        "waits": waits,
+        "late": {wait.end.event_id: wait for wait in waits if wait.end and wait.state == "late"},
         "more": len(events) > _LONGEST,
         "began": shown[0].occurred_at if shown else None,
         "took": max((e.occurred_ns for e in shown), default=0)
@@ -102,14 +119,16 @@ def flow(store: Store, asked: str) -> dict[str, Any]:
     }
 
 
-def points(store: Store) -> dict[str, Any]:
-    """What emissions cost the callers of each point, and the points that were never called."""
+def points(store: Store, beside: Beside) -> dict[str, Any]:
+    """What emissions cost the callers of each point; event types; points never called."""
     costs = store.costs()
-    totals: dict[str, int] = {}
+    totals = {each.name: 0 for each in beside.declared}
     for count in store.counts():
         totals[count.type] = totals.get(count.type, 0) + count.count
     return {
         "costs": sorted((c for c in costs if c.count), key=lambda cost: -cost.p999),
         "idle": [cost.point for cost in costs if not cost.count],
         "types": sorted(totals.items(), key=lambda item: -item[1]),
+        "histogram": [*(f"≤ {duration(round(10 ** (3 + at / 4)))}" for at in range(17)), "more"],
+        "declared": {each.name: each for each in beside.declared},
     }

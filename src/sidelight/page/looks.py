@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from math import log10
+from math import ceil, log
 from typing import Final
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ import msgspec
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from sidelight.store import Event, ago, duration, from_ns, number
+from sidelight.store import Event, ago, duration, from_ns, number, size, whole_seconds
 
 _GLYPHS: Final = {
     "started": "▸",
@@ -36,7 +37,9 @@ def register(templates: Environment) -> None:
         "glyph": glyph,
         "attributes": attributes,
         "artifact": artifact,
-        "budget": budget,
+        "size": size,
+        "whole": whole_seconds,
+        "heights": heights,
         "breakable": breakable,
     }
 
@@ -78,6 +81,7 @@ def artifact(artifact_id: str) -> Markup:
     )
 
 
-def budget(ns: int) -> int:
-    """Where a cost lies between 1 µs and 10 ms, on a logarithmic scale: 0 to 1000."""
-    return round(max(0.0, min(1000.0, 250 * (log10(max(ns, 1)) - 3))))
+def heights(counts: Sequence[int]) -> list[int]:
+    """The heights of a histogram's bars: 0 for none, else 1 to 22 on a logarithmic scale."""
+    highest = log(max(counts, default=0) + 2)
+    return [ceil(22 * log(count + 1) / highest) if count else 0 for count in counts]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import uvicorn
 
 from sidelight.exceptions import ConfigurationError
+from sidelight.page.beside import Beside
 from sidelight.page.door import Door, Guarded, is_loopback
-from sidelight.page.site import Health, Site
+from sidelight.page.site import Site
 from sidelight.store import Store
 
 _ENDS_WITHIN: Final = 5  # seconds for requests that are being answered
@@ -19,9 +20,7 @@ _ENDS_WITHIN: Final = 5  # seconds for requests that are being answered
 def serve(
     store: Store,
     door: Door,
-    *,
-    health: Callable[[], Sequence[Health]],
-    trace_url: str | None,
+    beside: Beside,
     ready: Callable[[str], None],
 ) -> None:
     """Serve the pages of a store until the process is asked to end.
@@ -29,8 +28,7 @@ def serve(
     Args:
         store: opened for questions.
         door: where to listen, and the token.
-        health: runs the checks of the doctor.
-        trace_url: an address with ``{trace_id}``, or None.
+        beside: what the pages know besides the store.
         ready: is called with the address to open, once the server listens.
 
     Raises:
@@ -49,7 +47,7 @@ def serve(
             remedy="write a --token, or leave the option out",
         )
     listening = _listen(door)
-    site = Site(store, health=health, trace_url=trace_url, is_ending=lambda: server.should_exit)
+    site = Site(store, beside, lambda: server.should_exit)
     server = uvicorn.Server(
         uvicorn.Config(
             Guarded(site.application(), door),

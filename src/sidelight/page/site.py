@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from sidelight.exceptions import QueryError, SidelightError
 from sidelight.page import answers, looks
+from sidelight.page.beside import Beside
 from sidelight.page.live import stream
 from sidelight.store import Store
 
@@ -29,36 +30,17 @@ _PAGES: Final = {
 }
 
 
-class Health(NamedTuple):
-    """One finding of the doctor; see `sidelight doctor`.
-
-    Attributes:
-        check: the part that was checked.
-        state: "ok", "note" or "wrong".
-        message: the state in words.
-        remedy: what helps.
-    """
-
-    check: str
-    state: str
-    message: str
-    remedy: str
-
-
 class Site:
     """The pages of one store; see `serve` for the arguments."""
 
     def __init__(
         self,
         store: Store,
-        *,
-        health: Callable[[], Sequence[Health]],
-        trace_url: str | None = None,
+        beside: Beside,
         is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
-        self._health = health
-        self._trace_url = trace_url
+        self._beside = beside
         self._is_ending = is_ending
         self._templates = Environment(
             loader=PackageLoader("sidelight.page"),
@@ -95,7 +77,7 @@ class Site:
     # other page.
 
     def _now(self, _: Request) -> Response:
-        return self._page("now", answers.now(self._store))
+        return self._page("now", answers.now(self._store, self._beside))
 
     def _search(self, request: Request) -> Response:
         wanted = request.query_params.get("q", "").strip()
@@ -105,22 +87,22 @@ class Site:
 
     def _artifact(self, request: Request) -> Response:
         artifact_id = request.path_params["artifact_id"]
-        shown = answers.artifact(self._store, artifact_id)
+        shown = answers.artifact(self._store, self._beside, artifact_id)
         if not shown["bars"]:
             raise HTTPException(404, f"The store holds no event of the artifact {artifact_id}")
-        trace = None
-        if self._trace_url is not None and shown["trace_id"] is not None:
-            trace = self._trace_url.replace("{trace_id}", quote(shown["trace_id"], safe=""))
+        trace, address = None, self._beside.trace_url
+        if address is not None and shown["trace_id"] is not None:
+            trace = address.replace("{trace_id}", quote(shown["trace_id"], safe=""))
         return self._page("artifact", {**shown, "trace": trace})
 
     def _flow(self, request: Request) -> Response:
         return self._page("flow", answers.flow(self._store, request.query_params.get("steps", "")))
 
     def _points(self, _: Request) -> Response:
-        return self._page("points", answers.points(self._store))
+        return self._page("points", answers.points(self._store, self._beside))
 
     def _findings(self, _: Request) -> Response:
-        return self._page("health", {"findings": self._health()})
+        return self._page("health", {"findings": self._beside.health()})
 
     def _live(self, request: Request) -> Response:
         last = request.headers.get("last-event-id") or request.query_params.get("after", "")

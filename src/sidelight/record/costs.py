@@ -96,8 +96,23 @@ def _upper_bound(bucket: int) -> int:
     return int(_FINE_END * 2 ** ((bucket - _FINE + 1) / _STEPS))
 
 
+COLUMNS: Final = 18
+"""Columns of `CostSummary.histogram`."""
+
+
+def _column(ns: int) -> int:
+    return min(max(math.ceil(4 * math.log10(max(ns, 1) / 1000)), 0), COLUMNS - 1)
+
+
 class CostSummary(msgspec.Struct, frozen=True):
-    """The costs of one point on the caller's path (ns), as upper bounds of their buckets."""
+    """The costs of one point on the caller's path (ns), as upper bounds of their buckets.
+
+    Attributes:
+        count: how many emissions were measured.
+        over_budget: how many of them took more than `BUDGET_NS`.
+        histogram: how many took up to 1 µs, up to 1.8 µs and so on, four columns to the decade; the
+            last but one ends at 10 ms, and the last holds all that took longer.
+    """
 
     point: str
     count: int
@@ -106,6 +121,7 @@ class CostSummary(msgspec.Struct, frozen=True):
     p999: int
     max: int
     over_budget: int
+    histogram: list[int] = []
 
     @classmethod
     def of(cls, point: str, snapshots: Iterable[Mapping[str, Any]]) -> CostSummary:
@@ -118,6 +134,11 @@ class CostSummary(msgspec.Struct, frozen=True):
             for bucket, count in snapshot["buckets"]:
                 merged[bucket] = merged.get(bucket, 0) + count
         total = sum(merged.values())
+        histogram = [0] * COLUMNS
+        for bucket, count in merged.items():
+            histogram[_column(min(_upper_bound(bucket), highest))] += count
+        histogram[-2] += histogram[-1] - over  # a bucket may hold costs on both sides of the budget
+        histogram[-1] = over
 
         def quantile(share: float) -> int:
             seen = 0
@@ -127,4 +148,5 @@ class CostSummary(msgspec.Struct, frozen=True):
                     return min(_upper_bound(bucket), highest)
             return 0
 
-        return cls(point, total, quantile(0.5), quantile(0.99), quantile(0.999), highest, over)
+        p50, p99, p999 = map(quantile, (0.5, 0.99, 0.999))
+        return cls(point, total, p50, p99, p999, highest, over, histogram)

@@ -9,7 +9,7 @@ from typing import Unpack
 
 from sidelight.exceptions import QueryError
 from sidelight.record import Expectation
-from sidelight.store.arguments import Types, checked_names
+from sidelight.store.arguments import Id, Types, checked_names
 from sidelight.store.funnel import Funnel, funnel_of
 from sidelight.store.inventory import Inventory
 from sidelight.store.journeys import Journeys, with_time
@@ -96,7 +96,8 @@ class Analysis(Inventory):
         self,
         expectations: Iterable[Expectation],
         *,
-        since: When = timedelta(days=7),
+        artifact_id: Id | None = None,
+        since: When | None = timedelta(days=7),
         time_limit: float | None = None,
         without: Collection[str] = (),
         waiting: Collection[Mark] = (),
@@ -109,6 +110,7 @@ class Analysis(Inventory):
 
         Args:
             expectations: of a map (`read_map`) or a catalogue (``catalogue.expectations``).
+            artifact_id: only this artifact.
             since: only artifacts whose wait began at or after this time.
             time_limit: as in `latency`, for each expectation.
             without: ids of processes from which nothing more is expected, such as those of a
@@ -125,6 +127,6 @@ class Analysis(Inventory):
         expected = []
         for each in expectations:
             scan = Scan(time_limit)
-            selection = self._selection(type=each.after, since=since, **filters)
+            selection = self._selection(artifact_id, type=each.after, since=since, **filters)
             expected.append((each, Journeys(selection, self._read, self._timed, scan), scan))
         return judge(expected, marks, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,10 +16,11 @@ from sidelight.exceptions import SidelightError
 from sidelight.record import Moment, decode, occurred_at
 from sidelight.settings import settle
 from sidelight.spool import PAGE, Scanner, Segment, is_same_store, segments_in
-from sidelight.store import plural
+from sidelight.store import Mark, plural, whole_seconds
 
 _MOST: Final = 10_000  # events to count
 _BATCH: Final = 2000
+_PATIENCE: Final = 5_000_000_000  # ns that a record may wait for a relay that works
 
 
 def remark_waiting(store: str | None) -> None:
@@ -36,16 +38,21 @@ def remark_waiting(store: str | None) -> None:
             remark(f"{more}{plural(number, 'event')} still in the spool; see `sidelight spool`")
 
 
-def oldest_waiting(store: str | None) -> int | None:
-    """When the oldest event occurred that waits for a store in the spool here (ns); None: none.
+def marks_here(store: str | None) -> list[Mark]:
+    """How far a store is with the spool of this machine: at its oldest waiting event.
 
     A spool that cannot be read is no reason to judge nothing, because it may be of another store.
     """
+    oldest = None
     with contextlib.suppress(SidelightError, OSError):
         settings = settle(store)
         events = _events_in(settings.spool, settings.require_store())
-        return min((occurred_at(each) for each in islice(events, _MOST)), default=None)
-    return None
+        oldest = min((occurred_at(each) for each in islice(events, _MOST)), default=None)
+    if oldest is None:
+        return []
+    late = time.time_ns() - oldest
+    reason = "" if late < _PATIENCE else f"events wait in the spool here for {whole_seconds(late)}"
+    return [Mark(oldest, reason)]
 
 
 def _events_in(directory: Path, store: str) -> Iterator[Moment]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import requests
 import typer
 from rich.text import Text
 
-from sidelight.cli.code.reading import import_all
 from sidelight.cli.options import AsJson, OfOrganization, StoreUrl, TimeLimit, Where, seconds_of
 from sidelight.cli.output import (
     clean,
@@ -24,15 +22,12 @@ from sidelight.cli.output import (
     print_table,
     remark,
     remark_left_out,
-    stdout_kept_clean,
 )
-from sidelight.cli.spool.waiting import oldest_waiting
+from sidelight.cli.spool.waiting import marks_here
+from sidelight.cli.store.expected import ExpectMap, ExpectModules, expectations_of
 from sidelight.cli.store.latency import remark_large
-from sidelight.maps import read_map
-from sidelight.record import Expectation, catalogue
 from sidelight.store import (
     Judgement,
-    Mark,
     Overdue,
     Store,
     duration,
@@ -41,9 +36,7 @@ from sidelight.store import (
     whole_seconds,
 )
 
-_MAP: Final = Path("sidelight.toml")
 _UNKNOWN: Final = 3  # exit code: nothing is overdue, but something is unknown
-_PATIENCE: Final = 5_000_000_000  # ns that a record may wait for a relay that works
 _FIRST_PAUSE: Final = 1.0  # s; doubles with each failed attempt to tell
 _LONGEST_PAUSE: Final = 60.0
 _ANSWER_WITHIN: Final = 30.0  # s that a command or a webhook may take
@@ -52,20 +45,8 @@ _ANSWER_WITHIN: Final = 30.0  # s that a command or a webhook may take
 def overdue(
     *,
     store: StoreUrl = None,
-    map_: Annotated[
-        Path | None,
-        typer.Option(
-            "--map", metavar="FILE", help="Read [[expect]] from this map. Default: sidelight.toml."
-        ),
-    ] = None,
-    modules: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--catalogue",
-            metavar="MODULE",
-            help="Import a module that calls catalogue.expect. Repeatable.",
-        ),
-    ] = None,
+    map_: ExpectMap = None,
+    modules: ExpectModules = None,
     since: Annotated[
         str,
         typer.Option(metavar="TIME", help="Examine artifacts whose wait began at or after this."),
@@ -116,7 +97,13 @@ def overdue(
 
       sidelight overdue --follow --webhook https://example.com/alerts
     """
-    expectations = _expectations(map_, modules or [])
+    expectations = expectations_of(map_, modules or [])
+    if not expectations:
+        complain(
+            "nothing is expected; write [[expect]] into sidelight.toml (or --map FILE), or name a"
+            " module that calls catalogue.expect: --catalogue MODULE"
+        )
+        raise typer.Exit(2)
     with Store(store) as opened:
 
         def look() -> Judgement:
@@ -126,7 +113,7 @@ def overdue(
                 organization_id=organization,
                 where=where or None,
                 without=without or (),
-                waiting=_waiting(store),
+                waiting=marks_here(store),
                 time_limit=seconds_of(time_limit, as_json=as_json or follow),
             )
 
@@ -141,37 +128,6 @@ def overdue(
         raise typer.Exit(1)
     if found:
         raise typer.Exit(_UNKNOWN)
-
-
-def _expectations(map_: Path | None, modules: Sequence[str]) -> list[Expectation]:
-    found: list[Expectation] = []
-    if map_ is not None or (_MAP.exists() and not modules):
-        found += read_map(map_ or _MAP).expectations
-    with stdout_kept_clean():
-        problems = import_all(modules)
-    for problem in problems:
-        complain(problem)
-    if problems:
-        raise typer.Exit(1)
-    if modules:
-        found += catalogue.expectations
-    if not found:
-        complain(
-            "nothing is expected; write [[expect]] into sidelight.toml (or --map FILE), or name a"
-            " module that calls catalogue.expect: --catalogue MODULE"
-        )
-        raise typer.Exit(2)
-    return list(dict.fromkeys(found))
-
-
-def _waiting(store: str | None) -> list[Mark]:
-    """How far the store is with the spool of this machine."""
-    oldest = oldest_waiting(store)
-    if oldest is None:
-        return []
-    late = time.time_ns() - oldest
-    reason = "" if late < _PATIENCE else f"events wait in the spool here for {whole_seconds(late)}"
-    return [Mark(oldest, reason)]
 
 
 def _print(found: Judgement, *, as_json: bool) -> None:
