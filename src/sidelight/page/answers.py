@@ -18,6 +18,7 @@ _SECONDS: Final = 0.4  # the most that one question takes; the page says what wa
 _MINUTES: Final = 60  # of the picture of events per minute
 _RECENT: Final = 5_000  # events that a picture of the rate or of the flow is made of
 _SHOWN: Final = 50  # lines of a list
+_LATEST: Final = 20  # events before the live tail adds to them
 _LONGEST: Final = 1_000  # events of one timeline
 _PROCESSES: Final = 10  # the latest
 _STEPS: Final = 10  # of a funnel
@@ -30,7 +31,7 @@ def now(store: Store, beside: Beside) -> dict[str, Any]:
         since=f"{_MINUTES}m", newest_first=True, limit=_RECENT, time_limit=_SECONDS
     )
     recent = list(found)
-    latest = recent[:_SHOWN] or list(store.events(newest_first=True, limit=_SHOWN))
+    latest = recent[:_LATEST] or list(store.events(newest_first=True, limit=_LATEST))
     return {
         "rate": rate_of(recent, time.time_ns(), _MINUTES),
         "left_out": recent[-1].occurred_at if len(recent) == _RECENT else found.left_out,
