@@ -73,9 +73,9 @@ lint: $(DEV) ## ruff, and the floors and faces of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: $(DEV) ## mypy --strict, and pyright
-	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
+types: $(DEV) ## mypy --strict and pyright, of the example applications too
+	$(BIN)/mypy src docs/examples
+	$(BIN)/pyright --pythonpath $(BIN)/python src docs/examples
 
 house: $(DEV) ## draw the rooms of docs/explanation/the-house.md from the contract in pyproject.toml
 	$(BIN)/python -m tests.docs.house

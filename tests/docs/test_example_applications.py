@@ -1,7 +1,10 @@
 """The applications in docs/examples, with their real parts."""
 
+import contextlib
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -55,12 +58,45 @@ def run(home, *arguments, code=0, **more):
     return done.stdout
 
 
-def delivered(home):
-    """The events of the store in a directory, those of dead processes included."""
-    url = f"sqlite:///{home}/events.db"
+def delivered(home, name="events.db"):
+    """The events of a store in a directory, those of dead processes included."""
+    url = f"sqlite:///{home}/{name}"
     sidelight("relay", "--once", "--store", url)
     with Store(url) as store:
         return list(store.events())
+
+
+@contextlib.contextmanager
+def program(home, *command, **more):
+    """A program that serves until the block ends."""
+    command = [sys.executable, "-m", *command]
+    with subprocess.Popen(command, cwd=home, env=environment(home, **more)) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def until_it_listens(port, process):
+    until = time.monotonic() + 120
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 60).close()
+        except OSError:
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.1)
+
+
+def until_stored(home, count):
+    """The events of the store in a directory, as soon as there are so many."""
+    until, events = time.monotonic() + 60, []
+    while time.monotonic() < until and len(events) < count:
+        time.sleep(0.2)
+        if (home / "events.db").exists():
+            with Store(f"sqlite:///{home}/events.db") as store:
+                events = list(store.events())
+    return events
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
@@ -98,18 +134,67 @@ def test_tests_of_an_application_with_a_factory(home, options):
     assert not (home / "production.db").exists()
 
 
-def test_a_notebook(home):
-    requires("IPython", "ipykernel", "matplotlib", "nbclient", "nbformat", "pandas")
-    code = """
-        import nbformat, nbclient
-        notebook = nbformat.read("latencies.ipynb", as_version=4)
-        nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-        outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-        print(sum("image/png" in output.get("data", ()) for output in outputs))
-    """
-    assert run(home, "-W", "ignore", "-c", textwrap.dedent(code)) == "1\n"
+def test_a_notebook_run_by_a_command_that_a_map_traces(home):
+    requires("IPython", "ipykernel", "matplotlib", "nbclient", "pandas")
+    jupyter = str(Path(sys.executable).with_name("jupyter"))
+    store = "sqlite:///cells.db"
+    traced = ("-m", "sidelight", "run", "--map", "cells.toml", "--store", store, "--", jupyter)
+    run(home, *traced, "execute", "--timeout=120", "--output=done", "latencies.ipynb")
+    notebook = json.loads((home / "done.ipynb").read_text())
+    cells = notebook["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", ()) for output in outputs) == 1
     versions = Counter(event.attributes["version"] for event in delivered(home))
     assert versions == {"first": 5, "second": 5}
+    executed = [(event.type, event.artifact_id) for event in delivered(home, "cells.db")]
+    code = [cell["id"] for cell in cells if cell["cell_type"] == "code"]
+    assert executed == [("cell_executed", id_) for id_ in code]
+
+    cells[1]["source"] = "1 / 0"
+    (home / "broken.ipynb").write_text(json.dumps({**notebook, "cells": cells}))
+    run(home, *traced, "execute", "broken.ipynb", code=1)
+    *_, failed = delivered(home, "cells.db")
+    assert (failed.type, failed.attributes["error"]) == ("cell_failed", "ZeroDivisionError")
+
+
+def test_django_and_celery(home):
+    requires("celery", "django", "gunicorn", "httpx")
+    httpx = sys.modules["httpx"]
+    port, tickets = free_ports(1)[0], {}
+    address = f"http://127.0.0.1:{port}"
+    settings = {"DJANGO_SETTINGS_MODULE": "tickets.settings", "SECRET_KEY": "s"}
+    settings |= {f"DJANGO_SUPERUSER_{name}": "ann" for name in ("USERNAME", "PASSWORD")}
+    settings["DJANGO_SUPERUSER_EMAIL"] = "ann@example.org"
+    sidelight("outbox", "create", f"sqlite:///{home}/tickets.db")
+    prepare = """
+        from django.core.management import call_command, execute_from_command_line
+        execute_from_command_line(["django", "migrate", "--run-syncdb", "--verbosity=0"])
+        call_command("createsuperuser", "--noinput", verbosity=0)
+    """
+    run(home, "-c", textwrap.dedent(prepare), **settings)
+    server = ["gunicorn", "--workers=2", f"--bind=127.0.0.1:{port}", "--log-level=error"]
+    server += ["--no-control-socket", "django.core.wsgi:get_wsgi_application()"]
+    worker = ["celery", "-A", "tickets.tasks", "worker", "--concurrency=2", "--loglevel=ERROR"]
+    with (
+        program(home, *server, **settings) as serving,
+        program(home, *worker, "--without-mingle", "--without-gossip", **settings),
+        httpx.Client(base_url=address, timeout=60, follow_redirects=True) as client,
+    ):
+        until_it_listens(port, serving)
+        for seat in ("A1", "A2"):
+            tickets[seat] = client.get(f"/buy/{seat}", headers={"x-request-id": seat}).json()
+        assert client.get("/buy/broken").status_code == 500
+        events = until_stored(home, 6)
+        login = client.get("/admin/login/?next=/admin/tickets/event/")
+        token = {"csrfmiddlewaretoken": login.cookies["csrftoken"]}
+        page = client.post(login.url, data={"username": "ann", "password": "ann", **token})
+        added = client.get("/admin/tickets/event/add/").status_code
+    for seat, ticket in tickets.items():
+        told = [e for e in events if e.artifact_id == str(ticket["ticket"])]
+        assert [e.type for e in told] == ["ticket_sold", "printing_failed", "ticket_printed"]
+        assert told[0].attributes == {"seat": seat, "request_id": seat}
+    assert page.text.count('class="field-type"') == 6
+    assert added == 403
 
 
 @pytest.fixture
@@ -118,22 +203,13 @@ def web(home):
     requires("fastapi", "uvicorn", "websockets")
     database = new_database().replace("postgresql:", "postgresql+psycopg:")
     port = free_ports(1)[0]
-    settings = environment(home, DATABASE=database, SIDELIGHT_STORE="sqlite:///events.db")
+    settings = {"DATABASE": database, "SIDELIGHT_STORE": "sqlite:///events.db"}
     create = "web.Base.metadata.create_all(sqlalchemy.create_engine(web.DATABASE))"
-    code = f"import sqlalchemy, web; {create}"
-    subprocess.run([sys.executable, "-c", code], cwd=home, env=settings, check=True, timeout=120)
-    command = [sys.executable, "-m", "uvicorn", "web:app", "--workers", "2", "--port", str(port)]
-    with subprocess.Popen([*command, "--log-level", "error"], cwd=home, env=settings) as server:
-        try:
-            address = f"127.0.0.1:{port}"
-            until = time.monotonic() + 120
-            while not _answers(f"http://{address}/openapi.json"):
-                assert time.monotonic() < until and server.poll() is None
-                time.sleep(0.1)
-            yield address
-        finally:
-            server.terminate()
-            server.wait(60)
+    run(home, "-c", f"import sqlalchemy, web; {create}", **settings)
+    command = ["uvicorn", "web:app", "--workers", "2", "--port", str(port), "--log-level", "error"]
+    with program(home, *command, **settings) as server:
+        until_it_listens(port, server)
+        yield f"127.0.0.1:{port}"
 
 
 def _answers(url, method="GET", **headers):
@@ -153,16 +229,10 @@ def test_a_web_application(home, web):
         _answers(f"http://{web}/orders/tea", "POST", **{"x-request-id": f"r{number}"})
     assert _answers(f"http://{web}/orders/broken", "POST") == 500
     assert _answers(f"http://{web}/lists/tea").splitlines() == ["tea 0", "tea 1", "tea 2"]
-    with client.connect(f"ws://{web}/chat") as socket:
-        socket.send("hello")
-        assert socket.recv() == "HELLO"
-    url = f"sqlite:///{home}/events.db"
-    until, events = time.monotonic() + 60, []
-    while time.monotonic() < until and len(events) < 11:
-        time.sleep(0.2)
-        if Path(home / "events.db").exists():
-            with Store(url) as store:
-                events = list(store.events())
+    with client.connect(f"ws://{web}/chat") as chat:
+        chat.send("hello")
+        assert chat.recv() == "HELLO"
+    events = until_stored(home, 11)
     found = Counter(event.type for event in events)
     assert found == {
         "order_placed": 4,
