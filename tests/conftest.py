@@ -5,6 +5,10 @@ import sys
 
 import pytest
 
+# Before the first import of pydantic: it would load each installed plugin, here those of tracers,
+# into each process that the suite starts, which takes a second of processor time.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
+
 from sidelight.emission import EMITTER
 from sidelight.record import catalogue
 from sidelight.runtime import RUNTIME

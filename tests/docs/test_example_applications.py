@@ -38,7 +38,7 @@ def home(tmp_path):
 
 
 def environment(home, **more):
-    names = ("PATH", "VIRTUAL_ENV", "LANG")
+    names = ("PATH", "VIRTUAL_ENV", "LANG", "PYDANTIC_DISABLE_PLUGINS")
     kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, "HOME": str(home), "XDG_STATE_HOME": str(home / "state"), **more}
 

@@ -128,5 +128,6 @@ def environment(home):
         "LANG": "C.UTF-8",
         "PYTHONWARNINGS": "error",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYDANTIC_DISABLE_PLUGINS": "__all__",
         "PYTEST_ADDOPTS": "-p no:cacheprovider -p sidelight.testing.pytest_plugin",
     }
