@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NoReturn
 from urllib.parse import unquote
 
 from sidelight.exceptions import ConfigurationError
+from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY, host_name, state_directory
 from sidelight.record import limits_from
 
 RelayMode = Literal["thread", "external"]
@@ -147,6 +148,8 @@ def settle(
     url = None if stream_address and not named else _database(named or default_store())
     if relay not in ("thread", "external"):
         _refuse("relay", f"{relay!r} is unknown", 'use "thread" or "external"')
+    if relay == "external" and not HAS_FILE_LOCKS:
+        _refuse("relay", IN_MEMORY, 'use relay="thread"')
     for name, number, low, high, remedy in (
         ("deadline", deadline, 0.006, 1.0, "give seconds between 0.006 and 1"),  # 5 ms: the GIL's
         ("spool_limit", spool_limit, 8 * 1024 * 1024, float("inf"), "give 8 MiB or more"),
@@ -219,13 +222,7 @@ def _refuse(setting: str, problem: str, remedy: str) -> NoReturn:
 
 def default_store() -> str:
     """The default store: a SQLite file in the user's state directory."""
-    return f"sqlite:///{_state_directory() / 'events.db'}"
-
-
-def _state_directory() -> Path:
-    import platformdirs  # noqa: PLC0415  # slow to import, seldom needed
-
-    return platformdirs.user_state_path("sidelight")
+    return f"sqlite:///{state_directory() / 'events.db'}"
 
 
 def _database(url: str, setting: str = "store") -> str:
@@ -301,7 +298,7 @@ def _spool_beside(url: str) -> Path:
     if path := sqlite_path(url):
         return path.with_name(f"{path.name}-spool")
     key = f"{zlib.crc32(public_url(url).encode()):08x}"
-    return _state_directory() / f"spool-{key}"
+    return state_directory() / f"spool-{key}"
 
 
 def _signals(otlp: bool | str | None, env: Mapping[str, str]) -> tuple[bool, bool]:
@@ -334,7 +331,7 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
         "resource": {
             "service.name": "unknown_service",
             "service.instance.id": instance,
-            "host.name": os.uname().nodename,
+            "host.name": host_name(),
             "process.pid": os.getpid(),
             "process.executable.name": Path(sys.executable).name,
             "process.runtime.version": sys.version.partition(" ")[0],

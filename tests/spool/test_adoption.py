@@ -8,8 +8,11 @@ import textwrap
 
 import pytest
 from tests.spool.test_spool import payloads_of, write
+from tests.support.platforms import needs_spool_files
 
 from sidelight.spool import Spool, prepare_directory, segments_in
+
+pytestmark = needs_spool_files
 
 BOTH = ["store", "traces"]
 

@@ -3,9 +3,12 @@
 import os
 
 import pytest
+from tests.support.platforms import needs_spool_files
 
 from sidelight.record import frame
 from sidelight.spool import PAGE, Segment
+
+pytestmark = needs_spool_files
 
 SIZE = 64 * 1024
 

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from tests.spool.test_spool import payloads_of, write
+from tests.support.platforms import needs_spool_files
 
 import sidelight
 from sidelight.record import frame
 from sidelight.spool import Spool
+
+pytestmark = needs_spool_files
 
 ROOM = {
     str(Path(sidelight.__file__).parent / "spool" / f"{name}.py")

@@ -4,9 +4,12 @@ import logging
 import os
 
 import pytest
+from tests.support.platforms import needs_spool_files
 from tests.support.stored import record, store
 
 from sidelight.spool import make_private_directory, usable_directory
+
+pytestmark = needs_spool_files
 
 
 @pytest.fixture(autouse=True)

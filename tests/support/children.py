@@ -16,6 +16,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from sidelight.host import IS_LINUX
+
 PRELUDE = """
     import os, sys, threading, time, asyncio
     import sidelight
@@ -71,6 +75,8 @@ def start(script: str, store: Path, **environment: str) -> Child:
 
 def sidelight_threads() -> list[str]:
     """The names, of 15 characters, of the running threads that sidelight has started here."""
+    if not IS_LINUX:
+        pytest.skip("only Linux tells the names of threads")
     names = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # the thread has just ended

@@ -23,6 +23,14 @@ from sidelight.host.otel_api import (
     suppressed,
     with_span,
 )
+from sidelight.host.platform import (
+    HAS_FILE_LOCKS,
+    IN_MEMORY,
+    IS_LINUX,
+    host_name,
+    not_kept,
+    state_directory,
+)
 from sidelight.host.threads import (
     PROCESS_MARK,
     Loop,
@@ -34,6 +42,9 @@ from sidelight.host.threads import (
 )
 
 __all__ = [
+    "HAS_FILE_LOCKS",
+    "IN_MEMORY",
+    "IS_LINUX",
     "PLAIN_CONTEXT",
     "PROCESS_MARK",
     "SPAN_KEY",
@@ -41,12 +52,14 @@ __all__ = [
     "allocate_lock",
     "get_context",
     "guarded",
+    "host_name",
     "imported",
     "is_interrupt",
     "is_time_frozen",
     "lazily",
     "mark_process",
     "monotonic",
+    "not_kept",
     "perf_counter_ns",
     "process_time_ns",
     "providers",
@@ -56,6 +69,7 @@ __all__ = [
     "signal_handlers",
     "sleep",
     "start_new_thread",
+    "state_directory",
     "suppressed",
     "thread_cpu_clock",
     "with_span",

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from _thread import get_ident
 from collections.abc import Callable
 from types import BuiltinFunctionType, ModuleType
 from typing import Final
+
+from sidelight.host.platform import HAS_THREAD_CLOCKS
 
 
 def _own_copy() -> ModuleType:
@@ -33,12 +36,33 @@ _time: Final = _own_copy()
 monotonic: Final[Callable[[], float]] = _time.monotonic
 perf_counter_ns: Final[Callable[[], int]] = _time.perf_counter_ns
 process_time_ns: Final[Callable[[], int]] = _time.process_time_ns
-_read_clock: Final[Callable[[int], int]] = _time.clock_gettime_ns
-cpu_clock_of: Final[Callable[[int], int]] = _time.pthread_getcpuclockid
+_seen: Final[dict[int, int]] = {}  # CPU time by thread, when it last looked at its own clock
+
+
+def _note_own_time(thread: int) -> int:
+    """Note the CPU time of the current thread; the thread stands for its clock."""
+    _seen[thread] = _time.thread_time_ns()
+    return thread
+
+
+def _noted_time(thread: int) -> int:
+    return int(_time.thread_time_ns()) if thread == get_ident() else _seen.get(thread, 0)
+
+
+cpu_clock_of: Final[Callable[[int], int]] = (
+    _time.pthread_getcpuclockid if HAS_THREAD_CLOCKS else _note_own_time
+)
+"""The id of the CPU clock of a thread: of the current one, where threads cannot read others'."""
+_read_clock: Final[Callable[[int], int]] = (
+    _time.clock_gettime_ns if HAS_THREAD_CLOCKS else _noted_time
+)
 
 
 def read_cpu_clock(clock: int) -> int:
-    """The CPU time of a thread (ns); 0 for a thread that has ended. It keeps the GIL."""
+    """The CPU time of a thread (ns); 0 for a thread that has ended. It keeps the GIL.
+
+    Where threads cannot read others' clocks, it is the time when the thread last read its own.
+    """
     try:
         return _read_clock(clock)
     except OSError:

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from sidelight.host.clock import cpu_clock_of, monotonic
 from sidelight.host.imports import imported
+from sidelight.host.platform import IS_LINUX
 
 
 def native(module: str, name: str) -> Any:
@@ -158,11 +159,12 @@ _MADV_WIPEONFORK: Final = 18  # Linux; the mmap module has no name for it yet
 
 
 def _marked_page() -> mmap.mmap | bytearray:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        page = mmap.mmap(-1, mmap.PAGESIZE, flags=private)
-        page.madvise(_MADV_WIPEONFORK)
-        return page
+    with contextlib.suppress(OSError, ValueError):
+        if IS_LINUX:
+            private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            page = mmap.mmap(-1, mmap.PAGESIZE, flags=private)
+            page.madvise(_MADV_WIPEONFORK)
+            return page
     return bytearray(1)  # where the kernel clears nothing, only Python's hooks tell of a fork
 
 

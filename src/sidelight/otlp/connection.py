@@ -151,6 +151,8 @@ def is_stale(connection: HTTPConnection) -> bool:
     """Whether the peer has closed a connection that nothing is awaited from."""
     if connection.sock is None:
         return True
+    if not hasattr(select, "poll"):  # Windows, where no descriptor is too large for `select`
+        return bool(select.select([connection.sock], [], [], 0)[0])
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
     return bool(poll.poll(0))

@@ -50,7 +50,8 @@ def _after_in_child() -> None:
 
 
 def register_hooks() -> None:
-    """Register the hooks that run around each fork of the process."""
-    os.register_at_fork(
-        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-    )
+    """Register the hooks that run around each fork of the process; Windows has no forks."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+        )

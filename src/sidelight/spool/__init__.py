@@ -5,8 +5,14 @@ each sink. A lock on the file tells whether the writer of a segment lives. `disk
 to the operating system.
 """
 
-from sidelight.spool.directory import prepare_directory, segments_in, usable_directory
-from sidelight.spool.disk import DISK, Descriptor, make_private_directory
+from sidelight.spool.descriptor import Descriptor
+from sidelight.spool.directory import (
+    prepare_directory,
+    require_file_locks,
+    segments_in,
+    usable_directory,
+)
+from sidelight.spool.disk import DISK, make_private_directory
 from sidelight.spool.failures import FailureCounter, RateLimiter, os_error_text
 from sidelight.spool.filesystems import filesystem
 from sidelight.spool.header import PAGE
@@ -17,6 +23,7 @@ from sidelight.spool.segment import Segment
 from sidelight.spool.sink import Health, Record, Sink, acknowledging_sink
 from sidelight.spool.store_address import is_same_store, is_same_stream
 from sidelight.spool.supply import SMALLEST, SPARES
+from sidelight.spool.system import pread, sync, sync_directory
 from sidelight.spool.writer import Position, Spool
 
 __all__ = [
@@ -45,8 +52,12 @@ __all__ = [
     "is_same_stream",
     "make_private_directory",
     "os_error_text",
+    "pread",
     "prepare_directory",
+    "require_file_locks",
     "segments_in",
+    "sync",
+    "sync_directory",
     "unseen_hot",
     "usable_directory",
 ]

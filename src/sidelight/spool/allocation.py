@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import re
 import time
@@ -22,7 +21,6 @@ NAME: Final = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.segment")
 """Matches the names that this module gives."""
 ZEROS: Final = bytes(256 * 1024)
 """The piece of a file that is written or mapped at once."""
-_MADV_POPULATE_WRITE: Final = 23  # Linux; the mmap module has no name for it yet
 
 
 @contextlib.contextmanager
@@ -89,13 +87,3 @@ def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
         if not data:
             return
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def populate(mapping: mmap.mmap, size: int) -> None:
-    """Take the page faults of a mapping now; else a caller pays some 10 µs for each page.
-
-    The work is done in pieces because the call keeps the GIL. Kernels before 5.14 lack the call.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        for offset in range(0, size, len(ZEROS)):
-            mapping.madvise(_MADV_POPULATE_WRITE, offset, min(len(ZEROS), size - offset))

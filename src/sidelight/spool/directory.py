@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import logging
 import stat
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.exceptions import SpoolError
-from sidelight.host import allocate_lock
+from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY, allocate_lock
 from sidelight.spool.allocation import SUFFIX, UNFINISHED
 from sidelight.spool.disk import DISK, Disk
 from sidelight.spool.failures import os_error_text
@@ -87,13 +88,26 @@ def _remove_unfinished(directory: Path, names: Iterable[str], disk: Disk) -> Non
                 disk.close(fd)
 
 
+def require_file_locks(directory: Path) -> None:
+    """Check that this system can keep a spool in files.
+
+    Raises:
+        SpoolError: it cannot.
+    """
+    if not HAS_FILE_LOCKS:
+        raise SpoolError(
+            directory=directory, problem=IN_MEMORY, remedy="each process delivers its own records"
+        )
+
+
 def prepare_directory(directory: Path, disk: Disk = DISK) -> None:
     """Make the spool's directory, with access for its owner only.
 
     Raises:
         SpoolError: the directory cannot be made or written, or lies on a network filesystem, where
-            memory mappings and locks are unreliable.
+            memory mappings and locks are unreliable; or the system can keep no spool in files.
     """
+    require_file_locks(directory)
     try:
         disk.make_directory(directory)
     except OSError as error:
@@ -122,6 +136,9 @@ def usable_directory(directory: Path, count: Callable[[str, str], object]) -> Pa
         directory: where the spool is to lie.
         count: counts a spool that must stay in memory as a loss reason.
     """
+    if not HAS_FILE_LOCKS:
+        _warn_of_memory()
+        return None
     try:
         prepare_directory(directory)
         _warn_of_other_writers(directory)
@@ -131,6 +148,11 @@ def usable_directory(directory: Path, count: Callable[[str, str], object]) -> Pa
             count(f"kept in memory: {os_error_text(error)}", str(error))
             return None
     return directory
+
+
+@functools.cache
+def _warn_of_memory() -> None:
+    _logger.warning("sidelight: %s; call sidelight.flush() before the process ends", IN_MEMORY)
 
 
 def _warn_of_other_writers(directory: Path) -> None:

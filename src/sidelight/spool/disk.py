@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import mmap
 import os
 import stat
-import struct
 import sys
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-_LOCK: Final = struct.Struct("hhqqi4x")  # struct flock
-_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
-_OPEN_FILES: Final = "/proc/self/fd"
+from sidelight.host import IS_LINUX
+from sidelight.spool import locks, system
+from sidelight.spool.descriptor import Descriptor, identity
+
+_OPEN_FILES: Final = "/proc/self/fd" if IS_LINUX else "/dev/fd"
+_NEW: Final = os.O_RDWR | os.O_CREAT | system.BINARY
 _DUPLICATES: Final = sys.version_info < (3, 13)  # from then on a mapping needs no descriptor
 
 
@@ -40,25 +41,6 @@ def make_private_directory(path: Path) -> None:
             raise
 
 
-class Descriptor(int):
-    """The number of an open file, and the file (device and inode) that was opened as it."""
-
-    file: tuple[int, int]
-
-    def __new__(cls, number: int) -> Self:
-        """Note which file has the number now."""
-        self = super().__new__(cls, number)
-        self.file = _identity(number)
-        return self
-
-    def is_own(self) -> bool:
-        """Whether the number still is the file that was opened as it."""
-        try:
-            return self.file == _identity(self)
-        except OSError:
-            return False
-
-
 class Disk:
     """The system calls that the spool needs. Each raises OSError as the system call does.
 
@@ -76,12 +58,7 @@ class Disk:
 
         Where the system has no boot id, each process gets an id of its own.
         """
-        if not self._boot:
-            try:
-                with open(_BOOT_ID, "rb") as file:  # noqa: PTH123  # a Path would cost more
-                    self._boot = file.read().strip()
-            except OSError:
-                self._boot = os.urandom(16)
+        self._boot = self._boot or system.boot_id()
         return self._boot
 
     # -- names -------------------------------------------------------------------------------
@@ -108,7 +85,7 @@ class Disk:
 
     def unlink(self, path: Path) -> None:
         """Remove a name; do nothing where the name is missing."""
-        path.unlink(missing_ok=True)
+        locks.unlink(path)
 
     def link(self, path: Path, target: Path) -> None:
         """Make a symbolic link at ``path``; fail where the name exists."""
@@ -121,11 +98,15 @@ class Disk:
         except OSError:
             return None
 
+    def user(self) -> int:
+        """Return the id of the user whose rights count; 0 where the system has no such ids."""
+        return system.user()
+
     def is_trusted(self, directory: Path, of: Path) -> bool:
         """Whether a directory has one user only: this process's, or the owner of ``of``."""
         try:
             status = os.lstat(directory)
-            owners = {os.geteuid(), os.stat(of).st_uid if of.exists() else os.geteuid()}  # noqa: PTH116
+            owners = {self.user(), os.stat(of).st_uid if of.exists() else self.user()}  # noqa: PTH116
         except OSError:
             return False
         is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
@@ -133,40 +114,36 @@ class Disk:
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory survive a power loss."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        system.sync_directory(path)
 
     # -- files -------------------------------------------------------------------------------
 
     def create(self, path: Path) -> int:
         """Create a file with mode 0600; fail where the name exists."""
-        return Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        return Descriptor(os.open(path, _NEW | os.O_EXCL, 0o600), path)
 
     def open(self, path: Path, *, writable: bool) -> int:
         """Open an existing file; follow no symbolic link and do not block on a pipe."""
         mode = os.O_RDWR if writable else os.O_RDONLY
-        return Descriptor(os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+        return Descriptor(os.open(path, mode | os.O_NOFOLLOW | os.O_NONBLOCK), path)
 
     def open_or_create(self, path: Path, mode: int) -> int:
         """Open a file for reading and writing; create it with ``mode`` where it is missing."""
-        return Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+        return Descriptor(os.open(path, _NEW, mode), path)
 
     def is_own(self, fd: int) -> bool:
         """Whether a descriptor still is the file that was opened as it."""
         return isinstance(fd, Descriptor) and fd.is_own()
 
-    def _checked(self, fd: int) -> int:
-        if not self.is_own(fd):
-            raise OSError(errno.EBADF, "other code has closed the descriptor")
-        return fd
+    def _checked(self, fd: int) -> Descriptor:
+        if isinstance(fd, Descriptor) and fd.is_own():
+            return fd
+        raise OSError(errno.EBADF, "other code has closed the descriptor")
 
     def close(self, fd: int) -> None:
         """Close a file; its locks end unless a forked child has the file open too."""
-        if self.is_own(fd):
-            os.close(fd)
+        if isinstance(fd, Descriptor):
+            fd.close()
 
     def size(self, fd: int) -> int:
         """Return the length of an open file in bytes; -1 for a file that is not regular."""
@@ -188,11 +165,11 @@ class Disk:
             return False
         except OSError:
             return True
-        return _identity(self._checked(fd)) == (status.st_dev, status.st_ino)
+        return identity(self._checked(fd)) == (status.st_dev, status.st_ino)
 
     def allocate(self, fd: int, size: int) -> None:
         """Reserve blocks for ``size`` bytes, so that no later write runs out of space."""
-        os.posix_fallocate(self._checked(fd), 0, size)
+        system.allocate(self._checked(fd), 0, size)
 
     def truncate(self, fd: int, size: int) -> None:
         """Cut a file to ``size`` bytes and free the blocks behind."""
@@ -200,11 +177,11 @@ class Disk:
 
     def write(self, fd: int, data: bytes, offset: int) -> int:
         """Write at an offset; return how many bytes were written."""
-        return os.pwrite(self._checked(fd), data, offset)
+        return system.pwrite(self._checked(fd), data, offset)
 
     def read(self, fd: int, size: int, offset: int) -> bytes:
         """Read at an offset; fewer than ``size`` bytes mean that the file ends there."""
-        return os.pread(self._checked(fd), size, offset)
+        return system.pread(self._checked(fd), size, offset)
 
     def map(self, fd: int, size: int) -> mmap.mmap:
         """Map a file into memory, shared; -1 maps anonymous memory."""
@@ -222,7 +199,7 @@ class Disk:
         with contextlib.suppress(OSError):
             for other in map(int, os.listdir(_OPEN_FILES)):  # noqa: PTH208
                 with contextlib.suppress(OSError):
-                    if other != fd and _identity(other) == _identity(fd):
+                    if other != fd and identity(other) == identity(fd):
                         return Descriptor(other)
         return None
 
@@ -240,40 +217,24 @@ class Disk:
 
     def sync(self, fd: int) -> None:
         """Make the content and the length of a file survive a power loss."""
-        os.fdatasync(self._checked(fd))
+        system.sync_data(self._checked(fd))
 
     def lock(self, fd: int) -> bool:
         """Take the exclusive lock of a file; return False where another process holds it."""
-        try:
-            fcntl.flock(self._checked(fd), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return locks.lock(self._checked(fd))
 
     def unlock(self, fd: int) -> None:
         """Release the lock of a file, also where a forked child has the file open too."""
         if self.is_own(fd):
-            fcntl.flock(fd, fcntl.LOCK_UN)
+            locks.unlock(fd)
 
     def lock_byte(self, fd: int, byte: int) -> bool:
         """Lock one byte of a file; return False where another process holds the lock."""
-        try:
-            lock = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-            fcntl.fcntl(self._checked(fd), fcntl.F_OFD_SETLK, lock)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+        return locks.lock_byte(self._checked(fd), byte)
 
     def is_byte_locked(self, fd: int, byte: int) -> bool:
         """Whether another process locks one byte of a file; take no lock."""
-        asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-        kind, *_ = _LOCK.unpack(fcntl.fcntl(self._checked(fd), fcntl.F_OFD_GETLK, asked))
-        return bool(kind != fcntl.F_UNLCK)
-
-
-def _identity(fd: int) -> tuple[int, int]:
-    status = os.fstat(fd)
-    return status.st_dev, status.st_ino
+        return locks.is_byte_locked(self._checked(fd), byte)
 
 
 def _keep_for_ever(value: object) -> None:

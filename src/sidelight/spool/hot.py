@@ -50,7 +50,7 @@ def hot_directory(root: str | None, spool: Path) -> Path | None:
         kind = filesystem(Path(root)) or "an unknown filesystem"
         _refuse(f"{root} lies on {kind}", "name a directory on a tmpfs")
     key = f"{zlib.crc32(os.fsencode(spool.resolve())):08x}"
-    path = Path(root).resolve() / f"sidelight-{os.geteuid()}-{key}"
+    path = Path(root).resolve() / f"sidelight-{DISK.user()}-{key}"
     try:
         DISK.make_directory(path)
     except OSError as error:

@@ -21,6 +21,7 @@ import msgspec
 
 from sidelight.host import allocate_lock, monotonic
 from sidelight.record import encode, random_bits
+from sidelight.spool.system import sync, sync_directory
 
 DIRECTORY: Final = "quarantine"
 LIMIT: Final = 1000
@@ -188,19 +189,15 @@ def _write(path: Path, entry: Entry) -> int:
     content = encode(entry)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{random_bits(32):08x}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, created with its mode
             file.write(content)
             file.flush()
-            os.fsync(fd)
+            sync(fd)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
     return len(content)

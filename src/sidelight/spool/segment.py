@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from sidelight.host import monotonic
 from sidelight.record import FRAME_MAGIC, length_of_frames
-from sidelight.spool.allocation import NAME, ZEROS, new_file, populate, write_all
+from sidelight.spool.allocation import NAME, ZEROS, new_file, write_all
 from sidelight.spool.disk import DISK, Disk
 from sidelight.spool.header import (
     PAGE,
@@ -32,6 +32,7 @@ from sidelight.spool.header import (
     encode_cursor,
     encode_header,
 )
+from sidelight.spool.system import populate
 
 SMALL: Final = 64 * 1024
 """Bytes that `Segment.trim` leaves of a segment."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sidelight.exceptions import StoreMissingError
 from sidelight.host import monotonic, sleep
-from sidelight.spool import DISK, make_private_directory
+from sidelight.spool import DISK, make_private_directory, sync, sync_directory
 from sidelight.store.database import Connection, DatabaseError
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
@@ -111,7 +111,7 @@ def _create_file(path: Path, *, create: bool) -> None:
             remedy="run something that emits, or name another with --store or SIDELIGHT_STORE",
         )
     make_private_directory(path.parent)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def open_file(path: Path, *, read_only: bool) -> StoreFile:
@@ -238,13 +238,13 @@ def sync_wal(path: Path) -> None:
     Raises:
         OSError: the flush failed.
     """
-    for file in (Path(f"{path}-wal"), path.parent):  # the directory, because the log may be new
-        with contextlib.suppress(FileNotFoundError):  # a checkpoint has flushed and deleted the log
-            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+    with contextlib.suppress(FileNotFoundError):  # a checkpoint has flushed and deleted the log
+        fd = os.open(f"{path}-wal", os.O_RDWR)  # Windows flushes no file that is open for reading
+        try:
+            sync(fd)
+        finally:
+            os.close(fd)
+    sync_directory(path.parent)  # the log may be new
 
 
 def has_wal_reset_bug() -> bool:

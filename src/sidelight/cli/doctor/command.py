@@ -14,6 +14,7 @@ from sidelight.cli.doctor.directory import check_ready
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import clean, console, print_json
+from sidelight.host import not_kept
 from sidelight.settings import Settings, disabled, settle
 from sidelight.store import plural
 
@@ -78,6 +79,7 @@ def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding
     from sidelight.cli.doctor.store import check_store  # noqa: PLC0415
 
     yield from _check_switches()
+    yield from (Finding("system", "note", *each) for each in not_kept())
     answers = True
     for finding in [] if settings.store is None else check_store(settings.store):
         answers &= (finding.check, finding.state) != ("store", "wrong")

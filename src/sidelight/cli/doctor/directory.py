@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.exceptions import SpoolError
+from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY
 from sidelight.spool import SMALLEST, filesystem, prepare_directory
 from sidelight.store import size
 
@@ -22,6 +24,8 @@ def check_ready(directory: Path) -> Finding:
 
     Only faults of this machine or pod count: a store that is down is down for the others too.
     """
+    if not HAS_FILE_LOCKS:
+        return Finding("spool", "note", IN_MEMORY)
     problem = _unusable(directory) or _full(_existing(directory))
     return problem or Finding("spool", "ok", f"ready: {directory} takes records")
 
@@ -119,5 +123,4 @@ def _existing(directory: Path) -> Path:
 
 
 def _free(place: Path) -> int:
-    status = os.statvfs(place)
-    return status.f_bavail * status.f_frsize
+    return shutil.disk_usage(place).free

@@ -21,6 +21,7 @@ from sidelight.spool import (
     Segment,
     is_same_store,
     is_same_stream,
+    require_file_locks,
     segments_in,
 )
 from sidelight.store import duration, plural, size
@@ -135,8 +136,9 @@ def require_directory(spool: Path) -> None:
     """Check that a spool directory exists.
 
     Raises:
-        SpoolError: there is none.
+        SpoolError: there is none, or none can be on this system.
     """
+    require_file_locks(spool)
     if not spool.is_dir():
         raise SpoolError(
             directory=spool,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sidelight.host import monotonic
-from sidelight.spool import DISK, Descriptor
+from sidelight.spool import DISK, Descriptor, pread
 
 SUFFIX: Final = "-outbox"
 _FORMAT: Final = struct.Struct("<8sQ36sI")
@@ -94,8 +94,8 @@ def position_beside(database: str) -> Position:
         if monotonic() - looked < _LOOK_AGAIN:
             return Position()
         with contextlib.suppress(OSError):
-            fd = Descriptor(os.open(f"{database}{SUFFIX}", os.O_RDONLY | os.O_CLOEXEC))
+            fd = Descriptor(os.open(f"{database}{SUFFIX}", os.O_RDONLY))
         _open_files[database] = fd, monotonic()
         if fd is None:
             return Position()
-    return _parse(os.pread(fd, _FORMAT.size, 0))
+    return _parse(pread(fd, _FORMAT.size, 0))
