@@ -363,13 +363,13 @@ def test_what_the_doctor_page_quotes_is_in_the_doctors_source():
 
 MIB = 1024 * 1024
 FIGURES = [
-    ("reference/decorator.md", "up to {:,} characters", (values.MAX_TEXT,)),
+    ("reference/values.md", "keeps {:,} characters", (values.MAX_TEXT,)),
     (
-        "reference/decorator.md",
+        "reference/values.md",
         "{} items, {} levels, {} values",
         (values.MAX_ITEMS, values.MAX_DEPTH, values.MAX_VALUES),
     ),
-    ("reference/decorator.md", "A record holds {} KiB", (format_.MAX_PAYLOAD // 1024,)),
+    ("reference/values.md", "A record holds {} KiB", (format_.MAX_PAYLOAD // 1024,)),
     (
         "explanation/the-budget.md",
         "more than {} ms {} times in a row",
