@@ -3,7 +3,9 @@
 import html
 import re
 import signal
+import socket
 import threading
+import time
 from urllib.parse import quote
 
 import httpx
@@ -99,6 +101,21 @@ def test_points_and_health(pages):
     shown = words(pages.text("/health"))
     assert "✓ ok store" in shown
     assert "all is well" in shown or "→" in shown
+
+
+def test_a_page_does_not_wait_for_an_endpoint_that_is_silent(store):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with serve(store, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as served:
+            first = served.text("/health")
+            assert "The checks are running" in first
+            assert 'http-equiv="refresh"' in first
+            wait_for(lambda: "✗ wrong otlp" in words(served.text("/health")), 60)
+            assert 'http-equiv="refresh"' not in served.text("/health")
+            time.sleep(6)  # the findings are old then
+            again = words(served.text("/health"))
+            assert "a newer examination is running" in again
+            assert "✗ wrong otlp" in again
 
 
 def test_now(pages):

@@ -18,9 +18,11 @@ from starlette.staticfiles import StaticFiles
 from sidelight.exceptions import QueryError, SidelightError
 from sidelight.page import answers, looks
 from sidelight.page.beside import Beside
+from sidelight.page.examination import Examination
 from sidelight.page.live import stream
 from sidelight.store import Store
 
+_PATIENCE: Final = 0.8  # seconds that a page waits for the doctor
 _PAGES: Final = {
     "now": "/",
     "artifacts": "/artifacts",
@@ -41,6 +43,7 @@ class Site:
     ) -> None:
         self._store = store
         self._beside = beside
+        self._examination = Examination(beside.health)
         self._is_ending = is_ending
         self._templates = Environment(
             loader=PackageLoader("sidelight.page"),
@@ -102,7 +105,7 @@ class Site:
         return self._page("points", answers.points(self._store, self._beside))
 
     def _findings(self, _: Request) -> Response:
-        return self._page("health", {"findings": self._beside.health()})
+        return self._page("health", {"health": self._examination.look(_PATIENCE)})
 
     def _live(self, request: Request) -> Response:
         last = request.headers.get("last-event-id") or request.query_params.get("after", "")
