@@ -14,7 +14,7 @@ from tests.support.stored import BACKENDS, DAY, batches_of, record, store
 
 from sidelight import Store
 from sidelight.cli.store import prune as command
-from sidelight.store import retention
+from sidelight.store import steps
 
 TODAY = time.time_ns() // DAY * DAY
 
@@ -96,15 +96,15 @@ def test_a_clock_that_is_ahead_is_told_and_the_day_is_taken_back(url, monkeypatc
 def test_a_terminal_sees_a_bar(url, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("sidelight.cli.output._SHOW_PROGRESS_AFTER", 0.0)
-    monkeypatch.setattr(retention, "_ROWS", (5, 5))
+    monkeypatch.setattr(steps, "_ROWS", (5, 5))
     said = prune(url, "50d")
     assert "pruning" in said.err
     assert "pruning" not in said.out
 
 
 def test_an_interrupted_command_continues(url, monkeypatch):
-    monkeypatch.setattr(retention, "_ROWS", (5, 5))
-    whole, calls = retention.Pruner._adapt_rows, []
+    monkeypatch.setattr(steps, "_ROWS", (5, 5))
+    whole, calls = steps.ShortTransactions._adapt_rows, []
 
     def interrupted(self, spent):
         calls.append(spent)
@@ -112,7 +112,7 @@ def test_an_interrupted_command_continues(url, monkeypatch):
             raise KeyboardInterrupt
         whole(self, spent)
 
-    monkeypatch.setattr(retention.Pruner, "_adapt_rows", interrupted)
+    monkeypatch.setattr(steps.ShortTransactions, "_adapt_rows", interrupted)
     said = prune(url, "50d")
     assert (said.code, "interrupted; the same command continues" in said.err) == (1, True)
     assert prune(url, "50d").code == 0

@@ -14,7 +14,7 @@ from tests.support.stored import DAY, deliver, exact, record, store, together
 
 from sidelight import Store
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.store import ingest, partitions, retention
+from sidelight.store import ingest, partitions, steps
 from sidelight.store.engine import connect
 from sidelight.store.partitions import Partition, month_of, partitions_of
 from sidelight.store.retention import Pruner
@@ -218,7 +218,7 @@ def test_pruned_months_are_dropped_and_not_created_again(url):
 
 
 def test_a_month_that_is_always_read_is_emptied_instead(url, monkeypatch):
-    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(steps, "_LOCK_TIMEOUT", 0.3)
     store(url, over_months())
     with reading(url), Pruner(url) as pruner:
         plan = pruner.plan("365d")
@@ -234,7 +234,7 @@ def test_a_month_that_is_always_read_is_emptied_instead(url, monkeypatch):
 
 def test_no_relay_waits_long_for_a_drop(url, monkeypatch):
     """The pruner asks for the lock repeatedly, each time for at most a tenth of a second."""
-    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", 2.0)
+    monkeypatch.setattr(steps, "_LOCK_TIMEOUT", 2.0)
     store(url, over_months())
     waited = []
     over = threading.Event()

@@ -33,7 +33,7 @@ from sidelight.exceptions import (
     StoreMissingError,
 )
 from sidelight.record.format import event_id
-from sidelight.store import retention
+from sidelight.store import steps
 from sidelight.store.retention import Pruner
 from sidelight.store.sink import StoreSink
 
@@ -65,8 +65,8 @@ def counted(url):
 @pytest.fixture
 def slowly(monkeypatch):
     """Prune in tiny transactions, without a pause."""
-    monkeypatch.setattr(retention, "_ROWS", (7, 7))
-    monkeypatch.setattr(retention, "_TARGET", 0.0)
+    monkeypatch.setattr(steps, "_ROWS", (7, 7))
+    monkeypatch.setattr(steps, "_TARGET", 0.0)
 
 
 RECENT = [record("made", ago(days, 1), artifact=f"a{days}") for days in (0, 5, 29, 31, 50)]
@@ -302,8 +302,8 @@ def test_the_next_run_finishes_one_that_was_stopped(url, steps):
 
 KILLED = """
 import sys
-from sidelight.store import retention
-retention._ROWS, retention._TARGET = (5, 5), 0.0
+from sidelight.store import retention, steps
+steps._ROWS, steps._TARGET = (5, 5), 0.0
 with retention.Pruner(sys.argv[1]) as pruner:
     for _ in pruner.run(pruner.plan("30d")):
         print("step", flush=True)
@@ -313,11 +313,11 @@ with retention.Pruner(sys.argv[1]) as pruner:
 def test_the_next_run_finishes_one_that_was_killed(url):
     store(url, *batches_of(many(1200, seed=1), 400))
     before = counted(url)
-    for steps in (1, 2, 8):
+    for count in (1, 2, 8):
         with subprocess.Popen(
             [sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
-            for _ in range(steps):
+            for _ in range(count):
                 assert process.stdout.readline() == b"step\n"
             process.send_signal(signal.SIGKILL)
     prune(url, "30d")
@@ -377,10 +377,10 @@ def test_two_processes_may_prune_at_once(url):
 
 def test_a_store_that_stays_locked_is_named(url, monkeypatch):
     store(url, YEAR)
-    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(steps, "_LOCK_TIMEOUT", 0.3)
     with Pruner(url) as other, Pruner(url) as pruner:
         plan = pruner.plan("365d")
-        with other._lock, other._writer.begin() as connection:
+        with other._steps._lock, other._writer.begin() as connection:
             other._move_mark(connection, 0)
             with pytest.raises(StoreBusyError, match="run the command again"):
                 next(pruner.run(plan))

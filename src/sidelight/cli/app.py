@@ -47,6 +47,7 @@ _GROUPS: Final = {
         "doctor": "doctor.command",
         "budget": "store.budget",
         "prune": "store.prune",
+        "erase": "store.erase",
     },
 }
 """The commands as `--help` groups them. Each is an object of its name in the module named here."""

@@ -56,8 +56,9 @@ class Receipt:
 
         "stored": in the store. "streamed": in the stream, where there is a stream and no store.
         "spooled": in the spool, and the relay will deliver it. "joined": in the caller's
-        transaction. "refused": in the quarantine, because the store or the stream refused it.
-        "lost": nowhere; the loss was counted.
+        transaction. "refused": in the quarantine, because the store or the stream refused it; or
+        nowhere, because its artifact or organization was erased. "lost": nowhere;
+        the loss was counted.
         """
         if self._position is None:
             return "lost"

@@ -42,7 +42,13 @@ from sidelight.record.format import (
     reseed,
     salvage,
 )
-from sidelight.record.ledger import CostSnapshot, LedgerPart, ledger_frame, ledger_part
+from sidelight.record.ledger import (
+    CostSnapshot,
+    LedgerPart,
+    blank_payload,
+    ledger_frame,
+    ledger_part,
+)
 from sidelight.record.limits import DEFAULT_LIMITS, Limits, limits_from, limits_of
 from sidelight.record.semconv import (
     ARTIFACT_KEY,
@@ -110,6 +116,7 @@ __all__ = [
     "Origin",
     "Outcome",
     "Static",
+    "blank_payload",
     "catalogue",
     "decode",
     "encode",

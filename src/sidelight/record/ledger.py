@@ -56,6 +56,29 @@ def ledger_frame(content: dict[str, Any], time_ns: int, random: int) -> bytes:
     return frame(_HEAD + encode(moment))
 
 
+def blank_payload(length: int, time_ns: int) -> bytes | None:
+    """Make the payload of a ledger that says nothing, to take the place of another payload.
+
+    Args:
+        length: bytes of the other payload.
+        time_ns: of the ledger.
+
+    Returns:
+        None where none is so short.
+    """
+    for name in ("", "-"):  # a text of 32 bytes takes one byte more than 31 and one
+        for head in (0, 1, 2, 4):
+            room = length - len(_padded(name, 0, time_ns)) - head
+            if room >= 0 and len(payload := _padded(name, room, time_ns)) == length:
+                return payload
+    return None
+
+
+def _padded(name: str, room: int, time_ns: int) -> bytes:
+    padding = {name: "-" * room}  # a field that no `LedgerPart` has
+    return _HEAD + encode((time_ns, 0, None, None, None, None, 0, 0, 0, padding, None))
+
+
 def ledger_part(moment: Moment) -> LedgerPart:
     """Read a part of a ledger from its record.
 

@@ -16,8 +16,9 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from sidelight.emission import Watermark
 from sidelight.record import decode
-from sidelight.spool import Entry, Record, Scanner, Segment, Spool
+from sidelight.spool import Entry, Record, Scanner, Segment, Sink, Spool
 
 DOUBTFUL: Final = 20
 """Events that a store may refuse in a row before the store itself is in doubt."""
@@ -125,6 +126,15 @@ def newest_records(segments: Iterable[Segment], sink: str) -> Iterator[Record]:
             for payload in Scanner(segment, segment.cursors[sink]).batch(_SAMPLE).payloads:
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     yield decode(payload)
+
+
+def note_erased(sink: Sink, watermark: Watermark | None) -> None:
+    """Let no receipt say that an event is stored which the store has dropped as erased."""
+    erased: list[int] = getattr(sink, "erased", [])
+    if watermark is not None:
+        for random_bits in erased:
+            watermark.note_refused(random_bits)
+    erased.clear()
 
 
 def quarantine(

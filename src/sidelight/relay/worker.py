@@ -29,18 +29,11 @@ from sidelight.relay.refusals import (
     Refused,
     Unavailable,
     newest_records,
+    note_erased,
     quarantine,
 )
 from sidelight.relay.sources import Sources
-from sidelight.spool import (
-    Batch,
-    Health,
-    Record,
-    Segment,
-    Sink,
-    Spool,
-    os_error_text,
-)
+from sidelight.spool import Batch, Health, Record, Segment, Sink, Spool, os_error_text
 
 _BATCH: Final = 2000  # records of one delivery
 _STORE_BATCH: Final = 10_000  # … to the store, which splits it: larger pieces cost less per record
@@ -296,6 +289,7 @@ class Worker:
             return Refused(repr(error), None)
         finally:
             self.busy = False
+        note_erased(self.sink, self.watermark)
         self.health.recover()
         self._set_active(available=True)
         self._poison.note_delivery(records)

@@ -13,6 +13,7 @@ from sidelight.spool.directory import (
     usable_directory,
 )
 from sidelight.spool.disk import DISK, make_private_directory
+from sidelight.spool.erasing import Choose, Overwritten, erase_records
 from sidelight.spool.failures import FailureCounter, RateLimiter, os_error_text
 from sidelight.spool.filesystems import filesystem
 from sidelight.spool.header import PAGE
@@ -32,11 +33,13 @@ __all__ = [
     "SMALLEST",
     "SPARES",
     "Batch",
+    "Choose",
     "Descriptor",
     "Entry",
     "FailureCounter",
     "Health",
     "HotSegment",
+    "Overwritten",
     "Position",
     "Quarantine",
     "RateLimiter",
@@ -46,6 +49,7 @@ __all__ = [
     "Sink",
     "Spool",
     "acknowledging_sink",
+    "erase_records",
     "filesystem",
     "hot_directory",
     "is_same_store",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sidelight.store.columns import EVENT_COLUMNS, declared_columns
     from sidelight.store.database import Connection, DatabaseError
     from sidelight.store.engine import connect
+    from sidelight.store.eraser import Eraser, Erasure
+    from sidelight.store.erasure import Subject
     from sidelight.store.event import UNREADABLE, Count, Counts, Event, Events, Loss, Process
     from sidelight.store.funnel import Funnel, Step
     from sidelight.store.latency import Grouping, Latencies, Latency
@@ -50,6 +52,8 @@ __all__ = [
     "Counts",
     "DatabaseError",
     "DeadlineConnection",
+    "Eraser",
+    "Erasure",
     "Event",
     "Events",
     "Filters",
@@ -69,6 +73,7 @@ __all__ = [
     "Store",
     "StoreSink",
     "Stretch",
+    "Subject",
     "ago",
     "arrow_schema",
     "attributes_text",
@@ -101,6 +106,8 @@ __getattr__ = lazily(
         "columns": "EVENT_COLUMNS declared_columns",
         "database": "Connection DatabaseError",
         "engine": "connect",
+        "eraser": "Eraser Erasure",
+        "erasure": "Subject",
         "event": "UNREADABLE Count Counts Event Events Loss Process",
         "funnel": "Funnel Step",
         "latency": "Grouping Latencies Latency",

@@ -13,28 +13,24 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from sidelight.store.database import Connection
-from sidelight.store.keys import DAY, NO_ORGANIZATION, day_text, first_key
-from sidelight.store.rows import (
-    ARTIFACT,
-    OCCURRED,
-    ORGANIZATION,
-    TYPE,
-    Draft,
-    Row,
-    rows_of,
+from sidelight.store.erasure import (
+    Sifted,
+    Subject,
+    claim_earlier_events,
+    delete_events,
+    erased_of,
+    settle_artifacts,
+    sift,
 )
+from sidelight.store.keys import first_key
+from sidelight.store.rows import ARTIFACT, Draft, Row, rows_of
 from sidelight.store.statements import BatchStatements, Delivery
-from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, EVENT_COUNTS
+from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK
+from sidelight.store.tally import Tally, add_to_counters, tally_move, tally_rows
 
-_Counts: TypeAlias = Counter[tuple[str, str, str]]
-"""Number of events by organization, type and day."""
-
-_counted_by: Final = itemgetter(ORGANIZATION, TYPE)
 STEP: Final = 2_000
 """Earlier events that one transaction gives an organization."""
 _LOCK_OWNER: Final = (
@@ -64,11 +60,13 @@ class Stored(NamedTuple):
         left_out: how many of the first events are older than the store keeps, and not stored.
         has_noted_work: `attribute_step` has more to do.
         new: the rows that were not stored before.
+        erased: events that are not stored, because what they belong to was erased.
     """
 
     left_out: int = 0
     has_noted_work: bool = False
     new: Sequence[Row] = ()
+    erased: Sequence[Draft] = ()
 
 
 def store_events(
@@ -88,12 +86,18 @@ def store_events(
     if not drafts:
         return Stored()
     delivery = None if process is None else Delivery(recorded_at, process)
-    kept_since = statements.kept_since(delivery)
-    left_out = bisect_left(drafts, (kept_since,))
-    if left_out == len(drafts):
-        return Stored(left_out)
-    has_noted_work, new = _store(statements, drafts[left_out:], recorded_at, kept_since)
-    return Stored(left_out, has_noted_work, new)
+    marks = statements.marks(delivery)
+    left_out = bisect_left(drafts, (marks.kept_since,))
+    sifted = Sifted(drafts[left_out:])
+    if marks.erasures:
+        sifted = sift(statements, sifted.kept)
+    has_noted_work = False
+    new: Sequence[Row] = ()
+    if sifted.kept:
+        has_noted_work, new = _store(statements, sifted.kept, recorded_at, marks.kept_since)
+    if sifted.owners:
+        has_noted_work |= claim_earlier_events(statements, sifted.owners, recorded_at)
+    return Stored(left_out, has_noted_work, new, sifted.erased)
 
 
 def _store(
@@ -107,11 +111,11 @@ def _store(
         for each in artifacts
         if each.organization is not None and not each.is_ambiguous
     }
-    counts: _Counts = Counter()
+    counts: Tally = Counter()
     new = statements.insert_new(_counted(rows_of(drafts, owners, recorded_at), counts))
     if len(new) < len(drafts):  # some rows were stored before: count only the new ones
         counts.clear()
-        _count(new, counts)
+        tally_rows(counts, new)
         _subtract_duplicates(statements, sums, new)
     late = [
         _Late(each.artifact, owners[each.artifact], max(each.since, kept_since), earlier)
@@ -121,7 +125,7 @@ def _store(
         and (earlier := each.events - sums[each.artifact].events)
     ]
     has_noted_work = _attribute_earlier_events(statements, late, counts)
-    _add_to_counters(statements, counts)
+    add_to_counters(statements, counts)
     return has_noted_work, new
 
 
@@ -145,19 +149,11 @@ class _Late(NamedTuple):
     earlier: int
 
 
-def _counted(chunks: Iterable[list[Row]], counts: _Counts) -> Iterator[list[Row]]:
+def _counted(chunks: Iterable[list[Row]], counts: Tally) -> Iterator[list[Row]]:
     """Yield chunks of rows, and count their events."""
     for chunk in chunks:
         yield chunk
-        _count(chunk, counts)
-
-
-def _count(rows: Iterable[Row], counts: _Counts) -> None:
-    """Count events by organization, type and day; the rows are in the order of time."""
-    for day, together in groupby(rows, lambda row: row[OCCURRED] // DAY):
-        text = day_text(day * DAY)
-        for (organization, type_), number in Counter(map(_counted_by, together)).items():
-            counts[organization or NO_ORGANIZATION, type_, text] += number
+        tally_rows(counts, chunk)
 
 
 def _unique(drafts: Sequence[Draft]) -> tuple[Sequence[Draft], dict[str, _Sum]]:
@@ -242,21 +238,11 @@ def _subtract_duplicates(
     )
 
 
-def _add_to_counters(statements: BatchStatements, counts: _Counts) -> None:
-    statements.run(
-        EVENT_COUNTS.insert,
-        EVENT_COUNTS.kinds,
-        [(*key, count) for key, count in sorted(counts.items()) if count],
-        "ON CONFLICT (organization_id, type, day) DO UPDATE SET"
-        " count = event_counts.count + excluded.count",
-    )
-
-
 # -- events that were stored before their artifact's organization was known ------------------
 
 
 def _attribute_earlier_events(
-    statements: BatchStatements, late: Sequence[_Late], counts: _Counts
+    statements: BatchStatements, late: Sequence[_Late], counts: Tally
 ) -> bool:
     """Give earlier events of artifacts the organization that has just become known.
 
@@ -282,7 +268,7 @@ def _attribute_earlier_events(
         " RETURNING type, occurred_at, organization_id",
     )
     for type_, occurred, organization in updated:
-        _move(counts, type_, occurred, organization)
+        tally_move(counts, type_, occurred, organization)
     statements.run(
         ATTRIBUTION_WORK.insert,
         ATTRIBUTION_WORK.kinds,
@@ -295,10 +281,12 @@ def _attribute_earlier_events(
 def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
     """Move some earlier events of one artifact to its organization, within the transaction.
 
+    Where the organization was erased, erase them instead.
+
     Returns:
         Whether there may be more to move, of this artifact or of another.
     """
-    kept_since = statements.kept_since()
+    marks = statements.marks()
     work = connection.execute("SELECT artifact_id, done_until FROM attribution_work LIMIT 1")
     if (row := work.fetchone()) is None:
         return False
@@ -306,21 +294,21 @@ def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
     owner, is_ambiguous = connection.ask(_LOCK_OWNER, artifact).fetchone() or ("", 1)
     moved: Sequence[Any] = ()
     if not is_ambiguous:
-        since = max(done_until, kept_since)
+        since = max(done_until, marks.kept_since)
         found = connection.ask(_EARLIER_EVENTS, artifact, since, first_key(since), STEP)
         moved = found.fetchall()
-    counts: _Counts = Counter()
-    for _, type_, occurred in moved:
-        _move(counts, type_, occurred, owner)
-    statements.run(
-        "UPDATE events SET organization_id = given.column2 FROM (",
-        "ut",
-        [(key, owner) for key, _, _ in moved],
-        ") AS given WHERE events.event_id = given.column1",
-    )
-    _add_to_counters(statements, counts)
+    is_erased = False
+    if marks.erasures and not is_ambiguous:
+        owners = (Subject(None, owner), Subject(artifact, owner))
+        is_erased = bool(erased_of(statements, owners))
+    if is_erased:
+        delete_events(statements, [key for key, _, _ in moved])
+    else:
+        _give(statements, moved, owner)
     if len(moved) < STEP:
         connection.ask("DELETE FROM attribution_work WHERE artifact_id = ?", artifact)
+        if is_erased:
+            settle_artifacts(connection, statements, [artifact])
     else:
         last = max(occurred for _, _, occurred in moved)
         note = "UPDATE attribution_work SET done_until = ? WHERE artifact_id = ?"
@@ -328,7 +316,15 @@ def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
     return True
 
 
-def _move(counts: _Counts, type_: str, occurred: int, organization: str) -> None:
-    day = day_text(occurred)
-    counts[NO_ORGANIZATION, type_, day] -= 1
-    counts[organization, type_, day] += 1
+def _give(statements: BatchStatements, moved: Sequence[Any], owner: str) -> None:
+    """Give events the organization of their artifact."""
+    tally: Tally = Counter()
+    for _, type_, occurred in moved:
+        tally_move(tally, type_, occurred, owner)
+    statements.run(
+        "UPDATE events SET organization_id = given.column2 FROM (",
+        "ut",
+        [(key, owner) for key, _, _ in moved],
+        ") AS given WHERE events.event_id = given.column1",
+    )
+    add_to_counters(statements, tally)

@@ -132,7 +132,7 @@ class Inventory(Reader):
 
     def size(self) -> int:
         """Number of events in the store."""
-        kept_since, pruned_until = self._read(select(retention))[0]
+        kept_since, pruned_until, _ = self._read(select(retention))[0]
         counted = select(func.coalesce(func.sum(event_counts.c.count), 0))
         if pruned_until:
             day = from_ns(pruned_until).date().isoformat()

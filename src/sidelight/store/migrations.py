@@ -102,5 +102,17 @@ def _to_5(connection: Connection) -> None:
     run("CREATE INDEX open_calls_by_process ON open_calls (process)")
 
 
-UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2, _to_3, _to_4, _to_5)
+def _to_6(connection: Connection) -> None:
+    """Note what was erased, so that its events stay out."""
+    run = connection.execute
+    is_postgres = connection.backend == "postgresql"
+    text, keyed = ('TEXT COLLATE "C"', "") if is_postgres else ("TEXT", "WITHOUT ROWID")
+    run("ALTER TABLE retention ADD COLUMN erasures BIGINT DEFAULT 0 NOT NULL")
+    run(
+        f"CREATE TABLE erasures (subject {text} NOT NULL, erased_at BIGINT NOT NULL,"
+        f" PRIMARY KEY (subject)) {keyed}"
+    )
+
+
+UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2, _to_3, _to_4, _to_5, _to_6)
 """The steps: from version 1 to 2, from 2 to 3, and so on."""

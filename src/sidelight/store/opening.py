@@ -111,5 +111,5 @@ def _create(connection: Connection) -> None:
     for table in TABLES:
         for statement in table.create(connection.backend):
             connection.execute(statement)
-    connection.execute(f"{RETENTION.insert} VALUES (0, 0)")
+    connection.execute(f"{RETENTION.insert} VALUES (0, 0, 0)")
     connection.execute(f"{SCHEMA_VERSION.insert} VALUES ({VERSION})")

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from sidelight.record import Declared
+    from sidelight.store.eraser import Erasure
 
 _SECONDS_FOR_LATEST: Final = 1.0
 _TRANSACTIONS: Final = 20  # relay transactions whose events one query of `follow` reads
 
 
 class Store(Analysis):
-    """An events store, opened for questions. It writes nothing and takes no lock.
+    """An events store, opened for questions. These write nothing and take no lock.
 
     ``with Store("sqlite:///events.db") as store: …``; several threads may use one.
 
@@ -220,6 +221,32 @@ class Store(Analysis):
             found = selection.find(self._read, scan, newest_first=True, limit=last)
             latest = [row for row in found if arrivals.includes(row.recorded_at)]
         return self._follow(selection, arrivals, latest[::-1], pause)
+
+    def erase(self, *, artifact_id: Id | None = None, organization_id: Id | None = None) -> Erasure:
+        """Delete an artifact or an organization for good, in short transactions beside relays.
+
+        Its events, artifacts and counters go, and relays drop what comes later. This does not reach
+        the spool, the quarantine and outboxes; `sidelight erase` does.
+
+        Args:
+            artifact_id: the artifact.
+            organization_id: the organization; with an artifact, only the artifact's events of this
+                organization ("": those without one).
+
+        Returns:
+            What was deleted.
+
+        Raises:
+            QueryError: no subject is given, or the artifact has several organizations.
+        """
+        from sidelight.store.eraser import Eraser  # noqa: PLC0415  # it writes: seldom needed
+
+        with Eraser(self._address) as eraser:
+            plan = eraser.plan(artifact_id=artifact_id, organization_id=organization_id)
+            for _ in eraser.run(plan):
+                pass
+            eraser.remainder()
+        return plan
 
     def _follow(
         self, selection: Selection, arrivals: Arrivals, latest: Sequence[Row], pause: float

@@ -31,6 +31,7 @@ class Reader:
     def __init__(self, url: str | None = None) -> None:
         settled = settle(url).require_store()
         self.url: Final = public_url(settled)
+        self._address: Final = settled
         self.unreadable: Final[Counter[str]] = Counter()
         self._engine = connect(settled, create=False, read_only=True)
 

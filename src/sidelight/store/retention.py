@@ -15,22 +15,19 @@ events until all of them are deleted. A pruned day keeps its counts, unless they
 
 from __future__ import annotations
 
-import random
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 
 from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from sidelight.exceptions import QueryError, StoreBusyError, StoreError
-from sidelight.host import monotonic
+from sidelight.exceptions import QueryError, StoreBusyError
 from sidelight.settings import public_url, settle, sqlite_path
 from sidelight.store.engine import connect
 from sidelight.store.keys import first_key
@@ -43,20 +40,15 @@ from sidelight.store.schema import (
     retention,
 )
 from sidelight.store.sqlite import write_lock
+from sidelight.store.steps import ShortTransactions
 from sidelight.store.times import When, beginning_ns, from_ns, is_age
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 _DAY: Final = 86_400 * 10**9  # ns
-_TARGET: Final = 0.05
-"""Seconds that one transaction should take, because a relay may wait for it."""
-_ROWS: Final = (100, 20_000)  # rows of one transaction: minimum, maximum
-_LOCK_TIMEOUT: Final = 60.0  # seconds
 _FREE_SHARE: Final = 0.1  # of a SQLite file: the pruner returns free pages above this share
 _INCREMENTAL: Final = 2  # value of SQLite's auto_vacuum
-_LOCKED: Final = frozenset({"55P03", "40P01", "40001"})  # SQLSTATE: no lock, deadlock, conflict
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +88,10 @@ class Pruner:
         path = sqlite_path(settled)
         self.url: Final = public_url(settled)
         self._is_postgres = path is None
-        self._lock: AbstractContextManager[None] = write_lock(path) if path else nullcontext()
+        lock: AbstractContextManager[None] = write_lock(path) if path else nullcontext()
         self._writer = connect(settled, create=False, upgrade=not dry, read_only=dry)
         self._reader = connect(settled, create=False, read_only=True)
-        self._rows = _ROWS[0]
+        self._steps = ShortTransactions(self.url, lock, self._writer.begin)
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +135,7 @@ class Pruner:
                         raise _too_young(older_than, counted_from)
                 return self._plan(connection, max(0, moment) // _DAY * _DAY, counted_from)
         except SQLAlchemyError as error:
-            raise self._failure(error) from error
+            raise self._steps.failure(error) from error
 
     def take_back(self, kept_since: When) -> date:
         """Make relays store older events again, from the day (UTC) of ``kept_since`` on.
@@ -166,7 +158,7 @@ class Pruner:
             connection.execute(update(retention).values(kept_since=min(before, wanted)))
             return min(int(before), wanted)
 
-        return from_ns(self._transaction(step)).date()
+        return from_ns(self._steps.run(step)).date()
 
     def run(self, plan: Plan, *, counts: bool = False) -> Iterator[int]:
         """Execute a plan; yield after each transaction how many events and artifacts it deleted.
@@ -176,7 +168,7 @@ class Pruner:
             counts: delete the counters of the pruned days as well.
         """
         kept_since = beginning_ns("kept since", plan.kept_since)
-        before = self._transaction(lambda connection: self._move_mark(connection, kept_since))
+        before = self._steps.run(lambda connection: self._move_mark(connection, kept_since))
         yield from self._drop_partitions(plan.partitions, before)
         yield from self._delete_events(first_key(kept_since))
         yield from self._delete_rows(artifacts, artifacts.c.last_event_at < kept_since)
@@ -201,7 +193,7 @@ class Pruner:
             return pragma("freelist_count") * pragma("page_size")
 
     def _plan(self, connection: Connection, kept_since: int, counted_from: datetime | None) -> Plan:
-        before, pruned = connection.execute(select(retention)).one()
+        before, pruned, _ = connection.execute(select(retention)).one()
         kept_since = max(kept_since, before)
         left = select(func.count()).where(events.c.event_id < first_key(min(pruned, kept_since)))
         ended = select(func.count()).where(artifacts.c.last_event_at < kept_since)
@@ -220,7 +212,7 @@ class Pruner:
         """Make relays leave out older events from now on; return the mark before (ns)."""
         if self._is_postgres:
             lock_retention(connection.exec_driver_sql)
-        before, pruned = connection.execute(select(retention)).one()
+        before, pruned, _ = connection.execute(select(retention)).one()
         marks = {"kept_since": max(before, kept_since), "pruned_until": max(pruned, kept_since)}
         connection.execute(update(retention).values(marks))
         return int(pruned)
@@ -229,7 +221,7 @@ class Pruner:
         """Drop partitions; stop at one that is always in use: `_delete_events` empties the rest."""
         for name in names:
             try:
-                yield self._transaction(partial(_drop_partition, name=name, kept_since=kept_since))
+                yield self._steps.run(partial(_drop_partition, name=name, kept_since=kept_since))
             except StoreBusyError:
                 return
 
@@ -240,14 +232,14 @@ class Pruner:
         def step(connection: Connection) -> tuple[str, int]:
             """Delete from where the last step ended, to scan no dead rows again."""
             left = select(key).where(key >= begin, key < end)
-            after = left.order_by(key).offset(self._rows).limit(1)
+            after = left.order_by(key).offset(self._steps.rows).limit(1)
             up_to = connection.execute(after).scalar() or end
             return up_to, connection.execute(
                 delete(events).where(key >= begin, key < up_to)
             ).rowcount
 
         while begin < end:
-            begin, count = self._transaction(step)
+            begin, count = self._steps.run(step)
             yield count
 
     def _delete_rows(self, table: Table, condition: ColumnElement[bool]) -> Iterator[int]:
@@ -255,12 +247,12 @@ class Pruner:
         key = tuple_(*table.primary_key.columns)
 
         def step(connection: Connection) -> int:
-            ended = select(*table.primary_key.columns).where(condition).limit(self._rows)
+            ended = select(*table.primary_key.columns).where(condition).limit(self._steps.rows)
             if self._is_postgres:
                 ended = ended.with_for_update(skip_locked=True)
             return connection.execute(delete(table).where(key.in_(ended))).rowcount
 
-        while count := self._transaction(step):
+        while count := self._steps.run(step):
             yield count
 
     def _shrink_file(self) -> Iterator[int]:
@@ -271,60 +263,14 @@ class Pruner:
             if pragma("auto_vacuum") != _INCREMENTAL:
                 return 0
             keep = pragma("page_count") * _FREE_SHARE
-            excess = min(int(pragma("freelist_count") - keep), self._rows)
+            excess = min(int(pragma("freelist_count") - keep), self._steps.rows)
             if excess > 0:  # the statement returns one row per page, and works as they are fetched
                 cursor = connection.connection.cursor()
                 cursor.execute(f"PRAGMA incremental_vacuum({excess})").fetchall()
             return excess
 
-        while (count := self._transaction(step)) > 0:
+        while (count := self._steps.run(step)) > 0:
             yield count
-
-    # -- transactions ------------------------------------------------------------------------
-
-    def _transaction(self, step: Callable[[Connection], _T]) -> _T:
-        """Run one transaction, then pause as long as it took, so that relays can write.
-
-        Raises:
-            StoreBusyError: other processes hold a lock for longer than `_LOCK_TIMEOUT`.
-        """
-        until = monotonic() + _LOCK_TIMEOUT
-        while True:
-            began = monotonic()
-            try:
-                with self._lock, self._writer.begin() as connection:
-                    result = step(connection)
-            except (TimeoutError, SQLAlchemyError) as error:
-                if not _is_locked(error):
-                    raise self._failure(error) from error
-                if monotonic() > until:
-                    raise StoreBusyError(
-                        url=self.url,
-                        problem=_message(error),
-                        remedy="end the process that holds the lock, then run the command again:"
-                        " it continues where it stopped",
-                    ) from error
-                time.sleep(random.uniform(0.02, 0.2))  # noqa: S311  # no secret
-            else:
-                seconds = monotonic() - began
-                self._adapt_rows(seconds)
-                time.sleep(max(_TARGET / 10, seconds))
-                return result
-
-    def _adapt_rows(self, seconds: float) -> None:
-        """Adapt the rows of a transaction, so that it takes about `_TARGET` seconds."""
-        least, most = _ROWS
-        if seconds > _TARGET:
-            self._rows = max(least, self._rows // 2)
-        elif seconds < _TARGET / 2:
-            self._rows = min(most, self._rows * 2)
-
-    def _failure(self, error: Exception) -> StoreError:
-        return StoreError(
-            url=self.url,
-            problem=_message(error),
-            remedy="run the command again when the store answers: it continues where it stopped",
-        )
 
 
 def _newest_event(connection: Connection, now: int) -> int:
@@ -377,17 +323,3 @@ def _counted(connection: Connection, begin: int, end: int) -> int:
 def _pragma_reader(connection: Connection) -> Callable[[str], int]:
     """Make a function that reads a numeric pragma of SQLite."""
     return lambda name: int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
-
-
-def _is_locked(error: Exception) -> bool:
-    original = getattr(error, "orig", error)
-    code = getattr(original, "sqlite_errorcode", 0) & 0xFF
-    return (
-        isinstance(error, TimeoutError)  # the write lock of a SQLite store
-        or code == sqlite3.SQLITE_BUSY
-        or getattr(original, "sqlstate", None) in _LOCKED
-    )
-
-
-def _message(error: Exception) -> str:
-    return " ".join(str(getattr(error, "orig", error)).split()) or "its lock is held"

@@ -70,5 +70,6 @@ def _table(described: tables.Table) -> Table:
     deliveries,
     open_calls,
     retention,
+    erasures,
     _,
 ) = map(_table, tables.TABLES)

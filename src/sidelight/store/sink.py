@@ -31,7 +31,7 @@ from sidelight.store.processes import (
     store_life,
     store_process,
 )
-from sidelight.store.rows import Ledger, drafts_of, mark_undeclared
+from sidelight.store.rows import Draft, Ledger, drafts_of, mark_undeclared
 from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
 from sidelight.store.statements import BatchStatements, batch_statements, last_recorded
 from sidelight.store.tables import COSTS, LOSSES
@@ -53,6 +53,8 @@ class StoreSink:
     Attributes:
         has_deferred_work: a `write`, also of an empty batch, has more to do: to move earlier events
             to the organization of their artifact, which became known late.
+        erased: the random bits of events that were dropped because they were erased; the relay
+            takes them.
     """
 
     name: str = "store"
@@ -64,7 +66,8 @@ class StoreSink:
 
         Args:
             url: ``sqlite:///…`` or ``postgresql://…``.
-            count: called with reason and problem for each event that breaks its declaration.
+            count: called with reason and problem for each event that breaks its declaration, and
+                for each that is dropped because it was erased.
 
         Raises:
             ConfigurationError: the URL names no supported store.
@@ -73,6 +76,7 @@ class StoreSink:
         self._display_url = self.address.shown
         self._count = count
         self.has_deferred_work = False
+        self.erased: list[int] = []
         self._connection: Connection | None = None
         self._file: Path | None = None
         self._lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -305,7 +309,15 @@ class StoreSink:
             problem = "its file was replaced during a transaction"
             raise SinkUnavailableError(sink=self._display_url, problem=problem)
         self.has_deferred_work |= stored.has_noted_work
+        if not undo:
+            self._report_erased(stored.erased)
         return too_old
+
+    def _report_erased(self, drafts: Iterable[Draft]) -> None:
+        """Count events that came after they were erased; the id must not be told."""
+        for *_, static, moment in drafts:
+            self._count("erased", f"{static.point}: {static.type}")
+            self.erased.append(moment.random)
 
 
 def _next_recorded_at(connection: Connection) -> int:

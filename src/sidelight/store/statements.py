@@ -17,7 +17,7 @@ from sidelight.store.tables import DELIVERIES, EVENTS
 
 _UNLESS_STORED: Final = "ON CONFLICT DO NOTHING"
 _LAST_RECORDED: Final = "SELECT max(recorded_at) FROM "
-_KEPT_SINCE: Final = "SELECT kept_since FROM retention"
+_MARKS: Final = "SELECT kept_since, erasures FROM retention"
 
 
 class Delivery(NamedTuple):
@@ -32,18 +32,32 @@ class Delivery(NamedTuple):
         return f"{self.recorded_at:d}, {self.process:d}"
 
 
+class Marks(NamedTuple):
+    """What the store keeps out.
+
+    Attributes:
+        kept_since: events that occurred before this time (ns).
+        erasures: how often something was erased; 0: there are no tombstones.
+    """
+
+    kept_since: int
+    erasures: int
+
+
 class BatchStatements(Protocol):
     """Statements over many rows within one transaction.
 
     Attributes:
         least, greatest: SQL functions: the smaller and the greater of two values.
+        for_update: the end of a SELECT that locks its rows.
     """
 
     least: str
     greatest: str
+    for_update: str
 
-    def kept_since(self, delivery: Delivery | None = None) -> int:
-        """Since when the store keeps events (ns); fixed until the transaction ends.
+    def marks(self, delivery: Delivery | None = None) -> Marks:
+        """What the store keeps out; fixed until the transaction ends.
 
         Args:
             delivery: noted in the same exchange with the database.
@@ -95,17 +109,17 @@ def last_recorded(connection: Connection) -> int:
 
 
 class _SqliteStatements:
-    least, greatest = "min", "max"
+    least, greatest, for_update = "min", "max", ""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def kept_since(self, delivery: Delivery | None = None) -> int:
+    def marks(self, delivery: Delivery | None = None) -> Marks:
         if delivery is not None:
             self._connection.execute(
                 f"{DELIVERIES.insert} VALUES (?, ?) {_UNLESS_STORED}", delivery
             )
-        return int(self._connection.execute(_KEPT_SINCE).fetchone()[0])
+        return Marks(*self._connection.execute(_MARKS).fetchone())
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
@@ -152,12 +166,12 @@ def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 
 class _PostgresStatements:
-    least, greatest = "least", "greatest"
+    least, greatest, for_update = "least", "greatest", " FOR UPDATE"
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def kept_since(self, delivery: Delivery | None = None) -> int:
+    def marks(self, delivery: Delivery | None = None) -> Marks:
         # The shared lock keeps a pruner from moving the retention within this transaction.
         note = (
             ""
@@ -165,12 +179,12 @@ class _PostgresStatements:
             else f"{DELIVERIES.insert} VALUES ({delivery.values}) {_UNLESS_STORED}; "
         )
         cursor = self._connection.execute(
-            f"{note}SELECT pg_advisory_xact_lock_shared({RETENTION_LOCK}); {_KEPT_SINCE}"
+            f"{note}SELECT pg_advisory_xact_lock_shared({RETENTION_LOCK}); {_MARKS}"
         )
         cursor.nextset()
         if note:
             cursor.nextset()
-        return int(cursor.fetchone()[0])
+        return Marks(*cursor.fetchone())
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""

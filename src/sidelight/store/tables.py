@@ -212,8 +212,15 @@ OPEN_CALLS: Final = Table(
 
 RETENTION: Final = Table(  # one row
     "retention",
-    (Column("kept_since", "n"), Column("pruned_until", "n", default=0)),
+    (
+        Column("kept_since", "n"),
+        Column("pruned_until", "n", default=0),
+        Column("erasures", "n", default=0),
+    ),
 )
+
+ERASURES: Final = Table("erasures", (Column("subject"), Column("erased_at", "n")), key=("subject",))
+"""Tombstones: digests of what was erased, whose events are kept out."""
 
 SCHEMA_VERSION: Final = Table("sidelight_schema", (Column("version", "i"),))  # one row
 
@@ -228,5 +235,6 @@ TABLES: Final = (
     DELIVERIES,
     OPEN_CALLS,
     RETENTION,
+    ERASURES,
     SCHEMA_VERSION,
 )

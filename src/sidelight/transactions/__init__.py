@@ -11,7 +11,7 @@ from sidelight.host import lazily
 
 if TYPE_CHECKING:
     from sidelight.transactions.joining import Joining, JoiningLater
-    from sidelight.transactions.outbox.admin import create_outbox, outbox_status
+    from sidelight.transactions.outbox.admin import create_outbox, erase_from_outbox, outbox_status
     from sidelight.transactions.outbox.draining import (
         Joined,
         forget_outboxes,
@@ -32,6 +32,7 @@ __all__ = [
     "SameDatabaseOutbox",
     "SqliteOutbox",
     "create_outbox",
+    "erase_from_outbox",
     "forget_outboxes",
     "outbox_status",
     "outbox_table",
@@ -43,7 +44,7 @@ __getattr__ = lazily(
     {
         "joining": "Joining JoiningLater",
         "outbox.draining": "Joined forget_outboxes outboxes_not_drained",
-        "outbox.admin": "create_outbox outbox_status",
+        "outbox.admin": "create_outbox erase_from_outbox outbox_status",
         "outbox.postgres": "PostgresOutbox",
         "outbox.same_database": "SameDatabaseOutbox",
         "outbox.sqlite": "SqliteOutbox",

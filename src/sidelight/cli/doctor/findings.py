@@ -57,6 +57,7 @@ REMEDIES: Final = {
     "tracer provider not loaded": "correct OTEL_PYTHON_TRACER_PROVIDER",
     "older than the store keeps": "check the clocks; `sidelight prune --keep-since DAY` and then"
     " `sidelight spool replay` store what was refused",
+    "erased": "stop the processes that still emit for what was erased, or `sidelight erase --lift`",
     "unreadable record": _QUARANTINE,
     "damaged stretch of the spool": _QUARANTINE,
     "refused by …": _QUARANTINE,

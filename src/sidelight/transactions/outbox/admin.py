@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, func, inspect, select
-from sqlalchemy.engine import URL
+from sqlalchemy import Engine, create_engine, func, inspect, select, text
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import OutboxError
+from sidelight.record import blank_payload
 from sidelight.settings import outbox_url, public_url, sqlite_path
+from sidelight.spool import Choose
 from sidelight.store import parse_url
 from sidelight.transactions.outbox.position import read_position
 from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME, outbox_table
 
 _WITHIN: Final = 5.0  # seconds
+_AT_ONCE: Final = 500  # rows of one transaction
+_READ: Final = (
+    "SELECT position, event_id, record FROM {table}"
+    " WHERE (position, event_id) > (:position, :event_id)"
+    " ORDER BY position, event_id LIMIT :at_once"
+)
+_WRITE: Final = (
+    "UPDATE {table} SET record = :record WHERE position = :position AND event_id = :event_id"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +93,51 @@ def outbox_status(url: str) -> OutboxStatus:
             moved=total - len(ids),
             journal_mode=str(mode),
         )
+
+
+def erase_from_outbox(url: str, choose: Choose) -> int:
+    """Replace the records of chosen rows by ones that say nothing; return how many.
+
+    The rows stay, because their positions tell a relay how far it is.
+
+    Args:
+        url: of the business database.
+        choose: tells of each record whether it is to be erased.
+
+    Raises:
+        ConfigurationError: the URL is not valid.
+        OutboxError: there is no outbox, or the database does not answer.
+    """
+    with _opened(url) as engine, engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            tables = [TABLE_NAME] if inspect(connection).has_table(TABLE_NAME) else []
+        else:
+            schemas = connection.exec_driver_sql(FIND_TABLES).scalars().all()  # quoted
+            tables = [f"{schema}.{TABLE_NAME}" for schema in schemas]
+        connection.rollback()
+        if not tables:
+            raise _missing(url)
+        return sum(_erase_from(connection, table, choose) for table in tables)
+
+
+def _erase_from(connection: Connection, table: str, choose: Choose) -> int:
+    """Go through a table in the order of its key, one short transaction after the other."""
+    read, write = text(_READ.format(table=table)), text(_WRITE.format(table=table))
+    erased, position, event_id = 0, -1, ""
+    while True:
+        with connection.begin():
+            behind = {"position": position, "event_id": event_id, "at_once": _AT_ONCE}
+            rows = connection.execute(read, behind).all()
+            records = [bytes(record) for *_, record in rows]
+            for (position, event_id, _), record, is_chosen in zip(
+                rows, records, choose(records), strict=True
+            ):
+                if is_chosen:
+                    blank = blank_payload(len(record), time.time_ns()) or b""
+                    mine = {"position": position, "event_id": event_id, "record": blank}
+                    erased += connection.execute(write, mine).rowcount
+        if len(rows) < _AT_ONCE:
+            return erased
 
 
 def _status_of_postgres(connection: Any, url: str) -> OutboxStatus:

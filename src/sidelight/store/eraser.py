@@ -1,0 +1,313 @@
+"""Erase an artifact or an organization: what is stored, and what relays deliver later.
+
+The eraser first places a tombstone, between two transactions of relays; from then on relays drop
+the events of the subject. Then it deletes rows in short transactions, each of which takes its
+events off every counter. After a stop in the middle nothing is wrong: the next run deletes the
+rest. An organization's own artifacts get tombstones too, for their events that name none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from sidelight.exceptions import QueryError
+from sidelight.settings import public_url, settle
+from sidelight.store.address import parse_url
+from sidelight.store.arguments import Id, checked_id
+from sidelight.store.database import Connection, DatabaseError
+from sidelight.store.erasure import (
+    Pair,
+    Subject,
+    delete_events,
+    erased_pairs,
+    lock_artifacts,
+    place_tombstones,
+    settle_artifacts,
+)
+from sidelight.store.keys import NO_ORGANIZATION
+from sidelight.store.opening import open_store
+from sidelight.store.partitions import lock_retention
+from sidelight.store.sqlite import write_lock
+from sidelight.store.statements import batch_statements
+from sidelight.store.steps import ShortTransactions
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_ARTIFACTS: Final = 500  # artifacts of an organization that are erased together
+_COUNT: Final = "SELECT count(*) FROM events WHERE "
+_KEYS: Final = "SELECT CAST(event_id AS TEXT), artifact_id FROM events WHERE "
+_OWN_EVENTS: Final = (
+    ") AS given CROSS JOIN events WHERE events.artifact_id = given.column1"
+    " AND (events.organization_id IS NULL OR events.organization_id = given.column2) LIMIT {}"
+)
+_OWN_ARTIFACTS: Final = (
+    "SELECT artifact_id FROM artifacts WHERE organization_id = ? AND ambiguous = 0"
+)
+_COUNT_OWN: Final = _OWN_ARTIFACTS.replace("artifact_id", "count(*)", 1)
+_UNNAMED: Final = (
+    "SELECT count(*) FROM artifacts JOIN events ON events.artifact_id = artifacts.artifact_id"
+    " WHERE artifacts.organization_id = ? AND artifacts.ambiguous = 0"
+    " AND events.organization_id IS NULL"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """What an erasure deletes from the store.
+
+    Attributes:
+        artifact_id, organization_id: the subject.
+        events, artifacts: how many of each the store has at the moment.
+    """
+
+    artifact_id: str | None
+    organization_id: str | None
+    events: int
+    artifacts: int
+
+    @property
+    def subject(self) -> Subject:
+        """The subject, whose tombstone keeps later events out."""
+        return Subject(self.artifact_id, self.organization_id)
+
+
+class Eraser:
+    """Erases subjects from one store. A context manager.
+
+    Args:
+        url: as for `Store`.
+        dry: only plan: write nothing, and upgrade nothing.
+
+    Raises:
+        ConfigurationError: the URL names no supported store.
+        StoreMissingError: the store does not exist.
+        StoreError: the store cannot be used or does not answer. Every method raises it as well.
+    """
+
+    def __init__(self, url: str | None = None, *, dry: bool = False) -> None:
+        settled = settle(url).require_store()
+        address = parse_url(settled)
+        self.url: Final = public_url(settled)
+        self._is_postgres = address.backend == "postgresql"
+        self._lock: AbstractContextManager[None] = nullcontext()
+        if not self._is_postgres:
+            self._lock = write_lock(address.path)
+        self._connection = open_store(address, create=False, upgrade=not dry, read_only=dry)
+        self._steps = ShortTransactions(self.url, self._lock, self._begun)
+        if not (self._is_postgres or dry):  # overwrite what is deleted
+            self._connection.execute("PRAGMA secure_delete = ON").fetchall()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        with self._connection.transaction():
+            yield self._connection
+
+    def plan(self, *, artifact_id: Id | None = None, organization_id: Id | None = None) -> Erasure:
+        """Plan an erasure; change nothing.
+
+        Args:
+            artifact_id: erase this artifact.
+            organization_id: erase this organization; with an artifact, only the artifact's events
+                of this organization ("": those without one).
+
+        Raises:
+            QueryError: no subject is given, or the artifact has several organizations and none is
+                given: it may be somebody else's artifact as well.
+        """
+        artifact = None if artifact_id is None else checked_id("artifact_id", artifact_id)
+        owner = None if organization_id is None else checked_id("organization_id", organization_id)
+        if artifact is None and not owner:
+            raise QueryError(
+                argument="erase",
+                problem="no subject is given",
+                remedy="name an artifact or an organization",
+            )
+        try:
+            return self._plan(artifact, owner)
+        except DatabaseError as error:
+            raise self._steps.failure(error) from error
+
+    def _plan(self, artifact: str | None, owner: str | None) -> Erasure:
+        with self._connection.transaction():
+            if artifact is None:
+                own = self._one(_COUNT_OWN, owner)
+                events = self._one(f"{_COUNT}organization_id = ?", owner)
+                events += self._one(_UNNAMED, owner)
+                return Erasure(
+                    artifact_id=None, organization_id=owner, events=events, artifacts=own
+                )
+            if owner is None:
+                self._check_owners(artifact)
+            where, parameters = self._condition(artifact, owner)
+            events = self._one(_COUNT + where, *parameters)
+            others = self._one(f"{_COUNT}artifact_id = ?", artifact)
+            row = self._one("SELECT count(*) FROM artifacts WHERE artifact_id = ?", artifact)
+            return Erasure(
+                artifact_id=artifact,
+                organization_id=owner,
+                events=events,
+                artifacts=row if events == others else 0,
+            )
+
+    def _check_owners(self, artifact: str) -> None:
+        query = (
+            "SELECT DISTINCT organization_id FROM events WHERE artifact_id = ?"
+            " AND organization_id IS NOT NULL ORDER BY organization_id LIMIT 11"
+        )
+        owners = [str(owner) for (owner,) in self._ask(query, artifact)]
+        if len(owners) > 1:
+            raise QueryError(
+                argument="artifact",
+                problem=f"{artifact} belongs to several organizations: {', '.join(owners[:10])}",
+                remedy="name the one whose events are erased with --organization",
+            )
+
+    def _condition(self, artifact: str | None, owner: str | None) -> tuple[str, list[str]]:
+        """The condition on the events of a subject, and its parameters.
+
+        The events without an organization belong to an artifact's only organization.
+        """
+        if artifact is None:
+            return "organization_id = ?", [owner or ""]
+        if owner is None or (owner and self._is_own(artifact, owner)):
+            return "artifact_id = ?", [artifact]
+        if owner == NO_ORGANIZATION:
+            return "artifact_id = ? AND organization_id IS NULL", [artifact]
+        return "artifact_id = ? AND organization_id = ?", [artifact, owner]
+
+    def _is_own(self, artifact: str, owner: str) -> bool:
+        """Whether an artifact has this organization only."""
+        return bool(self._ask(f"{_OWN_ARTIFACTS} AND artifact_id = ?", owner, artifact))
+
+    def run(self, erasure: Erasure) -> Iterator[int]:
+        """Execute a plan; yield after each transaction how many events it deleted."""
+        artifact, owner = subject = erasure.subject
+        self._place([subject])
+        if owner and artifact is None:
+            while names := self._steps.run(
+                lambda _: self._ask(f"{_OWN_ARTIFACTS} LIMIT {_ARTIFACTS}", owner)
+            ):
+                yield from self._erase_own([name for (name,) in names], owner)
+        elif owner and artifact and self._steps.run(lambda _: self._is_own(artifact, owner)):
+            yield from self._erase_own([artifact], owner)
+        where, parameters = self._steps.run(lambda _: self._condition(artifact, owner))
+        yield from self._delete(where, parameters)
+        if artifact is not None:  # a run before may have ended between its last two transactions
+            self._steps.run(lambda connection: _settle(connection, [artifact]))
+        else:
+            self._steps.run(
+                lambda connection: connection.ask(
+                    "DELETE FROM event_counts WHERE organization_id = ?", owner
+                )
+            )
+
+    def erased(self, pairs: Iterable[Pair]) -> set[Pair]:
+        """Which pairs of artifact and organization, as events name them, are erased."""
+        return self._steps.run(lambda connection: erased_pairs(batch_statements(connection), pairs))
+
+    def lift(self, subject: Subject) -> bool:
+        """Remove the tombstone of a subject, so that relays store its events again.
+
+        Returns:
+            Whether there was one. Erased events do not come back.
+        """
+        unnamed = Subject(subject.artifact_id, NO_ORGANIZATION)
+        digests = [each.digest for each in {subject, unnamed} if each != Subject(None, "")]
+
+        def step(connection: Connection) -> int:
+            query = "DELETE FROM erasures WHERE subject = ?"
+            gone = sum(connection.ask(query, digest).rowcount for digest in digests)
+            left = "SELECT count(*) FROM erasures"
+            connection.execute(f"UPDATE retention SET erasures = ({left})")  # noqa: S608
+            return gone
+
+        return self._steps.run(step) > 0
+
+    def remainder(self) -> list[str]:
+        """What this database still holds of deleted rows, in words.
+
+        SQLite's log is emptied here.
+        """
+        if self._is_postgres:
+            files = (
+                "PostgreSQL keeps deleted rows in its files until a VACUUM (autovacuum does one)"
+            )
+            return [f"{files}, and in archived WAL"]
+        with self._lock:
+            busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        told = ["free space in SQLite's file, which may hold older copies of rows until a VACUUM"]
+        if busy:
+            told.append("SQLite's write-ahead log, which was in use and could not be emptied")
+        return told
+
+    def _place(self, subjects: Iterable[Subject]) -> None:
+        """Place tombstones, while no relay is in a transaction."""
+
+        def step(connection: Connection) -> None:
+            if self._is_postgres:
+                lock_retention(connection.execute)
+            place_tombstones(batch_statements(connection), subjects, time.time_ns())
+            connection.execute("UPDATE retention SET erasures = erasures + 1")
+
+        self._steps.run(step)
+
+    def _erase_own(self, artifacts: Sequence[str], owner: str) -> Iterator[int]:
+        """Erase artifacts that have this organization only."""
+        self._place([Subject(artifact, NO_ORGANIZATION) for artifact in artifacts])
+        given = [(artifact, owner) for artifact in artifacts]
+
+        def step(connection: Connection) -> int:
+            statements = batch_statements(connection)
+            after = _OWN_EVENTS.format(self._steps.rows)
+            keys = statements.run("SELECT CAST(event_id AS TEXT) FROM (", "tt", given, after)
+            lock_artifacts(statements, artifacts)
+            count = delete_events(statements, [key for (key,) in keys])
+            settle_artifacts(connection, statements, artifacts, keep_owner=True)
+            return count
+
+        while count := self._steps.run(step):
+            yield count
+        self._steps.run(lambda connection: _settle(connection, artifacts))
+
+    def _delete(self, where: str, parameters: Sequence[str]) -> Iterator[int]:
+        def step(connection: Connection) -> int:
+            query = f"{_KEYS}{where} LIMIT {self._steps.rows}"
+            found = connection.ask(query, *parameters).fetchall()
+            artifacts = {artifact for _, artifact in found if artifact is not None}
+            statements = batch_statements(connection)
+            lock_artifacts(statements, artifacts)
+            count = delete_events(statements, [key for key, _ in found])
+            settle_artifacts(connection, statements, artifacts)
+            return count
+
+        while count := self._steps.run(step):
+            yield count
+
+    def _ask(self, query: str, *parameters: Any) -> list[Any]:
+        found: list[Any] = self._connection.ask(query, *parameters).fetchall()
+        return found
+
+    def _one(self, query: str, *parameters: Any) -> int:
+        return int(self._ask(query, *parameters)[0][0])
+
+
+def _settle(connection: Connection, artifacts: Sequence[str]) -> None:
+    statements = batch_statements(connection)
+    lock_artifacts(statements, artifacts)
+    settle_artifacts(connection, statements, artifacts)

@@ -1,0 +1,207 @@
+"""Erased subjects: tombstones that keep their events out, and the deletion of what is stored.
+
+A subject is an artifact, an organization, or an artifact of one organization. A tombstone is a
+digest of it, because the store must not keep the id that was erased. A relay reads tombstones only
+where the store has any; `retention` tells that in a query that every transaction sends anyway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
+
+from sidelight.record import to_json
+from sidelight.store.database import Connection
+from sidelight.store.keys import NO_ORGANIZATION, day_text
+from sidelight.store.rows import Draft
+from sidelight.store.statements import BatchStatements
+from sidelight.store.tables import ATTRIBUTION_WORK, ERASURES
+from sidelight.store.tally import Tally, add_to_counters
+
+Pair: TypeAlias = tuple[str | None, str | None]
+"""The artifact and the organization that an event names."""
+
+_DIGEST: Final = 16  # bytes
+_DELETE: Final = "DELETE FROM events WHERE event_id IN ("
+_LOCK: Final = "SELECT artifact_id FROM artifacts WHERE artifact_id IN ("
+
+
+class Subject(NamedTuple):
+    """What is erased. Both: the artifact's events of the organization; "" is none."""
+
+    artifact_id: str | None
+    organization_id: str | None
+
+    @property
+    def digest(self) -> str:
+        """The key of its tombstone."""
+        return hashlib.blake2b(to_json(self).encode(), digest_size=_DIGEST).hexdigest()
+
+
+class Sifted(NamedTuple):
+    """Events of a delivery, without those of erased subjects.
+
+    Attributes:
+        kept, erased: the events.
+        owners: artifacts that an erased event names, and the organization that it names.
+    """
+
+    kept: Sequence[Draft]
+    erased: Sequence[Draft] = ()
+    owners: Mapping[str, str] = MappingProxyType({})
+
+
+def place_tombstones(statements: BatchStatements, subjects: Iterable[Subject], now: int) -> None:
+    """Keep events of these subjects out of the store from now (ns) on."""
+    rows = [(digest, now) for digest in sorted({subject.digest for subject in subjects})]
+    statements.run(ERASURES.insert, ERASURES.kinds, rows, "ON CONFLICT (subject) DO NOTHING")
+
+
+def erased_of(statements: BatchStatements, subjects: Collection[Subject]) -> set[Subject]:
+    """Which of these subjects have a tombstone."""
+    by_digest = {subject.digest: subject for subject in subjects}
+    keys = [(digest,) for digest in sorted(by_digest)]
+    found = statements.run("SELECT subject FROM erasures WHERE subject IN (", "t", keys, ")")
+    return {by_digest[digest] for (digest,) in found}
+
+
+def sift(statements: BatchStatements, drafts: Sequence[Draft]) -> Sifted:
+    """Separate the events of erased subjects from the others."""
+    named = {(artifact, organization) for _, _, artifact, organization, _, _ in drafts}
+    gone = erased_pairs(statements, named)
+    if not gone:
+        return Sifted(drafts)
+    kept = [draft for draft in drafts if draft[2:4] not in gone]
+    dropped = [draft for draft in drafts if draft[2:4] in gone]
+    owners = {artifact: owner for artifact, owner in gone if artifact and owner}
+    return Sifted(kept, dropped, owners)
+
+
+def erased_pairs(statements: BatchStatements, pairs: Iterable[Pair]) -> set[Pair]:
+    """Which of these pairs of artifact and organization belong to an erased subject."""
+    subjects = {pair: [*_subjects_of(*pair)] for pair in pairs}
+    erased = erased_of(statements, {each for some in subjects.values() for each in some})
+    return {pair for pair, some in subjects.items() if not erased.isdisjoint(some)}
+
+
+def _subjects_of(artifact: str | None, organization: str | None) -> Iterable[Subject]:
+    if artifact is not None:
+        yield Subject(artifact, None)
+        yield Subject(artifact, organization or NO_ORGANIZATION)
+    if organization is not None:
+        yield Subject(None, organization)
+
+
+def claim_earlier_events(statements: BatchStatements, owners: Mapping[str, str], now: int) -> bool:
+    """Note that artifacts belong to an erased organization, which an event that was dropped names.
+
+    Their events without an organization, stored before, are erased by `attribute_step`; those that
+    come later are kept out. An artifact that another organization has is left as it is.
+
+    Returns:
+        Whether there are events to erase.
+    """
+    names = [(artifact,) for artifact in sorted(owners)]
+    known = dict(
+        statements.run(
+            "SELECT artifact_id, organization_id FROM artifacts WHERE artifact_id IN (",
+            "t",
+            names,
+            ")",
+        )
+    )
+    mine = [each for each in sorted(owners.items()) if known.get(each[0]) in {None, each[1]}]
+    place_tombstones(statements, (Subject(artifact, NO_ORGANIZATION) for artifact, _ in mine), now)
+    work = [each for each in mine if each[0] in known]
+    statements.run(
+        "UPDATE artifacts SET organization_id = given.column2 FROM (",
+        "tt",
+        work,
+        ") AS given WHERE artifacts.artifact_id = given.column1"
+        " AND artifacts.organization_id IS NULL",
+    )
+    statements.run(
+        ATTRIBUTION_WORK.insert,
+        ATTRIBUTION_WORK.kinds,
+        [(artifact, 0) for artifact, _ in work],
+        "ON CONFLICT (artifact_id) DO NOTHING",
+    )
+    return bool(work)
+
+
+def lock_artifacts(statements: BatchStatements, artifacts: Iterable[str]) -> None:
+    """Lock the rows of artifacts, in the order in which relays lock them."""
+    names = [(artifact,) for artifact in sorted(artifacts)]
+    statements.run(_LOCK, "t", names, f") ORDER BY artifact_id{statements.for_update}")
+
+
+def delete_events(statements: BatchStatements, keys: Sequence[str]) -> int:
+    """Delete events, whose artifacts are locked, and take them off every counter."""
+    rows = [(key,) for key in keys]
+    returning = ") RETURNING type, occurred_at, organization_id, artifact_id"
+    gone = statements.run(_DELETE, "u", rows, returning)
+    statements.run("DELETE FROM open_calls WHERE event_id IN (", "t", rows, ")")
+    tally: Tally = Counter()
+    by_artifact: Counter[str] = Counter()
+    for type_, occurred, organization, artifact in gone:
+        tally[organization or NO_ORGANIZATION, type_, day_text(occurred)] -= 1
+        if artifact is not None:
+            by_artifact[artifact] += 1
+    statements.run(
+        "UPDATE artifacts SET events = artifacts.events - given.column2 FROM (",
+        "tn",
+        sorted(by_artifact.items()),
+        ") AS given WHERE artifacts.artifact_id = given.column1",
+    )
+    add_to_counters(statements, tally)
+    return len(gone)
+
+
+def settle_artifacts(
+    connection: Connection,
+    statements: BatchStatements,
+    artifacts: Collection[str],
+    *,
+    keep_owner: bool = False,
+) -> None:
+    """Make the rows of artifacts, which are locked, say what their events that are left say.
+
+    A row without events goes. Its first event is that of the events that are left.
+
+    Args:
+        connection: within a transaction.
+        statements: of the connection.
+        artifacts: their ids.
+        keep_owner: more of their events are to be erased; the organization tells which.
+    """
+    names = [(artifact,) for artifact in sorted(artifacts)]
+    left = statements.run(
+        "SELECT artifact_id, min(occurred_at), max(occurred_at), min(organization_id),"
+        " max(organization_id) FROM events WHERE artifact_id IN (",
+        "t",
+        names,
+        ") GROUP BY artifact_id",
+    )
+    known = {row[0] for row in left}
+    gone = [name for name in names if name[0] not in known]
+    statements.run("DELETE FROM artifacts WHERE artifact_id IN (", "t", gone, ")")
+    statements.run("DELETE FROM attribution_work WHERE artifact_id IN (", "t", gone, ")")
+    for artifact, first, last, least, greatest in left:
+        times = "UPDATE artifacts SET first_event_at = ?, last_event_at = ? WHERE artifact_id = ?"
+        connection.ask(times, first, last, artifact)
+        if not keep_owner:
+            owner = least if least == greatest else _first_owner(connection, artifact)
+            owners = "UPDATE artifacts SET organization_id = ?, ambiguous = ? WHERE artifact_id = ?"
+            connection.ask(owners, owner, int(least != greatest), artifact)
+
+
+def _first_owner(connection: Connection, artifact: str) -> str:
+    found = connection.ask(
+        "SELECT organization_id FROM events WHERE artifact_id = ? AND organization_id IS NOT NULL"
+        " ORDER BY occurred_at LIMIT 1",
+        artifact,
+    )
+    return str(found.fetchone()[0])
