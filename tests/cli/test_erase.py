@@ -10,7 +10,7 @@ from tests.support.commands import KILLED, emit, of, relaying, running, sideligh
 from tests.support.stored import exact, record
 
 from sidelight import Store
-from sidelight.record import FRAME, blank_payload, decode, encode, frame, ledger_part
+from sidelight.record import blank_payload, decode, encode, frame, ledger_part
 from sidelight.record.format import encode_static
 from sidelight.spool import Entry, Quarantine
 from sidelight.transactions import create_outbox, outbox_table

@@ -66,7 +66,7 @@ def blank_payload(length: int, time_ns: int) -> bytes | None:
     Returns:
         None where none is so short.
     """
-    for name in ("", "-"):  # a text of 32 bytes takes one byte more than 31 and one
+    for name in ("", "-", "--"):  # the length of a text takes one byte or more
         for head in (0, 1, 2, 4):
             room = length - len(_padded(name, 0, time_ns)) - head
             if room >= 0 and len(payload := _padded(name, room, time_ns)) == length:
