@@ -235,7 +235,7 @@ class Eraser:
             gone = sum(connection.ask(query, digest).rowcount for digest in digests)
             left = "SELECT count(*) FROM erasures"
             connection.execute(f"UPDATE retention SET erasures = ({left})")  # noqa: S608
-            return gone
+            return int(gone)
 
         return self._steps.run(step) > 0
 
