@@ -76,6 +76,18 @@ def before_send(line):
     return (MAP, POINT, f"{line}\n{POINT}")
 
 
+def factory(value):
+    """The change that adds a function with a decorated method inside."""
+    made = f"""
+def make():
+    class Till:
+        @emits("order_billed", artifact_id={value})
+        def ring(self, order): ...
+
+"""
+    return "\ndef weigh", f"{made}def weigh"
+
+
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
     """Writes the shop with texts replaced, and checks it; imports need a process of their own."""
@@ -103,7 +115,7 @@ def test_a_map_that_fits(shop):
     checked = shop()
     assert (checked.code, checked.out) == (0, ""), checked.out
     assert checked.err.strip() == "sidelight.toml: 2 points, and all of it fits"
-    assert shop(options=["--import"]).code == 0
+    assert shop((ORDERS, *factory("arg.order")), options=["--import"]).code == 0
 
 
 TWICE = '[[point]]\nfunction = "shop.orders:send"\nsuccess = "order_sent"\n'
@@ -189,6 +201,15 @@ DIFFERENCES = {
         before_send(f"{TWICE}\n{TWICE}"),
         """MAP:13: shop.orders:send: another point of the map emits the same, which is not emitted
         twice; keep one""",
+    ),
+    "a decorator in a factory": (
+        (ORDERS, *factory("arg.order")),
+        "",
+    ),
+    "a decorator in a factory, with an argument that is not there": (
+        (ORDERS, *factory("arg.orde")),
+        """shop/orders.py:18: shop.orders:make.<locals>.Till.ring: it has no parameter orde; did you
+        mean order?""",
     ),
     "the same event with more values, which is woven as well": (before_send(TWICE), ""),
     "a decorator that captures something else": (

@@ -101,6 +101,8 @@ class _ImportedFunctions:
 
     def find(self, path: str) -> FoundFunction | MissingFunction | UnknownFunction:
         """Find ``package.module:Class.method``."""
+        if "<locals>" in path:  # no import shows what a function makes when it is called
+            return self._source.find(path)
         try:
             found: Any = pkgutil.resolve_name(path)
         except (ImportError, AttributeError) as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from difflib import get_close_matches
 from inspect import Parameter
-from typing import TypeAlias
+from itertools import pairwise
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -14,6 +15,9 @@ from sidelight.maps.static.modules import find
 from sidelight.maps.static.names import Codebase, Definition, External, Function, Scope
 from sidelight.maps.static.registrars import has_decorator, registrars_on, unknown_decorator
 from sidelight.transactions import ANNOTATIONS
+
+LOCALS: Final = "<locals>"
+"""Stands in a path between a function and what it defines."""
 
 
 class FoundFunction(msgspec.Struct, frozen=True):
@@ -60,7 +64,7 @@ class SourceFunctions:
         self._code = code
 
     def find(self, path: str) -> FoundOrNot:
-        """Find ``package.module:Class.method``."""
+        """Find ``package.module:Class.method``, or ``…:function.<locals>.function``."""
         found = self.definition(path)
         if not isinstance(found, Definition):
             return found
@@ -88,18 +92,24 @@ class SourceFunctions:
             return UnknownFunction(f"{name} has no Python source")
         *outer, last = qualname.split(".")
         scopes = [module.scope]
-        for part in outer:
-            inside = self._classes(part, scopes)
+        for part, inner in pairwise((*outer, last)):
+            if part == LOCALS:
+                continue
+            inside = self._inside(part, scopes, is_function=inner == LOCALS)
             if not isinstance(inside, list):
                 return inside
             scopes = inside
         return self._find(last, scopes)
 
-    def _classes(self, name: str, scopes: list[Scope]) -> list[Scope] | _NotFound:
-        """The scopes of a class and of its base classes."""
+    def _inside(
+        self, name: str, scopes: list[Scope], *, is_function: bool
+    ) -> list[Scope] | _NotFound:
+        """The scope of a function, or the scopes of a class and of its base classes."""
         found = self._find(name, scopes)
         if not isinstance(found, Definition):
             return found
+        if is_function:
+            return [found.scope.inner(found.node)]
         if not isinstance(found.node, ast.ClassDef):
             return MissingFunction(f"{found.path} is no class", "write package.module:Class.method")
         return self._with_bases(found, {found.path})
