@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 from tests.support import kafka
+from tests.support.consuming import events_in
 from tests.support.otlp_server import POISON, OtlpServer
 from tests.support.postgres import connected, new_database
 from tests.support.proxy import Proxy
@@ -22,7 +23,7 @@ from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.otlp import Endpoint, OtlpSink
 from sidelight.record.format import Moment, Static
 from sidelight.store import StoreSink
-from sidelight.stream import StreamSink, record_of
+from sidelight.stream import StreamSink
 
 STATIC = Static("done", "app:work", "scheduled", "succeeded", "work")
 LARGE = os.urandom(100_000).hex()  # does not get much smaller by compression
@@ -148,8 +149,8 @@ class Stream:
         return StreamSink(self.address, {})
 
     def arrived(self):
-        messages = self.cluster.messages(self.topic)
-        return [record_of(m.value(), m.headers())[1].attributes["n"] for m in messages]
+        events = events_in(self.cluster.messages(self.topic))
+        return [moment.attributes["n"] for _, moment in events]
 
     @contextlib.contextmanager
     def away(self):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -15,12 +16,15 @@ from tests.support.consuming import command, consume_once, consuming, environmen
 from tests.support.postgres import new_database, own_server
 from tests.support.programs import wait_until
 from tests.support.proxy import Proxy
-from tests.support.stored import BACKENDS, NOON, TRACE, batches_of, record, sqlite
+from tests.support.stored import BACKENDS, NOON, TRACE, batches_of, ledger, record, sqlite
 from tests.support.stored import store as store_directly
 
 from sidelight import Store
 from sidelight.cli.doctor.stream import check_stream
+from sidelight.exceptions import SinkUnavailableError
+from sidelight.record.format import CALL, SPAN
 from sidelight.spool import Quarantine
+from sidelight.store import StoreSink
 from sidelight.store.engine import connect
 from sidelight.stream import MessageWriter, StreamSink
 
@@ -47,18 +51,63 @@ def topic():
     return kafka.broker().new_topic(partitions=3)
 
 
-def send(topic, records, url_options=""):
-    sink = StreamSink(topic + url_options, {})
+PROCESSES = [
+    {
+        "instance": f"{n:016x}",
+        "pid": n,
+        "resource": {"service.name": f"shop {n}", "host.name": f"host-{n}"},
+    }
+    for n in range(1, 4)
+]
+
+
+def sign(at, **content):
+    content = {"began": NOON, **content}
+    return record(None, at, point="sidelight:ledger", outcome="ledger", attributes=content)
+
+
+def call(number, outcome, type_=None, **fields):
+    """The start or the end of a call; an end without a type is that of a span."""
+    return record(
+        type_, outcome=outcome, trace=TRACE, span=number, flags=CALL | SPAN, bits=number, **fields
+    )
+
+
+def deliver_everything(sink):
+    """What relays deliver of three processes: one lives, one has exited, one has died."""
+    costs = {"shop:make": {"count": 2, "over": 1, "max": 9_000, "buckets": [[1, 1], [5, 1]]}}
+    for number, writer in enumerate(PROCESSES):
+        mine, n = RECORDS[number::3], 900 + 10 * number
+        early = [ledger({"spool full": 1 + number}), sign(NOON + 1)]
+        patiently(sink.write, [*mine[:70], *early], writer)
+        begun = [call(n + each, "started", "begun", artifact=f"c{each}") for each in range(4)]
+        patiently(sink.write, begun, writer)
+        ends = [
+            call(n, "succeeded"),  # of its span
+            call(n + 1, "failed", "broken", artifact="another", at=NOON + n),
+        ]
+        late = [ledger({"spool full": 2 + number, "cut": 1}, costs)]
+        late.append(sign(NOON + 2, ended=number == 1))
+        patiently(sink.write, [*mine[70:], *ends, *late], writer)
+    patiently(sink.note_alive, PROCESSES[0], NOON + 3)
+    patiently(sink.note_end, PROCESSES[2])
+
+
+def patiently(deliver, *arguments):
+    """As a relay does: again until it is taken."""
     until = time.monotonic() + 30
-    for batch in batches_of(records, 150):
-        while True:
-            try:
-                sink.write(batch, {"resource": {"service.name": "shop"}})
-                break
-            except Exception:
-                if time.monotonic() > until:
-                    raise
-    sink.close()
+    while True:
+        try:
+            return deliver(*arguments)
+        except SinkUnavailableError:
+            if time.monotonic() > until:
+                raise
+
+
+def send(topic, records):
+    with closing(StreamSink(topic, {})) as sink:
+        for batch in batches_of(records, 150):
+            patiently(sink.write, batch, PROCESSES[0])
 
 
 def content(url):
@@ -75,6 +124,15 @@ def content(url):
                     "event_counts": "organization_id, type, day, count",
                     "artifacts": "artifact_id, organization_id, first_event_at, last_event_at,"
                     " events, ambiguous",
+                    "losses": "process, reason, count, problem, last_at",
+                    "costs": "process, point, count, histogram, last_at",
+                    "processes": "process, number, host, service, pid, started_at,"
+                    " delivered_until, ended",
+                    "open_calls": "call, event_id, process",
+                    "attribution_work": "artifact_id, done_until",
+                    "deliveries JOIN events ON events.recorded_at = deliveries.recorded_at": (
+                        "CAST(events.event_id AS TEXT), deliveries.process"
+                    ),
                 }.items()
             }
     finally:
@@ -87,17 +145,23 @@ def test_the_same_calls_give_the_same_rows_by_both_ways(topic, backend, options,
     direct, consumed = (BACKENDS[backend](tmp_path / each) for each in ("direct", "consumed"))
     for each in ("direct", "consumed"):
         (tmp_path / each).mkdir()
-    store_directly(direct, *batches_of(RECORDS, 150))
-    send(topic, RECORDS, options)
-    assert "400 events stored, 0 set aside" in consume_once(topic, consumed, tmp_path / "spool")
-    assert content(consumed) == content(direct)
-    send(topic, RECORDS[:100])  # delivered again
+    with closing(StoreSink(direct)) as sink:
+        deliver_everything(sink)
+    with closing(StreamSink(topic + options, {})) as sink:
+        deliver_everything(sink)
+    assert "415 events stored, 0 set aside" in consume_once(topic, consumed, tmp_path / "spool")
+    rows = content(direct)
+    assert all(rows[table] for table in rows if table != "attribution_work")
+    for table, found in content(consumed).items():
+        assert (table, found) == (table, rows[table])
+    with closing(StreamSink(topic, {})) as sink:  # delivered again
+        sink.write(RECORDS[:300:3], PROCESSES[0])
     consume_once(topic, consumed, tmp_path / "spool")
-    assert content(consumed) == content(direct)
+    assert content(consumed) == rows
 
 
 def test_what_is_no_event_of_sidelight_is_set_aside_and_stops_nothing(topic, tmp_path):
-    good = [MessageWriter().write(each, "shop") for each in RECORDS[:3]]
+    good = [MessageWriter(PROCESSES[0]).write(each) for each in RECORDS[:3]]
     foreign = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/x", "ce_type": "other"}
     others = [(b"{", []), (b"", []), (b"{}", [*foreign.items()]), (b"{}", good[0].headers[:5])]
     producer = Producer(kafka.broker().client())

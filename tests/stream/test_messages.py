@@ -9,20 +9,33 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from tests.support.stored import NOON, SECOND, TRACE, record
+from tests.support.stored import NOON, SECOND, TRACE, ledger, record
 
 from sidelight import catalogue
 from sidelight.exceptions import MessageError
-from sidelight.record.format import CUT, RANDOM, REMOTE_PARENT, SAMPLED, SPAN
+from sidelight.record import ledger_part
+from sidelight.record.format import CALL, CUT, RANDOM, REMOTE_PARENT, SAMPLED, SPAN
+from sidelight.store import call_of, ends_call
 from sidelight.store.rows import drafts_of, rows_of
-from sidelight.stream import MessageWriter, record_of
+from sidelight.stream import MessageWriter, Told, read_message
 
 MODES = {"binary": False, "structured": True}
 modes = pytest.mark.parametrize("structured", MODES.values(), ids=MODES)
 
 
-def written(record, *, structured=False, service="voice-notes"):
-    return MessageWriter(structured=structured).write(record, service)
+WRITER = {
+    "instance": "0123456789abcdef",
+    "pid": 7,
+    "resource": {"service.name": "voice-notes", "host.name": "host-1"},
+}
+
+
+def written(record, *, structured=False, writer=WRITER):
+    return MessageWriter(writer, structured=structured).write(record)
+
+
+def record_of(value, headers):
+    return read_message(value, headers).record
 
 
 def row(record):
@@ -56,6 +69,7 @@ RECORDS = {
         error=("ValueError", "no \ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")),
     ),
     "cut": record(flags=CUT),
+    "the start of a call": record(outcome="started", trace=TRACE, span=1, flags=CALL | SAMPLED),
     "a trace without a span": record(trace=TRACE),
     "a random and remote trace": record(trace=TRACE, span=1, flags=RANDOM | REMOTE_PARENT),
     "before 1970": record(at=-1),
@@ -118,6 +132,8 @@ def test_binary_mode_has_the_attributes_as_headers():
         "ce_specversion": b"1.0",
         "ce_id": key.encode(),
         "ce_source": b"voice-notes",
+        "ce_instance": b"0123456789abcdef",
+        "ce_host": b"host-1",
         "ce_type": b"claims_extracted",
         "ce_subject": b"note-7",
         "ce_time": b"2026-07-25T12:00:00.123456789Z",
@@ -161,21 +177,19 @@ def test_an_event_without_artifact_has_no_key_and_one_without_attributes_a_value
     assert written(record(artifact="")).key is None
 
 
-def test_a_span_alone_is_no_message():
-    assert written(record(None, trace=TRACE, span=1, flags=SPAN)) is None
-
-
 def test_the_source_is_a_reference():
-    source = dict(written(EVERYTHING, service="voice notes ä#1").headers)["ce_source"]
+    writer = {"resource": {"service.name": "voice notes ä#1"}}
+    source = dict(written(EVERYTHING, writer=writer).headers)["ce_source"]
     assert source == b"voice%20notes%20%C3%A4%231"
 
 
 def test_a_declared_type_names_its_schema_by_version(monkeypatch):
     monkeypatch.setattr(catalogue, "_declared", {})
-    writer = MessageWriter()
+    writer = MessageWriter(WRITER)
 
     def schema():
-        return dict(writer.write(EVERYTHING, "s").headers).get("ce_dataschema")
+        writer.look_at_catalogue()
+        return dict(writer.write(EVERYTHING).headers).get("ce_dataschema")
 
     assert schema() is None
 
@@ -226,6 +240,11 @@ BROKEN = {
     "a broken traceparent": changed(ce_traceparent=b"00-1"),
     "a header that is no text": changed(ce_subject=b"\xff"),
     "structured, but binary": changed(content_type=b"application/cloudevents+json"),
+    "a header without a value": (good, [*good_headers, ("ce_type", None)]),
+    "a call that is none": (
+        b'{"pid": 1, "resource": {}, "at": 1, "ended_calls": ["x"]}',
+        [("ce_specversion", b"1.0"), ("ce_type", b"sidelight.process"), ("ce_id", b"0" * 36)],
+    ),
     "structured, and no text": (
         b'{"specversion": 1}',
         [("content-type", b"application/cloudevents+json")],
@@ -236,7 +255,39 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_no_event_of_sidelight_says_so(name):
     with pytest.raises(MessageError, match=r"holds no event of sidelight: \S"):
-        record_of(*BROKEN[name])
+        read_message(*BROKEN[name])
+
+
+LEDGER = ledger(
+    {"spool full": 3}, {"app:f": {"count": 1, "over": 0, "max": 9, "buckets": [[1, 1]]}}
+)
+SIGN = record(
+    None, point="sidelight:ledger", outcome="ledger", artifact=None, attributes={"began": 5}
+)
+ENDS = [record(None, trace=TRACE, span=n, flags=CALL) for n in (1, 2)]
+
+
+@modes
+def test_what_is_told_of_a_process_is_read_as_it_was_written(structured):
+    writer = MessageWriter(WRITER, structured=structured)
+
+    def read(message):
+        assert message.key == b"0123456789abcdef"
+        told = read_message(message.value, message.headers)
+        assert isinstance(told, Told)
+        assert told.writer == WRITER
+        return told
+
+    (again,) = read(writer.write(LEDGER)).records
+    assert ledger_part(again[1]) == ledger_part(LEDGER[1])
+    assert again[1].time == LEDGER[1].time
+    told = read(writer.write(SIGN))
+    assert (ledger_part(told.sign[1]), told.records) == (ledger_part(SIGN[1]), [])
+    told = read(writer.write_ends(ENDS))
+    assert [call_of(moment) for _, moment in told.records] == [call_of(m) for _, m in ENDS]
+    assert all(ends_call(*each) for each in told.records)
+    told = read(writer.note(NOON, state="died"))
+    assert (told.at, told.state, told.is_end) == (NOON, "died", True)
 
 
 def test_a_time_without_fraction_is_read():

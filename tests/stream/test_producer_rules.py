@@ -7,14 +7,14 @@ import time
 import pytest
 from confluent_kafka import KafkaError
 from tests.support import kafka
-from tests.support.consuming import environment
+from tests.support.consuming import environment, events_in
 from tests.support.stored import NOON, record
 
 import sidelight
 from sidelight.cli.doctor.stream import check_stream
 from sidelight.exceptions import ConfigurationError, SinkRefusedError, SinkUnavailableError
 from sidelight.host import monotonic
-from sidelight.stream import StreamAddress, StreamSink, client_properties, record_of
+from sidelight.stream import StreamAddress, StreamSink, client_properties
 from sidelight.stream import producer as producer_module
 from sidelight.stream.producer import StreamProducer
 
@@ -40,7 +40,7 @@ def write(sink, batch):
 
 def numbers(topic):
     messages = kafka.broker().messages(topic)
-    return [record_of(each.value(), each.headers())[1].attributes["n"] for each in messages]
+    return [moment.attributes["n"] for _, moment in events_in(messages)]
 
 
 @pytest.fixture

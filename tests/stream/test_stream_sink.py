@@ -4,12 +4,12 @@ import time
 
 import pytest
 from tests.support import kafka
+from tests.support.consuming import events_in
 
 import sidelight
 from sidelight.exceptions import ConfigurationError
 from sidelight.runtime import RUNTIME
 from sidelight.store.rows import drafts_of, rows_of
-from sidelight.stream import record_of
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def topic():
 def arrived(topic):
     """The rows of a topic, by event id."""
     found = {}
-    for message in kafka.broker().messages(topic):
-        drafts, _ = drafts_of([record_of(message.value(), message.headers())])
+    for record in events_in(kafka.broker().messages(topic)):
+        drafts, _ = drafts_of([record])
         ((row,),) = rows_of(drafts, {}, 0)
         assert row[0] not in found
         found[row[0]] = row

@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.support.programs import ROOT, wait_until
+
+from sidelight.spool import Record
+from sidelight.stream import Event, read_message
 
 
 def command(stream: str, store: str, spool: Path, *options: str) -> list[str]:
@@ -82,6 +86,12 @@ def consume_once(stream: str, store: str, spool: Path, *options: str) -> str:
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout + ran.stderr
+
+
+def events_in(messages: Iterable[Any]) -> list[Record]:
+    """The records of the events among messages, without what is told of processes."""
+    read = [read_message(each.value(), each.headers() or ()) for each in messages]
+    return [each.record for each in read if isinstance(each, Event)]
 
 
 def deliver_to_stream(stream: str, spool: Path) -> None:

@@ -125,7 +125,7 @@ def _run_once(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:
     while not halting():
         if not consumer.step(halting):
             try:
-                if not sum(consumer.lag(ends).values()):
+                if not sum(consumer.lag(ends).values()) and not consumer.has_notes:
                     return
             except SinkUnavailableError:  # the group is being rebalanced, perhaps
                 if monotonic() - answered > _GIVE_UP_AFTER:

@@ -1,4 +1,4 @@
-"""Tell the store of other processes: that one lives, or that one has ended."""
+"""Tell the store or the stream of other processes: that one lives, or that one has ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sidelight.host import monotonic
 from sidelight.spool import Segment, Sink, segments_in
 
 _EVERY: Final = 5.0  # seconds between two notes of a process
-_noted: Final[dict[str, float]] = {}
+_noted: Final[dict[tuple[str, str], float]] = {}
 
 
 def note_alive(sink: Sink, segment: Segment) -> None:
@@ -20,18 +20,18 @@ def note_alive(sink: Sink, segment: Segment) -> None:
     Such a process has no thread that could write signs of life into its spool.
 
     Args:
-        sink: the store; other sinks note nothing.
+        sink: the store or the stream; other sinks note nothing.
         segment: nothing is left to read in it.
     """
     note: Any = getattr(sink, "note_alive", None)
     if note is None or segment.number or segment.meta.get("relay") != "external":
         return
-    instance = str(segment.meta.get("instance"))
-    if monotonic() - _noted.get(instance, -_EVERY) < _EVERY:
+    key = sink.name, str(segment.meta.get("instance"))
+    if monotonic() - _noted.get(key, -_EVERY) < _EVERY:
         return
     if len(_noted) > 1000:
         _noted.clear()
-    _noted[instance] = monotonic()
+    _noted[key] = monotonic()
     with contextlib.suppress(SinkUnavailableError):  # the next note says the same
         note(segment.meta, time.time_ns())
 
@@ -44,7 +44,7 @@ def note_end(sink: Sink, segment: Segment) -> bool:
     sink has everything that the process wrote.
 
     Args:
-        sink: the store; other sinks do not note the end of a process.
+        sink: the store or the stream; other sinks do not note the end of a process.
         segment: all of its records were delivered.
 
     Returns:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sidelight.store.arrow import arrow_schema
     from sidelight.store.columns import EVENT_COLUMNS, declared_columns
     from sidelight.store.database import Connection, DatabaseError
+    from sidelight.store.deliveries import call_of, ends_call
     from sidelight.store.engine import connect
     from sidelight.store.eraser import Eraser, Erasure
     from sidelight.store.erasure import Subject
@@ -78,12 +79,14 @@ __all__ = [
     "arrow_schema",
     "attributes_text",
     "begin_statement",
+    "call_of",
     "connect",
     "connect_file",
     "connect_server",
     "connection_parameters",
     "declared_columns",
     "duration",
+    "ends_call",
     "from_ns",
     "id_text",
     "mark_undeclared",
@@ -105,6 +108,7 @@ __getattr__ = lazily(
         "arrow": "arrow_schema",
         "columns": "EVENT_COLUMNS declared_columns",
         "database": "Connection DatabaseError",
+        "deliveries": "call_of ends_call",
         "engine": "connect",
         "eraser": "Eraser Erasure",
         "erasure": "Subject",

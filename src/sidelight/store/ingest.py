@@ -53,6 +53,14 @@ class _Artifact(NamedTuple):
     since: int
 
 
+class _Rows(NamedTuple):
+    """What the rows of events are made of: see `rows_of`."""
+
+    drafts: Sequence[Draft]
+    recorded_at: int
+    recordings: Mapping[str, int] | None
+
+
 class Stored(NamedTuple):
     """What `store_events` has left to do.
 
@@ -73,7 +81,8 @@ def store_events(
     statements: BatchStatements,
     drafts: Sequence[Draft],
     recorded_at: int,
-    process: int | None = None,
+    deliveries: Sequence[Delivery] = (),
+    recordings: Mapping[str, int] | None = None,
 ) -> Stored:
     """Store events, and count those that are new, within the current transaction.
 
@@ -81,10 +90,12 @@ def store_events(
         statements: the database's statements over many rows.
         drafts: the events, in the order of time.
         recorded_at: the time of the transaction (ns), unique to it.
-        process: the number of the process that emitted all of them, where there is one.
+        deliveries: the processes that emitted them, as far as they are known.
+        recordings: event id → ``recorded_at`` of its process, where there are several.
     """
     if not drafts:
         return Stored()
+<<<<<<< HEAD
     delivery = None if process is None else Delivery(recorded_at, process)
     marks = statements.marks(delivery)
     left_out = bisect_left(drafts, (marks.kept_since,))
@@ -98,12 +109,21 @@ def store_events(
     if sifted.owners:
         has_noted_work |= claim_earlier_events(statements, sifted.owners, recorded_at)
     return Stored(left_out, has_noted_work, new, sifted.erased)
+=======
+    kept_since = statements.kept_since(deliveries)
+    left_out = bisect_left(drafts, (kept_since,))
+    if left_out == len(drafts):
+        return Stored(left_out)
+    rows = _Rows(drafts[left_out:], recorded_at, recordings)
+    has_noted_work, new = _store(statements, rows, kept_since)
+    return Stored(left_out, has_noted_work, new)
+>>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
 
 
 def _store(
-    statements: BatchStatements, drafts: Sequence[Draft], recorded_at: int, kept_since: int
+    statements: BatchStatements, given: _Rows, kept_since: int
 ) -> tuple[bool, Sequence[Row]]:
-    drafts, sums = _unique(drafts)
+    drafts, sums = _unique(given.drafts)
     known = _artifacts_with_organization(statements, sums)
     artifacts = _count_artifacts(statements, sums)  # locks their rows until the commit
     owners: dict[str | None, str] = {
@@ -111,8 +131,14 @@ def _store(
         for each in artifacts
         if each.organization is not None and not each.is_ambiguous
     }
+<<<<<<< HEAD
     counts: Tally = Counter()
     new = statements.insert_new(_counted(rows_of(drafts, owners, recorded_at), counts))
+=======
+    counts: _Counts = Counter()
+    rows = rows_of(drafts, owners, given.recorded_at, given.recordings)
+    new = statements.insert_new(_counted(rows, counts))
+>>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
     if len(new) < len(drafts):  # some rows were stored before: count only the new ones
         counts.clear()
         tally_rows(counts, new)

@@ -8,20 +8,16 @@ whose end was not recorded by then are abandoned.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from sidelight.record import CALL, Moment, Static
-from sidelight.spool import Record
 from sidelight.store.database import Connection
+from sidelight.store.deliveries import Contents, number_of
 from sidelight.store.keys import fit_to_index
-from sidelight.store.rows import KEY, Draft, Ledger, Row
+from sidelight.store.rows import Ledger
 from sidelight.store.statements import BatchStatements
 from sidelight.store.tables import OPEN_CALLS, PROCESSES
 
-_ENDS: Final = frozenset({"succeeded", "failed", "closed"})
 _UPDATE: Final = (
     "ON CONFLICT (process) DO UPDATE SET last_seen = excluded.last_seen,"
     " delivered_until = excluded.delivered_until, ended = excluded.ended"
@@ -31,45 +27,39 @@ _DIED: Final = (
     "ON CONFLICT (process) DO UPDATE SET ended = 'died', last_seen = excluded.last_seen"
     " WHERE processes.ended = ''"
 )
+_MERGE: Final = (
+    "ON CONFLICT (call) DO UPDATE SET event_id = CASE"
+    " WHEN open_calls.event_id = excluded.event_id THEN excluded.event_id ELSE 'both' END"
+)
+_FORGET: Final = "DELETE FROM open_calls WHERE event_id = 'both' AND call IN ("
 _ABANDON: Final = (
     "UPDATE events SET outcome = 'abandoned' FROM (",
     ") AS given WHERE events.event_id = given.column1 AND events.outcome = 'started'",
 )
 
 
-class Contents(NamedTuple):
-    """What a delivery holds besides events.
-
-    Attributes:
-        ledgers: of the process.
-        started: calls that have started: call → id of the event.
-        ended: calls that have ended.
-    """
-
-    ledgers: Sequence[Ledger]
-    started: Mapping[str, str]
-    ended: Collection[str]
-
-
-@functools.lru_cache(maxsize=64)
-def number_of(instance: str) -> int:
-    """The number that stands for a process in `deliveries` and `open_calls`."""
-    digest = hashlib.blake2b(instance.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
-
-
 def store_process(
     connection: Connection,
     statements: BatchStatements,
     contents: Contents,
-    writer: Mapping[str, Any],
+    new: Collection[str],
     now: int,
 ) -> None:
-    """Store what a delivery says of the process that emitted it, and of its calls."""
-    instance = str(writer.get("instance", ""))
-    if contents.started or contents.ended:
-        _store_calls(statements, contents.started, contents.ended, number_of(instance))
-    if _store_signs_of_life(statements, contents.ledgers, writer, now):
+    """Store what a delivery says of the process that emitted it, and of its calls.
+
+    Args:
+        connection: within a transaction.
+        statements: of the connection.
+        contents: of one process.
+        new: the ids of the events that were not stored before.
+        now: the time of the transaction (ns).
+    """
+    instance = str(contents.writer.get("instance", ""))
+    started = {call: key for key, call in contents.starts.items() if key in new}
+    if started or contents.ended:
+        store = _store_calls if contents.in_order else _merge_calls
+        store(statements, started, contents.ended, number_of(instance))
+    if _store_signs_of_life(statements, contents.ledgers, contents.writer, now):
         abandon_calls(connection, statements, instance)
 
 
@@ -126,40 +116,6 @@ def _row(
 # -- calls ---------------------------------------------------------------------------------------
 
 
-def ended_calls(records: Iterable[Record]) -> set[str]:
-    """The calls whose ends are among the records."""
-    return {
-        call_of(moment)
-        for static, moment in records
-        if moment.flags & CALL and static.outcome in _ENDS and moment.trace is not None
-    }
-
-
-def started_calls(drafts: Iterable[Draft], new: Iterable[Row]) -> dict[str, str]:
-    """The calls whose starts are among the events: call → id of the event.
-
-    Args:
-        drafts: the events.
-        new: the rows of those that were not stored before.
-    """
-    calls = {
-        key: call_of(moment) for _, key, *_, static, moment in drafts if _starts(static, moment)
-    }
-    if not calls:
-        return {}
-    return {calls[row[KEY]]: row[KEY] for row in new if row[KEY] in calls}
-
-
-def _starts(static: Static, moment: Moment) -> bool:
-    return bool(moment.flags & CALL and static.outcome == "started" and moment.trace is not None)
-
-
-def call_of(moment: Moment) -> str:
-    """The key of a call: its trace and its span."""
-    trace = moment.trace or b""
-    return f"{trace.hex()}{moment.span_id:016x}"
-
-
 def _store_calls(
     statements: BatchStatements, started: Mapping[str, str], ended: Collection[str], process: int
 ) -> None:
@@ -170,10 +126,24 @@ def _store_calls(
     statements.run("DELETE FROM open_calls WHERE call IN (", "t", closed, ")")
 
 
+def _merge_calls(
+    statements: BatchStatements, started: Mapping[str, str], ended: Collection[str], process: int
+) -> None:
+    """Note starts and ends that come in any order.
+
+    An end without a start is noted as well, without an event. What comes second is merged with what
+    came first, and both are forgotten.
+    """
+    calls = sorted(started.keys() ^ set(ended))
+    rows = [(call, started.get(call, ""), process) for call in calls]
+    statements.run(OPEN_CALLS.insert, OPEN_CALLS.kinds, rows, _MERGE)
+    statements.run(_FORGET, "t", [(call,) for call in calls], ")")
+
+
 def abandon_calls(connection: Connection, statements: BatchStatements, instance: str) -> None:
     """Give the open calls of a process that has ended the outcome "abandoned"."""
     number = number_of(instance)
-    query = "SELECT event_id FROM open_calls WHERE process = ?"
+    query = "SELECT event_id FROM open_calls WHERE process = ? AND event_id <> ''"
     keys: Sequence[Any] = connection.ask(query, number).fetchall()
     before, after = _ABANDON
     statements.run(before, "u", [tuple(key) for key in keys], after)

@@ -75,11 +75,20 @@ def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
 
 
 def rows_of(
-    drafts: Sequence[Draft], organizations: Mapping[str | None, str], recorded_at: int
+    drafts: Sequence[Draft],
+    organizations: Mapping[str | None, str],
+    recorded_at: int,
+    recordings: Mapping[str, int] | None = None,
 ) -> Iterator[list[Row]]:
     """Yield a row for each draft, in chunks, so that the next is made while the database is busy.
 
     An event without an organization takes its artifact's.
+
+    Args:
+        drafts: the events.
+        organizations: by artifact.
+        recorded_at: when all of them are recorded (ns).
+        recordings: when each of them is recorded (ns), by event id, where the times differ.
     """
     for start in range(0, len(drafts), CHUNK):
         yield [
@@ -89,7 +98,7 @@ def rows_of(
                 artifact,
                 organizations.get(artifact) if organization is None else organization,
                 occurred,
-                recorded_at,
+                recorded_at if recordings is None else recordings[key],
                 _name(static.point),
                 static.mode,
                 static.outcome,

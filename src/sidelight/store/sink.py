@@ -17,10 +17,20 @@ from sidelight.spool import Record
 from sidelight.store.address import parse_url
 from sidelight.store.batch_size import BatchSizer
 from sidelight.store.database import Connection, DatabaseError
+from sidelight.store.deliveries import (
+    Part,
+    Writer,
+    by_process,
+    contents_of,
+    deliveries_of,
+    drafts_in_order,
+    recordings_of,
+)
 from sidelight.store.errors import is_record_refused
 from sidelight.store.ingest import attribute_step, store_events
 from sidelight.store.opening import open_store
 from sidelight.store.partitions import MonthlyPartitions
+<<<<<<< HEAD
 from sidelight.store.processes import (
     Contents,
     abandon_calls,
@@ -32,6 +42,10 @@ from sidelight.store.processes import (
     store_process,
 )
 from sidelight.store.rows import Draft, Ledger, drafts_of, mark_undeclared
+=======
+from sidelight.store.processes import abandon_calls, store_death, store_life, store_process
+from sidelight.store.rows import KEY, Ledger, mark_undeclared
+>>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
 from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
 from sidelight.store.statements import BatchStatements, batch_statements, last_recorded
 from sidelight.store.tables import COSTS, LOSSES
@@ -100,11 +114,26 @@ class StoreSink:
                 which are older than the store keeps.
         """
         records, undeclared = mark_undeclared(records)
-        too_old: list[Record] = []
-        for piece in self._sizer.split(records):
-            with self._sizer:
-                too_old += self._write_piece(piece, writer)
+        self._write_pieces([(piece, writer)] for piece in self._sizer.split(records))
         self._report_undeclared(undeclared.values())
+
+    def write_of_many(self, records: Sequence[tuple[Record, Writer]]) -> None:
+        """Store a batch of several processes, in pieces as `write` does.
+
+        Args:
+            records: each with the header of its writer; those of one process have the same one.
+                The end of a call may come before its start.
+
+        Raises:
+            SinkUnavailableError, SinkRefusedError: as in `write`.
+        """
+        self._write_pieces(map(by_process, self._sizer.split(records)), in_order=False)
+
+    def _write_pieces(self, pieces: Iterable[Sequence[Part]], *, in_order: bool = True) -> None:
+        too_old: list[Record] = []
+        for parts in pieces:
+            with self._sizer:
+                too_old += self._write_piece(parts, in_order=in_order)
         if self.has_deferred_work:
             self._attempt(self._attribute_step)
         if too_old:
@@ -135,13 +164,13 @@ class StoreSink:
             claimed = claim(connection)
             return claimed
 
-        self._write_piece(records, writer, claim_once)
+        self._write_piece([(records, writer)], claim_once)
         self._report_undeclared(problem for key, problem in undeclared.items() if key in claimed)
         return claimed
 
     def rehearse(self, records: Sequence[Record], writer: dict[str, Any]) -> None:
         """Store a batch and roll it back; raises what `write` would raise."""
-        if too_old := self._write_piece(records, writer, undo=True):
+        if too_old := self._write_piece([(records, writer)], undo=True):
             raise self._too_old(too_old)
 
     def _too_old(self, records: Sequence[Record]) -> SinkRefusedError:
@@ -163,14 +192,14 @@ class StoreSink:
 
     def _write_piece(
         self,
-        records: Sequence[Record],
-        writer: dict[str, Any],
+        parts: Sequence[Part],
         claim: Claim | None = None,
         *,
         undo: bool = False,
+        in_order: bool = True,
     ) -> Sequence[Record]:
         """Store a piece; return the records that are older than the store keeps."""
-        return self._attempt(lambda: self._write(records, writer, claim, undo=undo))
+        return self._attempt(lambda: self._write(parts, claim, undo=undo, in_order=in_order))
 
     def _attribute_step(self) -> None:
         if self._connection is not None:
@@ -271,37 +300,34 @@ class StoreSink:
         return not busy
 
     def _write(
-        self,
-        records: Sequence[Record],
-        writer: dict[str, Any],
-        claim: Claim | None,
-        *,
-        undo: bool,
+        self, parts: Sequence[Part], claim: Claim | None, *, undo: bool, in_order: bool
     ) -> Sequence[Record]:
         connection = self._opened(create=not undo)
-        drafts, ledgers = drafts_of(records)
+        contents = [contents_of(*part, in_order=in_order) for part in parts]
+        drafts = drafts_in_order(contents)
         if self._partitions is not None and not undo:
             self._partitions.ensure(connection, [draft[0] for draft in drafts])
-        ended = ended_calls(records)
-        if not (drafts or ledgers or ended):
+        if not any(contents):
             return ()
-        process = str(writer.get("instance", ""))
         recorded_at = _next_recorded_at(connection)
+        # With a claim, the records are those of several processes.
+        deliveries = deliveries_of(contents, recorded_at) if claim is None else ()
+        recordings = recordings_of(contents, recorded_at) if len(contents) > 1 else None
         with connection.transaction(undo=undo):
             statements = batch_statements(connection)
             if claim is not None:
                 claimed = claim(connection)
                 drafts = [draft for draft in drafts if draft[1] in claimed]
-            number = None if claim is not None else number_of(process)
-            stored = store_events(statements, drafts, recorded_at, number)
+            stored = store_events(statements, drafts, recorded_at, deliveries, recordings)
             too_old = [(static, moment) for *_, static, moment in drafts[: stored.left_out]]
             if too_old and claim is not None:
                 raise self._too_old(too_old)  # they go to the quarantine through the spool
-            for ledger in ledgers:
-                _write_ledger(statements, ledger, process)
-            if claim is None:  # else the records are those of several processes
-                contents = Contents(ledgers, started_calls(drafts, stored.new), ended)
-                store_process(connection, statements, contents, writer, recorded_at)
+            new = {row[KEY] for row in stored.new} if any(c.starts for c in contents) else ()
+            for each in contents:
+                for ledger in each.ledgers:
+                    _write_ledger(statements, ledger, str(each.writer.get("instance", "")))
+                if claim is None:
+                    store_process(connection, statements, each, new, recorded_at)
             if undo:
                 statements.check_constraints()
         if isinstance(connection, SqliteConnection) and connection.is_replaced():

@@ -21,15 +21,10 @@ _MARKS: Final = "SELECT kept_since, erasures FROM retention"
 
 
 class Delivery(NamedTuple):
-    """A transaction of a relay: its ``recorded_at``, and the number of the emitting process."""
+    """Events of one process in a transaction: their ``recorded_at``, and the process's number."""
 
     recorded_at: int
     process: int
-
-    @property
-    def values(self) -> str:
-        """The numbers as SQL."""
-        return f"{self.recorded_at:d}, {self.process:d}"
 
 
 class Marks(NamedTuple):
@@ -56,11 +51,16 @@ class BatchStatements(Protocol):
     greatest: str
     for_update: str
 
+<<<<<<< HEAD
     def marks(self, delivery: Delivery | None = None) -> Marks:
         """What the store keeps out; fixed until the transaction ends.
+=======
+    def kept_since(self, deliveries: Sequence[Delivery] = ()) -> int:
+        """Since when the store keeps events (ns); fixed until the transaction ends.
+>>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
 
         Args:
-            delivery: noted in the same exchange with the database.
+            deliveries: noted in the same exchange with the database.
         """
         ...
 
@@ -114,12 +114,18 @@ class _SqliteStatements:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+<<<<<<< HEAD
     def marks(self, delivery: Delivery | None = None) -> Marks:
         if delivery is not None:
             self._connection.execute(
                 f"{DELIVERIES.insert} VALUES (?, ?) {_UNLESS_STORED}", delivery
             )
         return Marks(*self._connection.execute(_MARKS).fetchone())
+=======
+    def kept_since(self, deliveries: Sequence[Delivery] = ()) -> int:
+        self.run(DELIVERIES.insert, DELIVERIES.kinds, deliveries, _UNLESS_STORED)
+        return int(self._connection.execute(_KEPT_SINCE).fetchone()[0])
+>>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
@@ -136,15 +142,15 @@ class _SqliteStatements:
             if inserted.rowcount == len(chunk):
                 new.extend(chunk)
                 continue
-            # Some were stored before. The rows of this transaction have its `recorded_at`.
+            # Some were stored before. The rows of this transaction have its times.
             found = self.run(
                 "SELECT event_id, recorded_at FROM events WHERE event_id IN (",
                 "t",
                 [row[:1] for row in chunk],
                 ")",
             )
-            mine = {key for key, recorded_at in found if recorded_at == chunk[0][RECORDED]}
-            new.extend(row for row in chunk if row[KEY] in mine)
+            recorded = dict(found)
+            new.extend(row for row in chunk if recorded.get(row[KEY]) == row[RECORDED])
         return new
 
     def check_constraints(self) -> None:
@@ -171,13 +177,14 @@ class _PostgresStatements:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+<<<<<<< HEAD
     def marks(self, delivery: Delivery | None = None) -> Marks:
+=======
+    def kept_since(self, deliveries: Sequence[Delivery] = ()) -> int:
+>>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
         # The shared lock keeps a pruner from moving the retention within this transaction.
-        note = (
-            ""
-            if delivery is None
-            else f"{DELIVERIES.insert} VALUES ({delivery.values}) {_UNLESS_STORED}; "
-        )
+        numbers = ", ".join([f"({each.recorded_at:d}, {each.process:d})" for each in deliveries])
+        note = f"{DELIVERIES.insert} VALUES {numbers} {_UNLESS_STORED}; " if numbers else ""
         cursor = self._connection.execute(
             f"{note}SELECT pg_advisory_xact_lock_shared({RETENTION_LOCK}); {_MARKS}"
         )

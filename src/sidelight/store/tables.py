@@ -208,7 +208,10 @@ OPEN_CALLS: Final = Table(
     key=("call",),
     indexes={"open_calls_by_process": ("process",)},
 )
-"""Calls whose start is stored, and whose end is not yet: trace and span, and the event."""
+"""Calls whose start is stored, and whose end is not yet: trace and span, and the event.
+
+From a stream the end may come first. Then it is noted, with an empty event.
+"""
 
 RETENTION: Final = Table(  # one row
     "retention",

@@ -12,20 +12,23 @@ if TYPE_CHECKING:
     from sidelight.stream.connection import StreamAddress, client_properties
     from sidelight.stream.consumer import StreamConsumer
     from sidelight.stream.lag import look_at_group
-    from sidelight.stream.messages import Message, MessageWriter, record_of
+    from sidelight.stream.messages import Message, MessageWriter
     from sidelight.stream.problems import look_at_topic
+    from sidelight.stream.reading import Event, Told, read_message
     from sidelight.stream.sink import StreamSink
 
 __all__ = [
+    "Event",
     "Message",
     "MessageWriter",
     "StreamAddress",
     "StreamConsumer",
     "StreamSink",
+    "Told",
     "client_properties",
     "look_at_group",
     "look_at_topic",
-    "record_of",
+    "read_message",
 ]
 
 __getattr__ = lazily(
@@ -34,8 +37,9 @@ __getattr__ = lazily(
         "connection": "StreamAddress client_properties",
         "consumer": "StreamConsumer",
         "lag": "look_at_group",
-        "messages": "Message MessageWriter record_of",
+        "messages": "Message MessageWriter",
         "problems": "look_at_topic",
+        "reading": "Event Told read_message",
         "sink": "StreamSink",
     },
 )

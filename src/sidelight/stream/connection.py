@@ -30,6 +30,7 @@ _OURS: Final = {
             "transactional.id",
             "message.timeout.ms",
             "delivery.timeout.ms",
+            "delivery.report.only.error",
         ),
         "leave it out: no event may be lost, and none be sent twice",
     ),

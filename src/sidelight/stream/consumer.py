@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -22,11 +23,13 @@ from sidelight.exceptions import (
     SinkUnavailableError,
 )
 from sidelight.host import monotonic
-from sidelight.spool import Health, Record, Sink
+from sidelight.spool import Health, Record
+from sidelight.store import StoreSink
 from sidelight.stream.connection import StreamAddress, client_properties
-from sidelight.stream.lag import ends_of, lag_of
-from sidelight.stream.messages import record_of
+from sidelight.stream.lag import ends_of, lag_of, reached_of
+from sidelight.stream.notes import HeldNotes
 from sidelight.stream.problems import error_of, words
+from sidelight.stream.reading import Event, Told, read_message
 
 _BATCH: Final = 5_000  # messages of one transaction
 _LINGER: Final = 0.05  # seconds in which a batch fills up
@@ -46,6 +49,8 @@ _RULES: Final = {
 }
 
 Message: TypeAlias = Any  # the client's types say None where there is none of a good message
+_Sourced: TypeAlias = tuple[Record, Mapping[str, Any], Message]
+"""A record, what is known of its process, and the message that it was read from."""
 SetAside: TypeAlias = Callable[[Message, Record | None, str, str], None]
 """Keeps a message that has no place in the store: with its record, a reason and a problem."""
 
@@ -81,7 +86,7 @@ class StreamConsumer:
         address: StreamAddress,
         environment: Mapping[str, str],
         group: str,
-        store: Sink,
+        store: StoreSink,
         set_aside: SetAside,
     ) -> None:
         """Join the group.
@@ -101,6 +106,8 @@ class StreamConsumer:
         self._store = store
         self._set_aside = set_aside
         self._refused_in_a_row = 0
+        self._notes = HeldNotes()
+        self._next: dict[int, int] = {}  # offsets to be committed, by partition
         properties = {**_DEFAULTS, **client_properties(address, environment), **_RULES}
         try:
             self._consumer = Consumer(
@@ -113,6 +120,11 @@ class StreamConsumer:
                 remedy="correct SIDELIGHT_KAFKA_… or the file of SIDELIGHT_KAFKA_PROPERTIES",
             ) from exception
         self._consumer.subscribe([self._topic])
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether notes of processes wait until what was sent before them is stored."""
+        return bool(self._notes)
 
     def step(self, halting: Callable[[], bool]) -> int:
         """Take one batch to the store, and return how many messages it had.
@@ -132,12 +144,16 @@ class StreamConsumer:
             else:
                 good.append(message)
         if not good:
-            if getattr(self._store, "has_deferred_work", False):
+            if self._store.has_deferred_work:
                 self._write([], halting)
-            return 0
-        self.progress.stream.recover()
-        if self._take(good, halting):
-            self._commit(good)
+        else:
+            self.progress.stream.recover()
+            if not self._take(good, halting):
+                return len(good)
+            self._next.update((each.partition(), each.offset() + 1) for each in good)
+            self._commit()
+        if self._notes.asks(now=not good):
+            self._store_notes(halting)
         return len(good)
 
     def ends(self) -> dict[int, int]:
@@ -156,16 +172,20 @@ class StreamConsumer:
 
     def _take(self, messages: Sequence[Message], halting: Callable[[], bool]) -> bool:
         """Store the events of a batch; return False where the store did not take them."""
-        records, sources = [], {}
+        records: list[_Sourced] = []
         for message in messages:
             try:
-                record = record_of(message.value(), message.headers() or ())
+                read = read_message(message.value(), message.headers() or ())
             except MessageError as error:
                 self.progress.set_aside += 1
                 self._set_aside(message, None, "no event of sidelight", str(error.facts["problem"]))
-            else:
-                records.append(record)
-                sources[record[1].random] = message
+                continue
+            if isinstance(read, Event):
+                records.append((read.record, read.writer, message))
+                continue
+            records += [(record, read.writer, message) for record in read.records]
+            if read.sign is not None or read.state:
+                self._notes.hold(read, message.partition(), message.offset())
         pieces = deque([records] if records else [])
         while pieces:
             piece = pieces.popleft()
@@ -175,33 +195,30 @@ class StreamConsumer:
             problem, poison, reason = refusal
             if not problem:
                 self._refused_in_a_row = 0
-                self.progress.stored += len(piece)
+                self._count_stored(piece)
             elif poison is None and len(piece) > 1:
                 middle = len(piece) // 2
                 pieces.extendleft([piece[middle:], piece[:middle]])
             else:
-                self._refuse(poison or piece, sources, problem, reason)
-                self.progress.stored += len(piece) - len(poison or piece)
+                named = {id(moment) for _, moment in poison or [each[0] for each in piece]}
+                self._count_stored([each for each in piece if id(each[0][1]) not in named])
+                self._refuse([each for each in piece if id(each[0][1]) in named], problem, reason)
         return True
 
-    def _refuse(
-        self,
-        records: Iterable[Record],
-        sources: Mapping[int, Message],
-        problem: str,
-        reason: str | None,
-    ) -> None:
-        for record in records:
+    def _count_stored(self, records: Iterable[_Sourced]) -> None:
+        self.progress.stored += sum(record[0].type is not None for record, _, _ in records)
+
+    def _refuse(self, records: Iterable[_Sourced], problem: str, reason: str | None) -> None:
+        for record, _, message in records:
             if reason == _PRUNED:
                 self.progress.pruned += 1
                 continue
             self._refused_in_a_row += 1
             self.progress.set_aside += 1
-            source = sources[record[1].random]
-            self._set_aside(source, record, reason or "refused by store", problem)
+            self._set_aside(message, record, reason or "refused by store", problem)
 
     def _write(
-        self, records: Sequence[Record], halting: Callable[[], bool]
+        self, records: Sequence[_Sourced], halting: Callable[[], bool]
     ) -> tuple[str, Sequence[Record] | None, str | None] | None:
         """Write until the store takes or refuses the records; None where it is given up.
 
@@ -209,15 +226,24 @@ class StreamConsumer:
             The problem, "" where there is none; the refused records, where the store names them;
             the reason, where it has one.
         """
+        return self._persist(
+            lambda: self._store.write_of_many([(record, writer) for record, writer, _ in records]),
+            halting,
+            is_one=len(records) < 2,
+        )
+
+    def _persist(
+        self, write: Callable[[], None], halting: Callable[[], bool], *, is_one: bool = True
+    ) -> tuple[str, Sequence[Record] | None, str | None] | None:
         failures = 0
         while True:
             try:
-                self._store.write(records, {"instance": "consumer"})
+                write()
                 self._store.sync()
             except SinkRefusedError as error:
                 facts: Any = error.facts
                 problem, reason = str(facts["problem"]), facts.get("reason")
-                if reason is not None or self._refused_in_a_row < _DOUBTFUL or len(records) > 1:
+                if reason is not None or self._refused_in_a_row < _DOUBTFUL or not is_one:
                     return problem, facts.get("records"), reason
                 self.progress.store.fail(f"it refuses every event: {problem}")
             except (SinkUnavailableError, OSError) as error:
@@ -245,20 +271,48 @@ class StreamConsumer:
         except KafkaException as exception:
             self._note_error(error_of(exception))
 
-    def _commit(self, messages: Iterable[Message]) -> None:
+    def _commit(self) -> None:
         """Commit the offsets of the partitions that this consumer still has."""
-        last = {message.partition(): message.offset() + 1 for message in messages}
+        held: Mapping[int, int] = {}
         try:
             mine = {each.partition for each in self._consumer.assignment()}
+            self._notes.forget_others(mine)
+            held = self._notes.first_offsets()
             offsets = [
-                TopicPartition(self._topic, number, offset)
-                for number, offset in last.items()
+                TopicPartition(self._topic, number, min(held.get(number, end), end), f"{end}")
+                for number, end in self._next.items()
                 if number in mine
             ]
             if offsets:
                 self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as exception:  # another consumer reads them again
             self._note_error(error_of(exception))
+        self._next = {number: self._next[number] for number in held if number in self._next}
+
+    def _store_notes(self, halting: Callable[[], bool]) -> None:
+        """Store the notes before which everything is stored."""
+        try:
+            ends = self.ends()
+            self._notes.note_ends(ends)
+            due = self._notes.due(reached_of(self._consumer, self._topic, ends))
+        except SinkUnavailableError as error:
+            self.progress.stream.fail(str(error.facts["problem"]))
+            return
+        for note in due:
+            if self._persist(partial(self._store_note, note), halting) is None:
+                return
+            self._notes.forget(note)
+        if due:
+            self._commit()
+
+    def _store_note(self, note: Told) -> None:
+        writer = dict(note.writer)
+        if note.sign is not None:
+            self._store.write([note.sign], writer)
+        elif note.is_end:
+            self._store.note_end(writer)
+        else:
+            self._store.note_alive(writer, note.at)
 
     def _note_error(self, error: Any) -> None:
         self.progress.stream.fail(words(error))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from sidelight.exceptions import SinkUnavailableError
@@ -23,7 +29,7 @@ class Group:
     Attributes:
         name: of the group.
         members: the number of its consumers.
-        lag: messages that the group has not committed, by partition.
+        lag: messages that the group has not stored, by partition.
     """
 
     name: str
@@ -63,28 +69,52 @@ def ends_of(consumer: Any, topic: str) -> dict[int, int]:
         found = consumer.list_topics(topic, _ASK_WITHIN).topics[topic]
         if found.error is not None:
             raise SinkUnavailableError(sink=topic, problem=words(found.error))
-        places = [TopicPartition(topic, number) for number in found.partitions]
-        return {
-            each.partition: consumer.get_watermark_offsets(each, _ASK_WITHIN)[1] for each in places
-        }
+        return _offsets(consumer, topic, found.partitions, OFFSET_END)
     except KafkaException as exception:
         raise _unavailable(topic, exception) from exception
 
 
-def lag_of(consumer: Any, topic: str, ends: Mapping[int, int]) -> dict[int, int]:
-    """How many messages before ``ends`` the consumer's group has not committed, by partition.
+def reached_of(consumer: Any, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """The offset up to which the consumer's group has stored each partition.
+
+    That is what it has committed, or what the metadata of the commit says: see `notes`.
 
     Raises:
         SinkUnavailableError: the brokers do not answer.
     """
     try:
-        committed = consumer.committed([TopicPartition(topic, each) for each in ends], _ASK_WITHIN)
-        reached = {}
-        for each in committed:
-            first = consumer.get_watermark_offsets(each, _ASK_WITHIN)[0] if each.offset < 0 else 0
-            reached[each.partition] = max(first, each.offset)
+        committed = consumer.committed([TopicPartition(topic, n) for n in partitions], _ASK_WITHIN)
+        reached = {each.partition: _stored_until(each) for each in committed}
+        unread = [number for number, offset in reached.items() if offset < 0]
+        if unread:
+            reached |= _offsets(consumer, topic, unread, OFFSET_BEGINNING)
+        return reached
     except KafkaException as exception:
         raise _unavailable(topic, exception) from exception
+
+
+def _stored_until(committed: TopicPartition) -> int:
+    noted: Any = committed.metadata
+    return max(committed.offset, int(noted) if noted and noted.isdigit() else -1)
+
+
+def _offsets(consumer: Any, topic: str, partitions: Iterable[int], which: int) -> dict[int, int]:
+    """The first or the last offset of partitions: one request to each broker."""
+    places = [TopicPartition(topic, number, which) for number in partitions]
+    answers = consumer.offsets_for_times(places, _ASK_WITHIN)
+    for each in answers:
+        if each.error is not None:
+            raise KafkaException(each.error)
+    return {each.partition: each.offset for each in answers}
+
+
+def lag_of(consumer: Any, topic: str, ends: Mapping[int, int]) -> dict[int, int]:
+    """How many messages before ``ends`` the consumer's group has not stored, by partition.
+
+    Raises:
+        SinkUnavailableError: the brokers do not answer.
+    """
+    reached = reached_of(consumer, topic, ends)
     return {number: max(0, end - reached[number]) for number, end in ends.items()}
 
 

@@ -35,6 +35,7 @@ _DEFAULTS: Final = {
 }
 _RULES: Final = {
     "acks": "all",
+    "delivery.report.only.error": True,  # a call into Python for each message costs a microsecond
     "enable.idempotence": True,
     "message.timeout.ms": 0,  # never
 }
@@ -124,9 +125,8 @@ class StreamProducer:
 
     # -- callbacks -------------------------------------------------------------------------------
 
-    def _note_report(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._note_failure(error, message.key(), message.value())
+    def _note_report(self, error: KafkaError, message: Message) -> None:
+        self._note_failure(error, message.key(), message.value())
 
     def _note_failure(self, error: KafkaError, key: bytes | None, value: bytes | None) -> None:
         self._failures[key, value] = error

@@ -6,23 +6,29 @@ messages that are still on their way, and sends again only those that have faile
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.host import monotonic, sleep
 from sidelight.spool import Record
-from sidelight.store import mark_undeclared
+from sidelight.store import ends_call, mark_undeclared
 from sidelight.stream.connection import StreamAddress
-from sidelight.stream.messages import MessageWriter
+from sidelight.stream.messages import Message, MessageWriter
 from sidelight.stream.problems import OF_THE_MESSAGE, words
 from sidelight.stream.producer import StreamProducer, check_properties
 
 _PATIENCE: Final = 1.0  # seconds without any acknowledgement; the relay tries again
 _PIECE: Final = 512  # records between two offers of the GIL: about 5 ms
 _POLL_EVERY: Final = 1.0  # seconds
+_ENDS: Final = 200  # calls that one message tells to have ended
+_MOST_WRITERS: Final = 1_000
 _DOUBTFUL: Final = 20  # messages refused one after the other before the topic is the suspect
+
+_Item: TypeAlias = Record | list[Record]
+"""An event or a ledger; or the records of calls that have ended, which are one message."""
 
 
 class StreamSink:
@@ -50,12 +56,13 @@ class StreamSink:
         check_properties(self.address, environment)
         self._environment = environment
         self._count = count
-        self._writer = MessageWriter(structured=self.address.structured)
+        self._writers: dict[Any, MessageWriter] = {}
+        self._writer = MessageWriter({})
         self._producer: StreamProducer | None = None
         self._is_checked = False
         self._polled_at = 0.0
         self._batch: object = None
-        self._chunks: deque[Sequence[Record]] = deque()
+        self._chunks: deque[Sequence[_Item]] = deque()
         self._sent = 0
         self._refused: list[Record] = []
         self._refusal = ""
@@ -77,19 +84,48 @@ class StreamSink:
         producer = self._open()
         if not records:
             return
+        self._writer = self._writer_of(writer)
         batch = (records[0][1].random, len(records))
         if batch != self._batch:
             if self._sent:  # of another batch, which is still on its way; the spool has it
                 self.close()
                 producer = self._open()
             self._batch, self._refused = batch, []
-            self._chunks = deque([self._marked(records)])
-        service = str(writer.get("resource", {}).get("service.name", ""))
+            self._chunks = deque(self._chunks_of(records))
         while self._chunks:
-            self._deliver_chunk(producer, service)
+            self._deliver_chunk(producer)
         self._batch, refused = None, self._refused
         if refused:
             raise SinkRefusedError(sink=str(self.address), problem=self._refusal, records=refused)
+
+    def note_alive(self, writer: dict[str, Any], until: int) -> None:
+        """Tell that all that a living process wrote until a time (ns) is in the topic.
+
+        Raises:
+            SinkUnavailableError: as in `write`.
+        """
+        self._note(writer, until, "alive")
+
+    def note_end(self, writer: dict[str, Any]) -> None:
+        """Tell that a process has ended, and that all that it wrote is in the topic.
+
+        Raises:
+            SinkUnavailableError: as in `write`.
+        """
+        self._note(writer, time.time_ns(), "died")
+
+    def _note(self, writer: dict[str, Any], at: int, state: str) -> None:
+        producer = self._open()
+        if self._sent:  # of a batch that is still on its way; the spool has it
+            self.close()
+            producer = self._open()
+        message = self._writer_of(writer).note(at, state=state)
+        if not (producer.send(message, _PATIENCE) and producer.await_reports(_PATIENCE)):
+            self.close()  # purges it
+            raise SinkUnavailableError(sink=str(self.address), problem="it acknowledges nothing")
+        if failures := producer.take_failures():
+            problem = words(next(iter(failures.values())))
+            raise SinkUnavailableError(sink=str(self.address), problem=problem)
 
     def sync(self) -> None:
         """Do nothing: the brokers are responsible for what they have acknowledged."""
@@ -109,19 +145,38 @@ class StreamSink:
 
     # -- one batch ---------------------------------------------------------------------------
 
-    def _marked(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Mark the events that break their declaration, because a consumer does not know it."""
-        marked, problems = mark_undeclared(records)
+    def _chunks_of(self, records: Sequence[Record]) -> Iterator[Sequence[_Item]]:
+        """Yield what to send: the events, then what is true when all of them were acknowledged."""
+        marked, problems = mark_undeclared(records)  # a consumer does not know the declarations
         for problem in problems.values():
             self._count("event not as declared", problem)
-        return marked
+        yield [record for record in marked if record[0].type is not None]
+        notes: list[_Item] = [record for record in records if record[0].outcome == "ledger"]
+        ends = [record for record in records if ends_call(*record)]
+        yield notes + [ends[n : n + _ENDS] for n in range(0, len(ends), _ENDS)]
 
-    def _deliver_chunk(self, producer: StreamProducer, service: str) -> None:
+    def _writer_of(self, writer: dict[str, Any]) -> MessageWriter:
+        """The writer of a process's messages."""
+        key = writer.get("instance")
+        found = self._writers.get(key)
+        if found is None or found.process is not writer:
+            if len(self._writers) > _MOST_WRITERS:
+                self._writers.clear()
+            found = MessageWriter(writer, structured=self.address.structured)
+            self._writers[key] = found
+        found.look_at_catalogue()
+        return found
+
+    def _message(self, item: _Item) -> Message:
+        if type(item) is list:
+            return self._writer.write_ends(item)
+        return self._writer.write(item)  # type: ignore[arg-type]
+
+    def _deliver_chunk(self, producer: StreamProducer) -> None:
         """Send the first chunk, wait for its reports, and decide about what has failed."""
         chunk = self._chunks[0]
         while self._sent < len(chunk):
-            message = self._writer.write(chunk[self._sent], service)
-            if message is not None and not producer.send(message, _PATIENCE):
+            if not producer.send(self._message(chunk[self._sent]), _PATIENCE):
                 raise self._unavailable(producer, "the producer's queue is full")
             self._sent += 1
             if self._sent % _PIECE == 0:
@@ -133,16 +188,16 @@ class StreamSink:
         failures = producer.take_failures()
         failed = []
         if failures:
-            for record in chunk:
-                message = self._writer.write(record, service)
-                if message is not None and (message.key, message.value) in failures:
-                    failed.append(record)
+            for item in chunk:
+                message = self._message(item)
+                if (message.key, message.value) in failures:
+                    failed.append(item)
         if len(failed) < len(chunk):
             self._refused_in_a_row = 0
         if failed:
             self._decide(producer, failed, next(iter(failures.values())))
 
-    def _decide(self, producer: StreamProducer, failed: Sequence[Record], error: Any) -> None:
+    def _decide(self, producer: StreamProducer, failed: Sequence[_Item], error: Any) -> None:
         """Find the messages that are the cause of a failure; all others are sent again."""
         is_poison = error.code() in OF_THE_MESSAGE
         if is_poison and len(failed) > 1:  # brokers refuse a whole batch for one of its messages
@@ -150,7 +205,8 @@ class StreamSink:
             self._chunks.extendleft([failed[middle:], failed[:middle]])
         elif is_poison and self._refused_in_a_row < _DOUBTFUL:
             self._refused_in_a_row += 1
-            self._refused += failed
+            for item in failed:
+                self._refused += item if type(item) is list else [item]  # type: ignore[list-item]
             self._refusal = words(error)
         else:
             self._chunks.appendleft(failed)

@@ -1,0 +1,221 @@
+"""Messages of a topic, read back: the record of an event, or what is told of a process."""
+
+from __future__ import annotations
+
+import functools
+import re
+from calendar import timegm
+from collections.abc import Mapping, Sequence
+from time import strptime
+from typing import Any, Final, NamedTuple, TypeAlias, get_args
+
+import msgspec
+
+from sidelight.exceptions import MessageError
+from sidelight.record import (
+    CALL,
+    DEEPEST,
+    Mode,
+    Moment,
+    Outcome,
+    Static,
+    event_id,
+    is_deep,
+    is_type_name,
+    record_flags,
+)
+from sidelight.spool import Record
+from sidelight.stream.messages import CONTENT_TYPE, PROCESS_TYPE, SECOND, ProcessNote
+
+MessageHeaders: TypeAlias = Sequence[tuple[str, bytes | None]]
+_STRUCTURED_PREFIX: Final = b"application/cloudevents+json"
+_RANDOM: Final = 0x3FFF_FFFF_FFFF_FFFF  # the random bits that an event's id holds
+_TIME: Final = re.compile(
+    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)", re.ASCII
+)
+_TRACEPARENT: Final = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_CALL: Final = re.compile(r"([0-9a-f]{32})([0-9a-f]{16})")
+_MODES: Final = frozenset(get_args(Mode))
+_OUTCOMES: Final = frozenset(get_args(Outcome)) - {"ledger"} | {"abandoned"}
+_END: Final = Static(None, "sidelight:call", "scheduled", "succeeded", None)
+_LEDGER: Final = Static(None, "sidelight:ledger", "scheduled", "ledger", None)
+
+
+class Told(NamedTuple):
+    """What a message tells of a process, besides its events.
+
+    Attributes:
+        writer: describes the process, as the header of its segments does.
+        records: its losses, its costs and the ends of its calls, as records.
+        sign: its sign of life, as a record: true as soon as all that was sent before is stored.
+        at: see `ProcessNote`.
+        state: see `ProcessNote`; like a sign of life, it is true later.
+        is_end: whether the process has ended.
+    """
+
+    writer: Mapping[str, Any]
+    records: Sequence[Record]
+    sign: Record | None
+    at: int
+    state: str
+    is_end: bool
+
+
+class Event(NamedTuple):
+    """An event, and the process that emitted it."""
+
+    record: Record
+    writer: Mapping[str, Any]
+
+
+def read_message(value: bytes | None, headers: MessageHeaders) -> Event | Told:
+    """Read a message.
+
+    The record of an event gives the row that the original record gives. It has no span, and its
+    error is among its attributes.
+
+    Raises:
+        MessageError: the message is damaged, or is none of sidelight.
+    """
+    try:
+        return _read(value or b"", headers)
+    except KeyError as error:
+        name = str(error.args[0]).removeprefix("ce_")
+        raise MessageError(problem=f"it has no attribute {name!r}") from error
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
+        raise MessageError(problem=str(error)) from error
+    except (AttributeError, TypeError) as error:
+        raise MessageError(problem="one of its headers has no value") from error
+
+
+def _read(value: bytes, headers: MessageHeaders) -> Event | Told:
+    found: dict[str, Any] = dict(headers)
+    data = value
+    if (found.get(CONTENT_TYPE) or b"").lower().startswith(_STRUCTURED_PREFIX):
+        event = _event_decoder.decode(value)
+        data = bytes(event.pop("data", b"null"))
+        found = {f"ce_{name}": _encoded(name, text) for name, text in event.items()}
+    if found["ce_specversion"] != b"1.0":
+        version = (found["ce_specversion"] or b"").decode()
+        raise ValueError(f"it has version {version!r} of CloudEvents")
+    if found["ce_type"] == _PROCESS_TYPE:
+        return _told(found, data)
+    if data.count(b"[") + data.count(b"{") > DEEPEST and is_deep(msgspec.json.decode(data)):
+        raise ValueError(f"its data is nested deeper than {DEEPEST} levels")
+    static = _static(found["ce_type"], found["ce_point"], found["ce_mode"], found["ce_outcome"])
+    moment = _moment(found, _data_decoder.decode(data))
+    return Event((static, moment), _writer(found.get("ce_instance")))
+
+
+_PROCESS_TYPE: Final = PROCESS_TYPE.encode()
+_event_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text_decoder: Final = msgspec.json.Decoder(str)
+_data_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+_note_decoder: Final = msgspec.json.Decoder(ProcessNote)
+
+
+def _encoded(name: str, text: msgspec.Raw) -> bytes:
+    try:
+        return _text_decoder.decode(text).encode()
+    except msgspec.ValidationError:
+        raise ValueError(f"its attribute {name} is not text") from None
+
+
+@functools.lru_cache(maxsize=10_000)
+def _static(type_name: bytes, point: bytes, mode: bytes, outcome: bytes) -> Static:
+    of: Any = [each.decode() for each in (type_name, point, mode, outcome)]
+    if not is_type_name(of[0]) or of[2] not in _MODES or of[3] not in _OUTCOMES:
+        raise ValueError(f"its type is {of[0]!r}, its mode {of[2]!r}, its outcome {of[3]!r}")
+    return Static(of[0], of[1], of[2], of[3], None)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _writer(instance: bytes | None) -> Mapping[str, Any]:
+    """The one object that stands for a process: see `StoreSink.write_of_many`."""
+    return {} if instance is None else {"instance": instance.decode()}
+
+
+def _moment(found: Mapping[str, bytes], data: dict[str, Any]) -> Moment:
+    occurred = _nanoseconds(found["ce_time"])
+    uid = found["ce_id"].decode()
+    random = _random_of(uid)
+    if event_id(occurred, random) != uid:
+        time = found["ce_time"].decode()
+        raise ValueError(f"its id {uid} was not made at its time {time}")
+    duration = None if (text := found.get("ce_duration")) is None else int(text)
+    trace, span_id, flags = None, 0, 0
+    if (text := found.get("ce_traceparent")) is not None:
+        if (parent := _TRACEPARENT.fullmatch(text)) is None:
+            raise ValueError(f"its traceparent is {text.decode()!r}")
+        trace, span_id = bytes.fromhex(parent[1].decode()), int(parent[2], 16)
+        flags = record_flags(int(parent[3], 16))
+    if "ce_call" in found:
+        flags |= CALL
+    artifact = found.get("ce_subject", found.get("ce_artifact"))
+    organization = found.get("ce_organization")
+    return Moment(
+        occurred - (duration or 0),
+        random,
+        None if artifact is None else artifact.decode(),
+        None if organization is None else organization.decode(),
+        duration,
+        trace,
+        span_id,
+        0,
+        flags,
+        data or None,
+        None,
+    )
+
+
+def _random_of(uid: str) -> int:
+    try:
+        return int(uid[19:].replace("-", ""), 16) & _RANDOM
+    except ValueError:
+        raise ValueError(f"its id {uid!r} is no UUID") from None
+
+
+def _told(found: Mapping[str, bytes], data: bytes) -> Told:
+    note = _note_decoder.decode(data)
+    random = _random_of(found["ce_id"].decode())
+    writer: dict[str, Any] = {"pid": note.pid, "resource": note.resource}
+    if (instance := found.get("ce_instance")) is not None:
+        writer["instance"] = instance.decode()
+    records: list[Record] = []
+    sign: Record | None = None
+    is_end = note.state == "died"
+    if note.ledger is not None:
+        ledger = _LEDGER, _bare_moment(note.at, random, msgspec.to_builtins(note.ledger))
+        if note.ledger.began is None:
+            records.append(ledger)
+        else:
+            sign, is_end = ledger, note.ledger.ended
+    for call in note.ended_calls:
+        if (parts := _CALL.fullmatch(call)) is None:
+            raise ValueError(f"it names the call {call!r}")
+        trace, span_id = bytes.fromhex(parts[1]), int(parts[2], 16)
+        records.append((_END, _bare_moment(note.at, random, None, trace, span_id, CALL)))
+    return Told(writer, records, sign, note.at, note.state, is_end)
+
+
+def _bare_moment(
+    at: int,
+    random: int,
+    attributes: dict[str, Any] | None,
+    trace: bytes | None = None,
+    span_id: int = 0,
+    flags: int = 0,
+) -> Moment:
+    return Moment(at, random, None, None, None, trace, span_id, 0, flags, attributes, None)
+
+
+def _nanoseconds(text: bytes) -> int:
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"its time is {text.decode()!r}")
+    return _second(found[1]) * SECOND + int((found[2] or b"0").ljust(9, b"0"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _second(text: bytes) -> int:
+    return timegm(strptime(text.decode(), "%Y-%m-%dT%H:%M:%S"))
