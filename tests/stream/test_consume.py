@@ -173,7 +173,7 @@ def test_what_is_no_event_of_sidelight_is_set_aside_and_stops_nothing(topic, tmp
     producer.flush(20)
     url = sqlite(tmp_path)
     told = json.loads(consume_once(topic, url, tmp_path / "spool", "--json").splitlines()[0])
-    assert told == {"stored": 4, "set_aside": 4, "pruned": 0, "losses": {}}
+    assert told == {"stored": 4, "set_aside": 4, "pruned": 0, "erased": 0, "losses": {}}
     with Store(url) as store:
         assert store.size() == 3
     entries = [entry for _, entry in Quarantine(tmp_path / "spool").entries()]

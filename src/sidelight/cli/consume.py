@@ -156,6 +156,7 @@ def _report(consumer: StreamConsumer, aside: _Aside, *, as_json: bool) -> None:
                     "stored": progress.stored,
                     "set_aside": progress.set_aside,
                     "pruned": progress.pruned,
+                    "erased": progress.erased,
                     "losses": dict(aside.losses),
                 }
             ]
@@ -163,7 +164,7 @@ def _report(consumer: StreamConsumer, aside: _Aside, *, as_json: bool) -> None:
         return
     remark(
         f"{plural(progress.stored, 'event')} stored, {number(progress.set_aside)} set aside,"
-        f" {number(progress.pruned)} pruned before"
+        f" {number(progress.pruned)} pruned before, {number(progress.erased)} erased before"
     )
     for reason, count in aside.losses.items():
         complain(f"{reason}: {plural(count, 'time')}: {aside.problems[reason]}")
@@ -180,7 +181,9 @@ class _Aside:
         self.problems: dict[str, str] = {}
 
     def count(self, reason: str, problem: str) -> None:
-        """Count a loss by reason."""
+        """Count a loss by reason; the progress tells what was erased."""
+        if reason == "erased":
+            return
         self.losses[reason] += 1
         self.problems[reason] = problem
 

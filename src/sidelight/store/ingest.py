@@ -95,9 +95,7 @@ def store_events(
     """
     if not drafts:
         return Stored()
-<<<<<<< HEAD
-    delivery = None if process is None else Delivery(recorded_at, process)
-    marks = statements.marks(delivery)
+    marks = statements.marks(deliveries)
     left_out = bisect_left(drafts, (marks.kept_since,))
     sifted = Sifted(drafts[left_out:])
     if marks.erasures:
@@ -105,19 +103,11 @@ def store_events(
     has_noted_work = False
     new: Sequence[Row] = ()
     if sifted.kept:
-        has_noted_work, new = _store(statements, sifted.kept, recorded_at, marks.kept_since)
+        rows = _Rows(sifted.kept, recorded_at, recordings)
+        has_noted_work, new = _store(statements, rows, marks.kept_since)
     if sifted.owners:
         has_noted_work |= claim_earlier_events(statements, sifted.owners, recorded_at)
     return Stored(left_out, has_noted_work, new, sifted.erased)
-=======
-    kept_since = statements.kept_since(deliveries)
-    left_out = bisect_left(drafts, (kept_since,))
-    if left_out == len(drafts):
-        return Stored(left_out)
-    rows = _Rows(drafts[left_out:], recorded_at, recordings)
-    has_noted_work, new = _store(statements, rows, kept_since)
-    return Stored(left_out, has_noted_work, new)
->>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
 
 
 def _store(
@@ -131,14 +121,9 @@ def _store(
         for each in artifacts
         if each.organization is not None and not each.is_ambiguous
     }
-<<<<<<< HEAD
     counts: Tally = Counter()
-    new = statements.insert_new(_counted(rows_of(drafts, owners, recorded_at), counts))
-=======
-    counts: _Counts = Counter()
     rows = rows_of(drafts, owners, given.recorded_at, given.recordings)
     new = statements.insert_new(_counted(rows, counts))
->>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
     if len(new) < len(drafts):  # some rows were stored before: count only the new ones
         counts.clear()
         tally_rows(counts, new)

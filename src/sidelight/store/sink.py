@@ -18,6 +18,7 @@ from sidelight.store.address import parse_url
 from sidelight.store.batch_size import BatchSizer
 from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.deliveries import (
+    Contents,
     Part,
     Writer,
     by_process,
@@ -30,22 +31,8 @@ from sidelight.store.errors import is_record_refused
 from sidelight.store.ingest import attribute_step, store_events
 from sidelight.store.opening import open_store
 from sidelight.store.partitions import MonthlyPartitions
-<<<<<<< HEAD
-from sidelight.store.processes import (
-    Contents,
-    abandon_calls,
-    ended_calls,
-    number_of,
-    started_calls,
-    store_death,
-    store_life,
-    store_process,
-)
-from sidelight.store.rows import Draft, Ledger, drafts_of, mark_undeclared
-=======
 from sidelight.store.processes import abandon_calls, store_death, store_life, store_process
-from sidelight.store.rows import KEY, Ledger, mark_undeclared
->>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
+from sidelight.store.rows import KEY, Draft, Ledger, mark_undeclared
 from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
 from sidelight.store.statements import BatchStatements, batch_statements, last_recorded
 from sidelight.store.tables import COSTS, LOSSES
@@ -322,11 +309,10 @@ class StoreSink:
             too_old = [(static, moment) for *_, static, moment in drafts[: stored.left_out]]
             if too_old and claim is not None:
                 raise self._too_old(too_old)  # they go to the quarantine through the spool
-            new = {row[KEY] for row in stored.new} if any(c.starts for c in contents) else ()
-            for each in contents:
-                for ledger in each.ledgers:
-                    _write_ledger(statements, ledger, str(each.writer.get("instance", "")))
-                if claim is None:
+            _write_ledgers(statements, contents)
+            if claim is None:
+                new = {row[KEY] for row in stored.new} if any(c.starts for c in contents) else ()
+                for each in contents:
                     store_process(connection, statements, each, new, recorded_at)
             if undo:
                 statements.check_constraints()
@@ -355,6 +341,12 @@ def _next_recorded_at(connection: Connection) -> int:
     """
     newest, now = last_recorded(connection), time.time_ns()
     return now if now > newest else newest + 1 + random_bits(_SPREAD_BITS)
+
+
+def _write_ledgers(statements: BatchStatements, contents: Iterable[Contents]) -> None:
+    for each in contents:
+        for ledger in each.ledgers:
+            _write_ledger(statements, ledger, str(each.writer.get("instance", "")))
 
 
 def _write_ledger(statements: BatchStatements, ledger: Ledger, process: str) -> None:

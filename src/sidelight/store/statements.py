@@ -51,13 +51,8 @@ class BatchStatements(Protocol):
     greatest: str
     for_update: str
 
-<<<<<<< HEAD
-    def marks(self, delivery: Delivery | None = None) -> Marks:
+    def marks(self, deliveries: Sequence[Delivery] = ()) -> Marks:
         """What the store keeps out; fixed until the transaction ends.
-=======
-    def kept_since(self, deliveries: Sequence[Delivery] = ()) -> int:
-        """Since when the store keeps events (ns); fixed until the transaction ends.
->>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
 
         Args:
             deliveries: noted in the same exchange with the database.
@@ -114,18 +109,9 @@ class _SqliteStatements:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-<<<<<<< HEAD
-    def marks(self, delivery: Delivery | None = None) -> Marks:
-        if delivery is not None:
-            self._connection.execute(
-                f"{DELIVERIES.insert} VALUES (?, ?) {_UNLESS_STORED}", delivery
-            )
-        return Marks(*self._connection.execute(_MARKS).fetchone())
-=======
-    def kept_since(self, deliveries: Sequence[Delivery] = ()) -> int:
+    def marks(self, deliveries: Sequence[Delivery] = ()) -> Marks:
         self.run(DELIVERIES.insert, DELIVERIES.kinds, deliveries, _UNLESS_STORED)
-        return int(self._connection.execute(_KEPT_SINCE).fetchone()[0])
->>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
+        return Marks(*self._connection.execute(_MARKS).fetchone())
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
@@ -177,11 +163,7 @@ class _PostgresStatements:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-<<<<<<< HEAD
-    def marks(self, delivery: Delivery | None = None) -> Marks:
-=======
-    def kept_since(self, deliveries: Sequence[Delivery] = ()) -> int:
->>>>>>> 43679a6 (Losses, costs, signs of life and ended calls travel through Kafka; a consumed store has the rows of a direct one)
+    def marks(self, deliveries: Sequence[Delivery] = ()) -> Marks:
         # The shared lock keeps a pruner from moving the retention within this transaction.
         numbers = ", ".join([f"({each.recorded_at:d}, {each.process:d})" for each in deliveries])
         note = f"{DELIVERIES.insert} VALUES {numbers} {_UNLESS_STORED}; " if numbers else ""

@@ -63,6 +63,7 @@ class Progress:
         stored: events that were written to the store, those among them that it had included.
         set_aside: messages that have no place in the store.
         pruned: events that were pruned from the store before, and stay away.
+        erased: events that were erased from the store before, and stay away.
         store: how the store is doing.
         stream: how the brokers are doing.
     """
@@ -70,6 +71,7 @@ class Progress:
     stored: int = 0
     set_aside: int = 0
     pruned: int = 0
+    erased: int = 0
     store: Health = field(default_factory=Health)
     stream: Health = field(default_factory=Health)
 
@@ -206,7 +208,10 @@ class StreamConsumer:
         return True
 
     def _count_stored(self, records: Iterable[_Sourced]) -> None:
-        self.progress.stored += sum(record[0].type is not None for record, _, _ in records)
+        erased, self._store.erased = len(self._store.erased), []
+        self.progress.erased += erased
+        events = sum(record[0].type is not None for record, _, _ in records)
+        self.progress.stored += events - erased
 
     def _refuse(self, records: Iterable[_Sourced], problem: str, reason: str | None) -> None:
         for record, _, message in records:

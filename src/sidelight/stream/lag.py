@@ -86,11 +86,10 @@ def reached_of(consumer: Any, topic: str, partitions: Iterable[int]) -> dict[int
         committed = consumer.committed([TopicPartition(topic, n) for n in partitions], _ASK_WITHIN)
         reached = {each.partition: _stored_until(each) for each in committed}
         unread = [number for number, offset in reached.items() if offset < 0]
-        if unread:
-            reached |= _offsets(consumer, topic, unread, OFFSET_BEGINNING)
-        return reached
+        first = _offsets(consumer, topic, unread, OFFSET_BEGINNING) if unread else {}
     except KafkaException as exception:
         raise _unavailable(topic, exception) from exception
+    return {**reached, **first}
 
 
 def _stored_until(committed: TopicPartition) -> int:
