@@ -206,19 +206,28 @@ def test_a_poison_event_is_set_aside_and_can_be_replayed(topic, tmp_path):
         assert store.size() == 20
 
 
-def test_pruned_events_do_not_come_back(topic, tmp_path):
-    url = sqlite(tmp_path)
+def test_pruned_and_erased_events_do_not_come_back(topic, tmp_path):
+    url, spool = sqlite(tmp_path), tmp_path / "spool"
+
+    def run(*command):
+        command = [sys.executable, "-m", "sidelight", *command, "--store", url]
+        subprocess.run(command, env=environment(), check=True, timeout=60)
+
+    def again(group):
+        told = consume_once(topic, url, spool, "--group", group, "--json")
+        with Store(url) as store:
+            return json.loads(told.splitlines()[0]), store.size()
+
     send(topic, RECORDS)
-    consume_once(topic, url, tmp_path / "spool")
-    prune = [sys.executable, "-m", "sidelight", "prune", "--store", url, "--older-than"]
-    subprocess.run(
-        [*prune, "2026-08-01", "--trust-clock"], env=environment(), check=True, timeout=60
-    )
-    told = consume_once(topic, url, tmp_path / "spool", "--group", "again")
-    assert "400 pruned before" in told
-    with Store(url) as store:
-        assert store.size() == 0
-    assert not [*Quarantine(tmp_path / "spool").entries()]
+    consume_once(topic, url, spool)
+    mine = sum(moment.artifact_id == "a3" for _, moment in RECORDS)
+    run("erase", "--artifact", "a3", "--yes", "--spool", str(spool))
+    told, left = again("once")
+    assert (told["erased"], left) == (mine, 400 - mine)
+    run("prune", "--older-than", "2026-08-01", "--trust-clock")
+    told, left = again("twice")
+    assert (told["pruned"], told["stored"], left) == (400, 0, 0)
+    assert not [*Quarantine(spool).entries()]
 
 
 def test_the_doctor_tells_how_far_the_consumers_are(topic, tmp_path):
