@@ -14,6 +14,7 @@ from sidelight.emission import Watermark
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.host import monotonic, sleep
 from sidelight.relay.housekeeping import Housekeeping
+from sidelight.relay.reading import SharedReadings
 from sidelight.relay.worker import Worker
 from sidelight.spool import Health, Sink, Spool, acknowledging_sink
 
@@ -52,8 +53,15 @@ class Relay:
         self.watermark = watermark
         self.acknowledging = acknowledging_sink([sink.name for sink in sinks])
         watermark.acknowledged = "stored" if self.acknowledging == "store" else "streamed"
+        shared = SharedReadings(lambda: [w.sink.name for w in self.workers if not w.failing])
         self.workers = [
-            Worker(sink, spool, count, watermark if sink.name == self.acknowledging else None)
+            Worker(
+                sink,
+                spool,
+                count,
+                watermark if sink.name == self.acknowledging else None,
+                shared=shared,
+            )
             for sink in sinks
         ]
         for store in [worker for worker in self.workers if worker.is_store]:

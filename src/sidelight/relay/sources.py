@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from sidelight.host import monotonic
-from sidelight.spool import Batch, Scanner, Segment, Spool, os_error_text
+from sidelight.relay.reading import Reading, SharedReadings
+from sidelight.spool import Scanner, Segment, Spool, os_error_text
 
 _READ_RETRIES: Final = 5.0  # seconds for a disk to become readable again
 
@@ -18,9 +19,13 @@ class Sources:
         spool: the source.
         sink: the name of the sink's cursor.
         count: counts a loss by reason.
+        shared: what other sinks have read.
     """
 
-    def __init__(self, spool: Spool, sink: str, count: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, spool: Spool, sink: str, count: Callable[[str, str], None], shared: SharedReadings
+    ) -> None:
+        self._shared = shared
         self._spool = spool
         self._sink = sink
         self._count = count
@@ -38,17 +43,31 @@ class Sources:
                 yield segment
         yield from (segment for segment in adopted if segment.is_live)
 
-    def read(self, segment: Segment, limit: int) -> Batch | None:
-        """Read up to ``limit`` records behind the last ones; None where there is nothing to read.
+    def read(
+        self, segment: Segment, limit: int, is_contended: Callable[[], bool] = lambda: False
+    ) -> Reading | None:
+        """Read the records behind the last ones; None where there is nothing to read.
 
         The disk gets 5 s to recover from an error. Then the pages that it cannot read are skipped.
+
+        Args:
+            segment: one of those that iteration yields.
+            limit: no stretch is read once there are so many records.
+            is_contended: whether other threads take the GIL without being offered it.
         """
         scanner = self._scanner_of(segment)
         if segment.is_live and segment.mapping is not None and segment.tell() <= scanner.offset:
             return None
+        reading = Reading(end=scanner.offset)
         try:
-            batch = scanner.batch(limit)
+            while len(reading) < limit:
+                more = self._shared.next(scanner, self._sink, is_contended)
+                reading.add(more)
+                if not more.is_whole:
+                    break
         except OSError as error:
+            if reading.records:  # the next read tells of the error
+                return reading
             since = self._unreadable_since.setdefault(id(segment), monotonic())
             if monotonic() - since > _READ_RETRIES:
                 segment.is_unreadable = True
@@ -56,7 +75,7 @@ class Sources:
                 self._count(f"segment not readable: {os_error_text(error)}", problem)
             return None
         self._unreadable_since.pop(id(segment), None)
-        return batch
+        return reading
 
     def forget(self, segment: Segment) -> None:
         """Read the segment again from the cursor, if at all."""

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-
 from sidelight.emission import IDLE, Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
-from sidelight.host import Loop, monotonic, set_context, sleep, suppressed
-from sidelight.record import decode, encode
+from sidelight.host import Loop, monotonic, set_context, suppressed
+from sidelight.record import encode
 from sidelight.relay.endings import note_alive, note_end
+from sidelight.relay.reading import STRETCH, Reading, SharedReadings
 from sidelight.relay.refusals import (
     Delivered,
     InDoubt,
@@ -33,11 +32,10 @@ from sidelight.relay.refusals import (
     quarantine,
 )
 from sidelight.relay.sources import Sources
-from sidelight.spool import Batch, Health, Record, Segment, Sink, Spool, os_error_text
+from sidelight.spool import Health, Record, Segment, Sink, Spool, os_error_text
 
-_BATCH: Final = 2000  # records of one delivery
+_BATCH: Final = STRETCH  # records of one delivery
 _STORE_BATCH: Final = 10_000  # … to the store, which splits it: larger pieces cost less per record
-_DECODED_AT_ONCE: Final = 100  # records between two offers of the GIL
 _GATHER: Final = 0.2  # seconds between small batches to a sink that acknowledges no event
 _FAILURE_PAUSE: Final = 1.0  # seconds
 _FIRST_BACK_OFF: Final = 0.05  # seconds; doubles with each failure …
@@ -65,6 +63,7 @@ class Worker:
         ending: the worker will not start again; it closes the sink when it ends.
         busy: the worker is inside the sink's library.
         refused: how many records of this process the sink has refused.
+        shared: what the other sinks have read.
         loop: the worker's thread.
     """
 
@@ -77,6 +76,7 @@ class Worker:
     ending: bool = False
     busy: bool = False
     refused: int = 0
+    shared: SharedReadings = field(default_factory=lambda: SharedReadings(tuple))
     _poison: PoisonDetector = field(default_factory=PoisonDetector)
     _woken_at: float = 0.0
     _pause_for: float = IDLE
@@ -84,7 +84,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.loop = Loop(f"sidelight-{self.sink.name}", self.run)
-        self._sources = Sources(self.spool, self.sink.name, self.count)
+        self._sources = Sources(self.spool, self.sink.name, self.count, self.shared)
         self._quarantine = partial(quarantine, self.spool, self.sink.name, self.count)
 
     @property
@@ -173,12 +173,13 @@ class Worker:
             is_final = segment.sealed  # asked first: no frame comes after the last read of it
             if self._waits_for_store(segment):
                 continue
-            batch = self._sources.read(segment, _STORE_BATCH if self.is_store else _BATCH)
-            if batch is None:
+            limit = _STORE_BATCH if self.is_store else _BATCH
+            reading = self._sources.read(segment, limit, self._is_contended)
+            if reading is None:
                 continue
-            self._most_read = max(self._most_read, len(batch.payloads))
+            self._most_read = max(self._most_read, len(reading))
             try:
-                delivered |= self._process(segment, batch, retries, is_final=is_final)
+                delivered |= self._process(segment, reading, retries, is_final=is_final)
             except BaseException:
                 self._sources.forget(segment)
                 raise
@@ -195,41 +196,33 @@ class Worker:
         return name not in segment.delivered_to and segment.may_have_more_for(name)
 
     def _process(
-        self, segment: Segment, batch: Batch, retries: int | None, *, is_final: bool
+        self, segment: Segment, reading: Reading, retries: int | None, *, is_final: bool
     ) -> bool:
         """Deliver what was read, and move the cursor; return False when nothing was read."""
         if not segment.is_unreadable:  # else the whole file goes to the quarantine
-            for at, stretch in batch.damaged:
+            for at, stretch in reading.damaged:
                 self._quarantine(
                     segment, "damaged stretch of the spool", f"at {at}", stretch, offset=at
                 )
-        if batch.payloads:
-            self._deliver(segment, batch, retries)
+        for payload, problem in reading.unreadable:
+            self._quarantine(segment, "unreadable record", problem, payload)
+        if len(reading):
+            self._deliver(segment, reading, retries)
         elif is_final and note_end(self.sink, segment):
             self._finish(segment)
-        elif batch.damaged:
-            self._advance(segment, batch.end)
+        elif reading.damaged:
+            self._advance(segment, reading.end)
         else:
             note_alive(self.sink, segment)
             return False
         return True
 
-    def _decode(self, segment: Segment, batch: Batch) -> list[Record]:
-        records = []
-        contention = self.watermark and self.watermark.contention
-        for index, payload in enumerate(batch.payloads):
-            try:
-                records.append(decode(payload))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                self._quarantine(segment, "unreadable record", str(error), payload)
-            is_time = index % _DECODED_AT_ONCE == _DECODED_AT_ONCE - 1
-            if is_time and not (contention and contention.is_high):
-                sleep(0)  # offer the GIL; where it is contended, other threads take it anyway
-        return records
+    def _is_contended(self) -> bool:
+        return self.watermark is not None and self.watermark.contention.is_high
 
     # -- delivering --------------------------------------------------------------------------
 
-    def _deliver(self, segment: Segment, batch: Batch, retries: int | None) -> None:
+    def _deliver(self, segment: Segment, reading: Reading, retries: int | None) -> None:
         """Deliver a batch, then move the cursor behind it.
 
         Each piece of the batch has one of three outcomes:
@@ -242,7 +235,7 @@ class Worker:
         Before a batch is halved, it is judged whether the store rejects everything. Such a store
         is in doubt: `SinkInDoubtError` leaves the batch in the spool.
         """
-        records = self._decode(segment, batch)
+        records = reading.records
         pieces, failures, is_judged = [records], 0, self.sink.name != "store"
         while pieces:
             piece = pieces.pop()
@@ -268,7 +261,7 @@ class Worker:
                     middle = len(piece) // 2
                     pieces += piece[middle:], piece[:middle]
         self.health.delivered += len(records)
-        self._advance(segment, batch.end)
+        self._advance(segment, reading.end)
 
     def _attempt(self, records: Sequence[Record], writer: dict[str, Any]) -> Outcome:
         """Hand records to the sink once, and note whether the sink is available."""

@@ -61,6 +61,10 @@ class Scanner:
             self.offset, self._base, self._data = begin, begin, b""
             raise
 
+    def skip_to(self, offset: int) -> None:
+        """Go on at a later offset, where a frame begins or none is yet."""
+        self.offset = offset
+
     def _batch(self, limit: int) -> Batch:
         end, is_final = self.segment.extent()
         if not (is_final and self._was_final):  # the bytes may have changed since they were read
