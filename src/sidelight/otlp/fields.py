@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sidelight.otlp.wire import bounded_value
+from sidelight.otlp.wire import Attributes, bounded_value
 from sidelight.record import ARTIFACT_KEY, CUT, ORGANIZATION_KEY, Moment, Static, to_json
 
 
@@ -33,6 +33,22 @@ def identity(moment: Moment) -> list[tuple[str, Any]]:
     if moment.flags & CUT:
         found.append(("sidelight.truncated", True))
     return found
+
+
+def add_identity(attributes: Attributes, parts: list[bytes], moment: Moment) -> None:
+    """Write the attributes of `identity`; this is the fast way for the usual ones."""
+    artifact, organization = moment.artifact_id, moment.organization_id
+    if moment.flags & CUT:
+        attributes.add(parts, identity(moment))
+        return
+    if type(artifact) is str:
+        attributes.add_text(parts, ARTIFACT_KEY, artifact)
+    elif artifact is not None:
+        attributes.add_text(parts, ARTIFACT_KEY, _id(artifact))
+    if type(organization) is str:
+        attributes.add_text(parts, ORGANIZATION_KEY, organization)
+    elif organization is not None:
+        attributes.add_text(parts, ORGANIZATION_KEY, _id(organization))
 
 
 def _id(value: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
-from sidelight.otlp.fields import bounded, code_function, event_name, identity
+from sidelight.otlp.fields import add_identity, bounded, code_function, event_name, identity
 from sidelight.otlp.wire import (
     Attributes,
     any_value,
@@ -49,10 +49,11 @@ _OWN_KEYS: Final = frozenset(
     }
 )
 _OWN_MOST: Final = len(_OWN_KEYS)
+_NO_ATTRIBUTES: Final[dict[str, Any]] = {}
 #: time (1) and observed time (11) with their tags.
 _times: Final = struct.Struct("<cQcQ").pack
 #: trace_id (9), span_id (10) and flags (8) with their tags.
-_ids_and_flags: Final = struct.Struct("<2s16s2s8scI").pack
+_trace: Final = struct.Struct("<2s16s2s8scI").pack
 _TRACE_FLAGS: Final = SAMPLED | RANDOM
 _W3C_FLAGS: Final = tuple(int(w3c_flags(flags)) for flags in range(_TRACE_FLAGS + 1))
 
@@ -70,35 +71,32 @@ def encode_log(
     """
     if static.type is None:
         return None
-    occurred = moment.time + (moment.duration or 0)
+    duration, trace, span_id = moment.duration, moment.trace, moment.span_id
+    occurred = moment.time + (duration or 0)
     uid = event_id(occurred, moment.random)
-    given, details = moment.attributes or {}, moment.details
-    parts = [_times(b"\x09", occurred, b"\x59", observed)]
-    if moment.trace and moment.span_id:
-        parts.append(
-            _ids_and_flags(
-                b"\x4a\x10",
-                moment.trace,
-                b"\x52\x08",
-                moment.span_id.to_bytes(8, "big"),
-                b"\x45",
-                _W3C_FLAGS[moment.flags & _TRACE_FLAGS],
-            )
-        )
+    given, details = moment.attributes or _NO_ATTRIBUTES, moment.details
+    if trace and span_id:
+        flags, span = _W3C_FLAGS[moment.flags & _TRACE_FLAGS], span_id.to_bytes(8, "big")
+        parts = [
+            _times(b"\x09", occurred, b"\x59", observed),
+            _trace(b"\x4a\x10", trace, b"\x52\x08", span, b"\x45", flags),
+        ]
+    else:
+        parts = [_times(b"\x09", occurred, b"\x59", observed)]
     if (
         (details is None or "error" not in details)
         and limits.log_length is None
-        and (limits.log_attributes is None or len(given) + _OWN_MOST <= limits.log_attributes)
+        and ((most := limits.log_attributes) is None or len(given) + _OWN_MOST <= most)
         and _OWN_KEYS.isdisjoint(given)
     ):
         head, about, tail = _constants(static)
         parts.append(head)
-        _attributes.add(parts, given.items())
+        if given:
+            _attributes.add(parts, given.items())
         parts.append(about)
-        about_call = identity(moment)
-        if moment.duration is not None:
-            about_call.insert(0, ("sidelight.duration", moment.duration))
-        _attributes.add(parts, about_call)
+        if duration is not None:
+            _attributes.add(parts, (("sidelight.duration", duration),))
+        add_identity(_attributes, parts, moment)
         parts += tail, uid.encode()
     else:
         parts += _bounded_log(static, moment, uid, limits)

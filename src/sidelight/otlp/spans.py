@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sidelight.otlp.fields import bounded, code_function, identity
+from sidelight.otlp.fields import add_identity, bounded, code_function, identity
 from sidelight.otlp.wire import (
     Attributes,
     any_value,
@@ -43,6 +43,7 @@ _OWN_KEYS: Final = frozenset(
 )
 _OWN_MOST: Final = len(_OWN_KEYS)
 _NONE_DROPPED: Final = (0, 0, 0)
+_NO_ATTRIBUTES: Final[dict[str, Any]] = {}
 #: trace_id (1), span_id (2), start (7) and end (8) with their tags.
 _ids_and_times: Final = struct.Struct("<2s16s2s8scQcQ").pack
 _time_field: Final = struct.Struct("<cQ").pack
@@ -66,36 +67,40 @@ def encode_span(
     observed: int = 0,  # noqa: ARG001  # as for log records
 ) -> bytes | None:
     """Write the span that a record holds, as a field of ``ScopeSpans``; None if it holds none."""
-    if not moment.flags & SPAN or moment.trace is None or static.span_name is None:
+    flags, trace = moment.flags, moment.trace
+    if not flags & SPAN or trace is None or static.span_name is None:
         return None
-    given, details = moment.attributes or {}, moment.details
+    given, details = moment.attributes or _NO_ATTRIBUTES, moment.details
     if static.origin is not None:
         parts = _foreign_span(moment, details or {})
     elif (
         details is None
         and limits.span_length is None
-        and (limits.attributes is None or len(given) + _OWN_MOST <= limits.attributes)
+        and ((most := limits.attributes) is None or len(given) + _OWN_MOST <= most)
         and _OWN_KEYS.isdisjoint(given)
     ):
         parts = [_head(static)]
-        _attributes.add(parts, [*identity(moment), *given.items()])
+        add_identity(_attributes, parts, moment)
+        if given:
+            _attributes.add(parts, given.items())
     else:
         parts = _detailed_span(static, moment, details or {}, limits)
+    began, parent = moment.time, moment.parent_id
     parts.append(
         _ids_and_times(
             b"\x0a\x10",
-            moment.trace,
+            trace,
             b"\x12\x08",
             moment.span_id.to_bytes(8, "big"),
             b"\x39",
-            moment.time,
+            began,
             b"\x41",
-            moment.time + (moment.duration or 0),
+            began + (moment.duration or 0),
         )
     )
-    if moment.parent_id:
-        parts += b"\x22\x08", moment.parent_id.to_bytes(8, "big")
-    parts.append(_REMOTE if moment.parent_id and moment.flags & REMOTE_PARENT else _LOCAL)
+    if parent:
+        parts += b"\x22\x08", parent.to_bytes(8, "big")
+    parts.append(_REMOTE if parent and flags & REMOTE_PARENT else _LOCAL)
     return message(b"\x12", b"".join(parts))
 
 

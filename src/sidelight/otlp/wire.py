@@ -19,20 +19,20 @@ _double: Final = struct.Struct("<cd").pack
 BYTE: Final = tuple(bytes((n,)) for n in range(128))
 
 
+_MORE: Final = tuple(bytes((n | 0x80,)) for n in range(128))  # a byte that another follows
+
+
 def varint(number: int) -> bytes:
     """Encode a number from 0 to 2**64 - 1."""
     if number < 0x80:
         return BYTE[number]
     if number < 0x4000:
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    if number < 0x20_0000:
-        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
-    written = bytearray()
+        return _MORE[number & 0x7F] + BYTE[number >> 7]
+    written = b""
     while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
+        written += _MORE[number & 0x7F]
         number >>= 7
-    written.append(number)
-    return bytes(written)
+    return written + BYTE[number]
 
 
 def message(tag: bytes, content: bytes) -> bytes:
@@ -137,21 +137,32 @@ class Attributes(dict[str, _Prefixes]):
 
     def add(self, parts: list[bytes], given: Iterable[tuple[str, Any]]) -> None:
         """Write attributes to ``parts``."""
+        append = parts.append
         for key, value in given:
             prefixes = self[key]
             kind = type(value)
             if kind is str:
                 text = value.encode()
                 if len(text) < _SHORT:
-                    parts += prefixes[len(text)], text
+                    append(prefixes[len(text)])
+                    append(text)
                     continue
             elif kind is int and 0 <= value < 1 << 63:
                 number = varint(value)
-                parts += prefixes[-len(number)], number
+                append(prefixes[-len(number)])
+                append(number)
                 continue
             encoded = self._any_value(value)
             if encoded is not None:
-                parts.append(message(self._tag, prefixes.head + message(b"", encoded)))
+                append(message(self._tag, prefixes.head + message(b"", encoded)))
+
+    def add_text(self, parts: list[bytes], key: str, value: str) -> None:
+        """Write one attribute whose value is a text."""
+        text = value.encode()
+        if len(text) < _SHORT:
+            parts.append(self[key][len(text)] + text)
+        else:
+            self.add(parts, ((key, value),))
 
     def of(self, given: Mapping[str, Any]) -> bytes:
         """Write attributes."""

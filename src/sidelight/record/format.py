@@ -228,9 +228,14 @@ def decode(payload: bytes | memoryview) -> tuple[Static, Moment]:
     except RecursionError as error:
         raise msgspec.DecodeError(_TOO_DEEP) from error
     # Few records have so many bytes that could begin a container. Only these are walked.
-    if len(bytes(payload).translate(None, _LEAVES)) > DEEPEST and any(
-        map(
-            is_deep, (moment.artifact_id, moment.organization_id, moment.attributes, moment.details)
+    if (
+        len(payload) - len(key) > DEEPEST
+        and len(bytes(payload).translate(None, _LEAVES)) > DEEPEST
+        and any(
+            map(
+                is_deep,
+                (moment.artifact_id, moment.organization_id, moment.attributes, moment.details),
+            )
         )
     ):
         raise msgspec.DecodeError(_TOO_DEEP)
@@ -248,11 +253,11 @@ _halves: Final = struct.Struct(">QQ").pack
 def event_id(occurred_ns: int, random_bits: int) -> str:
     """Derive an event's UUIDv7 (RFC 9562, method 3: the sub-millisecond part in rand_a)."""
     milliseconds, rest = divmod(occurred_ns, 1_000_000)
-    digits = _halves(
+    pairs = _halves(
         (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (rest << 12) // 1_000_000,
         0b10 << 62 | random_bits & 0x3FFF_FFFF_FFFF_FFFF,
-    ).hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    ).hex("-", 2)
+    return f"{pairs[:4]}{pairs[5:29]}{pairs[30:34]}{pairs[35:]}"
 
 
 class Ids(random.Random):

@@ -10,7 +10,8 @@ from sidelight.record import FRAME, FRAME_MAGIC, MAX_PAYLOAD, payload_at
 from sidelight.spool.segment import READ, Segment
 
 _DOUBT: Final = 0.1  # seconds
-_LARGEST: Final = FRAME.size + MAX_PAYLOAD
+_HEAD: Final = FRAME.size
+_LARGEST: Final = _HEAD + MAX_PAYLOAD
 _OVERLAP: Final = len(FRAME_MAGIC) - 1
 
 
@@ -91,9 +92,13 @@ class Scanner:
     def _take(self, batch: Batch, limit: int) -> bool:
         """Take the valid frames that were read ahead; return False where there is none."""
         at = first = self.offset - self._base
-        while len(batch.payloads) < limit and (payload := payload_at(self._data, at)) is not None:
-            batch.payloads.append(payload)
-            at += FRAME.size + len(payload)
+        data, payloads = self._data, batch.payloads
+        for _ in range(limit - len(payloads)):
+            payload = payload_at(data, at)
+            if payload is None:
+                break
+            payloads.append(payload)
+            at += _HEAD + len(payload)
         self.offset = self._base + at
         return at > first
 
