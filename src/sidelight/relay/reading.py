@@ -146,8 +146,8 @@ class SharedReadings:
     def _keep(self, key: tuple[int, int], latest: _Stretch) -> None:
         """Keep a stretch for the others, and forget those that are too old or too much."""
         with self._lock:
-            if latest.reading is None:  # damaged: each sink deals with it; or nothing was read
-                self._stretches.pop(key, None)
+            if latest.reading is None or not latest.takers:
+                self._stretches.pop(key, None)  # each sink deals with damage itself
                 return
             self._kept += len(latest.reading)
             for other, stretch in [*islice(self._stretches.items(), _LOOKED_AT)]:
