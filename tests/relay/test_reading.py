@@ -60,7 +60,7 @@ def test_threads_share_while_records_arrive(spool, decodes):
     finally:
         assert relay.stop(10)
     assert [sorted(sink.taken) for sink in sinks] == [[*range(2000)]] * 3
-    assert len(decodes) < 2 * 2000  # 3 × 2,000 without sharing
+    assert len(decodes) < 2 * 2000  # three times as many without sharing
 
 
 def test_nothing_is_kept_for_a_sink_that_fails(spool, decodes):
