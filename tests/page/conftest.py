@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.support.commands import emit
 from tests.support.pages import EXPECT, ORDERS, Served, serve
+from tests.support.stored import BACKENDS
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +18,15 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pages(store) -> Iterator[Served]:
-    """The pages of the orders."""
-    map_ = store.with_name("sidelight.toml")
+def pages(request, tmp_path_factory) -> Iterator[Served]:
+    """The pages of the orders, in SQLite unless a test names another database."""
+    directory = tmp_path_factory.mktemp("pages")
+    map_ = directory / "sidelight.toml"
     map_.write_text(EXPECT)
+    url = BACKENDS[getattr(request, "param", "sqlite")](directory)
+    spool = {"SIDELIGHT_SPOOL": str(directory / "spool")}
+    emit(ORDERS, url, **spool)
     trace = ("--trace-url", "https://tracing.example/{trace_id}")
-    with serve(store, "--map", map_, "--catalogue", "voice_notes.events", *trace) as served:
+    options = ("--map", map_, "--catalogue", "voice_notes.events", *trace)
+    with serve(url, *options, **spool) as served:
         yield served

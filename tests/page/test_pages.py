@@ -13,7 +13,9 @@ import pytest
 from tests.support.commands import emit, spawn, wait_for
 from tests.support.pages import HOSTILE, serve
 from tests.support.ports import free_ports
+from tests.support.stored import BACKENDS
 
+ON_EACH = pytest.mark.parametrize("pages", sorted(BACKENDS), indirect=True)
 ADDRESSES = [
     "/",
     "/artifacts",
@@ -36,6 +38,7 @@ def words(text: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", plain)).split())
 
 
+@ON_EACH
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_every_page_answers_and_holds_only_its_own_script(pages, address):
     answer = pages.client.get(address, follow_redirects=True)
@@ -47,6 +50,7 @@ def test_every_page_answers_and_holds_only_its_own_script(pages, address):
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
+@ON_EACH
 def test_an_artifact(pages):
     shown = words(pages.text("/artifact/order-3"))
     assert "organization north" in shown
@@ -60,6 +64,7 @@ def test_an_artifact(pages):
     assert "holds no event of the artifact order-99" in words(pages.text("/artifact/order-99", 404))
 
 
+@ON_EACH
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
@@ -75,12 +80,14 @@ def test_a_search(pages, wanted, found):
     assert set(re.findall(r'/artifact/(order-\d+)"', shown)) == found
 
 
+@ON_EACH
 def test_a_search_by_the_id_leads_to_the_artifact(pages):
     answer = pages.client.get("/artifacts", params={"q": "order-7"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/artifact/order-7")
     assert "write" in words(pages.text("/artifacts?q=>", 400))
 
 
+@ON_EACH
 def test_the_flow_and_the_funnel(pages):
     shown = words(pages.text("/flow?steps=order_received+order_packed,packing_failed"))
     assert "order_received 20 · 100 %" in shown
@@ -94,6 +101,7 @@ def test_the_flow_and_the_funnel(pages):
     )
 
 
+@ON_EACH
 def test_points_and_health(pages):
     shown = words(pages.text("/points"))
     assert re.search(r"__main__:receive 20 ", shown)
@@ -118,6 +126,7 @@ def test_a_page_does_not_wait_for_an_endpoint_that_is_silent(store):
             assert "✗ wrong otlp" in again
 
 
+@ON_EACH
 def test_now(pages):
     shown = words(pages.text("/"))
     assert "order_received" in shown
@@ -126,6 +135,7 @@ def test_now(pages):
     assert 'role="img"' in pages.text("/")
 
 
+@ON_EACH
 def test_what_is_expected_of_an_artifact(pages):
     late = words(pages.text("/artifact/order-3"))
     assert re.search(
@@ -142,6 +152,7 @@ def test_what_is_expected_of_an_artifact(pages):
     assert re.search(r"▸ waiting packing_started → order_packed within 1 h .* so far", waiting)
 
 
+@ON_EACH
 def test_what_is_overdue_and_what_waits_for_a_sink(pages, tmp_path):
     shown = words(pages.text("/"))
     for number in range(16, 20):
@@ -159,6 +170,7 @@ def test_what_is_overdue_and_what_waits_for_a_sink(pages, tmp_path):
         assert "Nothing is expected" in shown
 
 
+@ON_EACH
 def test_declared_types_stand_beside_those_that_were_emitted(pages):
     shown = words(pages.text("/points"))
     assert re.search(r"order_received 20 ! not declared", shown)
@@ -191,6 +203,7 @@ def test_the_live_tail_tells_each_event_once_and_goes_on_where_it_ended(tmp_path
         assert not any("/artifact/second" in line for line in lines)
 
 
+@ON_EACH
 @pytest.mark.parametrize("after", ["", "x", "-1", "9" * 18, "9" * 25, "9" * 5000])
 def test_the_live_tail_takes_any_place_to_begin(pages, after):
     with pages.client.stream("GET", "/live", params={"after": after}) as answer:
