@@ -1,7 +1,7 @@
 """The geometry of the pictures."""
 
-from sidelight.page.picture import WIDTH, bars_of, flow_of, main_way, rate_of
-from sidelight.store import Event
+from sidelight.page.picture import WIDTH, bars_of, flow_of, main_way, rate_of, spread_of
+from sidelight.store import Event, Latency
 
 SECOND = 1_000_000_000
 
@@ -68,3 +68,28 @@ def test_a_flow_counts_each_step_and_finds_the_usual_way():
     }
     assert main_way(flow) == ["begun", "middle", "done"]
     assert main_way(flow_of([])) == []
+
+
+def test_latencies_lie_on_one_logarithmic_axis():
+    def latency(*ns: int) -> Latency:
+        p50, p90, p99, longest = ns
+        return Latency(
+            arrived=9,
+            waiting=0,
+            waiting_since=None,
+            p50_ns=p50,
+            p90_ns=p90,
+            p99_ns=p99,
+            max_ns=longest,
+        )
+
+    none = Latency(
+        arrived=0, waiting=4, waiting_since=None, p50_ns=None, p90_ns=None, p99_ns=None, max_ns=None
+    )
+    slow, nothing, quick = spread_of(
+        [latency(10**6, 10**7, 10**8, 10**9), none, latency(10**3, 10**3, 10**3, 10**3)]
+    )
+    assert quick == (0, 0, 0, 0)
+    assert nothing is None
+    assert slow == (498, 664, 830, 996)
+    assert spread_of([latency(0, 0, 0, 0)]) == [(0, 0, 0, 0)]

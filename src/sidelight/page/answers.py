@@ -10,9 +10,9 @@ from itertools import pairwise
 from typing import Any, Final
 
 from sidelight.page.beside import Beside
-from sidelight.page.picture import bars_of, flow_of, main_way, rate_of
+from sidelight.page.picture import bars_of, flow_of, main_way, rate_of, spread_of
 from sidelight.page.waits import waits_of
-from sidelight.store import Judgement, Latency, Store, duration
+from sidelight.store import Judgement, Store, duration
 
 _SECONDS: Final = 0.4  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
@@ -106,16 +106,16 @@ def flow(store: Store, asked: str) -> dict[str, Any]:
     drawn = flow_of(list(recent))
     words = asked.replace("→", " ").split() or main_way(drawn)
     steps = [names for word in words if (names := [n for n in word.split(",") if n])][:_STEPS]
-    latencies: list[tuple[list[str], list[str], Latency]] = []
-    for start, end in pairwise(steps):
-        found = store.latency(start, end, since=_WINDOW, time_limit=_SECONDS / _STEPS)
-        latencies.append((start, end, found[0]))
+    latencies = [
+        store.latency(start, end, since=_WINDOW, time_limit=_SECONDS / _STEPS)[0]
+        for start, end in pairwise(steps)
+    ]
     return {
         "flow": drawn,
         "left_out": recent.left_out,
         "steps": " ".join(",".join(step) for step in steps),
         "funnel": store.funnel(steps, since=_WINDOW, time_limit=_SECONDS) if steps else None,
-        "latencies": latencies,
+        "latencies": list(zip(pairwise(steps), latencies, spread_of(latencies), strict=True)),
         "window": _WINDOW,
     }
 

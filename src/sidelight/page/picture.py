@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from math import log
 from typing import Final
 
-from sidelight.store import Axis, Event, duration, stretches_of
+from sidelight.store import Axis, Event, Latency, duration, stretches_of
 
 WIDTH: Final = 1000
 _SHORTEST: Final = 4
@@ -201,6 +202,24 @@ def main_way(flow: Flow, longest: int = 8) -> list[str]:
             break
         way.append(following)
     return way
+
+
+def spread_of(latencies: Sequence[Latency]) -> list[tuple[int, int, int, int] | None]:
+    """Where p50, p90, p99 and the longest lie on one logarithmic axis; None where none arrived."""
+    arrived = [each for each in latencies if each.arrived]
+    lowest = min((each.p50_ns or 1 for each in arrived), default=1)
+    highest = max((each.max_ns or 1 for each in arrived), default=1)
+    scale = (WIDTH - _SHORTEST) / max(log(highest / max(lowest, 1)), 1)
+
+    def place(ns: int | None) -> int:
+        return round(scale * log(max(ns or 1, 1) / max(lowest, 1)))
+
+    return [
+        (place(each.p50_ns), place(each.p90_ns), place(each.p99_ns), place(each.max_ns))
+        if each.arrived
+        else None
+        for each in latencies
+    ]
 
 
 def _median(values: Sequence[float]) -> float:
