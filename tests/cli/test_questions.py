@@ -246,12 +246,14 @@ def test_names_of_types_are_not_broken(long_names, columns):
         assert "entity_resolution_needs_disambiguation" in said.out
 
 
-def test_what_has_no_room_is_named(long_names):
-    said = sidelight("events", *of(long_names), columns=80)
-    assert "no room for attributes and organization at 80 columns; --json shows all" in said.err
-    wide = sidelight("events", *of(long_names), columns=200)
-    assert "reason=several people have this name" in wide.out
-    assert wide.err == ""
+def test_what_is_cut_is_named(tmp_path):
+    path = tmp_path / "events.db"
+    emit(f"receive('order-1', size={' many' * 100!r})\nassert sidelight.flush(60)", path)
+    said = sidelight("events", *of(path), columns=80)
+    assert said.out.rstrip().endswith("many…")
+    assert "attributes are cut at 80 columns; --json shows all" in said.err
+    wide = sidelight("events", *of(path), columns=600)
+    assert (" many" * 100 in wide.out, wide.err) == (True, "")
 
 
 def test_emitted_text_cannot_move_the_cursor(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import UserDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, TextIO
 
 import typer
@@ -13,6 +13,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from sidelight.cli.output import complain
+from sidelight.cli.palette import HELP
 from sidelight.exceptions import SidelightError
 from sidelight.version import __version__
 
@@ -88,6 +89,8 @@ def _unwrap(command: Any) -> None:
     """
     for parameter in command.params:
         parameter.help = escape(getattr(parameter, "help", None) or "")
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""  # typer would write <bool>
     paragraphs = escape(command.help or "").split("\n\n")
     command.help = "\n\n".join(
         each.replace("  sidelight", "[not dim]  [/]sidelight")
@@ -95,8 +98,25 @@ def _unwrap(command: Any) -> None:
         else " ".join(each.split("\n"))
         for each in paragraphs
     )
+    command.format_help = _in_readable_colours(command.format_help)
     for below in getattr(command, "commands", {}).values():
         _unwrap(below)
+
+
+def _use_readable_colours() -> None:
+    """Make typer print help and errors in the colours of answers, and without them in a pipe."""
+    from typer import rich_utils  # noqa: PLC0415  # slow to import, and only these need it
+
+    for name, style in HELP.items():
+        setattr(rich_utils, name, style)
+
+
+def _in_readable_colours(format_help: Callable[..., None]) -> Callable[..., None]:
+    def styled(*arguments: Any) -> None:
+        _use_readable_colours()
+        format_help(*arguments)
+
+    return styled
 
 
 class _Group(TyperGroup):
@@ -104,6 +124,14 @@ class _Group(TyperGroup):
         super().__init__(**attributes)
         _unwrap(self)
         self.commands = _Commands(dict.fromkeys(_PLACES))
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if hasattr(error, "format_message"):  # typer prints it
+                _use_readable_colours()
+            raise
 
 
 app = typer.Typer(

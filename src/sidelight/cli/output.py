@@ -1,4 +1,4 @@
-"""Print answers: consoles, tables, and the text of names and attributes."""
+"""Print answers: consoles, JSON, and the text of names and attributes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Final, TextIO, TypeVar
 
 import msgspec
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from sidelight.cli.palette import AMBER, BLUE, CYAN, GREEN, GREY, MAGENTA, RED
 from sidelight.host import monotonic
 from sidelight.store import from_ns, moment
 
@@ -26,40 +27,49 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SHOW_PROGRESS_AFTER: Final = 1.0  # seconds
-_PIPED_WIDTH: Final = 10_000  # columns: nothing is cut or folded in a pipe
-_SHORTEST_CELL: Final = 24  # columns: what may remain of a cell that is cut
+_PIPED_WIDTH: Final = 1_000_000  # columns: nothing is cut or folded in a pipe
 _NONE: Final = "·"
-_GAP: Final = 3  # columns between two columns of a table
 
 OUTCOME_LOOKS: Final[Mapping[str, tuple[str, str]]] = {
-    "started": ("▸", "blue"),
-    "succeeded": ("✓", "green"),
-    "failed": ("✗", "red"),
-    "closed": ("◂", "yellow"),
-    "abandoned": ("⊘", "red"),
-    "emitted": ("•", "cyan"),
+    "started": ("▸", BLUE),
+    "succeeded": ("✓", GREEN),
+    "failed": ("✗", RED),
+    "closed": ("◂", AMBER),
+    "abandoned": ("⊘", RED),
+    "emitted": ("•", CYAN),
 }
 """Symbol and colour of each outcome."""
-_OTHER_LOOK: Final = ("?", "magenta")
+_OTHER_LOOK: Final = ("?", MAGENTA)
 
 
 # -- where text goes -------------------------------------------------------------------------
 
 
 def console() -> Console:
-    """Return the console for answers: stdout."""
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=_PIPED_WIDTH if piped else None, highlight=False, emoji=False)
+    """Return the console for answers: stdout, as wide as its terminal."""
+    return Console(width=_width(sys.stdout) or _PIPED_WIDTH, highlight=False, emoji=False)
+
+
+def _width(stream: TextIO) -> int | None:
+    """The columns of a terminal, COLUMNS first; None in a pipe.
+
+    rich takes 80 for a terminal without colours.
+    """
+    with contextlib.suppress(KeyError, ValueError):
+        return max(1, int(os.environ["COLUMNS"]))
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return None
 
 
 def complain(message: object) -> None:
     """Print an error on stderr."""
-    _to_stderr(message, "red")
+    _to_stderr(message, RED)
 
 
 def remark(message: object) -> None:
     """Print a note on stderr, which is neither an answer nor an error."""
-    _to_stderr(message, "dim")
+    _to_stderr(message, GREY)
 
 
 def remark_left_out(what: str, left_out: datetime | None) -> None:
@@ -72,9 +82,16 @@ def remark_left_out(what: str, left_out: datetime | None) -> None:
 
 
 def _to_stderr(message: object, style: str) -> None:
-    Console(stderr=True, highlight=False, emoji=False).print(
-        Text(clean(str(message), keep="\n"), style=style), soft_wrap=True
-    )
+    text = clean(str(message), keep="\n")
+    if sys.stderr.isatty() and (width := _width(sys.stderr)):
+        # A word that is longer than a line, as a path, stays whole: it is to be copied.
+        wrapped = (
+            textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+            for line in text.splitlines()
+        )
+        text = "\n".join(chain.from_iterable(wrapped))
+    out = Console(stderr=True, highlight=False, emoji=False)
+    out.print(Text(text, style=style), soft_wrap=True)
 
 
 def print_json(items: Iterable[object]) -> None:
@@ -136,73 +153,6 @@ def with_progress(
         bar.stop()
 
 
-# -- tables ----------------------------------------------------------------------------------
-
-
-def table(*headings: str, right: Iterable[str] = ()) -> Table:
-    """Return an empty table; the columns in ``right`` are right-aligned numbers."""
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
-    for heading in headings:
-        if heading in right:
-            made.add_column(heading, justify="right", no_wrap=True)
-        else:
-            made.add_column(heading, overflow="fold")
-    return made
-
-
-def width_of(columns: Mapping[str, Sequence[Text]]) -> int:
-    """Return how many columns of the terminal a table of these columns needs."""
-    widest = (
-        max([len(head), *(cell.cell_len for cell in cells)]) for head, cells in columns.items()
-    )
-    return sum(widest) + _GAP * (len(columns) - 1)
-
-
-def print_table(
-    columns: Mapping[str, Sequence[Text]],
-    *,
-    right: Iterable[str] = (),
-    whole: Collection[str] = (),
-    optional: Iterable[str] = (),
-) -> None:
-    """Print columns as a table. A cell that is too wide continues on the next line.
-
-    Args:
-        columns: the cells of each column, by heading.
-        right: the columns that hold numbers.
-        whole: the columns whose cells stay on one line, unless the terminal is narrow.
-        optional: the columns to leave out, the first one first, until the others have room; stderr
-            says so. The first one may be cut instead, if 24 characters of it remain.
-    """
-    out = console()
-    kept, left_out = dict(columns), []
-    for at, name in enumerate(optional):
-        if not at and _cut_to_fit(kept, name, out.width):
-            break
-        if width_of(kept) > out.width and any(cell.plain.strip(_NONE) for cell in kept.pop(name)):
-            left_out.append(name)
-    rows = table(*kept, right=right)
-    for column in rows.columns:
-        natural = width_of({(name := str(column.header)): kept[name]})
-        if name in whole and natural <= out.width * 3 // 5 and out.width >= 60:
-            column.width = natural
-    for row in zip(*kept.values(), strict=True):
-        rows.add_row(*row)
-    out.print(rows)
-    if left_out:
-        remark(f"no room for {' and '.join(left_out)} at {out.width} columns; --json shows all")
-
-
-def _cut_to_fit(columns: Mapping[str, Sequence[Text]], name: str, width: int) -> bool:
-    """Cut the cells of a column, so that the table fits; False where too little would remain."""
-    room = width - width_of({**columns, name: []}) + len(name)
-    if room < _SHORTEST_CELL:
-        return False
-    for cell in columns[name]:
-        cell.truncate(room, overflow="ellipsis")
-    return True
-
-
 # -- text ------------------------------------------------------------------------------------
 
 
@@ -218,7 +168,7 @@ def clean(text: str, *, keep: str = "") -> str:
 
 def named(text: str | None, style: str = "") -> Text:
     """Return a name or an id; a dim dot stands for None."""
-    return Text(_NONE, style="dim") if text is None else Text(clean(text), style=style)
+    return Text(_NONE, style=GREY) if text is None else Text(clean(text), style=style)
 
 
 def outcome_look(event: Event) -> tuple[str, str]:
@@ -236,9 +186,9 @@ def attributes(event: Event) -> Text:
     """Return the attributes in one line; those of an error come first."""
     shown = Text()
     for name, value in sorted(event.attributes.items(), key=lambda item: item[0] != "error.type"):
-        style = "red" if name.startswith("error.") else "dim"
+        style = RED if name.startswith("error.") else GREY
         shown.append(" " if shown else "")
-        shown.append(f"{clean(name)}=", style="dim")
+        shown.append(f"{clean(name)}=", style=GREY)
         shown.append(clean(value if isinstance(value, str) else _json(value)), style=style)
     return shown
 

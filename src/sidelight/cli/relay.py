@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
+from rich.text import Text
 
 from sidelight.cli.code import import_all
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
-from sidelight.cli.output import complain, console, print_json, remark, table
+from sidelight.cli.output import complain, print_json, remark
 from sidelight.cli.spool.segments import (
     Backlog,
     read_spool,
@@ -22,6 +23,7 @@ from sidelight.cli.spool.segments import (
     settings_for,
     writers_of,
 )
+from sidelight.cli.tables import print_table
 from sidelight.emission import EMITTER, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
 from sidelight.host import monotonic
@@ -218,10 +220,11 @@ def _print_health(health: Mapping[str, Health], *, as_json: bool) -> None:
             for sink, each in health.items()
         )
         return
-    rows = table("sink", "records delivered", right=["records delivered"])
-    for sink, each in health.items():
-        rows.add_row(sink, number(each.delivered))
-    console().print(rows)
+    columns = {
+        "sink": [Text(sink) for sink in health],
+        "records delivered": [Text(number(each.delivered)) for each in health.values()],
+    }
+    print_table(columns, right=["records delivered"])
 
 
 def _print_what_is_left(settings: Settings, health: Mapping[str, Health]) -> bool:

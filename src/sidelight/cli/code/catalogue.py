@@ -19,8 +19,9 @@ from sidelight.cli.output import (
     print_json,
     remark,
     stdout_kept_clean,
-    table,
 )
+from sidelight.cli.palette import AMBER, CYAN, GREY
+from sidelight.cli.tables import broken
 from sidelight.points import POINTS
 from sidelight.record import Declared
 from sidelight.record import catalogue as declared_here
@@ -108,19 +109,18 @@ def _type_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 
 
 def _print(found: Sequence[Declared]) -> None:
-    rows = table("event", "carries", "emitted by")
+    out = console()
     for each in found:
-        carries = "\n".join(clean(f"{name}: {kind}") for name, kind, _ in payload_of(each))
-        name = Text(clean(each.name), style="bold cyan")
-        if each.description:
-            name.append(f"\n{clean(each.description)}", style="not bold default")
+        out.print(Text(clean(each.name), style=f"bold {CYAN}"))
+        lines = [Text(clean(each.description))] if each.description else []
+        lines += [Text(clean(f"{name}: {kind}")) for name, kind, _ in payload_of(each)]
         emitters = emitters_of(each)
-        shown = Text(
-            "\n".join(map(clean, emitters)) or "nobody", style="" if emitters else "yellow"
-        )
-        rows.add_row(name, Text(carries), shown)
-        rows.add_row()
-    console().print(rows)
+        lines += [Text(clean(f"emitted by {path}"), style=GREY) for path in emitters]
+        if not emitters:
+            lines.append(Text("emitted by no function", style=AMBER))
+        for line in lines:
+            for part in broken(line, out.width - 4):
+                out.print(Text("    ").append(part), soft_wrap=True)
     remark(plural(len(found), "event type"))
 
 

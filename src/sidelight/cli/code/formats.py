@@ -10,6 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from sidelight.cli.output import OUTCOME_LOOKS, clean, console
+from sidelight.cli.palette import CYAN, GREY
 from sidelight.maps import PHASES, ListedPoint, MapDeclaration, relative_place
 from sidelight.points import Phase
 
@@ -31,11 +32,11 @@ def print_tree(points: Sequence[ListedPoint]) -> None:
     """Print a tree with a branch for each module."""
     out = console()
     for module, found in _by_module(points):
-        tree = Tree(Text(clean(module), style="bold"), guide_style="dim")
+        tree = Tree(Text(clean(module), style="bold"), guide_style=GREY)
         for point in found:
             place = relative_place(f"{point.file}:{point.line}") if point.file else ""
             branch = tree.add(
-                Text.assemble((clean(point.qualname), "bold cyan"), "  ", (clean(place), "dim"))
+                Text.assemble((clean(point.qualname), f"bold {CYAN}"), "  ", (clean(place), GREY))
             )
             for declared in point.declarations:
                 branch.add(_leaf(declared))
@@ -44,13 +45,13 @@ def print_tree(points: Sequence[ListedPoint]) -> None:
 
 def _leaf(declared: MapDeclaration) -> Text:
     """Mode and events in one line, each value in a separate line."""
-    leaf = Text(clean(declared.mode_source), style="dim")
+    leaf = Text(clean(declared.mode_source), style=GREY)
     for phase in PHASES:
         if types := declared.shown_types(phase):
-            shown = (clean(" | ".join(types)), "default not dim")
+            shown = (clean(" | ".join(types)), "default")
             leaf.append_text(Text.assemble("  ", _SYMBOLS[phase], " ", shown))
     for name, source in (declared.captured | declared.joined).items():
-        leaf.append(f"\n{clean(name)} = {clean(source)}", style="dim")
+        leaf.append(f"\n{clean(name)} = {clean(source)}", style=GREY)
     return leaf
 
 

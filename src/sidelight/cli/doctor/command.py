@@ -14,11 +14,12 @@ from sidelight.cli.doctor.directory import check_ready
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import clean, console, print_json
+from sidelight.cli.palette import AMBER, GREEN, RED
 from sidelight.host import not_kept
 from sidelight.settings import Settings, disabled, settle
 from sidelight.store import plural
 
-_LOOKS: Final = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red")}
+_LOOKS: Final = {"ok": ("✓", GREEN), "note": ("!", AMBER), "wrong": ("✗", RED)}
 _CHECK_WIDTH: Final = 10  # columns
 
 
@@ -121,9 +122,9 @@ def _print(finding: Finding) -> None:
 
 
 def _print_verdict(wrong: int) -> None:
-    verdict = Text("all is well", style="green")
+    verdict = Text("all is well", style=GREEN)
     if wrong:
-        verdict = Text(f"{plural(wrong, 'thing is', 'things are')} wrong", style="bold red")
+        verdict = Text(f"{plural(wrong, 'thing is', 'things are')} wrong", style=f"bold {RED}")
     out = console()
     out.print()
     out.print(verdict)

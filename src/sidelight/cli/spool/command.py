@@ -11,14 +11,15 @@ import typer
 from rich.text import Text
 
 from sidelight.cli.options import AsJson, SpoolDirectory, StoreUrl
-from sidelight.cli.output import clean, console, named, print_json, remark, table, time_of
+from sidelight.cli.output import clean, console, named, print_json, remark, time_of
+from sidelight.cli.palette import AMBER, GREEN, GREY, RED
 from sidelight.cli.spool.quarantine import (
     Listed,
     discard,
     plain_entry,
+    print_entries,
     quarantined,
     replay,
-    table_of,
 )
 from sidelight.cli.spool.segments import (
     Backlog,
@@ -27,6 +28,7 @@ from sidelight.cli.spool.segments import (
     require_directory,
     unreadable,
 )
+from sidelight.cli.tables import print_table
 from sidelight.settings import settle
 from sidelight.spool import PAGE, Quarantine, filesystem
 from sidelight.store import duration, number, plural, size, whole_seconds
@@ -83,23 +85,21 @@ def _print(where: Path, found: Sequence[SegmentReport], entries: Listed) -> None
     out.print(Text(clean(_headline(where, found))))
     if found:
         sinks = list(dict.fromkeys(sink for each in found for sink in each.sinks))
-        rows = table("segment", "writer", "size", "full", "age", *sinks, right=["size", "full"])
-        for each in found:
-            rows.add_row(
-                each.name,
-                _writer(each),
-                size(each.size),
-                f"{(each.end - PAGE) / max(1, each.size - PAGE):.0%}",
-                _age(each),
-                *(_backlog(each.backlog.get(sink)) for sink in sinks),
-            )
-        out.print(rows)
+        columns = {
+            "segment": [Text(each.name) for each in found],
+            "writer": [*map(_writer, found)],
+            "size": [Text(size(each.size)) for each in found],
+            "full": [Text(f"{(each.end - PAGE) / max(1, each.size - PAGE):.0%}") for each in found],
+            "age": [Text(_age(each)) for each in found],
+            **{sink: [_backlog(each.backlog.get(sink)) for each in found] for sink in sinks},
+        }
+        print_table(columns, right=["size", "full"], lead=["segment", "writer"])
     for each in found:
         if each.damaged and not each.written:
-            out.print(Text(f"{each.name}: {size(each.damaged)} are no records", style="red"))
+            out.print(Text(f"{each.name}: {size(each.damaged)} are no records", style=RED))
     if entries:
         out.print(Text(f"\nquarantine: {plural(len(entries), 'entry', 'entries')}"))
-        out.print(table_of(entries[-_LATEST:]))
+        print_entries(entries[-_LATEST:])
         remark("`sidelight spool quarantined` lists all, `sidelight spool replay` delivers them")
 
 
@@ -120,7 +120,7 @@ def _limit(found: Sequence[SegmentReport]) -> int | None:
 def _writer(each: SegmentReport) -> Text:
     shown = Text(clean(each.writer))
     if each.host is not None:
-        shown.append(clean(f" on {each.host}"), style="dim")
+        shown.append(clean(f" on {each.host}"), style=GREY)
     state, style = _state(each)
     return shown.append(f" {state}", style=style)
 
@@ -131,9 +131,9 @@ def _state(each: SegmentReport) -> tuple[str, str]:
         state = "alive" if each.end > PAGE else "alive, spare"
         if each.meta.get("relay") == "external" and each.end > PAGE:
             state += ", a relay reads it" if each.attended else ", no relay reads it"
-        return state, "green"
+        return state, GREEN
     state = "alive, has left it" if each.alive else "ended"
-    return (f"{state}, a relay delivers it", "green") if each.attended else (state, "yellow")
+    return (f"{state}, a relay delivers it", GREEN) if each.attended else (state, AMBER)
 
 
 def _age(each: SegmentReport) -> str:
@@ -147,7 +147,7 @@ def _backlog(backlog: Backlog | None) -> Text:
     if backlog is None:
         return named(None)
     if not backlog.records:
-        return Text("✓", style="dim")
+        return Text("✓", style=GREY)
     shown = f"{number(backlog.records)} ({size(backlog.bytes)})"
     return Text(shown if backlog.oldest_ns is None else f"{shown}, {duration(backlog.age_ns)} old")
 

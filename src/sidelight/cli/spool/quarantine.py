@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from sidelight.cli.options import AsJson, Otlp, SpoolDirectory, StoreUrl, Stream
@@ -20,12 +19,13 @@ from sidelight.cli.output import (
     named,
     print_json,
     remark,
-    table,
     time_of,
     with_progress,
 )
+from sidelight.cli.palette import RED
 from sidelight.cli.spool.replay import Outcome, Replay
 from sidelight.cli.spool.segments import settings_for, unreadable, writers_of
+from sidelight.cli.tables import print_table
 from sidelight.exceptions import QueryError, SpoolError
 from sidelight.record import decode, event_id, occurred_at, salvage
 from sidelight.runtime import sinks_of
@@ -62,7 +62,7 @@ def quarantined(
     if as_json:
         print_json(plain_entry(*each) for each in found)
     elif found:
-        console().print(table_of(found))
+        print_entries(found)
     else:
         remark("the quarantine is empty")
 
@@ -220,26 +220,31 @@ def _content(entry: Entry) -> dict[str, Any]:
     }
 
 
-def table_of(listed: Listed) -> Table:
-    """Return a table of entries."""
-    rows = table("id", "content", "artifact", "time (UTC)", "reason")
-    rows.columns[0].no_wrap = True
-    for identity, entry in listed:
-        shown = Text(_short(identity), style="bold")
-        if entry is None:
-            rows.add_row(shown, "?", "", "", "its file is damaged")
-            continue
-        reason = Text(clean(entry.reason), style="red").append(f": {clean(entry.problem)}")
-        rows.add_row(shown, *_cells(entry), reason)
-    return rows
+def print_entries(listed: Listed) -> None:
+    """Print a table of entries."""
+    rows = [
+        (Text(_short(identity), style="bold"), *_cells(entry), _reason(entry))
+        for identity, entry in listed
+    ]
+    headings = ("id", "content", "artifact", "time (UTC)", "reason")
+    columns = dict(zip(headings, zip(*rows, strict=True), strict=True))
+    print_table(columns, lead=["id", "content", "time (UTC)"], prose="reason")
 
 
 def _short(identity: str) -> str:
     return identity[:_DIGITS]
 
 
-def _cells(entry: Entry) -> tuple[Text, Text, Text]:
+def _reason(entry: Entry | None) -> Text:
+    if entry is None:
+        return Text("its file is damaged")
+    return Text.assemble((clean(entry.reason), RED), f": {clean(entry.problem)}")
+
+
+def _cells(entry: Entry | None) -> tuple[Text, Text, Text]:
     """Return content, artifact and time of an entry."""
+    if entry is None:
+        return Text("?"), Text(), Text()
     content = _content(entry)
     if "whole_records" in content or "payload" in content:
         shown = size(len(entry.payload))

@@ -8,7 +8,8 @@ import typer
 from rich.text import Text
 
 from sidelight.cli.options import AsJson, OfOrganization, Since, StoreUrl, Until
-from sidelight.cli.output import named, print_json, print_table, remark
+from sidelight.cli.output import named, print_json, remark
+from sidelight.cli.tables import print_table
 from sidelight.store import Store, ago, moment, number
 
 
@@ -44,6 +45,4 @@ def artifacts(
         "first event (UTC)": [Text(moment(each.first_event_at)) for each in found],
         "last event": [Text(ago(each.last_event_at)) for each in found],
     }
-    print_table(
-        columns, right=["events"], whole=["artifact", "last event"], optional=["first event (UTC)"]
-    )
+    print_table(columns, right=["events"], lead=["artifact", "organization"])

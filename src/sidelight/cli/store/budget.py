@@ -5,7 +5,9 @@ from __future__ import annotations
 from rich.text import Text
 
 from sidelight.cli.options import AsJson, StoreUrl
-from sidelight.cli.output import named, print_json, print_table, remark
+from sidelight.cli.output import named, print_json, remark
+from sidelight.cli.palette import AMBER, GREY, RED
+from sidelight.cli.tables import print_table
 from sidelight.record import BUDGET_NS
 from sidelight.store import Store, duration, number, plural
 
@@ -37,11 +39,11 @@ def budget(*, store: StoreUrl = None, as_json: AsJson = False) -> None:
         "p99.9": [_cost(cost.p999) for cost in found],
         "max": [_cost(cost.max) for cost in found],
         "over 10 ms": [
-            Text(number(cost.over_budget), style="bold red" if cost.over_budget else "dim")
+            Text(number(cost.over_budget), style=f"bold {RED}" if cost.over_budget else GREY)
             for cost in found
         ],
     }
-    print_table(columns, right=[*columns][1:])
+    print_table(columns, right=[*columns][1:], lead=["point"])
     total, over = sum(cost.count for cost in found), sum(cost.over_budget for cost in found)
     share = f"{number(over)} ({over / total:.3%})" if over else "none"
     remark(f"{plural(total, 'emission')}, {share} over the budget")
@@ -50,5 +52,5 @@ def budget(*, store: StoreUrl = None, as_json: AsJson = False) -> None:
 def _cost(ns: int) -> Text:
     if not ns:
         return Text()
-    style = "red" if ns > BUDGET_NS else "yellow" if ns > BUDGET_NS // 10 else ""
+    style = RED if ns > BUDGET_NS else AMBER if ns > BUDGET_NS // 10 else ""
     return Text(duration(ns), style=style)

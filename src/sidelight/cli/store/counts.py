@@ -30,12 +30,12 @@ from sidelight.cli.output import (
     console,
     named,
     print_json,
-    print_table,
     remark,
     remark_left_out,
-    width_of,
 )
+from sidelight.cli.palette import CYAN
 from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.cli.tables import print_table, width_of
 from sidelight.store import Store, number, plural
 
 _LONGEST_BAR: Final = 24  # columns of the terminal
@@ -132,6 +132,6 @@ def _print(parts: list[By], rows: list[tuple[tuple[object, ...], int]]) -> None:
     if room >= _SHORTEST_BAR:
         highest = max(count for _, count in rows)
         columns[""] = [
-            Text("━" * max(1, round(count / highest * room)), style="cyan") for _, count in rows
+            Text("━" * max(1, round(count / highest * room)), style=CYAN) for _, count in rows
         ]
-    print_table(columns, right=["count"], whole=["type", "day"])
+    print_table(columns, right=["count"], lead=[parts[0].value], grouped=len(parts) > 1)

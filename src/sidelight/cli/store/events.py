@@ -36,14 +36,16 @@ from sidelight.cli.output import (
     named,
     outcome_symbol,
     print_json,
-    print_table,
     remark,
     remark_left_out,
 )
+from sidelight.cli.palette import CYAN, GREY
 from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.cli.tables import print_table
 from sidelight.store import Event, Store, duration, moment
 
 _LATEST: Final = 50  # events in a table without --limit
+_ATTRIBUTE_LINES: Final = 2  # of an event
 
 
 def events(
@@ -128,8 +130,9 @@ def _print_events(listed: Sequence[Event]) -> None:
     print_table(
         columns,
         right=["took"],
-        whole=["time (UTC)", "event"],
-        optional=["attributes", "organization"],
+        lead=["time (UTC)", "event", "took"],
+        prose="attributes",
+        most=_ATTRIBUTE_LINES,
     )
 
 
@@ -180,7 +183,7 @@ def tail(
 
 def _line(event: Event) -> Text:
     line = Text.assemble(
-        (moment(event.occurred_at, today=datetime.now(UTC).date()), "dim"),
+        (moment(event.occurred_at, today=datetime.now(UTC).date()), GREY),
         "  ",
         outcome_symbol(event),
         " ",
@@ -191,7 +194,7 @@ def _line(event: Event) -> Text:
     if event.organization_id:
         line.append(f"  {clean(event.organization_id)}")
     if event.duration_ns is not None:
-        line.append(f"  {duration(event.duration_ns)}", style="cyan")
+        line.append(f"  {duration(event.duration_ns)}", style=CYAN)
     if event.attributes:
         line.append("  ")
         line.append(attributes(event))

@@ -23,8 +23,10 @@ from sidelight.cli.options import (
     filters_of,
     seconds_of,
 )
-from sidelight.cli.output import clean, print_json, print_table, remark, remark_left_out
+from sidelight.cli.output import clean, print_json, remark, remark_left_out
+from sidelight.cli.palette import AMBER, GREY
 from sidelight.cli.store.latency import remark_large
+from sidelight.cli.tables import print_table
 from sidelight.store import Funnel, Step, Store, duration, number
 
 _TOLD: Final = 3  # types of last events
@@ -84,20 +86,17 @@ def _print(found: Funnel) -> None:
     columns = {
         "step": [Text(_name(step), style="bold") for step in steps],
         "reached": [Text(number(step.reached)) for step in steps],
-        "": [Text(f"{step.reached / all_of_them:.1%}", style="dim") for step in steps],
+        "": [Text(f"{step.reached / all_of_them:.1%}", style=GREY) for step in steps],
         "p50": [Text(duration(step.p50_ns)) for step in steps],
         "p90": [Text(duration(step.p90_ns)) for step in steps],
         "max": [Text(duration(step.max_ns)) for step in steps],
-        "stayed": [
-            Text(number(step.stayed) if step.stayed else "", style="yellow") for step in steps
-        ],
-        "last event": [Text(_last(step), style="dim") for step in steps],
+        "stayed": [Text(number(step.stayed) if step.stayed else "", style=AMBER) for step in steps],
+        "last event": [Text(_last(step), style=GREY) for step in steps],
     }
     print_table(
         columns,
         right=["reached", "", "p50", "p90", "max", "stayed"],
-        whole=["step"],
-        optional=["last event"],
+        prose="last event",
     )
 
 

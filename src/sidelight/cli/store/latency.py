@@ -24,7 +24,9 @@ from sidelight.cli.options import (
     filters_of,
     seconds_of,
 )
-from sidelight.cli.output import named, print_json, print_table, remark, remark_left_out
+from sidelight.cli.output import named, print_json, remark, remark_left_out
+from sidelight.cli.palette import AMBER, GREY
+from sidelight.cli.tables import print_table
 from sidelight.store import Latencies, Store, ago, duration, number, plural
 
 
@@ -119,10 +121,11 @@ def _print(found: Latencies, by: list[Grouping]) -> None:
         "p99": [Text(duration(each.p99_ns)) for each in found],
         "max": [Text(duration(each.max_ns)) for each in found],
         "waiting": [
-            Text(number(each.waiting), style="yellow" if each.waiting else "dim") for each in found
+            Text(number(each.waiting), style=AMBER if each.waiting else GREY) for each in found
         ],
         "the oldest": [
             Text("" if each.waiting_since is None else ago(each.waiting_since)) for each in found
         ],
     }
-    print_table(columns, right=["arrived", "p50", "p90", "p99", "max", "waiting"], whole=["day"])
+    right = ["arrived", "p50", "p90", "p99", "max", "waiting"]
+    print_table(columns, right=right, lead=[part.value for part in by], grouped=bool(by))

@@ -19,13 +19,14 @@ from sidelight.cli.output import (
     json_line,
     named,
     print_json,
-    print_table,
     remark,
     remark_left_out,
 )
+from sidelight.cli.palette import AMBER, GREY, RED
 from sidelight.cli.spool.waiting import marks_here
 from sidelight.cli.store.expected import ExpectMap, ExpectModules, expectations_of
 from sidelight.cli.store.latency import remark_large
+from sidelight.cli.tables import print_table
 from sidelight.store import (
     Judgement,
     Overdue,
@@ -136,19 +137,17 @@ def _print(found: Judgement, *, as_json: bool) -> None:
     elif found:
         columns = {
             "": [
-                Text("✗", style="red") if each.state == "overdue" else Text("?", style="yellow")
+                Text("✗", style=RED) if each.state == "overdue" else Text("?", style=AMBER)
                 for each in found
             ],
             "artifact": [named(each.artifact_id) for each in found],
             "organization": [named(each.organization_id) for each in found],
             "waits for": [Text(clean(" or ".join(each.one_of))) for each in found],
             "since (UTC)": [Text(moment(each.since)) for each in found],
-            "late": [Text(whole_seconds(each.late_ns), style="red") for each in found],
+            "late": [Text(whole_seconds(each.late_ns), style=RED) for each in found],
             "last event": [_last(each) for each in found],
         }
-        print_table(
-            columns, right=["late"], whole=["artifact"], optional=["last event", "organization"]
-        )
+        print_table(columns, right=["late"], lead=["", "artifact", "organization"])
     number = sum(each.state == "overdue" for each in found)
     if not as_json:
         remark(f"{plural(number, 'artifact')} overdue")
@@ -163,8 +162,8 @@ def _print(found: Judgement, *, as_json: bool) -> None:
 def _last(each: Overdue) -> Text:
     text = Text(clean(each.last_type))
     if each.last_outcome == "abandoned":
-        text.append(" abandoned", style="red")
-    return text.append(f" after {duration(_ns_between(each))}", style="dim")
+        text.append(" abandoned", style=RED)
+    return text.append(f" after {duration(_ns_between(each))}", style=GREY)
 
 
 def _ns_between(each: Overdue) -> int:

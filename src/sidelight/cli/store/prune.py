@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import typer
+from rich.text import Text
 
 from sidelight.cli.options import AsJson, StoreUrl
-from sidelight.cli.output import complain, console, print_json, remark, table, with_progress
+from sidelight.cli.output import complain, print_json, remark, with_progress
+from sidelight.cli.tables import print_table
 from sidelight.store import Plan, Pruner, number, plural, size
 
 _WORTH_A_VACUUM: Final = 10_000_000  # bytes
@@ -96,10 +98,11 @@ def _print(plan: Plan, url: str, *, as_json: bool, dry_run: bool) -> None:
         }
         print_json([plain])
         return
-    rows = table("would be deleted" if dry_run else "deleted", "", right=[""])
-    rows.add_row("events", number(plan.events))
-    rows.add_row("artifacts", number(plan.artifacts))
-    console().print(rows)
+    columns = {
+        "would be deleted" if dry_run else "deleted": [Text("events"), Text("artifacts")],
+        "": [Text(number(plan.events)), Text(number(plan.artifacts))],
+    }
+    print_table(columns, right=[""])
     if plan.partitions:
         remark(f"with {plural(len(plan.partitions), 'partition')}: {', '.join(plan.partitions)}")
     if plan.counted_from is not None:

@@ -10,7 +10,6 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.padding import Padding
 from rich.text import Text
 
 from sidelight.cli.options import (
@@ -32,8 +31,11 @@ from sidelight.cli.output import (
     outcome_look,
     outcome_symbol,
     print_json,
+    remark,
 )
+from sidelight.cli.palette import GREY, RED
 from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.cli.tables import broken
 from sidelight.store import (
     Axis,
     Event,
@@ -94,7 +96,10 @@ def timeline(
     if as_json:
         print_json(found)
     elif svg is None:
-        console().print(Picture(artifact, found))
+        out, picture = console(), Picture(artifact, found)
+        out.print(picture)
+        if not picture.barred:
+            remark(f"no room for bars at {out.width} columns")
     else:
         _write_svg(svg, artifact, found)
 
@@ -131,6 +136,8 @@ class Picture:
         self.events = events
         self.stretches = stretches_of(events)
         self.first = min(stretch.begin for stretch in self.stretches)
+        self.barred = True
+        """Whether the width had room for bars."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Lay out heading and lines for the width that there is."""
@@ -147,10 +154,10 @@ class Picture:
         heading.append(f" · {clean(owner)}" if owner else " · no organization")
         heading.append(f" · {plural(len(self.events), 'event')}")
         heading.append(f" · {duration(self.events[-1].occurred_ns - self.first)}")
-        heading.append(f"\n{moment(begin)} to {moment(end, today=begin.date())} UTC", style="dim")
+        heading.append(f"\n{moment(begin)} to {moment(end, today=begin.date())} UTC", style=GREY)
         return heading
 
-    def _lines(self, width: int) -> Iterator[Text | Padding]:
+    def _lines(self, width: int) -> Iterator[Text]:
         offsets = [self._offset(event) for event in self.events]
         names = [_name(event) for event in self.events]
         lengths = [*map(_length, self.events, self.stretches)]
@@ -158,19 +165,27 @@ class Picture:
         details = [*map(attributes, self.events)]
         longest = max(each.cell_len for each in details)
         room = width - left - middle - right - 6
+        apart = room < -2  # the name has a line of its own, so that it is not broken
         beside = room - longest - 2 >= _SHORTEST_AXIS
         columns = min(_LONGEST_AXIS, room - longest - 2 if beside else room)
+        self.barred = columns >= _SHORTEST_AXIS
         axis = Axis(self.stretches, max(columns, 1))
         for event, stretch, offset, name, length, detail in zip(
             self.events, self.stretches, offsets, names, lengths, details, strict=True
         ):
             if (pause := axis.cut.pop(stretch.begin, None)) is not None:
-                yield Text(f"{'⋮':>{left}}  {duration(pause)} later", style="dim")
+                yield Text(f"{'⋮':>{left}}  {duration(pause)} later", style=GREY)
             offset.align("right", left)
-            name.align("left", middle)
+            if not apart:
+                name.align("left", middle)
             length.align("right", right)
+            if apart:
+                yield Text.assemble(offset, "  ", length)
+                yield from broken(Text.assemble("  ", name), width)
+                yield from _below(detail, 4, width)
+                continue
             line = Text.assemble(offset, "  ", name)
-            if columns >= _SHORTEST_AXIS:
+            if self.barred:
                 bar = _bar(event, stretch, axis, columns)
                 bar.align("left", columns)
                 line = Text.assemble(line, "  ", bar)
@@ -179,23 +194,28 @@ class Picture:
                 line = Text.assemble(line, "  ", detail)
             line.rstrip()
             yield line
-            if detail and not beside:
-                yield Padding(detail, (0, 0, 0, min(left + 4, width // 3)), expand=False)
+            if not beside:
+                yield from _below(detail, min(left + 4, width // 3), width)
 
     def _offset(self, event: Event) -> Text:
         ns = event.occurred_ns - self.first
-        return Text(f"+{duration(ns)}" if ns else "0", style="dim")
+        return Text(f"+{duration(ns)}" if ns else "0", style=GREY)
+
+
+def _below(detail: Text, indent: int, width: int) -> Iterator[Text]:
+    for line in broken(detail, width - indent) if detail else ():
+        yield Text(" " * indent).append(line)
 
 
 def _name(event: Event) -> Text:
-    style = "bold red" if event.outcome == "failed" else "bold"
+    style = f"bold {RED}" if event.outcome == "failed" else "bold"
     return Text.assemble(outcome_symbol(event), " ", (clean(event.type), style))
 
 
 def _length(event: Event, stretch: Stretch) -> Text:
     if stretch.until == event.occurred_ns:
         return Text(duration(event.duration_ns))
-    return Text(duration(stretch.until - stretch.begin), style="dim")
+    return Text(duration(stretch.until - stretch.begin), style=GREY)
 
 
 def _bar(event: Event, stretch: Stretch, axis: Axis, columns: int) -> Text:
@@ -206,7 +226,7 @@ def _bar(event: Event, stretch: Stretch, axis: Axis, columns: int) -> Text:
     if event.duration_ns is None:
         column = left // 2
         dotted = "┄" * ((right + 1) // 2 - column - 1)
-        return Text.assemble(" " * column, outcome_symbol(event), (dotted, f"dim {colour}"))
+        return Text.assemble(" " * column, outcome_symbol(event), (dotted, colour))
     bar = "".join(
         _HALVES[left <= half < right, left <= half + 1 < right] for half in range(0, 2 * columns, 2)
     )
