@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 import typer
+from rich.text import Text
 
 from sidelight.cli.options import AsJson, Outboxes, SpoolDirectory, StoreUrl
 from sidelight.cli.output import (
     complain,
-    console,
     print_json,
     remark,
-    table,
     with_progress,
 )
 from sidelight.cli.spool.erase import Local, chooser, erase_here
+from sidelight.cli.tables import print_table
 from sidelight.exceptions import OutboxError
 from sidelight.settings import Settings, settle
 from sidelight.store import Eraser, Erasure, number, plural
@@ -173,10 +173,12 @@ def _print(receipt: Receipt, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         print_json([_plain(receipt, dry_run=dry_run)])
     else:
-        rows = table("would be erased" if dry_run else "erased", "", right=[""])
-        for name, count in _counts(receipt, dry_run=dry_run):
-            rows.add_row(name, number(count))
-        console().print(rows)
+        counted = _counts(receipt, dry_run=dry_run)
+        columns = {
+            "would be erased" if dry_run else "erased": [Text(name) for name, _ in counted],
+            "": [Text(number(count)) for _, count in counted],
+        }
+        print_table(columns, right=[""])
     for problem in receipt.problems:
         complain(problem)
     if not (as_json or dry_run):
