@@ -227,7 +227,7 @@ def print_entries(listed: Listed) -> None:
         for identity, entry in listed
     ]
     headings = ("id", "content", "artifact", "time (UTC)", "reason")
-    columns = dict(zip(headings, zip(*rows, strict=True), strict=True))
+    columns: dict[str, Sequence[Text]] = dict(zip(headings, zip(*rows, strict=True), strict=True))
     print_table(columns, lead=["id", "content", "time (UTC)"], prose="reason")
 
 
