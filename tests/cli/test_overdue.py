@@ -248,3 +248,54 @@ def test_a_command_that_fails_is_tried_again(here):
     assert json.loads(process.stdout.readline())["artifact_id"] == "order-1"
     process.send_signal(signal.SIGINT)
     assert "the command failed" in end(process).err
+
+
+def test_a_restart_tells_nothing_twice(here):
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1")', url)
+    options = ("overdue", "--follow", "--every", "0.2", "--state", here / "told.json", *of(url))
+    process = spawn(*options)
+    assert json.loads(process.stdout.readline())["artifact_id"] == "order-1"
+    wait_for((here / "told.json").exists)
+    process.kill()
+    end(process)
+    assert (here / "told.json").stat().st_mode & 0o777 == 0o600
+    emit('receive("order-2")', url)
+    process = spawn(*options)
+    assert json.loads(process.stdout.readline())["artifact_id"] == "order-2"
+    emit('pack("order-1"); pack("order-2")', url)  # no longer waited for
+    wait_for(lambda: json.loads((here / "told.json").read_text()) == {"told": []})
+    process.send_signal(signal.SIGINT)
+    assert (end(process).code, process.returncode) == (0, 0)
+
+
+def test_a_follower_waits_for_a_store_that_is_away(here):
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1")', url)
+    process = spawn("overdue", "--follow", "--every", "0.1", *of(url))
+    process.stdout.readline()
+    (here / "events.db").rename(here / "away.db")
+    assert "trying again" in process.stderr.readline()
+    (here / "away.db").rename(here / "events.db")
+    emit('receive("order-2")', url)
+    assert json.loads(process.stdout.readline())["artifact_id"] == "order-2"
+    process.send_signal(signal.SIGINT)
+    assert end(process).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--state", "told.json"), "--state needs --follow"),
+        (("--command", "true"), "--command needs --follow"),
+        (("--follow", "--state", "sidelight.toml"), "it holds something else"),
+        (("--follow", "--state", "."), "Is a directory"),
+    ],
+    ids=repr,
+)
+def test_bad_options_are_refused(here, options, told):
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1")', url)
+    said = sidelight("overdue", *options, *of(url), columns=200)
+    assert said.code in {1, 2}
+    assert told in said.err

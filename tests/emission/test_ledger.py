@@ -3,6 +3,7 @@
 import random
 import sys
 import threading
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -198,3 +199,23 @@ def test_a_malformed_ledger_is_set_aside_and_events_beside_it_are_stored(tmp_pat
     with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
         assert [event.type for event in store.events()] == ["before", "after"]
         assert sum(loss.count for loss in store.losses()) == 1
+
+
+@pytest.mark.parametrize(
+    ("busy_until", "expected"),
+    [(0, [0, 10, 30, 50]), (60, [*range(0, 60, 5)]), (22, [0, 5, 10, 15, 20, 25, 35, 55])],
+    ids=["idle", "busy", "idle later"],
+)
+def test_an_idle_process_writes_fewer_signs_of_life(monkeypatch, busy_until, expected):
+    now, written, signs = 1000.0, [], []
+    monkeypatch.setattr("sidelight.emission.ledger.monotonic", lambda: now)
+    spool = SimpleNamespace(append=written.append, position=lambda: (1, len(written)))
+    ledger = Ledger(Emitter())
+    for half in range(120):
+        now = 1000.0 + half / 2
+        before = len(written)
+        ledger.write(spool)
+        signs += [half / 2] * (len(written) - before)
+        if half / 2 < busy_until:
+            written.append(b"an event")
+    assert signs == expected

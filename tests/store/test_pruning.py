@@ -12,6 +12,7 @@ from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from sqlalchemy import select, update
 from tests.store.test_store_contract import snapshot
 from tests.support.stored import (
     DAY,
@@ -34,7 +35,9 @@ from sidelight.exceptions import (
 )
 from sidelight.record.format import event_id
 from sidelight.store import steps
+from sidelight.store.processes import number_of
 from sidelight.store.retention import Pruner
+from sidelight.store.schema import deliveries, processes
 from sidelight.store.sink import StoreSink
 
 TODAY = time.time_ns() // DAY * DAY
@@ -91,6 +94,24 @@ def test_older_events_go_and_the_rest_is_exact(url, ask):
     (long,) = (a for a in ask(Store.artifacts) if a.artifact_id == "long")
     assert (long.events, long.organization_id) == (3, "o2")
     assert long.first_event_at.date() == day(370)
+
+
+def test_processes_that_have_ended_go_with_their_last_event(url, ask):
+    with closing(StoreSink(url)) as sink:
+        for writer, at in (("old", ago(400)), ("young", ago(2)), ("silent", ago(400))):
+            sink.write([record(at=at, artifact=writer)], {"instance": writer})
+            sink.note_alive({"instance": writer}, at)
+            if writer != "silent":
+                sink.note_end({"instance": writer})
+    with Pruner(url) as pruner:  # nothing of them was stored as long ago as it occurred
+        long_ago = update(processes).values(last_seen=ago(390))
+        pruner._steps.run(lambda connection: connection.execute(long_ago))
+        at = update(deliveries).where(deliveries.c.process == number_of("old"))
+        pruner._steps.run(lambda connection: connection.execute(at.values(recorded_at=ago(390))))
+    prune(url, timedelta(days=365))
+    assert {each.process for each in ask(Store.processes)} == {"young", "silent"}
+    assert len(ask(Store._read, select(deliveries))) == 2  # of today
+    assert [each.artifact_id for each in ask(Store.events, service="x")] == []
 
 
 def test_counters_of_pruned_days_go_on_demand(url):

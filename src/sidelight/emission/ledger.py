@@ -17,13 +17,14 @@ from sidelight.emission.emitter import LOST, Emitter
 from sidelight.exceptions import SpoolError
 from sidelight.host import monotonic
 from sidelight.record import encode, ledger_frame, random_bits, text
-from sidelight.spool import RateLimiter, Spool
+from sidelight.spool import Position, RateLimiter, Spool
 
 #: Bytes of one part. A part must fit into a record, and several hundred busy points must not fill
 #: the spool with costs: an unhurried write is one part of costs.
 _PART: Final = 64 * 1024
 SIGN_OF_LIFE: Final = 5.0
-"""Seconds between two signs of life of a process."""
+"""Seconds between two signs of life of a process that emits."""
+_IDLE_SIGN: Final = 20.0  # … of one that emits nothing: the pause doubles up to this
 _AT_ONCE: Final = 500  # points of an unhurried look, besides those that changed at the last one
 _logger: Final = logging.getLogger("sidelight")
 _OWN: Final = "sidelight:"  # points of sidelight itself, for example `sidelight.emit`
@@ -43,13 +44,15 @@ class Ledger:
         self._has_called = False
         self._lost = 0
         self._began = 0
-        self._next_sign = 0.0
+        self._signed_at = -_IDLE_SIGN
+        self._sign_pause = SIGN_OF_LIFE
+        self._signed: Position | None = None
         self._has_ended = False
 
     def restart(self) -> None:
         """Write everything again, because another spool was opened."""
         self._losses, self._costs = {}, {}
-        self._began, self._next_sign, self._has_ended = time.time_ns(), 0.0, False
+        self._began, self._signed_at, self._has_ended = time.time_ns(), -_IDLE_SIGN, False
         self._active, self._looked_up_to, self._has_called = [], 0, False
 
     def take_lost(self) -> int:
@@ -75,20 +78,25 @@ class Ledger:
         with contextlib.suppress(SpoolError, OSError):
             self._write_losses(append)
             self._write_costs(append, whole=whole)
-            self._write_sign_of_life(append, ended=ended)
+            self._write_sign_of_life(append, spool.position, ended=ended)
         self._log_losses()
 
-    def _write_sign_of_life(self, append: Callable[[bytes], object], *, ended: bool) -> None:
+    def _write_sign_of_life(
+        self, append: Callable[[bytes], object], position: Callable[[], Position], *, ended: bool
+    ) -> None:
         """Tell that the process lives, or ends.
 
         The store thereby learns how far the delivery of this process is, although the process may
-        emit nothing.
+        emit nothing. Each sign is a transaction of the store. So an idle process writes fewer.
         """
         if self._has_ended:  # a record more would stay in the spool
             return
-        if ended or monotonic() >= self._next_sign:
-            self._next_sign = monotonic() + SIGN_OF_LIFE
+        if position() != self._signed:
+            self._sign_pause = SIGN_OF_LIFE
+        if ended or monotonic() - self._signed_at >= self._sign_pause:
             _append(append, {"began": self._began, "ended": ended})
+            self._signed_at, self._signed = monotonic(), position()
+            self._sign_pause = min(2 * self._sign_pause, _IDLE_SIGN)
             self._has_ended = ended
 
     def _write_losses(self, append: Callable[[bytes], object]) -> None:

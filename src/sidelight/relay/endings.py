@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.host import monotonic
 from sidelight.spool import Segment, Sink, segments_in
 
-_EVERY: Final = 5.0  # seconds between two notes of a process
-_noted: Final[dict[tuple[str, str], float]] = {}
+_EVERY: Final = 5.0  # seconds between two notes of a process …
+_IDLE: Final = 20.0  # … of one that emits nothing: the pause doubles up to this
+
+
+class _Note(NamedTuple):
+    """The last note of a process: when, the pause after it, and how far its segment was read."""
+
+    at: float
+    pause: float
+    offset: int
+
+
+_noted: Final[dict[tuple[str, str], _Note]] = {}
 
 
 def note_alive(sink: Sink, segment: Segment) -> None:
@@ -27,11 +38,13 @@ def note_alive(sink: Sink, segment: Segment) -> None:
     if note is None or segment.number or segment.meta.get("relay") != "external":
         return
     key = sink.name, str(segment.meta.get("instance"))
-    if monotonic() - _noted.get(key, -_EVERY) < _EVERY:
+    last, offset = _noted.get(key), segment.cursors[sink.name]
+    pause = _EVERY if last is None or last.offset != offset else last.pause
+    if last is not None and monotonic() - last.at < pause:
         return
     if len(_noted) > 1000:
         _noted.clear()
-    _noted[key] = monotonic()
+    _noted[key] = _Note(monotonic(), min(2 * pause, _IDLE), offset)
     with contextlib.suppress(SinkUnavailableError):  # the next note says the same
         note(segment.meta, time.time_ns())
 

@@ -216,7 +216,8 @@ class Process:
         service: its ``OTEL_SERVICE_NAME``; None where it has none.
         pid: its number on the host.
         started_ns: when it first emitted; 0 where it never said so.
-        last_seen_ns: when the store got its last sign of life. It writes one every 5 s.
+        last_seen_ns: when the store got its last sign of life. It writes one every 5 s, or every
+            20 s while it is idle.
         delivered_until_ns: the store has everything that the process wrote before this time.
         ended: "exited" (it said so), "died" (its lock was found free), or "" while it may live.
     """

@@ -18,9 +18,10 @@ from sidelight.store.journeys import Journey, Journeys
 from sidelight.store.selection import Scan
 from sidelight.store.times import from_ns
 
-SILENT: Final = 30_000_000_000
-"""Nanoseconds without a sign of life (there is one every 5 s) after which a process is silent."""
-_BEHIND: Final = 15_000_000_000  # ns; a shorter delay is that of the signs of life
+SILENT: Final = 45_000_000_000
+"""Nanoseconds without a sign of life, after which a process is silent; one that is idle writes one
+every 20 s."""
+_BEHIND: Final = 30_000_000_000  # ns; a shorter delay is that of the signs of life
 _MARGIN: Final = 1_000_000_000  # ns between a call's clock and the writing of its record
 _SECOND: Final = 1_000_000_000
 

@@ -23,7 +23,7 @@ from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
-from sqlalchemy import ColumnElement, Table, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Table, and_, delete, func, select, tuple_, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -35,8 +35,10 @@ from sidelight.store.partitions import lock_layout, lock_retention, partitions_o
 from sidelight.store.schema import (
     artifacts,
     costs,
+    deliveries,
     event_counts,
     events,
+    processes,
     retention,
 )
 from sidelight.store.sqlite import write_lock
@@ -173,6 +175,8 @@ class Pruner:
         yield from self._delete_events(first_key(kept_since))
         yield from self._delete_rows(artifacts, artifacts.c.last_event_at < kept_since)
         yield from (0 for _ in self._delete_rows(costs, costs.c.last_at < kept_since))
+        yield from (0 for _ in self._delete_rows(deliveries, _is_empty_since(kept_since)))
+        yield from (0 for _ in self._delete_rows(processes, _has_ended_before(kept_since)))
         if counts:
             pruned = event_counts.c.day < plan.kept_since.isoformat()
             yield from (0 for _ in self._delete_rows(event_counts, pruned))
@@ -300,6 +304,23 @@ def _too_young(older_than: When, counted_from: datetime | None) -> QueryError:
         f" {counted_from:%Y-%m-%d %H:%M} UTC",
         remedy="check the clock; with a clock that is right, add --trust-clock",
     )
+
+
+def _is_empty_since(kept_since: int) -> ColumnElement[bool]:
+    """Deliveries before a time (ns) whose events have all been deleted."""
+    left = select(events.c.event_id).where(events.c.recorded_at == deliveries.c.recorded_at)
+    return and_(deliveries.c.recorded_at < kept_since, ~left.correlate(deliveries).exists())
+
+
+def _has_ended_before(kept_since: int) -> ColumnElement[bool]:
+    """Processes that ended before a time (ns), of which the store has no delivery.
+
+    The end of a process is noted when the store has everything that it wrote. A process that has
+    not told its end is kept, because the spool of its machine may still hold events.
+    """
+    row = processes.c
+    has_events = row.number.in_(select(deliveries.c.process))
+    return and_(row.ended != "", row.last_seen < kept_since, ~has_events)
 
 
 def _drop_partition(connection: Connection, name: str, kept_since: int) -> int:

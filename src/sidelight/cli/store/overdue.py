@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Final
 
-import requests
 import typer
 from rich.text import Text
 
@@ -16,7 +12,6 @@ from sidelight.cli.options import AsJson, OfOrganization, StoreUrl, TimeLimit, W
 from sidelight.cli.output import (
     clean,
     complain,
-    json_line,
     named,
     print_json,
     remark,
@@ -24,6 +19,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import AMBER, GREY, RED
 from sidelight.cli.spool.waiting import marks_here
+from sidelight.cli.store.alerts import Alert, Told, follow_overdue
 from sidelight.cli.store.expected import ExpectMap, ExpectModules, expectations_of
 from sidelight.cli.store.latency import remark_large
 from sidelight.cli.tables import print_table
@@ -38,9 +34,6 @@ from sidelight.store import (
 )
 
 _UNKNOWN: Final = 3  # exit code: nothing is overdue, but something is unknown
-_FIRST_PAUSE: Final = 1.0  # s; doubles with each failed attempt to tell
-_LONGEST_PAUSE: Final = 60.0
-_ANSWER_WITHIN: Final = 30.0  # s that a command or a webhook may take
 
 
 def overdue(
@@ -79,6 +72,14 @@ def overdue(
             "--webhook", metavar="URL", help="With --follow: POST each overdue there as JSON."
         ),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="FILE",
+            help="With --follow: remember in this file what was told, also after a restart.",
+        ),
+    ] = None,
     every: Annotated[
         float, typer.Option("--every", metavar="SECONDS", min=0.1, help="Look so often.")
     ] = 10.0,
@@ -91,13 +92,21 @@ def overdue(
     others within a time. The command judges only what processes have delivered. Where a process is
     silent or its delivery is behind, the answer is "unknown", with the reason.
 
-    Exit codes: 1 something is overdue; 3 nothing is overdue, but something is unknown.
+    With --follow, what a command or a webhook does not take is tried again, and a store that does
+    not answer is asked again. With --state a restart tells nothing twice, except what was told a
+    moment before a kill.
+
+    Exit codes: 1 something is overdue; 3 nothing is overdue, but something is unknown. With
+    --follow 0, at Ctrl-C.
 
     Examples:
       sidelight overdue
 
-      sidelight overdue --follow --webhook https://example.com/alerts
+      sidelight overdue --follow --state told.json --webhook https://example.com/alerts
     """
+    for option, given in (("--command", command), ("--webhook", webhook), ("--state", state)):
+        if given is not None and not follow:
+            raise typer.BadParameter(f"{option} needs --follow")
     expectations = expectations_of(map_, modules or [])
     if not expectations:
         complain(
@@ -120,7 +129,7 @@ def overdue(
 
         if follow:
             try:
-                _follow(look, _Alert(command, webhook), every)
+                follow_overdue(look, Alert(command, webhook), Told(state), every)
             except KeyboardInterrupt:
                 return
         found = look()
@@ -168,68 +177,3 @@ def _last(each: Overdue) -> Text:
 
 def _ns_between(each: Overdue) -> int:
     return round((each.last_at - each.since).total_seconds() * 1e9)
-
-
-# -- alerts ------------------------------------------------------------------------------------
-
-
-class _Alert:
-    """Tells of one overdue: to a command, to a webhook, and on stdout."""
-
-    def __init__(self, command: str | None, webhook: str | None) -> None:
-        self._command = command
-        self._webhook = webhook
-
-    def tell(self, line: str) -> str:
-        """Tell; return the problem, or ""."""
-        if self._command is not None:
-            try:
-                subprocess.run(  # noqa: S602  # the user's own command
-                    self._command,
-                    shell=True,
-                    input=line,
-                    text=True,
-                    timeout=_ANSWER_WITHIN,
-                    check=True,
-                )
-            except (subprocess.SubprocessError, OSError) as error:
-                return f"the command failed: {error}"
-        if self._webhook is not None:
-            try:
-                requests.post(
-                    self._webhook,
-                    data=line.encode(),
-                    headers={"content-type": "application/json"},
-                    timeout=_ANSWER_WITHIN,
-                    allow_redirects=False,
-                ).raise_for_status()
-            except requests.RequestException as error:
-                return f"the webhook failed: {type(error).__name__}"
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        return ""
-
-
-def _follow(look: Callable[[], Judgement], alert: _Alert, every: float) -> None:
-    """Tell each overdue once; retry what could not be told. Ends by an interrupt only."""
-    told: set[tuple[str, str, tuple[str, ...]]] = set()
-    reasons: list[str] = []
-    pause = _FIRST_PAUSE
-    while True:
-        found = look()
-        if found.unknown != reasons:
-            reasons = found.unknown
-            for reason in reasons:
-                complain(f"unknown: {reason}")
-        problem = ""
-        for each in (each for each in found if each.state == "overdue"):
-            key = (each.artifact_id, each.after, each.one_of)
-            if key not in told and not problem:
-                problem = alert.tell(json_line(each))
-                if not problem:
-                    told.add(key)
-        told &= {(each.artifact_id, each.after, each.one_of) for each in found}
-        if problem:
-            complain(f"{problem}; trying again in {pause:g} s")
-        time.sleep(min(pause, _LONGEST_PAUSE) if problem else every)
-        pause = min(2 * pause, _LONGEST_PAUSE) if problem else _FIRST_PAUSE
