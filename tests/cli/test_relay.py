@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from tests.support import version1
 from tests.support.commands import (
     KILLED,
     Living,
@@ -39,6 +40,18 @@ def path(tmp_path):
     path = tmp_path / "events.db"
     emit(FIRST, path)
     return path
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_once_upgrades_a_store_although_no_record_waits(backend, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDELIGHT_SPOOL", str(tmp_path / "spool"))
+    url = BACKENDS[backend](tmp_path)
+    version1.create(url)
+    refused = sidelight("events", *of(url))
+    assert refused.code == 1
+    assert "run `sidelight relay --once`, which upgrades the store" in refused.err
+    sidelight("relay", "--once", *of(url))
+    assert sidelight("events", *of(url)).code == 0
 
 
 @pytest.fixture

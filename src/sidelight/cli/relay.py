@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Final
 
@@ -32,7 +32,7 @@ from sidelight.relay import Relay
 from sidelight.runtime import RUNTIME, outboxes_of, sinks_of
 from sidelight.settings import Settings, outbox_url, writer_meta
 from sidelight.spool import Health, Sink, Spool, is_same_store, is_same_stream, prepare_directory
-from sidelight.store import number, plural
+from sidelight.store import StoreSink, number, plural
 
 _END_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _END_WITHIN: Final = 5.0  # seconds to deliver the rest after a signal
@@ -108,15 +108,31 @@ def relay(
 
 
 def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
+    sinks = sinks_of(settings, EMITTER.count)
+    problem = _upgrade(sinks)
     if not settings.outboxes:
         require_directory(settings.spool)
     until = monotonic() + linger
     while monotonic() < until and _application_lives(settings):
         time.sleep(_LOOK_EVERY)
-    health = _drain(settings, sinks_of(settings, EMITTER.count), f"{random_bits(64):016x}")
+    health = _drain(settings, sinks, f"{random_bits(64):016x}")
     _print_health(health, as_json=as_json)
-    if _print_what_is_left(settings, health):
+    left = _print_what_is_left(settings, health)
+    if problem and not left:
+        complain(problem)
+    if problem or left:
         raise typer.Exit(1)
+
+
+def _upgrade(sinks: Iterable[Sink]) -> str:
+    """Upgrade the store, because no record may come that does; return the problem, or ""."""
+    for sink in sinks:
+        if isinstance(sink, StoreSink):
+            try:
+                sink.upgrade()
+            except SinkUnavailableError as error:
+                return str(error)
+    return ""
 
 
 def _application_lives(settings: Settings) -> bool:

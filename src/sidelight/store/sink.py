@@ -11,7 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
-from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
+from sidelight.exceptions import (
+    SinkRefusedError,
+    SinkUnavailableError,
+    StoreError,
+    StoreMissingError,
+)
 from sidelight.record import occurred_at, random_bits, to_json
 from sidelight.spool import Record
 from sidelight.store.address import parse_url
@@ -247,6 +252,20 @@ class StoreSink:
             statements = batch_statements(connection)
             store_death(statements, writer, time.time_ns())
             abandon_calls(connection, statements, str(writer.get("instance", "")))
+
+    def upgrade(self) -> None:
+        """Upgrade the tables of a store that exists.
+
+        Raises:
+            SinkUnavailableError: as in `write`.
+        """
+
+        def open_once() -> None:
+            with contextlib.suppress(StoreMissingError):
+                open_store(self.address, create=False, upgrade=True).close()
+
+        if self._file is None or self._file.exists():
+            self._attempt(open_once)
 
     def _opened(self, *, create: bool) -> Connection:
         if self._connection is None:
