@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from unittest import mock
 
 import pytest
@@ -12,13 +11,8 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from tests.support.drawn_spans import (
     TAKES_BYTES,
@@ -30,18 +24,15 @@ from tests.support.drawn_spans import (
     statuses,
     texts,
 )
-from tests.support.otlp_bytes import logs_request, spans_request
-from tests.support.telemetry import Kept
+from tests.support.otlp_bytes import DESCRIBED, RESOURCE, by_the_sdk, logs_request, spans_request
+from tests.support.telemetry import keeping
 
 from sidelight import emits
-from sidelight.emission.emitter import EMITTER
 from sidelight.emission.light_span import LightSpan
 from sidelight.record.format import CUT, RANDOM, SAMPLED, SPAN, Moment, Static, event_id
 from sidelight.record.limits import Limits
 from sidelight.version import __version__
 
-DESCRIBED = {"service.name": "equal", "process.pid": 1}
-RESOURCE = Resource(DESCRIBED)
 OWN_KEYS = (
     "code.function.name",
     "sidelight.mode",
@@ -67,22 +58,6 @@ lists = st.one_of(
 nested = st.dictionaries(names, scalars | lists, max_size=3) | st.lists(scalars, max_size=3)
 values = scalars | lists | nested if TAKES_NESTED else scalars | lists
 attributes = st.dictionaries(names | st.sampled_from(OWN_KEYS), values, max_size=6)
-
-
-class Same(IdGenerator):
-    """The ids of a record."""
-
-    def __init__(self, moment):
-        self.moment = moment
-
-    def generate_span_id(self):
-        return self.moment.span_id
-
-    def generate_trace_id(self):
-        return int.from_bytes(self.moment.trace, "big")
-
-    def is_trace_id_random(self):
-        return True
 
 
 # -- spans ---------------------------------------------------------------------------------------
@@ -115,46 +90,17 @@ def act(span, deeds):
         getattr(span, name)(*arguments)
 
 
-@contextmanager
-def recording(limits):
-    """An emitter that writes to memory, and light spans within limits."""
-    before = EMITTER.spool, EMITTER.strict, LightSpan.limits
-    EMITTER.spool, EMITTER.strict, LightSpan.limits = Kept(), True, limits
-    try:
-        with mock.patch.object(trace, "_TRACER_PROVIDER", None):
-            yield EMITTER.spool
-    finally:
-        EMITTER.spool, EMITTER.strict, LightSpan.limits = before
-
-
-def span_by_the_sdk(deeds, record, parent, limits):
-    static, moment = record
-    exporter = InMemorySpanExporter()
+def sdk_limits(limits):
     most = {name: SpanLimits.UNSET if n is None else n for name, n in limits._asdict().items()}
-    provider = TracerProvider(
-        resource=RESOURCE,
-        id_generator=Same(moment),
-        shutdown_on_exit=False,
-        span_limits=SpanLimits(
-            max_span_attributes=most["attributes"],
-            max_events=most["events"],
-            max_links=most["links"],
-            max_event_attributes=most["event_attributes"],
-            max_link_attributes=most["link_attributes"],
-            max_attribute_length=most["length"],
-            max_span_attribute_length=most["span_length"],
-        ),
+    return SpanLimits(
+        max_span_attributes=most["attributes"],
+        max_events=most["events"],
+        max_links=most["links"],
+        max_event_attributes=most["event_attributes"],
+        max_link_attributes=most["link_attributes"],
+        max_attribute_length=most["length"],
+        max_span_attribute_length=most["span_length"],
     )
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    with trace.use_span(parent):
-        span = provider.get_tracer("sidelight", __version__).start_span(
-            static.span_name,
-            attributes={"code.function.name": static.point.replace(":", ".")},
-            start_time=moment.time,
-        )
-    act(span, deeds)
-    span.end(moment.time + moment.duration)
-    return encode_spans(exporter.get_finished_spans())
 
 
 @settings(deadline=None, max_examples=150)
@@ -172,11 +118,15 @@ def test_any_span(deeds, parent, most):
                 parent.trace_id, parent.span_id, parent.is_remote, sampled, parent.trace_state
             )
         )
-    with recording(limits) as kept, trace.use_span(around):
+    with (
+        keeping() as kept,
+        mock.patch.object(LightSpan, "limits", limits),
+        trace.use_span(around),
+    ):
         work(deeds)
     (record,) = kept.records
     ours = spans_request(kept.records, DESCRIBED, limits)
-    assert ours == span_by_the_sdk(deeds, record, around, limits)
+    assert ours == by_the_sdk(lambda span: act(span, deeds), record, around, sdk_limits(limits))
 
 
 # -- log records ---------------------------------------------------------------------------------

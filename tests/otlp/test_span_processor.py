@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Mapping
-from contextlib import contextmanager
 from enum import Enum, IntEnum
 from types import MappingProxyType
 
@@ -27,7 +26,7 @@ from opentelemetry.trace import (
 )
 from tests.support.drawn_spans import ENCODES_NONE, attributes, limits, live, lives, names, texts
 from tests.support.otlp_bytes import log_in, span_in, spans_request, values
-from tests.support.telemetry import Kept
+from tests.support.telemetry import keeping
 
 from sidelight import emits, testing
 from sidelight.emission.emitter import EMITTER
@@ -78,23 +77,8 @@ class Beside:
         )
 
 
-@contextmanager
-def keeping():
-    """An emitter that writes to memory."""
-    before = EMITTER.spool, EMITTER.strict, EMITTER.spans, RUNTIME.settings
-    kept = Kept()
-    EMITTER.spool, EMITTER.strict, RUNTIME.settings = kept, True, None
-    try:
-        yield kept
-    finally:
-        EMITTER.spool, EMITTER.strict, EMITTER.spans, RUNTIME.settings = before
-        EMITTER.losses.clear()
-        EMITTER.problems.clear()
-
-
 @pytest.fixture
-def kept(monkeypatch):
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+def kept():
     with keeping() as spool:
         yield spool
 

@@ -6,10 +6,7 @@ from opentelemetry._logs import SeverityNumber
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -19,20 +16,17 @@ from opentelemetry.trace import (
     TraceState,
 )
 from tests.support.drawn_spans import COUNTS_EMPTY_KEYS, TAKES_BYTES, TAKES_NESTED
-from tests.support.otlp_bytes import log_in, span_in, spans_request, values
-from tests.support.telemetry import Kept
+from tests.support.otlp_bytes import DESCRIBED, by_the_sdk, log_in, span_in, spans_request, values
+from tests.support.telemetry import keeping
 
 from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
 from sidelight.emission.tracing import TRACING
 from sidelight.otlp.fields import event_name
 from sidelight.otlp.requests import encode_resource
-from sidelight.record.format import CUT, Moment, Static, event_id, occurred_at
+from sidelight.record.format import CUT, Moment, Static, event_id
 from sidelight.record.limits import Limits, limits_from, limits_of
-from sidelight.version import __version__
 
-DESCRIBED = {"service.name": "equal", "n": 1}
-RESOURCE = Resource(DESCRIBED)
 AT = 1_700_000_000_123_456_789
 CONTEXT = SpanContext(0xA1, 0xB2, is_remote=False, trace_flags=TraceFlags(1))
 LINKED = SpanContext(0xC3, 0xD4, is_remote=False, trace_flags=TraceFlags(1))
@@ -174,56 +168,17 @@ ENVIRONMENTS = {
 
 @pytest.fixture
 def kept(monkeypatch):
-    kept = Kept()
-    monkeypatch.setattr(EMITTER, "spool", kept)
-    monkeypatch.setattr(EMITTER, "strict", True)
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     for name in ENVIRONMENTS["few"] | ENVIRONMENTS["none"]:
         monkeypatch.delenv(name, raising=False)
-    yield kept
+    with keeping() as spool:
+        yield spool
     TRACING.configure({})
-
-
-class Same(IdGenerator):
-    """The ids of a record."""
-
-    def __init__(self, moment):
-        self.moment = moment
-
-    def generate_span_id(self):
-        return self.moment.span_id
-
-    def generate_trace_id(self):
-        return int.from_bytes(self.moment.trace, "big")
-
-    def is_trace_id_random(self):
-        return True
 
 
 @emits("deed_done")
 def under_light(deed):
     span = trace.get_current_span()
     deed(span)
-
-
-def by_the_sdk(deed, static, moment, parent):
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(
-        resource=RESOURCE,
-        id_generator=Same(moment),
-        shutdown_on_exit=False,
-        span_limits=SpanLimits(),
-    )
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    with trace.use_span(parent):
-        span = provider.get_tracer("sidelight", __version__).start_span(
-            static.span_name,
-            attributes={"code.function.name": static.point.replace(":", ".")},
-            start_time=moment.time,
-        )
-    deed(span)
-    span.end(occurred_at(moment))
-    return exporter.get_finished_spans()
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -234,9 +189,9 @@ def test_equal_to_the_sdk(kept, monkeypatch, deed, environment):
     given = limits_from(ENVIRONMENTS[environment])
     TRACING.configure(ENVIRONMENTS[environment])
     under_light(deed)
-    ((static, moment),) = kept.records
-    ours = spans_request([(static, moment)], DESCRIBED, limits_of({"limits": list(given)}))
-    assert ours == encode_spans(by_the_sdk(deed, static, moment, trace.INVALID_SPAN))
+    (record,) = kept.records
+    ours = spans_request([record], DESCRIBED, limits_of({"limits": list(given)}))
+    assert ours == by_the_sdk(deed, record)
 
 
 @pytest.mark.parametrize("remote", [True, False])
@@ -247,8 +202,7 @@ def test_a_parent_is_equal_too(kept, remote):
     parent = NonRecordingSpan(context)
     with trace.use_span(parent):
         under_light(attributes)
-    theirs = by_the_sdk(attributes, *kept.records[0], parent)
-    assert spans_request(kept.records, DESCRIBED) == encode_spans(theirs)
+    assert spans_request(kept.records, DESCRIBED) == by_the_sdk(attributes, kept.records[0], parent)
 
 
 def test_under_a_light_parent(kept):
@@ -259,8 +213,8 @@ def test_under_a_light_parent(kept):
 
     context = outer()
     inner, _ = kept.records
-    theirs = by_the_sdk(nothing, *inner, NonRecordingSpan(context))
-    assert spans_request([inner], DESCRIBED) == encode_spans(theirs)
+    theirs = by_the_sdk(nothing, inner, NonRecordingSpan(context))
+    assert spans_request([inner], DESCRIBED) == theirs
 
 
 def static_of(**changes):

@@ -1,15 +1,22 @@
-"""Read the relay's exports of records with the generated protobuf messages."""
+"""Read the relay's exports with the generated protobuf messages; let the SDK make the same span."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 
 from sidelight.otlp.logs import encode_log
 from sidelight.otlp.requests import encode_request
@@ -17,8 +24,51 @@ from sidelight.otlp.spans import encode_span
 from sidelight.otlp.wire import Attributes, message
 from sidelight.record.format import Moment, Static
 from sidelight.record.limits import DEFAULT_LIMITS, Limits
+from sidelight.version import __version__
 
 Record = tuple[Static, Moment]
+DESCRIBED = {"service.name": "equal", "process.pid": 1}
+RESOURCE = Resource(DESCRIBED)
+
+
+class _Same(IdGenerator):
+    """The ids of a record."""
+
+    def __init__(self, moment: Moment) -> None:
+        self._moment = moment
+
+    def generate_span_id(self) -> int:
+        return self._moment.span_id
+
+    def generate_trace_id(self) -> int:
+        return int.from_bytes(self._moment.trace or b"", "big")
+
+    def is_trace_id_random(self) -> bool:
+        return True
+
+
+def by_the_sdk(
+    act: Callable[[trace.Span], object],
+    record: Record,
+    parent: trace.Span = trace.INVALID_SPAN,
+    limits: SpanLimits | None = None,
+) -> ExportTraceServiceRequest:
+    """The request that the SDK makes of the same call, with the ids and times of its record."""
+    static, moment = record
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(
+        resource=RESOURCE, id_generator=_Same(moment), shutdown_on_exit=False, span_limits=limits
+    )
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with trace.use_span(parent):
+        span = provider.get_tracer("sidelight", __version__).start_span(
+            static.span_name or "",
+            attributes={"code.function.name": static.point.replace(":", ".")},
+            start_time=moment.time,
+        )
+    act(span)
+    span.end(moment.time + (moment.duration or 0))
+    return encode_spans(exporter.get_finished_spans())
 
 
 def span_in(record: Record, limits: Limits = DEFAULT_LIMITS) -> Span | None:

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+from opentelemetry import trace
 from tests.support.collector import Collector
 from tests.support.otlp_json import LogRecord, SpanRecord
 
@@ -204,6 +206,20 @@ class Kept:
     def records(self) -> list[tuple[Static, Moment]]:
         """The records that were written."""
         return [decode(frame[12:]) for frame in self.frames]
+
+
+@contextlib.contextmanager
+def keeping() -> Iterator[Kept]:
+    """An emitter that writes to memory, in a process without a tracer provider."""
+    kept = Kept()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"spool": kept, "strict": True, "spans": True}.items():
+            patch.setattr(EMITTER, name, value)
+        patch.setattr(RUNTIME, "settings", None)
+        patch.setattr(trace, "_TRACER_PROVIDER", None)
+        yield kept
+    EMITTER.losses.clear()
+    EMITTER.problems.clear()
 
 
 def child(script: str, store: Path, **environment: str) -> subprocess.Popen[str]:
