@@ -41,7 +41,7 @@ from filelock import FileLock
 from tests.support.collector_build import cache_directory
 from tests.support.ports import LOOPBACK, free_ports
 from tests.support.proxy import Proxy
-from tests.support.tools import BARE, find
+from tests.support.tools import BARE, find, remove
 
 HOW_TO_GET_ONE: Final = (
     "no Kafka here: run `make kafka` (needs Maven and a JRE of Java 17), or name a cluster with"
@@ -267,7 +267,7 @@ class Cluster(Topics):
         """End it and remove what it had."""
         for each in self.brokers:
             each.kill()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove(self.directory)
 
 
 class Broker:

@@ -31,7 +31,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 from tests.support.ports import LOOPBACK, free_ports
-from tests.support.tools import BARE, find
+from tests.support.tools import BARE, find, remove
 
 _PREFIX = "sidelight-postgres-"
 _ABANDONED = 60  # seconds without a change: no process is about to lock it
@@ -218,7 +218,7 @@ class Postgres:
         with contextlib.suppress(psutil.Error):
             self.kill()
         os.close(self._lock)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove(self.directory)
 
     def _processes(self) -> list[psutil.Process]:
         """The postmaster, then its children."""
