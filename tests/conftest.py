@@ -1,5 +1,6 @@
 """Isolate the tests from the environment of the person who runs them."""
 
+import gc
 import os
 import sys
 
@@ -24,6 +25,12 @@ def pytest_addoption(parser):
     parser.addoption(
         "--full", action="store_true", help="run the faults at full length, as `make faults`"
     )
+
+
+def pytest_collection_finish():
+    """Keep what was collected out of each garbage collection, because tests make hundreds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
