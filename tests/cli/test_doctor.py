@@ -304,13 +304,7 @@ def a_server_that_is_down(at):
 @row
 @given("LATIN1", "SQL_ASCII")
 def a_database_of_another_encoding(at, encoding):
-    server = own_server()
-    url = new_database(server) + "_encoded"
-    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(
-            f"CREATE DATABASE {url.rpartition('/')[2]} ENCODING '{encoding}'"
-            " TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
+    url = new_database(own_server(), encoding)
     told = FIRST.replace("assert", "assert not") if encoding == "LATIN1" else FIRST
     script = f"sidelight.emit('sent', artifact_id='漢字 €', text='漢字')\n{told}"
     emit(script, url, **at.use(url, at.tmp / "spool"))

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from tests.support import business
 from tests.support.commands import of, sidelight
-from tests.support.postgres import new_database, server
+from tests.support.postgres import new_database
 from tests.support.programs import deliver
 from tests.support.receipts import TELLS, Told
 
@@ -38,14 +38,7 @@ write(sys.argv[3], flushed=sidelight.flush(60))
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
 def test_a_database_of_another_encoding(encoding, tmp_path, row):
-    running = server()
-    name = new_database().rpartition("/")[2] + "_encoded"
-    with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
-        connection.execute(
-            f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"
-            " LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
-    store = running.url(name)
+    store = new_database(encoding=encoding)
     told = told_by(FOREIGN, store, tmp_path / "spool", path=tmp_path / "told")
     assert told.flushed is (encoding == "SQL_ASCII")
     assert sum(state == "refused" for _, state in told.receipts) == 20 * (encoding == "LATIN1")

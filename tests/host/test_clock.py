@@ -18,18 +18,13 @@ freezegun = pytest.importorskip("freezegun", reason="pip install freezegun")
 FROZEN = datetime.datetime(2020, 2, 29, 12, tzinfo=datetime.UTC)
 
 
-@pytest.fixture
-def frozen():
-    with freezegun.freeze_time(FROZEN):
-        yield
-
-
 @emits("sent", start="begun", mode="awaited", artifact_id=arg.x)
 async def send(x):
     return x
 
 
-def test_the_clocks_run_on(frozen):
+@freezegun.freeze_time(FROZEN)
+def test_the_clocks_run_on():
     assert is_time_frozen()
     before = monotonic(), perf_counter_ns()
     frozen_before = time.monotonic()

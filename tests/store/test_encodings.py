@@ -2,9 +2,8 @@
 
 from contextlib import closing
 
-import psycopg
 import pytest
-from tests.support.postgres import new_database, server
+from tests.support.postgres import new_database
 from tests.support.stored import NOON, exact, record
 
 from sidelight import Store
@@ -25,14 +24,7 @@ def encoding(request):
 
 @pytest.fixture
 def url(encoding):
-    running = server()
-    url = running.url(new_database().rpartition("/")[2] + "_encoded")
-    with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
-        connection.execute(
-            f"CREATE DATABASE {url.rpartition('/')[2]} ENCODING '{encoding}'"
-            " TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
-    return url
+    return new_database(encoding=encoding)
 
 
 @pytest.mark.parametrize("asked", ["", "?client_encoding=latin1"])

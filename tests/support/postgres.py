@@ -88,12 +88,15 @@ def own_server() -> Postgres:
     return running
 
 
-def new_database(running: Server | None = None) -> str:
+def new_database(running: Server | None = None, encoding: str = "UTF8") -> str:
     """The URL of an empty database, on this worker's server if on no other."""
     name = f"sidelight_test_{secrets.token_hex(6)}"
     running = running or server()
+    locale = "" if encoding == "UTF8" else " LC_COLLATE 'C' LC_CTYPE 'C'"
     with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0{locale}"
+        )
     return running.url(name)
 
 
