@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Final, ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_OWN: Final = frozenset({"sidelight", "wrapt"})
+"""The packages between a caller's line and a refusal: wrapt calls the hooks of imports."""
 
 
 class SidelightError(Exception):
@@ -25,6 +33,41 @@ def _rebuilt(kind: type[SidelightError], facts: dict[str, str]) -> SidelightErro
     error = kind.__new__(kind)
     SidelightError.__init__(error, **facts)
     return error
+
+
+def told_at_the_caller(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let the traceback of a `SidelightError` end at the line that called ``function``.
+
+    The error is about that line, and its message says all that the frames of sidelight could. A
+    bare ``raise`` adds no frame of its own. Frames of other code below stay, and other errors keep
+    their whole tracebacks.
+    """
+
+    @functools.wraps(function)
+    def telling(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except SidelightError as error:
+            _leave_own_frames_out(error)
+            raise
+
+    return telling
+
+
+def _leave_own_frames_out(error: BaseException) -> None:
+    """Cut the frames of sidelight at both ends of a traceback, and those of its causes."""
+    told: BaseException | None = error
+    while told is not None:
+        begin = last = None
+        frame: TracebackType | None = told.__traceback__
+        while frame is not None:
+            if frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _OWN:
+                begin, last = begin or frame, frame
+            frame = frame.tb_next
+        if last is not None:
+            last.tb_next = None
+        told.__traceback__ = begin
+        told = told.__cause__
 
 
 class PointError(SidelightError, TypeError):

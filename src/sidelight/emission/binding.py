@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, NamedTuple, ParamSpec, Self, TypeVar
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from sidelight.emission.tracing import ids_of
-from sidelight.exceptions import PointError
+from sidelight.exceptions import PointError, told_at_the_caller
 from sidelight.host import SPAN_KEY, get_context, set_context, with_span
 from sidelight.record import STORE_COLUMNS, plain, w3c_flags
 
@@ -143,6 +143,7 @@ class InContext(Generic[_P, _R]):
         return _arrived, (self._function, defaults, span)
 
 
+@told_at_the_caller
 def with_context(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let a function run with the present context, in whatever thread or process runs it.
 

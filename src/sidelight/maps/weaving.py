@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Self
 import wrapt
 
 from sidelight.emission import EMITTER
-from sidelight.exceptions import MapError, PointError
+from sidelight.exceptions import MapError, PointError, told_at_the_caller
 from sidelight.maps.declarations import MapPoint
 from sidelight.maps.reader import Map, read_map
 from sidelight.points import POINTS, Declaration, Point, instrument, instrumentation_of
@@ -61,6 +61,7 @@ class Weaving:
         for name in dict.fromkeys(point.module for point in self._map.points):
             wrapt.register_post_import_hook(self._imported, name)
 
+    @told_at_the_caller
     def _imported(self, module: ModuleType) -> None:
         """Weave the points of a module that has just been imported."""
         if not self._active:
@@ -152,6 +153,7 @@ class Weaving:
         self.unweave()
 
 
+@told_at_the_caller
 def weave(source: str | Path | Map, *, lenient: bool = False) -> Weaving:
     """Wrap the functions that a map names, without a change of their code.
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sidelight.exceptions import PointError
+from sidelight.exceptions import PointError, told_at_the_caller
 from sidelight.points.callables import kind_of, made_from
 from sidelight.points.declaration import Declaration, EventType, declare
 from sidelight.points.expressions import Expression
@@ -35,6 +35,7 @@ class Instrumentation(msgspec.Struct, frozen=True):
     wrapper: Any
 
 
+@told_at_the_caller
 def emits(
     type: EventType | None = None,  # noqa: A002  # positional
     /,
@@ -91,6 +92,7 @@ def emits(
             remedy='write it in parentheses: @emits("artifact_received")',
         )
 
+    @told_at_the_caller
     def decorate(function: F) -> F:
         if disabled():
             return function

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 import msgspec
 
-from sidelight.exceptions import ExpressionError
+from sidelight.exceptions import ExpressionError, told_at_the_caller
 
 Phase: TypeAlias = Literal["start", "success", "failure", "closed"]
 """A moment of one call; "closed" ends a generator or coroutine that its consumer did not finish."""
@@ -82,6 +82,7 @@ def parts(expression: Expression) -> tuple[str, tuple[tuple[str, Any], ...]]:
 
 
 def _refusal(action: str) -> Callable[..., NoReturn]:
+    @told_at_the_caller
     def refuse(self: Expression, *_: object, **__: object) -> NoReturn:
         raise ExpressionError(
             expression=repr(self), action=action, remedy="give a callable: lambda result: …"

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from sidelight.exceptions import CatalogueError, PayloadError
+from sidelight.exceptions import CatalogueError, PayloadError, told_at_the_caller
 from sidelight.record.expectations import Expectation
 from sidelight.record.format import CUT, FRAME, Moment, Static, decode, is_type_name
 
@@ -84,6 +84,7 @@ class Catalogue:
         self._declared: dict[str, Declared] = {}
         self._expected: dict[Expectation, None] = {}
 
+    @told_at_the_caller
     def event(
         self,
         type: str,  # noqa: A002  # the public name
@@ -107,6 +108,7 @@ class Catalogue:
             )
         paths = (emitted_by,) if isinstance(emitted_by, str) else tuple(emitted_by)
 
+        @told_at_the_caller
         def declare(payload: _M) -> _M:
             if not (isinstance(payload, builtins.type) and issubclass(payload, BaseModel)):
                 raise CatalogueError(
@@ -126,6 +128,7 @@ class Catalogue:
 
         return declare
 
+    @told_at_the_caller
     def expect(
         self, *, after: str, one_of: str | Iterable[str], within: timedelta | str
     ) -> Expectation:

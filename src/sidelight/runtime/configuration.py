@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sidelight.emission import EMITTER
+from sidelight.exceptions import told_at_the_caller
 from sidelight.runtime.inheritance import hand_on, warn_of_default_store
 from sidelight.runtime.process import EXIT_WITHIN, RUNTIME
 from sidelight.settings import RelayMode, Settings, settle
@@ -15,6 +16,7 @@ from sidelight.spool import hot_directory
 _ANSWERS_WITHIN: Final = 0.5  # seconds
 
 
+@told_at_the_caller
 def configure(
     store: str | None = None,
     *,
