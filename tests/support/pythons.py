@@ -15,7 +15,8 @@ from tests.support.interpreters import ROOT, VERSIONS, how_to_get, interpreter
 
 _SUITES: Final = (
     *("points/test_callables.py", "points/test_generators.py", "points/test_transparency.py"),
-    *("points/test_by_reference.py", "points/test_binding.py", "emission/test_loops.py"),
+    *("points/test_by_reference.py", "points/test_binding.py", "points/test_tracebacks.py"),
+    "emission/test_loops.py",
     *("spool/test_spool.py", "spool/test_segment.py", "relay/test_relay.py"),
     *("runtime/test_inheritance.py", "runtime/test_closing.py", "transactions/test_emit.py"),
 )
