@@ -44,6 +44,9 @@ _GROUPS: Final = {
         "outbox": "outbox",
         "spool": "spool.command",
     },
+    "Documentation": {
+        "docs": "docs",
+    },
     "Health": {
         "doctor": "doctor.command",
         "budget": "store.budget",

@@ -135,7 +135,11 @@ def _map_error(
     else:
         problem, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
         problem = problem if problem.startswith("'") else f"{key}: {problem}"
-    return MapError(place=place, problem=problem, remedy=remedy or "see docs/reference/map.md")
+    return MapError(
+        place=place,
+        problem=problem,
+        remedy=remedy or "`sidelight docs map` shows the form of a map",
+    )
 
 
 def _line(text: str, begin: int, names: Sequence[str]) -> int:

@@ -123,7 +123,7 @@ class Weaving:
 
     def _refusal(self, point: MapPoint, error: PointError) -> MapError:
         problem = error.facts.get("problem") or str(error)
-        remedy = error.facts.get("remedy") or "see docs/reference/map.md"
+        remedy = error.facts.get("remedy") or "`sidelight docs map` shows the form of a map"
         return MapError(
             place=self._map.place(point), problem=f"{point.function}: {problem}", remedy=remedy
         )

@@ -91,7 +91,7 @@ def _label(text: str) -> str:
 
 
 def json_object(point: ListedPoint) -> dict[str, Any]:
-    """One point as JSON; see docs/reference/cli.md for its fields."""
+    """One point as JSON; the page "cli" of the documentation has its fields."""
     return {
         "point": point.path,
         "file": point.file,
