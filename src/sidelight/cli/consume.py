@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from sidelight.cli.metrics import exporting_metrics
 from sidelight.cli.options import AsJson, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, print_json, remark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
 from sidelight.host import monotonic
 from sidelight.record import encode
-from sidelight.runtime import require_stream_client
+from sidelight.runtime import observe_stored, require_stream_client
 from sidelight.settings import Settings, settle
 from sidelight.spool import Entry, Quarantine, Record, prepare_directory
 from sidelight.store import StoreSink, number, plural
@@ -83,7 +84,8 @@ def consume(
     for number_of_signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number_of_signal, lambda got, _: ended.append(got))
     address = StreamAddress.parse(settings.stream)
-    with closing(StoreSink(settings.require_store(), aside.count)) as sink:
+    store_sink = StoreSink(settings.require_store(), aside.count, observe_stored)
+    with exporting_metrics(), closing(store_sink) as sink:
         consumer = StreamConsumer(address, settings.environment, group, sink, aside)
         try:
             if once:

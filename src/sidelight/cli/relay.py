@@ -14,6 +14,7 @@ import typer
 from rich.text import Text
 
 from sidelight.cli.code import import_all
+from sidelight.cli.metrics import exporting_metrics
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import complain, print_json, remark
 from sidelight.cli.spool.segments import (
@@ -101,10 +102,11 @@ def relay(
     )
     if outbox:
         settings = replace(settings, outboxes=tuple(map(outbox_url, outbox)))
-    if once:
-        _deliver_once(settings, linger, as_json=as_json)
-    else:
-        _run(settings, linger, as_json=as_json)
+    with exporting_metrics():
+        if once:
+            _deliver_once(settings, linger, as_json=as_json)
+        else:
+            _run(settings, linger, as_json=as_json)
 
 
 def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:

@@ -13,12 +13,13 @@ from sidelight.runtime.process import RUNTIME
 
 if TYPE_CHECKING:
     from sidelight.runtime.outboxes import outboxes_of
-    from sidelight.runtime.sinks import require_stream_client, sinks_of
+    from sidelight.runtime.sinks import observe_stored, require_stream_client, sinks_of
 
 __all__ = [
     "RUNTIME",
     "configure",
     "flush",
+    "observe_stored",
     "outboxes_of",
     "require_stream_client",
     "restore",
@@ -31,6 +32,6 @@ __getattr__ = lazily(
     __name__,
     {
         "outboxes": "outboxes_of",
-        "sinks": "require_stream_client sinks_of",
+        "sinks": "observe_stored require_stream_client sinks_of",
     },
 )

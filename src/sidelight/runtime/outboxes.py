@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sidelight.relay import Outbox
+from sidelight.runtime.sinks import observe_stored
 from sidelight.settings import Settings, sqlite_path
 from sidelight.transactions import SqliteOutbox
 
@@ -41,5 +42,5 @@ def _outbox(
     # With OTLP on, the records must pass through the spool, and reach the store from there.
     store = settings.store
     if store and settings.sinks == ("store",) and address.place == parse_url(store).place:
-        return SameDatabaseOutbox(outbox, StoreSink(store, count), writer)
+        return SameDatabaseOutbox(outbox, StoreSink(store, count, observe_stored), writer)
     return outbox

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import importlib.util
 import logging
+import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.exceptions import ConfigurationError
 
@@ -34,7 +35,7 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
     if settings.store is not None:
         from sidelight.store import StoreSink  # noqa: PLC0415
 
-        sinks.append(StoreSink(settings.store, count))
+        sinks.append(StoreSink(settings.store, count, observe_stored))
     if settings.stream is not None:
         sinks.append(_stream_sink(settings.stream, settings, count))
     if settings.otlp_traces or settings.otlp_logs:
@@ -45,6 +46,14 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
                 raise
             _logger.warning("sidelight: OTLP export is off, because it cannot start: %r", error)
     return sinks
+
+
+def observe_stored(rows: Sequence[Sequence[Any]]) -> None:
+    """Make metrics of events that were stored; without a MeterProvider, which is no import."""
+    if "opentelemetry.metrics" in sys.modules:
+        from sidelight.runtime.event_metrics import observe_events  # noqa: PLC0415
+
+        observe_events(rows)
 
 
 def require_stream_client() -> None:

@@ -37,7 +37,7 @@ from sidelight.store.ingest import attribute_step, store_events
 from sidelight.store.opening import open_store
 from sidelight.store.partitions import MonthlyPartitions
 from sidelight.store.processes import abandon_calls, store_death, store_life, store_process
-from sidelight.store.rows import KEY, Draft, Ledger, mark_undeclared
+from sidelight.store.rows import KEY, Draft, Ledger, Row, mark_undeclared
 from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
 from sidelight.store.statements import BatchStatements, batch_statements, last_recorded
 from sidelight.store.tables import COSTS, LOSSES
@@ -66,7 +66,10 @@ class StoreSink:
     name: str = "store"
 
     def __init__(
-        self, url: str, count: Callable[[str, str], None] = lambda _reason, _problem: None
+        self,
+        url: str,
+        count: Callable[[str, str], None] = lambda _reason, _problem: None,
+        observe: Callable[[Sequence[Row]], None] = lambda _rows: None,
     ) -> None:
         """Open nothing yet, so that the application starts while its store is down.
 
@@ -74,6 +77,7 @@ class StoreSink:
             url: ``sqlite:///…`` or ``postgresql://…``.
             count: called with reason and problem for each event that breaks its declaration, and
                 for each that is dropped because it was erased.
+            observe: called after a commit with the rows of `events` that are new.
 
         Raises:
             ConfigurationError: the URL names no supported store.
@@ -81,6 +85,7 @@ class StoreSink:
         self.address = parse_url(url)
         self._display_url = self.address.shown
         self._count = count
+        self._observe = observe
         self.has_deferred_work = False
         self.erased: list[int] = []
         self._connection: Connection | None = None
@@ -342,6 +347,7 @@ class StoreSink:
         self.has_deferred_work |= stored.has_noted_work
         if not undo:
             self._report_erased(stored.erased)
+            self._observe(stored.new)
         return too_old
 
     def _report_erased(self, drafts: Iterable[Draft]) -> None:

@@ -7,15 +7,19 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import requests
+from opentelemetry.metrics import get_meter
 
 from sidelight.cli.output import complain, json_line
 from sidelight.exceptions import ConfigurationError, StoreError
+from sidelight.record import Expectation
 from sidelight.store import Judgement, Overdue
+from sidelight.version import __version__
 
 _FIRST_PAUSE: Final = 1.0  # s; doubles with each failed attempt to tell
 _LONGEST_PAUSE: Final = 60.0
@@ -127,6 +131,31 @@ def _bad_state(path: Path, problem: str | None) -> ConfigurationError:
 
 def _key(each: Overdue) -> Key:
     return each.artifact_id, each.after, each.one_of
+
+
+def measured_by(
+    expectations: Iterable[Expectation], look: Callable[[], Judgement]
+) -> Callable[[], Judgement]:
+    """Make a gauge of what each look finds: ``sidelight.overdue``, by expectation and state."""
+    gauge = get_meter("sidelight", __version__).create_gauge(
+        "sidelight.overdue", "{artifact}", "Artifacts that wait in vain for an expected event."
+    )
+    waits = {(each.after, tuple(each.one_of)) for each in expectations}
+
+    def measure() -> Judgement:
+        found = look()
+        counts = Counter((each.after, each.one_of, each.state) for each in found)
+        for after, one_of in waits:
+            for state in ("overdue", "unknown"):
+                named = {
+                    "sidelight.expect.after": after,
+                    "sidelight.expect.one_of": " or ".join(one_of),
+                    "sidelight.expect.state": state,
+                }
+                gauge.set(counts[after, one_of, state], named)
+        return found
+
+    return measure
 
 
 def follow_overdue(look: Callable[[], Judgement], alert: Alert, told: Told, every: float) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
+from sidelight.cli.metrics import exporting_metrics
 from sidelight.cli.options import AsJson, OfOrganization, StoreUrl, TimeLimit, Where, seconds_of
 from sidelight.cli.output import (
     clean,
@@ -19,7 +20,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import AMBER, GREY, RED
 from sidelight.cli.spool.waiting import marks_here
-from sidelight.cli.store.alerts import Alert, Told, follow_overdue
+from sidelight.cli.store.alerts import Alert, Told, follow_overdue, measured_by
 from sidelight.cli.store.expected import ExpectMap, ExpectModules, expectations_of
 from sidelight.cli.store.latency import remark_large
 from sidelight.cli.tables import print_table
@@ -129,7 +130,9 @@ def overdue(
 
         if follow:
             try:
-                follow_overdue(look, Alert(command, webhook), Told(state), every)
+                with exporting_metrics():
+                    measured = measured_by(expectations, look)
+                    follow_overdue(measured, Alert(command, webhook), Told(state), every)
             except KeyboardInterrupt:
                 return
         found = look()
