@@ -171,7 +171,7 @@ def exporters_variables():
     return {
         value
         for name, value in vars(environment_variables).items()
-        if name.startswith("OTEL_EXPORTER_OTLP")
+        if name.startswith(("OTEL_EXPORTER_OTLP", "OTEL_METRIC_EXPORT"))
     }
 
 
