@@ -15,12 +15,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 from tests.docs.pages import ROOT
 from tests.support.commands import sidelight
 from tests.support.ports import free_ports
 from tests.support.postgres import new_database
 
-from sidelight import Store
+from sidelight import Store, configure, emit, flush
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -199,6 +200,24 @@ def test_django_and_celery(home):
         assert told[0].attributes == {"seat": seat, "request_id": seat}
     assert page.text.count('class="field-type"') == 6
     assert added == 403
+
+
+def test_django_reads_events_in_postgresql(home):
+    requires("celery", "django")
+    url = new_database()
+    configure(url, spool=home / "spool")
+    emit("ticket_sold", artifact_id=7, seat="A1")
+    assert flush(60)
+    database = make_url(url)
+    place = {"HOST": database.host, "PORT": database.port, "USER": database.username}
+    place |= {"NAME": database.database, "OPTIONS": {"options": "-c search_path=sidelight"}}
+    place["ENGINE"] = "django.db.backends.postgresql"
+    settings = f"from tickets.settings import *\nDATABASES['events'] = {place}\n"
+    (home / "elsewhere.py").write_text(settings)
+    code = "import django; django.setup(); from tickets.models import Event as E; "
+    code += "print(*E.objects.values_list('type', 'artifact_id', 'attributes'))"
+    told = run(home, "-c", code, DJANGO_SETTINGS_MODULE="elsewhere", SECRET_KEY="s")
+    assert told == "('ticket_sold', '7', {'seat': 'A1'})\n"
 
 
 @pytest.fixture

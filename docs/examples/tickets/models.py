@@ -1,6 +1,7 @@
 """A model of the application, and a model that reads sidelight's table of events."""
 
 import datetime
+from typing import Any
 
 from django.db import models
 
@@ -9,6 +10,18 @@ class Ticket(models.Model):
     """A ticket for a seat; each seat is sold once."""
 
     seat = models.CharField(max_length=8, unique=True)
+
+
+class Attributes(models.JSONField):
+    """A column of JSON: in PostgreSQL the driver has read it, because it is not JSONB."""
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        """See `JSONField`."""
+        return (
+            value
+            if isinstance(value, dict)
+            else super().from_db_value(value, expression, connection)
+        )
 
 
 class Event(models.Model):
@@ -20,7 +33,7 @@ class Event(models.Model):
     outcome = models.TextField()
     occurred_at = models.BigIntegerField()  # nanoseconds since 1970
     duration = models.BigIntegerField(null=True)  # nanoseconds
-    attributes = models.JSONField()
+    attributes = Attributes()
 
     class Meta:
         """Django neither creates the table nor changes it."""
