@@ -747,13 +747,17 @@ def test_the_doctor_names_state_and_remedy(scenario, filled, tmp_path, monkeypat
                 raise AssertionError(f"{expected}: {findings(*at.options)}") from error
 
 
-def test_words_on_a_terminal(tmp_path):
+def test_words_on_a_terminal(tmp_path, monkeypatch):
     path = tmp_path / "events.db"
     emit(TWO_ORDERS, path)
     said = sidelight("doctor", *of(path))
     assert said.code == 0
     assert re.search(r"^✓ store +sqlite:\S+: +6 events, the latest", said.words)
     assert said.out.endswith("\nall is well\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("SIDELIGHT_DISABLED", "1")
+        said = sidelight("doctor", *of(path))
+    assert (said.code, said.out.splitlines()[-1]) == (0, "nothing is wrong; 1 note above")
     said = sidelight("doctor", *of(tmp_path / "none.db"))
     assert said.code == 1
     assert re.search(r"^✗ store +there is no store at .* → run something that emits", said.words)

@@ -60,15 +60,16 @@ def doctor(
     """
     settings = settle(store, stream=stream, spool=spool, otlp=otlp, outboxes=outbox or None)
     findings = [check_ready(settings.spool)] if ready else run_checks(settings, group)
-    wrong = 0
+    wrong = notes = 0
     for finding in findings:
         wrong += finding.state == "wrong"
+        notes += finding.state == "note"
         if as_json:
             print_json([finding])
         else:
             _print(finding)
     if not as_json and not ready:
-        _print_verdict(wrong)
+        _print_verdict(wrong, notes)
     if wrong:
         raise typer.Exit(1)
 
@@ -121,8 +122,10 @@ def _print(finding: Finding) -> None:
     console().print(row)
 
 
-def _print_verdict(wrong: int) -> None:
+def _print_verdict(wrong: int, notes: int) -> None:
     verdict = Text("all is well", style=GREEN)
+    if notes:
+        verdict = Text(f"nothing is wrong; {plural(notes, 'note')} above", style=AMBER)
     if wrong:
         verdict = Text(f"{plural(wrong, 'thing is', 'things are')} wrong", style=f"bold {RED}")
     out = console()
