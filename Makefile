@@ -2,7 +2,7 @@
 #   make demo     the voice-note pipeline on real audio, and what its events tell
 #   make test     linters, types and the whole test suite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bare test-pythons wheel faults faults-a faults-b fuzz lint types house opentelemetry bench bench-smoke collector kafka clean
+.PHONY: help demo test test-bare test-pythons test-platforms wheel faults faults-a faults-b fuzz lint types house opentelemetry bench bench-smoke collector kafka clean
 
 # The first of these that runs and is new enough: a name on the PATH may be a shim for nothing.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -64,6 +64,9 @@ test-bare: $(DEV) ## the suite without any server or tool: what needs one skips 
 
 test-pythons: $(DEV) ## a short form of the suite on every Python of this machine
 	$(BIN)/python -m tests.support.pythons
+
+test-platforms: $(DEV) ## a short form of the suite as on macOS and Windows, by hiding what they lack
+	$(BIN)/python -m tests.support.platforms
 
 wheel: $(DEV) ## build the wheel, and try it in an empty environment
 	$(BIN)/python -m tests.support.wheel

@@ -9,6 +9,7 @@ import threading
 import pytest
 from asyncpg.pgproto import pgproto
 from opentelemetry import trace
+from tests.support.platforms import PLATFORM
 
 from sidelight import arg, emit, emits
 from sidelight.emission.emitter import EMITTER
@@ -276,6 +277,8 @@ HANDLERS = {
 @pytest.fixture
 def alarm():
     """Install a handler for SIGALRM, and restore the previous one."""
+    if PLATFORM == "windows":
+        pytest.skip("Windows has no SIGALRM")
     before = signal.getsignal(signal.SIGALRM)
     gc.disable()  # an exception in a callback of the collector is lost
     yield lambda handler: signal.signal(signal.SIGALRM, handler)

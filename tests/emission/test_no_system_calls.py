@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.support.platforms import needs_spool_files
 from tests.support.tools import find
 
 # Markers are writes to /dev/null that strace prints whole. Between "begin" and "end" the emitting
@@ -107,11 +108,13 @@ def between_markers(trace: str) -> Counter[str]:
     raise AssertionError("the markers are not in the trace")
 
 
+@needs_spool_files
 @pytest.mark.parametrize("emissions", [500, 1000])
 def test_the_emitting_thread_makes_no_system_call(tmp_path, emissions):
     assert traced(tmp_path, "external", emissions) == Counter()
 
 
+@needs_spool_files
 def test_a_span_of_another_provider_makes_none_either(tmp_path):
     """Those of the SDK included: it makes none where no exporter does."""
     assert traced(tmp_path, "external", 500, _SPANS) == Counter()

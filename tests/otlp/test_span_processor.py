@@ -26,6 +26,7 @@ from opentelemetry.trace import (
 )
 from tests.support.drawn_spans import ENCODES_NONE, attributes, limits, live, lives, names, texts
 from tests.support.otlp_bytes import log_in, span_in, spans_request, values
+from tests.support.platforms import needs_spool_files
 from tests.support.telemetry import keeping
 
 from sidelight import emits, testing
@@ -255,7 +256,7 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
         ("thread", {}, False),
         ("thread", {ENDPOINT: "http://localhost:1"}, True),
         ("thread", {ENDPOINT: "http://localhost:1", "OTEL_TRACES_EXPORTER": "none"}, False),
-        ("external", {}, True),
+        pytest.param("external", {}, True, marks=needs_spool_files),
     ],
 )
 def test_spans_that_have_nowhere_to_go(kept, tmp_path, caplog, relay, environment, kept_, late):

@@ -13,6 +13,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
+from tests.support.platforms import needs_spool_files
 from tests.support.proxy import Proxy
 from tests.support.telemetry import (
     agree,
@@ -176,6 +177,7 @@ def test_a_flush_without_spans(application):
     application.provider.shutdown()
 
 
+@needs_spool_files
 def test_an_external_relay(shared_collector, tmp_path, application):
     with configured(tmp_path, relay="external", otlp=False):
         for n in range(20):
@@ -260,6 +262,7 @@ def test_configured_by_the_environment_alone(shared_collector, tmp_path, applica
     assert eventually(lambda: application.arrived(shared_collector) == [*range(101)])
 
 
+@needs_spool_files
 def test_forked_children(shared_collector, tmp_path, application):
     script = """
         import warnings

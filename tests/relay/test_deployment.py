@@ -15,9 +15,12 @@ import pytest
 import yaml
 from tests.docs.pages import ROOT, Page, every_page
 from tests.support.commands import EMITTER, KILLED, emit, stored, wait_for
+from tests.support.platforms import needs_spool_files
 from tests.support.tools import find
 
 from sidelight import Store
+
+pytestmark = needs_spool_files
 
 SERVICE = Page(ROOT / "docs/how-to/relay-as-a-service.md")
 KUBERNETES = Page(ROOT / "docs/how-to/kubernetes.md")

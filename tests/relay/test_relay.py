@@ -8,10 +8,12 @@ from collections import Counter
 
 import pytest
 from opentelemetry import context as otel_context
+from tests.support.platforms import needs_spool_files
 from tests.support.programs import wait_until
 
 from sidelight.emission import Watermark
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.host import HAS_FILE_LOCKS
 from sidelight.record import Static, decode, encode, encode_static, frame, random_bits
 from sidelight.relay import Relay
 from sidelight.relay.housekeeping import Housekeeping
@@ -181,6 +183,7 @@ def test_poison_is_quarantined_and_its_neighbours_arrive(worker, spool, reasons)
         assert entry.writer["instance"] == "me"
 
 
+@needs_spool_files
 @pytest.mark.parametrize("poison", [{0}, {1}, {0, 1}])
 def test_a_refusal_keeps_no_segment_open(spool, poison):
     """No reference to the segment is left in a cycle with the error."""
@@ -215,6 +218,7 @@ def test_any_other_error_of_a_sink_is_a_refusal(worker, spool, reasons):
     assert reasons() == {"refused by store": 1}
 
 
+@needs_spool_files
 def test_damage_is_quarantined_and_counted_once_for_all_sinks(spool, relay_of, reasons):
     spool.write(b"these bytes are no record")
     emit(spool, 1)
@@ -301,6 +305,7 @@ def test_single_events_are_quarantined_until_the_store_is_in_doubt(worker, spool
     assert len(losses) == DOUBTFUL + 1
 
 
+@needs_spool_files
 @pytest.mark.parametrize("where", ["the same segment", "the next one", "another process's"])
 def test_much_poison_delays_nothing_once_the_store_takes_another_event(
     spool, losses, relay_of, where
@@ -397,6 +402,7 @@ def test_the_store_comes_first_while_a_segment_is_in_memory_only(relay_of):
 # -- orphans ------------------------------------------------------------------------------------
 
 
+@needs_spool_files
 def test_segments_are_deleted_when_every_sink_has_them(spool, relay_of):
     relay, *_ = relay_of(spool)
     fill(spool, 3)
@@ -423,6 +429,8 @@ def test_a_segment_stays_for_a_sink_that_only_its_writer_had(tmp_path, relay_of)
 @pytest.fixture
 def orphans(tmp_path):
     """A spool beside forty orphaned segments: more than are adopted at once."""
+    if not HAS_FILE_LOCKS:
+        pytest.skip("without file locks no segment is orphaned")
     for number in range(40):
         spool = Spool(tmp_path, {"sinks": BOTH})
         emit(spool, number)

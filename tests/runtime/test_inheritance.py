@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 from tests.support.commands import sidelight
+from tests.support.platforms import needs_spool_files
 
 from sidelight import Store
 
@@ -53,6 +54,7 @@ def told_by(arguments, tmp_path):
     ).stderr
 
 
+@needs_spool_files
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_children_and_their_children_go_where_the_parent_goes(tmp_path, method):
     program, store = tmp_path / "program.py", f"sqlite:///{tmp_path}/events.db"

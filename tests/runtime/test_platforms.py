@@ -25,6 +25,27 @@ for thread in threads:
 for thread in threads:
     thread.join()
 """
+SPAWNS = """
+import multiprocessing
+import sidelight
+
+def work(number):
+    sidelight.emit("worked", artifact_id=number)
+
+if __name__ == "__main__":
+    sidelight.configure("sqlite:///events.db")
+    pool = [multiprocessing.get_context("spawn").Process(target=work, args=[n]) for n in range(3)]
+    for child in pool:
+        child.start()
+    for child in pool:
+        child.join()
+"""
+REFUSES = """
+from sidelight.record import ledger_frame
+from sidelight.runtime import RUNTIME
+RUNTIME.spool.append(ledger_frame({"costs": {"p": {"count": []}}}, 1, 1))
+"""
+STORE = ("--store", "sqlite:///events.db")
 DELIVERS = "assert sidelight.flush(100)"
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 REFUSED = "import sidelight; sidelight.configure('sqlite:///events.db', relay='external')"
@@ -68,6 +89,25 @@ def test_macos_adopts_what_a_killed_process_left(tmp_path):
     assert not [name for name in left if name.endswith(".lock")], (
         "lock files go with their segments"
     )
+
+
+def test_children_on_windows_deliver_their_own_records(tmp_path):
+    """A child by spawn has no fork hooks and no segment of its parent."""
+    (tmp_path / "program.py").write_text(SPAWNS, "utf-8")
+    done = run(
+        "import runpy; runpy.run_path('program.py', run_name='__main__')", "windows", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert stored(tmp_path) == 3
+
+
+def test_windows_keeps_what_the_store_refuses(tmp_path):
+    """The quarantine needs no locks, so refused records do not lie in memory."""
+    done = run(EMITS + REFUSES + "sidelight.flush(100)", "windows", tmp_path)
+    assert "refused by store" in done.stderr, done.stderr
+    assert "not kept" not in done.stderr
+    listed = run("", "windows", tmp_path, "spool", "quarantined", "--json", *STORE)
+    assert len(listed.stdout.splitlines()) == 1, listed.stderr
 
 
 def test_windows_refuses_a_relay_outside_the_process(tmp_path):

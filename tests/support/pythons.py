@@ -16,9 +16,18 @@ from tests.support.interpreters import ROOT, VERSIONS, how_to_get, interpreter
 _SUITES: Final = (
     *("points/test_callables.py", "points/test_generators.py", "points/test_transparency.py"),
     *("points/test_by_reference.py", "points/test_binding.py", "points/test_tracebacks.py"),
-    "emission/test_loops.py",
+    *("emission/test_loops.py", "points/test_tasks_and_annotations.py"),
     *("spool/test_spool.py", "spool/test_segment.py", "relay/test_relay.py"),
     *("runtime/test_inheritance.py", "runtime/test_closing.py", "transactions/test_emit.py"),
+    "faults/test_forks.py",
+    # The ways to end of every version are a part of the whole suite.
+    *(
+        f"faults/test_ends.py::{test}"
+        for test in (
+            "test_the_next_process_delivers",
+            "test_where_nobody_answers_the_end_is_not_delayed",
+        )
+    ),
 )
 _PLUGIN: Final = ("-p", "sidelight.testing.pytest_plugin")  # sidelight itself is not installed
 _NEEDED: Final = (

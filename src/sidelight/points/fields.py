@@ -17,7 +17,7 @@ from sidelight.exceptions import PointError
 from sidelight.points.codegen import Names, is_identifier
 from sidelight.points.declaration import EVENT_PHASES, Declaration
 from sidelight.points.expressions import ROOTS, Choice, Expression, Phase, parts
-from sidelight.points.signature import Arguments, Signature
+from sidelight.points.signature import Arguments, Signature, parameters_of
 from sidelight.record import plain
 
 _ALWAYS: Final = ROOTS["arg"]
@@ -175,7 +175,7 @@ class _Compiler:
                 f"the field's {field!r} is a coroutine function", "give one that returns the value"
             )
         try:
-            parameters = inspect.signature(field).parameters.values()
+            parameters = parameters_of(field)
         except (TypeError, ValueError):
             self._refuse(
                 f"cannot tell the parameters of {field!r}", "wrap it in a lambda that names them"

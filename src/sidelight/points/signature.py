@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from inspect import Parameter
 from types import FunctionType
 from typing import Any, Final
@@ -20,6 +21,12 @@ import msgspec
 from sidelight.exceptions import PointError, UnknownParameterError
 from sidelight.points.callables import made_from
 from sidelight.points.codegen import Names, is_identifier
+
+_signature: Callable[..., inspect.Signature] = inspect.signature
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    _signature = functools.partial(inspect.signature, annotation_format=Format.STRING)
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _VARIABLE: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -201,16 +208,27 @@ def own_parameters(function: FunctionType) -> tuple[Parameter, ...]:
     return tuple(parameters)
 
 
+def parameters_of(function: Callable[..., object]) -> tuple[Parameter, ...]:
+    """The parameters by `inspect.signature`, which follows ``__wrapped__``.
+
+    Annotations are not evaluated, because they may name what is not imported (Python 3.14).
+
+    Raises:
+        TypeError, ValueError: the parameters are unknown.
+    """
+    return tuple(_signature(function).parameters.values())
+
+
 def _followed(function: Any) -> tuple[Parameter, ...] | None:
-    """The parameters by `inspect.signature`, which follows ``__wrapped__``; None if unknown."""
+    """The parameters as `parameters_of` gives them; None if unknown."""
     inner = made_from(function)
     try:
         if isinstance(function, functools.partialmethod):
-            first, *_ = inspect.signature(inner).parameters.values()
+            first, *_ = parameters_of(inner)
             partial = functools.partial(inner, None, *function.args, **function.keywords)
-            return (first, *inspect.signature(partial).parameters.values())
+            return (first, *parameters_of(partial))
         described = function if callable(function) else inner
-        return tuple(inspect.signature(described).parameters.values())
+        return parameters_of(described)
     except (TypeError, ValueError):
         return None
 

@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.emission import EMITTER, TRACING, ClosedSpool, EarlyFrames, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SpoolError
-from sidelight.host import allocate_lock, guarded, mark_process, monotonic, sleep, start_new_thread
+from sidelight.host import (
+    HAS_FILE_LOCKS,
+    allocate_lock,
+    guarded,
+    mark_process,
+    monotonic,
+    sleep,
+    start_new_thread,
+)
 from sidelight.record import random_bits, reseed
 from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared
@@ -151,6 +159,7 @@ class Runtime:
             count=EMITTER.count,
             first=first,
             hot=hot_directory(settings.hot, settings.spool),
+            quarantine=None if HAS_FILE_LOCKS else settings.spool,  # it needs no locks
         )
         self._ledger.restart()
         self._forgotten = ForgottenOutboxes(settings)

@@ -125,7 +125,7 @@ class Disk:
     def open(self, path: Path, *, writable: bool) -> int:
         """Open an existing file; follow no symbolic link and do not block on a pipe."""
         mode = os.O_RDWR if writable else os.O_RDONLY
-        return Descriptor(os.open(path, mode | os.O_NOFOLLOW | os.O_NONBLOCK), path)
+        return Descriptor(os.open(path, mode | system.CAREFULLY), path)
 
     def open_or_create(self, path: Path, mode: int) -> int:
         """Open a file for reading and writing; create it with ``mode`` where it is missing."""

@@ -20,6 +20,7 @@ from typing import Any, Final
 from sidelight.host import HAS_FILE_LOCKS
 from sidelight.spool.descriptor import Descriptor
 from sidelight.spool.header import READER_BYTE, WRITER_BYTE
+from sidelight.spool.system import CAREFULLY
 
 fcntl: Any = None
 msvcrt: Any = None
@@ -83,7 +84,7 @@ else:
     def lock_byte(fd: Descriptor, byte: int) -> bool:
         """Lock the file that stands for one byte; return False where another process does."""
         path = _lock_file(fd.path, fd.file[1], byte)
-        lock_file = Descriptor(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        lock_file = Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | CAREFULLY, 0o600))
         if not lock(lock_file):
             lock_file.close()
             return False
@@ -98,7 +99,7 @@ else:
         if byte in fd.lock_files:
             return False
         try:
-            lock_file = os.open(_lock_file(fd.path, fd.file[1], byte), os.O_RDWR)
+            lock_file = os.open(_lock_file(fd.path, fd.file[1], byte), os.O_RDWR | CAREFULLY)
         except FileNotFoundError:
             return False
         try:

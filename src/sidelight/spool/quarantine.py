@@ -21,6 +21,7 @@ import msgspec
 
 from sidelight.host import allocate_lock, monotonic
 from sidelight.record import encode, random_bits
+from sidelight.spool.disk import make_private_directory
 from sidelight.spool.system import sync, sync_directory
 
 DIRECTORY: Final = "quarantine"
@@ -80,7 +81,7 @@ class Quarantine:
     """The directory of entries; several threads may use one.
 
     Args:
-        spool: the spool's directory; None for a spool in memory, which keeps no entries.
+        spool: the spool's directory; None where it cannot be used: then no entries are kept.
     """
 
     def __init__(self, spool: Path | None) -> None:
@@ -187,7 +188,7 @@ def _read(path: Path) -> Entry | None:
 def _write(path: Path, entry: Entry) -> int:
     """Write an entry as a whole or not at all, and sync it; return its length in bytes."""
     content = encode(entry)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    make_private_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{random_bits(32):08x}.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -24,6 +24,10 @@ BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 """Flag of `os.open` without which Windows changes line ends."""
 
 
+CAREFULLY: Final[int] = BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Flags of `os.open` that follow no symbolic link and do not block on a pipe."""
+
+
 def _full_sync(fd: int) -> None:
     """Flush a file and the cache of its drive, because ``fsync`` of macOS leaves the latter."""
     try:

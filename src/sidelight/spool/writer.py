@@ -67,9 +67,10 @@ class Spool:
         disk: Disk = DISK,
         first: Segment | None = None,
         hot: Path | None = None,
+        quarantine: Path | None = None,
     ) -> None:
         self.directory = directory
-        self.quarantine = Quarantine(directory)
+        self.quarantine = Quarantine(directory or quarantine)
         self.meta, left_out = fit(meta)
         self.names = NameSync(directory, disk)
         self.hot = hot

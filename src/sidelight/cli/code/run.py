@@ -83,6 +83,8 @@ def run(
     if store is not None:
         os.environ["SIDELIGHT_STORE"] = store
     sys.stdout.flush()
+    if not hasattr(os, "fork"):  # Windows would start the program and go on at once
+        raise typer.Exit(subprocess.call([program, *command[1:]]))  # noqa: S603
     os.execv(program, command)  # noqa: S606  # the user names the program
 
 

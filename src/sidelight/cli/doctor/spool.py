@@ -29,9 +29,8 @@ def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
         store: the URL of a store that answers; the check tries whether it takes the backlog, and
             rolls back.
     """
-    if not HAS_FILE_LOCKS:  # a finding about the system says so
-        return
-    yield from check_directory(directory)
+    if HAS_FILE_LOCKS:  # else a finding about the system says what is not kept
+        yield from check_directory(directory)
     if not directory.is_dir():
         return
     try:
