@@ -499,6 +499,7 @@ def test_orphans_are_adopted_as_fast_as_they_are_delivered(orphans, count):
     assert len(store.sink.taken) == 40
 
 
+@needs_spool_files
 def test_at_the_limit_telemetry_is_deleted_first(worker, spool, housekeeping, reasons):
     fill(spool, 6)
     drain(worker)
@@ -509,6 +510,7 @@ def test_at_the_limit_telemetry_is_deleted_first(worker, spool, housekeeping, re
     assert not spool.supply.full
 
 
+@needs_spool_files
 def test_telemetry_is_deleted_while_an_eighth_is_free(worker, spool, housekeeping, losses, spans):
     """A slow disk may delay the housekeeping for seconds; and new events keep their spans."""
     fill(spool, 32)
@@ -520,6 +522,7 @@ def test_telemetry_is_deleted_while_an_eighth_is_free(worker, spool, housekeepin
     assert spans == [True]
 
 
+@needs_spool_files
 @pytest.mark.parametrize(("turns", "segments"), [(20, 1), (10, SPARES)])
 def test_there_is_always_room_for_the_next_segments(
     worker, spool, housekeeping, losses, turns, segments
@@ -553,6 +556,7 @@ def test_postponed_telemetry_is_deleted_too(orphans, count, reasons):
     assert len(reasons()) == 1
 
 
+@needs_spool_files
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_segment_that_every_sink_has_is_no_loss(spool, housekeeping, losses, when):
     housekeeping.sinks = ["store"]
@@ -567,6 +571,7 @@ def test_a_segment_that_every_sink_has_is_no_loss(spool, housekeeping, losses, w
     assert not losses
 
 
+@needs_spool_files
 @pytest.mark.parametrize(("segments", "limit", "full"), [(6, 4, True), (10, 11, False)])
 def test_events_drop_their_spans_and_no_undelivered_event_is_deleted(
     spool, housekeeping, losses, spans, segments, limit, full

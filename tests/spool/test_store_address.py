@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from tests.support.platforms import needs_spool_files
 
 from sidelight.record import frame
 from sidelight.settings import Settings, settle, writer_meta
@@ -69,6 +70,7 @@ def header(tmp_path, store=None, environment=None, **options) -> Settings:
     return writer_meta(settings, "me")
 
 
+@needs_spool_files
 def test_only_an_external_writer_whose_store_nobody_configured_names_none(tmp_path):
     assert "store" not in header(tmp_path, relay="external")
     assert header(tmp_path)["store"].startswith("sqlite:///")
@@ -77,6 +79,7 @@ def test_only_an_external_writer_whose_store_nobody_configured_names_none(tmp_pa
     assert by_environment["store"] == POSTGRES
 
 
+@needs_spool_files
 @pytest.mark.parametrize(
     ("writer", "adopted"),
     [
