@@ -347,7 +347,7 @@ def test_the_reasons_not_to_join_are_the_documented_ones():
 
 def test_what_the_doctor_page_quotes_is_in_the_doctors_source():
     doctor = sorted((ROOT / "src/sidelight/cli/doctor").glob("*.py"))
-    doctor.append(ROOT / "src/sidelight/stream/problems.py")
+    doctor += [ROOT / f"src/sidelight/{name}.py" for name in ("stream/problems", "host/platform")]
     said = {text for path in doctor for text in texts_in(path)}
     said |= {f"{reason}: …" for reason in REMEDIES}
     shown = re.findall(r"^\|[^|]+\| (\w+) \| (.+) \|$", reference("doctor").text, re.MULTILINE)
