@@ -56,7 +56,7 @@ def test_no_receipt_waits_behind_one_that_waited_in_vain(watermark, waited):
     assert waited(NEXT) == "spooled"
     watermark.advance((1, 99))
     assert waited(NEXT) == "spooled"
-    assert time.perf_counter() - begun < 20
+    assert time.perf_counter() - begun < 60
     watermark.advance(HERE)  # as far as that one wanted: a wait is worthwhile again
     advance_soon(watermark, NEXT)
     assert waited(NEXT) == "stored"

@@ -11,7 +11,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+from tests.support.platforms import PLATFORM
 from tests.support.stored import BACKENDS
+
+pytestmark = pytest.mark.skipif(PLATFORM != "linux", reason="what hides names counts as well")
 
 BASE = {"msgspec", "opentelemetry", "typing_extensions"}
 #: Where the events go → the packages that may be loaded then, and how many objects there may be.

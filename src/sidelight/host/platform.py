@@ -29,7 +29,7 @@ IS_LINUX: Final = hasattr(mmap, "MADV_DONTFORK")
 """Whether the kernel is Linux, with its numbers for ``madvise`` and with ``/proc``."""
 
 IN_MEMORY: Final = (
-    "this system has no file locks that tell a living writer from a dead one, so the spool lies in"
+    "this system has no flock, which tells a living writer from a dead one, so the spool lies in"
     " memory: a record that is not delivered dies with its process"
 )
 """What is not kept without file locks."""
