@@ -51,12 +51,12 @@ def test_a_receipt_waits_for_the_store(watermark, waited, reached):
 
 
 def test_no_receipt_waits_behind_one_that_waited_in_vain(watermark, waited):
-    assert waited(HERE, 0.01) == "spooled"
+    assert waited(HERE, 0.5) == "spooled"  # shorter than that, a busy machine begins no wait
     begun = time.perf_counter()
     assert waited(NEXT) == "spooled"
     watermark.advance((1, 99))
     assert waited(NEXT) == "spooled"
-    assert time.perf_counter() - begun < 60
+    assert time.perf_counter() - begun < 20
     watermark.advance(HERE)  # as far as that one wanted: a wait is worthwhile again
     advance_soon(watermark, NEXT)
     assert waited(NEXT) == "stored"
