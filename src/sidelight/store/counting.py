@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, Executable, func, literal_column, select
 
 from sidelight.store.event import Count, Counts
 from sidelight.store.keys import NO_ORGANIZATION
+from sidelight.store.reader import checked_text
 from sidelight.store.schema import event_counts, events
 from sidelight.store.selection import Read, Row, Scan, Selection
 from sidelight.store.times import from_ns
@@ -37,7 +38,7 @@ def count_from(row: Row) -> Count:
     """Make a count of a counter."""
     return Count(
         organization_id=None if row.organization_id == NO_ORGANIZATION else row.organization_id,
-        type=row.type,
+        type=checked_text(row.type),
         day=date.fromisoformat(row.day),
         count=int(row.number),  # `row.count` is a method
     )
@@ -53,7 +54,8 @@ def count_events(selection: Selection, read: Read, scan: Scan) -> Counts:
         for conditions in queries:
             grouped = select(*columns).where(*conditions)
             for row in read(grouped.group_by("owner", events.c.type, "day")):
-                totals[row.owner, row.type, int(row.day)] += row.number
+                if type(row.day) is int:  # else a row that no relay wrote
+                    totals[row.owner, row.type, row.day] += row.number
     return Counts(
         [
             Count(
@@ -62,7 +64,7 @@ def count_events(selection: Selection, read: Read, scan: Scan) -> Counts:
                 day=from_ns(day_ * _DAY).date(),
                 count=number,
             )
-            for (owner_, type_, day_), number in sorted(totals.items())
+            for (owner_, type_, day_), number in sorted(totals.items(), key=str)
         ],
         scan.left_out,
     )

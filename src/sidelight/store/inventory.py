@@ -12,7 +12,7 @@ from sidelight.record import CostSummary, event_id, read_snapshot
 from sidelight.store.arguments import Id, checked_id, checked_limit
 from sidelight.store.event import Artifact, Loss, Process
 from sidelight.store.keys import NO_ORGANIZATION
-from sidelight.store.reader import Reader
+from sidelight.store.reader import Reader, checked_text, checked_time
 from sidelight.store.schema import (
     artifacts,
     costs,
@@ -64,8 +64,8 @@ class Inventory(Reader):
             "artifacts",
             self._read(query),
             lambda row: Artifact(
-                artifact_id=row.artifact_id,
-                organization_id=row.organization_id,
+                artifact_id=checked_text(row.artifact_id),
+                organization_id=row.organization_id and checked_text(row.organization_id),
                 first_event_at=from_ns(row.first_event_at),
                 last_event_at=from_ns(row.last_event_at),
                 events=int(row.events),
@@ -99,9 +99,9 @@ class Inventory(Reader):
             self._read(query),
             lambda row: Loss(
                 process=row.process,
-                reason=row.reason,
+                reason=checked_text(row.reason),
                 count=int(row.number),
-                problem=row.problem,
+                problem=checked_text(row.problem),
                 last_at=from_ns(row.last_at),
             ),
         )
@@ -163,8 +163,8 @@ def _process(row: Row) -> Process:
         host=row.host,
         service=None if not service or service.startswith("unknown_service") else service,
         pid=int(row.pid),
-        started_ns=int(row.started_at),
-        last_seen_ns=int(row.last_seen),
-        delivered_until_ns=int(row.delivered_until),
+        started_ns=checked_time(row.started_at),
+        last_seen_ns=checked_time(row.last_seen),
+        delivered_until_ns=checked_time(row.delivered_until),
         ended=row.ended if row.ended in {"exited", "died"} else "",
     )

@@ -26,10 +26,12 @@ def with_time(event: Row) -> Row:
     """Return an event.
 
     Raises:
-        ValueError: its row has no time, because sidelight did not write it.
+        ValueError: its row has no time, or an artifact that is no text, because no relay wrote it.
     """
     if type(event.occurred_at) is not int:
         raise ValueError(f"occurred_at is {event.occurred_at!r}")
+    if not isinstance(event.artifact_id, str):
+        raise ValueError(f"artifact_id is {event.artifact_id!r}")  # noqa: TRY004  # of the row
     return event
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
-import msgspec
 from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -78,7 +77,29 @@ class Reader:
         for row in rows:
             try:
                 made.append(make(row))
-            except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
+            except Exception as error:  # noqa: BLE001  # a row may hold anything
                 self.unreadable[table] += 1
                 _logger.warning("sidelight: a row of the table %s cannot be read: %s", table, error)
         return made
+
+
+def checked_text(value: object) -> str:
+    """The text of a column.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")  # noqa: TRY004  # of the row
+    return value
+
+
+def checked_time(value: object) -> int:
+    """The time (ns since 1970) of a column.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is no time")
+    return value

@@ -122,8 +122,8 @@ class Pruner:
             QueryError: ``older_than`` is not a time, or is less than a day ago, from when relays
                 may still deliver events; or it is a day after which the store has no event.
         """
-        now = time.time_ns()
         moment = beginning_ns("older than", older_than)
+        now = time.time_ns()  # later, so that an age of one day is not less than a day
         if moment > now - _DAY:
             raise _too_young(older_than, None)
         counted_from = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby, islice
@@ -191,7 +191,7 @@ class Selection:
                 self._along_index(read, prefix, page, newest_first=newest_first)
                 for prefix in prefixes
             ]
-            rows = each[0] if len(each) == 1 else merge(*each, key=_position, reverse=newest_first)
+            rows = each[0] if len(each) == 1 else merge(*each, key=_place, reverse=newest_first)
         else:
             rows = self._along_key(read, page, newest_first=newest_first)
         return islice(filter(self.matches, rows), limit)
@@ -249,11 +249,15 @@ class Selection:
             prefixes = [[*prefixes[0], *self._besides_trace()]]
         while True:
             start, end = (None, at) if newest_first else (at, None)
-            bounds = [
+            found = [
                 row.occurred_at
                 for prefix in prefixes
                 for row in read(self._bound(prefix, start, end, size, newest_first=newest_first))
             ]
+            bounds = [bound for bound in found if type(bound) is int]
+            if found and not bounds:  # of rows that no relay wrote: look behind them
+                size *= 2
+                continue
             bound = (max if newest_first else min)(bounds, default=None)
             if bound is not None and bound == start:  # more events than a window has, at one time
                 bound += 1
@@ -302,7 +306,7 @@ class Selection:
     def _through_windows(self, read: Read, scan: Scan, *, newest_first: bool) -> Iterator[Row]:
         for queries in self.windows(read, scan, newest_first=newest_first):
             found = [row for each in queries for row in read(select(events).where(*each))]
-            yield from sorted(filter(self.matches, found), key=_position, reverse=newest_first)
+            yield from _in_order(filter(self.matches, found), newest_first)
 
     # -- pages: along an index that selects what is wanted -------------------------------------
 
@@ -331,8 +335,8 @@ class Selection:
         Sorts the few events that occurred within the same quarter of a microsecond.
         """
         rows = self._by_key(read, page, newest_first=newest_first)
-        for _, close in groupby(rows, lambda row: row.event_id[:_TIME_DIGITS]):
-            yield from sorted(close, key=_position, reverse=newest_first)
+        for _, close in groupby(rows, lambda row: str(row.event_id)[:_TIME_DIGITS]):
+            yield from _in_order(close, newest_first)
 
     def _by_key(self, read: Read, page: int, *, newest_first: bool) -> Iterator[Row]:
         key = events.c.event_id
@@ -370,3 +374,22 @@ def _between(start: int | None, end: int | None) -> tuple[Conditions, Conditions
 
 def _position(row: Row) -> tuple[int, str]:
     return row.occurred_at, row.event_id
+
+
+def _place(row: Row) -> list[tuple[int, Any]]:
+    """The position, also of a row that no relay wrote: numbers, texts and bytes in SQLite's order.
+
+    See https://sqlite.org/datatype3.html#sort_order.
+    """
+    return [(_RANKS[type(each)], 0 if each is None else each) for each in _position(row)]
+
+
+def _in_order(rows: Iterable[Row], newest_first: bool) -> list[Row]:
+    listed = list(rows)
+    try:
+        return sorted(listed, key=_position, reverse=newest_first)
+    except TypeError:
+        return sorted(listed, key=_place, reverse=newest_first)
+
+
+_RANKS: Final[dict[type, int]] = {type(None): 0, int: 1, float: 1, str: 2, bytes: 3}
