@@ -178,7 +178,7 @@ def test_django_and_celery(home):
     """
     run(home, "-c", textwrap.dedent(prepare), **settings)
     server = ["gunicorn", "--workers=2", f"--bind=127.0.0.1:{port}", "--log-level=error"]
-    server += ["--no-control-socket", "django.core.wsgi:get_wsgi_application()"]
+    server += ["django.core.wsgi:get_wsgi_application()"]
     worker = ["celery", "-A", "tickets.tasks", "worker", "--concurrency=2", "--loglevel=ERROR"]
     with (
         program(home, *server, **settings) as serving,

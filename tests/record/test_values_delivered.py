@@ -166,6 +166,7 @@ class Colour(enum.Enum):
         (Excluded(), {"currency": "EUR"}),
         (Colour, f"{__name__}.Colour"),
         ({"b\0": "\\u0000"}, {"b␀": "\\u0000"}),
+        ({1: "a", "1": "b", "c": 3}, {"1": "b", "c": 3, "… 1 more": "…"}),
         (NAMES["pandas"].NaT, None),
         (NAMES["numpy"].timedelta64("NaT"), None),
     ],

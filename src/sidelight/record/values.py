@@ -214,15 +214,17 @@ class _Copy:
         for base in _SEQUENCES:
             if issubclass(kind, base):
                 items = list(islice(base.__iter__(value), MAX_ITEMS))
-                return [*self._each(items, depth), *_rest(base.__len__(value))]
+                rest = base.__len__(value) - MAX_ITEMS
+                return [*self._each(items, depth), *((_more(rest),) if rest > 0 else ())]
         if issubclass(kind, dict):
             kept, length = list(islice(dict.items(value), MAX_ITEMS)), dict.__len__(value)
         else:
             kept, length = _slow_classes.call(kind, _items, value)
         keys = [key if type(key) is str else str(self.of(key, MAX_DEPTH - 1)) for key, _ in kept]
         copied = self._each((item for _, item in kept), depth)
-        more = dict.fromkeys(_rest(length), _ELLIPSIS)
-        return dict(zip((text(key, MAX_NAME) for key in keys), copied, strict=True)) | more
+        found = dict(zip((text(key, MAX_NAME) for key in keys), copied, strict=True))
+        rest = max(length - MAX_ITEMS, 0) + len(keys) - len(found)  # keys may be equal as text
+        return found | {_more(rest): _ELLIPSIS} if rest else found
 
     def _each(self, items: Iterable[Any], depth: int) -> list[Any]:
         return [self.of(item, depth + 1) for item in items]
@@ -232,8 +234,8 @@ def _items(value: Mapping[Any, Any]) -> tuple[list[tuple[Any, Any]], int]:
     return list(islice(value.items(), MAX_ITEMS)), len(value)
 
 
-def _rest(length: int) -> list[str]:
-    return [f"{_ELLIPSIS} {length - MAX_ITEMS} more"] if length > MAX_ITEMS else []
+def _more(count: int) -> str:
+    return f"{_ELLIPSIS} {count} more"
 
 
 def error_type(error: BaseException) -> str:
