@@ -186,6 +186,44 @@ def records_that_are_left_to_a_relay(at):
     yield WELL
 
 
+FORKED_IN_C = """
+import ctypes
+sidelight.configure()
+receive("first")
+assert sidelight.flush(60)
+if ctypes.PyDLL(None).fork() == 0:
+    receive("child")
+    print(os.getpid(), flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+CLOSED_IN_PLACE = """
+from sidelight.runtime import RUNTIME
+sidelight.configure()
+receive("first")
+assert sidelight.flush(60)
+os.closerange(3, 256)
+files = [open("/dev/null") for _ in range(40)]
+while RUNTIME.settings.relay == "thread" or RUNTIME.relay is not None:
+    receive("daemon")
+    time.sleep(0.01)
+receive("last")
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+@row
+@given("FORKED_IN_C", "CLOSED_IN_PLACE")
+def a_process_that_had_to_leave_its_events_to_another_relay(at, program):
+    program = globals()[program]
+    pid = at.stack.enter_context(running(program, at.path)).first
+    yield NOTE, "relay", rf"no relay runs, and process {pid} leaves all records to one → start"
+    yield WRONG, "backlog", rf"of process {pid}, which is running: no relay reads them → start"
+    sidelight("relay", "--once", *at.options)
+    yield OK, "backlog", "no record waits"
+
+
 BUSY = """
 import threading
 sidelight.configure()
@@ -220,6 +258,31 @@ def a_relay_that_is_late(at):
 def no_store(at):
     yield WRONG, "store", "there is no store at sqlite:.* → run something that emits"
     assert [*at.tmp.iterdir()] == []
+
+
+@row
+def a_store_that_is_replaced(at):
+    """By an older copy, by a file that is no store, by none: under a process that lives."""
+    at.first()
+    copy = at.tmp / "copy.db"
+    with contextlib.closing(sqlite3.connect(at.path)) as live:
+        live.execute("VACUUM INTO ?", (str(copy),))
+    living = at.stack.enter_context(Living(at.path, "thread"))
+    living.emit(1)
+    yield OK, "store", ": 2 events"
+    for suffix in ("-wal", "-shm"):
+        Path(f"{at.path}{suffix}").unlink()
+    copy.replace(at.path)
+    for n in (2, 3):
+        living.emit(n)
+    yield OK, "store", ": 3 events"
+    (at.tmp / "text").write_text("no database" * 1000)
+    (at.tmp / "text").replace(at.path)
+    yield WRONG, "store", "(malformed|not a database) → put a sound copy in its place"
+    at.path.unlink()
+    living.emit(4)
+    yield OK, "store", ": 1 event,"
+    yield WELL
 
 
 @row

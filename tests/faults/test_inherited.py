@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support import business
+from tests.support import business, postgres
+from tests.support.otlp_server import OtlpServer
 from tests.support.receipts import TELLS, Told
 
 from sidelight import Store
@@ -20,7 +21,6 @@ from sidelight.transactions.outbox.position import read_position
 DAEMON = """
 import json, os, sys, time
 import sidelight
-from sidelight.runtime import RUNTIME
 
 directory, forks, emits_before = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
 sidelight.configure(f"sqlite:///{directory}/events.db", otlp=False)
@@ -34,15 +34,11 @@ for _ in range(forks):
         os._exit(0)
 if emits_before:
     tell(sidelight.emit("child", artifact_id="a"))
-    if not forks:
-        RUNTIME.relay.halt(5.0)  # the relay is in no library's call while its files are closed
-        time.sleep(0.1)
+    assert sidelight.flush(60)  # the relay is in no library's call while its files are closed
 os.closerange(3, 256)
 files = [open(f"{directory}/business-{n}", "w+b", buffering=0) for n in range(40)]
 for file in files:
     file.write(b"B" * 2_000_000)
-if emits_before and not forks:
-    RUNTIME.relay.start()
 for n in range(300):
     tell(sidelight.emit("daemon", artifact_id="a", n=n))
     time.sleep(0.002)
@@ -67,14 +63,68 @@ def deliver(directory, *options):
     return url
 
 
-@pytest.mark.parametrize("emits_before", [False, True], ids=["idle", "emitting"])
-@pytest.mark.parametrize("forks", [1, 2])
+@pytest.mark.parametrize(
+    ("forks", "emits_before"),
+    [(0, False), (1, False), (1, True), (2, True)],
+    ids=["in place", "idle", "emitting", "twice"],
+)
 def test_a_daemon_keeps_its_files_and_its_events(forks, emits_before, tmp_path, row):
     command = [sys.executable, "-c", TELLS + DAEMON, str(tmp_path), str(forks), str(emits_before)]
     subprocess.run(command, check=True, timeout=120)
     told = Told.read([tmp_path / "told"])
     assert told.more == [{"damaged": []}]
     row.of_receipts(12, f"daemon, {forks} forks", deliver(tmp_path), told, injected=forks)
+
+
+PEERS = """
+import json, os, socket, sys
+import sidelight
+from sidelight import arg, emits
+
+directory, store, endpoint = sys.argv[1:]
+
+
+def configure():
+    sidelight.configure(store, outboxes=[store], otlp=endpoint, spool=f"{directory}/spool")
+
+
+@emits("called", n=arg.n)
+def call(n): ...
+
+
+configure()
+call(0)
+assert sidelight.flush(60)
+os.closerange(3, 256)
+pairs = [socket.socketpair() for _ in range(40)]
+for n in range(1, 20):
+    tell(sidelight.emit("daemon"))
+    call(n)
+flushed = sidelight.flush(60)
+configure()  # closes what was open
+damaged = []
+for each in [end for pair in pairs for end in pair]:
+    try:
+        damaged.append(each.recv(100, socket.MSG_DONTWAIT).decode("latin-1"))
+    except BlockingIOError:
+        pass
+write(f"{directory}/told", flushed=flushed, damaged=damaged)
+os._exit(0)
+"""
+
+
+def test_a_daemon_that_closes_descriptors_in_place_keeps_its_connections(tmp_path, row):
+    store = postgres.new_database()
+    business.create_tables(store)
+    with OtlpServer("http/protobuf") as server:
+        program = [sys.executable, "-c", TELLS + PEERS, str(tmp_path), store, server.endpoint]
+        traces_only = {**os.environ, "OTEL_LOGS_EXPORTER": "none"}
+        subprocess.run(program, check=True, timeout=120, env=traces_only)
+        assert sorted(server.numbers) == list(range(20))
+    told = Told.read([tmp_path / "told"])
+    assert told.more == [{"damaged": []}]
+    assert told.flushed
+    row.of_receipts(12, "sockets closed in place", store, told, others=20, injected=1)
 
 
 OUTBOX_DAEMON = """

@@ -208,19 +208,19 @@ def relaying(*options: object, **popen: Any) -> Iterator[subprocess.Popen[str]]:
 
 
 class Living:
-    """A process that emits on request, and runs no relay."""
+    """A process that emits on request."""
 
     BODY = """
-        sidelight.configure(relay="external")
+        sidelight.configure(relay=os.environ["RELAY"])
         print("ready", flush=True)
         for line in sys.stdin:
             receive(f"order-{line.strip()}")
             print("done", flush=True)
         """
 
-    def __init__(self, store: Path | str) -> None:
+    def __init__(self, store: Path | str, relay: str = "external") -> None:
         self._stack = contextlib.ExitStack()
-        self.process = self._stack.enter_context(running(self.BODY, store))
+        self.process = self._stack.enter_context(running(self.BODY, store, RELAY=relay))
 
     def __enter__(self) -> Self:
         return self

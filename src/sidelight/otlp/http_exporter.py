@@ -19,6 +19,7 @@ from sidelight.otlp.connection import Route, TimedResponse, is_stale, time_left
 from sidelight.otlp.endpoint import Endpoint
 from sidelight.otlp.exporter import ExportError, Rejected
 from sidelight.otlp.requests import decode_answer
+from sidelight.spool import Descriptor, socket_descriptor
 from sidelight.version import __version__
 
 _MAX_BODY: Final = 64 * 1024
@@ -39,6 +40,7 @@ class HttpExporter:
         self._timeout = endpoint.timeout
         self._route = Route(endpoint)
         self._connection: HTTPConnection | None = None
+        self._socket: Descriptor | None = None  # of the connection
         compression = endpoint.compression
         self._window = _WINDOWS[compression] if compression else None
         headers = {
@@ -71,14 +73,22 @@ class HttpExporter:
     def close(self) -> None:
         """See `Exporter`."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        if self._is_lost():
+            connection.sock.detach()
+        connection.close()
+
+    def _is_lost(self) -> bool:
+        """Whether other code has closed the socket; its number may be another socket's."""
+        return self._socket is not None and not self._socket.is_own()
 
     def _exchange(self, request: bytes) -> tuple[TimedResponse, bytes]:
         until = monotonic() + self._timeout
-        if self._connection is None or is_stale(self._connection):
+        if self._connection is None or self._is_lost() or is_stale(self._connection):
             self.close()
             self._connection = self._route.connect(until)
+            self._socket = socket_descriptor(self._connection.sock.fileno())
         sock = self._connection.sock
         sock.settimeout(time_left(until))
         sock.sendall(b"%b\r\ncontent-length: %d\r\n\r\n%b" % (self._head, len(request), request))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +53,23 @@ def settled() -> Settings:
     settings = settle()
     warn_of_default_store(settings)
     return settings
+
+
+def without_relay(settings: Settings, problem: str) -> Settings:
+    """Return the settings of a process that has to leave its events to another relay, and log it.
+
+    Args:
+        settings: as they were.
+        problem: why the process cannot deliver.
+    """
+    if settings.relay == "external":
+        return settings
+    _logger.warning(
+        "sidelight: this process cannot deliver its events (%s); another relay does: run `sidelight"
+        " relay`",
+        problem,
+    )
+    return replace(settings, relay="external")
 
 
 def warn_of_default_store(settings: Settings) -> None:

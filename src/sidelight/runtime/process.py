@@ -32,7 +32,7 @@ from sidelight.host import (
 )
 from sidelight.record import random_bits, reseed
 from sidelight.runtime.forgotten import ForgottenOutboxes
-from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared
+from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
 from sidelight.settings import Settings, writer_meta
 from sidelight.spool import Spool, hot_directory, usable_directory
 from sidelight.transactions import forget_outboxes
@@ -253,6 +253,10 @@ class Runtime:
         if self.spool is not None:  # not `EMITTER.spool`, which a test may replace
             self._forgotten.count_now_and_then()
             self._ledger.write(self.spool, whole=whole)
+            if self.relay is not None:
+                from sidelight.runtime.sinks import leave_lost_store  # noqa: PLC0415
+
+                leave_lost_store(self.settings, self.configure)
 
     def flush(self, timeout: float, *, patient: bool = True, needed: Collection[str] = ()) -> bool:
         """Wait for delivery: see `sidelight.flush` and `Relay.flush`."""
@@ -341,13 +345,9 @@ class Runtime:
         and the interpreter may wait for them for ever as soon as a second thread runs.
         """
         self.abandon(None)
-        if self.settings is not None and self.settings.relay != "external":
-            self.settings = replace(self.settings, relay="external")
-            _logger.warning(
-                "sidelight: this process was forked without Python's fork hooks; another relay"
-                " delivers its events: run `sidelight relay`, or let the server call the hooks"
-                " (uWSGI: py-call-osafterfork)"
-            )
+        if self.settings is not None:
+            problem = "forked without Python's hooks (uWSGI: py-call-osafterfork)"
+            self.settings = without_relay(self.settings, problem)
 
     def abandon(self, given: Segment | None) -> None:
         """Forget all that the parent has open, in a child; it was ``given`` an empty segment."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.exceptions import ConfigurationError
+from sidelight.host import start_new_thread
+from sidelight.runtime.inheritance import without_relay
+from sidelight.settings import sqlite_path
 
 if TYPE_CHECKING:
     from sidelight.otlp import OtlpSink
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     from sidelight.spool import Sink
 
 _logger: Final = logging.getLogger("sidelight")
+_left: Final[set[tuple[int, int]]] = set()  # the process and the settings that it had
 
 
 def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink]:
@@ -54,6 +61,25 @@ def observe_stored(rows: Sequence[Sequence[Any]]) -> None:
         from sidelight.runtime.event_metrics import observe_events  # noqa: PLC0415
 
         observe_events(rows)
+
+
+def leave_lost_store(settings: Settings | None, configure: Callable[[Settings], object]) -> None:
+    """Let another relay deliver where this process can no longer open its store.
+
+    The spool is opened anew for that relay, in a thread, because the caller may be one that ends
+    then. See `sidelight.store.is_unusable`.
+    """
+    from sidelight.store import is_unusable  # noqa: PLC0415
+
+    path = sqlite_path(settings.store) if settings is not None and settings.store else None
+    if path is None or settings is None or not is_unusable(Path(path)):
+        return
+    key = os.getpid(), id(settings)
+    if settings.relay == "thread" and key not in _left:
+        _left.add(key)
+        settings = without_relay(settings, "other code closed the files of its store")
+        with contextlib.suppress(RuntimeError):  # the process is ending
+            start_new_thread(configure, (settings,))
 
 
 def require_stream_client() -> None:

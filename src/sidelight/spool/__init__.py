@@ -5,7 +5,12 @@ each sink. A lock on the file tells whether the writer of a segment lives. `disk
 to the operating system.
 """
 
-from sidelight.spool.descriptor import Descriptor
+from sidelight.spool.descriptor import (
+    Descriptor,
+    descriptors_of,
+    keep_for_ever,
+    socket_descriptor,
+)
 from sidelight.spool.directory import (
     prepare_directory,
     require_file_locks,
@@ -49,17 +54,20 @@ __all__ = [
     "Sink",
     "Spool",
     "acknowledging_sink",
+    "descriptors_of",
     "erase_records",
     "filesystem",
     "hot_directory",
     "is_same_store",
     "is_same_stream",
+    "keep_for_ever",
     "make_private_directory",
     "os_error_text",
     "pread",
     "prepare_directory",
     "require_file_locks",
     "segments_in",
+    "socket_descriptor",
     "sync",
     "sync_directory",
     "unseen_hot",

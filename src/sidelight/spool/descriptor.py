@@ -5,9 +5,15 @@ A daemon closes every descriptor that it inherits, and its own files then get th
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+
+from sidelight.host import IS_LINUX
+
+OPEN_FILES: Final = "/proc/self/fd" if IS_LINUX else "/dev/fd"
+"""The directory that names the descriptors of this process."""
 
 
 class Descriptor(int):
@@ -36,6 +42,12 @@ class Descriptor(int):
         except OSError:
             return False
 
+    def is_of_other_file(self) -> bool:
+        """Whether other code has closed the number and opened another file as it."""
+        with contextlib.suppress(OSError):
+            return self.file != identity(self)
+        return False
+
     def close(self) -> None:
         """Close the file and its lock files, unless other code has closed them."""
         for each in (*self.lock_files.values(), self):
@@ -48,3 +60,34 @@ def identity(fd: int) -> tuple[int, int]:
     """Device and inode of an open file."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
+
+
+def descriptors_of(*paths: Path) -> set[Descriptor]:
+    """Return the descriptors that this process has open for files; none where they are hidden."""
+    wanted = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            wanted.add((status.st_dev, status.st_ino))
+    found = set()
+    with contextlib.suppress(OSError):
+        for number in map(int, os.listdir(OPEN_FILES)):  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                if identity(number) in wanted:
+                    found.add(Descriptor(number))
+    return found
+
+
+def socket_descriptor(number: int) -> Descriptor | None:
+    """The descriptor of a socket; None where a socket has none, as on Windows."""
+    try:
+        return Descriptor(number)
+    except OSError:
+        return None
+
+
+def keep_for_ever(value: object) -> None:
+    """Let the interpreter never free an object, not even at its end."""
+    import ctypes  # noqa: PLC0415  # seldom needed
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))

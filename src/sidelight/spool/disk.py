@@ -14,11 +14,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from sidelight.host import IS_LINUX
 from sidelight.spool import locks, system
-from sidelight.spool.descriptor import Descriptor, identity
+from sidelight.spool.descriptor import OPEN_FILES, Descriptor, identity, keep_for_ever
 
-_OPEN_FILES: Final = "/proc/self/fd" if IS_LINUX else "/dev/fd"
 _NEW: Final = os.O_RDWR | os.O_CREAT | system.BINARY
 _DUPLICATES: Final = sys.version_info < (3, 13)  # from then on a mapping needs no descriptor
 
@@ -197,7 +195,7 @@ class Disk:
     def _duplicate_of(self, fd: int) -> Descriptor | None:
         """Return the descriptor that a new mapping has made for itself; None where it is hidden."""
         with contextlib.suppress(OSError):
-            for other in map(int, os.listdir(_OPEN_FILES)):  # noqa: PTH208
+            for other in map(int, os.listdir(OPEN_FILES)):  # noqa: PTH208
                 with contextlib.suppress(OSError):
                     if other != fd and identity(other) == identity(fd):
                         return Descriptor(other)
@@ -213,7 +211,7 @@ class Disk:
         if fd is None or self.is_own(fd):
             mapping.close()
         else:
-            _keep_for_ever(mapping)
+            keep_for_ever(mapping)
 
     def sync(self, fd: int) -> None:
         """Make the content and the length of a file survive a power loss."""
@@ -235,13 +233,6 @@ class Disk:
     def is_byte_locked(self, fd: int, byte: int) -> bool:
         """Whether another process locks one byte of a file; take no lock."""
         return locks.is_byte_locked(self._checked(fd), byte)
-
-
-def _keep_for_ever(value: object) -> None:
-    """Let the interpreter never free an object, not even at its end."""
-    import ctypes  # noqa: PLC0415  # seldom needed
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 DISK: Final = Disk()

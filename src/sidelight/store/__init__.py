@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sidelight.store.schema import metadata
     from sidelight.store.selection import Filters
     from sidelight.store.sink import StoreSink
-    from sidelight.store.sqlite import connect_file
+    from sidelight.store.sqlite import connect_file, is_unusable
     from sidelight.store.stretches import Axis, Stretch, stretches_of
     from sidelight.store.times import from_ns
     from sidelight.store.words import ago, duration, moment, number, plural, size, whole_seconds
@@ -89,6 +89,7 @@ __all__ = [
     "ends_call",
     "from_ns",
     "id_text",
+    "is_unusable",
     "mark_undeclared",
     "metadata",
     "moment",
@@ -125,7 +126,7 @@ __getattr__ = lazily(
         "schema": "metadata",
         "selection": "Filters",
         "sink": "StoreSink",
-        "sqlite": "connect_file",
+        "sqlite": "connect_file is_unusable",
         "stretches": "Axis Stretch stretches_of",
         "times": "from_ns",
         "words": "ago duration moment number plural size whole_seconds",

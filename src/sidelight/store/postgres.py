@@ -16,6 +16,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from sidelight.host import monotonic
+from sidelight.spool import keep_for_ever, socket_descriptor
 from sidelight.store.address import Address
 from sidelight.store.database import Connection, DatabaseError
 
@@ -152,6 +153,12 @@ class DeadlineConnection(psycopg.Connection[Any]):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._owner = os.getpid()
+        self._socket = socket_descriptor(self.pgconn.socket)
+
+    def is_usable(self) -> bool:
+        """Whether this process has opened the connection, and no other code has closed it."""
+        is_open = self._socket is None or self._socket.is_own()
+        return os.getpid() == self._owner and is_open
 
     def begin_text(self, *, read_only: bool) -> str:
         """Set the deadline of a transaction, and return the statements that begin it."""
@@ -168,10 +175,12 @@ class DeadlineConnection(psycopg.Connection[Any]):
         """Run one exchange with the server (see psycopg), until the deadline.
 
         Raises:
-            OperationalError: no answer in time, or the connection belongs to the parent process.
+            OperationalError: no answer in time, or the socket is not this connection's any more.
         """
-        if os.getpid() != self._owner:
-            raise psycopg.OperationalError("the connection belongs to the parent process")
+        if not self.is_usable():
+            raise psycopg.OperationalError(
+                "the connection belongs to the parent process, or other code has closed it"
+            )
         idle = self.pgconn.transaction_status == TransactionStatus.IDLE
         until = monotonic() + WRITE_TIMEOUT if idle else self.deadline
         return super().wait(self._until(gen, until), *arguments, **named)
@@ -193,13 +202,18 @@ class DeadlineConnection(psycopg.Connection[Any]):
     # parent's session, or wait for a lock that no thread of the child can release.
 
     def close(self) -> None:
-        """Close; do nothing in a forked child."""
-        if os.getpid() == self._owner:
+        """Close; do nothing in a forked child.
+
+        Where other code has closed the socket, its number may be another connection's.
+        """
+        if self.closed or self.is_usable():
             super().close()
+        elif os.getpid() == self._owner:
+            keep_for_ever(self)
 
     def rollback(self) -> None:
-        """Roll back; do nothing in a forked child."""
-        if os.getpid() == self._owner:
+        """Roll back; do nothing in a forked child, or where other code has closed the socket."""
+        if self.is_usable():
             super().rollback()
 
     def __del__(self, *arguments: Any) -> None:

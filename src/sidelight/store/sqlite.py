@@ -6,13 +6,22 @@ import contextlib
 import inspect
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from sidelight.exceptions import StoreMissingError
 from sidelight.host import monotonic, sleep
-from sidelight.spool import DISK, make_private_directory, sync, sync_directory
+from sidelight.spool import (
+    DISK,
+    Descriptor,
+    descriptors_of,
+    keep_for_ever,
+    make_private_directory,
+    sync,
+    sync_directory,
+)
 from sidelight.store.database import Connection, DatabaseError
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
@@ -38,9 +47,44 @@ class StoreFile(sqlite3.Connection):
 
     Attributes:
         identity: of the file, and of its write-ahead log where the connection may write.
+        descriptors: of this process for the file, its log and the log's index, where the
+            connection may write; SQLite does not tell which of them are this connection's.
     """
 
     identity: FileIdentity
+    descriptors: frozenset[Descriptor] = frozenset()
+
+    def is_usable(self) -> bool:
+        """Whether there is still a descriptor for each file that the connection has opened."""
+        files = {each.file for each in self.descriptors}
+        return files == {each.file for each in self.descriptors if each.is_own()}
+
+    def close(self) -> None:
+        """Close; keep the connection for ever where a descriptor of it is another file's now.
+
+        SQLite would close that file. It would also share the descriptors with each other
+        connection of this process to the store, so that the store cannot be opened here any more.
+        """
+        if not self.is_usable() and any(each.is_of_other_file() for each in self.descriptors):
+            _unusable.update(each.file for each in self.descriptors)
+            keep_for_ever(self)
+        else:
+            super().close()
+
+
+_unusable: Final[set[tuple[int, int]]] = set()  # the device and inode of files
+_DESCRIPTORS_CLOSED: Final = "other code has closed the descriptors of this file"
+
+
+def is_unusable(path: Path) -> bool:
+    """Whether SQLite can no longer open this file in this process: see `StoreFile.close`."""
+    if not _unusable:
+        return False
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) in _unusable
 
 
 class SqliteConnection(Connection):
@@ -64,6 +108,16 @@ class SqliteConnection(Connection):
         except sqlite3.Error as error:
             raise DatabaseError("PRAGMA", error) from error
 
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Any:
+        """Execute a statement and return the driver's cursor.
+
+        Raises:
+            DatabaseError: the database refuses, or other code has closed its descriptors.
+        """
+        if not self.raw.is_usable():
+            raise DatabaseError(statement, sqlite3.OperationalError(_DESCRIPTORS_CLOSED))
+        return super().execute(statement, parameters)
+
     def _dialect(self, statement: str) -> str:
         return statement.removesuffix(" FOR UPDATE")  # the transaction has locked the file
 
@@ -74,7 +128,7 @@ class SqliteConnection(Connection):
     def rollback(self) -> None:
         """Roll back a transaction that is open."""
         with contextlib.suppress(sqlite3.Error):
-            if self.raw.in_transaction:
+            if self.raw.in_transaction and self.raw.is_usable():
                 self.raw.rollback()
 
     def has_table(self, name: str) -> bool:
@@ -120,12 +174,16 @@ def open_file(path: Path, *, read_only: bool) -> StoreFile:
     Raises:
         sqlite3.Error: the file cannot be opened, or was replaced meanwhile.
     """
+    if is_unusable(path):
+        raise sqlite3.OperationalError(_DESCRIPTORS_CLOSED)
     connection = _open(path, read_only=read_only)
     try:
         for pragma in _READER if read_only else _WRITER:
             connection.execute(f"PRAGMA {pragma}").fetchall()
         if not read_only:
             connection.identity = FileIdentity(path, _created_log(connection, path))
+            files = path, Path(f"{path}-wal"), Path(f"{path}-shm")
+            connection.descriptors = frozenset(descriptors_of(*files))
     except BaseException:
         connection.close()
         raise

@@ -98,7 +98,7 @@ def _why_waiting(
     first = segments[0]
     if any(map(is_stopped, segments)):
         return "wrong", "which is stopped (SIGSTOP)", f"kill -CONT {first.meta.get('pid')}"
-    if first.meta.get("relay") == "external" and not first.attended:
+    if any(each.meta.get("relay") == "external" and not each.attended for each in segments):
         return "wrong", "which is running: no relay reads them", "start `sidelight relay`"
     time.sleep(_LOOK_AGAIN)
     writer = "which is running" if first.alive else "which has ended"

@@ -19,6 +19,7 @@ from sidelight.record import BUDGET_NS, CostSummary
 from sidelight.settings import public_url, sqlite_path
 from sidelight.store import UNREADABLE, Loss, Store, ago, connect, duration, metadata, plural
 
+_DAMAGED: Final = ("malformed", "file is not a database")  # of SQLite
 _LATEST: Final = 1000  # events and artifacts that are read
 _RECENT: Final = timedelta(days=1)
 _LOCKED_FOR: Final = 2.0  # seconds that the transaction of another program may last
@@ -61,12 +62,14 @@ def _unavailable(url: str, error: StoreError) -> Finding:
             f"{url} has schema version {facts['found']}, this sidelight knows {facts['known']}",
             "upgrade sidelight, or name another store",
         )
-    return Finding(
-        "store",
-        "wrong",
-        f"{url}: {facts['problem']}",
-        "start the database, and end the program that keeps it locked",
-    )
+    problem = str(facts["problem"])
+    remedy = "start the database, and end the program that keeps it locked"
+    if any(each in problem for each in _DAMAGED):
+        remedy = (
+            "put a sound copy in its place, and remove the -wal and -shm files of the one before;"
+            " the records wait in the spool"
+        )
+    return Finding("store", "wrong", f"{url}: {problem}", remedy)
 
 
 def _content(store: Store) -> Iterator[Finding]:

@@ -67,7 +67,9 @@ class PostgresOutbox:
                 remedy="see `sidelight outbox status`",
             ) from error
         finally:
-            if self._connection is not None and self._connection.pgconn.transaction_status:
+            if self._connection is not None and (
+                self._connection.pgconn.transaction_status or not self._connection.is_usable()
+            ):
                 self.close()  # the transaction must not stay open
         return moved
 
