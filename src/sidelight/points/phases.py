@@ -20,7 +20,7 @@ from sidelight.points.namespace import chooser
 from sidelight.points.registry import Point
 from sidelight.points.signature import PREFIX
 from sidelight.record import ARTIFACT_KEY, CALL, MAX_TEXT, ORGANIZATION_KEY, SPAN, Outcome, Static
-from sidelight.transactions import Joining
+from sidelight.transactions import Joining, prepare_libraries
 
 Waits: TypeAlias = Literal["no", "here", "outside"]
 """How an awaited emission waits: "here" the phase itself blocks, bounded; "outside" the phase
@@ -202,6 +202,7 @@ class PhaseWriter:
         declaration = fields.declaration
         assert fields.transaction is not None  # noqa: S101  # for the type checker
         field = "transaction" if declaration.after_commit is None else "after_commit"
+        prepare_libraries(self._point.path)
         joining = Joining(
             self._point.path,
             strict=declaration.strict,

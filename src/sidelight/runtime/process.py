@@ -35,7 +35,7 @@ from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
 from sidelight.settings import Settings, writer_meta
 from sidelight.spool import Spool, hot_directory, usable_directory
-from sidelight.transactions import forget_outboxes
+from sidelight.transactions import forget_outboxes, prepare_libraries
 
 if TYPE_CHECKING:
     from sidelight.relay import Relay
@@ -76,6 +76,7 @@ class Runtime:
         self._parents_relays: list[object] = []
         self._instance = f"{random_bits(64):016x}"
         self._meta: tuple[Settings, dict[str, Any]] | None = None
+        self._traced_by: Settings | None = None
         self._given_segment: Segment | None = None
 
     def configure(self, settings: Settings) -> Spool:
@@ -86,6 +87,7 @@ class Runtime:
             previous = self.spool
             self.settings = settings
             forget_outboxes()
+            prepare_libraries()
             spool = self._open(settings)
             self._deliver_and_close(previous, self._take_relay(), until)
             if settings.relay == "thread":
@@ -114,7 +116,7 @@ class Runtime:
             self._is_opening = True
             try:
                 settings = self.settings = self.settings or settled()
-                spool = self._open(settings)
+                spool = self._open(settings, on_call=True)
                 self._early.move_to(spool)
             except ConfigurationError as error:
                 EMITTER.use(ClosedSpool())
@@ -144,8 +146,10 @@ class Runtime:
         finally:
             self._opening.release()
 
-    def _open(self, settings: Settings) -> Spool:
-        TRACING.configure(settings.environment)
+    def _open(self, settings: Settings, *, on_call: bool = False) -> Spool:
+        if settings is not self._traced_by:  # a forked child has its parent's
+            TRACING.configure(settings.environment)
+            self._traced_by = settings
         EMITTER.strict, EMITTER.deadline = settings.strict, settings.deadline
         if (
             self._meta is None or self._meta[0] is not settings
@@ -160,6 +164,7 @@ class Runtime:
             first=first,
             hot=hot_directory(settings.hot, settings.spool),
             quarantine=None if HAS_FILE_LOCKS else settings.spool,  # it needs no locks
+            on_call=on_call,
         )
         self._ledger.restart()
         self._forgotten = ForgottenOutboxes(settings)

@@ -24,17 +24,31 @@ def is_remote(directory: Path) -> bool:
     return filesystem(directory) in _NETWORK_FILESYSTEMS
 
 
+_kinds: Final[dict[int, str]] = {}  # by device; a forked child finds its parent's
+
+
 def filesystem(directory: Path) -> str:
     """Return the type of the filesystem that holds ``directory``; "" where it is unknown."""
     try:
+        device = directory.stat().st_dev
+    except OSError:  # it does not exist yet
+        return _mounted(directory)
+    if not _kinds.get(device):
+        _kinds[device] = _mounted(directory)
+    return _kinds[device]
+
+
+def _mounted(directory: Path) -> str:
+    """Look a directory up among the mounts of this process."""
+    try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-        resolved = directory.resolve()
+        resolved = f"{directory.resolve()}/"
     except (OSError, RuntimeError):  # a loop of links raises either, by Python's version
         return ""
     best, kind = -1, ""
     for line in mounts.splitlines():
         _, mount, filesystem_type, *_ = line.split(" ")
-        point = Path(mount.replace("\\040", " "))
-        if resolved.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), filesystem_type
+        point = mount.replace("\\040", " ").rstrip("/") + "/"
+        if len(point) >= best and resolved.startswith(point):
+            best, kind = len(point), filesystem_type
     return kind

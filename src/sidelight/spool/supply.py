@@ -25,6 +25,7 @@ from sidelight.spool.hot import HotSegment
 from sidelight.spool.segment import Segment
 
 SMALLEST: Final = 1024 * 1024
+_ON_CALL: Final = 256 * 1024  # some thousand events; meanwhile the relay allocates more
 """Bytes of the smallest segment."""
 LARGEST: Final = 32 * 1024 * 1024
 """Bytes of the largest segment."""
@@ -81,8 +82,11 @@ class Supply:
         self._failure: OSError | None = None
         self._failed_at = -_LOOK_AGAIN
 
-    def first(self, inherited: Segment | None) -> Segment:
+    def first(self, inherited: Segment | None, *, on_call: bool = False) -> Segment:
         """Return the first segment of a process; a forked child may have ``inherited`` one.
+
+        Within a call of the application (``on_call``) it is a small one, because the caller waits
+        until all of it is allocated.
 
         The segment is in memory where the disk refuses, or where too many processes begin at the
         limit. A relay must be able to begin at a full disk, because the relay makes room.
@@ -94,7 +98,7 @@ class Supply:
             _delete(inherited)
         try:
             self._check_start()
-            return self.create(SMALLEST)
+            return self.create(_ON_CALL if on_call else SMALLEST)
         except OSError as error:
             self._note_failure(error)
             return self._in_memory(())

@@ -68,6 +68,7 @@ class Spool:
         first: Segment | None = None,
         hot: Path | None = None,
         quarantine: Path | None = None,
+        on_call: bool = False,
     ) -> None:
         self.directory = directory
         self.quarantine = Quarantine(directory or quarantine)
@@ -87,7 +88,7 @@ class Spool:
         self._relay_is_external = self.meta.get("relay") == "external"
         self._handing_over = allocate_lock()
         self._successors: dict[int, tuple[Segment, Iterator[Segment]]] = {}
-        first = self.supply.first(first)
+        first = self.supply.first(first, on_call=on_call)
         first.number = 1
         self._install(first)
         self.own.append(first)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sidelight.transactions.outbox.same_database import SameDatabaseOutbox
     from sidelight.transactions.outbox.sqlite import SqliteOutbox
     from sidelight.transactions.outbox.table import outbox_table
-    from sidelight.transactions.registry import ANNOTATIONS
+    from sidelight.transactions.registry import ANNOTATIONS, prepare_libraries
 
 __all__ = [
     "ANNOTATIONS",
@@ -37,6 +37,7 @@ __all__ = [
     "outbox_status",
     "outbox_table",
     "outboxes_not_drained",
+    "prepare_libraries",
 ]
 
 __getattr__ = lazily(
@@ -49,6 +50,6 @@ __getattr__ = lazily(
         "outbox.same_database": "SameDatabaseOutbox",
         "outbox.sqlite": "SqliteOutbox",
         "outbox.table": "outbox_table",
-        "registry": "ANNOTATIONS",
+        "registry": "ANNOTATIONS prepare_libraries",
     },
 )
