@@ -151,9 +151,7 @@ class Runtime:
             TRACING.configure(settings.environment)
             self._traced_by = settings
         EMITTER.strict, EMITTER.deadline = settings.strict, settings.deadline
-        if (
-            self._meta is None or self._meta[0] is not settings
-        ):  # early: at exit nothing is imported
+        if self._meta is None or self._meta[0] is not settings:  # at exit nothing is imported
             self._meta = settings, writer_meta(settings, self._instance)
         first, self._given_segment = self._given_segment, None
         spool = Spool(
