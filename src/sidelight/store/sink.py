@@ -17,13 +17,12 @@ from sidelight.exceptions import (
     StoreError,
     StoreMissingError,
 )
-from sidelight.record import occurred_at, random_bits, to_json
+from sidelight.record import occurred_at, random_bits
 from sidelight.spool import Record
 from sidelight.store.address import parse_url
 from sidelight.store.batch_size import BatchSizer
 from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.deliveries import (
-    Contents,
     Part,
     Writer,
     by_process,
@@ -34,13 +33,13 @@ from sidelight.store.deliveries import (
 )
 from sidelight.store.errors import is_record_refused
 from sidelight.store.ingest import attribute_step, store_events
+from sidelight.store.ledgers import store_ledgers
 from sidelight.store.opening import open_store
 from sidelight.store.partitions import MonthlyPartitions
 from sidelight.store.processes import abandon_calls, store_death, store_life, store_process
-from sidelight.store.rows import KEY, Draft, Ledger, Row, mark_undeclared
+from sidelight.store.rows import KEY, Draft, Row, mark_undeclared
 from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
-from sidelight.store.statements import BatchStatements, batch_statements, last_recorded
-from sidelight.store.tables import COSTS, LOSSES
+from sidelight.store.statements import batch_statements, last_recorded
 from sidelight.store.times import from_ns
 
 _SQLITE_TARGET: Final = 0.1
@@ -333,7 +332,7 @@ class StoreSink:
             too_old = [(static, moment) for *_, static, moment in drafts[: stored.left_out]]
             if too_old and claim is not None:
                 raise self._too_old(too_old)  # they go to the quarantine through the spool
-            _write_ledgers(statements, contents)
+            store_ledgers(statements, contents)
             if claim is None:
                 new = {row[KEY] for row in stored.new} if any(c.starts for c in contents) else ()
                 for each in contents:
@@ -366,41 +365,3 @@ def _next_recorded_at(connection: Connection) -> int:
     """
     newest, now = last_recorded(connection), time.time_ns()
     return now if now > newest else newest + 1 + random_bits(_SPREAD_BITS)
-
-
-def _write_ledgers(statements: BatchStatements, contents: Iterable[Contents]) -> None:
-    for each in contents:
-        for ledger in each.ledgers:
-            _write_ledger(statements, ledger, str(each.writer.get("instance", "")))
-
-
-def _write_ledger(statements: BatchStatements, ledger: Ledger, process: str) -> None:
-    """Store costs and losses of a process. They are cumulative: a later ledger replaces them."""
-    content, at = ledger
-    problems = content.problems
-    statements.run(
-        LOSSES.insert,
-        LOSSES.kinds,
-        [
-            (process, reason, count, problems.get(reason, "").replace("\0", "␀"), at)
-            for reason, count in sorted(content.losses.items())
-        ],
-        _replace("losses", "reason", "problem"),
-    )
-    statements.run(
-        COSTS.insert,
-        COSTS.kinds,
-        [
-            (process, point, snapshot.count, to_json(snapshot), at)
-            for point, snapshot in sorted(content.costs.items())
-        ],
-        _replace("costs", "point", "histogram"),
-    )
-
-
-def _replace(table: str, key: str, value: str) -> str:
-    return (
-        f"ON CONFLICT (process, {key}) DO UPDATE SET count = excluded.count,"
-        f" {value} = excluded.{value}, last_at = excluded.last_at"
-        f" WHERE excluded.count > {table}.count"
-    )
