@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from tests.support.consuming import events_in
 from tests.support.otlp_server import POISON, OtlpServer
 from tests.support.postgres import connected, new_database
 from tests.support.proxy import Proxy
-from tests.support.stored import NOON
+from tests.support.stored import NOON, deliver
 
 from sidelight import Store
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
@@ -174,34 +173,23 @@ def sink(peer):
         yield made
 
 
-def deliver(sink, batch):
-    """Write as the relay does: retry what is unavailable."""
-    until = time.monotonic() + 30
-    while True:
-        try:
-            return sink.write(batch, WRITER)
-        except SinkUnavailableError:
-            assert time.monotonic() < until
-            time.sleep(0.02)
-
-
 def test_batches_arrive_in_order(peer, sink):
-    deliver(sink, records(*range(300)))
-    deliver(sink, [])
-    deliver(sink, records(*range(300, 500)))
+    deliver(sink, records(*range(300)), WRITER)
+    deliver(sink, [], WRITER)
+    deliver(sink, records(*range(300, 500)), WRITER)
     assert peer.arrived() == [*range(500)]
 
 
 def test_a_batch_that_is_delivered_again_loses_nothing(peer, sink):
     for _ in range(2):
-        deliver(sink, records(*range(20)))
+        deliver(sink, records(*range(20)), WRITER)
     assert sorted({*peer.arrived()}) == [*range(20)]
     if isinstance(peer, StorePeer):
         assert len(peer.arrived()) == 20
 
 
 def test_a_peer_that_is_away_is_unavailable_and_gets_everything_later(peer, sink):
-    deliver(sink, records(0))
+    deliver(sink, records(0), WRITER)
     with peer.away():
         for _ in range(2):
             with pytest.raises(SinkUnavailableError):
@@ -209,14 +197,14 @@ def test_a_peer_that_is_away_is_unavailable_and_gets_everything_later(peer, sink
         late = peer.sink()  # opens nothing
         with pytest.raises(SinkUnavailableError):
             late.write(records(3), WRITER)
-    deliver(sink, records(1, 2))
-    deliver(late, records(3))
+    deliver(sink, records(1, 2), WRITER)
+    deliver(late, records(3), WRITER)
     late.close()
     assert peer.arrived() == [0, 1, 2, 3]
 
 
 def test_only_the_poison_record_is_refused(peer, sink):
-    deliver(sink, records(0))
+    deliver(sink, records(0), WRITER)
     peer.refuse_poison()
     with pytest.raises(SinkRefusedError) as refused:
         sink.write(records(1, 2, POISON, 3), WRITER)
@@ -228,7 +216,7 @@ def test_only_the_poison_record_is_refused(peer, sink):
         assert named == records(POISON)
     with pytest.raises(SinkRefusedError):
         sink.write(records(POISON), WRITER)
-    deliver(sink, records(4))
+    deliver(sink, records(4), WRITER)
     assert sorted(peer.arrived()) == [0, 1, 2, 3, 4]
 
 
@@ -241,7 +229,7 @@ def test_a_sink_that_was_closed_opens_again(peer, sink):
 
 
 def test_another_thread_syncs_while_one_writes(peer, sink):
-    deliver(sink, records(0))
+    deliver(sink, records(0), WRITER)
     syncing = threading.Thread(target=lambda: [sink.sync() for _ in range(50)])
     syncing.start()
     for n in range(1, 10):
@@ -253,7 +241,7 @@ def test_another_thread_syncs_while_one_writes(peer, sink):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded")
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_a_forked_child_disowns_the_sink_and_the_parent_writes_on(peer, sink, busy):
-    deliver(sink, records(0))
+    deliver(sink, records(0), WRITER)
     child = os.fork()
     if child == 0:
         signal.alarm(20)
@@ -261,5 +249,5 @@ def test_a_forked_child_disowns_the_sink_and_the_parent_writes_on(peer, sink, bu
         gc.collect()
         os._exit(may_use is not (peer.busy_child_may_use_it or not busy))
     assert os.waitpid(child, 0)[1] == 0
-    deliver(sink, records(1))
+    deliver(sink, records(1), WRITER)
     assert peer.arrived() == [0, 1]

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError
 from tests.support import kafka
 from tests.support.consuming import environment, events_in
-from tests.support.stored import NOON, record
+from tests.support.stored import NOON, deliver, record
 
 import sidelight
 from sidelight.cli.doctor.stream import check_stream
@@ -26,16 +26,6 @@ def records(*numbers, **fields):
         record(at=NOON + n, artifact=f"a{n}", attributes={"n": n}, bits=n, **fields)
         for n in numbers
     ]
-
-
-def write(sink, batch):
-    """Write as the relay does: retry what is unavailable."""
-    until = time.monotonic() + 30
-    while True:
-        try:
-            return sink.write(batch, WRITER)
-        except SinkUnavailableError:
-            assert time.monotonic() < until
 
 
 def numbers(topic):
@@ -122,8 +112,10 @@ def test_an_unknown_property_is_refused_at_once_and_its_value_is_not_told(topic,
 def test_null_keys_are_spread_and_a_key_has_the_partition_of_javas_producers(topic):
     many = kafka.broker().new_topic(partitions=4)
     sink = StreamSink(many, {"SIDELIGHT_KAFKA_STICKY_PARTITIONING_LINGER_MS": "0"})
-    write(sink, [record(at=NOON + n, artifact=None, bits=n) for n in range(200)])
-    write(sink, [record(at=NOON + n, artifact="invoice-7", bits=n) for n in range(200, 240)])
+    deliver(sink, [record(at=NOON + n, artifact=None, bits=n) for n in range(200)], WRITER)
+    deliver(
+        sink, [record(at=NOON + n, artifact="invoice-7", bits=n) for n in range(200, 240)], WRITER
+    )
     sink.close()
     messages = kafka.broker().messages(many)
     assert {each.partition() for each in messages if each.key() is None} == {0, 1, 2, 3}
@@ -149,17 +141,17 @@ def murmur2(data):
 
 def test_a_full_queue_is_polled_until_there_is_room(topic):
     sink = StreamSink(topic, {"SIDELIGHT_KAFKA_QUEUE_BUFFERING_MAX_MESSAGES": "10"})
-    write(sink, records(*range(500)))
+    deliver(sink, records(*range(500)), WRITER)
     sink.close()
     assert numbers(topic) == [*range(500)]
 
 
 def test_a_fatal_error_makes_a_new_producer_that_goes_on(sink, topic):
-    write(sink, records(1))
+    deliver(sink, records(1), WRITER)
     broken = sink._producer
     broken._note_error(KafkaError(KafkaError._FATAL, "fenced", fatal=True))
     assert not broken.await_reports(0.1)
-    write(sink, records(2))
+    deliver(sink, records(2), WRITER)
     assert sink._producer is not broken
     assert numbers(topic) == [1, 2]
 
@@ -170,7 +162,7 @@ def test_too_large_before_compression_is_refused_alone(topic):
     (large,) = records(3)
     large[1].attributes["zeros"] = "0" * 200_000
     with pytest.raises(SinkRefusedError, match="larger than the topic takes") as refused:
-        write(sink, [*records(1, 2), large, *records(4)])
+        deliver(sink, [*records(1, 2), large, *records(4)], WRITER)
     sink.close()
     assert refused.value.facts["records"] == [large]
     assert sorted(numbers(topic)) == [1, 2, 4]
@@ -186,7 +178,7 @@ def test_a_topic_that_takes_nothing_is_the_suspect_and_fills_no_quarantine(topic
 
 
 def test_an_idle_producer_is_polled(sink):
-    write(sink, records(1))
+    deliver(sink, records(1), WRITER)
     assert not sink.has_deferred_work
     sink._polled_at = monotonic() - 2.0
     assert sink.has_deferred_work
@@ -207,7 +199,7 @@ def test_an_unknown_topic_is_told_in_words_and_nothing_is_lost(topic):
     name = missing.rpartition("/")[2]
     admin = kafka.broker().admin()
     admin.create_topics([NewTopic(name, 1)])[name].result(20)
-    write(sink, records(1))
+    deliver(sink, records(1), WRITER)
     sink.close()
     assert numbers(missing) == [1]
 

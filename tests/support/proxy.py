@@ -33,7 +33,6 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 from tests.support.http_wire import Frames, Reply, Request, Stream, receive, send
@@ -92,12 +91,7 @@ class Proxy:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property

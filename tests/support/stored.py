@@ -94,12 +94,13 @@ def store(url: str, *batches: Sequence[Record], writer: str = "p1") -> None:
             deliver(sink, batch, writer)
 
 
-def deliver(sink: StoreSink, batch: Sequence[Record], writer: str = "p1") -> None:
-    """Write as a relay does: retry until the store has the batch."""
-    until = time.monotonic() + 20
+def deliver(sink: Any, batch: Sequence[Record], writer: str | dict[str, Any] = "p1") -> Any:
+    """Write as a relay does: retry until the sink has the batch. Return the sink's answer."""
+    until = time.monotonic() + 60
+    header = {"instance": writer} if isinstance(writer, str) else writer
     while True:
         try:
-            return sink.write(batch, {"instance": writer})
+            return sink.write(batch, header)
         except SinkUnavailableError:
             if time.monotonic() > until:
                 raise
