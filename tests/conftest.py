@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 
 import pytest
@@ -35,7 +36,12 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True, scope="session")
 def _clean_environment(tmp_path_factory):
-    """Clean the environment for good, because the process may emit at its very end."""
+    """Clean the environment for good, because the process may emit at its very end.
+
+    A shell lets what it starts in the background ignore Ctrl-C, and each child inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
         ours = name.startswith("SIDELIGHT_") and not name.startswith(("SIDELIGHT_TEST", _BUILD))
         if ours or name.startswith("OTEL_"):
