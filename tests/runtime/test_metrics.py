@@ -13,6 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tests.support.collector import Collector, require_collector
 from tests.support.commands import KILLED, emit, end, of, sidelight, spawn
+from tests.support.platforms import needs_spool_files
 from tests.support.stored import record
 from tests.support.telemetry import child, finish
 
@@ -191,6 +192,7 @@ def collector():
         yield running
 
 
+@needs_spool_files
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_a_real_collector_gets_them_of_a_relay(collector, tmp_path, monkeypatch, protocol):
     path = tmp_path / "events.db"
@@ -218,6 +220,7 @@ def test_a_real_collector_gets_them_of_a_relay(collector, tmp_path, monkeypatch,
     assert (took.kind, took.unit, took.count) == ("histogram", "s", 50)
 
 
+@needs_spool_files
 def test_another_exporter_is_told_and_does_not_stop_a_relay(tmp_path, monkeypatch):
     emit("receive(1)", tmp_path / "events.db")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")

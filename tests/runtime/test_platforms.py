@@ -31,6 +31,7 @@ import sidelight
 
 def work(number):
     sidelight.emit("worked", artifact_id=number)
+    assert sidelight.flush(100)
 
 if __name__ == "__main__":
     sidelight.configure("sqlite:///events.db")
