@@ -7,15 +7,17 @@ PostgreSQL stands beside the consumer.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import resource
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
+import psycopg
 from tests.support import kafka
-from tests.support.consuming import command, environment
 from tests.support.postgres import end, new_database
 
 import sidelight
@@ -26,8 +28,11 @@ from sidelight.emission.waiting import Watermark
 from sidelight.relay.relay import Relay
 from sidelight.runtime.process import RUNTIME
 from sidelight.runtime.sinks import sinks_of
+from sidelight.store import StoreSink
+from sidelight.stream import StreamAddress, StreamConsumer
 
 EVENTS: Final = 100_000
+COPIES: Final = 3
 SAMPLE: Final = 5_000
 _PER_ARTIFACT: Final = 8
 
@@ -65,13 +70,35 @@ def drain() -> tuple[float, float]:
     return spent
 
 
-def kafkas_own_producer(cluster: kafka.Cluster, payloads: Path, events: int) -> float:
-    """Events a second of Kafka's own producer, with the same guarantees."""
+def consume(topic: str, url: str) -> tuple[float, float]:
+    """Store a whole topic; seconds on the wall and of the processor, from the first batch on."""
+    with contextlib.closing(StoreSink(url)) as sink:
+        sink.write([], {})
+        address = StreamAddress.parse(topic)
+        consumer = StreamConsumer(address, {}, "benchmark", sink, lambda *_: None)
+        while not consumer.progress.stored:
+            consumer.step(lambda: False)
+        first = consumer.progress.stored
+        begun, busy = time.perf_counter(), time.process_time()
+        while consumer.progress.stored < EVENTS:
+            consumer.step(lambda: False)
+        share = EVENTS / (EVENTS - first)
+        spent = time.perf_counter() - begun, time.process_time() - busy
+        consumer.close()
+    return spent[0] * share, spent[1] * share
+
+
+def kafkas_own_producer(cluster: kafka.Cluster, payloads: Path, events: int) -> tuple[float, float]:
+    """Seconds on the wall and of the processor of Kafka's own producer, with the same guarantees.
+
+    Its processor time has the start of its JVM, and compilation.
+    """
     topic = cluster.new_topic(partitions=6).rpartition("/")[2]
     properties = ["acks=all", "enable.idempotence=true", "compression.type=lz4", "linger.ms=5"]
     options = ["--topic", topic, "--num-records", events, "--throughput", -1]
     options += ["--payload-file", payloads, "--producer-props"]
     options += [f"bootstrap.servers={cluster.servers}", *properties]
+    busy = resource.getrusage(resource.RUSAGE_CHILDREN)
     ran = subprocess.run(
         kafka.java("org.apache.kafka.tools.ProducerPerformance", *options),
         capture_output=True,
@@ -79,7 +106,10 @@ def kafkas_own_producer(cluster: kafka.Cluster, payloads: Path, events: int) -> 
         check=True,
         timeout=300,
     )
-    return float(re.findall(r"([\d.]+) records/sec", ran.stdout.splitlines()[-1])[0])
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = spent.ru_utime + spent.ru_stime - busy.ru_utime - busy.ru_stime
+    speed = float(re.findall(r"([\d.]+) records/sec", ran.stdout.splitlines()[-1])[0])
+    return events / speed, cpu
 
 
 def main() -> None:
@@ -101,13 +131,16 @@ def main() -> None:
         found = len(cluster.messages(topic))
         if found < EVENTS:
             raise RuntimeError(f"{EVENTS} emitted, {found} in the topic")
-        speed = kafkas_own_producer(cluster, payloads, EVENTS)
-        print(f"Kafka's own producer: {speed:,.0f} events/s", flush=True)
+        _print("Kafka's own producer", *kafkas_own_producer(cluster, payloads, EVENTS))
+        logs = cluster.directory.glob(f"*/{topic.rpartition('/')[2]}-*/*.log")
+        message = sum(each.stat().st_size for each in logs) / COPIES / EVENTS
+        print(f"a message: {message:.0f} bytes in the log of a broker", flush=True)
 
-        consumer = command(topic, new_database(), directory / "consumer", "--once")
-        begun = time.perf_counter()
-        subprocess.run(consumer, env=environment(), check=True)
-        _print("topic to PostgreSQL, with the start of the process", time.perf_counter() - begun)
+        url = new_database()
+        _print("topic to PostgreSQL", *consume(topic, url))
+        with psycopg.connect(url) as connection:
+            size = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        print(f"an event: {size[0] / EVENTS:.0f} bytes in the store", flush=True)
         prepare(directory / "store", EVENTS, store=new_database())
         _print("relay to PostgreSQL", *drain())
     end()

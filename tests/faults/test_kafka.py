@@ -1,15 +1,20 @@
 """Row 25: a real cluster of three brokers, its consumers, and the network between, break."""
 
 import contextlib
+import json
+import subprocess
+import sys
 import time
 
 import pytest
+from confluent_kafka import ElectionType, TopicPartition
 from confluent_kafka.admin import NewPartitions
 from tests.support import kafka
-from tests.support.consuming import consume_once, consuming, deliver_to_stream
+from tests.support.consuming import consume_once, consuming, deliver_to_stream, environment
 from tests.support.emitting import Order
-from tests.support.postgres import new_database
+from tests.support.postgres import new_database, own_server
 from tests.support.programs import caught_up, judge, running, stored, wait_until
+from tests.support.proxy import Proxy
 from tests.support.stored import record
 
 from sidelight.cli.doctor.stream import check_stream
@@ -66,6 +71,37 @@ def add_partitions(cluster, stream, consumers, which):
     admin.create_partitions([NewPartitions(topic, number + 2)])[topic].result(30)
 
 
+def move_leaders(cluster, stream, consumers, which):
+    """Each partition gets its next replica as leader, while both sides are at work."""
+    topic = stream.rpartition("/")[2]
+    admin = cluster.admin()
+    before = leaders_of(admin, topic)
+    plan = {
+        "version": 1,
+        "partitions": [
+            {"topic": topic, "partition": number, "replicas": replicas[1:] + replicas[:1]}
+            for number, (_, replicas) in before.items()
+        ],
+    }
+    path = cluster.directory / "plan.json"
+    path.write_text(json.dumps(plan))
+    program = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
+    named = ["--bootstrap-server", cluster.servers, "--reassignment-json-file", path, "--execute"]
+    subprocess.run(kafka.java(program, *named), check=True, capture_output=True, timeout=60)
+    wanted = {each["partition"]: each["replicas"] for each in plan["partitions"]}
+    wait_until(lambda: {n: r for n, (_, r) in leaders_of(admin, topic).items()} == wanted)
+    places = [TopicPartition(topic, number) for number in before]
+    admin.elect_leaders(ElectionType.PREFERRED, places).result(30)
+    wait_until(lambda: all(leader == r[0] for leader, r in leaders_of(admin, topic).values()))
+    assert all(leaders_of(admin, topic)[n][0] != leader for n, (leader, _) in before.items())
+
+
+def leaders_of(admin, topic):
+    """Leader and replicas of each partition."""
+    found = admin.list_topics(topic, 20).topics[topic].partitions
+    return {number: (each.leader, each.replicas) for number, each in found.items()}
+
+
 def kill_a_consumer(cluster, stream, consumers, which):
     consumers.kill(which % 2)
 
@@ -81,6 +117,7 @@ FAULTS = {
     "two of three brokers are killed and come back": kill_two_brokers,
     "a broker is frozen": freeze_a_broker,
     "partitions are added": add_partitions,
+    "leaders move": move_leaders,
     "consumers are killed": kill_a_consumer,
 }
 SHORT = "a broker and a consumer are killed"
@@ -121,6 +158,83 @@ def test_the_cluster_breaks(fault, full, cluster, stream, randomness, tmp_path, 
         caught_up(store, *programs)
         assert consumers.stop() == [0, 0]
     row(25, f"Kafka: {fault}", injected=rounds, verdict=judge(store, *programs))
+
+
+def test_relays_and_consumers_are_killed_at_random(
+    full, cluster, stream, randomness, tmp_path, row
+):
+    """Each kill finds a relay or a consumer somewhere else: at a read, a send, a commit."""
+    if not full:
+        pytest.skip("in `make faults-b`")
+    store, spool, kills = new_database(), tmp_path / "spool", 40
+    with contextlib.ExitStack() as stack:
+        order = Order(pause=0.002, configure={"relay": "external"})
+        program = stack.enter_context(
+            running("", spool, order=order, environment={"SIDELIGHT_STREAM": stream})
+        )
+        consumers = stack.enter_context(consuming(stream, store, tmp_path / "consumers"))
+        relay = None
+        for _ in range(kills):
+            relay = relay or relaying_to(stream, spool)
+            time.sleep(randomness.uniform(0.2, 3.0))
+            if randomness.random() < 0.6:
+                relay.kill()
+                relay.wait()
+                relay = None
+            else:
+                consumers.kill(randomness.randrange(2))
+        if relay is not None:
+            relay.kill()
+            relay.wait()
+        assert program.stop() == 0, program.told()
+        deliver_to_stream(stream, spool)
+        caught_up(store, program)
+        assert consumers.stop() == [0, 0]
+    verdict = judge(store, program)
+    row(25, "Kafka: relays and consumers are killed at random", injected=kills, verdict=verdict)
+
+
+def relaying_to(stream, spool):
+    command = ["-m", "sidelight", "relay", "--stream", stream, "--spool", str(spool)]
+    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, *command], env=environment(), **quiet)
+
+
+def test_the_store_is_away_while_consumers_hold(full, cluster, stream, tmp_path, row):
+    """They stay in the group for longer than its session lasts, and keep nothing from callers."""
+    if not full:
+        pytest.skip("in `make faults-b`")
+    server = own_server()
+    direct, spool = new_database(server), tmp_path / "spool"
+    with contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(Proxy(server.address))
+        through = direct.replace(f":{server.port}/", f":{proxy.address[1]}/")
+        order = Order(pause=0.005, configure={})
+        program = stack.enter_context(
+            running("", spool, order=order, environment={"SIDELIGHT_STREAM": stream})
+        )
+        consumers = stack.enter_context(consuming(stream, through, tmp_path / "consumers"))
+        program.emit(50)
+        wait_until(lambda: stored(direct) > 0)
+        time.sleep(8.0)  # until the killed consumers of other rows have left the group
+        wait_until(lambda: len(members_of(cluster)) == 2)
+        before = members_of(cluster)
+        proxy.mode = "refuse"
+        time.sleep(20.0)
+        assert members_of(cluster) == before
+        proxy.mode = "pass"
+        program.emit(50)
+        assert program.stop() == 0, program.told()
+        deliver_to_stream(stream, spool)
+        caught_up(direct, program)
+        assert consumers.stop() == [0, 0]
+    row(25, "Kafka: the store is away", injected=1, verdict=judge(direct, program))
+
+
+def members_of(cluster):
+    admin = cluster.admin()  # kept, because its end would end the request
+    group = admin.describe_consumer_groups(["sidelight"])["sidelight"].result(20)
+    return {member.member_id for member in group.members}
 
 
 def test_too_few_replicas_in_sync_are_told_in_words(full, cluster, stream):
@@ -164,8 +278,8 @@ def test_the_network_to_the_brokers_breaks(mode, full, cluster, stream, tmp_path
     with cluster.proxies() as (servers, proxies):
         through = stream.replace(cluster.servers, servers)
         order = Order(pause=0.005, configure={})
-        environment = {"SIDELIGHT_STREAM": through}
-        with running("", spool, order=order, environment=environment) as program:
+        named = {"SIDELIGHT_STREAM": through}
+        with running("", spool, order=order, environment=named) as program:
             program.emit(50)
             for proxy in proxies:
                 proxy.mode = mode

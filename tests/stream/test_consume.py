@@ -10,6 +10,8 @@ from contextlib import closing
 import psycopg
 import pytest
 from confluent_kafka import Producer
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from sqlalchemy import text
 from tests.support import kafka
 from tests.support.consuming import command, consume_once, consuming, environment
@@ -22,11 +24,12 @@ from tests.support.stored import store as store_directly
 from sidelight import Store
 from sidelight.cli.doctor.stream import check_stream
 from sidelight.exceptions import SinkUnavailableError
+from sidelight.record import encode
 from sidelight.record.format import CALL, SPAN
-from sidelight.spool import Quarantine
+from sidelight.spool import Entry, Quarantine
 from sidelight.store import StoreSink
 from sidelight.store.engine import connect
-from sidelight.stream import MessageWriter, StreamSink
+from sidelight.stream import MessageWriter, StreamAddress, StreamConsumer, StreamSink, register
 
 RECORDS = [
     record(
@@ -183,6 +186,39 @@ def test_what_is_no_event_of_sidelight_is_set_aside_and_stops_nothing(topic, tmp
     assert all(entry.segment.startswith(f"{topic_name}[") for entry in entries)
 
 
+def test_messages_in_the_quarantine_can_be_replayed(tmp_path):
+    """An older sidelight has set aside what this one can read; somebody else's event stays."""
+    (tmp_path / "spool").mkdir()
+    quarantine = Quarantine(tmp_path / "spool")
+    theirs = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_type", b"other")]
+    ours = MessageWriter(PROCESSES[0]).write(RECORDS[1])
+    for message in ([ours.key, ours.value, ours.headers], [None, b"{}", theirs]):
+        quarantine.keep(
+            Entry(
+                kind="record",
+                reason="no event of sidelight",
+                problem="it has version '2.0' of CloudEvents",
+                refused_by="store",
+                sinks=("store",),
+                at=NOON,
+                writer={"store": sqlite(tmp_path)},
+                segment="topic[0]",
+                offset=7,
+                payload=encode(message),
+            )
+        )
+    replay = ["-m", "sidelight", "spool", "replay", "--store", sqlite(tmp_path)]
+    replay += ["--spool", str(tmp_path / "spool")]
+    ran = subprocess.run(
+        [sys.executable, *replay], env=environment(), check=False, timeout=60, capture_output=True
+    )
+    assert ran.returncode == 1, ran.stderr
+    with Store(sqlite(tmp_path)) as store:
+        (event,) = store.events()
+    assert event.attributes == RECORDS[1][1].attributes
+    assert len([*quarantine.entries()]) == 1
+
+
 def test_a_poison_event_is_set_aside_and_can_be_replayed(topic, tmp_path):
     url = sqlite(tmp_path)
     store_directly(url, RECORDS[:1])
@@ -242,6 +278,47 @@ def test_the_doctor_tells_how_far_the_consumers_are(topic, tmp_path):
     assert message.startswith("sidelight: 0 consumers, 400 messages behind (partition 0: ")
     consume_once(topic, sqlite(tmp_path), tmp_path / "spool")
     assert told() == [partitions, ("ok", "sidelight: 0 consumers, 0 messages behind")]
+
+
+def test_metrics_tell_lag_and_what_became_of_events(topic, tmp_path):
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader]).get_meter("test")
+    aside = []
+    with (
+        closing(StoreSink(sqlite(tmp_path))) as sink,
+        closing(
+            StreamConsumer(
+                StreamAddress.parse(topic), {}, "g", sink, lambda *given: aside.append(given)
+            )
+        ) as consumer,
+    ):
+        register(consumer.progress, meter)
+        producer = Producer(kafka.broker().client())
+        producer.produce(topic.rpartition("/")[2], b"{", partition=0)
+        producer.flush(20)
+        send(topic, RECORDS[:100])
+        consumer.look_at_lag()
+        before = metrics_of(reader)
+        wait_until(lambda: consumer.step(lambda: False) + consumer.progress.stored >= 100)
+        consumer.look_at_lag()
+        after = metrics_of(reader)
+    assert sum(v for (name, _), v in before.items() if name == "sidelight.consumer.lag") == 101
+    assert sum(v for (name, _), v in after.items() if name == "sidelight.consumer.lag") == 0
+    assert [after["sidelight.consumer.events", o] for o in ("stored", "set_aside")] == [100, 1]
+    assert after["sidelight.consumer.failing", "store"] == 0
+    assert len(aside) == 1
+    assert {place for name, place in after if name == "sidelight.consumer.lag"} == {*"012"}
+
+
+def metrics_of(reader):
+    """Value by metric and attribute."""
+    (resource,) = reader.get_metrics_data().resource_metrics
+    return {
+        (metric.name, *point.attributes.values()): point.value
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
 
 
 KILLED = """

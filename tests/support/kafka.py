@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import functools
 import os
 import re
@@ -50,6 +51,9 @@ HOW_TO_GET_ONE: Final = (
 _MANIFEST: Final = Path(__file__).with_name("kafka.xml")
 _GOAL: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _HEAP: Final = "384m"
+_PREFIX: Final = "sidelight-kafka-"
+USER: Final = "shop"
+PASSWORD: Final = "secret-of-the-shop"
 #: Ends with its parent, and turns into the command.
 _BECOME: Final = """
 import ctypes, os, signal, sys
@@ -212,8 +216,11 @@ class Cluster(Topics):
             brokers: how many.
             properties: of the brokers, with ``_`` for ``.``.
         """
-        self.directory = Path(tempfile.mkdtemp(prefix="sidelight-kafka-"))
-        ports = [free_ports(4) for _ in range(brokers)]
+        sweep()
+        self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._owner = (self.directory / "owner").open("w")
+        fcntl.flock(self._owner, fcntl.LOCK_EX)  # until this process ends, however it ends
+        ports = [free_ports(5) for _ in range(brokers)]
         voters = ",".join(f"{n}@{LOOPBACK}:{each[1]}" for n, each in enumerate(ports, 1))
         given = {key.replace("_", "."): value for key, value in properties.items()}
         shared = _shared(brokers, voters) | given
@@ -268,6 +275,15 @@ class Cluster(Topics):
         for each in self.brokers:
             each.kill()
         remove(self.directory)
+        self._owner.close()
+
+
+def sweep() -> None:
+    """Remove what sessions that were killed had to leave; their brokers have ended with them."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (directory / "owner").open() as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 class Broker:
@@ -277,7 +293,7 @@ class Broker:
         self, directory: Path, number: int, ports: Sequence[int], shared: dict[str, str]
     ) -> None:
         self.number = number
-        self.port, controller, self.proxied_port, self.proxy_port = ports
+        self.port, controller, self.proxied_port, self.proxy_port, self.login_port = ports
         self._log = directory / f"{number}.log"
         self._process: subprocess.Popen[bytes] | None = None
         data = directory / str(number)
@@ -288,11 +304,12 @@ class Broker:
             "log.dirs": str(data),
             "listeners": (
                 f"PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{controller},"
-                f"PROXIED://{LOOPBACK}:{self.proxied_port}"
+                f"PROXIED://{LOOPBACK}:{self.proxied_port},LOGIN://{LOOPBACK}:{self.login_port}"
             ),
             # A client that comes through the proxy is told to come through the proxy.
             "advertised.listeners": (
-                f"PLAINTEXT://{LOOPBACK}:{self.port},PROXIED://{LOOPBACK}:{self.proxy_port}"
+                f"PLAINTEXT://{LOOPBACK}:{self.port},PROXIED://{LOOPBACK}:{self.proxy_port},"
+                f"LOGIN://{LOOPBACK}:{self.login_port}"
             ),
         }
         # What `kafka-storage format` writes, without the two seconds of its own JVM.
@@ -351,8 +368,16 @@ def _shared(brokers: int, voters: str) -> dict[str, str]:
         "process.roles": "broker,controller",
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": (
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT"
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,LOGIN:SASL_PLAINTEXT"
         ),
+        # On the listener LOGIN there is one user, who may do nothing until a test allows it.
+        "listener.name.login.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.login.plain.sasl.jaas.config": (
+            "org.apache.kafka.common.security.plain.PlainLoginModule required"
+            f' user_{USER}="{PASSWORD}";'
+        ),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
         "controller.quorum.voters": voters,
         "auto.create.topics.enable": "false",
         "default.replication.factor": copies,

@@ -24,7 +24,7 @@ from sidelight.spool import Entry, Quarantine, Record, prepare_directory
 from sidelight.store import StoreSink, number, plural
 
 if TYPE_CHECKING:
-    from sidelight.stream import StreamConsumer
+    from sidelight.stream import Progress, StreamConsumer
 
 _REPORT_EVERY: Final = 10.0  # seconds
 _GIVE_UP_AFTER: Final = 60.0  # seconds
@@ -77,7 +77,11 @@ def consume(
             remedy="write `sidelight consume kafka://host:9092/topic`",
         )
     require_stream_client()
-    from sidelight.stream import StreamAddress, StreamConsumer  # noqa: PLC0415  # needs the client
+    from sidelight.stream import (  # noqa: PLC0415  # needs the client
+        StreamAddress,
+        StreamConsumer,
+        register,
+    )
 
     aside = _Aside(settings)
     ended: list[int] = []
@@ -87,6 +91,7 @@ def consume(
     store_sink = StoreSink(settings.require_store(), aside.count, observe_stored)
     with exporting_metrics(), closing(store_sink) as sink:
         consumer = StreamConsumer(address, settings.environment, group, sink, aside)
+        register(consumer.progress)
         try:
             if once:
                 _run_once(consumer, lambda: bool(ended))
@@ -109,10 +114,21 @@ def _run(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:
         if (elapsed := monotonic() - reported) >= _REPORT_EVERY:
             stored = consumer.progress.stored
             with suppress(SinkUnavailableError):
-                lag = sum(consumer.lag(consumer.ends()).values())
-                rate = number(round((stored - before) / elapsed))
-                remark(f"{number(stored)} events stored, {rate}/s; {plural(lag, 'message')} behind")
+                consumer.look_at_lag()
+                remark(_summary(consumer.progress, (stored - before) / elapsed))
             reported, before = monotonic(), stored
+
+
+def _summary(progress: Progress, rate: float) -> str:
+    """What the consumer has done, and how far its group is behind."""
+    told = f"{number(progress.stored)} events stored, {number(round(rate))}/s"
+    if progress.set_aside:
+        told += f", {number(progress.set_aside)} set aside"
+    behind = {partition: lag for partition, lag in sorted(progress.lag.items()) if lag}
+    told += f"; {plural(sum(behind.values()), 'message')} behind"
+    farthest = sorted(behind, key=lambda partition: behind[partition])[-3:]
+    each = (f"partition {partition}: {number(behind[partition])}" for partition in farthest[::-1])
+    return f"{told} ({', '.join(each)})" if behind else told
 
 
 def _run_once(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from sidelight.host import lazily
 
 if TYPE_CHECKING:
+    from sidelight.stream.asyncapi import asyncapi_document
     from sidelight.stream.connection import StreamAddress, client_properties
-    from sidelight.stream.consumer import StreamConsumer
+    from sidelight.stream.consumer import Progress, StreamConsumer
     from sidelight.stream.lag import look_at_group
     from sidelight.stream.messages import Message, MessageWriter
+    from sidelight.stream.metrics import register
     from sidelight.stream.problems import look_at_topic
     from sidelight.stream.reading import Event, Told, read_message
     from sidelight.stream.sink import StreamSink
@@ -21,23 +23,28 @@ __all__ = [
     "Event",
     "Message",
     "MessageWriter",
+    "Progress",
     "StreamAddress",
     "StreamConsumer",
     "StreamSink",
     "Told",
+    "asyncapi_document",
     "client_properties",
     "look_at_group",
     "look_at_topic",
     "read_message",
+    "register",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
+        "asyncapi": "asyncapi_document",
         "connection": "StreamAddress client_properties",
-        "consumer": "StreamConsumer",
+        "consumer": "Progress StreamConsumer",
         "lag": "look_at_group",
         "messages": "Message MessageWriter",
+        "metrics": "register",
         "problems": "look_at_topic",
         "reading": "Event Told read_message",
         "sink": "StreamSink",

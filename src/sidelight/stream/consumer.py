@@ -28,7 +28,7 @@ from sidelight.store import StoreSink
 from sidelight.stream.connection import StreamAddress, client_properties
 from sidelight.stream.lag import ends_of, lag_of, reached_of
 from sidelight.stream.notes import HeldNotes
-from sidelight.stream.problems import error_of, words
+from sidelight.stream.problems import error_of, latest_words
 from sidelight.stream.reading import Event, Told, read_message
 
 _BATCH: Final = 5_000  # messages of one transaction
@@ -64,6 +64,7 @@ class Progress:
         set_aside: messages that have no place in the store.
         pruned: events that were pruned from the store before, and stay away.
         erased: events that were erased from the store before, and stay away.
+        lag: messages that the group has not stored, by partition, at the last look.
         store: how the store is doing.
         stream: how the brokers are doing.
     """
@@ -72,6 +73,7 @@ class Progress:
     set_aside: int = 0
     pruned: int = 0
     erased: int = 0
+    lag: Mapping[int, int] = field(default_factory=dict)
     store: Health = field(default_factory=Health)
     stream: Health = field(default_factory=Health)
 
@@ -165,6 +167,14 @@ class StreamConsumer:
     def lag(self, ends: Mapping[int, int]) -> dict[int, int]:
         """How far the group is behind ``ends``, by partition: see `lag_of`."""
         return lag_of(self._consumer, self._topic, ends)
+
+    def look_at_lag(self) -> None:
+        """Note in the progress how far the group is behind.
+
+        Raises:
+            SinkUnavailableError: the brokers do not answer.
+        """
+        self.progress.lag = self.lag(self.ends())
 
     def close(self) -> None:
         """Leave the group, so that its partitions go to the other consumers at once."""
@@ -320,4 +330,5 @@ class StreamConsumer:
             self._store.note_alive(writer, note.at)
 
     def _note_error(self, error: Any) -> None:
-        self.progress.stream.fail(words(error))
+        health = self.progress.stream
+        health.fail(latest_words(error, "" if health.failing_since is None else health.problem))

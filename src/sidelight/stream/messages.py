@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import sys
 import time
+from binascii import hexlify
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -49,7 +50,7 @@ _MOST_HEADS: Final = 10_000
 _fit: Final = functools.lru_cache(maxsize=10_000)(id_text)
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One message of a topic."""
 
     key: bytes | None
@@ -150,7 +151,7 @@ class MessageWriter:
             headers.append(("ce_call", b"open"))
         if (trace := moment.trace) is not None:
             flags = _W3C_FLAGS[moment.flags & _TRACE_FLAGS]
-            parent = f"00-{trace.hex()}-{moment.span_id:016x}".encode() + flags
+            parent = b"00-%b-%016x%b" % (hexlify(trace), moment.span_id, flags)
             headers.append(("ce_traceparent", parent))
             if moment.span_id:
                 headers.append(("traceparent", parent))

@@ -42,6 +42,20 @@ OF_THE_MESSAGE: Final = frozenset(
 )
 
 
+#: Errors that follow from another one, which tells more.
+_CONSEQUENCES: Final = frozenset(
+    {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT}
+)
+
+
+def latest_words(error: KafkaError, before: str) -> str:
+    """An error in words, or those of an earlier one from which it follows.
+
+    Brokers that refuse a login, for example, are then told to be down.
+    """
+    return before if before and error.code() in _CONSEQUENCES else words(error)
+
+
 def words(error: KafkaError) -> str:
     """An error in words."""
     return _WORDS.get(error.code()) or f"{error.str()} ({error.name()})"
@@ -96,7 +110,7 @@ def look_at_topic(
     last = [""]
 
     def note(error: KafkaError) -> None:
-        last[0] = words(error)
+        last[0] = latest_words(error, last[0])
 
     properties: Any = client_properties(address, environment) | {"error_cb": note}
     admin = AdminClient(properties)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -22,7 +23,7 @@ from sidelight.exceptions import ConfigurationError
 from sidelight.host import monotonic
 from sidelight.stream.connection import StreamAddress, client_properties
 from sidelight.stream.messages import Message as Event
-from sidelight.stream.problems import error_of, topic_problem, words
+from sidelight.stream.problems import error_of, latest_words, topic_problem
 
 _DEFAULTS: Final = {
     "compression.type": "lz4",
@@ -39,6 +40,8 @@ _RULES: Final = {
     "enable.idempotence": True,
     "message.timeout.ms": 0,  # never
 }
+#: librdkafka prints a fatal error on stderr. The sink tells it in words, at a limited rate.
+_silent: Final = logging.Logger("sidelight.librdkafka", logging.CRITICAL + 1)
 _CLOSE_WITHIN: Final = 0.1  # seconds
 _SLICE: Final = 0.1  # seconds of one flush; between two the thread sees signals
 
@@ -84,7 +87,7 @@ class StreamProducer:
                 until = until or monotonic() + patience
                 if monotonic() >= until or self.is_fatal:
                     return False
-                self._producer.poll(_SLICE)
+                self.poll(_SLICE)
             except KafkaException as exception:  # too large, for example
                 self._note_failure(error_of(exception), message.key, message.value)
                 return not self.is_fatal
@@ -96,7 +99,9 @@ class StreamProducer:
         until = monotonic() + patience
         waiting = len(self._producer)
         while waiting and not self.is_fatal:
-            left = self._producer.flush(_SLICE)
+            with self._noting_errors():
+                self._producer.flush(_SLICE)
+            left = len(self._producer)
             if left < waiting:
                 waiting, until = left, monotonic() + patience
             elif monotonic() >= until:
@@ -108,9 +113,18 @@ class StreamProducer:
         failures, self._failures = self._failures, {}
         return failures
 
-    def poll(self) -> None:
-        """Take reports and errors that have come in."""
-        self._producer.poll(0)
+    def poll(self, seconds: float = 0.0) -> None:
+        """Take reports and errors that have come in, or come within some seconds."""
+        with self._noting_errors():
+            self._producer.poll(seconds)
+
+    @contextlib.contextmanager
+    def _noting_errors(self) -> Iterator[None]:
+        """Note what the client raises: a fatal error is not given to ``error_cb``."""
+        try:
+            yield
+        except KafkaException as exception:
+            self._note_error(error_of(exception))
 
     def close(self) -> None:
         """Give up what was not acknowledged, and end."""
@@ -134,7 +148,7 @@ class StreamProducer:
             self._note_error(error)
 
     def _note_error(self, error: KafkaError) -> None:
-        self.problem = words(error)
+        self.problem = latest_words(error, self.problem)
         self.is_fatal |= _is_fatal(error)
 
 
@@ -152,7 +166,12 @@ def check_properties(address: StreamAddress, environment: Mapping[str, str]) -> 
 
 
 def _properties(address: StreamAddress, environment: Mapping[str, str]) -> dict[str, Any]:
-    return {**_DEFAULTS, **client_properties(address, environment), **_RULES}
+    return {
+        **_DEFAULTS,
+        **client_properties(address, environment),
+        **_RULES,
+        "logger": _silent,
+    }
 
 
 def _made(properties: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from binascii import unhexlify
 from calendar import timegm
 from collections.abc import Mapping, Sequence
 from time import strptime
@@ -25,7 +26,7 @@ from sidelight.record import (
     record_flags,
 )
 from sidelight.spool import Record
-from sidelight.stream.messages import CONTENT_TYPE, PROCESS_TYPE, SECOND, ProcessNote
+from sidelight.stream.messages import CONTENT_TYPE, JSON, PROCESS_TYPE, SECOND, ProcessNote
 
 MessageHeaders: TypeAlias = Sequence[tuple[str, bytes | None]]
 _STRUCTURED_PREFIX: Final = b"application/cloudevents+json"
@@ -33,7 +34,9 @@ _RANDOM: Final = 0x3FFF_FFFF_FFFF_FFFF  # the random bits that an event's id hol
 _TIME: Final = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)", re.ASCII
 )
-_TRACEPARENT: Final = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_FLAGS: Final = {b"%02x" % flags: record_flags(flags) for flags in range(256)}
+_LENGTH_OF_ID: Final = 36
+_LENGTH_OF_TIME: Final = len("2026-07-25T12:00:00.000000000Z")
 _CALL: Final = re.compile(r"([0-9a-f]{32})([0-9a-f]{16})")
 _MODES: Final = frozenset(get_args(Mode))
 _OUTCOMES: Final = frozenset(get_args(Outcome)) - {"ledger"} | {"abandoned"}
@@ -91,7 +94,8 @@ def read_message(value: bytes | None, headers: MessageHeaders) -> Event | Told:
 def _read(value: bytes, headers: MessageHeaders) -> Event | Told:
     found: dict[str, Any] = dict(headers)
     data = value
-    if (found.get(CONTENT_TYPE) or b"").lower().startswith(_STRUCTURED_PREFIX):
+    kind = found.get(CONTENT_TYPE) or b""
+    if kind != JSON and kind.lower().startswith(_STRUCTURED_PREFIX):
         event = _event_decoder.decode(value)
         data = bytes(event.pop("data", b"null"))
         found = {f"ce_{name}": _encoded(name, text) for name, text in event.items()}
@@ -136,19 +140,16 @@ def _writer(instance: bytes | None) -> Mapping[str, Any]:
 
 
 def _moment(found: Mapping[str, bytes], data: dict[str, Any]) -> Moment:
-    occurred = _nanoseconds(found["ce_time"])
-    uid = found["ce_id"].decode()
+    occurred, uid = _nanoseconds(found["ce_time"]), found["ce_id"]
     random = _random_of(uid)
-    if event_id(occurred, random) != uid:
-        time = found["ce_time"].decode()
-        raise ValueError(f"its id {uid} was not made at its time {time}")
+    if event_id(occurred, random).encode() != uid:
+        raise ValueError(
+            f"its id {uid.decode()} was not made at its time {found['ce_time'].decode()}"
+        )
     duration = None if (text := found.get("ce_duration")) is None else int(text)
     trace, span_id, flags = None, 0, 0
     if (text := found.get("ce_traceparent")) is not None:
-        if (parent := _TRACEPARENT.fullmatch(text)) is None:
-            raise ValueError(f"its traceparent is {text.decode()!r}")
-        trace, span_id = bytes.fromhex(parent[1].decode()), int(parent[2], 16)
-        flags = record_flags(int(parent[3], 16))
+        trace, span_id, flags = _trace_of(text)
     if "ce_call" in found:
         flags |= CALL
     artifact = found.get("ce_subject", found.get("ce_artifact"))
@@ -168,16 +169,23 @@ def _moment(found: Mapping[str, bytes], data: dict[str, Any]) -> Moment:
     )
 
 
-def _random_of(uid: str) -> int:
-    try:
-        return int(uid[19:].replace("-", ""), 16) & _RANDOM
-    except ValueError:
-        raise ValueError(f"its id {uid!r} is no UUID") from None
+def _random_of(uid: bytes) -> int:
+    if len(uid) != _LENGTH_OF_ID:
+        raise ValueError(f"its id {uid.decode()!r} is no UUID")
+    return int.from_bytes(unhexlify(uid[19:23] + uid[24:]), "big") & _RANDOM
+
+
+def _trace_of(parent: bytes) -> tuple[bytes, int, int]:
+    """Trace, span and flags of a traceparent."""
+    trace, span, known = parent[3:35], parent[36:52], _FLAGS.get(parent[53:])
+    if known is None or parent != b"00-%b-%b-%b" % (trace, span, parent[53:]):
+        raise ValueError(f"its traceparent is {parent.decode()!r}")
+    return unhexlify(trace), int.from_bytes(unhexlify(span), "big"), known
 
 
 def _told(found: Mapping[str, bytes], data: bytes) -> Told:
     note = _note_decoder.decode(data)
-    random = _random_of(found["ce_id"].decode())
+    random = _random_of(found["ce_id"])
     writer: dict[str, Any] = {"pid": note.pid, "resource": note.resource}
     if (instance := found.get("ce_instance")) is not None:
         writer["instance"] = instance.decode()
@@ -210,6 +218,9 @@ def _bare_moment(
 
 
 def _nanoseconds(text: bytes) -> int:
+    fraction = text[20:29]
+    if len(text) == _LENGTH_OF_TIME and text[19::10] == b".Z" and fraction.isdigit():
+        return _second(text[:19]) * SECOND + int(fraction)
     found = _TIME.fullmatch(text)
     if found is None:
         raise ValueError(f"its time is {text.decode()!r}")

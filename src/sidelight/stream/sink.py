@@ -232,8 +232,10 @@ class StreamSink:
         """An error that names the cause, as far as the producer or the cluster tells it."""
         if producer.is_fatal:  # another producer sends the batch again
             self.close()
-        elif self._is_checked:
-            problem = producer.check_topic(_PATIENCE) or problem
+        else:
+            if self._is_checked:
+                problem = producer.check_topic(_PATIENCE) or problem
+            producer.poll()
         if producer.problem and producer.problem != problem:
             problem = f"{problem}; {producer.problem}"
             producer.problem = ""

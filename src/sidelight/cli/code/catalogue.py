@@ -26,6 +26,7 @@ from sidelight.points import POINTS
 from sidelight.record import Declared
 from sidelight.record import catalogue as declared_here
 from sidelight.store import plural
+from sidelight.stream import StreamAddress, asyncapi_document
 
 
 def catalogue(
@@ -37,6 +38,18 @@ def catalogue(
     json_schema: Annotated[
         bool, typer.Option("--json-schema", help="Print the payloads as one JSON Schema.")
     ] = False,
+    asyncapi: Annotated[
+        bool,
+        typer.Option("--asyncapi", help="Print an AsyncAPI 3 document of the stream's messages."),
+    ] = False,
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="SIDELIGHT_STREAM",
+            help="Name these brokers and this topic in the AsyncAPI document.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Document the event types that some code declares: their payloads and their emitters.
@@ -47,6 +60,8 @@ def catalogue(
       sidelight catalogue voice_notes
 
       sidelight catalogue voice_notes --markdown > docs/events.md
+
+      sidelight catalogue voice_notes --asyncapi --stream kafka://b1:9092/notes
     """
     if not modules:
         raise missing_modules("catalogue")
@@ -54,8 +69,10 @@ def catalogue(
         problems = import_all(modules)
     found = list(declared_here)
     if json_schema:
-        sys.stdout.write(json.dumps(declared_here.json_schema(), indent=2, ensure_ascii=False))
-        sys.stdout.write("\n")
+        _write(declared_here.json_schema())
+    elif asyncapi:
+        title = f"Events of {', '.join(modules)}"
+        _write(asyncapi_document(found, title, StreamAddress.parse(stream) if stream else None))
     elif markdown:
         sys.stdout.write("\n".join(_markdown(found)))
     elif as_json:
@@ -68,6 +85,10 @@ def catalogue(
         complain(problem)
     if problems:
         raise typer.Exit(1)
+
+
+def _write(document: dict[str, Any]) -> None:
+    sys.stdout.write(f"{json.dumps(document, indent=2, ensure_ascii=False)}\n")
 
 
 def emitters_of(declared: Declared) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.exceptions import MessageError, SinkRefusedError, SinkUnavailableError
 from sidelight.record import FRAME, decode, salvage
 from sidelight.spool import Entry, Quarantine, Record, Sink
+from sidelight.stream import Event, read_message
 
 _PAUSES: Final = (0.05, 0.25, 0.5)  # seconds between attempts on a sink that does not answer
 _NO_RECORD: Final = "it cannot be replayed: it is no record that this sidelight can read"
@@ -155,7 +156,24 @@ def _records(entry: Entry) -> list[_Whole]:
     for start, end in places:
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             found.append(_Whole(start - head, end, decode(entry.payload[start:end])))
+    if not found and (message := _event_of(entry.payload)) is not None:
+        found.append(_Whole(0, len(entry.payload), message))
     return found
+
+
+def _event_of(payload: bytes) -> Record | None:
+    """The event of a message of a stream that an older sidelight could not read."""
+    try:
+        _, value, headers = _message_decoder.decode(payload)
+        read = read_message(value, headers)
+    except (msgspec.DecodeError, UnicodeDecodeError, MessageError):
+        return None
+    return read.record if isinstance(read, Event) else None
+
+
+_message_decoder: Final = msgspec.msgpack.Decoder(
+    tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+)
 
 
 def _without(payload: bytes, found: Sequence[_Whole]) -> bytes:
