@@ -74,3 +74,16 @@ def test_a_store_that_nothing_names_is_told(tmp_path):
         f"sidelight: no store is named, so events go to sqlite:///{tmp_path}/state/sidelight/"
         "events.db; call sidelight.configure(…) in each process, or set SIDELIGHT_STORE\n"
     )
+
+
+def test_a_multiprocessing_that_hands_on_nothing_is_told_once(tmp_path):
+    program = f"""
+        import multiprocessing.process, sidelight
+        del multiprocessing.process.current_process()._config
+        for _ in range(2):
+            sidelight.configure("sqlite:///{tmp_path}/events.db", otlp=False)
+        """
+    assert told_by(["-c", textwrap.dedent(program)], tmp_path) == (
+        "sidelight: this version of multiprocessing does not hand on the configuration; call"
+        " sidelight.configure() in each child process, or set SIDELIGHT_STORE\n"
+    )

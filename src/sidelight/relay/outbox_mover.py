@@ -35,7 +35,7 @@ class Outbox(Protocol):
     def move(self, take: Callable[[Sequence[bytes]], None], limit: int, /) -> int | None:
         """Hand up to ``limit`` committed rows to ``take``, delete them, and return their number.
 
-        None says that another relay is moving rows at this moment.
+        None says that rows are left, which another relay is moving at this moment.
         """
         ...
 
@@ -78,12 +78,12 @@ class Mover:
         while not self.loop.halting:
             requested = self._requested
             moved = self.step()
-            if moved is not None and moved < LIMIT:
+            if moved == 0:  # else rows may be left: another relay may have locked some of them
                 self._completed = requested
-            if not moved or moved < LIMIT:
-                pause = _ROUND if moved else min(2 * pause, _LONGEST_PAUSE)
-                if not self.loop.halting:
-                    self.loop.pause(pause)
+            pause = _ROUND if moved else min(2 * pause, _LONGEST_PAUSE)
+            is_asked = bool(moved) and self._completed < self._requested
+            if not (moved == LIMIT or is_asked or self.loop.halting):
+                self.loop.pause(pause)
 
     def step(self) -> int | None:
         """Move one batch; return the number of rows, or None where it is unknown.

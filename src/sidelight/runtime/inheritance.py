@@ -22,6 +22,7 @@ from sidelight.settings import Settings, settle
 _logger: Final = logging.getLogger("sidelight")
 _KEY: Final = "sidelight"
 _waiting: Final[list[object]] = []
+_told: Final[set[str]] = set()
 
 
 def hand_on(settings: Settings | None) -> None:
@@ -32,6 +33,14 @@ def hand_on(settings: Settings | None) -> None:
         _logger.warning("sidelight: no child process will have this configuration: %s", error)
         return
     inherited = _configuration_of(current_process())
+    if inherited is None:
+        if settings is not None and _KEY not in _told:
+            _told.add(_KEY)
+            _logger.warning(
+                "sidelight: this version of multiprocessing does not hand on the configuration;"
+                " call sidelight.configure() in each child process, or set SIDELIGHT_STORE"
+            )
+        return
     inherited.pop(_KEY, None)
     if settings is not None:
         names = [each.name for each in fields(settings) if each.name != "environment"]
@@ -46,7 +55,7 @@ def settled() -> Settings:
         ConfigurationError: the environment is not valid.
     """
     process = _this_process()
-    given = None if process is None else _configuration_of(process).get(_KEY)
+    given = (_configuration_of(process) or {}).get(_KEY)
     if given is not None:
         spool = Path(given["spool"])
         return Settings(**{**given, "spool": spool}, environment=dict(os.environ))
@@ -108,7 +117,7 @@ def _this_process() -> Any:
     return None if module is None else module.current_process()
 
 
-def _configuration_of(process: Any) -> dict[str, Any]:
-    """The dictionary of a process that its children get; another one where there is none."""
+def _configuration_of(process: Any) -> dict[str, Any] | None:
+    """The dictionary of a process that its children get; None where there is none."""
     found = getattr(process, "_config", None)
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else None

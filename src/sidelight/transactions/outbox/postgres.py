@@ -42,7 +42,7 @@ class PostgresOutbox:
         self.shown: Final = self._address.shown
         self._connection: DeadlineConnection | None = None
 
-    def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
+    def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int | None:
         """Hand out committed rows, and delete them.
 
         Args:
@@ -50,16 +50,19 @@ class PostgresOutbox:
             limit: the largest number of rows.
 
         Returns:
-            The number of rows.
+            The number of rows; None where another relay has locked those that there are.
 
         Raises:
             OutboxError: the database does not answer, or refuses.
         """
         try:
             moved = 0
-            for table in self.tables():
+            tables = self.tables()
+            for table in tables:
                 if moved < limit:
                     moved += self._move(table, take, limit - moved)
+            if not moved and any(self.peek(table, 1) for table in tables):
+                return None
         except psycopg.Error as error:
             raise OutboxError(
                 url=self.shown,

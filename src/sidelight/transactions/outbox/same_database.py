@@ -38,7 +38,7 @@ class SameDatabaseOutbox:
         self._sink = sink
         self._writer = writer
 
-    def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
+    def move(self, take: Callable[[Sequence[bytes]], None], limit: int) -> int | None:
         """Turn rows into events; ``take`` gets the records that the store refuses.
 
         Raises:
@@ -57,15 +57,16 @@ class SameDatabaseOutbox:
                 remedy="see `sidelight outbox status`",
             ) from error
 
-    def _move_all(self, limit: int) -> int:
-        moved = 0
+    def _move_all(self, limit: int) -> int | None:
+        moved, seen = 0, 0
         for table in self._outbox.tables():
             if moved < limit:
-                moved += self._move(table, limit - moved)
-        return moved
+                rows = self._outbox.peek(table, limit - moved)
+                seen += len(rows)
+                moved += self._move(table, rows)
+        return None if seen and not moved else moved
 
-    def _move(self, table: str, limit: int) -> int:
-        rows = self._outbox.peek(table, limit)
+    def _move(self, table: str, rows: Sequence[tuple[int, str, bytes]]) -> int:
         if not rows:
             return 0
         keys = [row[0] for row in rows], [row[1] for row in rows]
