@@ -250,7 +250,8 @@ def _database(url: str, setting: str = "store") -> str:
     path = rest.removeprefix("/")
     if path in {"", ":memory:"}:
         _refuse(setting, "a SQLite database in memory ends with its connection", "name a file")
-    if (file := Path(path).expanduser().absolute()).is_dir():
+    # Not `Path.is_dir`, which raises where this user may not search a directory above.
+    if os.path.isdir(file := Path(path).expanduser().absolute()):  # noqa: PTH112
         _refuse(setting, f"{file} is a directory", "name a file in it")
     return f"sqlite:///{file}"
 

@@ -4,53 +4,64 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
-FOLDER = Path("demo")
+FOLDER: Final = Path("demo")
+STORE: Final = f"sqlite:///{FOLDER / 'events.db'}"
 console = Console()
 
 
 def demo(
     note: Annotated[Path | None, typer.Argument(help="A WAV file; else the shipped one.")] = None,
 ) -> None:
-    """Process a note, then show its timeline, the counts, the map of points and the costs."""
+    """Process a note, then show the counts, the costs and the note's timeline."""
     FOLDER.mkdir(exist_ok=True)
-    store = f"sqlite:///{FOLDER / 'events.db'}"
-    arguments = [str(note)] if note else []
-    code = run("voice_notes", *arguments, "--database", f"{FOLDER / 'business.db'}", store=store)
+    recording = [str(note)] if note else []
+    code = run(
+        *(installed("python"), "-m", "voice_notes", *recording),
+        *("--database", str(FOLDER / "business.db"), "--store", STORE),
+    )
     if not (FOLDER / "events.db").exists():
         raise typer.Exit(code)
-    run("sidelight", "timeline", latest_artifact(FOLDER / "events.db"), store=store)
-    run("sidelight", "counts", store=store)
-    run("sidelight", "points", "voice_notes", store=store)
-    run("sidelight", "budget", store=store)
-    console.print(f"\nThe events are in {store}; ask further with", end=" ")
-    ask = f"SIDELIGHT_STORE={store} .venv/bin/sidelight --help"
-    console.print(ask, style="bold", soft_wrap=True)
-    look = f".venv/bin/sidelight ui --store {store}"
-    console.print("or look at them in a browser with", end=" ")
-    console.print(look, style="bold", soft_wrap=True)
+    sidelight = installed("sidelight")
+    run(sidelight, "counts", "--store", STORE)
+    run(sidelight, "budget", "--store", STORE)
+    run(sidelight, "timeline", latest_artifact(FOLDER / "events.db"), "--store", STORE)
+    console.rule(style="dim")
+    console.print("The note, its events and what they cost stand above. Look further with")
+    for arguments in (
+        ["points", "voice_notes"],
+        ["events", "--store", STORE],
+        ["ui", "--store", STORE],
+        ["--help"],
+    ):
+        console.print(f"  {shlex.join([sidelight, *arguments])}", style="bold", soft_wrap=True)
     raise typer.Exit(code)
 
 
-def run(module: str, *arguments: str, store: str) -> int:
-    """Print a command and run it in a separate process."""
-    program = f"python -m {module}" if module == "voice_notes" else module
+def run(*command: str) -> int:
+    """Print a command as a person can type it here, and run it in a separate process."""
     console.rule(style="dim")
-    console.print(f"$ {program} {shlex.join(arguments)}\n", style="bold", soft_wrap=True)
-    return subprocess.run(  # noqa: S603  # only programs of this project
-        [sys.executable, "-m", module, *arguments],
-        env={**os.environ, "SIDELIGHT_STORE": store},
-        check=False,
-    ).returncode
+    console.print(f"$ {shlex.join(command)}\n", style="bold", soft_wrap=True)
+    return subprocess.run(command, check=False).returncode  # noqa: S603  # only programs of this project
+
+
+def installed(program: str) -> str:
+    """The path of a program of this environment, as short as it can be typed."""
+    beside = Path(sys.executable).with_name(program)
+    if shutil.which(program) == str(beside):
+        return program
+    relative = os.path.relpath(beside)
+    return str(beside) if relative.startswith("..") else relative
 
 
 def latest_artifact(store: Path) -> str:

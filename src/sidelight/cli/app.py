@@ -185,6 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SidelightError as error:
         complain(error)
         sys.exit(1)
+    except PermissionError as error:
+        complain(f"{error.filename}: {error.strerror}; run the command as a user who may do this")
+        sys.exit(1)
 
 
 def _replace_unencodable(stream: TextIO) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
     from sidelight.store import Filters
+
+    EventFilters: TypeAlias = Filters
+else:
+    EventFilters = dict  # typer evaluates annotations, and not every command needs the store
 
 StoreUrl: TypeAlias = Annotated[
     str | None,
@@ -25,29 +31,29 @@ AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line, and nothing else.")
 ]
 OfArtifact: TypeAlias = Annotated[
-    str | None, typer.Option("--artifact", metavar="ID", help="Show only events of this artifact.")
+    str | None, typer.Option("--artifact", metavar="ID", help="Take only events of this artifact.")
 ]
 OfOrganization: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--organization",
         metavar="ID",
-        help='Show only this organization; "" means events without an organization.',
+        help='Take only this organization; "" means events without an organization.',
     ),
 ]
 OfType: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar="TYPE", help="Show only events of this type. Repeatable."),
+    typer.Option("--type", metavar="TYPE", help="Take only events of this type. Repeatable."),
 ]
 OfTrace: TypeAlias = Annotated[
-    str | None, typer.Option("--trace", metavar="ID", help="Show only events of this trace.")
+    str | None, typer.Option("--trace", metavar="ID", help="Take only events of this trace.")
 ]
 Where: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--where",
         metavar="CONDITION",
-        help="Show only events with this attribute: 'words>100', kind=mail. One of = != > >= < <=. "
+        help="Take only events with this attribute: 'words>100', kind=mail. One of = != > >= < <=. "
         "Repeatable.",
     ),
 ]
@@ -56,7 +62,7 @@ OfPoint: TypeAlias = Annotated[
     typer.Option(
         "--point",
         metavar="PATH",
-        help="Show only events of this function: package.module:Class.method. Repeatable.",
+        help="Take only events of this function: package.module:Class.method. Repeatable.",
     ),
 ]
 OfService: TypeAlias = Annotated[
@@ -64,26 +70,26 @@ OfService: TypeAlias = Annotated[
     typer.Option(
         "--service",
         metavar="NAME",
-        help="Show only events of this service (OTEL_SERVICE_NAME). Repeatable.",
+        help="Take only events of this service (OTEL_SERVICE_NAME). Repeatable.",
     ),
 ]
 OfHost: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--host", metavar="NAME", help="Show only events of this machine. Repeatable."),
+    typer.Option("--host", metavar="NAME", help="Take only events of this machine. Repeatable."),
 ]
 OfOutcome: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--outcome",
         metavar="OUTCOME",
-        help="Show only events with this outcome: started, succeeded, failed, closed, emitted, "
+        help="Take only events with this outcome: started, succeeded, failed, closed, emitted, "
         "abandoned (the process ended before the call did). Repeatable.",
     ),
 ]
 Failed: TypeAlias = Annotated[
     bool,
     typer.Option(
-        "--failed", help="Show only failures; short for --outcome failed --outcome abandoned."
+        "--failed", help="Take only failures; short for --outcome failed --outcome abandoned."
     ),
 ]
 TimeLimit: TypeAlias = Annotated[
@@ -143,17 +149,36 @@ Outboxes: TypeAlias = Annotated[
 ]
 
 
-def filters_of(
-    organization: str | None,
-    where: Sequence[str] | None,
-    point: Sequence[str] | None,
-    outcome: Sequence[str] | None,
-    service: Sequence[str] | None,
-    host: Sequence[str] | None,
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that choose events, in the place of its argument ``filters``."""
+    shared = inspect.signature(_filters, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in shared}
+        command(**given, filters=_filters(**chosen))
+
+    parameters = [
+        each
+        for parameter in own.parameters.values()
+        for each in (shared.values() if parameter.name == "filters" else [parameter])
+    ]
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _filters(
     *,
-    failed: bool,
-) -> Filters:
-    """Make filters of the options that the questions share."""
+    organization: OfOrganization = None,
+    where: Where = None,
+    point: OfPoint = None,
+    outcome: OfOutcome = None,
+    failed: Failed = False,
+    service: OfService = None,
+    host: OfHost = None,
+) -> EventFilters:
     outcomes = [*(outcome or ()), *(["failed", "abandoned"] if failed else ())]
     return {
         "organization_id": organization,

@@ -59,7 +59,8 @@ def print_table(
     drawn = _Rows(lines, gap, widths, right, out.width)
     for line in drawn.row({name: Text(name, style="bold") for name in columns}):
         out.print(line, soft_wrap=True)
-    rule = min(out.width, _LONGEST_RULE, max(map(drawn.width, lines)))
+    needed = [drawn.width(line) + (_INDENT if at else 0) for at, line in enumerate(lines)]
+    rule = min(out.width, _LONGEST_RULE, max(needed))
     out.print(Text("─" * rule, style=GREY), soft_wrap=True)
     cut = False
     before: list[str] = []

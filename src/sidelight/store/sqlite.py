@@ -156,9 +156,13 @@ def _create_file(path: Path, *, create: bool) -> None:
 
     Raises:
         StoreMissingError: the file does not exist and ``create`` is False.
+        DatabaseError: this user may not look at it.
     """
-    if path.exists():
-        return
+    try:
+        if path.exists():
+            return
+    except OSError as error:
+        raise DatabaseError("open", error) from error
     if not create:
         raise StoreMissingError(
             url=f"sqlite:///{path}",

@@ -69,6 +69,8 @@ def _unavailable(url: str, error: StoreError) -> Finding:
             "put a sound copy in its place, and remove the -wal and -shm files of the one before;"
             " the records wait in the spool"
         )
+    elif "Permission denied" in problem:
+        remedy = "run the command as a user who may read it"
     return Finding("store", "wrong", f"{url}: {problem}", remedy)
 
 

@@ -12,18 +12,12 @@ from rich.text import Text
 
 from sidelight.cli.options import (
     AsJson,
-    Failed,
+    EventFilters,
     OfArtifact,
-    OfHost,
-    OfOrganization,
-    OfOutcome,
-    OfPoint,
-    OfService,
     OfType,
     StoreUrl,
     TimeLimit,
-    Where,
-    filters_of,
+    filtered,
     seconds_of,
 )
 from sidelight.cli.output import (
@@ -53,18 +47,13 @@ class By(StrEnum):
 _KEYS: Final = {By.ORGANIZATION: "organization_id", By.TYPE: "type", By.DAY: "day"}
 
 
+@filtered
 def counts(
     *,
     store: StoreUrl = None,
-    organization: OfOrganization = None,
     types: OfType = None,
     artifact: OfArtifact = None,
-    where: Where = None,
-    point: OfPoint = None,
-    outcome: OfOutcome = None,
-    failed: Failed = False,
-    service: OfService = None,
-    host: OfHost = None,
+    filters: EventFilters,
     since: Annotated[
         str | None,
         typer.Option(metavar="DAY", help="Start with this day (UTC): 2026-07-25, or 7d (ago)."),
@@ -101,7 +90,7 @@ def counts(
             since=since,
             until=until,
             time_limit=seconds_of(time_limit, as_json=as_json),
-            **filters_of(organization, where, point, outcome, service, host, failed=failed),
+            **filters,
         )
         url = opened.url
     parts = [part for part in By if part in (by or By)]

@@ -12,21 +12,15 @@ from rich.text import Text
 
 from sidelight.cli.options import (
     AsJson,
-    Failed,
+    EventFilters,
     OfArtifact,
-    OfHost,
-    OfOrganization,
-    OfOutcome,
-    OfPoint,
-    OfService,
     OfTrace,
     OfType,
     Since,
     StoreUrl,
     TimeLimit,
     Until,
-    Where,
-    filters_of,
+    filtered,
     seconds_of,
 )
 from sidelight.cli.output import (
@@ -48,19 +42,14 @@ _LATEST: Final = 50  # events in a table without --limit
 _ATTRIBUTE_LINES: Final = 2  # of an event
 
 
+@filtered
 def events(
     *,
     store: StoreUrl = None,
     artifact: OfArtifact = None,
-    organization: OfOrganization = None,
     types: OfType = None,
     trace: OfTrace = None,
-    where: Where = None,
-    point: OfPoint = None,
-    outcome: OfOutcome = None,
-    failed: Failed = False,
-    service: OfService = None,
-    host: OfHost = None,
+    filters: EventFilters,
     since: Since = None,
     until: Until = None,
     limit: Annotated[
@@ -98,7 +87,7 @@ def events(
             limit=shown,
             newest_first=newest_first or shown is not None,
             time_limit=seconds_of(time_limit, as_json=as_json),
-            **filters_of(organization, where, point, outcome, service, host, failed=failed),
+            **filters,
         )
         found: Iterable[Event] = answer
         if shown is not None and not newest_first:
@@ -136,19 +125,14 @@ def _print_events(listed: Sequence[Event]) -> None:
     )
 
 
+@filtered
 def tail(
     *,
     store: StoreUrl = None,
     artifact: OfArtifact = None,
-    organization: OfOrganization = None,
     types: OfType = None,
     trace: OfTrace = None,
-    where: Where = None,
-    point: OfPoint = None,
-    outcome: OfOutcome = None,
-    failed: Failed = False,
-    service: OfService = None,
-    host: OfHost = None,
+    filters: EventFilters,
     last: Annotated[
         int, typer.Option("--last", "-n", min=0, help="Begin with the latest N stored events.")
     ] = 10,
@@ -168,7 +152,7 @@ def tail(
                 type=types or None,
                 trace_id=trace,
                 last=last,
-                **filters_of(organization, where, point, outcome, service, host, failed=failed),
+                **filters,
             )
             if as_json:
                 print_json(following)

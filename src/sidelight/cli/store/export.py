@@ -16,19 +16,13 @@ import typer
 from sidelight.cli.code.reading import import_all
 from sidelight.cli.options import (
     AsJson,
-    Failed,
+    EventFilters,
     OfArtifact,
-    OfHost,
-    OfOrganization,
-    OfOutcome,
-    OfPoint,
-    OfService,
     OfType,
     Since,
     StoreUrl,
     Until,
-    Where,
-    filters_of,
+    filtered,
 )
 from sidelight.cli.output import complain, print_json, remark, stdout_kept_clean, with_progress
 from sidelight.cli.spool.waiting import remark_waiting
@@ -40,6 +34,7 @@ _PAGES: Final = 25  # of a part: about 500,000 events
 _OVERLAP: Final = 30_000_000_000  # ns by which a relay may commit later than another
 
 
+@filtered
 def export(
     *,
     to: Annotated[
@@ -69,14 +64,8 @@ def export(
         ),
     ] = None,
     artifact: OfArtifact = None,
-    organization: OfOrganization = None,
     types: OfType = None,
-    where: Where = None,
-    point: OfPoint = None,
-    outcome: OfOutcome = None,
-    failed: Failed = False,
-    service: OfService = None,
-    host: OfHost = None,
+    filters: EventFilters,
     since: Since = None,
     until: Until = None,
     as_json: AsJson = False,
@@ -110,7 +99,7 @@ def export(
         "type": types or None,
         "since": since,
         "until": until,
-        **filters_of(organization, where, point, outcome, service, host, failed=failed),
+        **filters,
     }
     declared = declared_columns(catalogue if modules else ())
     with Store(store) as opened:

@@ -9,18 +9,12 @@ from rich.text import Text
 
 from sidelight.cli.options import (
     AsJson,
-    Failed,
-    OfHost,
-    OfOrganization,
-    OfOutcome,
-    OfPoint,
-    OfService,
+    EventFilters,
     Since,
     StoreUrl,
     TimeLimit,
     Until,
-    Where,
-    filters_of,
+    filtered,
     seconds_of,
 )
 from sidelight.cli.output import clean, print_json, remark, remark_left_out
@@ -32,6 +26,7 @@ from sidelight.store import Funnel, Step, Store, duration, number
 _TOLD: Final = 3  # types of last events
 
 
+@filtered
 def funnel(
     steps: Annotated[
         list[str],
@@ -41,13 +36,7 @@ def funnel(
     ],
     *,
     store: StoreUrl = None,
-    organization: OfOrganization = None,
-    where: Where = None,
-    point: OfPoint = None,
-    outcome: OfOutcome = None,
-    failed: Failed = False,
-    service: OfService = None,
-    host: OfHost = None,
+    filters: EventFilters,
     since: Since = None,
     until: Until = None,
     time_limit: TimeLimit = None,
@@ -68,7 +57,7 @@ def funnel(
             since=since,
             until=until,
             time_limit=seconds_of(time_limit, as_json=as_json),
-            **filters_of(organization, where, point, outcome, service, host, failed=failed),
+            **filters,
         )
         url = opened.url
     if as_json:

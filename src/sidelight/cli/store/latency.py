@@ -10,18 +10,12 @@ from rich.text import Text
 
 from sidelight.cli.options import (
     AsJson,
-    Failed,
-    OfHost,
-    OfOrganization,
-    OfOutcome,
-    OfPoint,
-    OfService,
+    EventFilters,
     Since,
     StoreUrl,
     TimeLimit,
     Until,
-    Where,
-    filters_of,
+    filtered,
     seconds_of,
 )
 from sidelight.cli.output import named, print_json, remark, remark_left_out
@@ -38,6 +32,7 @@ class Grouping(StrEnum):
     POINT = "point"
 
 
+@filtered
 def latency(
     start: Annotated[
         str,
@@ -57,13 +52,7 @@ def latency(
         list[Grouping] | None,
         typer.Option(help="Group by this, as the first event has it. Repeatable."),
     ] = None,
-    organization: OfOrganization = None,
-    where: Where = None,
-    point: OfPoint = None,
-    outcome: OfOutcome = None,
-    failed: Failed = False,
-    service: OfService = None,
-    host: OfHost = None,
+    filters: EventFilters,
     since: Since = None,
     until: Until = None,
     time_limit: TimeLimit = None,
@@ -88,7 +77,7 @@ def latency(
             since=since,
             until=until,
             time_limit=seconds_of(time_limit, as_json=as_json),
-            **filters_of(organization, where, point, outcome, service, host, failed=failed),
+            **filters,
         )
         url = opened.url
     if as_json:

@@ -103,7 +103,7 @@ def overdue(
     Examples:
       sidelight overdue
 
-      sidelight overdue --follow --state told.json --webhook https://example.com/alerts
+      sidelight overdue --follow --webhook https://example.com/alerts
     """
     for option, given in (("--command", command), ("--webhook", webhook), ("--state", state)):
         if given is not None and not follow:

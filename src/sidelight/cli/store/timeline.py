@@ -14,14 +14,9 @@ from rich.text import Text
 
 from sidelight.cli.options import (
     AsJson,
-    Failed,
-    OfHost,
-    OfOutcome,
-    OfPoint,
-    OfService,
+    EventFilters,
     StoreUrl,
-    Where,
-    filters_of,
+    filtered,
 )
 from sidelight.cli.output import (
     attributes,
@@ -53,18 +48,14 @@ _SHORTEST_AXIS: Final = 12  # columns in which a bar still tells something
 _LONGEST_AXIS: Final = 60
 
 
+@filtered
 def timeline(
     artifact: Annotated[
         str, typer.Argument(metavar="ARTIFACT", help="The artifact's id.", show_default=False)
     ],
     *,
     store: StoreUrl = None,
-    where: Where = None,
-    point: OfPoint = None,
-    outcome: OfOutcome = None,
-    failed: Failed = False,
-    service: OfService = None,
-    host: OfHost = None,
+    filters: EventFilters,
     svg: Annotated[
         Path | None,
         typer.Option("--svg", metavar="FILE", help="Write the picture to this SVG file instead."),
@@ -84,7 +75,6 @@ def timeline(
       sidelight timeline 7d0c5f2e --svg timeline.svg
     """
     with Store(store) as opened:
-        filters = filters_of(None, where, point, outcome, service, host, failed=failed)
         found = opened.timeline(artifact, **filters)
         remark_waiting(store)
         if not found:
