@@ -5,6 +5,7 @@ from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -14,7 +15,7 @@ from tests.support.stored import BACKENDS, NOON, batches_of, record, sqlite, sto
 from sidelight import Store
 from sidelight.exceptions import QueryError
 from sidelight.store import selection
-from sidelight.store.attributes import Condition
+from sidelight.store.attributes import CREATE_INDEX, Condition
 from sidelight.store.engine import connect
 
 LIVES = simulate(200)
@@ -115,12 +116,64 @@ def test_a_condition_means_the_same_on_each_database(unusual, where, found):
     assert [event.artifact_id for event in unusual.events(where=where)] == ["a1"] * found
 
 
-@pytest.fixture(scope="module", params=sorted(BACKENDS))
+@pytest.fixture(scope="module", params=[*sorted(BACKENDS), "indexed"])
 def unusual(request, tmp_path_factory):
-    url = BACKENDS[request.param](tmp_path_factory.mktemp("unusual"))
+    backend = "postgresql" if request.param == "indexed" else request.param
+    url = BACKENDS[backend](tmp_path_factory.mktemp("unusual"))
     store(url, [record(attributes=VALUES), record(artifact="a2", attributes=None)])
+    if request.param == "indexed":
+        add_index(url)
     with closing(Store(url)) as opened:
         yield opened
+
+
+def add_index(url):
+    engine = connect(url, create=False)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(CREATE_INDEX)
+    engine.dispose()
+
+
+def test_the_page_creates_the_index_that_the_store_uses():
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "query-the-store.md"
+    (sql,) = re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)
+    assert " ".join(sql.split()) == CREATE_INDEX
+
+
+def test_an_index_of_attributes_finds_few_events_at_once(tmp_path, monkeypatch):
+    """Without it a search ends with the time limit; with it a rare value is found all the same."""
+    monkeypatch.setattr("sidelight.store.selection._FIRST_WINDOW", 20)
+    monkeypatch.setattr("sidelight.store.selection._FEW", 5)
+    url = BACKENDS["postgresql"](tmp_path)
+    events = [
+        record(at=NOON + n, artifact=n, attributes={"order": n, "odd": n % 2}) for n in range(200)
+    ]
+    store(url, events[:150])
+
+    def found(where, **named):
+        with closing(Store(url)) as opened:
+            answer = opened.events(where=where, time_limit=0, **named)
+            return [event.attributes["order"] for event in answer], answer.left_out is None
+
+    assert found("order=3", newest_first=True) == ([], False)
+    add_index(url)
+    store(url, events[150:])
+    for newest_first in (True, False):
+        assert found("order=3", newest_first=newest_first) == ([3], True)
+        assert found(["order=193", "odd=1"], newest_first=newest_first) == ([193], True)
+        assert found(["order=193", "odd=0"], newest_first=newest_first) == ([], True)
+        assert found("order=193", type="other", newest_first=newest_first) == ([], True)
+        assert found("odd=1", newest_first=newest_first)[1] is False  # too many: window by window
+        assert found("order>3", newest_first=newest_first)[1] is False
+    clause = Condition.parse("order=3").containment(0)
+    engine = connect(url, create=False)
+    with engine.begin() as connection:  # a table of a few hundred rows is not worth an index
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        explain = text(f"EXPLAIN SELECT 1 FROM events WHERE {clause.text}")
+        named = {name: each.value for name, each in clause._bindparams.items()}
+        plan = connection.execute(explain, named).all()
+    engine.dispose()
+    assert "Bitmap Index Scan" in str(plan)
 
 
 def test_a_row_that_is_no_json_meets_no_condition(tmp_path):

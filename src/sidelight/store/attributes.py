@@ -7,13 +7,14 @@ also matches a text that reads the same. An event without the attribute meets no
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 from sqlalchemy import TextClause, text
 
 from sidelight.exceptions import QueryError
+from sidelight.record import to_json
 
 _CONDITION: Final = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
 _LARGEST: Final = 2**63 - 1  # SQLite takes no larger integer as a parameter
@@ -23,6 +24,13 @@ POSTGRES_DOCUMENT: Final = (
     r" ELSE regexp_replace(attributes::text, '(?<!\\)((?:\\\\)*)\\u0000', '\1␀', 'g') END)::jsonb"
 )
 """The attributes as JSONB, which refuses NUL: NUL becomes ``␀``, as in ids."""
+
+ATTRIBUTES_INDEX: Final = "events_by_attributes"
+"""The index that an operator may add on PostgreSQL; `=` then finds few events at once."""
+CREATE_INDEX: Final = (
+    f"CREATE INDEX {ATTRIBUTES_INDEX} ON sidelight.events"
+    f" USING gin (({POSTGRES_DOCUMENT}) jsonb_path_ops)"
+)
 
 # A row that a relay did not write may hold something else than JSON.
 _SQLITE_ATTRIBUTE: Final = (
@@ -116,11 +124,31 @@ class Condition(NamedTuple):
         # PostgreSQL would round a float to 15 digits, and reads a text as it is.
         value = self.value if is_sqlite else self.written
         given = {f"name_{at}": self.name, f"value_{at}": value, f"text_{at}": self.written}
-        # SQLAlchemy reads a colon before a word as a parameter, also that of a cast.
-        escaped = made.replace("::", r"\:\:").replace("(?:", r"(?\:")
-        return text(f"({escaped})").bindparams(
-            **{name: value for name, value in given.items() if f":{name}" in made}
+        return _clause(made, given)
+
+    def containment(self, at: int) -> TextClause | None:
+        """What PostgreSQL's index knows of the events that meet the condition; None: nothing.
+
+        Args:
+            at: the number of this condition in its statement.
+        """
+        name = to_json(self.name)
+        as_text = f"{{{name}:{to_json(self.written)}}}"
+        document = as_text if self.kind == "text" else f"{{{name}:{self.written}}}"
+        if self.operator != "=" or "\\u0000" in as_text:
+            return None
+        either = " OR ".join(
+            f"{POSTGRES_DOCUMENT} @> CAST(:{given}_{at} AS jsonb)" for given in ("as_is", "as_text")
         )
+        return _clause(either, {f"as_is_{at}": document, f"as_text_{at}": as_text})
+
+
+def _clause(made: str, given: Mapping[str, Any]) -> TextClause:
+    """Make a clause of those parameters that occur in it."""
+    # SQLAlchemy reads a colon before a word as a parameter, also that of a cast.
+    escaped = made.replace("::", r"\:\:").replace("(?:", r"(?\:")
+    used = {name: value for name, value in given.items() if f":{name}" in made}
+    return text(f"({escaped})").bindparams(**used)
 
 
 def conditions_of(where: str | Sequence[str]) -> tuple[Condition, ...]:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
-from sqlalchemy import Executable
+from sqlalchemy import Executable, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import StoreError
 from sidelight.settings import public_url, settle
 from sidelight.store.arguments import Id
+from sidelight.store.attributes import ATTRIBUTES_INDEX
 from sidelight.store.engine import connect
 from sidelight.store.selection import EventFilters, Row, Selection
 from sidelight.store.times import When
@@ -57,8 +58,20 @@ class Reader:
         **filters: Unpack[EventFilters],
     ) -> Selection:
         return Selection.of(
-            self._engine.dialect.name, artifact_id=artifact_id, since=since, until=until, **filters
+            self._engine.dialect.name,
+            has_index=filters.get("where") is not None and self._has_index(),
+            artifact_id=artifact_id,
+            since=since,
+            until=until,
+            **filters,
         )
+
+    def _has_index(self) -> bool:
+        """Whether an operator has added the index of attributes."""
+        if self._engine.dialect.name == "sqlite":
+            return False
+        found = text(f"SELECT to_regclass('sidelight.{ATTRIBUTES_INDEX}') IS NOT NULL")
+        return bool(self._read(found)[0][0])
 
     def _read(self, query: Executable) -> Sequence[Row]:
         try:

@@ -35,6 +35,7 @@ Read: TypeAlias = Callable[[Executable], Sequence[Row]]
 
 ORDER: Final = (events.c.occurred_at, events.c.event_id)
 _PAGE: Final = 1000  # events per transaction
+_FEW: Final = 1000  # events that one query finds by the index of attributes
 _FIRST_WINDOW: Final = 1000  # events that one query examines; the windows double
 _TIME_DIGITS: Final = len("01a2099d-ba88-72a0")  # the part of an event_id that is its time
 _RANDOM_BITS: Final = 2**62 - 1
@@ -106,6 +107,7 @@ class Selection:
         filters: conditions on columns that no index has.
         times: conditions on the time of the event.
         keys: the same conditions on its id.
+        is_indexed: an index of attributes knows some of the filters.
     """
 
     artifact_id: str | None
@@ -115,12 +117,14 @@ class Selection:
     filters: Conditions
     times: Conditions
     keys: Conditions
+    is_indexed: bool = False
 
     @classmethod
     def of(
         cls,
         dialect: str,
         *,
+        has_index: bool = False,
         artifact_id: Id | None = None,
         organization_id: Id | None = None,
         type: Types | None = None,  # noqa: A002
@@ -139,6 +143,7 @@ class Selection:
             QueryError: an argument is invalid; the error names it.
         """
         filters: Conditions = []
+        indexed: list[TextClause] = []
         if outcome is not None:
             filters.append(events.c.outcome.in_(checked_outcomes(outcome)))
         if point is not None:
@@ -148,8 +153,11 @@ class Selection:
         if host is not None:
             filters.append(_emitted(processes.c.host, checked_names("host", host)))
         if where is not None:
-            conditions = enumerate(conditions_of(where))
+            conditions = [*enumerate(conditions_of(where))]
             filters += [condition.sql(dialect, at) for at, condition in conditions]
+            known = [condition.containment(at) for at, condition in conditions if has_index]
+            indexed = [each for each in known if each is not None]
+            filters += indexed
         times, keys = _between(
             None if since is None else beginning_ns("since", since),
             None if until is None else end_ns("until", until),
@@ -164,6 +172,7 @@ class Selection:
             filters=filters,
             times=times,
             keys=keys,
+            is_indexed=bool(indexed),
         )
 
     def matches(self, row: Row) -> bool:
@@ -183,6 +192,9 @@ class Selection:
     ) -> Iterator[Row]:
         """Yield the events in the order of (occurred_at, event_id), or in reverse."""
         if self.filters:
+            few = self._few(read) if self.is_indexed else None
+            if few is not None:
+                return islice(sorted(few, key=_position, reverse=newest_first), limit)
             rows = self._through_windows(read, scan, newest_first=newest_first)
             return islice(rows, limit)
         page = _PAGE if limit is None else min(_PAGE, limit)
@@ -302,6 +314,11 @@ class Selection:
     def _in_range(self, prefix: Conditions, start: int | None, end: int | None) -> Conditions:
         times, keys = _between(start, end)
         return [*self.times, *times] if prefix else [*self.times, *self.keys, *times, *keys]
+
+    def _few(self, read: Read) -> Sequence[Row] | None:
+        """All that is selected, which the index of attributes finds; None where it is much."""
+        rows = read(select(events).where(*self.conditions(), *self.keys).limit(_FEW + 1))
+        return rows if len(rows) <= _FEW else None
 
     def _through_windows(self, read: Read, scan: Scan, *, newest_first: bool) -> Iterator[Row]:
         for queries in self.windows(read, scan, newest_first=newest_first):
