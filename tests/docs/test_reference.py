@@ -24,8 +24,8 @@ from sidelight.runtime import process
 from sidelight.settings import Settings
 from sidelight.spool import header, quarantine, supply
 from sidelight.store import schema
+from sidelight.store.filters import EventFilters
 from sidelight.store.opening import VERSION
-from sidelight.store.selection import EventFilters
 from sidelight.testing import Recorded
 from sidelight.transactions.entry import REASONS as NOT_JOINED
 

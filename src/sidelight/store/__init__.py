@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sidelight.store.eraser import Eraser, Erasure
     from sidelight.store.erasure import Subject
     from sidelight.store.event import UNREADABLE, Count, Counts, Event, Events, Loss, Process
+    from sidelight.store.filters import Filters
     from sidelight.store.funnel import Funnel, Step
     from sidelight.store.latency import Grouping, Latencies, Latency
     from sidelight.store.overdue import Judgement, Mark, Overdue
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from sidelight.store.retention import Plan, Pruner
     from sidelight.store.rows import attributes_text, id_text, mark_undeclared
     from sidelight.store.schema import metadata
-    from sidelight.store.selection import Filters
     from sidelight.store.sink import StoreSink
     from sidelight.store.sqlite import connect_file, is_unusable
     from sidelight.store.stretches import Axis, Stretch, stretches_of
@@ -124,7 +124,7 @@ __getattr__ = lazily(
         "retention": "Plan Pruner",
         "rows": "attributes_text id_text mark_undeclared",
         "schema": "metadata",
-        "selection": "Filters",
+        "filters": "Filters",
         "sink": "StoreSink",
         "sqlite": "connect_file is_unusable",
         "stretches": "Axis Stretch stretches_of",

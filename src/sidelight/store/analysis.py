@@ -10,12 +10,13 @@ from typing import Unpack
 from sidelight.exceptions import QueryError
 from sidelight.record import Expectation
 from sidelight.store.arguments import Id, Types, checked_names
+from sidelight.store.filters import Filters
 from sidelight.store.funnel import Funnel, funnel_of
 from sidelight.store.inventory import Inventory
 from sidelight.store.journeys import Journeys, with_time
 from sidelight.store.latency import Grouping, Latencies, checked_grouping, latencies
 from sidelight.store.overdue import Judgement, Mark, judge, marks_of
-from sidelight.store.selection import Filters, Row, Scan
+from sidelight.store.selection import Row, Scan
 from sidelight.store.times import When
 
 

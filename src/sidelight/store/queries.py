@@ -19,9 +19,10 @@ from sidelight.store.arrivals import Arrivals
 from sidelight.store.columns import declared_columns
 from sidelight.store.counting import count_events, count_from, counters
 from sidelight.store.event import Counts, Event, Events, event_from
+from sidelight.store.filters import EventFilters
 from sidelight.store.pages import Page, pages
 from sidelight.store.schema import events
-from sidelight.store.selection import ORDER, EventFilters, Row, Scan, Selection
+from sidelight.store.selection import ORDER, Row, Scan, Selection
 from sidelight.store.times import When, beginning_ns, day_of
 
 if TYPE_CHECKING:

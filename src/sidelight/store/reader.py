@@ -15,7 +15,8 @@ from sidelight.settings import public_url, settle
 from sidelight.store.arguments import Id
 from sidelight.store.attributes import ATTRIBUTES_INDEX
 from sidelight.store.engine import connect
-from sidelight.store.selection import EventFilters, Row, Selection
+from sidelight.store.filters import EventFilters
+from sidelight.store.selection import Row, Selection
 from sidelight.store.times import When
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby, islice
 from math import inf
-from typing import Any, Final, Self, TypeAlias, TypedDict
+from typing import Any, Final, Self, TypeAlias
 
 from sqlalchemy import ColumnElement, Executable, Select, TextClause, func, literal, select, tuple_
 
@@ -39,39 +39,6 @@ _FEW: Final = 1000  # events that one query finds by the index of attributes
 _FIRST_WINDOW: Final = 1000  # events that one query examines; the windows double
 _TIME_DIGITS: Final = len("01a2099d-ba88-72a0")  # the part of an event_id that is its time
 _RANDOM_BITS: Final = 2**62 - 1
-
-
-class Filters(TypedDict, total=False):
-    """Conditions on events. An event must meet all that are given; None is no condition.
-
-    Attributes:
-        organization_id: the organization; "" for events without one.
-        where: conditions on attributes: ``"words>100"``, ``["kind=mail", "words>100"]``. See
-            `sidelight.store.attributes`.
-        outcome: the outcome, or one of several.
-        point: the function, ``package.module:Class.method``, or one of several.
-        service: the service that emitted it (``OTEL_SERVICE_NAME``), or one of several.
-        host: the machine or container that emitted it, or one of several.
-    """
-
-    organization_id: Id | None
-    where: str | Sequence[str] | None
-    outcome: Types | None
-    point: Types | None
-    service: Types | None
-    host: Types | None
-
-
-class EventFilters(Filters, total=False):
-    """`Filters`, and two more.
-
-    Attributes:
-        type: the type, or one of several.
-        trace_id: the trace; 32 hexadecimal digits.
-    """
-
-    type: Types | None
-    trace_id: str | None
 
 
 class Scan:
