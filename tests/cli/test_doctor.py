@@ -815,7 +815,7 @@ def test_words_on_a_terminal(tmp_path, monkeypatch):
     emit(TWO_ORDERS, path)
     said = sidelight("doctor", *of(path))
     assert said.code == 0
-    assert re.search(r"^✓ store +sqlite:\S+: +6 events, the latest", said.words)
+    assert re.search(r"^✓ store +sqlite:\S+ ?: +6 events, the latest", said.words)
     assert said.out.endswith("\nall is well\n")
     with monkeypatch.context() as patch:
         patch.setenv("SIDELIGHT_DISABLED", "1")

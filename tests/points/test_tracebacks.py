@@ -73,6 +73,7 @@ def map_file(tmp_path):
     return path
 
 
+@pytest.mark.usefixtures("empty_catalogue")
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_the_traceback_ends_at_the_callers_line(kind, map_file):
     with pytest.raises(SidelightError) as raised:

@@ -31,11 +31,9 @@ class About(BaseModel):
 
 
 @pytest.fixture(autouse=True)
-def declared():
+def declared(empty_catalogue):
     sidelight.catalogue.event("sold", emitted_by="shop:sell")(Sold)
     sidelight.catalogue.event("named")(About)
-    yield
-    sidelight.catalogue.clear()
 
 
 @emits("sold", artifact_id=arg.item, price=arg.price)
