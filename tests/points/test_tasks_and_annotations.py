@@ -55,6 +55,9 @@ def test_the_tasks_of_a_group_emit_each_for_itself(tasks, pauses):
 @pytest.mark.parametrize("tasks", ["plain", eager])
 @pytest.mark.parametrize("pauses", [0, 1])
 def test_a_group_that_fails_raises_as_undecorated(tasks, pauses):
+    if tasks == "eager" and not pauses and sys.version_info < (3, 13):
+        pytest.skip("Python 3.12 cancels the creator of an eager task that fails at once")
+
     async def failing():
         with pytest.raises(ExceptionGroup) as raised:
             await all_of([1, -2], pauses)
