@@ -12,7 +12,6 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
-# One more than the cores of a small machine, because a test waits for about a third of its time.
 JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE # the suite starts some thousand processes: each would compile anew
 
