@@ -148,3 +148,25 @@ def test_only_the_latest_records_are_kept(spool, monkeypatch):
         numbers += [moment.artifact_id for _, moment in records]
     assert numbers == [*range(100)]
     assert shared._kept == 0
+
+
+@pytest.mark.parametrize("at", [1, 700, STRETCH + 5])
+def test_no_record_is_passed_over_where_memory_ends_during_a_read(spool, monkeypatch, at):
+    original, calls = reading.decode, []
+
+    def hungry(payload):
+        calls.append(payload)
+        if len(calls) == at:
+            raise MemoryError
+        return original(payload)
+
+    monkeypatch.setattr(reading, "decode", hungry)
+    emit(spool, *range(STRETCH + 500))
+    sinks = [ScriptedSink(name) for name in BOTH]
+    relay = Relay(spool, sinks, Watermark())
+    relay.start()
+    try:
+        assert relay.flush(20, needed=BOTH)
+    finally:
+        assert relay.stop(10)
+    assert [sorted(set(sink.taken)) for sink in sinks] == [[*range(STRETCH + 500)]] * 2
