@@ -101,7 +101,7 @@ opentelemetry: $(DEV) ## exported bytes equal the SDK's, under older versions of
 			tests/otlp/test_encoding.py tests/otlp/test_telemetry.py || exit 1; \
 	done
 
-bench: $(BENCH) ## the benchmarks, beside the peers; a few minutes
+bench: $(BENCH) ## the benchmarks, beside the peers; some ten minutes
 	$(BIN)/python -m benchmarks
 
 bench-smoke: $(BENCH) ## a short run of the benchmarks that checks the budget

@@ -29,6 +29,7 @@ _ELSEWHERE: Final = (
     "messages in Kafka, until their retention is over; consumers drop them",
     "backups, exports and other copies of the store",
     "spools and outboxes elsewhere, until their relays deliver; the store drops the events then",
+    "copies of hot segments on the disk, until their relays deliver",
     "quarantines elsewhere: run the command there too",
 )
 
