@@ -136,17 +136,18 @@ def test_outboxes_are_erased(path, backend, tmp_path):
     create_outbox(url)
     engine = sa.create_engine(url)
     rows = [
-        {"position": n, "event_id": f"e{n}", "record": payload_of(f"a{n % 5}")} for n in range(1200)
+        {"position": n, "event_id": f"e{n}", "record": payload_of(f"artifact-{n % 5}")}
+        for n in range(1200)
     ]
     with engine.begin() as connection:
         connection.execute(outbox_table().insert(), rows)
-    (receipt,) = erase(path, "--artifact", "a3", "--outbox", url).json
+    (receipt,) = erase(path, "--artifact", "artifact-3", "--outbox", url).json
     assert receipt["outboxes"] == 240
     with engine.connect() as connection:
         left = connection.execute(sa.select(outbox_table().c.record)).scalars().all()
     engine.dispose()
     assert len(left) == 1200
-    assert not any(b"a3" in bytes(each) for each in left)
+    assert not any(b"artifact-3" in bytes(each) for each in left)
     sidelight("relay", "--once", *of(path), "--outbox", url)
     assert stored(path) == 2 + 960
 
