@@ -80,7 +80,9 @@ def test_the_spools_disk_is_full(relay, store, tmp_path, full, progress, settled
             spool=spool,
         )
         assert verdict.let_go == 0
-        assert verdict.counted["kept in memory: No space left on device"]
+        reason = "kept in memory: No space left on device"
+        # A last ledger that is in memory itself may die with its process, which ends in a second.
+        assert verdict.counted.get(reason) or any(reason in each.told() for each in ended)
 
 
 def test_the_disk_of_store_and_spool_is_full(tmp_path, full, progress, settled):
