@@ -19,7 +19,7 @@ from sidelight.relay import Relay
 from sidelight.relay.housekeeping import Housekeeping
 from sidelight.relay.refusals import DOUBTFUL
 from sidelight.relay.worker import Worker
-from sidelight.spool import PAGE, SMALLEST, SPARES, Spool, segments_in
+from sidelight.spool import PAGE, SMALLEST, SPARES, Segment, Spool, segments_in
 
 HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
 LEDGER = encode_static(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
@@ -582,3 +582,20 @@ def test_events_drop_their_spans_and_no_undelivered_event_is_deleted(
     assert not losses
     assert spool.supply.full == full
     assert spans == [False]
+
+
+def test_a_receipt_is_stored_before_flush_can_see_the_cursor(tmp_path, monkeypatch):
+    spool = Spool(tmp_path, {"instance": "i", "sinks": ["store"]})
+    watermark, seen = Watermark(), []
+    original = Segment.advance
+
+    def advance(segment, sink, offset):
+        seen.append(watermark.position >= (segment.number, offset))
+        original(segment, sink, offset)
+
+    monkeypatch.setattr(Segment, "advance", advance)
+    emit(spool, *range(10))
+    Relay(spool, [ScriptedSink("store")], watermark).drain()
+    spool.close()
+    assert seen
+    assert all(seen)

@@ -324,17 +324,19 @@ class Worker:
 
     # -- cursor and quarantine ---------------------------------------------------------------
 
+    # The watermark moves first, because `flush` looks at the cursor: a receipt is then stored.
+
     def _advance(self, segment: Segment, offset: int) -> None:
+        self._move_watermark(segment, (segment.number, offset))
         try:
             segment.advance(self.sink.name, offset)
         except OSError as error:
             self.spool.failures.count(f"cursor not written: {os_error_text(error)}", str(error))
-        self._move_watermark(segment, (segment.number, offset))
 
     def _finish(self, segment: Segment) -> None:
+        self._move_watermark(segment, (segment.number + 1, 0))
         segment.delivered_to.add(self.sink.name)
         self._sources.forget(segment)
-        self._move_watermark(segment, (segment.number + 1, 0))
 
     def _move_watermark(self, segment: Segment, position: tuple[int, int]) -> None:
         """Move the watermark of the store; it never goes back, also where a batch is read again."""
