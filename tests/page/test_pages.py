@@ -1,5 +1,6 @@
 """The pages tell what the store holds, say what they left out, and let no value become markup."""
 
+import contextlib
 import html
 import re
 import signal
@@ -10,10 +11,13 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from tests.support.commands import emit, spawn, wait_for
+from tests.support.commands import emit, spawn, url_of, wait_for
 from tests.support.pages import HOSTILE, serve
 from tests.support.ports import free_ports
 from tests.support.stored import BACKENDS
+
+from sidelight.record import frame
+from sidelight.spool import Segment
 
 ON_EACH = pytest.mark.parametrize("pages", sorted(BACKENDS), indirect=True)
 ADDRESSES = [
@@ -168,6 +172,18 @@ def test_what_is_overdue_and_what_waits_for_a_sink(pages, tmp_path):
         shown = words(served.text("/"))
         assert re.search(r"store \d+ bytes (.* ago|just now) ", shown)
         assert "Nothing is expected" in shown
+
+
+def test_a_record_that_cannot_be_read_waits_too(tmp_path):
+    path, spool = tmp_path / "events.db", tmp_path / "spool"
+    emit('receive("first"); sidelight.flush(60)', path)
+    spool.mkdir(mode=0o700)
+    header = {"instance": "i", "store": url_of(path), "sinks": ["store"], "resource": {}}
+    with contextlib.closing(Segment.create(spool, 1 << 20, header)) as segment:
+        segment.write(frame(b"no record"))
+    with serve(path, SIDELIGHT_SPOOL=str(spool)) as served:
+        shown = words(served.text("/"))
+    assert re.search(r"store \d+ bytes it cannot be read; see Health", shown), shown
 
 
 @ON_EACH

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from tests.support.simulated import POINTS, records_of, simulate
-from tests.support.stored import BACKENDS, NOON, batches_of, record, sqlite, store
+from tests.support.stored import BACKENDS, DAY, NOON, batches_of, record, sqlite, store
 
 from sidelight import Store
 from sidelight.exceptions import QueryError
@@ -32,6 +32,16 @@ def filled(request, tmp_path_factory):
 def asked(filled):
     with closing(Store(filled)) as opened:
         yield opened
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_counted_events_come_in_the_order_of_the_counters(backend, tmp_path):
+    url = BACKENDS[backend](tmp_path)
+    owners = ["b", "a'b", None, "a"]
+    ages = [9_999 * DAY, 10_000 * DAY]  # the number of the day gets a digit more
+    store(url, [record(at=at, organization=owner) for owner in owners for at in ages])
+    with closing(Store(url)) as opened:
+        assert opened.counts(point="shop:make") == opened.counts()
 
 
 def is_mail(life):

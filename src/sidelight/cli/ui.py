@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from sidelight.cli.spool.lag import lags_of
 from sidelight.cli.spool.waiting import marks_here
 from sidelight.cli.store.expected import ExpectMap, ExpectModules, expectations_of
 from sidelight.exceptions import ConfigurationError
+from sidelight.page import Lag
 from sidelight.record import catalogue
 from sidelight.settings import settle
 from sidelight.store import Store
@@ -61,7 +63,7 @@ def ui(
       sidelight ui --trace-url 'http://localhost:16686/trace/{trace_id}'
     """
     try:
-        from sidelight.page import Beside, Door, Health, Lag, serve  # noqa: PLC0415  # an extra
+        from sidelight.page import Beside, Door, Health, serve  # noqa: PLC0415  # an extra
     except ImportError as error:
         raise ConfigurationError(
             setting="ui",
@@ -77,12 +79,11 @@ def ui(
     settings = settle(store)
     expectations = expectations_of(map_, modules or [])
 
-    def lags() -> list[Lag] | None:
+    def lags() -> Sequence[Lag] | None:
         try:
-            found = sorted(lags_of(settings.spool).items())
+            return lags_of(settings.spool)
         except OSError:  # the doctor's findings name it
             return None
-        return [Lag(sink, lag.waiting, lag.oldest_ns) for sink, lag in found]
 
     with Store(store) as opened:
         serve(

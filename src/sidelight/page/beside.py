@@ -32,7 +32,8 @@ class Lag(NamedTuple):
     Attributes:
         sink: "store", "stream", "traces" or "logs".
         waiting: bytes that the sink has not taken.
-        oldest_ns: when the oldest record among them occurred; None where none waits.
+        oldest_ns: when the oldest record occurred that begins a segment's rest; None where nothing
+            waits, or where it cannot be read.
     """
 
     sink: str

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.exceptions import ConfigurationError
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from sidelight.spool import Sink
 
 _logger: Final = logging.getLogger("sidelight")
-_left: Final[set[tuple[int, int]]] = set()  # the process and the settings that it had
+_left: Final[dict[int, Settings]] = {}  # by process: the settings under which it lost its store
 
 
 def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink]:
@@ -71,12 +70,11 @@ def leave_lost_store(settings: Settings | None, configure: Callable[[Settings], 
     """
     from sidelight.store import is_unusable  # noqa: PLC0415
 
-    path = sqlite_path(settings.store) if settings is not None and settings.store else None
-    if path is None or settings is None or not is_unusable(Path(path)):
+    if settings is None or settings.store is None or settings.relay == "external":
         return
-    key = os.getpid(), id(settings)
-    if settings.relay == "thread" and key not in _left:
-        _left.add(key)
+    path, process = sqlite_path(settings.store), os.getpid()
+    if path is not None and is_unusable(path) and _left.get(process) is not settings:
+        _left[process] = settings
         settings = without_relay(settings, "other code closed the files of its store")
         with contextlib.suppress(RuntimeError):  # the process is ending
             start_new_thread(configure, (settings,))

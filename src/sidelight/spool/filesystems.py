@@ -24,18 +24,22 @@ def is_remote(directory: Path) -> bool:
     return filesystem(directory) in _NETWORK_FILESYSTEMS
 
 
-_kinds: Final[dict[int, str]] = {}  # by device; a forked child finds its parent's
+_kinds: Final[dict[tuple[Path, int, int], str]] = {}  # a forked child finds its parent's
 
 
 def filesystem(directory: Path) -> str:
-    """Return the type of the filesystem that holds ``directory``; "" where it is unknown."""
+    """Return the type of the filesystem that holds ``directory``; "" where it is unknown.
+
+    The answer is kept for this directory only: a device's number is given again after an unmount.
+    """
     try:
-        device = directory.stat().st_dev
+        status = directory.stat()
     except OSError:  # it does not exist yet
         return _mounted(directory)
-    if not _kinds.get(device):
-        _kinds[device] = _mounted(directory)
-    return _kinds[device]
+    key = directory, status.st_dev, status.st_ino
+    if not _kinds.get(key):
+        _kinds[key] = _mounted(directory)
+    return _kinds[key]
 
 
 def _mounted(directory: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 from collections.abc import Callable
@@ -22,7 +23,6 @@ user: Final[Callable[[], int]] = getattr(os, "geteuid", int)
 """Return the id of the user whose rights count; 0 where the system has no such ids."""
 BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 """Flag of `os.open` without which Windows changes line ends."""
-
 
 CAREFULLY: Final[int] = BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """Flags of `os.open` that follow no symbolic link and do not block on a pipe."""
@@ -119,10 +119,14 @@ def populate(mapping: mmap.mmap, size: int) -> None:
 
 
 def _is_populated(mapping: mmap.mmap, size: int) -> bool:
-    """Populate a mapping in pieces, because the call keeps the GIL; False where it is missing."""
+    """Populate a mapping in pieces, because the call keeps the GIL; False where it is missing.
+
+    Another failure is no reason to touch the pages: where the kernel finds no page, that would be a
+    SIGBUS.
+    """
     try:
         for offset in range(0, size, len(_ZEROS)):
             mapping.madvise(_MADV_POPULATE_WRITE, offset, min(len(_ZEROS), size - offset))
-    except (OSError, ValueError):
-        return False
+    except OSError as error:
+        return error.errno != errno.EINVAL
     return True

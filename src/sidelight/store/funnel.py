@@ -97,7 +97,7 @@ def _step(types: frozenset[str], tally: _Tally) -> Step:
     return Step(
         types=tuple(sorted(types)),
         reached=tally.by_type.total(),
-        by_type=dict(sorted(tally.by_type.items(), key=str)),
+        by_type=dict(sorted(tally.by_type.items(), key=lambda item: str(item[0]))),
         p50_ns=percentile(ordered, 0.50),
         p90_ns=percentile(ordered, 0.90),
         max_ns=ordered[-1] if ordered else None,

@@ -27,6 +27,7 @@ from sidelight.spool import (
 from sidelight.store import duration, plural, size
 
 _BATCH: Final = 2000  # records
+_CHUNK: Final = 65_536  # bytes
 
 
 @dataclass(slots=True)
@@ -177,11 +178,10 @@ def _read_segment(path: Path) -> SegmentReport:
     with contextlib.closing(Segment.inspect(path)) as segment:
         written = segment.has_writer
         segment.sealed = not written
-        content = segment.read(PAGE, segment.size)
         report = SegmentReport(
             path=path,
             size=segment.size,
-            end=PAGE + len(content.rstrip(b"\0")),
+            end=end_of(segment),
             meta=segment.meta,
             written=written,
             attended=segment.has_reader,
@@ -196,6 +196,17 @@ def _read_segment(path: Path) -> SegmentReport:
             report.damaged = max(report.damaged, damaged)
             report.foreign = max(report.foreign, foreign)
         return report
+
+
+def end_of(segment: Segment) -> int:
+    """The offset behind the last written byte; a segment is allocated in full."""
+    end = segment.size
+    while end > PAGE:
+        begin = max(end - _CHUNK, PAGE)
+        if written := segment.read(begin, end - begin).rstrip(b"\0"):
+            return begin + len(written)
+        end = begin
+    return PAGE
 
 
 def _scan(segment: Segment, cursor: int) -> tuple[Backlog, int, int]:

@@ -101,7 +101,7 @@ class Told:
             return
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(fd, "w", encoding="utf-8") as file:  # noqa: PTH123  # with its mode
                 json.dump({"told": sorted(self._keys)}, file)
                 file.flush()
