@@ -179,9 +179,9 @@ def records_that_are_left_to_a_relay(at):
     yield NOTE, "relay", r"no relay runs, and process \d+ leaves all records to one → start"
     living.emit(1)
     yield WRONG, "backlog", "which is running: no relay reads them → start `sidelight relay`"
-    at.monkeypatch.setattr("sidelight.cli.doctor.backlog._PATIENCE", 60 * 10**9)
+    at.monkeypatch.setattr("sidelight.cli.doctor.backlog.PATIENCE", 60 * 10**9)
     yield OK, "backlog", "records are on their way"
-    at.monkeypatch.setattr("sidelight.cli.doctor.backlog._PATIENCE", 0)
+    at.monkeypatch.setattr("sidelight.cli.doctor.backlog.PATIENCE", 0)
     at.stack.enter_context(relaying(*at.options))
     yield WELL
 
@@ -412,7 +412,7 @@ def an_outbox_that_nobody_drains(at, named):
     shop = f"sqlite:///{at.tmp / 'shop.db'}"
     waits = FIRST.replace("assert", "assert not")  # the rows of an outbox that no relay drains
     emit(f"{textwrap.dedent(script)}{waits}", at.path, SHOP=shop)
-    at.monkeypatch.setattr("sidelight.cli.doctor.outboxes._PATIENCE", 0)
+    at.monkeypatch.setattr("sidelight.cli.doctor.outboxes.PATIENCE", 0)
     if named == "options":
         at.options = (*at.options, "--outbox", shop)
     else:
@@ -799,7 +799,7 @@ def filled(tmp_path_factory):
 
 @pytest.mark.parametrize("scenario", ROWS)
 def test_the_doctor_names_state_and_remedy(scenario, filled, tmp_path, monkeypatch):
-    monkeypatch.setattr("sidelight.cli.doctor.backlog._PATIENCE", 0)
+    monkeypatch.setattr("sidelight.cli.doctor.backlog.PATIENCE", 0)
     with contextlib.ExitStack() as stack:
         at = Place(tmp_path, stack, monkeypatch, filled)
         for state, check, words in scenario(at):

@@ -229,7 +229,7 @@ def test_each_call_fails_in_the_spool(tmp_path, shim, full, progress, settled):
 IMPATIENT = """
 import sys
 import sidelight.cli.doctor.backlog
-sidelight.cli.doctor.backlog._PATIENCE = 0
+sidelight.cli.doctor.backlog.PATIENCE = 0
 sidelight.cli.main(sys.argv[1:])
 """
 

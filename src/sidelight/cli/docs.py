@@ -95,14 +95,10 @@ def _pages() -> Mapping[str, Path]:
         *(
             path
             for kind in ("how-to", "explanation", "reference")
-            for path in _sorted(place / kind)
+            for path in sorted((place / kind).glob("*.md"))
         ),
     ]
     return {path.stem: path for path in found}
-
-
-def _sorted(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.md"))
 
 
 def _title(path: Path) -> str:

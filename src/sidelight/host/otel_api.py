@@ -70,6 +70,14 @@ def with_span(context: Any, span: object) -> Any:
 providers: Final[Any] = _trace if hasattr(_trace, "_TRACER_PROVIDER") else _NoProvider()
 
 
+_NO_METERS: Final = frozenset({"_ProxyMeterProvider", "NoOpMeterProvider"})
+
+
+def keeps_metrics(provider: object) -> bool:
+    """Whether a MeterProvider is one that was set, and does not only stand in for it."""
+    return type(provider).__name__ not in _NO_METERS
+
+
 def suppressed() -> Any:
     """Make a context in which instrumentation ignores sidelight's own exports."""
     context = _context.get_current()

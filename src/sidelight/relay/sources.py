@@ -74,10 +74,8 @@ class Sources:
                 problem = f"{segment.path} from {scanner.offset} on"
                 self._count(f"segment not readable: {os_error_text(error)}", problem)
             return None
-        except (
-            BaseException
-        ):  # no memory, for one: the scanner has passed records that are not here
-            self.forget(segment)
+        except BaseException:
+            self.forget(segment)  # its scanner has passed records that are not delivered
             raise
         self._unreadable_since.pop(id(segment), None)
         return reading

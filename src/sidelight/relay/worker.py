@@ -324,9 +324,11 @@ class Worker:
 
     # -- cursor and quarantine ---------------------------------------------------------------
 
-    # The watermark moves first, because `flush` looks at the cursor: a receipt is then stored.
-
     def _advance(self, segment: Segment, offset: int) -> None:
+        """Move the watermark, then the cursor.
+
+        `flush` looks at the cursor, and every receipt before it must be stored then.
+        """
         self._move_watermark(segment, (segment.number, offset))
         try:
             segment.advance(self.sink.name, offset)

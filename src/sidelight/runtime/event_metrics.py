@@ -14,13 +14,12 @@ from typing import Any, Final
 
 from opentelemetry.metrics import Meter, get_meter, get_meter_provider
 
-from sidelight.host import guarded
+from sidelight.host import guarded, keeps_metrics
 from sidelight.version import __version__
 
 EVENT_TYPE: Final = "sidelight.event.type"
 EVENT_OUTCOME: Final = "sidelight.event.outcome"
 _TYPE, _OUTCOME, _DURATION = 1, 8, 9  # positions in a row of `events`
-_NO_PROVIDERS: Final = frozenset({"_ProxyMeterProvider", "NoOpMeterProvider"})
 _BUCKETS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0),
@@ -65,5 +64,5 @@ def _metrics() -> EventMetrics:
 def observe_events(rows: Sequence[Sequence[Any]]) -> None:
     """Count events that this process has stored, if the process has a MeterProvider."""
     with guarded():  # the application's MeterProvider
-        if rows and type(get_meter_provider()).__name__ not in _NO_PROVIDERS:
+        if rows and keeps_metrics(get_meter_provider()):
             _metrics().observe(rows)

@@ -25,8 +25,8 @@ from sidelight.spool.hot import HotSegment
 from sidelight.spool.segment import Segment
 
 SMALLEST: Final = 1024 * 1024
+"""Bytes of the smallest segment that a relay allocates."""
 _ON_CALL: Final = 256 * 1024  # some thousand events; meanwhile the relay allocates more
-"""Bytes of the smallest segment."""
 LARGEST: Final = 32 * 1024 * 1024
 """Bytes of the largest segment."""
 SPARES: Final = 2

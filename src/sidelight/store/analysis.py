@@ -13,7 +13,7 @@ from sidelight.store.arguments import Id, Types, checked_names
 from sidelight.store.filters import Filters
 from sidelight.store.funnel import Funnel, funnel_of
 from sidelight.store.inventory import Inventory
-from sidelight.store.journeys import Journeys, with_time
+from sidelight.store.journeys import Journeys, checked_event
 from sidelight.store.latency import Grouping, Latencies, checked_grouping, latencies
 from sidelight.store.overdue import Judgement, Mark, judge, marks_of
 from sidelight.store.selection import Row, Scan
@@ -24,7 +24,7 @@ class Analysis(Inventory):
     """Questions about the way of artifacts from event to event."""
 
     def _timed(self, rows: Iterable[Row]) -> Sequence[Row]:
-        return self._readable("events", rows, with_time)
+        return self._readable("events", rows, checked_event)
 
     def latency(
         self,

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import select
 
+from sidelight.store.reader import checked_text, checked_time
 from sidelight.store.schema import artifacts, events
 from sidelight.store.selection import ORDER, Read, Row, Scan, Selection
 
@@ -22,16 +23,14 @@ _WINDOW: Final = 1_000  # first events; all events of their artifacts are read b
 _ARTIFACTS: Final = 500  # whose events one query reads
 
 
-def with_time(event: Row) -> Row:
-    """Return an event.
+def checked_event(event: Row) -> Row:
+    """Return an event of an artifact.
 
     Raises:
-        ValueError: its row has no time, or an artifact that is no text, because no relay wrote it.
+        ValueError: its row has no time or no artifact, because no relay wrote it.
     """
-    if type(event.occurred_at) is not int:
-        raise ValueError(f"occurred_at is {event.occurred_at!r}")
-    if not isinstance(event.artifact_id, str):
-        raise ValueError(f"artifact_id is {event.artifact_id!r}")  # noqa: TRY004  # of the row
+    checked_time(event.occurred_at)
+    checked_text(event.artifact_id)
     return event
 
 
@@ -78,7 +77,7 @@ class Journeys:
     Args:
         selection: of the first events; it names their types.
         read: executes a query.
-        readable: leaves out the events without a time, and counts them.
+        readable: leaves out the events that `checked_event` refuses, and counts them.
         scan: the limits of the search.
 
     Attributes:

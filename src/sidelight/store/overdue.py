@@ -122,7 +122,7 @@ def judge(
     answer = Judgement()
     for expectation, journeys, _ in expected:
         answer.extend(_judged(expectation, journeys, marks, now))
-    answer.sort(key=lambda each: (-each.late_ns, str(each.artifact_id)))
+    answer.sort(key=lambda each: (-each.late_ns, each.artifact_id))
     answer.unknown = sorted({each.reason for each in answer if each.reason})
     ends = [scan.left_out for *_, scan in expected if scan.left_out is not None]
     answer.left_out = from_ns(max(ends)) if ends else None

@@ -161,7 +161,7 @@ class Selection:
         if self.filters:
             few = self._few(read) if self.is_indexed else None
             if few is not None:
-                return islice(sorted(few, key=_position, reverse=newest_first), limit)
+                return islice(_in_order(few, newest_first), limit)
             rows = self._through_windows(read, scan, newest_first=newest_first)
             return islice(rows, limit)
         page = _PAGE if limit is None else min(_PAGE, limit)

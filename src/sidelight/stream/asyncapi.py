@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
-from sidelight.record import Mode, Outcome
+from sidelight.record import Mode
+from sidelight.store import OUTCOMES
 from sidelight.stream.connection import StreamAddress
 from sidelight.stream.messages import JSON, PROCESS_TYPE, ProcessNote
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from sidelight.record import Declared
 
 _BINDING: Final = "0.5.0"
-_OUTCOMES: Final = sorted({*get_args(Outcome), "abandoned"} - {"ledger"})
 _TEXT: Final = {"type": "string"}
 _COMMON: Final[Mapping[str, Any]] = {
     "content-type": {"const": JSON.decode()},
@@ -32,7 +32,7 @@ _OF_THE_PROCESS: Final[Mapping[str, Any]] = {  # a replayed event has neither
 _OF_EVENTS: Final[Mapping[str, Any]] = {
     "ce_point": {"type": "string", "description": "The function that emitted it."},
     "ce_mode": {"enum": sorted(get_args(Mode))},
-    "ce_outcome": {"enum": _OUTCOMES},
+    "ce_outcome": {"enum": sorted(OUTCOMES)},
 }
 _OPTIONAL: Final[Mapping[str, Any]] = {
     "ce_subject": {"type": "string", "description": "The artifact's id; also the key."},

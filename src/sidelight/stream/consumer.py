@@ -16,19 +16,14 @@ from typing import Any, Final, TypeAlias
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from sidelight.exceptions import (
-    ConfigurationError,
-    MessageError,
-    SinkRefusedError,
-    SinkUnavailableError,
-)
+from sidelight.exceptions import MessageError, SinkRefusedError, SinkUnavailableError
 from sidelight.host import monotonic
 from sidelight.spool import Health, Record
 from sidelight.store import StoreSink
 from sidelight.stream.connection import StreamAddress, client_properties
 from sidelight.stream.lag import ends_of, lag_of, reached_of
 from sidelight.stream.notes import HeldNotes
-from sidelight.stream.problems import error_of, latest_words
+from sidelight.stream.problems import error_of, latest_words, properties_refused
 from sidelight.stream.reading import Event, Told, read_message
 
 _BATCH: Final = 5_000  # messages of one transaction
@@ -118,11 +113,7 @@ class StreamConsumer:
                 {**properties, "group.id": group, "error_cb": self._note_error}
             )
         except KafkaException as exception:
-            raise ConfigurationError(
-                setting="stream",
-                problem=f"librdkafka does not take the properties: {error_of(exception).str()}",
-                remedy="correct SIDELIGHT_KAFKA_… or the file of SIDELIGHT_KAFKA_PROPERTIES",
-            ) from exception
+            raise properties_refused(exception) from exception
         self._consumer.subscribe([self._topic])
 
     @property

@@ -155,10 +155,7 @@ class MessageWriter:
             headers.append(("ce_traceparent", parent))
             if moment.span_id:
                 headers.append(("traceparent", parent))
-        value = attributes_text(moment).encode()
-        return (
-            _structured(key, value, headers) if self._structured else Message(key, value, headers)
-        )
+        return self._made(key, attributes_text(moment).encode(), headers)
 
     def write_ends(self, records: Sequence[Record]) -> Message:
         """Write which calls have ended."""
@@ -186,11 +183,11 @@ class MessageWriter:
             ("ce_id", event_id(at, bits).encode()),
             ("ce_time", b"%b.%09dZ" % (_second_text(second), rest)),
         ]
-        value = to_json(note).encode()
-        key = self._key
-        return (
-            _structured(key, value, headers) if self._structured else Message(key, value, headers)
-        )
+        return self._made(self._key, to_json(note).encode(), headers)
+
+    def _made(self, key: bytes | None, value: bytes, headers: Headers) -> Message:
+        made = _structured if self._structured else Message
+        return made(key, value, headers)
 
     def _head(self, static: Static) -> Headers:
         """The headers that all events of one emission have in common."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
+from sidelight.exceptions import ConfigurationError
 from sidelight.stream.connection import StreamAddress, client_properties
 
 _WORDS: Final = {
@@ -65,6 +66,15 @@ def error_of(exception: KafkaException) -> KafkaError:
     """The error that an exception holds."""
     error: KafkaError = exception.args[0]
     return error
+
+
+def properties_refused(exception: KafkaException) -> ConfigurationError:
+    """The error for properties that librdkafka does not take."""
+    return ConfigurationError(
+        setting="stream",
+        problem=f"librdkafka does not take the properties: {error_of(exception).str()}",
+        remedy="correct SIDELIGHT_KAFKA_… or the file of SIDELIGHT_KAFKA_PROPERTIES",
+    )
 
 
 def topic_problem(client: Any, topic: str, seconds: float, least_in_sync: int | None = None) -> str:

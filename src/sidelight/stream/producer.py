@@ -12,18 +12,17 @@ Rules, each of which has a test:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from sidelight.exceptions import ConfigurationError
 from sidelight.host import monotonic
+from sidelight.spool import keep_for_ever
 from sidelight.stream.connection import StreamAddress, client_properties
 from sidelight.stream.messages import Message as Event
-from sidelight.stream.problems import error_of, latest_words, topic_problem
+from sidelight.stream.problems import error_of, latest_words, properties_refused, topic_problem
 
 _DEFAULTS: Final = {
     "compression.type": "lz4",
@@ -135,7 +134,7 @@ class StreamProducer:
 
     def disown(self) -> None:
         """Never end it, in a forked child: its end would wait for threads of the parent."""
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+        keep_for_ever(self._producer)
 
     # -- callbacks -------------------------------------------------------------------------------
 
@@ -178,8 +177,4 @@ def _made(properties: dict[str, Any]) -> Any:
     try:
         return Producer(properties)
     except KafkaException as exception:
-        raise ConfigurationError(
-            setting="stream",
-            problem=f"librdkafka does not take the properties: {error_of(exception).str()}",
-            remedy="correct SIDELIGHT_KAFKA_… or the file of SIDELIGHT_KAFKA_PROPERTIES",
-        ) from exception
+        raise properties_refused(exception) from exception

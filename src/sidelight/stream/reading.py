@@ -18,7 +18,6 @@ from sidelight.record import (
     DEEPEST,
     Mode,
     Moment,
-    Outcome,
     Static,
     event_id,
     is_deep,
@@ -26,6 +25,7 @@ from sidelight.record import (
     record_flags,
 )
 from sidelight.spool import Record
+from sidelight.store import OUTCOMES
 from sidelight.stream.messages import CONTENT_TYPE, JSON, PROCESS_TYPE, SECOND, ProcessNote
 
 MessageHeaders: TypeAlias = Sequence[tuple[str, bytes | None]]
@@ -39,7 +39,7 @@ _LENGTH_OF_ID: Final = 36
 _LENGTH_OF_TIME: Final = len("2026-07-25T12:00:00.000000000Z")
 _CALL: Final = re.compile(r"([0-9a-f]{32})([0-9a-f]{16})")
 _MODES: Final = frozenset(get_args(Mode))
-_OUTCOMES: Final = frozenset(get_args(Outcome)) - {"ledger"} | {"abandoned"}
+_OUTCOMES: Final = frozenset(OUTCOMES)
 _END: Final = Static(None, "sidelight:call", "scheduled", "succeeded", None)
 _LEDGER: Final = Static(None, "sidelight:ledger", "scheduled", "ledger", None)
 

@@ -14,12 +14,12 @@ import msgspec
 from sidelight.cli.doctor.findings import Finding, State
 from sidelight.cli.doctor.processes import is_stopped
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_again
+from sidelight.cli.spool.waiting import PATIENCE
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.record import decode
 from sidelight.spool import PAGE, Scanner, Segment, is_same_store
 from sidelight.store import StoreSink
 
-_PATIENCE: Final = 5_000_000_000  # ns that a record may wait for a relay that works
 _LOOK_AGAIN: Final = 0.5  # seconds in which a relay that works delivers something
 _TRIED: Final = 2000  # records of a segment: a rule in the database may concern one of them only
 
@@ -76,7 +76,7 @@ def check_backlog(segments: Sequence[SegmentReport], store: str | None) -> Itera
     found = []
     for (sink, writer, alive, attended), each in sorted(waiting.items(), key=lambda item: item[0]):
         if alive or attended:
-            if each.backlog.age_ns <= _PATIENCE:
+            if each.backlog.age_ns <= PATIENCE:
                 continue
             state, problem, remedy = _why_waiting(sink, each.segments, store)
         else:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
+from sidelight.cli.spool.waiting import PATIENCE
 from sidelight.exceptions import OutboxError
 from sidelight.store import plural, whole_seconds
 from sidelight.transactions import outbox_status
-
-_PATIENCE: Final = 5_000_000_000  # ns that a committed event may wait for a relay that works
 
 
 def check_outboxes(urls: Iterable[str]) -> Iterator[Finding]:
@@ -27,7 +25,7 @@ def check_outboxes(urls: Iterable[str]) -> Iterator[Finding]:
             continue
         waits = plural(status.waiting, "event waits", "events wait")
         age = 0 if status.oldest_ns is None else time.time_ns() - status.oldest_ns
-        if age > _PATIENCE:
+        if age > PATIENCE:
             yield Finding(
                 "outbox",
                 "wrong",

@@ -20,7 +20,8 @@ from sidelight.store import Mark, plural, whole_seconds
 
 _MOST: Final = 10_000  # events to count
 _BATCH: Final = 2000
-_PATIENCE: Final = 5_000_000_000  # ns that a record may wait for a relay that works
+PATIENCE: Final = 5_000_000_000
+"""Nanoseconds that a record may wait for a relay that works."""
 
 
 def remark_waiting(store: str | None) -> None:
@@ -51,7 +52,7 @@ def marks_here(store: str | None) -> list[Mark]:
     if oldest is None:
         return []
     late = time.time_ns() - oldest
-    reason = "" if late < _PATIENCE else f"events wait in the spool here for {whole_seconds(late)}"
+    reason = "" if late < PATIENCE else f"events wait in the spool here for {whole_seconds(late)}"
     return [Mark(oldest, reason)]
 
 
