@@ -90,7 +90,7 @@ class Settings:
         return " and ".join(filter(None, (self.named_store, self.stream)))
 
     def require_store(self) -> str:
-        """The URL of the events store.
+        """Return the URL of the events store.
 
         Raises:
             ConfigurationError: there is none.
@@ -221,7 +221,7 @@ def _refuse(setting: str, problem: str, remedy: str) -> NoReturn:
 
 
 def default_store() -> str:
-    """The default store: a SQLite file in the user's state directory."""
+    """Return the default store: a SQLite file in the user's state directory."""
     return f"sqlite:///{state_directory() / 'events.db'}"
 
 
@@ -257,7 +257,7 @@ def _database(url: str, setting: str = "store") -> str:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite store; None for another store."""
+    """Return the file of a SQLite store; None for another store."""
     return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else None
 
 
@@ -303,7 +303,7 @@ def _spool_beside(url: str) -> Path:
 
 
 def _signals(otlp: bool | str | None, env: Mapping[str, str]) -> tuple[bool, bool]:
-    """Whether spans and whether events are exported, by the rules of the OTEL_* variables."""
+    """Return whether spans and events are exported, by the rules of the OTEL_* variables."""
     if otlp is False or env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False, False
 
@@ -317,7 +317,7 @@ def _signals(otlp: bool | str | None, env: Mapping[str, str]) -> tuple[bool, boo
 
 
 def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
-    """The header of this process's segments: what a relay in another process has to know."""
+    """Return the header of this process's segments: what a relay in another process has to know."""
     env = settings.environment
     return {
         "instance": instance,
@@ -381,7 +381,7 @@ _ON: Final = frozenset({"1", "true", "yes", "on"})
 
 
 def is_on(variable: str, environment: Mapping[str, str]) -> bool:
-    """Whether a variable of the environment says yes.
+    """Return whether a variable of the environment says yes.
 
     Raises:
         ConfigurationError: it says neither yes nor no.
@@ -393,5 +393,5 @@ def is_on(variable: str, environment: Mapping[str, str]) -> bool:
 
 
 def disabled() -> bool:
-    """Whether ``SIDELIGHT_DISABLED`` turns off all instrumentation."""
+    """Return whether ``SIDELIGHT_DISABLED`` turns off all instrumentation."""
     return os.environ.get("SIDELIGHT_DISABLED", "").strip().lower() not in _OFF

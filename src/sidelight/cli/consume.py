@@ -120,7 +120,7 @@ def _run(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:
 
 
 def _summary(progress: Progress, rate: float) -> str:
-    """What the consumer has done, and how far its group is behind."""
+    """Return what the consumer has done, and how far its group is behind."""
     told = f"{number(progress.stored)} events stored, {number(round(rate))}/s"
     if progress.set_aside:
         told += f", {number(progress.set_aside)} set aside"

@@ -86,7 +86,7 @@ def docs(
 
 
 def _pages() -> Mapping[str, Path]:
-    """The pages by name, in the order in which a person reads them."""
+    """Return the pages by name, in the order in which a person reads them."""
     place = next((each for each in _PLACES if (each / "tutorial.md").exists()), None)
     if place is None:
         return {}

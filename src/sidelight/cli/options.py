@@ -191,5 +191,5 @@ def _filters(
 
 
 def seconds_of(time_limit: float | None, *, as_json: bool) -> float | None:
-    """The time that a question may take."""
+    """Return the time that a question may take."""
     return time_limit if time_limit is not None or as_json else 1.0

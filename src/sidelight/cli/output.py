@@ -51,7 +51,7 @@ def console() -> Console:
 
 
 def _width(stream: TextIO) -> int | None:
-    """The columns of a terminal, COLUMNS first; None in a pipe.
+    """Return the columns of a terminal, COLUMNS first; None in a pipe.
 
     rich takes 80 for a terminal without colours.
     """

@@ -138,7 +138,7 @@ def _upgrade(sinks: Iterable[Sink]) -> str:
 
 
 def _application_lives(settings: Settings) -> bool:
-    """Whether an application is alive that emits into the same store."""
+    """Return whether an application is alive that emits into the same store."""
     here = settings.named_store
     return any(
         meta.get("role") != "relay" and is_same_store(meta.get("store"), here)

@@ -132,7 +132,7 @@ def _send(sink: Sink, records: list[Record], settings: Settings) -> None:
 
 
 def record_of_event(event: Event) -> Record:
-    """The record of a stored event; the record has no span."""
+    """Return the record of a stored event; the record has no span."""
     outcome: Any = event.outcome  # "abandoned" is an outcome of stored events only
     static = Static(event.type, event.point, event.mode, outcome, None)
     moment = Moment(

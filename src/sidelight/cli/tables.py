@@ -134,7 +134,7 @@ class _Rows:
         self._limit = limit
 
     def width(self, line: Sequence[str]) -> int:
-        """How many columns of the terminal a line needs."""
+        """Return how many columns of the terminal a line needs."""
         return sum(self._widths[name] for name in line) + len(self._gap) * (len(line) - 1)
 
     def row(self, row: Mapping[str, Text], *, skip_first: bool = False) -> Iterator[Text]:
@@ -172,7 +172,7 @@ def broken(text: Text, width: int) -> list[Text]:
 
 
 def _end_of_line(text: str, width: int) -> int:
-    """How many characters come into a line."""
+    """Return how many characters come into a line."""
     fitting, used = 0, 0
     for each in text:
         used += cell_len(each)

@@ -42,7 +42,7 @@ class _Look(NamedTuple):
     threads: dict[int, int]
 
     def used_since(self, before: _Look, clocks: Iterable[int]) -> int:
-        """The CPU time of threads that both looks know."""
+        """Return the CPU time of threads that both looks know."""
         known = [each for each in clocks if each in self.threads and each in before.threads]
         return sum(self.threads[each] - before.threads[each] for each in known)
 
@@ -112,7 +112,7 @@ class Contention:
     # -- the caller's side -------------------------------------------------------------------
 
     def delays_a_wait(self, *, in_a_loop: bool) -> bool:
-        """Whether a wait of this thread would probably end late; costs about a microsecond.
+        """Return whether a wait of this thread would probably end late; costs about a microsecond.
 
         Args:
             in_a_loop: the wait lets the other tasks of an event loop run.
@@ -151,7 +151,7 @@ class Contention:
             self._shared_until.pop(gone, None)
 
     def _of_others(self, before: _Look, now: _Look, caller: int | None = None) -> int:
-        """The CPU time between two looks that neither the relay nor the caller has used."""
+        """Return the CPU time between two looks that neither the relay nor the caller has used."""
         used = now.used_since(before, self.relay_clocks())
         if caller is not None and caller in before.threads:
             used += now.used_since(before, (caller,))

@@ -107,7 +107,7 @@ class Destination(Appendable, Protocol):
         ...
 
     def position(self) -> tuple[int, int]:
-        """A position behind the last frame."""
+        """Return a position behind the last frame."""
         ...
 
 
@@ -242,7 +242,7 @@ class Emitter:
         return Receipt(self.watermark, position, moment_time, random, self.remaining(spent))
 
     def remaining(self, spent: int) -> float:
-        """The seconds that a wait may last after ``spent`` (ns) of the deadline."""
+        """Return the seconds that a wait may last after ``spent`` (ns) of the deadline."""
         return self.deadline - MARGIN - spent / 1e9
 
     def lost(
@@ -314,7 +314,7 @@ class ClosedSpool:
         self._reopen().append(frame)
 
     def position(self) -> tuple[int, int]:
-        """A position that no store reaches, because the frame may still be in `EarlyFrames`."""
+        """Return a position beyond every store, because the frame may still be in `EarlyFrames`."""
         return (sys.maxsize, 0)
 
 

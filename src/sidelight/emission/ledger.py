@@ -135,7 +135,7 @@ class Ledger:
                 self._costs[point] = counts[point]
 
     def _next(self, costs: Mapping[str, object]) -> dict[str, None]:
-        """The points to look at: those that changed at the last look, and some of the others."""
+        """Return the points that changed at the last look, and some of the others."""
         begin = self._looked_up_to if self._looked_up_to < len(costs) else 0
         self._looked_up_to = begin + _AT_ONCE
         others = islice(costs, begin, self._looked_up_to)

@@ -118,7 +118,7 @@ class LightSpan(Span):
         )
 
     def is_recording(self) -> bool:
-        """Whether the span is sampled and has not ended."""
+        """Return whether the span is sampled and has not ended."""
         return bool(self.flags & SPAN) and not self.ended
 
     @_guarded

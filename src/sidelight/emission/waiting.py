@@ -51,7 +51,7 @@ class Watermark:
         self._refused: dict[int, None] = {}
 
     def reached(self, position: Position) -> bool:
-        """Whether the store has every record before ``position``."""
+        """Return whether the store has every record before ``position``."""
         return self.position >= position
 
     def note_refused(self, random_bits: int) -> None:
@@ -61,7 +61,7 @@ class Watermark:
             del self._refused[next(iter(self._refused))]
 
     def was_refused(self, random_bits: int) -> bool:
-        """Whether the store refused the event with these random bits."""
+        """Return whether the store refused the event with these random bits."""
         return random_bits in self._refused
 
     def advance(self, position: Position) -> None:
@@ -117,7 +117,10 @@ class Watermark:
         )
 
     def _note_end(self, position: Position, took: int, seconds: float, *, in_a_loop: bool) -> bool:
-        """Whether the wait succeeded; after a timeout the next waits only once this is reached."""
+        """Return whether the wait succeeded.
+
+        After a timeout the next waits only once this is reached.
+        """
         if took > (seconds + _OVERSHOT) * 1e9:
             self.contention.note_late(in_a_loop=in_a_loop)
         reached = self.reached(position)
@@ -136,7 +139,7 @@ class Waitable(Protocol):
     watermark: Watermark
 
     def remaining(self, spent: int) -> float:
-        """The seconds that a wait may last after ``spent`` (ns) of the deadline."""
+        """Return the seconds that a wait may last after ``spent`` (ns) of the deadline."""
         ...
 
     def lost(
@@ -157,7 +160,7 @@ class PointWaits:
         self._costs = costs
 
     def names(self) -> dict[str, Any]:
-        """The waits by their names in generated code."""
+        """Return the waits by their names in generated code."""
         return {
             "_wait": self.wait,
             "_wait_counted": self.wait_counted,

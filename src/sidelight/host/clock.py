@@ -59,7 +59,7 @@ _read_clock: Final[Callable[[int], int]] = (
 
 
 def read_cpu_clock(clock: int) -> int:
-    """The CPU time of a thread (ns); 0 for a thread that has ended. It keeps the GIL.
+    """Return the CPU time of a thread (ns); 0 for a thread that has ended. It keeps the GIL.
 
     Where threads cannot read others' clocks, it is the time when the thread last read its own.
     """
@@ -70,7 +70,7 @@ def read_cpu_clock(clock: int) -> int:
 
 
 def is_time_frozen() -> bool:
-    """Whether a test tool has replaced the clock of the event loops.
+    """Return whether a test tool has replaced the clock of the event loops.
 
     Then no event loop runs its timers, and a task cannot wait for a bounded time.
     """

@@ -96,7 +96,7 @@ class guarded(contextlib.ContextDecorator):  # noqa: N801  # used like a functio
 
 
 def is_interrupt(error: BaseException, *, foreign_code: bool = True) -> bool:
-    """Whether a caught exception interrupted the guarded code instead of being raised by it.
+    """Return whether a caught exception interrupted the guarded code instead of being raised by it.
 
     Args:
         error: the exception as it was caught.
@@ -118,7 +118,7 @@ def is_interrupt(error: BaseException, *, foreign_code: bool = True) -> bool:
 
 
 def _was_set(error: BaseException, raised: TracebackType, *, foreign_code: bool) -> bool:
-    """Whether another thread, or a throw into a coroutine, set the exception."""
+    """Return whether another thread, or a throw into a coroutine, set the exception."""
     code = raised.tb_frame.f_code
     instruction = code.co_code[raised.tb_lasti]
     if instruction in _CHECKS and not _is_compiled(code):
@@ -131,7 +131,7 @@ def _was_set(error: BaseException, raised: TracebackType, *, foreign_code: bool)
 
 
 def _is_compiled(code: CodeType) -> bool:
-    """Whether Cython or mypyc made the frame only for the traceback of a compiled function.
+    """Return whether Cython or mypyc made the frame only for the traceback of a compiled function.
 
     The code of such a frame never ran: it has three instructions, and the last one raises.
     """

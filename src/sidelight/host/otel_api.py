@@ -74,7 +74,7 @@ _NO_METERS: Final = frozenset({"_ProxyMeterProvider", "NoOpMeterProvider"})
 
 
 def keeps_metrics(provider: object) -> bool:
-    """Whether a MeterProvider is one that was set, and does not only stand in for it."""
+    """Return whether a MeterProvider is one that was set, and does not only stand in for it."""
     return type(provider).__name__ not in _NO_METERS
 
 

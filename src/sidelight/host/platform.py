@@ -36,7 +36,7 @@ IN_MEMORY: Final = (
 
 
 def host_name() -> str:
-    """The name of this machine."""
+    """Return the name of this machine."""
     if hasattr(os, "uname"):
         return os.uname().nodename
     import platform  # noqa: PLC0415  # Windows only
@@ -45,7 +45,7 @@ def host_name() -> str:
 
 
 def state_directory() -> Path:
-    """The directory for what is kept where the user names no place.
+    """Return the directory for what is kept where the user names no place.
 
     ``~/.local/state/sidelight`` or ``$XDG_STATE_HOME/sidelight`` on Linux, ``~/Library/Application
     Support/sidelight`` on macOS, ``%LOCALAPPDATA%`` and its ``sidelight`` on Windows.

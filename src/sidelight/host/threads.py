@@ -42,7 +42,7 @@ _POLL: Final = 0.0002  # seconds
 
 
 def thread_cpu_clock() -> int:
-    """The id of the CPU clock of the current thread, for `read_cpu_clock` in any thread."""
+    """Return the id of the CPU clock of the current thread, for `read_cpu_clock` in any thread."""
     return cpu_clock_of(_get_ident())
 
 

@@ -124,7 +124,7 @@ class Checks:
         yield from _contradictions(statements)
 
     def _arguments(self, statement: _Statement, function: FoundFunction) -> Iterator[Difference]:
-        """The refusals of the decorator; each value is tried alone, so that all are named."""
+        """Yield the refusals of the decorator; each value is tried alone, so that all are named."""
         if any(isinstance(getattr(statement.declared, phase), Opaque) for phase in PHASES):
             return
         name = statement.path.partition(":")[2]
@@ -176,7 +176,7 @@ class Checks:
 
 
 def _one_value_each(declared: MapDeclaration) -> Iterator[MapDeclaration]:
-    """The same declaration without any value, and with each of its values alone."""
+    """Yield the same declaration without any value, and with each of its values alone."""
     ids = dict.fromkeys(("artifact_id", "organization_id"))
     bare = declared.model_copy(update={**ids, "attributes": {}})
     yield bare
@@ -210,7 +210,7 @@ def _awaited_in_transaction(
 def _never_called(
     statements: Sequence[_Statement], function: FoundFunction
 ) -> Iterator[Difference]:
-    """Points of the map whose function a framework or a property calls past the wrapper."""
+    """Yield points of the map whose function a framework or a property calls past the wrapper."""
     in_code = frozenset[Any]().union(*(s.declared.emitted for s in statements if not s.in_map))
     for each in statements:
         if not each.in_map or each.declared.emitted <= in_code:
@@ -224,7 +224,7 @@ def _never_called(
 
 
 def _above_registrars(listed: Sequence[ListedPoint]) -> Iterator[Difference]:
-    """Points of the code whose ``@emits`` stands above a registrar."""
+    """Yield points of the code whose ``@emits`` stands above a registrar."""
     for point in listed:
         if point.registrar is not None and point.registrar.certain:
             problem, _, remedy = point.warning.rpartition("; ")
@@ -242,7 +242,7 @@ def _emitted_twice(statements: Sequence[_Statement]) -> Iterator[Difference]:
 
 
 def _contradictions(statements: Sequence[_Statement]) -> Iterator[Difference]:
-    """Points of the map that emit the same as a decorator, and capture something else."""
+    """Yield points of the map that emit the same as a decorator, and capture something else."""
     mapped = [each for each in statements if each.in_map]
     decorated = [each for each in statements if not each.in_map]
     for each in mapped:

@@ -129,7 +129,7 @@ class MapDeclaration(BaseModel):
         return self.mode.source if isinstance(self.mode, Opaque) else self.mode
 
     def types(self, phase: Phase) -> tuple[str, ...]:
-        """The event types that can be emitted in ``phase``, as far as they are known."""
+        """Return the event types that can be emitted in ``phase``, as far as they are known."""
         value: EventType | None = getattr(self, phase)
         if isinstance(value, Cases):
             last = () if value.otherwise is None else (value.otherwise,)
@@ -139,7 +139,7 @@ class MapDeclaration(BaseModel):
         return () if value is None else (value,)
 
     def shown_types(self, phase: Phase) -> tuple[str, ...]:
-        """The event types of ``phase`` for a reader: the source where no type is known."""
+        """Return the event types of ``phase`` for a reader: the source where no type is known."""
         value = getattr(self, phase)
         unknown = isinstance(value, Opaque) and not value.types
         return (" ".join(value.source.split()),) if unknown else self.types(phase)
@@ -178,7 +178,10 @@ class MapDeclaration(BaseModel):
         return any(self.types(phase) and phase not in opaque for phase in PHASES)
 
     def facts(self) -> dict[str, Any]:
-        """All that a map can express, as TOML has it; defaults are left out, except the mode."""
+        """Return all that a map can express, as TOML has it.
+
+        Defaults are left out, except the mode.
+        """
         values: Iterator[tuple[str, Any]] = (
             (name, getattr(self, name)) for name in MapDeclaration.model_fields
         )
@@ -290,7 +293,7 @@ def parse(text: str) -> Expression:
 
 
 def value_source(value: Value) -> str:
-    """A value as a person reads it."""
+    """Return a value as a person reads it."""
     if isinstance(value, Opaque):
         return value.source
     if isinstance(value, Call):
@@ -299,7 +302,7 @@ def value_source(value: Value) -> str:
 
 
 def expression_value(value: Expression) -> Value:
-    """An expression; opaque where its text does not lead back to it."""
+    """Return an expression; opaque where its text does not lead back to it."""
     try:
         if repr(parse(repr(value))) == repr(value):
             return value
@@ -309,7 +312,7 @@ def expression_value(value: Expression) -> Value:
 
 
 def constant_value(value: object) -> Value:
-    """A constant; opaque where TOML has no such value."""
+    """Return a constant; opaque where TOML has no such value."""
     if type(value) in {bool, int, float}:
         return value  # type: ignore[return-value]
     if is_toml_text(value) and (type(value) is str or isinstance(value, enum.Enum)):
@@ -320,7 +323,7 @@ def constant_value(value: object) -> Value:
 
 
 def choice_type(by: Value, choice: Choice, cases: Mapping[str, str]) -> EventType:
-    """The event type of a ``choose(…)``; opaque where a case is no text.
+    """Return the event type of a ``choose(…)``; opaque where a case is no text.
 
     Args:
         by: the value that decides.
@@ -338,7 +341,7 @@ def choice_type(by: Value, choice: Choice, cases: Mapping[str, str]) -> EventTyp
 
 
 def is_toml_text(value: object) -> TypeGuard[str]:
-    """Whether TOML can hold a text: it has no lone surrogates."""
+    """Return whether TOML can hold a text: it has no lone surrogates."""
     return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
 
 
@@ -347,7 +350,7 @@ def _sources(values: Mapping[str, Value | None]) -> dict[str, str]:
 
 
 def _resolved(value: Value | EventType | None, resolve: Resolve) -> Any:
-    """A value as the decorator takes it."""
+    """Return a value as the decorator takes it."""
     if isinstance(value, Opaque):
         return None
     if isinstance(value, Call):

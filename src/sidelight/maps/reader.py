@@ -49,11 +49,11 @@ class Map:
         self._lines = {id(point): line for point, line in zip(self.points, lines, strict=False)}
 
     def only(self, point: MapPoint) -> Map:
-        """The same map with one of its points alone."""
+        """Return the same map with one of its points alone."""
         return Map([point], self.path, [self._lines.get(id(point), 1)])
 
     def place(self, point: MapPoint) -> str:
-        """Where the map declares a point: ``sidelight.toml:12``."""
+        """Return where the map declares a point: ``sidelight.toml:12``."""
         return f"{self.path}:{self._lines.get(id(point), 1)}"
 
 
@@ -113,7 +113,7 @@ def _placeholder() -> None:
 def _map_error(
     error: ValidationError, text: str, path: Path, lines: Mapping[str, Sequence[int]]
 ) -> MapError:
-    """The first mistake, with its line as far as the text shows it."""
+    """Return the first mistake, with its line as far as the text shows it."""
     # A value may be one of several types: the longest location is the type that comes nearest.
     first = max(error.errors(include_url=False), key=lambda each: len(each["loc"]))
     where = [str(part) for part in first["loc"]]
@@ -143,7 +143,7 @@ def _map_error(
 
 
 def _line(text: str, begin: int, names: Sequence[str]) -> int:
-    """The line of a key in the point that begins at line ``begin``; else ``begin``."""
+    """Return the line of a key in the point that begins at line ``begin``; else ``begin``."""
     lines = text.splitlines()
     for name in reversed(names):
         for number in range(begin + 1, len(lines) + 1):

@@ -217,7 +217,7 @@ def _owner(module: ModuleType, point: MapPoint, place: str) -> tuple[Any, str]:
 
 
 def _emits_already(found: Any, path: str, declaration: Declaration) -> bool:
-    """Whether the object at a path has a wrapper that emits all that a declaration asks for.
+    """Return whether the object at a path has a wrapper that emits all that a declaration asks for.
 
     A property, a command or a task hides the wrapper inside it: the registry knows its path.
     """

@@ -15,7 +15,7 @@ _WIDTH: Final = 100
 
 
 def map_text(points: Iterable[ListedPoint]) -> str:
-    """The text of a ``sidelight.toml`` that weaves to the same events."""
+    """Return the text of a ``sidelight.toml`` that weaves to the same events."""
     listed = list(points)
     shared = _shared_paths(listed)
     return "\n".join(block for point in listed for block in _blocks(point, shared))
@@ -36,7 +36,7 @@ def omissions(points: Iterable[ListedPoint]) -> Iterator[str]:
 
 
 def _shared_paths(points: Iterable[ListedPoint]) -> set[str]:
-    """The paths that several functions have."""
+    """Return the paths that several functions have."""
     paths = Counter(point.path for point in points)
     return {path for path, count in paths.items() if count > 1}
 
@@ -93,5 +93,5 @@ def _toml(value: Any) -> str:
 
 
 def _text(value: str) -> str:
-    """A basic string: that of JSON, which escapes all that TOML wants escaped except DEL."""
+    """Return a basic string: that of JSON, which escapes all that TOML wants escaped except DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

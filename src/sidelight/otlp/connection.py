@@ -95,7 +95,7 @@ def _address(url: str, what: str) -> SplitResult:
 
 
 def _context(endpoint: Endpoint) -> ssl.SSLContext:
-    """The trust of TLS: the configured certificate alone, else all that the machine trusts."""
+    """Return the TLS context: it trusts the configured certificate alone, else the system's."""
     name, path = endpoint.variable("CERTIFICATE")
     try:
         is_directory = os.path.isdir(path)  # noqa: PTH112
@@ -114,7 +114,7 @@ def _context(endpoint: Endpoint) -> ssl.SSLContext:
 
 
 def _proxy_for(to: SplitResult, environment: Mapping[str, str]) -> SplitResult | None:
-    """The proxy that ``http_proxy``, ``https_proxy`` and ``no_proxy`` name for an address."""
+    """Return the proxy of an address by ``http_proxy``, ``https_proxy`` and ``no_proxy``."""
 
     def read(name: str) -> str:
         return environment.get(name, "") or environment.get(name.upper(), "")
@@ -130,7 +130,7 @@ def _proxy_for(to: SplitResult, environment: Mapping[str, str]) -> SplitResult |
 
 
 def _is_within(to: SplitResult, excepted: str) -> bool:
-    """Whether an entry of ``no_proxy`` covers an address: a name, a domain or a network."""
+    """Return whether an entry of ``no_proxy`` covers an address: a name, a domain or a network."""
     host, excepted = (to.hostname or "").lower(), excepted.strip().lower().lstrip(".")
     if excepted == "*" or excepted in {host, f"{host}:{to.port}"}:
         return True
@@ -148,7 +148,7 @@ def _proxy_credentials(proxy: SplitResult) -> dict[str, str]:
 
 
 def is_stale(connection: HTTPConnection) -> bool:
-    """Whether the peer has closed a connection that nothing is awaited from."""
+    """Return whether the peer has closed a connection that nothing is awaited from."""
     if connection.sock is None:
         return True
     if not hasattr(select, "poll"):  # Windows, where no descriptor is too large for `select`
@@ -159,7 +159,7 @@ def is_stale(connection: HTTPConnection) -> bool:
 
 
 def time_left(until: float) -> float:
-    """The seconds until a deadline.
+    """Return the seconds until a deadline.
 
     Raises:
         TimeoutError: it has passed.

@@ -77,7 +77,7 @@ class Endpoint:
         return value if value in _COMPRESSIONS else None
 
     def headers(self) -> dict[str, str]:
-        """The headers of every request over HTTP, with names in lower case.
+        """Return the headers of every request over HTTP, with names in lower case.
 
         Raises:
             ValueError: HTTP cannot carry a header.

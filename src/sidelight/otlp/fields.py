@@ -22,7 +22,7 @@ def event_name(static: Static) -> str:
 
 
 def identity(moment: Moment) -> list[tuple[str, Any]]:
-    """The attributes that say what the record is about, and whether it is whole."""
+    """Return the attributes that say what the record is about, and whether it is whole."""
     found: list[tuple[str, Any]] = []
     if (artifact := moment.artifact_id) is not None:
         found.append((ARTIFACT_KEY, artifact if type(artifact) is str else _id(artifact)))
@@ -52,14 +52,14 @@ def add_identity(attributes: Attributes, parts: list[bytes], moment: Moment) -> 
 
 
 def _id(value: Any) -> str:
-    """An id as text, equal to the store's."""
+    """Return an id as text, equal to the store's."""
     return str(value) if isinstance(value, str | int | float) else to_json(value)
 
 
 def bounded(
     given: Mapping[str, Any], most: int | None, length: int | None, dropped: int = 0
 ) -> tuple[dict[str, Any], int]:
-    """The newest ``most`` attributes without None, and how many were dropped in all."""
+    """Return the newest ``most`` attributes without None, and how many were dropped in all."""
     kept = {key: bounded_value(value, length) for key, value in given.items() if value is not None}
     if most is not None and len(kept) > most:
         dropped += len(kept) - most

@@ -101,7 +101,7 @@ def _unwrap_channel(channel: Any) -> Any:
 
 
 def grpc_error(error: Any) -> ExportError:
-    """The cause of a failed call."""
+    """Return the cause of a failed call."""
     code = error.code().name
     wait = _retry_info(error)
     kinds = {"UNIMPLEMENTED": "unsupported", "INVALID_ARGUMENT": "refused"}
@@ -112,7 +112,7 @@ def grpc_error(error: Any) -> ExportError:
 
 
 def _retry_info(error: Any) -> float | None:
-    """The seconds of a RetryInfo; None if the error has none."""
+    """Return the seconds of a RetryInfo; None if the error has none."""
     for key, value in error.trailing_metadata() or ():
         if key == "google.rpc.retryinfo-bin":
             with suppress(Exception):

@@ -80,7 +80,7 @@ class HttpExporter:
         connection.close()
 
     def _is_lost(self) -> bool:
-        """Whether other code has closed the socket; its number may be another socket's."""
+        """Return whether other code has closed the socket; its number may be another socket's."""
         return self._socket is not None and not self._socket.is_own()
 
     def _exchange(self, request: bytes) -> tuple[TimedResponse, bytes]:
@@ -102,7 +102,7 @@ class HttpExporter:
 
 
 def kind_of_status(status: int) -> str:
-    """The kind of an `ExportError` for a status of HTTP."""
+    """Return the kind of an `ExportError` for a status of HTTP."""
     if status in {400, 413, 422}:
         return "refused"
     if status in {404, 405, 501}:
@@ -111,7 +111,7 @@ def kind_of_status(status: int) -> str:
 
 
 def seconds_of(text: str) -> float:
-    """The seconds of a Retry-After header, which holds a number or a date."""
+    """Return the seconds of a Retry-After header, which holds a number or a date."""
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         return min(max(float(text), 0.0), _MAX_WAIT)
     with contextlib.suppress(ValueError, TypeError, OverflowError):

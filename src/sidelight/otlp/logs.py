@@ -107,7 +107,7 @@ _known: Final[dict[int, tuple[Static, tuple[bytes, bytes, bytes]]]] = {}
 
 
 def _constants(static: Static) -> tuple[bytes, bytes, bytes]:
-    """The common part of a point's events: bytes before, among and behind the others."""
+    """Return the common part of a point's events: bytes before, among and behind the others."""
     known = _known.get(id(static))
     if known is None or known[0] is not static:
         if len(_known) >= _MAX_HEADS:

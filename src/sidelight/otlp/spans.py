@@ -108,7 +108,7 @@ _heads: Final[dict[int, tuple[Static, bytes]]] = {}
 
 
 def _head(static: Static) -> bytes:
-    """The common part of a point's spans; statics are the same objects for all records."""
+    """Return the common part of a point's spans; statics are the same objects for all records."""
     known = _heads.get(id(static))
     if known is None or known[0] is not static:
         if len(_heads) >= _MAX_HEADS:
@@ -210,7 +210,7 @@ def _link(trace_id: str, span_id: int, remote: object, written: bytes, dropped: 
 
 
 def _newest(items: Sequence[Any], most: int | None, dropped: int) -> tuple[Sequence[Any], int]:
-    """The newest ``most`` items, and how many were dropped in all."""
+    """Return the newest ``most`` items, and how many were dropped in all."""
     if most is not None and len(items) > most:
         return items[len(items) - most :], dropped + len(items) - most
     return items, dropped

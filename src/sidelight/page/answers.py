@@ -26,7 +26,7 @@ _WINDOW: Final = "7d"  # of funnel and latencies
 
 
 def now(store: Store, beside: Beside) -> dict[str, Any]:
-    """What happens now: events, what is overdue, sinks, processes, losses, slow points."""
+    """Return what happens now: events, what is overdue, sinks, processes, losses, slow points."""
     found = store.events(
         since=f"{_MINUTES}m", newest_first=True, limit=_RECENT, time_limit=_SECONDS
     )
@@ -54,7 +54,9 @@ def _overdue(store: Store, beside: Beside, **which: Any) -> Judgement:
 
 
 def search(store: Store, wanted: str) -> dict[str, Any]:
-    """Artifacts: those of an organization, or those with an attribute; by default the latest.
+    """Return artifacts: those of an organization, or those with an attribute.
+
+    The default is the latest artifacts.
 
     Raises:
         QueryError: the condition on an attribute is not one.
@@ -68,12 +70,15 @@ def search(store: Store, wanted: str) -> dict[str, Any]:
 
 
 def knows(store: Store, artifact_id: str) -> bool:
-    """Whether the store has an event of an artifact."""
+    """Return whether the store has an event of an artifact."""
     return next(iter(store.events(artifact_id=artifact_id, limit=1)), None) is not None
 
 
 def artifact(store: Store, beside: Beside, artifact_id: str) -> dict[str, Any]:
-    """One artifact: its timeline as nested bars, and its waits; no bars for an unknown artifact."""
+    """Return one artifact: its timeline as nested bars, and its waits.
+
+    An unknown artifact has no bars.
+    """
     events = list(store.events(artifact_id=artifact_id, limit=_LONGEST + 1))
     shown = events[:_LONGEST]
     waits = []
@@ -95,7 +100,7 @@ def artifact(store: Store, beside: Beside, artifact_id: str) -> dict[str, Any]:
 
 
 def flow(store: Store, asked: str) -> dict[str, Any]:
-    """The way of the artifacts, the funnel over some steps, and the latency of each step.
+    """Return the way of the artifacts, the funnel over some steps, and the latency of each step.
 
     Args:
         store: the store.
@@ -121,7 +126,7 @@ def flow(store: Store, asked: str) -> dict[str, Any]:
 
 
 def points(store: Store, beside: Beside) -> dict[str, Any]:
-    """What emissions cost the callers of each point; event types; points never called."""
+    """Return what emissions cost the callers of each point; event types; points never called."""
     costs = store.costs()
     totals = {each.name: 0 for each in beside.declared}
     for count in store.counts():

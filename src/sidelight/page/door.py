@@ -25,7 +25,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on ``host``."""
+    """Return whether only this machine can reach a server that listens on ``host``."""
     if host == "localhost":
         return True
     try:
@@ -54,7 +54,7 @@ class Door:
         return f"sidelight-{self.port}"
 
     def knows(self, host: str) -> bool:
-        """Whether a Host header names this server.
+        """Return whether a Host header names this server.
 
         Another name may be one that an attacker's DNS server resolves to this address (DNS
         rebinding). A literal address cannot be rebound.

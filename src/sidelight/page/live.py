@@ -44,7 +44,7 @@ class Tail:
                 break
 
     def new(self) -> tuple[list[Event], bool]:
-        """The latest events that were stored since, and whether some were left out."""
+        """Return the latest events that were stored since, and whether some were left out."""
         found: list[Event] = []
         read = 0
         for page in self._pages():

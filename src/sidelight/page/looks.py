@@ -45,12 +45,12 @@ def register(templates: Environment) -> None:
 
 
 def glyph(event: Event) -> str:
-    """The outcome of an event as one character."""
+    """Return the outcome of an event as one character."""
     return _GLYPHS.get(event.outcome, "?")
 
 
 def attributes(event: Event) -> list[tuple[str, str]]:
-    """The attributes as names and texts; those of an error come first."""
+    """Return the attributes as names and texts; those of an error come first."""
     ordered = sorted(event.attributes.items(), key=lambda item: not item[0].startswith("error."))
     return [(name, _text(value)) for name, value in ordered]
 
@@ -61,7 +61,7 @@ def _text(value: object) -> str:
 
 
 def moment(when: datetime) -> Markup:
-    """A time in UTC; the script of the page adds the time of the reader's zone."""
+    """Return a time in UTC; the script of the page adds the time of the reader's zone."""
     utc = when.astimezone(UTC)
     clock = f"{utc:%H:%M:%S}.{utc.microsecond // 1000:03}"
     return Markup('<time datetime="{}"><span>{} </span>{}<span> UTC</span></time>').format(
@@ -70,18 +70,18 @@ def moment(when: datetime) -> Markup:
 
 
 def breakable(name: str) -> Markup:
-    """A name that may go on in the next line after an underscore, a dot or a colon."""
+    """Return a name that may go on in the next line after an underscore, a dot or a colon."""
     return Markup("<wbr>").join(re.split(r"(?<=[_.:])(?=\w)", name))
 
 
 def artifact(artifact_id: str) -> Markup:
-    """A link to the page of an artifact."""
+    """Return a link to the page of an artifact."""
     return Markup('<a href="/artifact/{}">{}</a>').format(
         quote(artifact_id, safe=""), escape(artifact_id)
     )
 
 
 def heights(counts: Sequence[int]) -> list[int]:
-    """The heights of a histogram's bars: 0 for none, else 1 to 22 on a logarithmic scale."""
+    """Return the heights of a histogram's bars: 0 for none, else 1 to 22 on a logarithmic scale."""
     highest = log(max(counts, default=0) + 2)
     return [ceil(22 * log(count + 1) / highest) if count else 0 for count in counts]

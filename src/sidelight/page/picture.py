@@ -190,7 +190,7 @@ def flow_of(events: Sequence[Event]) -> Flow:
 
 
 def main_way(flow: Flow, longest: int = 8) -> list[str]:
-    """The types that the usual artifact passes: the most frequent step from each to the next."""
+    """Return the usual path: from each type the most frequent step to the next."""
     if not flow.types:
         return []
     way = [max([*flow.types][:2], key=lambda type_: flow.types[type_])]
@@ -205,7 +205,10 @@ def main_way(flow: Flow, longest: int = 8) -> list[str]:
 
 
 def spread_of(latencies: Sequence[Latency]) -> list[tuple[int, int, int, int] | None]:
-    """Where p50, p90, p99 and the longest lie on one logarithmic axis; None where none arrived."""
+    """Return where p50, p90, p99 and the longest lie on one logarithmic axis.
+
+    Return None where no artifact arrived.
+    """
     arrived = [each for each in latencies if each.arrived]
     lowest = min((each.p50_ns or 1 for each in arrived), default=1)
     highest = max((each.max_ns or 1 for each in arrived), default=1)

@@ -67,6 +67,6 @@ def waits_of(
 
 
 def _ends(event: Event, start: Event, expected: Expectation) -> bool:
-    """Whether an event ends the wait: it is not earlier, as for `Store.overdue`."""
+    """Return whether an event ends the wait: it is not earlier, as for `Store.overdue`."""
     is_named = event.type in expected.one_of and event is not start
     return is_named and event.occurred_ns >= start.occurred_ns

@@ -63,7 +63,7 @@ _IS_PENDING: Final[dict[Kind, Callable[[object], bool]]] = {
 
 
 def kind_of(function: Any) -> Kind:
-    """The kind of a callable."""
+    """Return the kind of a callable."""
     function = _called(function)
     kind = _own_kind(function)
     if kind is not _FUNCTION:
@@ -85,12 +85,12 @@ def kind_of(function: Any) -> Kind:
 
 
 def made_from(function: Any) -> Any:
-    """The function in a partial or the like; None for everything else."""
+    """Return the function in a partial or the like; None for everything else."""
     return function.func if isinstance(function, _FROM_FUNC) else None
 
 
 def _called(function: Any) -> Any:
-    """The function that runs in the end when a partial, or the like, is called."""
+    """Return the function that runs in the end when a partial, or the like, is called."""
     while (inner := made_from(function)) is not None:
         function = inner
     call = getattr(type(function), "__call__", None)  # noqa: B004  # asked for its type

@@ -36,7 +36,7 @@ def fill(template: str, **parts: str) -> str:
 
 
 def is_identifier(text: object) -> bool:
-    """Whether ``text`` can be a name in source, and Python reads it as that very name."""
+    """Return whether ``text`` can be a name in source, and Python reads it as that very name."""
     return (
         type(text) is str
         and text.isidentifier()
@@ -62,7 +62,7 @@ class Names:
         return name
 
     def literal(self, value: object) -> str:
-        """The source of a constant: a literal, or a name where no literal is safe."""
+        """Return the source of a constant: a literal, or a name where no literal is safe."""
         small = type(value) is int and -_LARGEST_LITERAL < value < _LARGEST_LITERAL
         return repr(value) if type(value) is str or small else self.give("constant", value)
 

@@ -71,7 +71,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     attributes: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def declared(self, phase: Phase) -> EventType | None:
-        """The event type of ``phase``, or the choice that gives it."""
+        """Return the event type of ``phase``, or the choice that gives it."""
         kind: EventType | None = getattr(self, phase, None)
         return kind
 
@@ -81,7 +81,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return frozenset((phase, each) for phase in EVENT_PHASES for each in self.types(phase))
 
     def types(self, phase: Phase) -> tuple[str, ...]:
-        """The event types that this declaration can emit in ``phase``."""
+        """Return the event types that this declaration can emit in ``phase``."""
         declared = self.declared(phase)
         if declared is None:
             return ()
@@ -305,7 +305,7 @@ def _close(name: Any, known: Any, cutoff: float = 0.6) -> str | None:
 
 
 def _may_be_close(name: Any, other: str, cutoff: float) -> bool:
-    """Whether two names have enough letters in common; quick, because most have not."""
+    """Return whether two names have enough letters in common; quick, because most have not."""
     if not isinstance(name, str):
         return False
     common = sum(min(name.count(letter), other.count(letter)) for letter in set(name))

@@ -156,7 +156,7 @@ def rewrap(function: Any, path: str, declarations: tuple[Declaration, ...] | Non
 
 
 def instrumentation_of(function: Any) -> Instrumentation | None:
-    """The instrumentation of one of sidelight's wrappers; None for everything else.
+    """Return the instrumentation of one of sidelight's wrappers; None for everything else.
 
     ``functools.wraps`` of other decorators copies the mark, so the mark has to name its wrapper.
     """
@@ -186,7 +186,7 @@ def _refuse_unfit(function: Any) -> None:
 
 
 def _held(function: Any) -> Any:
-    """The function in an object of a framework, where it has one of the usual names."""
+    """Return the function in an object of a framework, where it has one of the usual names."""
     for name in ("callback", "fn", "run"):
         inner = None if isinstance(function, type) else getattr(function, name, None)
         if inspect.isroutine(inner):
@@ -201,7 +201,7 @@ def _with_attributes(made: Any, function: Any) -> Any:
 
 
 def _named(function: Any) -> Any:
-    """The object that names a callable: itself, the function in a partial, or its class."""
+    """Return the object that names a callable: itself, the function in a partial, or its class."""
     while not hasattr(function, "__qualname__"):
         inner = function.fget if isinstance(function, property) else made_from(function)
         if inner is None:
@@ -211,7 +211,7 @@ def _named(function: Any) -> Any:
 
 
 def _name(function: Any) -> str:
-    """The name of a callable in errors."""
+    """Return the name of a callable in errors."""
     named = _named(function)
     return str(named.__qualname__).rpartition("<locals>.")[2]
 

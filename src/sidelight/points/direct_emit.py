@@ -105,7 +105,7 @@ def emit(
 
 
 def _captured(value: Any) -> Any:
-    """The plain form of a value; a name of its class where that form is being made already.
+    """Return the plain form of a value; a name of its class where that form is being made already.
 
     The plain form may need the value's ``__repr__``, and that may emit the value again.
     """
@@ -126,7 +126,7 @@ def _captured(value: Any) -> Any:
 
 
 def _named(type_: Any) -> str:
-    """The call of `emit` in a loss."""
+    """Return the call of `emit` in a loss."""
     return f"emit({text(type_, 80)!r})" if isinstance(type_, str) else "emit"
 
 
@@ -140,7 +140,7 @@ def _join(
 
 
 def _head(type_: str, mode: Mode, named: Mapping[str, Any]) -> Head:
-    """The head of an event; the names of its attributes are checked once."""
+    """Return the head of an event; the names of its attributes are checked once."""
     key = (type_, mode, *named)
     try:
         head = _heads.get(key)

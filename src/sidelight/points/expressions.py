@@ -76,7 +76,7 @@ def _step(expression: Expression, kind: str, key: object) -> Expression:
 
 
 def parts(expression: Expression) -> tuple[str, tuple[tuple[str, Any], ...]]:
-    """The root of a recorded expression, and the accesses after it: (kind, name or key)."""
+    """Return the root of a recorded expression, and the accesses after it: (kind, name or key)."""
     get = object.__getattribute__
     return get(expression, "_Expression__root"), get(expression, "_Expression__steps")
 
@@ -141,5 +141,5 @@ def choose(by: Any, cases: Mapping[Any, str], *, otherwise: str | None = None) -
 
 
 def is_computed(field: object) -> bool:
-    """Whether a field's value comes from the call; otherwise the field is a constant."""
+    """Return whether a field's value comes from the call; otherwise the field is a constant."""
     return isinstance(field, Expression) or callable(field)

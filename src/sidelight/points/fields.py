@@ -207,5 +207,5 @@ class _Compiler:
 
 
 def _written(value: Any) -> str:
-    """A field as an error shows it."""
+    """Return a field as an error shows it."""
     return repr(value) if isinstance(value, Expression) else getattr(value, "__name__", repr(value))

@@ -55,7 +55,7 @@ _UNTIL_THEN: Final = {"function": _plain.__code__, "coroutine": _coroutine.__cod
 
 
 def may_wait(point: Point, function: FunctionType, kind: Kind) -> bool:
-    """Whether the wrapper's code may be written at the first call.
+    """Return whether the wrapper's code may be written at the first call.
 
     A value that could change until then, a transaction, and another kind of callable keep it from
     that.

@@ -59,7 +59,7 @@ class CaptureGuard:
         self._codes = frozenset(function.__code__ for function in functions)
 
     def reentered(self) -> bool:
-        """Whether this thread captures the point now, with no signal handler in between."""
+        """Return whether this thread captures the point now, with no signal handler in between."""
         frame = sys._getframe().f_back  # noqa: SLF001  # as `inspect.currentframe`, without its cost
         handlers = signal_handlers()
         while frame is not None:
@@ -105,7 +105,7 @@ class Globals:
         self._numbers = itertools.count(1)
 
     def may_move(self, point: Point) -> bool:
-        """Whether the code of a point's wrapper may be taken out of it.
+        """Return whether the code of a point's wrapper may be taken out of it.
 
         cloudpickle does that with the functions of a script or notebook, IPython's autoreload with
         every module. All other wrappers do without the detour, which costs 3 % of a call.
@@ -113,7 +113,7 @@ class Globals:
         return point.module == "__main__" or "IPython" in sys.modules
 
     def of(self, point: Point, references: References) -> tuple[dict[str, Any], str]:
-        """The globals of a point's wrapper, and the name of its references in them."""
+        """Return the globals of a point's wrapper, and the name of its references in them."""
         own: dict[str, Any] = {"__name__": point.module}
         if "<" in point.qualname:
             own[REFERENCES] = references
@@ -156,7 +156,7 @@ atexit.register(GLOBALS.release)
 
 
 def namespace(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
-    """The objects that the generated code of one point refers to."""
+    """Return the objects that the generated code of one point refers to."""
     costs = EMITTER.costs_of(point.path)
     begin = TRACING.begin if point.span else begin_without_span
     return {
@@ -176,7 +176,7 @@ def namespace(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
 
 
 def _guard(point: Point) -> dict[str, Any]:
-    """The functions that count a problem, and keep it from the caller."""
+    """Return the functions that count a problem, and keep it from the caller."""
     path = point.path
     foreign_code = any(d.joins for d in point.declarations)  # a database's driver
 
@@ -194,7 +194,7 @@ def chooser(
     otherwise: Head | None,
     uncaptured: Callable[[str, BaseException], None],
 ) -> Callable[[Any], Head | None]:
-    """The function that finds the event type of a value."""
+    """Return the function that finds the event type of a value."""
 
     def choose(value: Any) -> Head | None:
         if type(value) in {str, bytes} and len(value) > MAX_TEXT:
@@ -220,7 +220,7 @@ def _detach_token(token: Any) -> None:
 
 
 def _first_resume(generator: AsyncGenerator[Any, Any]) -> Callable[[Any], Awaitable[Any]]:
-    """The first resume of an async generator that only its wrapper closes.
+    """Return the first resume of an async generator that only its wrapper closes.
 
     An event loop registers every async generator at its first resume, and closes all of them when
     it ends, in any order. The generator under a wrapper must not be closed apart from the wrapper.

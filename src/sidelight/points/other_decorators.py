@@ -42,14 +42,14 @@ _CONTEXT_MANAGERS: Final[dict[CodeType, Callable[..., Any]]] = {
 
 
 def context_manager_maker(function: Any) -> Callable[[Any], Any] | None:
-    """The decorator of contextlib that made ``function``; None where it was another."""
+    """Return the decorator of contextlib that made ``function``; None where it was another."""
     if type(function) is not FunctionType or not hasattr(function, "__wrapped__"):
         return None
     return _CONTEXT_MANAGERS.get(function.__code__)
 
 
 def hides_context_manager(function: Any) -> bool:
-    """Whether another decorator stands around a function that `contextlib` made."""
+    """Return whether another decorator stands around a function that `contextlib` made."""
     seen: set[int] = set()
     while (function := getattr(function, "__wrapped__", None)) is not None:
         if id(function) in seen:  # a chain that leads back to itself
@@ -61,7 +61,7 @@ def hides_context_manager(function: Any) -> bool:
 
 
 def framework_handle(function: Any) -> str | None:
-    """The kind of a framework's object that calls the bare function; None for others."""
+    """Return the kind of a framework's object that calls the bare function; None for others."""
     for kind in type(function).__mro__:
         told = _HANDLES.get(f"{kind.__module__}:{kind.__name__}")
         if told is not None:

@@ -92,7 +92,7 @@ class PhaseWriter:
         self._computes = False
 
     def function(self, phase: Phase) -> PhaseFunction | None:
-        """The function of one phase; None where nothing happens in it."""
+        """Return the function of one phase; None where nothing happens in it."""
         emitting = [each for each in self._fields if each.declaration.types(phase)]
         ends_span = self._point.span and phase != "start"
         enlisting = self._joining if phase == "start" else ()
@@ -128,7 +128,7 @@ class PhaseWriter:
     # -- what surrounds the records ----------------------------------------------------------
 
     def _details(self, phase: Phase) -> str:
-        """Lines that collect what most records do not have: the error, what the span was given."""
+        """Return lines that collect what few records have: the error, what the span was given."""
         if phase == "start":
             return ""
         if phase == "failure":
@@ -137,7 +137,7 @@ class PhaseWriter:
         return templates.DETAILS if self._point.span else "_details = None\n"
 
     def _account(self, phase: Phase, *, emits: bool) -> str:
-        """Lines that count the emission's cost, and wait for the store."""
+        """Return lines that count the emission's cost, and wait for the store."""
         if phase == "start" and not emits:
             return templates.COUNT_LATER
         count = templates.COUNT
@@ -160,7 +160,10 @@ class PhaseWriter:
     # -- records -----------------------------------------------------------------------------
 
     def _records(self, phase: Phase, emitting: Sequence[Fields], *, ends_span: bool) -> str:
-        """One record for each event; the first carries the span, if need be without an event."""
+        """Return one record for each event.
+
+        The first record carries the span, with or without an event.
+        """
         if not emitting:
             fields = self._fields[0]
             moment = self._moment(phase, fields, carries_span=True)
@@ -198,7 +201,7 @@ class PhaseWriter:
         )
 
     def _enlist(self, fields: Fields) -> str:
-        """Lines that look at the transaction that an event on success will join."""
+        """Return lines that look at the transaction that an event on success will join."""
         declaration = fields.declaration
         assert fields.transaction is not None  # noqa: S101  # for the type checker
         field = "transaction" if declaration.after_commit is None else "after_commit"
@@ -215,7 +218,7 @@ class PhaseWriter:
         )
 
     def _joined(self, fields: Fields, *, carries_span: bool) -> str:
-        """Lines that give the event to its transaction, and the span to the spool at once."""
+        """Return lines that give the event to its transaction, and the span to the spool."""
         declared = fields.declaration.success
         ticket = f"_span.tickets[{self._joining.index(fields)}]"
         captured = self._captured(fields, "success")
@@ -247,7 +250,10 @@ class PhaseWriter:
         )
 
     def _moment(self, phase: Phase, fields: Fields, *, carries_span: bool, read: str = "{}") -> str:
-        """The source of a record's moment; ``read`` reads a variable that holds a field's value."""
+        """Return the source of a record's moment.
+
+        ``read`` reads a variable that holds a field's value.
+        """
         pairs = [
             f"{name!r}: {read.format(variable)}"
             for name, variable, source in _attributes(fields)
@@ -292,7 +298,7 @@ class PhaseWriter:
     # -- values ------------------------------------------------------------------------------
 
     def _captured(self, fields: Fields, phase: Phase) -> str:
-        """Lines that capture the fields of a declaration, each in a separate variable."""
+        """Return lines that capture the fields of a declaration, each in a separate variable."""
         mapped = fields.declaration.joins
         lines = []
         for name in _IDS:
@@ -311,7 +317,7 @@ class PhaseWriter:
     def _plain(
         self, variable: str, field: str, source: Source, phase: Phase, *, mapped: bool
     ) -> str:
-        """Lines that leave a field's value, made plain, in ``variable``."""
+        """Return lines that leave a field's value, made plain, in ``variable``."""
         if not source.computed:
             return f"{variable} = {source.text}\n"
         captured = self._value(variable, field, source)
@@ -325,7 +331,7 @@ class PhaseWriter:
         )
 
     def _value(self, variable: str, field: str, source: Source) -> str:
-        """Lines that leave a field's value as it is in ``variable``."""
+        """Return lines that leave a field's value as it is in ``variable``."""
         self._used |= dict.fromkeys(source.parameters)
         self._computes = True
         if source.text.isidentifier():
@@ -337,7 +343,7 @@ class PhaseWriter:
 
 
 def _attributes(fields: Fields) -> list[tuple[str, str, Source]]:
-    """The attributes of a declaration: name, variable, source."""
+    """Return the attributes of a declaration: name, variable, source."""
     attributes = [each for each in fields.values.items() if each[0] not in _IDS]
     return [
         (name, f"_attribute_{index}", source) for index, (name, source) in enumerate(attributes)

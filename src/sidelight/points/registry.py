@@ -72,11 +72,11 @@ class Registry:
             self._points.pop(path, None)
 
     def get(self, path: str) -> Point | None:
-        """The point of a path that was entered last."""
+        """Return the point of a path that was entered last."""
         return next(reversed(self.all(path)), None)
 
     def all(self, path: str) -> tuple[Point, ...]:
-        """Every point of a path."""
+        """Return every point of a path."""
         return tuple(self._points.get(path, {}).values())
 
     def __iter__(self) -> Iterator[Point]:

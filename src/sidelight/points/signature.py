@@ -57,7 +57,7 @@ class Signature(msgspec.Struct, frozen=True):
     known: tuple[Parameter, ...] | None
 
     def has(self, name: str) -> bool:
-        """Whether the function has a parameter of that name."""
+        """Return whether the function has a parameter of that name."""
         return any(p.name == name for p in (*self.own, *(self.known or ())))
 
 
@@ -78,7 +78,7 @@ class Arguments:
         self._stars = next((p.name for p in signature.own if p.kind is p.VAR_KEYWORD), None)
 
     def by_name(self, name: str) -> str:
-        """The source of the argument ``name``.
+        """Return the source of the argument ``name``.
 
         Raises:
             UnknownParameterError: the function has no such parameter.
@@ -96,7 +96,7 @@ class Arguments:
         raise UnknownParameterError(self.signature.function, name, self._told(), self._stars)
 
     def by_position(self, index: int) -> str:
-        """The source of the argument at position ``index``.
+        """Return the source of the argument at position ``index``.
 
         Raises:
             PointError: the function has no such position.
@@ -129,7 +129,7 @@ class Arguments:
         return f"({items}[{index}] if len({items}) > {index} else {otherwise})"
 
     def _hidden(self, parameter: Parameter) -> str:
-        """A parameter of the function below, which the wrapper has in ``*args`` or ``**kwargs``."""
+        """Return a parameter of the decorated function that is in ``*args`` or ``**kwargs``."""
         positional = _positional(self._known or ())
         behind = len(_positional(self._own))
         if parameter.kind is Parameter.VAR_POSITIONAL:
@@ -163,7 +163,7 @@ def _star(parameters: tuple[Parameter, ...]) -> str | None:
 
 
 def signature_of(function: Any, name: str, *, reserved: frozenset[str]) -> Signature:
-    """The signature of a function's wrapper.
+    """Return the signature of a function's wrapper.
 
     Args:
         function: the decorated callable.
@@ -184,7 +184,7 @@ def signature_of(function: Any, name: str, *, reserved: frozenset[str]) -> Signa
 
 
 def own_parameters(function: FunctionType) -> tuple[Parameter, ...]:
-    """The parameters of the function's code, without regard to ``__signature__``."""
+    """Return the parameters of the function's code, without regard to ``__signature__``."""
     code = function.__code__
     names, count = code.co_varnames, code.co_argcount
     defaults = function.__defaults__ or ()
@@ -209,7 +209,7 @@ def own_parameters(function: FunctionType) -> tuple[Parameter, ...]:
 
 
 def parameters_of(function: Callable[..., object]) -> tuple[Parameter, ...]:
-    """The parameters by `inspect.signature`, which follows ``__wrapped__``.
+    """Return the parameters by `inspect.signature`, which follows ``__wrapped__``.
 
     Annotations are not evaluated, because they may name what is not imported (Python 3.14).
 
@@ -220,7 +220,7 @@ def parameters_of(function: Callable[..., object]) -> tuple[Parameter, ...]:
 
 
 def _followed(function: Any) -> tuple[Parameter, ...] | None:
-    """The parameters as `parameters_of` gives them; None if unknown."""
+    """Return the parameters as `parameters_of` gives them; None if unknown."""
     inner = made_from(function)
     try:
         if isinstance(function, functools.partialmethod):
@@ -234,7 +234,10 @@ def _followed(function: Any) -> tuple[Parameter, ...] | None:
 
 
 def parameter_list(parameters: tuple[Parameter, ...]) -> str:
-    """A parameter list as source; its defaults are replaced by the function's own objects."""
+    """Return a parameter list as source.
+
+    Its defaults are replaced by the function's own objects.
+    """
     parts = []
     previous = None
     for parameter in parameters:
@@ -252,7 +255,7 @@ def parameter_list(parameters: tuple[Parameter, ...]) -> str:
 
 
 def argument_list(parameters: tuple[Parameter, ...]) -> str:
-    """The arguments of a call that hands every parameter on, as source."""
+    """Return the arguments of a call that hands every parameter on, as source."""
     return ", ".join(
         f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else f"{_STARS.get(p.kind, '')}{p.name}"
         for p in parameters

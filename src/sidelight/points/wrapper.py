@@ -32,7 +32,7 @@ _ANY_NAME: Final = "_wrapper"
 
 
 def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
-    """The wrapper that makes ``function`` emit what ``point`` declares.
+    """Return the wrapper that makes ``function`` emit what ``point`` declares.
 
     Args:
         point: the function's declarations.
@@ -63,7 +63,7 @@ def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
 
 
 def _waiting(point: Point, function: FunctionType, kind: Kind) -> Any:
-    """The wrapper of a function, whose code is written at the first call."""
+    """Return the wrapper of a function, whose code is written at the first call."""
     signature = signature_of(function, point.name, reserved=templates.RESERVED)
     for declaration in point.declarations:
         check_fields(declaration, signature)
@@ -88,7 +88,7 @@ def _writer(point: Point, function: Any) -> _WrapperWriter:
 
 
 def references(point: Point, function: Any, names: tuple[str, ...]) -> References:
-    """The references of a wrapper that was pickled by value, made for this process."""
+    """Return the references of a wrapper that was pickled by value, made for this process."""
     return _writer(point, function).references(names)
 
 
@@ -132,7 +132,7 @@ class _WrapperWriter:
         return self._own is not ANY
 
     def references(self, names: tuple[str, ...]) -> References:
-        """The objects that the wrapper refers to by ``names``."""
+        """Return the objects that the wrapper refers to by ``names``."""
         texts = [phase.text for phase in self._phases.values()]
         if self._kind.continued is not None:
             texts.append(self._continued(self._kind.continued))
@@ -149,7 +149,7 @@ class _WrapperWriter:
         return References(names, tuple(objects[name] for name in names), restore)
 
     def wrapper(self) -> Any:
-        """The generated function: the wrapper itself, or the function that a wrapt proxy calls."""
+        """Return the generated function: the wrapper, or the function that a wrapt proxy calls."""
         kind, function, name = self._kind, self._function, self._name()
         proxied = type(function) is not FunctionType
         call = f"_function({argument_list(self._own)})"
@@ -178,7 +178,7 @@ class _WrapperWriter:
         return made
 
     def _referred(self, text: str) -> set[str]:
-        """The names of the namespace and of phases that stand in the text of a wrapper."""
+        """Return the names of the namespace and of phases that stand in the text of a wrapper."""
         known = {*self._names.objects, "_continued", *(p.name for p in self._phases.values())}
         return known & templates.RESERVED & set(re.findall(r"\b_\w+", text))
 
@@ -188,7 +188,7 @@ class _WrapperWriter:
         return name if is_identifier(name) and not taken else _ANY_NAME
 
     def _continued(self, kind: Kind) -> str:
-        """The function that runs a returned coroutine or generator to its end."""
+        """Return the function that runs a returned coroutine or generator to its end."""
         waits = kind.asynchronous and self._waits == "outside"
         return self._filled(
             kind,
@@ -226,7 +226,7 @@ class _WrapperWriter:
         return f"_join_here(_span, {call})" if self._joins and phase == "success" else call
 
     def _block(self, phase: Phase, *, deferred: bool) -> str:
-        """The lines of a wrapper in which a phase happens."""
+        """Return the lines of a wrapper in which a phase happens."""
         if phase not in self._phases:
             return ""
         emission = self._emission(phase, deferred=deferred)

@@ -46,7 +46,7 @@ class Costs:
         self.over_budget += ns > BUDGET_NS
 
     def count(self) -> int:
-        """The number of emissions so far."""
+        """Return the number of emissions so far."""
         if self is NO_COSTS:
             return 0
         return sum(self.fine) + sum(self.coarse.copy().values())

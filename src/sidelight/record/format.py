@@ -53,7 +53,7 @@ _TYPE_NAME: Final = re.compile(r"[A-Za-z][\w.\-]{0,127}")
 
 
 def is_deep(value: object) -> bool:
-    """Whether containers are nested deeper than `DEEPEST`."""
+    """Return whether containers are nested deeper than `DEEPEST`."""
     level: list[Any] = [value]
     for _ in range(DEEPEST):
         inner: list[Any] = []
@@ -69,7 +69,7 @@ def is_deep(value: object) -> bool:
 
 
 def is_type_name(value: object) -> bool:
-    """Whether a value can be the name of an event type."""
+    """Return whether a value can be the name of an event type."""
     return isinstance(value, str) and _TYPE_NAME.fullmatch(value) is not None
 
 
@@ -243,7 +243,7 @@ def decode(payload: bytes | memoryview) -> tuple[Static, Moment]:
 
 
 def occurred_at(moment: Moment) -> int:
-    """When the event happened (ns): the end of the call, or its start where it has not ended."""
+    """Return the time of the event (ns): the end of the call, or its start while it runs."""
     return moment.time + (moment.duration or 0)
 
 

@@ -19,7 +19,7 @@ ABSENT: Final = object()
 
 
 def scalar(kind: type, value: Any) -> Any:
-    """The value of a scalar of numpy or pandas; `ABSENT` for every other value.
+    """Return the value of a scalar of numpy or pandas; `ABSENT` for every other value.
 
     A moment becomes ISO 8601, a duration seconds, and a missing value None.
     """
@@ -46,7 +46,7 @@ def _of_numpy(numpy: Any, kind: type, value: Any) -> Any:
 
 
 def fields(kind: type, value: Any) -> dict[str, Any] | None:
-    """The fields of an object that is data; None for every other object."""
+    """Return the fields of an object that is data; None for every other object."""
     names = _field_names(kind)
     if names is None:
         return None
@@ -74,7 +74,7 @@ def _field_names(kind: type) -> Iterator[str] | None:
 
 
 def _of_class(kind: type, name: str) -> Any:
-    """An attribute of a class, past its metaclass and every descriptor."""
+    """Return an attribute of a class, past its metaclass and every descriptor."""
     return next((each.__dict__[name] for each in kind.__mro__ if name in each.__dict__), None)
 
 

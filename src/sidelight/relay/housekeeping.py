@@ -144,7 +144,7 @@ class Housekeeping:
         return True
 
     def _needs_room(self) -> bool:
-        """Whether a segment is about to be allocated."""
+        """Return whether a segment is about to be allocated."""
         supply = self.spool.supply
         return supply.full or len(supply.spares) < supply.wanted(self.spool.own)
 

@@ -144,5 +144,5 @@ class Mover:
 
 
 def _may_hold_events(error: Exception) -> bool:
-    """Whether rows may wait; there are none where the table is missing."""
+    """Return whether rows may wait; there are none where the table is missing."""
     return not isinstance(error, OutboxError) or bool(error.facts.get("holds_events", True))

@@ -48,7 +48,7 @@ class Reading:
         return bool(self.records) and not self.unreadable and not self.damaged
 
     def __len__(self) -> int:
-        """How many payloads were read."""
+        """Return how many payloads were read."""
         return len(self.records) + len(self.unreadable)
 
     def add(self, other: Reading) -> None:
@@ -136,7 +136,7 @@ class SharedReadings:
         return shared
 
     def _takers(self, segment: Segment, offset: int, sink: str) -> int:
-        """How many other sinks will probably read from here soon."""
+        """Return how many other sinks will probably read from here soon."""
         return sum(
             segment.cursors[name] <= offset and name not in segment.delivered_to
             for name in self._answering()

@@ -186,7 +186,7 @@ class Worker:
         return delivered
 
     def _waits_for_store(self, segment: Segment) -> bool:
-        """Whether the store is to take first what only this process's memory holds.
+        """Return whether the store is to take first what only this process's memory holds.
 
         A kill loses such a segment. A Collector must not have what the store can never have.
         """
@@ -382,7 +382,7 @@ class Worker:
         return refused
 
     def is_behind(self) -> bool:
-        """Whether the sink has records left to take."""
+        """Return whether the sink has records left to take."""
         return any(
             segment.may_have_more_for(self.sink.name)
             for segment in (*self.spool.own, *self.spool.adopted)

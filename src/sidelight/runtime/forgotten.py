@@ -71,7 +71,7 @@ class ForgottenOutboxes:
         return [each for each in self._not_drained() if each.name not in self._drained]
 
     def _arrived(self, joined: Joined, *, every: bool = False) -> bool:
-        """Whether some, or every one, of the latest events are in the store."""
+        """Return whether some, or every one, of the latest events are in the store."""
         if self._settings is None or self._settings.store is None:
             return False
         from sidelight.store import Store  # noqa: PLC0415  # few processes ask

@@ -49,7 +49,7 @@ def hand_on(settings: Settings | None) -> None:
 
 
 def settled() -> Settings:
-    """The settings of a process that is not configured: the parent's, else by the environment.
+    """Return the parent's settings, else the environment's, for a process without `configure`.
 
     Raises:
         ConfigurationError: the environment is not valid.
@@ -92,7 +92,7 @@ def warn_of_default_store(settings: Settings) -> None:
 
 
 def is_being_prepared() -> bool:
-    """Whether this child still imports the main module, before its parent's settings arrive."""
+    """Return whether this child still imports the main module, before the parent's settings."""
     return getattr(_this_process(), "_inheriting", False) is True
 
 
@@ -118,6 +118,6 @@ def _this_process() -> Any:
 
 
 def _configuration_of(process: Any) -> dict[str, Any] | None:
-    """The dictionary of a process that its children get; None where there is none."""
+    """Return the dictionary of a process that its children get; None where there is none."""
     found = getattr(process, "_config", None)
     return found if isinstance(found, dict) else None

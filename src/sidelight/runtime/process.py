@@ -279,11 +279,11 @@ class Runtime:
         return flushed and not self._ledger.take_lost()
 
     def health(self) -> dict[str, Health]:
-        """The state of each sink of this process's relay."""
+        """Return the state of each sink of this process's relay."""
         return {} if self.relay is None else dict(self.relay.health())
 
     def usage(self) -> int:
-        """The bytes in the spool directory, of all processes."""
+        """Return the bytes in the spool directory, of all processes."""
         return 0 if self.spool is None else self.spool.usage()
 
     def close(self, seconds: float) -> bool:

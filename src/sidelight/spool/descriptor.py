@@ -36,14 +36,14 @@ class Descriptor(int):
         return self
 
     def is_own(self) -> bool:
-        """Whether the number still is the file that was opened as it."""
+        """Return whether the number still is the file that was opened as it."""
         try:
             return self.file == identity(self)
         except OSError:
             return False
 
     def is_of_other_file(self) -> bool:
-        """Whether other code has closed the number and opened another file as it."""
+        """Return whether other code has closed the number and opened another file as it."""
         with contextlib.suppress(OSError):
             return self.file != identity(self)
         return False
@@ -79,7 +79,7 @@ def descriptors_of(*paths: Path) -> set[Descriptor]:
 
 
 def socket_descriptor(number: int) -> Descriptor | None:
-    """The descriptor of a socket; None where a socket has none, as on Windows."""
+    """Return the descriptor of a socket; None where a socket has none, as on Windows."""
     try:
         return Descriptor(number)
     except OSError:

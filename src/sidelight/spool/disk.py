@@ -66,7 +66,7 @@ class Disk:
         make_private_directory(path)
 
     def is_writable(self, directory: Path) -> bool:
-        """Whether this process may create files in a directory."""
+        """Return whether this process may create files in a directory."""
         return os.access(directory, os.W_OK | os.X_OK)
 
     def names(self, directory: Path) -> list[str]:
@@ -101,7 +101,7 @@ class Disk:
         return system.user()
 
     def is_trusted(self, directory: Path, of: Path) -> bool:
-        """Whether a directory has one user only: this process's, or the owner of ``of``."""
+        """Return whether a directory has one user only: this process's, or the owner of ``of``."""
         try:
             status = os.lstat(directory)
             owners = {self.user(), os.stat(of).st_uid if of.exists() else self.user()}  # noqa: PTH116
@@ -130,7 +130,7 @@ class Disk:
         return Descriptor(os.open(path, _NEW, mode), path)
 
     def is_own(self, fd: int) -> bool:
-        """Whether a descriptor still is the file that was opened as it."""
+        """Return whether a descriptor still is the file that was opened as it."""
         return isinstance(fd, Descriptor) and fd.is_own()
 
     def _checked(self, fd: int) -> Descriptor:
@@ -149,11 +149,11 @@ class Disk:
         return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
     def is_linked(self, fd: int) -> bool:
-        """Whether an open file still has a name."""
+        """Return whether an open file still has a name."""
         return os.fstat(self._checked(fd)).st_nlink > 0
 
     def is_at(self, fd: int, path: Path) -> bool:
-        """Whether an open file is the one at ``path``: it was not deleted, moved or replaced.
+        """Return whether an open file is still at ``path``: not deleted, moved or replaced.
 
         A path that cannot be looked at, as after a change of user, counts as unchanged.
         """
@@ -231,7 +231,7 @@ class Disk:
         return locks.lock_byte(self._checked(fd), byte)
 
     def is_byte_locked(self, fd: int, byte: int) -> bool:
-        """Whether another process locks one byte of a file; take no lock."""
+        """Return whether another process locks one byte of a file; take no lock."""
         return locks.is_byte_locked(self._checked(fd), byte)
 
 

@@ -58,7 +58,7 @@ def erase_records(path: Path, choose: Choose, *, is_hot: bool) -> Overwritten:
 
 
 def _frames(segment: Segment) -> list[tuple[int, bytes]]:
-    """The intact frames of a segment: offset and payload."""
+    """Return the intact frames of a segment: offset and payload."""
     data, at = segment.read(PAGE, segment.size), 0
     found = []
     while (at := data.find(FRAME_MAGIC, at)) >= 0:

@@ -18,7 +18,7 @@ class RateLimiter:
         self._closed_until: dict[str, float] = {}
 
     def passes(self, key: str) -> bool:
-        """Whether ``key`` may be logged or counted now; a True starts its next interval."""
+        """Return whether ``key`` may be logged or counted now; a True starts its next interval."""
         now = monotonic()
         if now < self._closed_until.get(key, 0.0):
             return False

@@ -15,12 +15,12 @@ _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
 
 def is_in_memory(directory: Path) -> bool:
-    """Whether a directory lies in memory: it outlives the process, not the machine."""
+    """Return whether a directory lies in memory: it outlives the process, not the machine."""
     return filesystem(directory) in _IN_MEMORY
 
 
 def is_remote(directory: Path) -> bool:
-    """Whether a directory lies on a network filesystem, or would if it existed."""
+    """Return whether a directory lies on a network filesystem, or would if it existed."""
     return filesystem(directory) in _NETWORK_FILESYSTEMS
 
 

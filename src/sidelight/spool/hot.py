@@ -234,7 +234,7 @@ class Copy:
         return end
 
     def is_in_place(self) -> bool:
-        """Whether the copy is still at its path."""
+        """Return whether the copy is still at its path."""
         return self._disk.is_own(self.fd) and self._disk.is_at(self.fd, self.path)
 
     def close(self) -> None:

@@ -74,7 +74,7 @@ if HAS_BYTE_LOCKS:
         return True
 
     def is_byte_locked(fd: Descriptor, byte: int) -> bool:
-        """Whether another process locks one byte of a file; take no lock."""
+        """Return whether another process locks one byte of a file; take no lock."""
         asked = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
         kind, *_ = _LOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
         return bool(kind != fcntl.F_UNLCK)
@@ -92,7 +92,7 @@ else:
         return True
 
     def is_byte_locked(fd: Descriptor, byte: int) -> bool:
-        """Whether another process locks the file that stands for one byte.
+        """Return whether another process locks the file that stands for one byte.
 
         A shared lock is taken for a moment. A relay that wants its own just then comes again.
         """

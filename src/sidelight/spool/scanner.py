@@ -86,7 +86,7 @@ class Scanner:
         return batch
 
     def _has_read_a_frame(self, end: int) -> bool:
-        """Whether the bytes that were read ahead hold all of the next frame."""
+        """Return whether the bytes that were read ahead hold all of the next frame."""
         return self._base + len(self._data) >= min(end, self.offset + _LARGEST)
 
     def _take(self, batch: Batch, limit: int) -> bool:
@@ -103,7 +103,7 @@ class Scanner:
         return at > first
 
     def _is_followed_by_a_frame(self) -> bool:
-        """Whether a valid frame has been behind the invalid one here for long enough."""
+        """Return whether a valid frame has been behind the invalid one here for long enough."""
         offset, since = self._doubtful
         if offset != self.offset:
             self._doubtful = (self.offset, monotonic())

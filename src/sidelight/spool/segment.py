@@ -148,19 +148,19 @@ class Segment:
         self.sealed = True
 
     def lacks_file(self) -> bool:
-        """Whether its frames are in no file at its path: in memory, deleted, moved or closed."""
+        """Return whether no file at the path holds the frames: memory, deleted, moved or closed."""
         if self.path is not None and self.has_descriptor():
             return not self.disk.is_at(self.fd, self.path)
         return self.mapping is not None
 
     def has_descriptor(self) -> bool:
-        """Whether the file is open; forget a descriptor that other code has closed."""
+        """Return whether the file is open; forget a descriptor that other code has closed."""
         if self.fd >= 0 and not self.disk.is_own(self.fd):
             self.fd = -1
         return self.fd >= 0
 
     def has_lost_file(self) -> bool:
-        """Whether the file under the writer's mapping was deleted, moved, cut short or closed.
+        """Return whether the file below the mapping was deleted, moved, cut short or closed.
 
         Frames in a deleted file die with the process, and no relay finds a file that was moved. A
         write behind the cut kills the process. A closed file has no lock: it looks like an orphan.
@@ -294,20 +294,20 @@ class Segment:
         return segment
 
     def _may_begin_frame(self, offset: int) -> bool:
-        """Whether a frame, or nothing yet, is at ``offset``."""
+        """Return whether a frame, or nothing yet, is at ``offset``."""
         found = self.read(offset, len(FRAME_MAGIC)).rstrip(b"\0")
         return offset <= self.size and found in {b"", FRAME_MAGIC}
 
     def has_more(self, offset: int) -> bool:
-        """Whether anything was written at ``offset``."""
+        """Return whether anything was written at ``offset``."""
         return bool(self.read(offset, len(FRAME_MAGIC)).strip(b"\0"))
 
     def is_delivered_to(self, sinks: Iterable[str]) -> bool:
-        """Whether it is sealed, and ``sinks`` and the sinks of its writer have all of it."""
+        """Return whether it is sealed, and ``sinks`` and the sinks of its writer have all of it."""
         return self.sealed and {*sinks, *self.meta.get("sinks", ())} <= self.delivered_to
 
     def may_have_more_for(self, sink: str) -> bool:
-        """Whether it may hold a frame that ``sink`` has not taken."""
+        """Return whether it may hold a frame that ``sink`` has not taken."""
         cursor = self.cursors[sink]
         if self.sealed or self.mapping is not None:
             return self.sealed or self.tell() > cursor

@@ -16,7 +16,7 @@ _POSTGRES: Final = frozenset({"postgres", "postgresql"})
 
 
 def is_same_store(one: object, other: object) -> bool:
-    """Whether two URLs mean one store; None means any store.
+    """Return whether two URLs mean one store; None means any store.
 
     A crafted header may hold anything: a value that is no text names no store.
     """
@@ -26,7 +26,7 @@ def is_same_store(one: object, other: object) -> bool:
 
 
 def is_same_stream(one: object, other: object) -> bool:
-    """Whether two addresses mean one stream; None means any stream."""
+    """Return whether two addresses mean one stream; None means any stream."""
     if one is None or other is None or one == other:
         return True
     if not isinstance(one, str) or not isinstance(other, str):

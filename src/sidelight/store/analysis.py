@@ -37,7 +37,7 @@ class Analysis(Inventory):
         time_limit: float | None = None,
         **filters: Unpack[Filters],
     ) -> Latencies:
-        """How long artifacts take from one event to another, and how many still wait.
+        """Return how long artifacts take from one event to another, and how many still wait.
 
         Each artifact counts once: from its first event of the type ``start`` to its first event of
         the type ``end`` that is not earlier. Clocks are those of the processes that emitted.
@@ -70,7 +70,7 @@ class Analysis(Inventory):
         time_limit: float | None = None,
         **filters: Unpack[Filters],
     ) -> Funnel:
-        """How many artifacts reach each step, in what time, and where the others stand.
+        """Return how many artifacts reach each step, in what time, and where the others stand.
 
         An artifact reaches the first step with its first event of that type. It reaches each other
         step with its first event of that step's types that is not earlier than the event of the
@@ -104,7 +104,7 @@ class Analysis(Inventory):
         waiting: Collection[Mark] = (),
         **filters: Unpack[Filters],
     ) -> Judgement:
-        """The artifacts for which an expectation was not met, and those of which it is unknown.
+        """Return the artifacts whose expectation was not met, and those where it is unknown.
 
         Nothing is judged beyond what has been delivered: where a process is silent, or its
         delivery is behind, the answer is "unknown", with the reason.

@@ -39,7 +39,7 @@ class Arrivals:
         return new
 
     def includes(self, recorded_at: int) -> bool:
-        """Whether the last call, or one before it, has seen this transaction."""
+        """Return whether the last call, or one before it, has seen this transaction."""
         return recorded_at in self._seen or self._is_past(recorded_at)
 
     def _is_past(self, recorded_at: int) -> bool:

@@ -34,7 +34,7 @@ _OWN: Final[Mapping[str, pa.DataType]] = {
 
 
 def arrow_schema(declared: Mapping[str, Kind]) -> pa.Schema:
-    """The columns of an event, and of the declared attributes."""
+    """Return the columns of an event, and of the declared attributes."""
     own = [(name, _OWN.get(name, pa.string())) for name in EVENT_COLUMNS]
     more = [(f"{PREFIX}{name}", _KINDS[kind]) for name, kind in declared.items()]
     return pa.schema([*own, *more])

@@ -98,7 +98,7 @@ class Condition(NamedTuple):
         return cls(name, operator, kind, plain, plain if kind == "text" else value)
 
     def sql(self, dialect: str, at: int) -> TextClause:
-        """The condition on a row of `events` in SQL; every value is a parameter.
+        """Return the condition on a row of `events` in SQL; every value is a parameter.
 
         Args:
             dialect: "sqlite" or "postgresql".
@@ -127,7 +127,9 @@ class Condition(NamedTuple):
         return _clause(made, given)
 
     def containment(self, at: int) -> TextClause | None:
-        """What PostgreSQL's index knows of the events that meet the condition; None: nothing.
+        """Return what PostgreSQL's index knows of the events that meet the condition.
+
+        Return None where the index knows nothing of them.
 
         Args:
             at: the number of this condition in its statement.

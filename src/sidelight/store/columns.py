@@ -41,7 +41,10 @@ _INT64: Final = range(-(2**63), 2**63)
 
 
 def declared_columns(declared: Iterable[Declared]) -> dict[str, Kind]:
-    """The declared attributes by name, sorted; one that types declare differently is JSON."""
+    """Return the declared attributes by name, sorted.
+
+    An attribute that types declare differently is JSON.
+    """
     found: dict[str, Kind] = {}
     for each in declared:
         for name, field in each.payload.model_fields.items():
@@ -66,7 +69,7 @@ def _kind_of(annotation: Any) -> Kind:
 
 
 def attribute_columns(columns: Mapping[str, Kind], attributes: Sequence[str]) -> list[list[Any]]:
-    """The values of each declared column, from the attributes (JSON) of several events.
+    """Return the values of each declared column, from the attributes (JSON) of several events.
 
     A value that is not as declared is None here; the column `attributes` still has it.
     """

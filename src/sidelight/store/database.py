@@ -96,7 +96,7 @@ class Connection:
         raise NotImplementedError
 
     def has_table(self, name: str) -> bool:
-        """Whether the store has a table of this name."""
+        """Return whether the store has a table of this name."""
         raise NotImplementedError
 
     def lock_for_upgrade(self) -> None:

@@ -43,7 +43,7 @@ class Contents(NamedTuple):
     in_order: bool
 
     def __bool__(self) -> bool:
-        """Whether it holds anything."""
+        """Return whether it holds anything."""
         return bool(self.drafts or self.ledgers or self.ended)
 
 
@@ -62,7 +62,7 @@ def contents_of(records: Sequence[Record], writer: Writer, *, in_order: bool = T
 
 
 def ends_call(static: Static, moment: Moment) -> bool:
-    """Whether a record is the end of a call whose start is an event."""
+    """Return whether a record is the end of a call whose start is an event."""
     return bool(moment.flags & CALL and static.outcome in _ENDS and moment.trace is not None)
 
 
@@ -71,7 +71,7 @@ def _starts(static: Static, moment: Moment) -> bool:
 
 
 def call_of(moment: Moment) -> str:
-    """The key of a call: its trace and its span."""
+    """Return the key of a call: its trace and its span."""
     trace = moment.trace or b""
     return f"{trace.hex()}{moment.span_id:016x}"
 
@@ -92,14 +92,14 @@ def by_process(records: Iterable[tuple[Record, Writer]]) -> list[Part]:
 
 
 def drafts_in_order(contents: Sequence[Contents]) -> Sequence[Draft]:
-    """The events of all processes, in the order of time."""
+    """Return the events of all processes, in the order of time."""
     if len(contents) == 1:
         return contents[0].drafts
     return sorted(chain.from_iterable(each.drafts for each in contents), key=_time_order)
 
 
 def deliveries_of(contents: Iterable[Contents], recorded_at: int) -> list[Delivery]:
-    """The processes whose events are among the contents, as far as they are known.
+    """Return the processes whose events are among the contents, as far as they are known.
 
     Args:
         contents: of a transaction.
@@ -123,6 +123,6 @@ def recordings_of(contents: Iterable[Contents], recorded_at: int) -> dict[str, i
 
 @functools.lru_cache(maxsize=1024)
 def number_of(instance: str) -> int:
-    """The number that stands for a process in `deliveries` and `open_calls`."""
+    """Return the number that stands for a process in `deliveries` and `open_calls`."""
     digest = hashlib.blake2b(instance.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)

@@ -179,7 +179,7 @@ class Eraser:
             )
 
     def _condition(self, artifact: str | None, owner: str | None) -> tuple[str, list[str]]:
-        """The condition on the events of a subject, and its parameters.
+        """Return the condition on the events of a subject, and its parameters.
 
         The events without an organization belong to an artifact's only organization.
         """
@@ -192,7 +192,7 @@ class Eraser:
         return "artifact_id = ? AND organization_id = ?", [artifact, owner]
 
     def _is_own(self, artifact: str, owner: str) -> bool:
-        """Whether an artifact has this organization only."""
+        """Return whether an artifact has this organization only."""
         return bool(self._ask(f"{_OWN_ARTIFACTS} AND artifact_id = ?", owner, artifact))
 
     def run(self, erasure: Erasure) -> Iterator[int]:
@@ -218,7 +218,7 @@ class Eraser:
             )
 
     def erased(self, pairs: Iterable[Pair]) -> set[Pair]:
-        """Which pairs of artifact and organization, as events name them, are erased."""
+        """Return which pairs of artifact and organization, as events name them, are erased."""
         return self._steps.run(lambda connection: erased_pairs(batch_statements(connection), pairs))
 
     def lift(self, subject: Subject) -> bool:
@@ -240,7 +240,7 @@ class Eraser:
         return self._steps.run(step) > 0
 
     def remainder(self) -> list[str]:
-        """What this database still holds of deleted rows, in words.
+        """Return what this database still holds of deleted rows, in words.
 
         SQLite's log is emptied here.
         """

@@ -61,7 +61,7 @@ def place_tombstones(statements: BatchStatements, subjects: Iterable[Subject], n
 
 
 def erased_of(statements: BatchStatements, subjects: Collection[Subject]) -> set[Subject]:
-    """Which of these subjects have a tombstone."""
+    """Return which of these subjects have a tombstone."""
     by_digest = {subject.digest: subject for subject in subjects}
     keys = [(digest,) for digest in sorted(by_digest)]
     found = statements.run("SELECT subject FROM erasures WHERE subject IN (", "t", keys, ")")
@@ -81,7 +81,7 @@ def sift(statements: BatchStatements, drafts: Sequence[Draft]) -> Sifted:
 
 
 def erased_pairs(statements: BatchStatements, pairs: Iterable[Pair]) -> set[Pair]:
-    """Which of these pairs of artifact and organization belong to an erased subject."""
+    """Return which of these pairs of artifact and organization belong to an erased subject."""
     subjects = {pair: [*_subjects_of(*pair)] for pair in pairs}
     erased = erased_of(statements, {each for some in subjects.values() for each in some})
     return {pair for pair, some in subjects.items() if not erased.isdisjoint(some)}

@@ -31,7 +31,7 @@ _SQLITE_CONSTRAINT: Final = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: 
 
 
 def is_record_refused(error: DatabaseError) -> bool:
-    """Whether the database refused a record's own row because of its values.
+    """Return whether the database refused a record's own row because of its values.
 
     False where it refused a row of counters, or a row that a trigger writes into a foreign table:
     the record is not the cause, and a retry may succeed.
@@ -56,5 +56,8 @@ def is_record_refused(error: DatabaseError) -> bool:
 
 
 def _holds_records(table: str | None) -> bool:
-    """Whether the table that an error names holds values of records; True if it names none."""
+    """Return whether the table that an error names holds values of records.
+
+    Return True where the error names no table.
+    """
     return not table or _RECORD_TABLES.fullmatch(table) is not None

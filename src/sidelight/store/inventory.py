@@ -84,13 +84,16 @@ class Inventory(Reader):
         return [str(row.artifact_id) for row in rows]
 
     def holds(self, event_ids: Collection[str]) -> set[str]:
-        """Which of some events, given by their ids, are in the store."""
+        """Return which of some events, given by their ids, are in the store."""
         key = events.c.event_id
         query = select(key).where(key.in_([*event_ids]))
         return {str(found) for (found,) in self._read(query)}
 
     def losses(self) -> list[Loss]:
-        """What could not be recorded, sorted by reason; within a reason, the latest first."""
+        """Return what could not be recorded, sorted by reason.
+
+        Within a reason, the latest is first.
+        """
         table = losses.c
         query = select(losses, table.count.label("number"))
         query = query.order_by(table.reason, table.last_at.desc(), table.process)
@@ -107,12 +110,12 @@ class Inventory(Reader):
         )
 
     def processes(self) -> list[Process]:
-        """The processes that have emitted, by their last sign of life, the latest first."""
+        """Return the processes that have emitted, by their last sign of life, the latest first."""
         rows = self._read(select(processes).order_by(processes.c.last_seen.desc()))
         return self._readable("processes", rows, _process)
 
     def costs(self, *, since: When | None = None) -> list[CostSummary]:
-        """The cost of emitting on the caller's path, per point, over all processes.
+        """Return the cost of emitting on the caller's path, per point, over all processes.
 
         Args:
             since: only processes that have reported at or after this time.
@@ -145,12 +148,12 @@ class Inventory(Reader):
         return size
 
     def kept_since(self) -> date | None:
-        """The first day (UTC) whose events are kept; None if the store was never pruned."""
+        """Return the first day (UTC) whose events are kept; None if the store was never pruned."""
         ns = int(self._read(select(retention.c.kept_since))[0][0])
         return from_ns(ns).date() if ns else None
 
     def encoding(self) -> str:
-        """The encoding of the database; another one than UTF8 cannot hold every text."""
+        """Return the encoding of the database; another one than UTF8 cannot hold every text."""
         if self._engine.dialect.name == "sqlite":
             return "UTF8"
         return str(self._read(text("SHOW server_encoding"))[0][0])

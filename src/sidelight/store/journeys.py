@@ -48,12 +48,12 @@ class Journey(NamedTuple):
     at: int
 
     def took(self, at: int, later: int) -> int:
-        """The time from one event to another, in ns; at most `_LONGEST`."""
+        """Return the time from one event to another, in ns; at most `_LONGEST`."""
         took: int = self.events[later].occurred_at - self.events[at].occurred_at
         return min(took, _LONGEST)
 
     def next_step(self, at: int, types: Container[str], used: Container[int] = ()) -> int | None:
-        """The index of the first event of one of the types that is not before another event.
+        """Return the index of the first event of one of the types that is not before another event.
 
         An event of the same nanosecond is not before it, whatever its id.
 

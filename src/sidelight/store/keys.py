@@ -16,7 +16,7 @@ MAX_KEY: Final = 512  # bytes: a row of a PostgreSQL index holds no more than 2,
 
 
 def first_key(ns: int) -> str:
-    """The smallest id of an event that occurs at this time."""
+    """Return the smallest id of an event that occurs at this time."""
     return event_id(ns, 0)
 
 
@@ -41,5 +41,5 @@ def _day_text(day: int) -> str:
 
 
 def day_text(occurred_ns: int) -> str:
-    """The day (UTC) that an event is counted under: ``2026-07-25``."""
+    """Return the day (UTC) that an event is counted under: ``2026-07-25``."""
     return _day_text(occurred_ns // DAY)

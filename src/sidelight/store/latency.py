@@ -109,7 +109,7 @@ def latencies(
 
 
 def percentile(ordered: Sequence[int], share: float) -> int | None:
-    """The smallest of the values that at least this share of them does not exceed."""
+    """Return the smallest of the values that at least this share of them does not exceed."""
     return ordered[max(ceil(len(ordered) * share) - 1, 0)] if ordered else None
 
 

@@ -83,7 +83,7 @@ class Mark(NamedTuple):
 
 
 def marks_of(processes: Iterable[Process], without: Collection[str], now: int) -> list[Mark]:
-    """How far the delivery of each process is that has not ended.
+    """Return how far the delivery of each process is that has not ended.
 
     Args:
         processes: all that the store knows.

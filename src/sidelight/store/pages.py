@@ -45,7 +45,7 @@ class Page:
         return [event_from(row) for row in self.rows]
 
     def columns(self, declared: Mapping[str, Kind]) -> dict[str, Sequence[Any]]:
-        """The events column by column; `PREFIX` stands before the name of an attribute."""
+        """Return the events column by column; `PREFIX` stands before the name of an attribute."""
         values: list[Sequence[Any]] = list(zip(*self.rows, strict=True))
         if any(not _TYPES.issuperset(map(type, each)) for each in values) or any(
             not _NUMBERS.issuperset(map(type, values[at])) for at in _NUMERIC if values
@@ -58,14 +58,14 @@ class Page:
         return {**own, **dict(zip(names, more, strict=True))}
 
     def to_arrow(self, declared: Mapping[str, Kind]) -> pa.RecordBatch:
-        """The events as a batch of Arrow."""
+        """Return the events as a batch of Arrow."""
         from sidelight.store.arrow import batch_of  # noqa: PLC0415  # an extra
 
         return batch_of(self.columns(declared), declared)
 
 
 def _plain(event: Event) -> tuple[Any, ...]:
-    """The columns of an event."""
+    """Return the columns of an event."""
     of: dict[str, Any] = {
         "occurred_at": event.occurred_ns,
         "recorded_at": event.recorded_ns,

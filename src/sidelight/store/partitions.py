@@ -62,7 +62,7 @@ def partitions_of(run: Run) -> list[Partition]:
 
 
 def month_of(ns: int) -> TimeRange:
-    """The month (UTC) that contains a time."""
+    """Return the month (UTC) that contains a time."""
     begin = datetime.fromtimestamp(ns // 10**9, UTC).replace(day=1, hour=0, minute=0, second=0)
     end = begin.replace(year=begin.year + begin.month // 12, month=begin.month % 12 + 1)
     return int(begin.timestamp()) * 10**9, int(end.timestamp()) * 10**9

@@ -83,7 +83,7 @@ class PostgresConnection(Connection):
                 self.raw.rollback()
 
     def has_table(self, name: str) -> bool:
-        """Whether the store has a table of this name."""
+        """Return whether the store has a table of this name."""
         query = "SELECT to_regclass(%s) IS NOT NULL"
         return bool(self.execute(query, (f"{SCHEMA}.{name}",)).fetchone()[0])
 
@@ -156,7 +156,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
         self._socket = socket_descriptor(self.pgconn.socket)
 
     def is_usable(self) -> bool:
-        """Whether this process has opened the connection, and no other code has closed it."""
+        """Return whether this process opened the connection and no other code closed it."""
         is_open = self._socket is None or self._socket.is_own()
         return os.getpid() == self._owner and is_open
 

@@ -91,7 +91,7 @@ class Store(Analysis):
         return Events(map(event_from, rows), scan)
 
     def timeline(self, artifact_id: Id, **filters: Unpack[EventFilters]) -> list[Event]:
-        """The events of an artifact, in the order of time; empty for an unknown artifact."""
+        """Return the events of an artifact, in the order of time; empty for an unknown artifact."""
         return list(self.events(artifact_id=artifact_id, **filters))
 
     def counts(
@@ -167,7 +167,7 @@ class Store(Analysis):
         until: When | None = None,
         **filters: Unpack[EventFilters],
     ) -> pa.RecordBatchReader:
-        """Events as Apache Arrow, read batch by batch in the order in which they were stored.
+        """Return events as Apache Arrow, read in batches in the order in which they were stored.
 
         pandas, polars and DuckDB read it: ``duckdb.sql("SELECT … FROM reader")``. Needs the extra
         ``sidelight[arrow]``.

@@ -68,7 +68,7 @@ class Reader:
         )
 
     def _has_index(self) -> bool:
-        """Whether an operator has added the index of attributes."""
+        """Return whether an operator has added the index of attributes."""
         if self._engine.dialect.name == "sqlite":
             return False
         found = text(f"SELECT to_regclass('sidelight.{ATTRIBUTES_INDEX}') IS NOT NULL")
@@ -98,7 +98,7 @@ class Reader:
 
 
 def checked_text(value: object) -> str:
-    """The text of a column.
+    """Return the text of a column.
 
     Raises:
         ValueError: it is none.
@@ -109,7 +109,7 @@ def checked_text(value: object) -> str:
 
 
 def checked_time(value: object) -> int:
-    """The time (ns since 1970) of a column.
+    """Return the time (ns since 1970) of a column.
 
     Raises:
         ValueError: it is none.

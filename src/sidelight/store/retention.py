@@ -278,7 +278,7 @@ class Pruner:
 
 
 def _newest_event(connection: Connection, now: int) -> int:
-    """When the newest event occurred (ns), up to now; 0 in a store without events.
+    """Return when the newest event occurred (ns), up to now; 0 in a store without events.
 
     In PostgreSQL the server's clock bounds it as well. An event of a clock that is ahead does not
     count.

@@ -145,14 +145,14 @@ def _id(value: Any) -> str | None:
 
 
 def id_text(value: Any) -> str:
-    """The text of an artifact's or an organization's id, as the store keys by it."""
+    """Return the text of an artifact's or an organization's id, as the store keys by it."""
     if type(value) is not str:
         value = str(value) if isinstance(value, int | float) else to_json(value)
     return fit_to_index(value)
 
 
 def attributes_text(moment: Moment) -> str:
-    """The attributes of an event as a JSON object, with its error and the mark of a cut one."""
+    """Return the attributes of an event as JSON, with its error and the mark of a cut event."""
     attributes = moment.attributes
     if moment.details and (error := moment.details.get("error")) is not None:
         attributes = {**(attributes or {}), "error.type": error[0], "error.message": error[1]}

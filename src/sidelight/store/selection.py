@@ -58,7 +58,7 @@ class Scan:
         self.left_out: int | None = None
 
     def ends_at(self, time: int) -> bool:
-        """Whether the search must end here, with the rest left out."""
+        """Return whether the search must end here, with the rest left out."""
         if monotonic() < self._until:
             return False
         self.left_out = time
@@ -143,7 +143,7 @@ class Selection:
         )
 
     def matches(self, row: Row) -> bool:
-        """Whether an event meets all conditions except the filters and those on its time."""
+        """Return whether an event meets all conditions except the filters and those on its time."""
         return (
             (self.artifact_id is None or row.artifact_id == self.artifact_id)
             and (self.types is None or row.type in self.types)
@@ -198,12 +198,12 @@ class Selection:
         return [prefix for prefix in prefixes if prefix]
 
     def conditions(self) -> Conditions:
-        """All conditions, for a query that uses none of the indexes on them."""
+        """Return all conditions, for a query that uses none of the indexes on them."""
         equal = [] if self.trace_id is None else [events.c.trace_id == self.trace_id]
         return [*equal, *self._besides_trace(), *self.filters, *self.times]
 
     def is_counted(self) -> bool:
-        """Whether the counters know all conditions."""
+        """Return whether the counters know all conditions."""
         return self.artifact_id is None and self.trace_id is None and not self.filters
 
     # -- windows: pieces of time in which a query examines few events -------------------------
@@ -249,7 +249,7 @@ class Selection:
             at, size = bound, min(size * 2, max(largest, _FIRST_WINDOW))
 
     def _besides_trace(self) -> Conditions:
-        """The other conditions, in a form that keeps the database from using their indexes."""
+        """Return the other conditions in a form for which the database uses no index."""
         wanted = (
             (events.c.artifact_id, None if self.artifact_id is None else [self.artifact_id]),
             (events.c.type, self.types),
@@ -273,7 +273,7 @@ class Selection:
         *,
         newest_first: bool,
     ) -> Select[Any]:
-        """The time of the event with which the next window ends."""
+        """Return the time of the event with which the next window ends."""
         column = events.c.occurred_at if prefix else events.c.event_id
         query = select(events.c.occurred_at).where(*prefix, *self._in_range(prefix, start, end))
         return query.order_by(column.desc() if newest_first else column).offset(size).limit(1)
@@ -283,7 +283,10 @@ class Selection:
         return [*self.times, *times] if prefix else [*self.times, *self.keys, *times, *keys]
 
     def _few(self, read: Read) -> Sequence[Row] | None:
-        """All that is selected, which the index of attributes finds; None where it is much."""
+        """Return all that is selected, which the index of attributes finds.
+
+        Return None where it is much.
+        """
         rows = read(select(events).where(*self.conditions(), *self.keys).limit(_FEW + 1))
         return rows if len(rows) <= _FEW else None
 
@@ -336,7 +339,7 @@ class Selection:
 
 
 def _emitted(column: ColumnElement[str], values: Collection[str]) -> ColumnElement[bool]:
-    """Whether a process with one of these values has emitted the event."""
+    """Return whether a process with one of these values has emitted the event."""
     delivery = deliveries.join(processes, processes.c.number == deliveries.c.process)
     query = select(deliveries.c.recorded_at).select_from(delivery)
     mine = deliveries.c.recorded_at == events.c.recorded_at
@@ -361,7 +364,7 @@ def _position(row: Row) -> tuple[int, str]:
 
 
 def _place(row: Row) -> list[tuple[int, Any]]:
-    """The position, also of a row that no relay wrote: numbers, texts and bytes in SQLite's order.
+    """Return the position in SQLite's order: numbers, texts, bytes; also of a crafted row.
 
     See https://sqlite.org/datatype3.html#sort_order.
     """

@@ -170,7 +170,7 @@ class StoreSink:
             raise self._too_old(too_old)
 
     def _too_old(self, records: Sequence[Record]) -> SinkRefusedError:
-        """An error that names the records, which go to the quarantine.
+        """Return an error that names the records, which go to the quarantine.
 
         Nobody knows whether the store had them before it was pruned, or whether a clock was wrong.
         """
@@ -357,7 +357,7 @@ class StoreSink:
 
 
 def _next_recorded_at(connection: Connection) -> int:
-    """A time for a transaction (ns): now, or after the newest one if the clock is behind it.
+    """Return a time for a transaction (ns): now, or after the newest one if the clock is behind it.
 
     A follower of the store asks for what is newer than the newest that it has seen, and a clock may
     be set back or be behind another relay's. Random bits separate two transactions that begin at

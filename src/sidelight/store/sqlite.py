@@ -55,7 +55,7 @@ class StoreFile(sqlite3.Connection):
     descriptors: frozenset[Descriptor] = frozenset()
 
     def is_usable(self) -> bool:
-        """Whether there is still a descriptor for each file that the connection has opened."""
+        """Return whether each file that the connection has opened still has its descriptor."""
         files = {each.file for each in self.descriptors}
         return files == {each.file for each in self.descriptors if each.is_own()}
 
@@ -77,7 +77,7 @@ _DESCRIPTORS_CLOSED: Final = "other code has closed the descriptors of this file
 
 
 def is_unusable(path: Path) -> bool:
-    """Whether SQLite can no longer open this file in this process: see `StoreFile.close`."""
+    """Return whether SQLite can no longer open this file in this process: see `StoreFile.close`."""
     if not _unusable:
         return False
     try:
@@ -132,12 +132,12 @@ class SqliteConnection(Connection):
                 self.raw.rollback()
 
     def has_table(self, name: str) -> bool:
-        """Whether the store has a table of this name."""
+        """Return whether the store has a table of this name."""
         query = "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ?"
         return self.execute(query, (name,)).fetchone() is not None
 
     def is_replaced(self) -> bool:
-        """Whether the file, or its write-ahead log, is no longer the one at its path."""
+        """Return whether the file, or its write-ahead log, is no longer the one at its path."""
         return not self.raw.identity.is_current()
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ def open_file(path: Path, *, read_only: bool) -> StoreFile:
 
 
 def _created_log(connection: sqlite3.Connection, path: Path) -> Path:
-    """The write-ahead log; the first transaction on a new file creates it."""
+    """Return the write-ahead log; the first transaction on a new file creates it."""
     log = Path(f"{path}-wal")
     if not log.exists():
         connection.execute("BEGIN IMMEDIATE")
@@ -232,7 +232,10 @@ def _connect(name: str, *, uri: bool = False) -> StoreFile:
 
 
 def _can_be_read(connection: sqlite3.Connection) -> bool:
-    """Whether SQLite can open the file with its log; it may have to create files beside it."""
+    """Return whether SQLite can open the file with its log.
+
+    SQLite may have to create files beside it.
+    """
     try:
         connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.OperationalError as error:
@@ -272,7 +275,7 @@ class FileIdentity:
         self._found = {path: self._look_at(path) for path in paths}
 
     def is_current(self) -> bool:
-        """Whether the paths still name the same files."""
+        """Return whether the paths still name the same files."""
         return all(self._look_at(path) == found for path, found in self._found.items())
 
     def _look_at(self, path: Path) -> tuple[int, ...] | None:
@@ -310,7 +313,7 @@ def sync_wal(path: Path) -> None:
 
 
 def has_wal_reset_bug() -> bool:
-    """Whether this SQLite can lose commits in WAL mode with two connections.
+    """Return whether this SQLite can lose commits in WAL mode with two connections.
 
     Fixed in 3.51.3, 3.50.7 and 3.44.6.
     """
@@ -320,7 +323,7 @@ def has_wal_reset_bug() -> bool:
 
 
 def write_lock(path: Path) -> AbstractContextManager[None]:
-    """The lock that every process holds in a write transaction, where SQLite's bug needs one."""
+    """Return the lock that a write transaction holds, where SQLite's bug needs one."""
     return WriteLock(Path(f"{path}.lock")) if has_wal_reset_bug() else nullcontext()
 
 

@@ -52,7 +52,7 @@ class BatchStatements(Protocol):
     for_update: str
 
     def marks(self, deliveries: Sequence[Delivery] = ()) -> Marks:
-        """What the store keeps out; fixed until the transaction ends.
+        """Return what the store keeps out; fixed until the transaction ends.
 
         Args:
             deliveries: noted in the same exchange with the database.
@@ -85,14 +85,14 @@ class BatchStatements(Protocol):
 
 
 def batch_statements(connection: Connection) -> BatchStatements:
-    """The statements of this connection's database."""
+    """Return the statements of this connection's database."""
     if connection.backend == "postgresql":
         return _PostgresStatements(connection)
     return _SqliteStatements(connection)
 
 
 def last_recorded(connection: Connection) -> int:
-    """When the newest events were recorded (ns); 0 in an empty store.
+    """Return when the newest events were recorded (ns); 0 in an empty store.
 
     Runs outside a transaction, which would lock the partitions of all months until it ends.
 

@@ -86,7 +86,7 @@ class ShortTransactions(Generic[_C]):
             self.rows = min(most, self.rows * 2)
 
     def failure(self, error: Exception) -> StoreError:
-        """The error for a database that refuses or does not answer."""
+        """Return the error for a database that refuses or does not answer."""
         return StoreError(
             url=self._url,
             problem=_message(error),

@@ -23,19 +23,19 @@ _LAST: Final = 2**63 - 1
 
 
 def from_ns(ns: int) -> datetime:
-    """The time ``ns`` nanoseconds after 1970 (UTC), cut to the microsecond."""
+    """Return the time ``ns`` nanoseconds after 1970 (UTC), cut to the microsecond."""
     return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
 def is_age(when: object) -> bool:
-    """Whether a time is an age, which counts back from now."""
+    """Return whether a time is an age, which counts back from now."""
     return isinstance(when, timedelta) or (
         isinstance(when, str) and parse_duration(when) is not None
     )
 
 
 def beginning_ns(argument: str, when: When) -> int:
-    """The first moment (ns since 1970) of a range that begins at ``when``.
+    """Return the first moment (ns since 1970) of a range that begins at ``when``.
 
     Raises:
         QueryError: ``when`` is not a time; the error names the argument.
@@ -44,7 +44,7 @@ def beginning_ns(argument: str, when: When) -> int:
 
 
 def end_ns(argument: str, when: When) -> int:
-    """The first moment (ns since 1970) after a range that ends at ``when``.
+    """Return the first moment (ns since 1970) after a range that ends at ``when``.
 
     Raises:
         QueryError: ``when`` is not a time; the error names the argument.
@@ -53,7 +53,7 @@ def end_ns(argument: str, when: When) -> int:
 
 
 def day_of(argument: str, when: When) -> date:
-    """The day (UTC) that contains ``when``.
+    """Return the day (UTC) that contains ``when``.
 
     Raises:
         QueryError: ``when`` is not a time; the error names the argument.
@@ -72,7 +72,7 @@ def _ns(when: datetime | date, *, days: int) -> int:
 
 
 def _parsed(argument: str, when: object) -> datetime | date:
-    """A datetime with its zone, or a day."""
+    """Return a datetime with its zone, or a day."""
     if isinstance(when, str):
         when = _from_text(argument, when.strip())
     if isinstance(when, timedelta):

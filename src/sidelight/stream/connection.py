@@ -73,7 +73,7 @@ class StreamAddress:
 
 
 def client_properties(address: StreamAddress, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The properties of a client: from a file, then from variables, which win.
+    """Return the properties of a client: from a file, then from variables, which win.
 
     The file is a Java properties file, named by ``SIDELIGHT_KAFKA_PROPERTIES``. A variable
     ``SIDELIGHT_KAFKA_SASL_PASSWORD`` sets ``sasl.password``.

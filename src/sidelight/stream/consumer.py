@@ -152,11 +152,11 @@ class StreamConsumer:
         return len(good)
 
     def ends(self) -> dict[int, int]:
-        """The offset behind the last message of each partition, now: see `ends_of`."""
+        """Return the offset behind the last message of each partition, now: see `ends_of`."""
         return ends_of(self._consumer, self._topic)
 
     def lag(self, ends: Mapping[int, int]) -> dict[int, int]:
-        """How far the group is behind ``ends``, by partition: see `lag_of`."""
+        """Return how far the group is behind ``ends``, by partition: see `lag_of`."""
         return lag_of(self._consumer, self._topic, ends)
 
     def look_at_lag(self) -> None:

@@ -60,7 +60,7 @@ def look_at_group(address: StreamAddress, environment: Mapping[str, str], name: 
 
 
 def ends_of(consumer: Any, topic: str) -> dict[int, int]:
-    """The offset behind the last message of each partition, now.
+    """Return the offset behind the last message of each partition, now.
 
     Raises:
         SinkUnavailableError: the brokers do not answer, or have no such topic.
@@ -75,7 +75,7 @@ def ends_of(consumer: Any, topic: str) -> dict[int, int]:
 
 
 def reached_of(consumer: Any, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-    """The offset up to which the consumer's group has stored each partition.
+    """Return the offset up to which the consumer's group has stored each partition.
 
     That is what it has committed, or what the metadata of the commit says: see `notes`.
 
@@ -98,7 +98,7 @@ def _stored_until(committed: TopicPartition) -> int:
 
 
 def _offsets(consumer: Any, topic: str, partitions: Iterable[int], which: int) -> dict[int, int]:
-    """The first or the last offset of partitions: one request to each broker."""
+    """Return the first or the last offset of partitions: one request to each broker."""
     places = [TopicPartition(topic, number, which) for number in partitions]
     answers = consumer.offsets_for_times(places, _ASK_WITHIN)
     for each in answers:
@@ -108,7 +108,7 @@ def _offsets(consumer: Any, topic: str, partitions: Iterable[int], which: int) -
 
 
 def lag_of(consumer: Any, topic: str, ends: Mapping[int, int]) -> dict[int, int]:
-    """How many messages before ``ends`` the consumer's group has not stored, by partition.
+    """Return how many messages before ``ends`` the consumer's group has not stored, by partition.
 
     Raises:
         SinkUnavailableError: the brokers do not answer.

@@ -190,7 +190,7 @@ class MessageWriter:
         return made(key, value, headers)
 
     def _head(self, static: Static) -> Headers:
-        """The headers that all events of one emission have in common."""
+        """Return the headers that all events of one emission have in common."""
         if len(self._heads) > _MOST_HEADS:
             self._heads.clear()
         declared = self._declared.get(static.type or "")

@@ -36,7 +36,7 @@ class _Held:
     ends: Mapping[int, int] | None = None
 
     def is_due(self, reached: Mapping[int, int]) -> bool:
-        """Whether all that was sent before it is stored."""
+        """Return whether all that was sent before it is stored."""
         ends = self.ends
         return ends is not None and all(reached.get(each, 0) >= ends[each] for each in ends)
 
@@ -53,7 +53,7 @@ class HeldNotes:
         self._looked_at = -_LOOK_EVERY
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Return whether there are any."""
         return bool(self._held)
 
     def hold(self, note: Told, partition: int, offset: int) -> None:
@@ -64,7 +64,7 @@ class HeldNotes:
         mine.append(_Held(note, partition, offset))
 
     def asks(self, *, now: bool = False) -> bool:
-        """Whether to ask the brokers: at most once a second, unless ``now``."""
+        """Return whether to ask the brokers: at most once a second, unless ``now``."""
         if not self._held or not (now or monotonic() - self._looked_at >= _LOOK_EVERY):
             return False
         self._looked_at = monotonic()
@@ -78,7 +78,7 @@ class HeldNotes:
                     each.ends = ends
 
     def due(self, reached: Mapping[int, int]) -> list[Told]:
-        """The notes before which the group has stored everything.
+        """Return the notes before which the group has stored everything.
 
         Args:
             reached: how far the group has stored each partition.
@@ -91,7 +91,7 @@ class HeldNotes:
         self._keep(lambda each: each.note is not note)
 
     def first_offsets(self) -> dict[int, int]:
-        """The offset of the first note that is held, by partition."""
+        """Return the offset of the first note that is held, by partition."""
         first: dict[int, int] = {}
         for mine in self._held.values():
             for each in mine:

@@ -50,7 +50,7 @@ _CONSEQUENCES: Final = frozenset(
 
 
 def latest_words(error: KafkaError, before: str) -> str:
-    """An error in words, or those of an earlier one from which it follows.
+    """Return an error in words, or those of an earlier one from which it follows.
 
     Brokers that refuse a login, for example, are then told to be down.
     """
@@ -58,18 +58,18 @@ def latest_words(error: KafkaError, before: str) -> str:
 
 
 def words(error: KafkaError) -> str:
-    """An error in words."""
+    """Return an error in words."""
     return _WORDS.get(error.code()) or f"{error.str()} ({error.name()})"
 
 
 def error_of(exception: KafkaException) -> KafkaError:
-    """The error that an exception holds."""
+    """Return the error that an exception holds."""
     error: KafkaError = exception.args[0]
     return error
 
 
 def properties_refused(exception: KafkaException) -> ConfigurationError:
-    """The error for properties that librdkafka does not take."""
+    """Return the error for properties that librdkafka does not take."""
     return ConfigurationError(
         setting="stream",
         problem=f"librdkafka does not take the properties: {error_of(exception).str()}",
@@ -135,7 +135,7 @@ def look_at_topic(
 
 
 def _least_in_sync(admin: AdminClient, topic: str, seconds: float) -> int | None:
-    """The topic's min.insync.replicas; None where the user may not read it."""
+    """Return the topic's min.insync.replicas; None where the user may not read it."""
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     asked = admin.describe_configs([resource], request_timeout=seconds)
     try:

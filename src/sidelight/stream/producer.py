@@ -108,7 +108,7 @@ class StreamProducer:
         return not self.is_fatal
 
     def take_failures(self) -> Mapping[tuple[bytes | None, bytes | None], KafkaError]:
-        """The errors of the messages that were not taken, by key and value."""
+        """Return the errors of the messages that were not taken, by key and value."""
         failures, self._failures = self._failures, {}
         return failures
 

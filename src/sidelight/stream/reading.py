@@ -135,7 +135,7 @@ def _static(type_name: bytes, point: bytes, mode: bytes, outcome: bytes) -> Stat
 
 @functools.lru_cache(maxsize=10_000)
 def _writer(instance: bytes | None) -> Mapping[str, Any]:
-    """The one object that stands for a process: see `StoreSink.write_of_many`."""
+    """Return the one object that stands for a process: see `StoreSink.write_of_many`."""
     return {} if instance is None else {"instance": instance.decode()}
 
 

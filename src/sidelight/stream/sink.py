@@ -156,7 +156,7 @@ class StreamSink:
         yield notes + [ends[n : n + _ENDS] for n in range(0, len(ends), _ENDS)]
 
     def _writer_of(self, writer: dict[str, Any]) -> MessageWriter:
-        """The writer of a process's messages."""
+        """Return the writer of a process's messages."""
         key = writer.get("instance")
         found = self._writers.get(key)
         if found is None or found.process is not writer:
@@ -229,7 +229,7 @@ class StreamSink:
         return self._producer
 
     def _unavailable(self, producer: StreamProducer, problem: str) -> SinkUnavailableError:
-        """An error that names the cause, as far as the producer or the cluster tells it."""
+        """Return an error that names the cause, as far as the producer or the cluster tells it."""
         if producer.is_fatal:  # another producer sends the batch again
             self.close()
         else:

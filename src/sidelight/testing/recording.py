@@ -33,7 +33,7 @@ _SEED: Final = 2026
 
 
 def _id(value: Any) -> str | None:
-    """An id as the store has it: as text."""
+    """Return an id as the store has it: as text."""
     return None if value is None else id_text(plain(value))
 
 
@@ -110,7 +110,7 @@ class Recorded:
     append = write
 
     def position(self) -> tuple[int, int]:
-        """A position that every store has reached, so that an awaited emission does not wait."""
+        """Return a position that every store has reached, because then no emission waits."""
         return (0, 0)
 
     # The test's side.
@@ -217,7 +217,7 @@ class Recorded:
         return _START + number * _SECOND if self._deterministic else occurred_at(moment)
 
     def _trace_id(self, trace: bytes) -> str:
-        """A trace id in hexadecimal; its first half comes from a clock."""
+        """Return a trace id in hexadecimal; its first half comes from a clock."""
         return (bytes(8) + trace[8:] if self._deterministic else trace).hex()
 
     def _common(self, number: int, static: Static, moment: Moment) -> dict[str, Any]:

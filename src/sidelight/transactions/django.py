@@ -124,11 +124,11 @@ class _Proof(Protocol):
     """Tells how the transaction that was open when it was made has ended."""
 
     def is_committed(self) -> bool | None:
-        """Whether a commit has succeeded; None where nothing tells. Asked after a commit."""
+        """Return whether a commit has succeeded; None where nothing tells. Asked after a commit."""
         ...
 
     def is_unknown(self) -> bool:
-        """Whether nothing tells how it ended. Asked where Django has dropped the event."""
+        """Return whether nothing tells how it ended. Asked where Django has dropped the event."""
         ...
 
 
@@ -187,7 +187,10 @@ class _Commits:
         return self._commit()
 
     def is_open(self) -> bool | None:
-        """Whether a transaction is open; False where it has failed, None where there is none."""
+        """Return whether a transaction is open.
+
+        Return False where it has failed, None where there is none.
+        """
         raw = self._connection.connection
         if self._connection.vendor == "sqlite":
             return raw.in_transaction or None

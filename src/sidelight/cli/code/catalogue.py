@@ -92,7 +92,7 @@ def _write(document: dict[str, Any]) -> None:
 
 
 def emitters_of(declared: Declared) -> list[str]:
-    """The functions that emit a type: those of its declaration, and those with a decorator."""
+    """Return the functions that emit a type, by its declaration or by their decorators."""
     found = set(declared.emitted_by)
     for point in POINTS:
         emitted = (type_ for each in point.declarations for _, type_ in each.emitted)
@@ -102,7 +102,7 @@ def emitters_of(declared: Declared) -> list[str]:
 
 
 def payload_of(declared: Declared) -> list[tuple[str, str, str]]:
-    """Name, type and description of each value; a question mark marks an optional value."""
+    """Return name, type and description of each value; a question mark marks an optional value."""
     schema = declared.payload.model_json_schema()
     required = schema.get("required", ())
     definitions = schema.get("$defs", {})
@@ -117,7 +117,7 @@ def payload_of(declared: Declared) -> list[tuple[str, str, str]]:
 
 
 def _type_of(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """A type of JSON Schema in a few characters."""
+    """Return a type of JSON Schema in a few characters."""
     if reference := schema.get("$ref"):
         return _type_of(definitions.get(str(reference).rpartition("/")[2], {}), definitions)
     if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):

@@ -85,7 +85,7 @@ def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool)
 
 
 def _weaving_differences(points: Map, known: Container[str]) -> Iterator[Difference]:
-    """The refusals of weaving, at the places where nothing else differs."""
+    """Yield the refusals of weaving, at the places where nothing else differs."""
     for point, error in weaving_errors(points):
         place = points.place(point)
         if place not in known:

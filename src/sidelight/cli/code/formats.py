@@ -56,7 +56,7 @@ def _leaf(declared: MapDeclaration) -> Text:
 
 
 def mermaid(points: Sequence[ListedPoint]) -> str:
-    """A flowchart: the functions, module by module, with an arrow to each event.
+    """Return a flowchart: the functions, module by module, with an arrow to each event.
 
     An arrow is thick where the function waits for the store, and dotted for a failure.
     """
@@ -86,12 +86,12 @@ def _arrow(phase: Phase, declared: MapDeclaration) -> str:
 
 
 def _label(text: str) -> str:
-    """A label in quotes, in which only quotes, # and < have a meaning."""
+    """Return a label in quotes, in which only quotes, # and < have a meaning."""
     return f'"{text.replace("#", "#35;").replace(chr(34), "#quot;").replace("<", "#lt;")}"'
 
 
 def json_object(point: ListedPoint) -> dict[str, Any]:
-    """One point as JSON; the page "cli" of the documentation has its fields."""
+    """Return one point as JSON; the page "cli" of the documentation has its fields."""
     return {
         "point": point.path,
         "file": point.file,

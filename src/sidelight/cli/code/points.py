@@ -104,7 +104,7 @@ def _report(reading: Reading) -> None:
 
 
 def _shown_on_import(points: Sequence[ListedPoint]) -> list[str]:
-    """The values that the source does not show, one line each."""
+    """Return the values that the source does not show, one line each."""
     return [
         f"{point.path}: {name} = {opaque.source}: {opaque.reason}"
         for point in points

@@ -105,7 +105,7 @@ def _imported(name: str, problems: list[str]) -> Any | None:
 
 
 def _is_file(name: str) -> bool:
-    """Whether a file is given where a module is needed."""
+    """Return whether a file is given where a module is needed."""
     return name.endswith(".py") or os.sep in name
 
 

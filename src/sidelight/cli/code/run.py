@@ -110,7 +110,7 @@ def _why_not_woven(program: str, arguments: Sequence[str]) -> str:
 
 
 def _shebang(program: str) -> list[str]:
-    """The interpreter of a script with its options; [""] where the file names none."""
+    """Return the interpreter of a script with its options; [""] where the file names none."""
     try:
         with Path(program).open("rb") as file:
             first = file.readline(256)
@@ -125,7 +125,10 @@ def _shebang(program: str) -> list[str]:
 
 
 def _isolating_option(arguments: Sequence[str]) -> str:
-    """The first of ``-S``, ``-E`` and ``-I`` among the options of an interpreter; "" if none."""
+    """Return the first of ``-S``, ``-E`` and ``-I`` among the options of an interpreter.
+
+    Return "" where there is none.
+    """
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("-") or argument in {"-", "--"}:

@@ -120,7 +120,7 @@ _REMEDIES: Final = {
 
 
 def _advances(sink: str, before: SegmentReport) -> bool:
-    """Whether a sink has taken records of a segment since the report."""
+    """Return whether a sink has taken records of a segment since the report."""
     now = read_again(before)
     if now is None:
         return True

@@ -17,7 +17,10 @@ _SOFT_LIMIT: Final = r"^{} +(\d+)"  # "unlimited" does not match
 
 
 def is_stopped(segment: SegmentReport) -> bool:
-    """Whether the writer of a segment is stopped (SIGSTOP, a debugger); False where unknown."""
+    """Return whether the writer of a segment is stopped (SIGSTOP, a debugger).
+
+    Return False where it is unknown.
+    """
     process = _process_of(segment)
     try:
         state = None if process is None else _STATE.search(_read(process / "stat"))

@@ -57,7 +57,7 @@ def chooser(eraser: Eraser) -> Choose:
 
 
 def _named(payload: bytes) -> tuple[str | None, str | None]:
-    """The artifact and the organization of a record, as the store keys by them."""
+    """Return the artifact and the organization of a record, as the store keys by them."""
     try:
         moment: Moment = decode(payload)[1]
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -38,7 +38,7 @@ def lags_of(directory: Path) -> list[Lag]:
 
 
 def _occurred(batch: Batch) -> int | None:
-    """When the record of a batch occurred; None where it has none that can be read."""
+    """Return when the record of a batch occurred; None where it has none that can be read."""
     for payload in batch.payloads:
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             return occurred_at(decode(payload)[1])

@@ -162,7 +162,7 @@ def _records(entry: Entry) -> list[_Whole]:
 
 
 def _event_of(payload: bytes) -> Record | None:
-    """The event of a message of a stream that an older sidelight could not read."""
+    """Return the event of a message of a stream that an older sidelight could not read."""
     try:
         _, value, headers = _message_decoder.decode(payload)
         read = read_message(value, headers)

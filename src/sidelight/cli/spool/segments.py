@@ -199,7 +199,7 @@ def _read_segment(path: Path) -> SegmentReport:
 
 
 def end_of(segment: Segment) -> int:
-    """The offset behind the last written byte; a segment is allocated in full."""
+    """Return the offset behind the last written byte; a segment is allocated in full."""
     end = segment.size
     while end > PAGE:
         begin = max(end - _CHUNK, PAGE)

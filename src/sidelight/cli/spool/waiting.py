@@ -40,7 +40,7 @@ def remark_waiting(store: str | None) -> None:
 
 
 def marks_here(store: str | None) -> list[Mark]:
-    """How far a store is with the spool of this machine: at its oldest waiting event.
+    """Return how far a store is with the spool of this machine: at its oldest waiting event.
 
     A spool that cannot be read is no reason to judge nothing, because it may be of another store.
     """

@@ -4,5 +4,5 @@ from pathlib import Path
 
 
 def bootstrap_directory() -> Path:
-    """The directory that holds the `sitecustomize` of a program under a map."""
+    """Return the directory that holds the `sitecustomize` of a program under a map."""
     return Path(__file__).parent

@@ -88,14 +88,14 @@ class Bindings:
         return f"{self._import(module, root, f'{last}_{root}', target)}{dot}{rest}"
 
     def _is_unknown(self, star: str) -> bool:
-        """Whether the source does not show which names a star import binds."""
+        """Return whether the source does not show which names a star import binds."""
         try:
             return self._code.load(star) is None
         except (SyntaxError, ValueError, OSError):
             return True
 
     def _leads_back(self, name: str, seen: set[str]) -> bool:
-        """Whether importing a module of the same package imports the module that is edited."""
+        """Return whether importing a module of the package imports the edited module."""
         top = self._module.name.partition(".")[0]
         if name in seen or name.partition(".")[0] != top:
             return False
@@ -125,7 +125,7 @@ class Bindings:
         return called
 
     def _taken(self, name: str, target: Target | None) -> bool:
-        """Whether a name means something else where the decorator looks it up."""
+        """Return whether a name means something else where the decorator looks it up."""
         if name in self._bound:
             return True
         for scope in self._scopes:
@@ -137,7 +137,7 @@ class Bindings:
         return False
 
     def _imported(self) -> Iterator[str]:
-        """The names that the module imports whenever it runs, not only for type checkers."""
+        """Yield the names that the module imports whenever it runs, not only for type checkers."""
         for node in self._module.tree.body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 for alias in node.names:
@@ -154,7 +154,7 @@ def _path(target: Target | None) -> str | None:
 
 
 def names_in(text: str) -> set[str]:
-    """The names that a file uses; names in text annotations and in ``__all__`` count."""
+    """Return the names that a file uses; names in text annotations and in ``__all__`` count."""
     found = set(_looked_up(symtable.symtable(text, "", "exec")))
     for node in ast.walk(ast.parse(text)):
         for inside in filter(None, _text_holders(node)):
@@ -167,7 +167,10 @@ def names_in(text: str) -> set[str]:
 
 
 def _looked_up(table: symtable.SymbolTable) -> Iterator[str]:
-    """The names that are looked up in the module; local variables of functions do not count."""
+    """Yield the names that are looked up in the module.
+
+    Local variables of functions do not count.
+    """
     for symbol in table.get_symbols():
         if symbol.is_referenced() and (table.get_type() == "module" or symbol.is_global()):
             yield symbol.get_name()
@@ -176,7 +179,7 @@ def _looked_up(table: symtable.SymbolTable) -> Iterator[str]:
 
 
 def _text_holders(node: ast.AST) -> list[ast.AST | None]:
-    """The parts of a node in which a text can hold names."""
+    """Return the parts of a node in which a text can hold names."""
     if isinstance(node, ast.arg | ast.AnnAssign):
         return [node.annotation]
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

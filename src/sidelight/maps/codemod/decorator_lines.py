@@ -59,13 +59,13 @@ def _bottom_up(task: tuple[Function, *tuple[object, ...]]) -> int:
 
 
 def _indent_of(text: str) -> str:
-    """One level of indent in a file."""
+    """Return one level of indent in a file."""
     tokens = tokenize.generate_tokens(StringIO(text, newline="").readline)
     return next((token.string for token in tokens if token.type == tokenize.INDENT), _INDENT)
 
 
 def definitions(body: Sequence[ast.stmt], around: str = "") -> Iterator[tuple[str, Function]]:
-    """The functions of a module and of its classes with their names, in the order of the source."""
+    """Yield the functions of a module and its classes with their names, in source order."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield around + node.name, node

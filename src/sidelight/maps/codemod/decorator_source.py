@@ -43,7 +43,7 @@ class Names(msgspec.Struct, frozen=True):
 
 
 def needed(point: MapPoint) -> tuple[set[str], set[str]]:
-    """The public names of sidelight and the paths of functions that a decorator needs."""
+    """Return the public names of sidelight and the paths of functions that a decorator needs."""
     public, functions = {"emits"}, set()
     values = [point.artifact_id, point.organization_id, point.transaction, point.after_commit]
     for type_ in (point.success, point.start, point.failure):
@@ -129,7 +129,7 @@ def _value(value: Any, names: Names) -> str:
 
 
 def quoted(value: object) -> str:
-    """A constant; a text gets the quotes that formatters prefer."""
+    """Return a constant; a text gets the quotes that formatters prefer."""
     source = repr(value)
     if isinstance(value, str) and source.startswith("'") and '"' not in value:
         return f'"{source[1:-1]}"'
@@ -143,7 +143,10 @@ def _line(node: _Node | str) -> str:
 
 
 def _spread(node: _Node | str, width: int, indent: str, before: str) -> str:
-    """A node behind ``before``; a node that is too long gets a line for each of its parts."""
+    """Return a node behind ``before``.
+
+    A node that is too long gets a line for each of its parts.
+    """
     line = _line(node)
     if isinstance(node, str) or len(before) + len(line) <= width or not node.parts:
         return line

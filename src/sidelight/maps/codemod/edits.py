@@ -64,11 +64,14 @@ class CodeEdits:
         self.problems: list[MapError] = []
 
     def applied(self) -> list[Edit]:
-        """The edits that write the points into the code; none for a file that has them all."""
+        """Return the edits that write the points into the code.
+
+        Return None for a file that has them all.
+        """
         return list(self._edits(self._apply, present=True))
 
     def stripped(self) -> list[Edit]:
-        """The edits that remove the decorators that state the same as the map."""
+        """Return the edits that remove the decorators that state the same as the map."""
         return list(self._edits(self._strip, present=False))
 
     def _edits(
@@ -181,7 +184,7 @@ class CodeEdits:
         return text, sum(map(len, removed.values()))
 
     def _decorators_above(self, task: _Task) -> int:
-        """How many decorators stay above a new one, for which they must leave a function.
+        """Return how many decorators stay above a new one, for which they must leave a function.
 
         Those are ``staticmethod`` and ``classmethod``, and everything down to the last registrar,
         because a framework calls the function that its registrar has seen.
@@ -196,7 +199,10 @@ class CodeEdits:
         return above
 
     def _matching_decorator(self, task: _Task) -> int | None:
-        """The number of the decorator that states the same as the map; None where none does."""
+        """Return the number of the decorator that states the same as the map.
+
+        Return None where no decorator does.
+        """
         wanted = self._facts(task.point)
         for index, declared in enumerate(task.declared):
             if declared is not None and not declared.opaque and self._facts(declared) == wanted:
@@ -217,7 +223,7 @@ class CodeEdits:
         return self._canonical(declared.facts())
 
     def _canonical(self, value: Any) -> Any:
-        """A value with each function named by the path of its definition."""
+        """Return a value with each function named by the path of its definition."""
         if not isinstance(value, dict):
             return value
         if value.keys() == {"call"} and ":" in value["call"]:
@@ -252,7 +258,7 @@ def _written(point: MapPoint, names: Any, width: int, indent: str) -> str:
 
 
 def _is_own(module: Module, package: str) -> bool:
-    """Whether a top-level package lies beside the package of the module."""
+    """Return whether a top-level package lies beside the package of the module."""
     levels = module.name.count(".") + module.package
     root = Path(module.path).parents[levels]
     return (root / package).is_dir() or (root / f"{package}.py").is_file()

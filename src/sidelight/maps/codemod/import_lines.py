@@ -124,7 +124,7 @@ def remove(text: str, names: Sequence[str]) -> str:
 
 
 def _without(lines: list[str], each: _Import) -> str:
-    """The file without a statement, and without the blank lines that `_blanks` added with it."""
+    """Return the file without a statement and the blank lines that `_blanks` added with it."""
     first, end = each.first, each.end
     others = {n for other in _imports("".join(lines)) for n in range(other.first, other.end)}
     blanks = 0
@@ -138,7 +138,7 @@ def _without(lines: list[str], each: _Import) -> str:
 
 
 def _blanks(lines: Sequence[str], at: int) -> int:
-    """The number of blank lines after a statement that makes a block at this line."""
+    """Return the number of blank lines after a statement that makes a block at this line."""
     if at > 0 and _blank(lines[at - 1]):
         return 1
     follows = next((line for line in lines[at:] if not _blank(line)), "")
@@ -148,7 +148,7 @@ def _blanks(lines: Sequence[str], at: int) -> int:
 def _place(
     text: str, lines: Sequence[str], imports: Sequence[_Import], module: str, kind: Kind
 ) -> tuple[int, bool]:
-    """The line for a new statement, and whether the statement makes a block there."""
+    """Return the line for a new statement, and whether the statement makes a block there."""
     wanted = kind(module)
     block = [each for each in imports if kind(each.module) == wanted]
     if block:
@@ -168,7 +168,7 @@ def _place(
 
 
 def _place_of_first(text: str, lines: Sequence[str]) -> tuple[int, bool]:
-    """The same for a file without imports: after its docstring and comments."""
+    """Return the same for a file without imports: after its docstring and comments."""
     body = ast.parse(text).body
     if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
         return _after(lines, body[0].end_lineno or 1, tight=True)
@@ -192,7 +192,7 @@ def _above_comments(lines: Sequence[str], at: int) -> int:
 
 
 def _imports(text: str) -> Iterator[_Import]:
-    """The imports at the top of a file that share no line with another statement."""
+    """Yield the imports at the top of a file that share no line with another statement."""
     previous_end = 0
     for index, node in enumerate(ast.parse(text).body):
         first, end = node.lineno - 1, node.end_lineno or node.lineno
@@ -210,7 +210,10 @@ def _is_from(each: _Import, module: str) -> bool:
 
 
 def _style(each: _Import, lines: Sequence[str], newline: str) -> str | None:
-    """The layout of a statement: "" for one line, else the indent of its names; None if unknown."""
+    """Return the layout of a statement: "" for one line, else the indent of its names.
+
+    Return None where it is unknown.
+    """
     if not isinstance(each.node, ast.ImportFrom):
         return None
     written = "".join(lines[each.first : each.end])
@@ -229,7 +232,7 @@ def _statement(module: str, names: Sequence[Alias], style: str, newline: str) ->
 
 
 def _rank(alias: Alias) -> tuple[int, str]:
-    """The sort key of a name: constants, classes, the rest; each in alphabetical order."""
+    """Return the sort key of a name: constants, classes, the rest; each in alphabetical order."""
     name = alias[0]
     return (0 if name.isupper() and len(name) > 1 else 1 if name[:1].isupper() else 2), name
 

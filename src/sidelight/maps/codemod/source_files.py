@@ -41,7 +41,7 @@ class Edit(msgspec.Struct, frozen=True):
         return self.data.decode(self.encoding)
 
     def diff(self, name: str) -> str:
-        """The change as ``patch`` reads it; ``name`` is the file's name in it."""
+        """Return the change as ``patch`` reads it; ``name`` is the file's name in it."""
         return "".join(
             difflib.unified_diff(
                 self.before.splitlines(keepends=True),
@@ -90,7 +90,7 @@ class Edit(msgspec.Struct, frozen=True):
 
 
 def line_length(path: Path, default: int) -> int:
-    """The line length that the settings of ruff or black give for a file, in characters."""
+    """Return the line length that the settings of ruff or black give for a file, in characters."""
     for folder in path.parents:
         for name in ("ruff.toml", "pyproject.toml"):
             try:
@@ -116,10 +116,13 @@ def read_source(path: Path) -> tuple[bytes, str, str]:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines as Python counts them; `str.splitlines` counts more characters as line ends."""
+    """Return the lines as Python counts them.
+
+    `str.splitlines` counts more characters as line ends.
+    """
     return list(io.StringIO(text, newline=""))
 
 
 def newline_of(lines: Sequence[str]) -> str:
-    """The line end of a file: that of its first line."""
+    """Return the line end of a file: that of its first line."""
     return "\r\n" if lines and lines[0].endswith("\r\n") else "\n"

@@ -124,7 +124,7 @@ class Arguments:
         return choice_type(by, Choice(None, cases, last), texts)
 
     def _cases(self, node: ast.expr | None, scope: Scope) -> dict[Any, str]:
-        """The cases of a choice; the key `_ELSEWHERE` stands for unknown cases."""
+        """Return the cases of a choice; the key `_ELSEWHERE` stands for unknown cases."""
         target = None if node is None else self._code.resolve(node, scope)
         if isinstance(target, Assignment):
             node, scope = target.value, target.scope
@@ -162,7 +162,7 @@ class Arguments:
         return _shown_on_import(node) if recorded is None else recorded
 
     def _expression(self, node: ast.expr, scope: Scope) -> Value | None:
-        """A recorded expression; None where the node is something else."""
+        """Return a recorded expression; None where the node is something else."""
         steps: list[tuple[str, Any]] = []
         inner = node
         while not self._is_root(inner, scope):
@@ -191,7 +191,7 @@ class Arguments:
         return isinstance(target, Sidelight) and target.name in ROOTS
 
     def _constant(self, node: ast.expr, scope: Scope) -> Any:
-        """A constant: a literal, a name that is assigned once, a member of an Enum of texts.
+        """Return a constant: a literal, a name that is assigned once, a member of an Enum of texts.
 
         Raises:
             _NotInSource: the source does not show the value.
@@ -209,7 +209,7 @@ class Arguments:
             raise _NotInSource from None
 
     def _is_other_enum(self, node: ast.expr, scope: Scope) -> bool:
-        """Whether a node is an Enum class whose members are no texts."""
+        """Return whether a node is an Enum class whose members are no texts."""
         target = self._code.resolve(node, scope, anywhere=True)
         if not isinstance(target, Definition) or not isinstance(target.node, ast.ClassDef):
             return False
@@ -223,7 +223,7 @@ class Arguments:
 
 
 def _function(target: Target | None, node: ast.expr) -> Value | None:
-    """A function that has a path; None for everything else."""
+    """Return a function that has a path; None for everything else."""
     if isinstance(target, Definition) and not isinstance(target.node, ast.ClassDef):
         local = "<" in target.qualname
         return Opaque(ast.unparse(node), NO_PATH) if local else Call(call=target.path)
@@ -234,7 +234,7 @@ def _function(target: Target | None, node: ast.expr) -> Value | None:
 
 
 def _named_arguments(call: ast.Call) -> Iterator[tuple[str | None, ast.expr]]:
-    """The arguments with their names; the name of ``*`` and ``**`` arguments is None."""
+    """Yield the arguments with their names; the name of ``*`` and ``**`` arguments is None."""
     for index, value in enumerate(call.args):
         yield ("success" if index == 0 and not isinstance(value, ast.Starred) else None), value
     for keyword in call.keywords:
@@ -247,7 +247,7 @@ def _named_arguments(call: ast.Call) -> Iterator[tuple[str | None, ast.expr]]:
 
 
 def _texts(nodes: Sequence[ast.expr | None]) -> list[str] | None:
-    """The values of constants that are texts; None where one of the nodes is another."""
+    """Return the values of constants that are texts; None where one of the nodes is another."""
     found = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return found if len(found) == len(nodes) else None
 

@@ -69,7 +69,7 @@ def read_modules(code: Codebase, names: Sequence[str], problems: list[str]) -> I
 
 
 def _related_to_sidelight(names: Sequence[str]) -> list[str]:
-    """The modules that may hold a point, by a look at their text; only these are parsed.
+    """Return the modules that may hold a point, by a look at their text; only these are parsed.
 
     Such a module mentions sidelight or a module that does, or lies in a package that does.
     """
@@ -99,7 +99,7 @@ def _related_to_sidelight(names: Sequence[str]) -> list[str]:
 
 
 def declarations_on(code: Codebase, node: Function, scope: Scope) -> list[MapDeclaration | None]:
-    """The declaration of each decorator of a function; None for one that is no ``emits``."""
+    """Return the declaration of each decorator of a function; None for one that is no ``emits``."""
     arguments = Arguments(code)
     return [
         arguments.declaration(each, scope)
@@ -166,7 +166,7 @@ class _PointFinder(ScopeVisitor):
 
 
 def _kind(node: Function) -> str:
-    """The kind of a function, by the same words as `points.callables.kind_of`."""
+    """Return the kind of a function, by the same words as `points.callables.kind_of`."""
     yields = _yields(node.body)
     if isinstance(node, ast.AsyncFunctionDef):
         return "async generator" if yields else "coroutine"
@@ -174,7 +174,7 @@ def _kind(node: Function) -> str:
 
 
 def _yields(nodes: Sequence[ast.AST]) -> bool:
-    """Whether a function itself yields; the functions inside it do not count."""
+    """Return whether a function itself yields; the functions inside it do not count."""
     for node in nodes:
         if isinstance(node, ast.Yield | ast.YieldFrom):
             return True

@@ -61,7 +61,7 @@ class _TypeFinder(ScopeVisitor):
             self._found.emitted.add(type_)
 
     def _type(self, node: ast.Call, verb: str) -> str | None:
-        """The event type that is the first argument of a call."""
+        """Return the event type that is the first argument of a call."""
         type_ = self._arguments.text(node.args[0], self.scope) if node.args else None
         if type_ is None:
             place = f"{self._path}:{node.lineno}"

@@ -104,7 +104,7 @@ class SourceFunctions:
     def _inside(
         self, name: str, scopes: list[Scope], *, is_function: bool
     ) -> list[Scope] | _NotFound:
-        """The scope of a function, or the scopes of a class and of its base classes."""
+        """Return the scope of a function, or the scopes of a class and of its base classes."""
         found = self._find(name, scopes)
         if not isinstance(found, Definition):
             return found
@@ -167,7 +167,7 @@ class SourceFunctions:
 
 
 def parameters_of(node: Function) -> tuple[Parameter, ...]:
-    """The parameters of a definition; a default value is None."""
+    """Return the parameters of a definition; a default value is None."""
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     first_default = len(positional) - len(arguments.defaults)

@@ -51,7 +51,7 @@ def _find_inside(name: str, path: list[str]) -> ModuleSpec | None:
 
 
 def folders(spec: ModuleSpec) -> list[str]:
-    """The folders that hold the modules of a package.
+    """Return the folders that hold the modules of a package.
 
     The list behind a namespace path is read, because the path itself imports the parent package
     when it is iterated.
@@ -61,20 +61,20 @@ def folders(spec: ModuleSpec) -> list[str]:
 
 
 def is_namespace(name: str) -> bool:
-    """Whether a module is a package without ``__init__.py``."""
+    """Return whether a module is a package without ``__init__.py``."""
     spec = find(name)
     return spec is not None and spec.origin is None and bool(folders(spec))
 
 
 def source_of(spec: ModuleSpec) -> Path | None:
-    """The Python file of a module; None for a compiled module and for one without a file."""
+    """Return the Python file of a module; None for a compiled module and for one without a file."""
     if not spec.has_location or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin)
 
 
 def with_submodules(name: str) -> Iterator[str]:
-    """A module, and all modules below it except ``__main__``."""
+    """Yield a module, and all modules below it except ``__main__``."""
     spec = find(name)
     if spec is None:
         return

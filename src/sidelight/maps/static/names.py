@@ -91,7 +91,7 @@ class Scope:
             self._collect(statement)
 
     def inner(self, node: Function | ast.ClassDef) -> Scope:
-        """The scope of a function or class that this scope defines."""
+        """Return the scope of a function or class that this scope defines."""
         qualname = self.named(node.name)
         if isinstance(node, ast.ClassDef):
             return Scope(self.module, node.body, qualname, self)
@@ -112,7 +112,7 @@ class Scope:
         return bool(self.qualname) and not self.qualname.endswith("<locals>")
 
     def named(self, name: str) -> str:
-        """The qualified name of a name in this scope."""
+        """Return the qualified name of a name in this scope."""
         return f"{self.qualname}.{name}" if self.qualname else name
 
     def _collect(self, statement: ast.stmt) -> None:
@@ -168,7 +168,7 @@ class Module:
         self.scope = Scope(self, self.tree.body, "", None)
 
     def absolute(self, statement: ast.ImportFrom) -> str:
-        """The absolute name of the module that ``from … import`` names."""
+        """Return the absolute name of the module that ``from … import`` names."""
         if not statement.level:
             return statement.module or ""
         parts = self.name.split(".")
@@ -221,7 +221,7 @@ class Codebase:
     def selection(
         self, names: Sequence[str], select: Callable[[Sequence[str]], list[str]]
     ) -> list[str]:
-        """The modules of these packages that are read; ``select`` decides once."""
+        """Return the modules of these packages that are read; ``select`` decides once."""
         if tuple(names) not in self._selections:
             self._selections[tuple(names)] = select(names)
         return self._selections[tuple(names)]

@@ -72,7 +72,7 @@ _METHODS: Final = frozenset(
 def registrars_on(
     code: Codebase, decorators: Sequence[ast.expr], scope: Scope
 ) -> list[Registrar | None]:
-    """The registrar that each decorator is; None for every other decorator."""
+    """Return the registrar that each decorator is; None for every other decorator."""
     return [_registrar(code, each, scope) for each in decorators]
 
 
@@ -97,7 +97,10 @@ def _registrar(code: Codebase, decorator: ast.expr, scope: Scope) -> Registrar |
 
 
 def _kinds(code: Codebase, function: Definition) -> set[str]:
-    """The paths of the decorators of a function; a subgroup of a click group is a group as well."""
+    """Return the paths of the decorators of a function.
+
+    A subgroup of a click group is a group as well.
+    """
     paths = set()
     for decorator in function.node.decorator_list:
         node = decorator.func if isinstance(decorator, ast.Call) else decorator
@@ -111,14 +114,16 @@ def _kinds(code: Codebase, function: Definition) -> set[str]:
 
 
 def has_decorator(node: Function, *names: str) -> bool:
-    """Whether a function has a decorator of one of these names, from any library."""
+    """Return whether a function has a decorator of one of these names, from any library."""
     return any(
         getattr(each, "attr", getattr(each, "id", "")) in names for each in node.decorator_list
     )
 
 
 def unknown_decorator(code: Codebase, node: Function, scope: Scope) -> str:
-    """A decorator that may change the function's parameters, as source; "" where there is none.
+    """Return a decorator that may change the function's parameters, as source.
+
+    Return "" where there is none.
 
     A decorator that calls `functools.wraps` or the like keeps them.
     """

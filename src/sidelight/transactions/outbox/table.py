@@ -13,7 +13,7 @@ TABLE_NAME: Final = "sidelight_outbox"
 
 @functools.cache
 def outbox_table() -> Table:
-    """The table where the events of a transaction lie until a relay has moved them.
+    """Return the table where the events of a transaction lie until a relay has moved them.
 
     position: the order in which a relay reads (SQLite), or the time of the event in ns
     (PostgreSQL). event_id: the UUIDv7 of the event, as text. record: the payload, as a frame of the
