@@ -7,13 +7,13 @@ computed from them.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from tests.support.stored import NOON, SECOND, record
 
+from sidelight.record import CALL, SAMPLED, SPAN, event_id
 from sidelight.spool import Record
 
 MINUTE = 60 * SECOND
@@ -29,6 +29,24 @@ FATES = {
     "rerun": 2,  # failed, received again, completed
     "tie": 1,  # every event in the same nanosecond
 }
+_STARTED = SAMPLED | CALL
+_ENDED = SAMPLED | CALL | SPAN
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event as it was emitted; ``at`` in ns."""
+
+    event_id: str
+    type: str
+    at: int
+    outcome: str
+    point: str
+    attributes: dict[str, object]
+
+    @property
+    def day(self) -> date:
+        return datetime.fromtimestamp(self.at // SECOND, UTC).date()
 
 
 @dataclass(slots=True)
@@ -49,6 +67,7 @@ class Life:
     last: str = "received"
     events: int = 0
     records: list[Record] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
 
     @property
     def day(self) -> date:
@@ -56,20 +75,32 @@ class Life:
 
     def emit(self, type: str, at: int, **named: object) -> int:
         named.setdefault("point", f"shop.work:{type}")
-        number = self.events
+        bits = hash_of(self.artifact, self.events)
         self.records.append(
             record(
                 type,
                 at,
                 artifact=self.artifact,
                 organization=self.organization,
-                bits=hash_of(self.artifact, number),
+                bits=bits,
                 **named,
             )
         )
+        key = event_id(at, bits)
+        outcome, attributes = named.get("outcome", "succeeded"), named.get("attributes") or {}
+        self.told.append(Told(key, type, at, outcome, named["point"], attributes))
         self.events += 1
         self.last = type
         return at
+
+    def call(self, outcome: str) -> dict[str, object]:
+        """The transcription, as a call whose start and end are recorded."""
+        return {
+            "outcome": outcome,
+            "flags": _STARTED if outcome == "started" else _ENDED,
+            "trace": hash_of(self.artifact, -1).to_bytes(16),
+            "span": self.words + 1,
+        }
 
 
 def hash_of(artifact: str, number: int) -> int:
@@ -115,19 +146,22 @@ def live(life: Life, chance: random.Random) -> None:
     if life.fate == "stuck":
         return
     now += later()
-    life.emit("transcription_started", now, outcome="started", span=life.words + 1)
+    life.emit("transcription_started", now, **life.call("started"))
     if life.fate == "abandoned":
         return
     if life.fate in {"failed", "rerun"}:
         now += later()
         took = now - life.received
-        life.emit("failed", now, outcome="failed", duration=took, error=("ValueError", "no sound"))
+        call, error = life.call("failed"), ("ValueError", "no sound")
+        life.emit("failed", now, duration=took, error=error, **call)
         life.failed, life.failures = now, 1
         if life.fate == "failed":
             return
         now = receive(now + later())
     now += later()
-    life.transcribed = life.emit("transcribed", now, duration=later(SECOND))
+    life.transcribed = life.emit(
+        "transcribed", now, duration=later(SECOND), **life.call("succeeded")
+    )
     if life.fate == "stuck_late":
         return
     now += later()
@@ -141,11 +175,6 @@ def live(life: Life, chance: random.Random) -> None:
 def records_of(lives: list[Life]) -> list[Record]:
     """The events of all artifacts."""
     return [each for life in lives for each in life.records]
-
-
-def days(lives: list[Life]) -> Counter[date]:
-    """How many artifacts begin on each day."""
-    return Counter(life.day for life in lives)
 
 
 def with_fate(lives: list[Life], *fates: str) -> Iterator[Life]:
