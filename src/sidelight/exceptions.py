@@ -48,14 +48,17 @@ def told_at_the_caller(function: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return function(*args, **kwargs)
         except SidelightError as error:
-            _leave_own_frames_out(error)
+            leave_own_frames_out(error)
             raise
 
     return telling
 
 
-def _leave_own_frames_out(error: BaseException) -> None:
-    """Cut the frames of sidelight at both ends of a traceback, and those of its causes."""
+def leave_own_frames_out(error: BaseException) -> None:
+    """Cut the frames of sidelight at both ends of a traceback, and those of its causes.
+
+    On the caller's path an ``except`` clause calls it, because `told_at_the_caller` costs a call.
+    """
     told: BaseException | None = error
     while told is not None:
         begin = last = None

@@ -128,11 +128,12 @@ def test_a_map_that_does_not_fit(app):
     assert artifacts(app / "events.db") == ["o1"]
 
 
-@pytest.fixture
-def bare_python(tmp_path):
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory):
     """An interpreter that cannot import sidelight."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
-    return tmp_path / "bare" / "bin" / "python"
+    directory = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
+    return directory / "bin" / "python"
 
 
 def test_an_interpreter_without_sidelight(app, bare_python):
@@ -156,6 +157,42 @@ def test_interpreter_options_that_keep_the_map_out(app, options):
     done = run("--", sys.executable, *options.split(), "app.py", "o1")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"python -{options[-1]} does not read the map" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["nice", "{python}", "app.py", "o1"], ""),
+        (
+            ["nice", "-n", "1", "{python}", "-I", "-c", "print(1)"],
+            "starts {python}: python -I does",
+        ),
+        (["env", "A=b", "{bare}", "-c", "1"], "{bare} runs {bare} and cannot import"),
+        (["nice", "{script}"], ""),
+        (["nice", "true"], "no Python is seen behind nice; the map reaches only interpreters"),
+        (["sh", "-c", "{python} app.py o1"], "Better: sh … sidelight run --map FILE -- python …"),
+        (["{long}"], ""),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_python_that_another_program_starts(app, bare_python, command, said):
+    """The program runs in any case, because what a starter does with its arguments is not known."""
+    names = {"python": sys.executable, "bare": bare_python}
+    for name, head in {
+        "script": f"#!{sys.executable}",
+        "long": f"#!/bin/sh\n'''exec' \"{sys.executable}\" \"$0\" \"$@\"\n' '''",
+    }.items():
+        names[name] = app / name
+        names[name].write_text(f"{head}\nimport runpy, sys\nsys.argv = ['app.py', 'o1']\n")
+        with names[name].open("a") as file:
+            file.write("runpy.run_path('app.py', run_name='__main__')\n")
+        names[name].chmod(0o755)
+    done = run(*of(app / "events.db"), "--", *(word.format(**names) for word in command))
+    assert done.returncode == 0, done.stderr
+    assert bool(done.stderr) == bool(said)
+    assert said.format(**names) in done.stderr
+    if not said:
+        assert artifacts(app / "events.db") == ["o1"]
 
 
 def test_options_of_the_program_are_its_own(app):

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 import sidelight
 from sidelight import SidelightError, arg, catalogue, choose, emits, result
 from sidelight.exceptions import QueryError
+from sidelight.testing import capture
 
 HERE = Path(__file__).name
 OWN = str(Path(sidelight.__file__).parent) + os.sep
@@ -23,6 +24,12 @@ def decorate(*arguments, **named):
     @emits(*arguments, **named)
     def function(artifact, session=None):
         pass
+
+
+def recorded(**named):
+    """Emit in strict mode, in which the guard raises."""
+    with capture():
+        sidelight.emit("made", **named)
 
 
 def generators():
@@ -62,6 +69,10 @@ REFUSALS = {
     "twice": lambda _: declared_twice(),
     "expectation": lambda _: catalogue.expect(after="a", one_of="b", within="soon"),
     "context": lambda _: generators(),
+    "bound": lambda _: sidelight.bind(occurred_at=1),
+    "emitted": lambda _: recorded(artefact_id=1),
+    "emitted value": lambda _: recorded(size=arg.size),
+    "joined": lambda _: recorded(transaction=object(), strict=True),
 }
 
 
@@ -81,6 +92,7 @@ def test_the_traceback_ends_at_the_callers_line(kind, map_file):
     with pytest.raises(SidelightError) as raised:
         REFUSALS[kind](map_file)
     frames = traceback.extract_tb(raised.value.__traceback__)
+    assert frames
     assert [Path(frame.filename).name for frame in frames] == [HERE] * len(frames), frames
     causes = raised.value.__cause__
     while causes is not None:

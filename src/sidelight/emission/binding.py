@@ -6,12 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, Final, Generic, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, NoReturn, ParamSpec, Self, TypeVar
 
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
 from sidelight.emission.tracing import ids_of
-from sidelight.exceptions import PointError, told_at_the_caller
+from sidelight.exceptions import PointError, leave_own_frames_out, told_at_the_caller
 from sidelight.host import SPAN_KEY, get_context, set_context, with_span
 from sidelight.record import STORE_COLUMNS, plain, w3c_flags
 
@@ -65,6 +65,14 @@ def ambient() -> Ambient:
     return Ambient(*bound.get()[:2], trace_id, span_id, flags)
 
 
+def _refuse(name: object) -> NoReturn:
+    raise PointError(
+        function="bind",
+        problem=f"{name}= is set by sidelight",
+        remedy="call the attribute something else",
+    )
+
+
 class bind:  # noqa: N801  # used like a function, as contextlib's are
     """Set defaults for every event emitted inside a ``with``: the artifact, and any attributes.
 
@@ -90,13 +98,13 @@ class bind:  # noqa: N801  # used like a function, as contextlib's are
         **named: Any,
     ) -> None:
         given = {**(attributes or {}), **named}
-        for name in given:
-            if name in STORE_COLUMNS or not isinstance(name, str):
-                raise PointError(
-                    function="bind",
-                    problem=f"{name}= is set by sidelight",
-                    remedy="call the attribute something else",
-                )
+        try:
+            for name in given:
+                if name in STORE_COLUMNS or not isinstance(name, str):
+                    _refuse(name)
+        except PointError as error:
+            leave_own_frames_out(error)
+            raise
         self._ids = plain(artifact_id), plain(organization_id)
         self._attributes = {name: plain(value) for name, value in given.items()}
         BINDING.has_attributes = BINDING.has_attributes or bool(given)

@@ -8,7 +8,12 @@ from threading import get_ident
 from typing import Any, Final
 
 from sidelight.emission import BINDING, EMITTER, Head, Receipt, ambient, with_bound
-from sidelight.exceptions import PointError, TransactionError
+from sidelight.exceptions import (
+    PointError,
+    SidelightError,
+    TransactionError,
+    leave_own_frames_out,
+)
 from sidelight.host import PROCESS_MARK, perf_counter_ns
 from sidelight.points.declaration import check_emission
 from sidelight.points.expressions import Expression
@@ -66,37 +71,46 @@ def emit(
     now, bits, position = time.time_ns(), random_bits(64), None
     costs = EMITTER.costs_of("sidelight:emit")
     try:
-        head = _head(type, mode, named)
-        if attributes is not None or strict or transaction is not None or after_commit is not None:
-            check_emission(type, mode, named, attributes, transaction, after_commit, strict=strict)
-            named = {**named, **(attributes or {})}
-        values = {name: _captured(value) for name, value in named.items()} or None
-        around = ambient()
-        moment = (
-            now,
-            bits,
-            _captured(artifact_id if artifact_id is not None else around.artifact_id),
-            _captured(organization_id if organization_id is not None else around.organization_id),
-            None,
-            around.trace,
-            around.span_id,
-            0,
-            around.flags & ~SPAN,
-            values if not BINDING.has_attributes else with_bound(values),
-            None,
-        )
-        if transaction is not None or after_commit is not None:
-            joined = _join(head, moment, transaction, after_commit, strict=strict)
-            costs.add(_clock() - begun)
-            return joined
-        if EMITTER.write(head, moment):
-            position = EMITTER.spool.position()
-    except TransactionError:
+        try:
+            head = _head(type, mode, named)
+            if (
+                attributes is not None
+                or strict
+                or transaction is not None
+                or after_commit is not None
+            ):
+                check_emission(
+                    type, mode, named, attributes, transaction, after_commit, strict=strict
+                )
+                named = {**named, **(attributes or {})}
+            values = {name: _captured(value) for name, value in named.items()} or None
+            around = ambient()
+            moment = (
+                now,
+                bits,
+                _captured(artifact_id if artifact_id is not None else around.artifact_id),
+                _captured(
+                    organization_id if organization_id is not None else around.organization_id
+                ),
+                None,
+                around.trace,
+                around.span_id,
+                0,
+                around.flags & ~SPAN,
+                values if not BINDING.has_attributes else with_bound(values),
+                None,
+            )
+            if transaction is not None or after_commit is not None:
+                joined = _join(head, moment, transaction, after_commit, strict=strict)
+                costs.add(_clock() - begun)
+                return joined
+            if EMITTER.write(head, moment):
+                position = EMITTER.spool.position()
+        except Exception as error:  # noqa: BLE001  # the guard
+            _lost(error, type)
+    except SidelightError as error:
+        leave_own_frames_out(error)
         raise
-    except PointError as error:
-        EMITTER.lost("emit refused", _named(type), error, foreign_code=False)
-    except Exception as error:  # noqa: BLE001  # the guard
-        EMITTER.lost("internal error", _named(type), error, foreign_code=False)
     receipt = EMITTER.receipt(now, bits, position, spent=_clock() - begun)
     if mode == "awaited":
         receipt.wait()
@@ -123,6 +137,19 @@ def _captured(value: Any) -> Any:
         return plain(value)
     finally:
         _capturing.discard(thread)
+
+
+def _lost(error: Exception, type_: Any) -> None:
+    """Count an event that could not be emitted; raise where a test or ``strict=True`` asks for it.
+
+    Raises:
+        TransactionError: the event cannot join the transaction.
+        InstrumentationError: in strict mode.
+    """
+    if isinstance(error, TransactionError):
+        raise error
+    reason = "emit refused" if isinstance(error, PointError) else "internal error"
+    EMITTER.lost(reason, _named(type_), error, foreign_code=False)
 
 
 def _named(type_: Any) -> str:

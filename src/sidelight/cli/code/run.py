@@ -14,12 +14,14 @@ from typing import Annotated, Final
 import typer
 
 from sidelight.cli.options import StoreUrl
-from sidelight.cli.output import complain
+from sidelight.cli.output import complain, remark
 from sidelight.maps import bootstrap_directory, read_map
 
 _OTHER_STARTER: Final = "opentelemetry-instrument"
 """Its `sitecustomize` comes first on the path and imports no other one, so it must run first."""
 _PYTHON: Final = re.compile(r"(python|pypy)[\d.]*t?")
+_LONG_SHEBANG: Final = re.compile(rb"""'''exec' "?([^"\n]+?)"? "\$0\"""")
+"""The second line of a script of pip whose interpreter's path is too long for a first line."""
 _OPTIONS_WITH_VALUE: Final = "WX"
 _PROBE: Final = "import sys; sys.path = [p for p in sys.path if p]; import sidelight.maps.weaving"
 """Without the current directory, which sitecustomize does not search either."""
@@ -50,7 +52,8 @@ def run(
 
     Each module is woven right after its import; the code stays as it is. The program replaces this
     process: exit code, signals and output are the program's own. The program's interpreter must
-    have sidelight installed.
+    have sidelight installed. Where another program starts the interpreter (nice, timeout, a shell),
+    put sidelight behind it.
 
     Examples:
       sidelight run --map sidelight.toml -- python -m app
@@ -71,7 +74,9 @@ def run(
     if program is None:
         complain(f"there is no command {command[0]}; name one that your shell finds")
         raise typer.Exit(127)
-    if reason := _why_not_woven(program, command[1:]):
+    if not _is_python(program):
+        _remark_on(command)
+    elif reason := _why_not_woven(program, command[1:]):
         complain(reason)
         raise typer.Exit(2)
     here = str(bootstrap_directory())
@@ -88,13 +93,31 @@ def run(
     os.execv(program, command)  # noqa: S606  # the user names the program
 
 
+def _remark_on(command: Sequence[str]) -> None:
+    """Say what is not known of a Python that another program starts, before it is started."""
+    starter = Path(command[0]).name
+    for place, word in enumerate(command[1:], 1):
+        found = shutil.which(word)
+        if found is not None and _is_python(found):
+            if reason := _why_not_woven(found, command[place + 1 :]):
+                remark(f"not instrumented, if {starter} starts {word}: {reason}")
+            return
+    remark(
+        f"no Python is seen behind {starter}; the map reaches only interpreters that have sidelight"
+        f" and get PYTHONPATH. Better: {starter} … sidelight run --map FILE -- python …"
+    )
+
+
+def _is_python(program: str) -> bool:
+    """Whether a program is an interpreter, or a script of one."""
+    return any(_PYTHON.fullmatch(Path(each).name) for each in (program, _shebang(program)[0]))
+
+
 def _why_not_woven(program: str, arguments: Sequence[str]) -> str:
-    """Why a program would run without the map, with the remedy; "" where nothing shows a reason."""
+    """Why a Python program would run without the map, with the remedy; "" where none shows."""
     interpreter, line = program, arguments
     if not _PYTHON.fullmatch(Path(program).name):
         interpreter, *line = _shebang(program)
-        if not _PYTHON.fullmatch(Path(interpreter).name):
-            return ""
     if option := _isolating_option(line):
         return (
             f"python {option} does not read the map, because it ignores PYTHONPATH or skips"
@@ -113,9 +136,11 @@ def _shebang(program: str) -> list[str]:
     """Return the interpreter of a script with its options; [""] where the file names none."""
     try:
         with Path(program).open("rb") as file:
-            first = file.readline(256)
+            first, second = file.readline(256), file.readline(4096)
     except OSError:
         return [""]
+    if long := _LONG_SHEBANG.match(second):
+        return [long[1].decode(errors="replace")]
     words = first.removeprefix(b"#!").decode(errors="replace").split()
     if not first.startswith(b"#!") or not words:
         return [""]
