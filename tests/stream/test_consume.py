@@ -280,6 +280,22 @@ def test_the_doctor_tells_how_far_the_consumers_are(topic, tmp_path):
     assert told() == [partitions, ("ok", "sidelight: 0 consumers, 0 messages behind")]
 
 
+def test_a_question_does_not_wait_behind_a_fetch(topic, tmp_path):
+    """A broker answers a connection in order, and this fetch waits longer than a question may."""
+    environment = {"SIDELIGHT_KAFKA_FETCH_WAIT_MAX_MS": "7000"}
+    with (
+        closing(StoreSink(sqlite(tmp_path))) as sink,
+        closing(
+            StreamConsumer(StreamAddress.parse(topic), environment, "g", sink, lambda *_: None)
+        ) as consumer,
+    ):
+        send(topic, RECORDS[:100])
+        wait_until(lambda: consumer.step(lambda: False) + consumer.progress.stored >= 100)
+        for _ in range(3):
+            consumer.step(lambda: False)  # the fetch of an empty topic is on its way
+            assert not sum(consumer.lag(consumer.ends()).values())
+
+
 def test_metrics_tell_lag_and_what_became_of_events(topic, tmp_path):
     reader = InMemoryMetricReader()
     meter = MeterProvider([reader]).get_meter("test")

@@ -112,6 +112,9 @@ class StreamConsumer:
             self._consumer = Consumer(
                 {**properties, "group.id": group, "error_cb": self._note_error}
             )
+            # It has connections of its own. A broker answers the requests of a connection in their
+            # order, and a fetch waits for new messages.
+            self._asking = Consumer({**properties, "group.id": group})
         except KafkaException as exception:
             raise properties_refused(exception) from exception
         self._consumer.subscribe([self._topic])
@@ -153,11 +156,11 @@ class StreamConsumer:
 
     def ends(self) -> dict[int, int]:
         """Return the offset behind the last message of each partition, now: see `ends_of`."""
-        return ends_of(self._consumer, self._topic)
+        return ends_of(self._asking, self._topic)
 
     def lag(self, ends: Mapping[int, int]) -> dict[int, int]:
         """Return how far the group is behind ``ends``, by partition: see `lag_of`."""
-        return lag_of(self._consumer, self._topic, ends)
+        return lag_of(self._asking, self._topic, ends)
 
     def look_at_lag(self) -> None:
         """Note in the progress how far the group is behind.
@@ -170,6 +173,7 @@ class StreamConsumer:
     def close(self) -> None:
         """Leave the group, so that its partitions go to the other consumers at once."""
         self._consumer.close()
+        self._asking.close()
 
     # -- one batch ---------------------------------------------------------------------------
 
@@ -300,7 +304,7 @@ class StreamConsumer:
         try:
             ends = self.ends()
             self._notes.note_ends(ends)
-            due = self._notes.due(reached_of(self._consumer, self._topic, ends))
+            due = self._notes.due(reached_of(self._asking, self._topic, ends))
         except SinkUnavailableError as error:
             self.progress.stream.fail(str(error.facts["problem"]))
             return
