@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sidelight.otlp.wire import Attributes, bounded_value
+from sidelight.otlp.wire import Attributes, Texts, bounded_value
 from sidelight.record import ARTIFACT_KEY, CUT, ORGANIZATION_KEY, Moment, Static, to_json
 
 
@@ -35,20 +35,27 @@ def identity(moment: Moment) -> list[tuple[str, Any]]:
     return found
 
 
-def add_identity(attributes: Attributes, parts: list[bytes], moment: Moment) -> None:
-    """Write the attributes of `identity`; this is the fast way for the usual ones."""
-    artifact, organization = moment.artifact_id, moment.organization_id
-    if moment.flags & CUT:
-        attributes.add(parts, identity(moment))
-        return
-    if type(artifact) is str:
-        attributes.add_text(parts, ARTIFACT_KEY, artifact)
-    elif artifact is not None:
-        attributes.add_text(parts, ARTIFACT_KEY, _id(artifact))
-    if type(organization) is str:
-        attributes.add_text(parts, ORGANIZATION_KEY, organization)
-    elif organization is not None:
-        attributes.add_text(parts, ORGANIZATION_KEY, _id(organization))
+class Identity:
+    """Writes the attributes of `identity`; the usual ones on a fast way."""
+
+    def __init__(self, attributes: Attributes) -> None:
+        self._attributes = attributes
+        self._artifacts = Texts(attributes, ARTIFACT_KEY)
+        self._organizations = Texts(attributes, ORGANIZATION_KEY)
+
+    def add(self, parts: list[bytes], moment: Moment) -> None:
+        """Write those of a record to ``parts``."""
+        if moment.flags & CUT:
+            self._attributes.add(parts, identity(moment))
+            return
+        if (artifact := moment.artifact_id) is not None:
+            parts.append(self._artifacts[artifact if type(artifact) is str else _id(artifact)])
+        if (organization := moment.organization_id) is not None:
+            parts.append(
+                self._organizations[
+                    organization if type(organization) is str else _id(organization)
+                ]
+            )
 
 
 def _id(value: Any) -> str:

@@ -7,15 +7,16 @@ wrote the record. What the events of a point have in common is encoded once.
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from sidelight.otlp.fields import add_identity, bounded, code_function, event_name, identity
+from sidelight.otlp.fields import Identity, bounded, code_function, event_name, identity
 from sidelight.otlp.wire import (
     Attributes,
     any_value,
     message,
     number_field,
     text_field,
+    varint,
 )
 from sidelight.record import (
     ARTIFACT_KEY,
@@ -32,6 +33,9 @@ from sidelight.record import (
 )
 
 _attributes: Final = Attributes(b"\x32")
+_identity: Final = Identity(_attributes)
+_USUAL: Final = 1 << 62  # ns; a damaged record may say anything
+_duration: Final = _attributes["sidelight.duration"]
 _INFO: Final = (9, "INFO")
 _ERROR: Final = (17, "ERROR")
 _MAX_HEADS: Final = 10_000
@@ -52,8 +56,8 @@ _OWN_MOST: Final = len(_OWN_KEYS)
 _NO_ATTRIBUTES: Final[dict[str, Any]] = {}
 #: time (1) and observed time (11) with their tags.
 _times: Final = struct.Struct("<cQcQ").pack
-#: trace_id (9), span_id (10) and flags (8) with their tags.
-_trace: Final = struct.Struct("<2s16s2s8scI").pack
+#: The same, and trace_id (9), span_id (10) and flags (8) with their tags.
+_times_and_trace: Final = struct.Struct("<cQcQ2s16s2s8scI").pack
 _TRACE_FLAGS: Final = SAMPLED | RANDOM
 _W3C_FLAGS: Final = tuple(int(w3c_flags(flags)) for flags in range(_TRACE_FLAGS + 1))
 
@@ -77,51 +81,56 @@ def encode_log(
     given, details = moment.attributes or _NO_ATTRIBUTES, moment.details
     if trace and span_id:
         flags, span = _W3C_FLAGS[moment.flags & _TRACE_FLAGS], span_id.to_bytes(8, "big")
-        parts = [
-            _times(b"\x09", occurred, b"\x59", observed),
-            _trace(b"\x4a\x10", trace, b"\x52\x08", span, b"\x45", flags),
-        ]
+        ids = b"\x4a\x10", trace, b"\x52\x08", span, b"\x45", flags
+        parts = [_times_and_trace(b"\x09", occurred, b"\x59", observed, *ids)]
     else:
         parts = [_times(b"\x09", occurred, b"\x59", observed)]
     if (
         (details is None or "error" not in details)
         and limits.log_length is None
         and ((most := limits.log_attributes) is None or len(given) + _OWN_MOST <= most)
-        and _OWN_KEYS.isdisjoint(given)
+        and (not given or _OWN_KEYS.isdisjoint(given))
     ):
-        head, about, tail = _constants(static)
+        known = _known.get(id(static))
+        head, about, tail = (
+            known[1] if known is not None and known[0] is static else _new_constants(static)
+        )
         parts.append(head)
         if given:
             _attributes.add(parts, given.items())
         parts.append(about)
         if duration is not None:
-            _attributes.add(parts, (("sidelight.duration", duration),))
-        add_identity(_attributes, parts, moment)
+            if 0 <= duration < _USUAL:
+                number = varint(duration)
+                parts += _duration[-len(number)], number
+            else:
+                _attributes.add(parts, (("sidelight.duration", duration),))
+        _identity.add(parts, moment)
         parts += tail, uid.encode()
     else:
         parts += _bounded_log(static, moment, uid, limits)
-    return message(b"\x12", b"".join(parts))
+    written = b"".join(parts)
+    return b"\x12" + varint(len(written)) + written
 
 
-_known: Final[dict[int, tuple[Static, tuple[bytes, bytes, bytes]]]] = {}
+_Constants: TypeAlias = tuple[bytes, bytes, bytes]
+#: The common part of a point's events: bytes before, among and behind the others.
+_known: Final[dict[int, tuple[Static, _Constants]]] = {}
 
 
-def _constants(static: Static) -> tuple[bytes, bytes, bytes]:
-    """Return the common part of a point's events: bytes before, among and behind the others."""
-    known = _known.get(id(static))
-    if known is None or known[0] is not static:
-        if len(_known) >= _MAX_HEADS:
-            _known.clear()
-        uid = "0" * 36
-        last = _attributes.of({"sidelight.event.type": static.type, "log.record.uid": uid})
-        constants = (
-            _head(static, _INFO),
-            _attributes.of(_about(static)),
-            last.removesuffix(uid.encode()),
-        )
-        known = static, constants
-        _known[id(static)] = known
-    return known[1]
+def _new_constants(static: Static) -> _Constants:
+    """Encode the common part of a point's events, and keep it."""
+    if len(_known) >= _MAX_HEADS:
+        _known.clear()
+    uid = "0" * 36
+    last = _attributes.of({"sidelight.event.type": static.type, "log.record.uid": uid})
+    constants = (
+        _head(static, _INFO),
+        _attributes.of(_about(static)),
+        last.removesuffix(uid.encode()),
+    )
+    _known[id(static)] = static, constants
+    return constants
 
 
 def _head(static: Static, severity: tuple[int, str]) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from opentelemetry.sdk.version import __version__ as sdk_version
 
 from sidelight.otlp.exporter import Rejected
-from sidelight.otlp.wire import Attributes, any_value, message, text_field
+from sidelight.otlp.wire import Attributes, any_value, message, text_field, varint
 from sidelight.record import Origin
 from sidelight.version import __version__
 
@@ -62,18 +63,19 @@ def encode_request(items: Iterable[Item], resource: bytes) -> bytes:
         group = _Group(resource, b"", _SCOPE, b"") if origin is None else _group_of(origin)
         scopes = by_resource.setdefault(group[:2], {})
         scopes.setdefault(group[2:], []).extend(encoded_items)
-    return b"".join(
-        message(
-            b"\x0a",
-            described
-            + b"".join(
-                message(b"\x12", scope + b"".join(written) + scope_url)
-                for (scope, scope_url), written in scopes.items()
-            )
-            + url,
-        )
-        for (described, url), scopes in by_resource.items()
-    )
+    parts: list[bytes] = []
+    for (described, url), scopes in by_resource.items():
+        of_scopes = [
+            _headed(b"\x12", [scope, *written, scope_url])
+            for (scope, scope_url), written in scopes.items()
+        ]
+        parts += _headed(b"\x0a", [described, *chain.from_iterable(of_scopes), url])
+    return b"".join(parts)
+
+
+def _headed(tag: bytes, parts: list[bytes]) -> list[bytes]:
+    """Put tag and length before the parts of a message, and copy none of them."""
+    return [tag + varint(sum(map(len, parts))), *parts]
 
 
 @functools.lru_cache(maxsize=1000)

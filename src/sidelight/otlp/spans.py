@@ -12,13 +12,14 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sidelight.otlp.fields import add_identity, bounded, code_function, identity
+from sidelight.otlp.fields import Identity, bounded, code_function, identity
 from sidelight.otlp.wire import (
     Attributes,
     any_value,
     message,
     number_field,
     text_field,
+    varint,
 )
 from sidelight.record import (
     ARTIFACT_KEY,
@@ -53,6 +54,7 @@ _REMOTE: Final = b"\x85\x01" + struct.pack("<I", 0x300)
 
 
 _attributes: Final = Attributes(b"\x4a")
+_identity: Final = Identity(_attributes)
 _event_attributes: Final = Attributes(b"\x1a")
 _link_attributes: Final = Attributes(b"\x22")
 _foreign_attributes: Final = Attributes(b"\x4a", any_value)
@@ -77,10 +79,11 @@ def encode_span(
         details is None
         and limits.span_length is None
         and ((most := limits.attributes) is None or len(given) + _OWN_MOST <= most)
-        and _OWN_KEYS.isdisjoint(given)
+        and (not given or _OWN_KEYS.isdisjoint(given))
     ):
-        parts = [_head(static)]
-        add_identity(_attributes, parts, moment)
+        known = _heads.get(id(static))
+        parts = [known[1] if known is not None and known[0] is static else _new_head(static)]
+        _identity.add(parts, moment)
         if given:
             _attributes.add(parts, given.items())
     else:
@@ -101,27 +104,27 @@ def encode_span(
     if parent:
         parts += b"\x22\x08", parent.to_bytes(8, "big")
     parts.append(_REMOTE if parent and flags & REMOTE_PARENT else _LOCAL)
-    return message(b"\x12", b"".join(parts))
+    written = b"".join(parts)
+    return b"\x12" + varint(len(written)) + written
 
 
+#: The common part of a point's spans; statics are the same objects for all records.
 _heads: Final[dict[int, tuple[Static, bytes]]] = {}
 
 
-def _head(static: Static) -> bytes:
-    """Return the common part of a point's spans; statics are the same objects for all records."""
-    known = _heads.get(id(static))
-    if known is None or known[0] is not static:
-        if len(_heads) >= _MAX_HEADS:
-            _heads.clear()
-        head = b"".join(
-            (
-                text_field(b"\x2a", static.span_name),
-                _kind_and_status(_INTERNAL, _status(static)),
-                _attributes.of({"code.function.name": code_function(static)}),
-            )
+def _new_head(static: Static) -> bytes:
+    """Encode the common part of a point's spans, and keep it."""
+    if len(_heads) >= _MAX_HEADS:
+        _heads.clear()
+    head = b"".join(
+        (
+            text_field(b"\x2a", static.span_name),
+            _kind_and_status(_INTERNAL, _status(static)),
+            _attributes.of({"code.function.name": code_function(static)}),
         )
-        known = _heads[id(static)] = (static, head)
-    return known[1]
+    )
+    _heads[id(static)] = (static, head)
+    return head
 
 
 def _status(static: Static) -> tuple[int, str | None]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _MASK: Final = (1 << 64) - 1
-_MAX_KEYS: Final = 500  # whose encoded form is kept
+_MAX_KEYS: Final = 500  # or texts of one key, whose encoded form is kept
 _SHORT: Final = 64  # bytes of a text
 _double: Final = struct.Struct("<cd").pack
 
@@ -28,6 +28,8 @@ def varint(number: int) -> bytes:
         return BYTE[number]
     if number < 0x4000:
         return _MORE[number & 0x7F] + BYTE[number >> 7]
+    if number < 0x20_0000:
+        return _MORE[number & 0x7F] + _MORE[number >> 7 & 0x7F] + BYTE[number >> 14]
     written = b""
     while number > 0x7F:
         written += _MORE[number & 0x7F]
@@ -126,13 +128,13 @@ class Attributes(dict[str, _Prefixes]):
                 attribute whose value it makes None is left out.
         """
         super().__init__()
-        self._tag = tag
+        self.tag = tag
         self._any_value = any_value
 
     def __missing__(self, key: str) -> _Prefixes:
         if len(self) >= _MAX_KEYS:
             self.clear()
-        prefixes = self[key] = _Prefixes(self._tag, key)
+        prefixes = self[key] = _Prefixes(self.tag, key)
         return prefixes
 
     def add(self, parts: list[bytes], given: Iterable[tuple[str, Any]]) -> None:
@@ -154,21 +156,34 @@ class Attributes(dict[str, _Prefixes]):
                 continue
             encoded = self._any_value(value)
             if encoded is not None:
-                append(message(self._tag, prefixes.head + message(b"", encoded)))
-
-    def add_text(self, parts: list[bytes], key: str, value: str) -> None:
-        """Write one attribute whose value is a text."""
-        text = value.encode()
-        if len(text) < _SHORT:
-            parts.append(self[key][len(text)] + text)
-        else:
-            self.add(parts, ((key, value),))
+                append(message(self.tag, prefixes.head + message(b"", encoded)))
 
     def of(self, given: Mapping[str, Any]) -> bytes:
         """Write attributes."""
         parts: list[bytes] = []
         self.add(parts, given.items())
         return b"".join(parts)
+
+
+class Texts(dict[str, bytes]):
+    """Writes one attribute whose values are texts, and keeps the latest short ones.
+
+    The ids of artifacts and organizations come again and again.
+    """
+
+    def __init__(self, attributes: Attributes, key: str) -> None:
+        super().__init__()
+        self._attributes, self._key = attributes, key
+        self._prefixes = _Prefixes(attributes.tag, key)
+
+    def __missing__(self, value: str) -> bytes:
+        text = value.encode()
+        if len(text) >= _SHORT:
+            return self._attributes.of({self._key: value})
+        if len(self) >= _MAX_KEYS:
+            self.clear()
+        written = self[value] = self._prefixes[len(text)] + text
+        return written
 
 
 _members: Final[Attributes] = Attributes(b"\x0a", any_value)
