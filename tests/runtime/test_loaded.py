@@ -20,9 +20,9 @@ BASE = {"msgspec", "opentelemetry", "typing_extensions"}
 #: Where the events go → the packages that may be loaded then, and how many objects there may be.
 LOADED = {
     "nowhere": (BASE, 20_000),
-    "sqlite": (BASE, 23_500),
+    "sqlite": (BASE, 22_500),
     "postgresql": ({*BASE, "platformdirs", "psycopg", "psycopg_binary"}, 60_000),
-    "otlp": (BASE, 26_500),
+    "otlp": (BASE, 25_000),
 }
 #: Modules of the standard library that cost a process more than sidelight is worth.
 SLOW = {"asyncio", "email", "http", "ssl", "subprocess", "unittest"}

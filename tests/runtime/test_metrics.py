@@ -74,7 +74,8 @@ def test_all_of_it(reader, monkeypatch):
     }
 
 
-def test_a_provider_that_comes_later(tmp_path):
+@pytest.mark.parametrize("configured_again", [True, False])
+def test_a_provider_that_comes_later(configured_again, tmp_path):
     process = child(
         """
         @emits("task_done")
@@ -82,22 +83,24 @@ def test_a_provider_that_comes_later(tmp_path):
 
         sidelight.configure()
         task()
+        sidelight.flush()
+        assert "opentelemetry.metrics" not in sys.modules
         from opentelemetry import metrics
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import InMemoryMetricReader
         reader = InMemoryMetricReader()
         metrics.set_meter_provider(MeterProvider([reader]))
-        sidelight.configure()
+        AGAIN
         task()
         sidelight.flush()
-        (scope,) = reader.get_metrics_data().resource_metrics[0].scope_metrics
-        found = {m.name: m.data.data_points for m in scope.metrics}
-        print(scope.scope.name, found["sidelight.emissions"][0].value)
+        scopes = reader.get_metrics_data().resource_metrics[0].scope_metrics
+        found = {m.name: m.data.data_points for scope in scopes for m in scope.metrics}
+        print(found["sidelight.emissions"][0].value)
         print(found["sidelight.spool.usage"][0].value > 0)
-        """,
+        """.replace("AGAIN", "sidelight.configure()" if configured_again else ""),
         tmp_path / "events.db",
     )
-    assert finish(process) == "sidelight 2\nTrue\n"
+    assert finish(process) == "2\nTrue\n"
 
 
 # -- metrics made of events ----------------------------------------------------------------------

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from sidelight.host import lazily
 from sidelight.runtime.configuration import configure, flush, restore
 from sidelight.runtime.forks import register_hooks
+from sidelight.runtime.measuring import observe_stored
 from sidelight.runtime.process import RUNTIME
 
 if TYPE_CHECKING:
     from sidelight.runtime.outboxes import outboxes_of
-    from sidelight.runtime.sinks import observe_stored, require_stream_client, sinks_of
+    from sidelight.runtime.sinks import require_stream_client, sinks_of
 
 __all__ = [
     "RUNTIME",
@@ -32,6 +33,6 @@ __getattr__ = lazily(
     __name__,
     {
         "outboxes": "outboxes_of",
-        "sinks": "observe_stored require_stream_client sinks_of",
+        "sinks": "require_stream_client sinks_of",
     },
 )

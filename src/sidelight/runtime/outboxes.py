@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sidelight.relay import Outbox
-from sidelight.runtime.sinks import observe_stored
+from sidelight.runtime.measuring import observe_stored
 from sidelight.settings import Settings, sqlite_path
 from sidelight.transactions import SqliteOutbox
 

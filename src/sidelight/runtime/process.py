@@ -33,6 +33,7 @@ from sidelight.host import (
 from sidelight.record import random_bits, reseed
 from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
+from sidelight.runtime.measuring import offer_metrics
 from sidelight.settings import Settings, writer_meta
 from sidelight.spool import Spool, hot_directory, usable_directory
 from sidelight.transactions import forget_outboxes, prepare_libraries
@@ -236,10 +237,7 @@ class Runtime:
             if not started and self.ending:  # Python 3.12 starts no thread at exit
                 relay.drain(retries=1)  # in this thread
                 return
-            with guarded():  # the application's MeterProvider
-                from sidelight.runtime.metrics import register  # noqa: PLC0415
-
-                register(self.health, self.usage)
+        offer_metrics(self.health, self.usage, self.starting)
 
     def start_threads(self) -> bool:
         """Start the relay's threads; False where none can start, and events stay in the spool."""
@@ -260,6 +258,7 @@ class Runtime:
                 from sidelight.runtime.sinks import leave_lost_store  # noqa: PLC0415
 
                 leave_lost_store(self.settings, self.configure)
+                offer_metrics(self.health, self.usage, self.starting)
 
     def flush(self, timeout: float, *, patient: bool = True, needed: Collection[str] = ()) -> bool:
         """Wait for delivery: see `sidelight.flush` and `Relay.flush`."""

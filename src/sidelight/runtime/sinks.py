@@ -7,14 +7,14 @@ import errno
 import importlib.util
 import logging
 import os
-import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from sidelight.exceptions import ConfigurationError
 from sidelight.host import start_new_thread
 from sidelight.runtime.inheritance import without_relay
+from sidelight.runtime.measuring import observe_stored
 from sidelight.settings import sqlite_path
 
 if TYPE_CHECKING:
@@ -52,14 +52,6 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
                 raise
             _logger.warning("sidelight: OTLP export is off, because it cannot start: %r", error)
     return sinks
-
-
-def observe_stored(rows: Sequence[Sequence[Any]]) -> None:
-    """Make metrics of events that were stored; without a MeterProvider, which is no import."""
-    if "opentelemetry.metrics" in sys.modules:
-        from sidelight.runtime.event_metrics import observe_events  # noqa: PLC0415
-
-        observe_events(rows)
 
 
 def leave_lost_store(settings: Settings | None, configure: Callable[[Settings], object]) -> None:
