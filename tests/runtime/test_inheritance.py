@@ -12,8 +12,9 @@ from tests.support.platforms import needs_spool_files
 from sidelight import Store
 
 PROGRAM = """
-    import multiprocessing, multiprocessing.forkserver, sys
+    import sys
     import sidelight
+    IMPORT
 
     METHOD = sys.argv[1]
 
@@ -26,13 +27,14 @@ PROGRAM = """
             start(depth - 1)
 
     def start(depth):
+        import multiprocessing
         child = multiprocessing.get_context(METHOD).Process(target=work, args=[depth])
         child.start()
         child.join()
 
     if __name__ == "__main__":
-        if METHOD == "forkserver":  # the server is older than the configuration
-            multiprocessing.forkserver.ensure_running()
+        if METHOD == "forkserver" and "multiprocessing" in sys.modules:
+            multiprocessing.forkserver.ensure_running()  # older than the configuration
         sidelight.configure("sqlite:///events.db", relay="external")
         start(1)
 """
@@ -55,10 +57,14 @@ def told_by(arguments, tmp_path):
 
 
 @needs_spool_files
-@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
-def test_children_and_their_children_go_where_the_parent_goes(tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "imported"),
+    [("spawn", "early"), ("spawn", "late"), ("forkserver", "early"), ("fork", "late")],
+)
+def test_children_and_their_children_go_where_the_parent_goes(tmp_path, method, imported):
     program, store = tmp_path / "program.py", f"sqlite:///{tmp_path}/events.db"
-    program.write_text(textwrap.dedent(PROGRAM), "utf-8")
+    early = "import multiprocessing.forkserver" if imported == "early" else "pass"
+    program.write_text(textwrap.dedent(PROGRAM.replace("IMPORT", early)), "utf-8")
     assert told_by(["program.py", method], tmp_path) == ""
     assert not (tmp_path / "state").exists()
     sidelight("relay", "--once", "--store", store)

@@ -12,7 +12,7 @@ from sidelight.host.clock import (
     read_cpu_clock,
 )
 from sidelight.host.guard import guarded, is_interrupt, signal_handlers
-from sidelight.host.imports import imported, lazily
+from sidelight.host.imports import imported, lazily, when_imported
 from sidelight.host.otel_api import (
     PLAIN_CONTEXT,
     SPAN_KEY,
@@ -74,5 +74,6 @@ __all__ = [
     "state_directory",
     "suppressed",
     "thread_cpu_clock",
+    "when_imported",
     "with_span",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -39,3 +40,60 @@ def imported(module: str) -> ModuleType | None:
     take too long.
     """
     return sys.modules.get(module)
+
+
+def when_imported(module: str, do: Callable[[], object]) -> None:
+    """Call ``do`` now, or as soon as the program has imported a module.
+
+    Args:
+        module: its name; the latest call for it replaces earlier ones.
+        do: must not raise.
+    """
+    if module in sys.modules:
+        importlib.import_module(module)  # another thread may be importing it
+        do()
+    else:
+        for each in sys.meta_path[:]:
+            if isinstance(each, _Finder) and each.name == module:
+                sys.meta_path.remove(each)
+        finder: Any = _Finder(module, do)
+        sys.meta_path.insert(0, finder)
+
+
+class _Finder:
+    """Finds one module as the other finders do, and has a function called after its import."""
+
+    def __init__(self, name: str, do: Callable[[], object]) -> None:
+        self.name, self._do = name, do
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self.name or self not in sys.meta_path:
+            return None
+        sys.meta_path.remove(self)
+        for finder in sys.meta_path:
+            spec = finder.find_spec(fullname, path, target)
+            if spec is not None:
+                wrapped: Any = _Loader(spec.loader, self._do)
+                spec.loader = wrapped
+                return spec
+        return None
+
+
+class _Loader:
+    """Loads a module by its own loader, and leaves no trace in it."""
+
+    def __init__(self, loader: Any, do: Callable[[], object]) -> None:
+        self._loader, self._do = loader, do
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        self._do()

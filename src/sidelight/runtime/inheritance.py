@@ -16,23 +16,26 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.host import imported
+from sidelight.host import imported, when_imported
 from sidelight.settings import Settings, settle
 
 _logger: Final = logging.getLogger("sidelight")
 _KEY: Final = "sidelight"
+_MULTIPROCESSING: Final = "multiprocessing.process"
 _waiting: Final[list[object]] = []
 _told: Final[set[str]] = set()
 
 
 def hand_on(settings: Settings | None) -> None:
-    """Let the children of this process have ``settings``, where they configure nothing."""
-    try:
-        from multiprocessing.process import current_process  # noqa: PLC0415  # not at import
-    except OSError as error:  # too many open files, so that the program can start no child either
-        _logger.warning("sidelight: no child process will have this configuration: %s", error)
-        return
-    inherited = _configuration_of(current_process())
+    """Let the children of this process have ``settings``, where they configure nothing.
+
+    A program that never imports `multiprocessing` starts none, and need not pay for its import.
+    """
+    when_imported(_MULTIPROCESSING, lambda: _hand_on(settings))
+
+
+def _hand_on(settings: Settings | None) -> None:
+    inherited = _configuration_of(_this_process())
     if inherited is None:
         if settings is not None and _KEY not in _told:
             _told.add(_KEY)
@@ -113,7 +116,7 @@ def when_prepared(do: Callable[[], object]) -> None:
 
 
 def _this_process() -> Any:
-    module = imported("multiprocessing.process")
+    module = imported(_MULTIPROCESSING)
     return None if module is None else module.current_process()
 
 
