@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 from tests.support.emitting import Order
-from tests.support.interpreters import VERSIONS, how_to_get, interpreter
+from tests.support.interpreters import HERE, VERSIONS, how_to_get, interpreter
 from tests.support.preludes import TELL_WHEN
 from tests.support.programs import (
     caught_up,
@@ -173,7 +173,7 @@ def ends(store, version, names, progress):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_ways_to_end(version, store, full, progress, settled):
-    names = ELSEWHERE if not full and version != VERSIONS[0] else list(ENDS)
+    names = ELSEWHERE if not full and version != HERE else list(ENDS)
     names = [name for name in names if version < ENDS[name].until] * (10 if full else 1)
     programs = ends(store, python(version), names, progress)
     settled(18, f"ends of a process, {version}", store, *programs, injected=len(names))
@@ -248,7 +248,7 @@ def delays(store, full, environment):
 
     The best of three attempts counts, because a busy machine may delay a single end.
     """
-    versions = VERSIONS if full else VERSIONS[:1]
+    versions = VERSIONS if full else [HERE]
     names = ("the last line", "SIGTERM, handled") if full else ("SIGTERM, handled",)
     found = [name for version in versions if (name := interpreter(version))]
     programs, longest = [], 0.0

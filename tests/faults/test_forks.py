@@ -64,11 +64,11 @@ def test_what_waits_for_the_spool_is_not_taken_into_a_child():
 import os
 from sidelight.runtime.process import RUNTIME
 
-RUNTIME._early.append(b"of the parent")
+RUNTIME.early.append(b"of the parent")
 if not os.fork():
-    os._exit(len(RUNTIME._early._frames))
+    os._exit(len(RUNTIME.early._frames))
 _, status = os.wait()
 assert os.waitstatus_to_exitcode(status) == 0, "the child has it too"
-assert len(RUNTIME._early._frames) == 1
+assert len(RUNTIME.early._frames) == 1
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -182,7 +182,7 @@ def test_source_is_kept_as_long_as_its_function(monkeypatch):
     kept = sources()
     del made[3]
     assert sources() == kept
-    del made[1:]
+    del made[1:], frame  # from Python 3.13 on, the summary of a frame has its code
     assert len(sources()) == 2
     made.clear()
     assert sources() == set()
@@ -231,7 +231,8 @@ def test_attributes_that_others_set():
 
 def test_help_and_source():
     told = pydoc.plain(pydoc.render_doc(decorated))
-    assert "decorated(note: 'Note', *, times: int = 2) -> 'list[Note]'" in told
+    # Python 3.14 shows annotations without quotes.
+    assert "decorated(note: Note, *, times: int = 2) -> list[Note]" in told.replace("'", "")
     assert "Repeat a note." in told
     assert inspect.getsource(decorated).endswith("return [note] * times\n")
     assert inspect.getsourcefile(inspect.unwrap(decorated)) == __file__

@@ -10,6 +10,8 @@ from tests.support.commands import sidelight
 from tests.support.platforms import needs_spool_files
 
 from sidelight import Store
+from sidelight.spool import Scanner, Segment
+from sidelight.spool.header import PAGE
 
 PROGRAM = """
     import sys
@@ -73,6 +75,72 @@ def test_children_and_their_children_go_where_the_parent_goes(tmp_path, method, 
         found = sorted((event.type, event.artifact_id) for event in asked.events())
     assert [each for each in found if each[0] == "worked"] == [("worked", "0"), ("worked", "1")]
     assert len(found) >= 2 + imports
+
+
+ONCE = """
+    import multiprocessing, os, sys
+    import sidelight
+
+    if __name__ == "__mp_main__":
+        for number in range(100):
+            sidelight.emit("imported", artifact_id=number, process=os.getpid())
+
+    def work(number):
+        sidelight.emit("worked", artifact_id=number)
+
+    if __name__ == "__main__":
+        sidelight.configure("sqlite:///events.db", relay="external")
+        multiprocessing.get_context("forkserver")
+        children = [
+            multiprocessing.get_context("forkserver").Process(target=work, args=[number])
+            for number in range(8)
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+"""
+
+
+@needs_spool_files
+def test_the_import_of_the_main_module_leaves_its_events_once(tmp_path):
+    """From Python 3.14 on the server imports it once, and each child has its frames."""
+    (tmp_path / "program.py").write_text(textwrap.dedent(ONCE), "utf-8")
+    assert told_by(["program.py"], tmp_path) == ""
+    assert not (tmp_path / "state").exists()
+    paths = (tmp_path / "events.db-spool").glob("*.seg")
+    batches = [Scanner(Segment.inspect(path), PAGE).batch(1000) for path in paths]
+    written = [payload for batch in batches for payload in batch.payloads]
+    assert len(written) == len(set(written)), "the same record was written by two processes"
+    sidelight("relay", "--once", "--store", f"sqlite:///{tmp_path}/events.db")
+    with Store(f"sqlite:///{tmp_path}/events.db") as asked:
+        found = list(asked.events())
+    assert sum(event.type == "worked" for event in found) == 8
+    processes = {event.attributes["process"] for event in found if event.type == "imported"}
+    assert len(processes) == (1 if sys.version_info >= (3, 14) else 8)
+    assert sum(event.type == "imported" for event in found) == 100 * len(processes)
+
+
+ALONE = """
+    import multiprocessing.forkserver
+    import sidelight
+
+    if __name__ == "__mp_main__":
+        sidelight.emit("imported", artifact_id="main module")
+
+    if __name__ == "__main__":
+        multiprocessing.set_forkserver_preload(["__main__"])
+        multiprocessing.forkserver.ensure_running()
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="the server imports no main module")
+def test_a_server_without_children_tells_where_its_events_go(tmp_path):
+    (tmp_path / "program.py").write_text(textwrap.dedent(ALONE), "utf-8")
+    assert "no store is named" in told_by(["program.py"], tmp_path)
+    sidelight("relay", "--once", "--store", f"sqlite:///{tmp_path}/state/sidelight/events.db")
+    with Store(f"sqlite:///{tmp_path}/state/sidelight/events.db") as asked:
+        assert [event.type for event in asked.events()] == ["imported"]
 
 
 def test_a_store_that_nothing_names_is_told(tmp_path):

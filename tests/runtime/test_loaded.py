@@ -87,4 +87,6 @@ def test_the_process_that_emits_loads_what_the_table_says(where, tmp_path, endpo
         if not name.startswith(("__", "_cython", "cython", "_sysconfigdata"))
     } <= packages
     assert SLOW.intersection(loaded) <= MAY_BE_SLOW.get(where, set())
+    if sys.version_info >= (3, 14):  # the same modules have a fifth more objects
+        most *= 1.25
     assert objects < most

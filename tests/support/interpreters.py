@@ -20,6 +20,7 @@ from tests.support.collector_build import cache_directory
 from tests.support.tools import BARE, find
 
 ROOT = Path(__file__).parents[2]
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 FREE_THREADED = ("3.14t", "3.13t")
 _CACHE = cache_directory()  # at import: a test that moves HOME still finds what there is
@@ -36,7 +37,7 @@ def interpreter(version: str, more: tuple[str, ...] = ()) -> str | None:
 
     ``more`` are further packages; this program's own Python has them already.
     """
-    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+    if version == HERE:
         return sys.executable
     base = None if BARE else _find(version)
     return None if base is None else str(_prepared(base, version, more))

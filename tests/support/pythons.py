@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Final
 
-from tests.support.interpreters import ROOT, VERSIONS, how_to_get, interpreter
+from tests.support.interpreters import HERE, ROOT, VERSIONS, how_to_get, interpreter
 
 _SUITES: Final = (
     *("points/test_callables.py", "points/test_generators.py", "points/test_transparency.py"),
@@ -39,7 +39,7 @@ _NEEDED: Final = (
 
 def _run(version: str) -> bool:
     """Run the suites on one version; True where they pass, or where it is not on this machine."""
-    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+    if version == HERE:
         print(f"Python {version}: `make test` runs the whole suite on it")
         return True
     python = interpreter(version, _NEEDED)

@@ -14,7 +14,7 @@ from sidelight.emission.binding import (
 )
 from sidelight.emission.contention import IDLE
 from sidelight.emission.deferred import Deferred, read_attribute, resolved
-from sidelight.emission.emitter import EMITTER, MARGIN, ClosedSpool, EarlyFrames, Head
+from sidelight.emission.emitter import EMITTER, MARGIN, ClosedSpool, Head
 from sidelight.emission.ledger import Ledger
 from sidelight.emission.receipt import JoinedReceipt, Receipt
 from sidelight.emission.tracing import TRACING, begin_without_span
@@ -28,7 +28,6 @@ __all__ = [
     "TRACING",
     "ClosedSpool",
     "Deferred",
-    "EarlyFrames",
     "Head",
     "JoinedReceipt",
     "Ledger",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal, Protocol
@@ -314,34 +314,8 @@ class ClosedSpool:
         self._reopen().append(frame)
 
     def position(self) -> tuple[int, int]:
-        """Return a position beyond every store, because the frame may still be in `EarlyFrames`."""
+        """Return a position beyond every store, because the frame may still wait for the spool."""
         return (sys.maxsize, 0)
-
-
-class EarlyFrames:
-    """Keeps the frames that the thread which opens the spool emits while it does.
-
-    A signal handler, a `__del__` or the log of a failure emits there. The thread cannot wait for
-    the spool, because it opens the spool itself.
-    """
-
-    def __init__(self) -> None:
-        self._frames: deque[bytes] = deque()
-        self.append = self._frames.append
-
-    def move_to(self, spool: Appendable) -> None:
-        """Append all frames to the open spool, and count those that find no room."""
-        while self._frames:
-            try:
-                spool.append(self._frames.popleft())
-            except (SpoolError, OSError) as error:
-                EMITTER.count("no room in the spool", error_message(error))
-
-    def count_lost(self, problem: str) -> None:
-        """Count all frames as lost, because the spool cannot be opened."""
-        while self._frames:
-            self._frames.popleft()
-            EMITTER.count("internal error", problem)
 
 
 #: The details of a span that are kept when the record is cut, because they are bounded.

@@ -11,6 +11,8 @@ import os
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
+from sidelight.host import guarded
+from sidelight.runtime.inheritance import awaits_settings
 from sidelight.runtime.process import RUNTIME
 
 if TYPE_CHECKING:
@@ -24,13 +26,16 @@ _forking: Final[dict[int, Segment | None]] = {}
 
 
 def _before() -> None:
-    """End the relay's threads, and wait until none is importing."""
+    """End the relay's threads, wait until none is importing, and share what waits for settings."""
     if RUNTIME.starting.acquire(timeout=_IMPORTS_WITHIN):
         _forking[get_ident()] = None
         if RUNTIME.relay is not None:
             RUNTIME.relay.halt(_HALT_WITHIN, briefly=True)
         if RUNTIME.spool is not None:
             _forking[get_ident()] = RUNTIME.spool.supply.take_for_child()
+        elif awaits_settings():
+            with guarded():
+                RUNTIME.early.share()
 
 
 def _after_in_parent() -> None:

@@ -99,6 +99,11 @@ def is_being_prepared() -> bool:
     return getattr(_this_process(), "_inheriting", False) is True
 
 
+def awaits_settings() -> bool:
+    """Return whether something waits for the parent's settings."""
+    return bool(_waiting)
+
+
 def when_prepared(do: Callable[[], object]) -> None:
     """Call ``do`` as soon as the parent's settings have arrived."""
     from multiprocessing.util import register_after_fork  # noqa: PLC0415  # in a child: imported

@@ -19,7 +19,7 @@ from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from sidelight.emission import EMITTER, TRACING, ClosedSpool, EarlyFrames, Ledger, Watermark
+from sidelight.emission import EMITTER, TRACING, ClosedSpool, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import (
     HAS_FILE_LOCKS,
@@ -31,6 +31,7 @@ from sidelight.host import (
     start_new_thread,
 )
 from sidelight.record import random_bits, reseed
+from sidelight.runtime.early import EarlyFrames
 from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
 from sidelight.runtime.measuring import offer_metrics
@@ -58,6 +59,7 @@ class Runtime:
         settings: of this process; None before the first emission.
         spool: None while nothing is open.
         relay: None until it has been imported, and where it is external.
+        early: the frames that wait for the spool.
         ending: whether the process is ending, so that no thread can start.
         starting: held while the relay is imported and started, and during a fork.
     """
@@ -69,9 +71,8 @@ class Runtime:
         self.ending = False
         self.starting = allocate_lock()
         self._first_start = allocate_lock()  # held until the relay has started, or failed to
-        self._opening = RLock()
-        self._is_opening = False
-        self._early = EarlyFrames()
+        self._opening, self._is_opening = RLock(), False
+        self.early = EarlyFrames()
         self._ledger = Ledger(EMITTER)
         self._forgotten = ForgottenOutboxes(None)
         self._parents_relays: list[object] = []
@@ -109,19 +110,19 @@ class Runtime:
         with self._exclusively():
             if self.spool is not None:
                 return self.spool
-            if self.settings is None and is_being_prepared():
-                when_prepared(self.open)
-                return self._early
+            if self.settings is None and is_being_prepared() and not self.ending:
+                when_prepared(lambda: self.early.claim() and self.open())
+                return self.early
             if self._is_opening:  # a signal handler or a log handler emits
-                return self._early
+                return self.early
             self._is_opening = True
             try:
                 settings = self.settings = self.settings or settled()
                 spool = self._open(settings, on_call=True)
-                self._early.move_to(spool)
+                self.early.move_to(spool)
             except ConfigurationError as error:
                 EMITTER.use(ClosedSpool())
-                self._early.count_lost(str(error))
+                self.early.count_lost(str(error))
                 _logger.warning("sidelight: every event is lost: %s", error)
                 raise SpoolError(
                     directory="of this process",
@@ -206,9 +207,6 @@ class Runtime:
                 self._start_relay(settings, spool)
 
     def _start_relay(self, settings: Settings, spool: Spool) -> None:
-        def span_switch(on: bool) -> None:
-            EMITTER.spans = on
-
         with self.starting:  # no fork during these imports, which are slow
             from sidelight.relay import Relay  # noqa: PLC0415
             from sidelight.runtime.outboxes import outboxes_of  # noqa: PLC0415
@@ -224,7 +222,7 @@ class Runtime:
                 EMITTER.watermark,
                 ledger=self.write_ledger,
                 count=EMITTER.count,
-                spans=span_switch,
+                spans=partial(setattr, EMITTER, "spans"),
                 outboxes=outboxes,
             )
             if self.spool is not spool:
@@ -286,10 +284,9 @@ class Runtime:
         return 0 if self.spool is None else self.spool.usage()
 
     def close(self, seconds: float) -> bool:
-        """Deliver for at most ``seconds``, then close. Undelivered records stay in the spool.
+        """Deliver for at most ``seconds``, then close; return whether all threads have ended.
 
-        Returns:
-            Whether all threads have ended.
+        Undelivered records stay in the spool.
         """
         until = monotonic() + seconds
         with self._exclusively():
@@ -358,7 +355,7 @@ class Runtime:
         self._instance, self._meta = f"{random_bits(64):016x}", None
         self._opening, self._is_opening = RLock(), False
         self.starting, self._first_start = allocate_lock(), allocate_lock()
-        self._early = EarlyFrames()
+        self.early = self.early.in_child()
         if self._given_segment is not None:  # of the grandparent, and unused
             self._given_segment.close()
         self._given_segment = given
@@ -393,6 +390,9 @@ EMITTER.abandon = RUNTIME.abandon_after_unseen_fork
 def _end() -> None:
     """Close at exit. A later emission goes to the spool only, because no thread can start now."""
     RUNTIME.ending = True
+    with guarded():
+        if RUNTIME.early.claim():
+            RUNTIME.open()
     RUNTIME.close(EXIT_WITHIN)
 
 
