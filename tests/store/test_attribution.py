@@ -91,6 +91,17 @@ def test_many_earlier_events_are_moved_in_steps(url):
 
 
 @pytest.mark.usefixtures("small_steps")
+def test_events_of_an_artifact_whose_organization_is_known_move_none(url):
+    """Only a batch that names an organization can make it known."""
+    store(url, [record("named", artifact="big", organization=ACME)])
+    with closing(StoreSink(url)) as sink:
+        for batch in batches_of(NAMELESS, 100):
+            deliver(sink, batch)
+            assert not sink.has_deferred_work
+    assert {event.organization_id for event in exact(url)} == {ACME}
+
+
+@pytest.mark.usefixtures("small_steps")
 def test_another_relay_finishes_the_steps(url):
     store(url, *batches_of(NAMELESS, 400))
     store(url, [record("named", artifact="big", organization=ACME)])

@@ -86,14 +86,33 @@ def frame(payload: bytes) -> bytes:
 
 def payload_at(data: bytes, at: int) -> bytes | None:
     """Return the payload of the frame at ``at``; None where no complete, intact frame is there."""
-    begin = at + FRAME.size
-    if begin > len(data):
-        return None
-    magic, length, check = FRAME.unpack_from(data, at)
-    if magic != FRAME_MAGIC or not 0 < length <= len(data) - begin:
-        return None
-    payload = data[begin : begin + length]
-    return payload if zlib.crc32(payload) == check else None
+    payloads, _ = payloads_at(data, at, 1)
+    return payloads[0] if payloads else None
+
+
+def payloads_at(data: bytes, at: int, limit: int) -> tuple[list[bytes], int]:
+    """Return the payloads of complete, intact frames, one behind the other, and where they end.
+
+    Args:
+        data: the bytes of a segment.
+        at: where the first frame begins.
+        limit: how many payloads at most.
+    """
+    payloads: list[bytes] = []
+    head, size, unpack, crc = FRAME.size, len(data), FRAME.unpack_from, zlib.crc32
+    for _ in range(limit):
+        begin = at + head
+        if begin > size:
+            break
+        magic, length, check = unpack(data, at)
+        if magic != FRAME_MAGIC or not 0 < length <= size - begin:
+            break
+        payload = data[begin : begin + length]
+        if crc(payload) != check:
+            break
+        payloads.append(payload)
+        at = begin + length
+    return payloads, at
 
 
 def salvage(stretch: bytes) -> Iterator[tuple[int, int]]:

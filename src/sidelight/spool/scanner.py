@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sidelight.host import monotonic
-from sidelight.record import FRAME, FRAME_MAGIC, MAX_PAYLOAD, payload_at
+from sidelight.record import FRAME, FRAME_MAGIC, MAX_PAYLOAD, payload_at, payloads_at
 from sidelight.spool.segment import READ, Segment
 
 _DOUBT: Final = 0.1  # seconds
@@ -91,16 +91,11 @@ class Scanner:
 
     def _take(self, batch: Batch, limit: int) -> bool:
         """Take the valid frames that were read ahead; return False where there is none."""
-        at = first = self.offset - self._base
-        data, payloads = self._data, batch.payloads
-        for _ in range(limit - len(payloads)):
-            payload = payload_at(data, at)
-            if payload is None:
-                break
-            payloads.append(payload)
-            at += _HEAD + len(payload)
-        self.offset = self._base + at
-        return at > first
+        left = limit - len(batch.payloads)
+        payloads, end = payloads_at(self._data, self.offset - self._base, left)
+        batch.payloads += payloads
+        self.offset = self._base + end
+        return bool(payloads)
 
     def _is_followed_by_a_frame(self) -> bool:
         """Return whether a valid frame has been behind the invalid one here for long enough."""

@@ -55,19 +55,21 @@ def contents_of(records: Sequence[Record], writer: Writer, *, in_order: bool = T
     """
     drafts, ledgers = drafts_of(records)
     starts = {
-        key: call_of(moment) for _, key, *_, static, moment in drafts if _starts(static, moment)
+        key: call_of(moment)
+        for _, key, _, _, static, moment in drafts
+        if moment.flags & CALL and static.outcome == "started" and moment.trace is not None
     }
-    ended = {call_of(moment) for static, moment in records if ends_call(static, moment)}
+    ended = {
+        call_of(moment)
+        for static, moment in records
+        if moment.flags & CALL and ends_call(static, moment)
+    }
     return Contents(writer, drafts, ledgers, starts, ended, in_order)
 
 
 def ends_call(static: Static, moment: Moment) -> bool:
     """Return whether a record is the end of a call whose start is an event."""
     return bool(moment.flags & CALL and static.outcome in _ENDS and moment.trace is not None)
-
-
-def _starts(static: Static, moment: Moment) -> bool:
-    return bool(moment.flags & CALL and static.outcome == "started" and moment.trace is not None)
 
 
 def call_of(moment: Moment) -> str:

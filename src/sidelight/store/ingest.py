@@ -131,7 +131,8 @@ def _store(
     late = [
         _Late(each.artifact, owners[each.artifact], max(each.since, kept_since), earlier)
         for each in artifacts
-        if each.artifact in owners
+        if sums[each.artifact].organization is not None  # else no event here has named it
+        and each.artifact in owners
         and each.artifact not in known
         and (earlier := each.events - sums[each.artifact].events)
     ]

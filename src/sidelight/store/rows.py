@@ -104,7 +104,7 @@ def rows_of(
                 static.outcome,
                 moment.duration,
                 None if (trace := moment.trace) is None else trace.hex(),
-                None if trace is None else f"{moment.span_id:016x}",
+                None if trace is None else moment.span_id.to_bytes(8, "big").hex(),
                 attributes_text(moment),
             )
             for occurred, key, artifact, organization, static, moment in drafts[

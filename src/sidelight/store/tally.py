@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, TypeAlias
@@ -19,12 +19,19 @@ Tally: TypeAlias = Counter[tuple[str, str, str]]
 _counted_by: Final = itemgetter(ORGANIZATION, TYPE)
 
 
-def tally_rows(tally: Tally, rows: Iterable[Row]) -> None:
+def tally_rows(tally: Tally, rows: Sequence[Row]) -> None:
     """Count rows of `events`; they are in the order of time."""
-    for day, together in groupby(rows, lambda row: row[OCCURRED] // DAY):
+    for day, together in _by_day(rows):
         text = day_text(day * DAY)
         for (organization, type_), number in Counter(map(_counted_by, together)).items():
             tally[organization or NO_ORGANIZATION, type_, text] += number
+
+
+def _by_day(rows: Sequence[Row]) -> Iterable[tuple[int, Iterable[Row]]]:
+    """Group rows in the order of time; those of one chunk mostly occurred on one day."""
+    if rows and rows[0][OCCURRED] // DAY == (day := rows[-1][OCCURRED] // DAY):
+        return [(day, rows)]
+    return groupby(rows, lambda row: row[OCCURRED] // DAY)
 
 
 def tally_move(tally: Tally, type_: str, occurred: int, organization: str) -> None:
