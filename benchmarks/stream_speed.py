@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.stream_speed`` starts three brokers on this machine (`make kafka`). Kafka's
 own producer sends the same messages, in structured mode, in the same run. The direct delivery into
-PostgreSQL stands beside the consumer.
+PostgreSQL stands beside the consumer. All four are measured in turn, several times. Only the ratios
+carry to another machine, and each is the median of those of the rounds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from statistics import median
+from typing import Final, NamedTuple
 
 import psycopg
 from tests.support import kafka
@@ -31,10 +33,15 @@ from sidelight.runtime.sinks import sinks_of
 from sidelight.store import StoreSink
 from sidelight.stream import StreamAddress, StreamConsumer
 
-EVENTS: Final = 100_000
+EVENTS: Final = 60_000
+ROUNDS: Final = 3
 COPIES: Final = 3
 SAMPLE: Final = 5_000
 _PER_ARTIFACT: Final = 8
+RELAY: Final = "relay to Kafka"
+PERF_TEST: Final = "Kafka's own producer"
+CONSUMER: Final = "topic to PostgreSQL"
+DIRECT: Final = "relay to PostgreSQL"
 
 
 def prepare(directory: Path, events: int, **destination: str) -> None:
@@ -112,43 +119,63 @@ def kafkas_own_producer(cluster: kafka.Cluster, payloads: Path, events: int) -> 
     return events / speed, cpu
 
 
-def main() -> None:
-    """Print the figures.
+class Measured(NamedTuple):
+    """What one round has measured: events a second, and µs of the processor for each."""
+
+    speed: float
+    cpu: float
+
+
+def measured(wall: float, busy: float) -> Measured:
+    """Turn seconds for all events into rates."""
+    return Measured(EVENTS / wall, busy / EVENTS * 1e6)
+
+
+def measure_round(cluster: kafka.Cluster, directory: Path, payloads: Path) -> dict[str, Measured]:
+    """Measure the four ways once, each with events of its own.
 
     Raises:
         RuntimeError: messages are missing: a speed with losses is none.
     """
+    topic, url = cluster.new_topic(partitions=6), new_database()
+    prepare(directory / "stream", EVENTS, stream=topic)
+    found = {RELAY: measured(*drain())}
+    if (held := len(cluster.messages(topic))) < EVENTS:
+        raise RuntimeError(f"{EVENTS} emitted, {held} in the topic")
+    found[PERF_TEST] = measured(*kafkas_own_producer(cluster, payloads, EVENTS))
+    found[CONSUMER] = measured(*consume(topic, url))
+    prepare(directory / "store", EVENTS, store=new_database())
+    found[DIRECT] = measured(*drain())
+    logs = cluster.directory.glob(f"*/{topic.rpartition('/')[2]}-*/*.log")
+    message = sum(each.stat().st_size for each in logs) / COPIES / EVENTS
+    with psycopg.connect(url) as connection:
+        size = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+    print(f"{message:.0f} bytes a message in the log of a broker, {size[0] / EVENTS:.0f} a row")
+    return found
+
+
+def main() -> None:
+    """Print the figures of each round, then the medians and ratios."""
+    rounds = []
     with kafka.Cluster(3) as cluster, tempfile.TemporaryDirectory() as temporary:
-        directory = Path(temporary)
-        sample, topic = cluster.new_topic(), cluster.new_topic(partitions=6)
-        prepare(directory / "sample", SAMPLE, stream=f"{sample}?mode=structured")
+        sample, payloads = cluster.new_topic(), Path(temporary, "payloads")
+        prepare(Path(temporary, "sample"), SAMPLE, stream=f"{sample}?mode=structured")
         drain()
-        payloads = directory / "payloads"
         payloads.write_bytes(b"\n".join(each.value() for each in cluster.messages(sample)))
-        prepare(directory / "stream", EVENTS, stream=topic)
-        wall, busy = drain()
-        _print("relay to Kafka", wall, busy)
-        found = len(cluster.messages(topic))
-        if found < EVENTS:
-            raise RuntimeError(f"{EVENTS} emitted, {found} in the topic")
-        _print("Kafka's own producer", *kafkas_own_producer(cluster, payloads, EVENTS))
-        logs = cluster.directory.glob(f"*/{topic.rpartition('/')[2]}-*/*.log")
-        message = sum(each.stat().st_size for each in logs) / COPIES / EVENTS
-        print(f"a message: {message:.0f} bytes in the log of a broker", flush=True)
-
-        url = new_database()
-        _print("topic to PostgreSQL", *consume(topic, url))
-        with psycopg.connect(url) as connection:
-            size = connection.execute("SELECT pg_database_size(current_database())").fetchone()
-        print(f"an event: {size[0] / EVENTS:.0f} bytes in the store", flush=True)
-        prepare(directory / "store", EVENTS, store=new_database())
-        _print("relay to PostgreSQL", *drain())
+        for number in range(ROUNDS):
+            rounds.append(measure_round(cluster, Path(temporary, str(number)), payloads))
+            for what, of in rounds[-1].items():
+                print(f"  {what}: {of.speed:,.0f} events/s, {of.cpu:.1f} µs", flush=True)
     end()
-
-
-def _print(what: str, wall: float, busy: float | None = None) -> None:
-    cpu = "" if busy is None else f", {busy / EVENTS * 1e6:.1f} µs of CPU an event"
-    print(f"{what}: {EVENTS / wall:,.0f} events/s{cpu}", flush=True)
+    print("medians:")
+    for what in rounds[0]:
+        speed, cpu = (
+            median(getattr(each[what], name) for each in rounds) for name in ("speed", "cpu")
+        )
+        print(f"  {what}: {speed:,.0f} events/s, {cpu:.1f} µs of CPU an event")
+    for upper, lower in ((RELAY, PERF_TEST), (CONSUMER, DIRECT)):
+        speed = median(each[upper].speed / each[lower].speed for each in rounds)
+        print(f"  {upper} / {lower}: {speed:.2f}")
 
 
 if __name__ == "__main__":

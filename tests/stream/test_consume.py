@@ -1,5 +1,6 @@
 """What consumers take from a topic into a store: the rows of direct delivery, each once."""
 
+import gc
 import json
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from sqlalchemy import text
@@ -294,6 +295,27 @@ def test_a_question_does_not_wait_behind_a_fetch(topic, tmp_path):
         for _ in range(3):
             consumer.step(lambda: False)  # the fetch of an empty topic is on its way
             assert not sum(consumer.lag(consumer.ends()).values())
+
+
+def test_messages_are_not_kept_while_their_events_are_stored(topic, tmp_path):
+    """The garbage collector would walk the headers of each with every batch."""
+    kept = []
+
+    class Looking(StoreSink):
+        def write_of_many(self, records):
+            kept.append(sum(isinstance(each, Message) for each in gc.get_objects()))
+            super().write_of_many(records)
+
+    send(topic, RECORDS[:100])
+    with (
+        closing(Looking(sqlite(tmp_path))) as sink,
+        closing(
+            StreamConsumer(StreamAddress.parse(topic), {}, "g", sink, lambda *_: None)
+        ) as consumer,
+    ):
+        wait_until(lambda: consumer.step(lambda: False) + consumer.progress.stored >= 100)
+    assert kept
+    assert max(kept) <= 1  # the last one that was read
 
 
 def test_metrics_tell_lag_and_what_became_of_events(topic, tmp_path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,11 +21,11 @@ from sidelight.host import monotonic
 from sidelight.record import encode
 from sidelight.runtime import observe_stored, require_stream_client
 from sidelight.settings import Settings, settle
-from sidelight.spool import Entry, Quarantine, Record, prepare_directory
+from sidelight.spool import Entry, Quarantine, prepare_directory
 from sidelight.store import StoreSink, number, plural
 
 if TYPE_CHECKING:
-    from sidelight.stream import Progress, StreamConsumer
+    from sidelight.stream import Progress, SetAside, StreamConsumer
 
 _REPORT_EVERY: Final = 10.0  # seconds
 _GIVE_UP_AFTER: Final = 60.0  # seconds
@@ -83,15 +84,16 @@ def consume(
         register,
     )
 
-    aside = _Aside(settings)
     ended: list[int] = []
     for number_of_signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number_of_signal, lambda got, _: ended.append(got))
     address = StreamAddress.parse(settings.stream)
+    aside = _Aside(settings, address.topic)
     store_sink = StoreSink(settings.require_store(), aside.count, observe_stored)
     with exporting_metrics(), closing(store_sink) as sink:
         consumer = StreamConsumer(address, settings.environment, group, sink, aside)
         register(consumer.progress)
+        gc.freeze()  # else the collector walks all that is imported with every few batches
         try:
             if once:
                 _run_once(consumer, lambda: bool(ended))
@@ -191,10 +193,11 @@ def _report(consumer: StreamConsumer, aside: _Aside, *, as_json: bool) -> None:
 class _Aside:
     """Keeps messages that have no place in the store, in the quarantine of the spool directory."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, topic: str) -> None:
         prepare_directory(settings.spool)
         self._quarantine = Quarantine(settings.spool)
         self._store = settings.named_store
+        self._topic = topic
         self.losses: Counter[str] = Counter()
         self.problems: dict[str, str] = {}
 
@@ -205,15 +208,12 @@ class _Aside:
         self.losses[reason] += 1
         self.problems[reason] = problem
 
-    def __call__(self, message: Any, record: Record | None, reason: str, problem: str) -> None:
+    def __call__(self, message: SetAside) -> None:
         """Keep a message."""
-        headers = dict(message.headers() or ())
-        source = (headers.get("ce_source") or b"").decode(errors="replace")
-        whole = [message.key(), message.value(), message.headers() or []]
         entry = Entry(
             kind="record",
-            reason=reason,
-            problem=problem,
+            reason=message.reason,
+            problem=message.problem,
             refused_by="store",
             sinks=("store",),
             at=time.time_ns(),
@@ -221,13 +221,13 @@ class _Aside:
                 "store": self._store,
                 "instance": "consumer",
                 "pid": os.getpid(),
-                "resource": {"service.name": source},
+                "resource": {"service.name": message.service},
             },
-            segment=f"{message.topic()}[{message.partition()}]",
-            offset=message.offset(),
-            payload=encode(whole if record is None else record),
+            segment=f"{self._topic}[{message.partition}]",
+            offset=message.offset,
+            payload=encode(message.content),
         )
         try:
             self._quarantine.keep(entry)
         except OSError as error:
-            self.count("not kept in quarantine", f"{reason}: {error.strerror}")
+            self.count("not kept in quarantine", f"{message.reason}: {error.strerror}")

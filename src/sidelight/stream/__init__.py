@@ -11,7 +11,7 @@ from sidelight.host import lazily
 if TYPE_CHECKING:
     from sidelight.stream.asyncapi import asyncapi_document
     from sidelight.stream.connection import StreamAddress, client_properties
-    from sidelight.stream.consumer import Progress, StreamConsumer
+    from sidelight.stream.consumer import Progress, SetAside, StreamConsumer
     from sidelight.stream.lag import look_at_group
     from sidelight.stream.messages import Message, MessageWriter
     from sidelight.stream.metrics import register
@@ -24,6 +24,7 @@ __all__ = [
     "Message",
     "MessageWriter",
     "Progress",
+    "SetAside",
     "StreamAddress",
     "StreamConsumer",
     "StreamSink",
@@ -41,7 +42,7 @@ __getattr__ = lazily(
     {
         "asyncapi": "asyncapi_document",
         "connection": "StreamAddress client_properties",
-        "consumer": "Progress StreamConsumer",
+        "consumer": "Progress SetAside StreamConsumer",
         "lag": "look_at_group",
         "messages": "Message MessageWriter",
         "metrics": "register",

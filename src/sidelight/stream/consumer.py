@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -44,10 +44,42 @@ _RULES: Final = {
 }
 
 Message: TypeAlias = Any  # the client's types say None where there is none of a good message
-_Sourced: TypeAlias = tuple[Record, Mapping[str, Any], Message]
-"""A record, what is known of its process, and the message that it was read from."""
-SetAside: TypeAlias = Callable[[Message, Record | None, str, str], None]
-"""Keeps a message that has no place in the store: with its record, a reason and a problem."""
+_Sourced: TypeAlias = tuple[Record, Mapping[str, Any]]
+"""A record, and what is known of its process."""
+
+
+class SetAside(NamedTuple):
+    """A message that has no place in the store.
+
+    Attributes:
+        partition, offset: where it was read.
+        service: the service that it names; "" where it names none.
+        content: its record; where it holds none, its key, value and headers.
+        reason, problem: why the store does not have it.
+    """
+
+    partition: int
+    offset: int
+    service: str
+    content: object
+    reason: str
+    problem: str
+
+
+class _Batch(NamedTuple):
+    """What is kept of the messages of a batch.
+
+    The messages are not kept, because each has a list of headers that the garbage collector walks.
+
+    Attributes:
+        records: of events, and of what messages tell of processes.
+        places: partition and offset of each record's message.
+        ends: the offset behind the last message, by partition.
+    """
+
+    records: list[_Sourced]
+    places: list[tuple[int, int]]
+    ends: dict[int, int]
 
 
 @dataclass(slots=True)
@@ -86,7 +118,7 @@ class StreamConsumer:
         environment: Mapping[str, str],
         group: str,
         store: StoreSink,
-        set_aside: SetAside,
+        set_aside: Callable[[SetAside], None],
     ) -> None:
         """Join the group.
 
@@ -131,28 +163,31 @@ class StreamConsumer:
         read again then, by this group's next consumer.
         """
         try:
-            messages: Sequence[Message] = self._consumer.consume(_BATCH, _LINGER)
+            messages: list[Message] = self._consumer.consume(_BATCH, _LINGER)
         except KafkaException as exception:
             self._note_error(error_of(exception))
             return 0
-        good = []
-        for message in messages:
+        batch, taken = _Batch([], [], {}), 0
+        messages.reverse()
+        while messages:
+            message = messages.pop()
             if (error := message.error()) is not None:
                 self._note_error(error)
             else:
-                good.append(message)
-        if not good:
+                self._read(message, batch)
+                taken += 1
+        if not taken:
             if self._store.has_deferred_work:
                 self._write([], halting)
         else:
             self.progress.stream.recover()
-            if not self._take(good, halting):
-                return len(good)
-            self._next.update((each.partition(), each.offset() + 1) for each in good)
+            if not self._store_batch(batch, halting):
+                return taken
+            self._next |= batch.ends
             self._commit()
-        if self._notes.asks(now=not good):
+        if self._notes.asks(now=not taken):
             self._store_notes(halting)
-        return len(good)
+        return taken
 
     def ends(self) -> dict[int, int]:
         """Return the offset behind the last message of each partition, now: see `ends_of`."""
@@ -177,55 +212,80 @@ class StreamConsumer:
 
     # -- one batch ---------------------------------------------------------------------------
 
-    def _take(self, messages: Sequence[Message], halting: Callable[[], bool]) -> bool:
-        """Store the events of a batch; return False where the store did not take them."""
-        records: list[_Sourced] = []
-        for message in messages:
-            try:
-                read = read_message(message.value(), message.headers() or ())
-            except MessageError as error:
-                self.progress.set_aside += 1
-                self._set_aside(message, None, "no event of sidelight", str(error.facts["problem"]))
-                continue
-            if isinstance(read, Event):
-                records.append((read.record, read.writer, message))
-                continue
-            records += [(record, read.writer, message) for record in read.records]
-            if read.sign is not None or read.state:
-                self._notes.hold(read, message.partition(), message.offset())
-        pieces = deque([records] if records else [])
+    def _read(self, message: Message, batch: _Batch) -> None:
+        """Add what a message holds to a batch."""
+        place = partition, offset = message.partition(), message.offset()
+        batch.ends[partition] = offset + 1
+        value, headers = message.value(), message.headers() or []
+        try:
+            read = read_message(value, headers)
+        except MessageError as error:
+            source = dict(headers).get("ce_source") or b""
+            self.progress.set_aside += 1
+            self._set_aside(
+                SetAside(
+                    *place,
+                    source.decode(errors="replace"),
+                    [message.key(), value, headers],
+                    "no event of sidelight",
+                    str(error.facts["problem"]),
+                )
+            )
+            return
+        if isinstance(read, Event):
+            batch.records.append(read)
+            batch.places.append(place)
+            return
+        batch.records.extend((record, read.writer) for record in read.records)
+        batch.places.extend(place for _ in read.records)
+        if read.sign is not None or read.state:
+            self._notes.hold(read, partition, offset)
+
+    def _store_batch(self, batch: _Batch, halting: Callable[[], bool]) -> bool:
+        """Store the records of a batch; return False where the store did not take them."""
+        pieces = deque([range(len(batch.records))] if batch.records else [])
         while pieces:
             piece = pieces.popleft()
-            refusal = self._write(piece, halting)
+            records = batch.records[piece.start : piece.stop]
+            refusal = self._write(records, halting)
             if refusal is None:
                 return False
             problem, poison, reason = refusal
             if not problem:
                 self._refused_in_a_row = 0
-                self._count_stored(piece)
+                self._count_stored(records)
             elif poison is None and len(piece) > 1:
                 middle = len(piece) // 2
                 pieces.extendleft([piece[middle:], piece[:middle]])
             else:
-                named = {id(moment) for _, moment in poison or [each[0] for each in piece]}
-                self._count_stored([each for each in piece if id(each[0][1]) not in named])
-                self._refuse([each for each in piece if id(each[0][1]) in named], problem, reason)
+                named = {id(moment) for _, moment in poison or [record for record, _ in records]}
+                self._count_stored([each for each in records if id(each[0][1]) not in named])
+                for place in piece:
+                    if id(batch.records[place][0][1]) in named:
+                        self._refuse(*batch.records[place], batch.places[place], problem, reason)
         return True
 
     def _count_stored(self, records: Iterable[_Sourced]) -> None:
         erased, self._store.erased = len(self._store.erased), []
         self.progress.erased += erased
-        events = sum(record[0].type is not None for record, _, _ in records)
+        events = sum(record[0].type is not None for record, _ in records)
         self.progress.stored += events - erased
 
-    def _refuse(self, records: Iterable[_Sourced], problem: str, reason: str | None) -> None:
-        for record, _, message in records:
-            if reason == _PRUNED:
-                self.progress.pruned += 1
-                continue
-            self._refused_in_a_row += 1
-            self.progress.set_aside += 1
-            self._set_aside(message, record, reason or "refused by store", problem)
+    def _refuse(
+        self,
+        record: Record,
+        writer: Mapping[str, Any],
+        place: tuple[int, int],
+        problem: str,
+        reason: str | None,
+    ) -> None:
+        if reason == _PRUNED:
+            self.progress.pruned += 1
+            return
+        self._refused_in_a_row += 1
+        self.progress.set_aside += 1
+        service = str(writer["resource"].get("service.name", ""))
+        self._set_aside(SetAside(*place, service, record, reason or "refused by store", problem))
 
     def _write(
         self, records: Sequence[_Sourced], halting: Callable[[], bool]
@@ -237,9 +297,7 @@ class StreamConsumer:
             the reason, where it has one.
         """
         return self._persist(
-            lambda: self._store.write_of_many([(record, writer) for record, writer, _ in records]),
-            halting,
-            is_one=len(records) < 2,
+            lambda: self._store.write_of_many(records), halting, is_one=len(records) < 2
         )
 
     def _persist(

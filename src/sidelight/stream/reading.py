@@ -108,7 +108,7 @@ def _read(value: bytes, headers: MessageHeaders) -> Event | Told:
         raise ValueError(f"its data is nested deeper than {DEEPEST} levels")
     static = _static(found["ce_type"], found["ce_point"], found["ce_mode"], found["ce_outcome"])
     moment = _moment(found, _data_decoder.decode(data))
-    return Event((static, moment), _writer(found.get("ce_instance")))
+    return Event((static, moment), _writer(found.get("ce_instance"), found.get("ce_source")))
 
 
 _PROCESS_TYPE: Final = PROCESS_TYPE.encode()
@@ -134,9 +134,10 @@ def _static(type_name: bytes, point: bytes, mode: bytes, outcome: bytes) -> Stat
 
 
 @functools.lru_cache(maxsize=10_000)
-def _writer(instance: bytes | None) -> Mapping[str, Any]:
+def _writer(instance: bytes | None, source: bytes | None) -> Mapping[str, Any]:
     """Return the one object that stands for a process: see `StoreSink.write_of_many`."""
-    return {} if instance is None else {"instance": instance.decode()}
+    writer = {"resource": {"service.name": (source or b"").decode(errors="replace")}}
+    return writer if instance is None else {**writer, "instance": instance.decode()}
 
 
 def _moment(found: Mapping[str, bytes], data: dict[str, Any]) -> Moment:
@@ -176,7 +177,7 @@ def _random_of(uid: bytes) -> int:
 
 
 def _trace_of(parent: bytes) -> tuple[bytes, int, int]:
-    """Trace, span and flags of a traceparent."""
+    """Read trace, span and flags of a traceparent."""
     trace, span, known = parent[3:35], parent[36:52], _FLAGS.get(parent[53:])
     if known is None or parent != b"00-%b-%b-%b" % (trace, span, parent[53:]):
         raise ValueError(f"its traceparent is {parent.decode()!r}")
