@@ -95,7 +95,11 @@ def test_inventories(store):
     store.losses()
     store.costs()
     store.costs(since="1d")
+    store.costs(latest=5)
     store.processes()
+    store.processes(limit=5)
+    assert {"received", "packed", "sent"} <= {each.type for each in store.types(since="3650d")}
+    assert len(store.types(limit=2)) <= 2
     assert store.size()
     assert store.timeline("a1")
     assert store.unreadable

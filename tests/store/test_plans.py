@@ -2,6 +2,7 @@
 
 import re
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import event
@@ -9,8 +10,10 @@ from tests.support.simulated import records_of, simulate
 from tests.support.stored import BACKENDS, batches_of, store
 
 from sidelight import Store
+from sidelight.record import Expectation
 
 LIVES = simulate(200)
+EXPECT = Expectation(after="received", one_of=("failed",), within=timedelta(hours=1))
 QUESTIONS = {
     "events": lambda store: list(store.events(limit=20, newest_first=True)),
     "one attribute": lambda store: list(store.events(where="words=-1", time_limit=0)),
@@ -26,6 +29,15 @@ QUESTIONS = {
     "funnel": lambda store: store.funnel(["received", ["completed", "failed"]], time_limit=0),
     "export": lambda store: next(store.pages()),
     "timeline": lambda store: store.timeline("a00001"),
+    "failures of an artifact": lambda store: store.timeline("a00001", outcome="failed"),
+    "types of one artifact": lambda store: store.timeline(
+        "a00001", type=["received", "failed"], organization_id="north"
+    ),
+    "waits of an artifact": lambda store: store.overdue([EXPECT], artifact_id="a00001"),
+    "types": lambda store: store.types(since="1d"),
+    "artifacts of an organization": lambda store: store.artifacts(
+        organization_id="north", limit=20
+    ),
 }
 
 
@@ -44,12 +56,12 @@ def asked(request, tmp_path_factory):
 
 
 def plans(opened, question):
-    """The plan of each query of a question that reads `events`."""
+    """The plan of each query of a question that reads `events` or `artifacts`."""
     asked = []
     engine = opened._engine
 
     def note(_connection, _cursor, statement, parameters, *_):
-        if "FROM events" in statement:
+        if re.search("FROM (events|artifacts)", statement):
             asked.append((statement, parameters))
 
     event.listen(engine, "before_cursor_execute", note)
@@ -71,10 +83,16 @@ def plans(opened, question):
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_every_query_reads_along_an_index(asked, question):
     for plan in plans(asked, QUESTIONS[question]):
-        lines = [line for line in plan.splitlines() if "events" in line and "json_each" not in line]
+        tables = re.compile("events|artifacts")
+        lines = [line for line in plan.splitlines() if tables.search(line)]
+        lines = [line for line in lines if "json_each" not in line]
         assert any("USING" in line or "Index" in line for line in lines), plan
-        assert not any("SCAN events" in line and "USING" not in line for line in lines), plan
-        assert "Seq Scan on events" not in plan
+        assert not any("SCAN" in line and "USING" not in line for line in lines), plan
+        assert not re.search("Seq Scan on (events|artifacts)", plan)
+        if "artifact" in question.split()[-1]:  # not all of a type, to find those of an artifact
+            assert not re.search("events_by_(type|organization)", plan), plan
+        if question == "artifacts of an organization":
+            assert "artifacts_by_organization" in plan
 
 
 @pytest.mark.parametrize("question", ["one attribute", "counts of failures", "a service"])

@@ -89,6 +89,7 @@ def test_signs_of_life_tell_how_far_the_delivery_of_a_process_is(url):
     deliver(url, sign(NOON + 1), writer=header("p2"))  # delivered again
     with Store(url) as opened:
         ended = {each.process: (each.ended, str(each)) for each in opened.processes()}
+        assert opened.processes(limit=2) == opened.processes()[:2]
     assert ended == {
         "p1": ("exited", "shop 7 on here"),
         "p2": ("died", "shop 7 on here"),

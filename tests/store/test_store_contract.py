@@ -24,6 +24,7 @@ from tests.support.stored import (
 
 from sidelight import Store
 from sidelight.exceptions import (
+    QueryError,
     SinkRefusedError,
     SinkUnavailableError,
     StoreMissingError,
@@ -34,6 +35,7 @@ from sidelight.record.format import CUT, event_id
 from sidelight.store.engine import connect
 from sidelight.store.event import Event
 from sidelight.store.sink import StoreSink
+from sidelight.store.times import from_ns
 
 # -- rows ------------------------------------------------------------------------------------
 
@@ -391,6 +393,21 @@ def test_costs_are_those_of_all_processes(url, ask):
         CostSummary.of("shop:make", [snapshot(1_000, 2_000, 20_000_000)]),
     ]
     assert [cost.over_budget for cost in ask(Store.costs)] == [0, 1]
+    assert [cost.count for cost in ask(Store.costs, latest=2)] in ([1, 1], [1, 2], [2, 1], [3])
+    with pytest.raises(QueryError, match="latest: 0 is not a count"):
+        ask(Store.costs, latest=0)
+
+
+def test_types_with_their_number_and_their_last_event(url, ask):
+    day = 86_400 * SECOND
+    store(url, [record(kind, NOON + n * day, bits=n) for n, kind in enumerate("abacab")])
+    told = [(each.type, each.count, each.last_event_at) for each in ask(Store.types)]
+    last = {"a": 4, "b": 5, "c": 3}
+    moments = {kind: from_ns(NOON + n * day) for kind, n in last.items()}
+    assert told == [("a", 3, moments["a"]), ("b", 2, moments["b"]), ("c", 1, moments["c"])]
+    since = moments["a"].date()
+    assert [each.count for each in ask(Store.types, since=since)] == [1, 1, 0]
+    assert [each.type for each in ask(Store.types, limit=2)] == ["a", "b"]
 
 
 def test_the_latest_ledger_of_a_process_counts(url, ask):

@@ -14,13 +14,15 @@ from sidelight.page.picture import bars_of, flow_of, main_way, rate_of, spread_o
 from sidelight.page.waits import waits_of
 from sidelight.store import Judgement, Store, duration
 
-_SECONDS: Final = 0.4  # the most that one question takes; the page says what was left out
+_SECONDS: Final = 0.3  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
 _RECENT: Final = 5_000  # events that a picture of the rate or of the flow is made of
 _SHOWN: Final = 50  # lines of a list
 _LATEST: Final = 20  # events before the live tail adds to them
 _LONGEST: Final = 1_000  # events of one timeline
 _PROCESSES: Final = 10  # the latest
+_REPORTS: Final = 5_000  # of costs, the latest; each is of one process and one point
+_TYPES: Final = 200
 _STEPS: Final = 10  # of a funnel
 _WINDOW: Final = "7d"  # of funnel and latencies
 
@@ -42,8 +44,8 @@ def now(store: Store, beside: Beside) -> dict[str, Any]:
         "expected": beside.expectations,
         "lags": beside.lags(),
         "losses": store.losses(),
-        "processes": store.processes()[:_PROCESSES],
-        "slow": [cost for cost in store.costs() if cost.over_budget],
+        "processes": store.processes(limit=_PROCESSES),
+        "slow": [cost for cost in store.costs(latest=_REPORTS) if cost.over_budget],
     }
 
 
@@ -127,14 +129,17 @@ def flow(store: Store, asked: str) -> dict[str, Any]:
 
 def points(store: Store, beside: Beside) -> dict[str, Any]:
     """Return what emissions cost the callers of each point; event types; points never called."""
-    costs = store.costs()
-    totals = {each.name: 0 for each in beside.declared}
-    for count in store.counts():
-        totals[count.type] = totals.get(count.type, 0) + count.count
+    costs = store.costs(latest=_REPORTS)
+    known = store.types(since=_WINDOW, limit=_TYPES)
+    types = {each.type: (each.count, each.last_event_at) for each in known}
+    unused = ((each.name, (0, None)) for each in beside.declared if each.name not in types)
     return {
         "costs": sorted((c for c in costs if c.count), key=lambda cost: -cost.p999),
         "idle": [cost.point for cost in costs if not cost.count],
-        "types": sorted(totals.items(), key=lambda item: -item[1]),
+        "types": sorted([*types.items(), *unused], key=lambda item: -item[1][0]),
+        "more": len(known) == _TYPES,
         "histogram": [*(f"≤ {duration(round(10 ** (3 + at / 4)))}" for at in range(17)), "more"],
         "declared": {each.name: each for each in beside.declared},
+        "reports": _REPORTS,
+        "window": _WINDOW,
     }

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from sidelight.store.engine import connect
     from sidelight.store.eraser import Eraser, Erasure
     from sidelight.store.erasure import Subject
-    from sidelight.store.event import UNREADABLE, Count, Counts, Event, Events, Loss, Process
+    from sidelight.store.event import (
+        UNREADABLE,
+        Count,
+        Counts,
+        Event,
+        Events,
+        Loss,
+        Process,
+        TypeUse,
+    )
     from sidelight.store.filters import Filters
     from sidelight.store.funnel import Funnel, Step
     from sidelight.store.latency import Grouping, Latencies, Latency
@@ -75,6 +84,7 @@ __all__ = [
     "StoreSink",
     "Stretch",
     "Subject",
+    "TypeUse",
     "ago",
     "arrow_schema",
     "attributes_text",
@@ -113,7 +123,7 @@ __getattr__ = lazily(
         "engine": "connect",
         "eraser": "Eraser Erasure",
         "erasure": "Subject",
-        "event": "UNREADABLE Count Counts Event Events Loss Process",
+        "event": "UNREADABLE Count Counts Event Events Loss Process TypeUse",
         "funnel": "Funnel Step",
         "latency": "Grouping Latencies Latency",
         "overdue": "Judgement Mark Overdue",

@@ -124,7 +124,7 @@ class Analysis(Inventory):
         """
         now = time.time_ns()
         # Read first: what comes between the two reads is judged by the next call.
-        marks = [*marks_of(self.processes(), without, now), *waiting]
+        marks = [*marks_of(self._running(), without, now), *waiting]
         expected = []
         for each in expectations:
             scan = Scan(time_limit)

@@ -67,7 +67,7 @@ def _a(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def checked_limit(limit: object) -> None:
+def checked_limit(limit: object, argument: str = "limit") -> None:
     """Check a limit.
 
     Raises:
@@ -75,7 +75,7 @@ def checked_limit(limit: object) -> None:
     """
     if limit is not None and (type(limit) is not int or limit < 1):
         raise QueryError(
-            argument="limit", problem=f"{limit!r} is not a count", remedy="give 1 or more, or None"
+            argument=argument, problem=f"{limit!r} is not a count", remedy="give 1 or more, or None"
         )
 
 

@@ -144,6 +144,20 @@ class Count:
     count: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeUse:
+    """One event type of a store.
+
+    Attributes:
+        count: how many events there were, since the day that was asked for.
+        last_event_at: when the last of all occurred (UTC); None where its row cannot be read.
+    """
+
+    type: str
+    count: int
+    last_event_at: datetime | None
+
+
 class Events(Iterator[Event]):
     """The events that were asked for; read once, piece by piece."""
 

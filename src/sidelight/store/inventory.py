@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import date
 from itertools import groupby
+from typing import Final
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, or_, select, text
 
 from sidelight.record import CostSummary, event_id, read_snapshot
 from sidelight.store.arguments import Id, checked_id, checked_limit
-from sidelight.store.event import Artifact, Loss, Process
+from sidelight.store.event import Artifact, Loss, Process, TypeUse
 from sidelight.store.keys import NO_ORGANIZATION
 from sidelight.store.reader import Reader, checked_text, checked_time
 from sidelight.store.schema import (
@@ -23,7 +24,17 @@ from sidelight.store.schema import (
     retention,
 )
 from sidelight.store.selection import Row
-from sidelight.store.times import When, beginning_ns, end_ns, from_ns
+from sidelight.store.times import When, beginning_ns, day_of, end_ns, from_ns
+
+_MOST: Final = 2**31 - 1
+_TYPES: Final = text(
+    "WITH RECURSIVE types(type) AS (SELECT min(type) FROM events UNION ALL"
+    " SELECT (SELECT min(type) FROM events WHERE events.type > types.type) FROM types"
+    " WHERE types.type IS NOT NULL)"
+    " SELECT type, (SELECT max(occurred_at) FROM events WHERE events.type = types.type) AS last"
+    " FROM types WHERE type IS NOT NULL LIMIT :limit"
+)
+"""Each type by one look into the index of types, and its last event by another."""
 
 
 class Inventory(Reader):
@@ -52,7 +63,10 @@ class Inventory(Reader):
         conditions = []
         if organization_id is not None:
             owner = checked_id("organization_id", organization_id)
-            conditions.append(func.coalesce(table.organization_id, NO_ORGANIZATION) == owner)
+            mine = table.organization_id == owner  # plainly, because that uses the index
+            if owner == NO_ORGANIZATION:
+                mine = or_(table.organization_id.is_(None), mine)
+            conditions.append(mine)
         if since is not None:
             conditions.append(table.last_event_at >= beginning_ns("since", since))
         if until is not None:
@@ -109,29 +123,82 @@ class Inventory(Reader):
             ),
         )
 
-    def processes(self) -> list[Process]:
-        """Return the processes that have emitted, by their last sign of life, the latest first."""
-        rows = self._read(select(processes).order_by(processes.c.last_seen.desc()))
-        return self._readable("processes", rows, _process)
+    def processes(self, *, limit: int | None = None) -> list[Process]:
+        """The processes that have emitted, by their last sign of life, the latest first.
 
-    def costs(self, *, since: When | None = None) -> list[CostSummary]:
-        """Return the cost of emitting on the caller's path, per point, over all processes.
+        Args:
+            limit: at most this many.
+
+        Raises:
+            QueryError: ``limit`` is no number of rows.
+        """
+        checked_limit(limit)
+        query = select(processes).order_by(processes.c.last_seen.desc()).limit(limit)
+        return self._readable("processes", self._read(query), _process)
+
+    def _running(self) -> list[Process] | None:
+        """Return the processes that have not ended; None where no process is known.
+
+        Of the processes of a year, almost all have ended.
+        """
+        rows = self._read(select(processes).where(processes.c.ended.not_in(["exited", "died"])))
+        running = self._readable("processes", rows, _process)
+        has_ended = not rows and self._read(select(processes.c.process).limit(1))
+        return running if running or has_ended else None
+
+    def costs(self, *, since: When | None = None, latest: int | None = None) -> list[CostSummary]:
+        """The cost of emitting on the caller's path, per point, over all processes.
 
         Args:
             since: only processes that have reported at or after this time.
+            latest: only the latest so many reports; each is that of one process on one point.
 
         Raises:
-            QueryError: ``since`` is not a time.
+            QueryError: ``since`` is not a time, or ``latest`` no number of rows.
         """
-        query = select(costs.c.point, costs.c.histogram).order_by(costs.c.point)
+        checked_limit(latest, "latest")
+        query = select(costs.c.point, costs.c.histogram)
         if since is not None:
             query = query.where(costs.c.last_at >= beginning_ns("since", since))
+        if latest is not None:
+            query = query.order_by(costs.c.last_at.desc()).limit(latest)
+        rows = sorted(self._read(query), key=lambda row: str(row.point))
         return [
             CostSummary.of(
-                point, self._readable("costs", rows, lambda row: read_snapshot(row.histogram))
+                point, self._readable("costs", each, lambda row: read_snapshot(row.histogram))
             )
-            for point, rows in groupby(self._read(query), lambda row: str(row.point))
+            for point, each in groupby(rows, lambda row: str(row.point))
         ]
+
+    def types(self, *, since: When | None = None, limit: int | None = None) -> list[TypeUse]:
+        """The event types that the store holds, by name: how many events, and the last one.
+
+        Reads the index of types, and counters; not the events.
+
+        Args:
+            since: count only events of this day (UTC) and later ones; all types are listed.
+            limit: at most this many types.
+
+        Raises:
+            QueryError: ``since`` is not a time, or ``limit`` no number of rows.
+        """
+        checked_limit(limit)
+        rows = self._read(_TYPES.bindparams(limit=_MOST if limit is None else limit))
+        table = event_counts.c
+        total = func.sum(table.count * 1.0)  # crafted rows must not overflow an integer
+        counted = select(table.type, total.label("number")).group_by(table.type)
+        if since is not None:
+            counted = counted.where(table.day >= day_of("since", since).isoformat())
+        numbers = {row.type: int(row.number) for row in self._read(counted)}
+        return self._readable(
+            "events",
+            rows,
+            lambda row: TypeUse(
+                type=checked_text(row.type),
+                count=numbers.get(row.type, 0),
+                last_event_at=from_ns(row.last) if type(row.last) is int else None,
+            ),
+        )
 
     def size(self) -> int:
         """Number of events in the store."""

@@ -19,6 +19,7 @@ from sidelight.store.selection import ORDER, Read, Row, Scan, Selection
 
 LARGEST: Final = 10_000  # events of an artifact; one with more would hold up the answer
 _LONGEST: Final = 2**63 - 1  # ns
+_FIRST: Final = 100  # first events of the first window, after which a time limit may end the search
 _WINDOW: Final = 1_000  # first events; all events of their artifacts are read before the next look
 _ARTIFACTS: Final = 500  # whose events one query reads
 
@@ -100,7 +101,9 @@ class Journeys:
     def __iter__(self) -> Iterator[Journey]:
         table = events.c
         columns = (table.artifact_id, *ORDER, table.organization_id, table.point)
-        for queries in self._selection.windows(self._read, self._scan, largest=_WINDOW):
+        for queries in self._selection.windows(
+            self._read, self._scan, first=_FIRST, largest=_WINDOW
+        ):
             for conditions in queries:
                 query = select(*columns).where(*conditions, table.artifact_id.is_not(None))
                 starts = self._readable(self._read(query))

@@ -82,21 +82,20 @@ class Mark(NamedTuple):
     reason: str
 
 
-def marks_of(processes: Iterable[Process], without: Collection[str], now: int) -> list[Mark]:
+def marks_of(running: Iterable[Process] | None, without: Collection[str], now: int) -> list[Mark]:
     """Return how far the delivery of each process is that has not ended.
 
     Args:
-        processes: all that the store knows.
+        running: the processes that have not ended; None where the store knows no process.
         without: the ids of processes from which nothing more is expected.
         now: ns since 1970.
     """
-    known = list(processes)
-    if not known:
+    if running is None:
         return [Mark(0, "no process has told the store that it lives; is a relay running?")]
     return [
         Mark(each.delivered_until_ns - _MARGIN, _why_behind(each, now))
-        for each in known
-        if not each.ended and each.process not in without
+        for each in running
+        if each.process not in without
     ]
 
 

@@ -182,16 +182,16 @@ class Selection:
         is selected. Empty where every event is selected.
         """
         table = events.c
-        if self.trace_id is not None:  # a trace has few events, which `matches` filters
-            return [[table.trace_id == self.trace_id]]
-        prefixes: list[Conditions] = [[]]
+        if self.trace_id is not None:
+            return [[table.trace_id == self.trace_id, *self._besides_index()]]
         if self.artifact_id is not None:
-            prefixes = [[table.artifact_id == self.artifact_id]]
+            return [[table.artifact_id == self.artifact_id, *self._besides_index()]]
+        prefixes: list[Conditions] = [[]]
         if self.organization_id == NO_ORGANIZATION:
             none = (table.organization_id.is_(None), table.organization_id == NO_ORGANIZATION)
-            prefixes = [[*prefix, condition] for prefix in prefixes for condition in none]
+            prefixes = [[condition] for condition in none]
         elif self.organization_id is not None:
-            prefixes = [[*each, table.organization_id == self.organization_id] for each in prefixes]
+            prefixes = [[table.organization_id == self.organization_id]]
         if self.types is not None:
             types = sorted(self.types)
             prefixes = [[*prefix, table.type == type_] for prefix in prefixes for type_ in types]
@@ -200,7 +200,7 @@ class Selection:
     def conditions(self) -> Conditions:
         """Return all conditions, for a query that uses none of the indexes on them."""
         equal = [] if self.trace_id is None else [events.c.trace_id == self.trace_id]
-        return [*equal, *self._besides_trace(), *self.filters, *self.times]
+        return [*equal, *self._besides_index(), *self.filters, *self.times]
 
     def is_counted(self) -> bool:
         """Return whether the counters know all conditions."""
@@ -209,7 +209,13 @@ class Selection:
     # -- windows: pieces of time in which a query examines few events -------------------------
 
     def windows(
-        self, read: Read, scan: Scan, *, newest_first: bool = True, largest: int = 32_000
+        self,
+        read: Read,
+        scan: Scan,
+        *,
+        newest_first: bool = True,
+        first: int = 1_000,
+        largest: int = 32_000,
     ) -> Iterator[list[Conditions]]:
         """Cut the events into windows of time; yield the conditions of the queries of each window.
 
@@ -220,12 +226,11 @@ class Selection:
             read: runs a query.
             scan: says when the search must end.
             newest_first: yield the latest window first.
+            first: events of the first window.
             largest: events of a window; the windows double up to this.
         """
-        at, size = None, _FIRST_WINDOW
+        at, size = None, min(first, _FIRST_WINDOW)
         prefixes = self._index_prefixes() or [[]]
-        if self.trace_id is not None:
-            prefixes = [[*prefixes[0], *self._besides_trace()]]
         while True:
             start, end = (None, at) if newest_first else (at, None)
             found = [
@@ -248,8 +253,11 @@ class Selection:
                 return
             at, size = bound, min(size * 2, max(largest, _FIRST_WINDOW))
 
-    def _besides_trace(self) -> Conditions:
-        """Return the other conditions in a form for which the database uses no index."""
+    def _besides_index(self) -> Conditions:
+        """Return conditions on few events, in a form that keeps their own indexes out of the plan.
+
+        Without statistics, a database would read all of a type, where an artifact has few events.
+        """
         wanted = (
             (events.c.artifact_id, None if self.artifact_id is None else [self.artifact_id]),
             (events.c.type, self.types),
