@@ -22,7 +22,7 @@ from tests.support.postgres import new_database
 import sidelight
 from sidelight import arg, emits
 from sidelight.runtime.process import RUNTIME
-from sidelight.transactions.outbox.table import OUTBOX
+from sidelight.transactions.outbox.table import outbox_table
 
 Target: TypeAlias = Any
 _RECORD = secrets.token_bytes(230)  # as many bytes as the decorated call's has
@@ -56,7 +56,7 @@ def _sqlite(directory: Path) -> Iterator[Target]:
     with contextlib.closing(sqlite3.connect(directory / "business.db")) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
     engine = create_engine(url)
-    OUTBOX.create(engine)
+    outbox_table().create(engine)
     with engine.connect() as connection:
         yield connection
     engine.dispose()
@@ -66,7 +66,7 @@ def _sqlite(directory: Path) -> Iterator[Target]:
 def _postgresql(_: Path) -> Iterator[Target]:
     url = new_database()
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    OUTBOX.create(engine)
+    outbox_table().create(engine)
     engine.dispose()
     with psycopg.connect(url) as connection:
         yield connection

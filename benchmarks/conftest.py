@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.houses import AbsentError, Address, Subjects
+from benchmarks.houses import Address, Subjects
+from benchmarks.setups import AbsentError
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:

@@ -38,12 +38,13 @@ class HostWork:
     slower: dict[str, dict[int, float]]
 
 
-def host_work(rounds: int = 6) -> HostWork:
-    """Measure each subject in a process of its own."""
+def host_work(tell: Callable[[str], None] = lambda _: None, rounds: int = 6) -> HostWork:
+    """Measure each subject in a process of its own; ``tell`` is called with what comes next."""
     found: dict[str, dict[int, float]] = {}
     context = multiprocessing.get_context("spawn")
     with collector() as endpoint:
         for subject in SUBJECTS:
+            tell(f"the host's work: {subject}")
             with (
                 tempfile.TemporaryDirectory(prefix="sidelight-bench-") as directory,
                 ProcessPoolExecutor(1, mp_context=context) as pool,

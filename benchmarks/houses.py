@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from benchmarks.setups import AbsentError
 from benchmarks.timing import Order, Samples, measure
 from benchmarks.work import Subject
 
@@ -26,10 +27,6 @@ House: TypeAlias = Callable[[Path], Iterator[Subjects]]
 
 _FOREIGN: Final = ("OTEL_", "SIDELIGHT_", "LOGFIRE_", "DD_", "SENTRY_")
 _STARTS_WITHIN: Final = 60.0
-
-
-class AbsentError(Exception):
-    """A peer is not installed: its rows are left out, with this reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,31 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import json
-import logging
 import os
-import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from benchmarks.houses import AbsentError, Address, Subjects
+from benchmarks.houses import Address, Subjects
+from benchmarks.setups import (
+    AbsentError,
+    json_lines,
+    needed,
+    rows_of_sqlite,
+    tracer_of_the_sdk,
+)
 from benchmarks.work import Subject, Work
 
 SPAN: Final = "OpenTelemetry SDK span"
-
-
-def _needs(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise AbsentError(f"{package} is not installed: pip install '.[bench]'") from error
 
 
 def inside(make: Callable[[str, str], contextlib.AbstractContextManager[Any]]) -> Subject:
@@ -80,25 +73,21 @@ def opentelemetry(_directory: Path) -> Iterator[Subjects]:
     Without attributes it is the measure for the ratios, although it says less than sidelight does:
     the event's two ids cost it two attributes more.
     """
-    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # its queue overflows; it says so
-    provider = TracerProvider()
-    provider.add_span_processor(discarding_processor())
-    tracer = provider.get_tracer("benchmarks")
+    with tracer_of_the_sdk(discarding_processor()) as tracer:
 
-    def plain(_artifact: str, _organization: str) -> Any:
-        return tracer.start_as_current_span("work")
+        def plain(_artifact: str, _organization: str) -> Any:
+            return tracer.start_as_current_span("work")
 
-    def telling(artifact: str, organization: str) -> Any:
-        attributes = {"artifact_id": artifact, "organization_id": organization}
-        return tracer.start_as_current_span("work", attributes=attributes)
+        def telling(artifact: str, organization: str) -> Any:
+            attributes = {"artifact_id": artifact, "organization_id": organization}
+            return tracer.start_as_current_span("work", attributes=attributes)
 
-    yield {SPAN: inside(plain), f"{SPAN}, two attributes": inside(telling)}
-    provider.shutdown()
+        yield {SPAN: inside(plain), f"{SPAN}, two attributes": inside(telling)}
 
 
 def logfire(_directory: Path) -> Iterator[Subjects]:
     """A Logfire span, sent nowhere."""
-    module = _needs("logfire")
+    module = needed("logfire")
     module.configure(
         send_to_logfire=False,
         console=False,
@@ -116,18 +105,7 @@ def logfire(_directory: Path) -> Iterator[Subjects]:
 
 def structlog(directory: Path) -> Iterator[Subjects]:
     """One JSON line to a file."""
-    module = _needs("structlog")
-    with (directory / "structlog.log").open("w") as file:
-        module.configure(
-            processors=[
-                module.processors.add_log_level,
-                module.processors.TimeStamper(fmt="iso"),
-                module.processors.JSONRenderer(),
-            ],
-            logger_factory=module.WriteLoggerFactory(file),
-            cache_logger_on_first_use=True,
-        )
-        logger = module.get_logger()
+    with json_lines(directory) as (logger, _):
 
         def line(artifact: str, organization: str) -> None:
             logger.info("work", artifact_id=artifact, organization_id=organization)
@@ -137,7 +115,7 @@ def structlog(directory: Path) -> Iterator[Subjects]:
 
 def eliot(directory: Path) -> Iterator[Subjects]:
     """An action (two JSON lines) to a file."""
-    module = _needs("eliot")
+    module = needed("eliot")
     with (directory / "eliot.log").open("wb") as file:
         module.to_file(file)
 
@@ -157,7 +135,7 @@ def ddtrace(_directory: Path) -> Iterator[Subjects]:
         DD_TRACE_STARTUP_LOGS="false",
         DD_CRASHTRACKING_ENABLED="false",
     )
-    tracer = _needs("ddtrace.trace").tracer
+    tracer = needed("ddtrace.trace").tracer
     aggregator = getattr(tracer, "_span_aggregator", None)
     if aggregator is None:
         raise AbsentError("this version of ddtrace hides its writer elsewhere: use another one")
@@ -190,8 +168,8 @@ def ddtrace(_directory: Path) -> Iterator[Subjects]:
 
 def sentry(_directory: Path) -> Iterator[Subjects]:
     """A Sentry transaction for each call, and a span within one, with a discarding transport."""
-    module = _needs("sentry_sdk")
-    transport: Any = _needs("sentry_sdk.transport").Transport
+    module = needed("sentry_sdk")
+    transport: Any = needed("sentry_sdk.transport").Transport
 
     class Discard(transport):
         def capture_envelope(self, envelope: Any) -> None:
@@ -230,24 +208,8 @@ def sentry(_directory: Path) -> Iterator[Subjects]:
 
 def sqlite(directory: Path) -> Iterator[Subjects]:
     """The caller inserts the row itself: SQLite in WAL mode, one commit for each event."""
-    connection = sqlite3.connect(directory / "direct.db", isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute(
-        "CREATE TABLE events (event_id INTEGER PRIMARY KEY, type TEXT, artifact_id TEXT,"
-        " organization_id TEXT, occurred_at INTEGER, attributes TEXT)"
-    )
-    connection.execute("CREATE INDEX by_artifact ON events (artifact_id, occurred_at)")
-    statement = (
-        "INSERT INTO events (type, artifact_id, organization_id, occurred_at, attributes)"
-        " VALUES ('work', ?, ?, ?, ?)"
-    )
-
-    def insert(artifact: str, organization: str) -> None:
-        connection.execute(statement, (artifact, organization, time.time_ns(), json.dumps({})))
-
-    yield {"direct SQLite insert": before(insert)}
-    connection.close()
+    with rows_of_sqlite(directory, counted=False) as insert:
+        yield {"direct SQLite insert": before(insert)}
 
 
 PEERS: Final = {

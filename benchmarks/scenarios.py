@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -135,16 +135,33 @@ def rows_of(tenancies: Mapping[str, Tenancy]) -> list[Row]:
     )
 
 
-def run(effort: Effort, tell: Callable[[str], None]) -> Matrix:
-    """Measure everything; what is compared takes turns, round by round."""
+def run(
+    effort: Effort,
+    tell: Callable[[str], None],
+    conditions: Sequence[Condition] = CONDITIONS,
+    callers: Collection[str] | None = None,
+) -> Matrix:
+    """Measure; what is compared takes turns, round by round.
+
+    Args:
+        effort: how much.
+        tell: called with what is measured next.
+        conditions: of the caller.
+        callers: the titles of some rows whose process runs no relay; None for all rows.
+    """
+    addresses = houses()
+    if callers is not None:
+        for house in (_HERE, _FED, "span processors"):
+            del addresses[house]
     matrix = Matrix()
-    with opened(houses()) as tenancies:
+    tell("setting up")
+    with opened(addresses) as tenancies:
         matrix.absent = {house: t.absent for house, t in tenancies.items() if t.absent}
         missing = [house for house in matrix.absent if house not in peers.PEERS]
         if missing:
             raise RuntimeError(f"cannot measure without {missing}: {matrix.absent}")
-        rows = rows_of(tenancies)
-        for condition in CONDITIONS:
+        rows = [row for row in rows_of(tenancies) if callers is None or row.title in callers]
+        for condition in conditions:
             chosen = [row for row in rows if condition.threads != 1 or not row.peer]
             cells = matrix.cells[condition] = {row.title: Measured() for row in chosen}
             rounds = 1 if condition.pausing else effort.rounds

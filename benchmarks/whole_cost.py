@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import multiprocessing
 import statistics
 import sys
@@ -21,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from benchmarks.setups import AbsentError, json_lines, rows_of_sqlite, tracer_of_the_sdk
 from benchmarks.work import make_work
 
 CALLER: Final = "sidelight: the caller alone, into the spool"
@@ -71,16 +71,24 @@ class WholeCost:
     costs: dict[str, Cost]
 
 
-def whole_cost(events: int = _EVENTS, rounds: int = 3) -> WholeCost:
+def whole_cost(
+    tell: Callable[[str], None] = lambda _: None, events: int = _EVENTS, rounds: int = 3
+) -> WholeCost:
     """Measure each subject in fresh processes; medians of some rounds taken in turns.
 
     The Collector runs in another process. A peer that is not installed is left out.
+
+    Args:
+        tell: called with what is measured next.
+        events: that each subject emits in a round.
+        rounds: of each subject.
     """
     found: dict[str, list[Cost]] = {subject: [] for subject in SUBJECTS}
     with collector() as endpoint:
-        for _ in range(rounds):
+        for number in range(rounds):
             for subject, costs in found.items():
-                with contextlib.suppress(ImportError):
+                tell(f"whole cost: {subject} ({number + 1} of {rounds})")
+                with contextlib.suppress(AbsentError):
                     costs.append(_in_a_process(subject, endpoint, events))
     medians = {
         subject: Cost(*map(statistics.median, zip(*map(astuple, costs), strict=True)))
@@ -187,16 +195,11 @@ def sdk(
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
         OTLPSpanExporter,
     )
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    provider = TracerProvider()
     processor = BatchSpanProcessor(
         OTLPSpanExporter(f"{endpoint}/v1/traces"), max_queue_size=2 * _EVENTS
     )
-    provider.add_span_processor(processor)
-    tracer = provider.get_tracer("benchmarks")
     flushes = [processor.force_flush]
 
     def call(artifact_id: str, organization_id: str, number: int) -> object:
@@ -210,7 +213,7 @@ def sdk(
                 raise RuntimeError(_UNDELIVERED)
 
     with contextlib.ExitStack() as stack:
-        stack.callback(provider.shutdown)
+        tracer = stack.enter_context(tracer_of_the_sdk(processor))
         if logs_and_store:
             log, flush = stack.enter_context(_sdk_logs(endpoint))
             flushes.append(flush)
@@ -262,38 +265,14 @@ def direct(
     directory: Path, _endpoint: str, work: Call
 ) -> Iterator[tuple[Call, Callable[[], None]]]:
     """The caller writes row and counter itself: SQLite in WAL mode, a transaction for each."""
-    import json  # noqa: PLC0415
-    import sqlite3  # noqa: PLC0415
+    with rows_of_sqlite(directory, counted=True) as insert:
 
-    connection = sqlite3.connect(directory / "direct.db", isolation_level=None)
-    connection.executescript(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-        "CREATE TABLE events (event_id INTEGER PRIMARY KEY, type TEXT, artifact_id TEXT,"
-        " organization_id TEXT, occurred_at INTEGER, attributes TEXT);"
-        "CREATE INDEX by_artifact ON events (artifact_id, occurred_at);"
-        "CREATE TABLE counts (organization_id TEXT, type TEXT, day INTEGER, count INTEGER,"
-        " PRIMARY KEY (organization_id, type, day)) WITHOUT ROWID"
-    )
-    insert = (
-        "INSERT INTO events (type, artifact_id, organization_id, occurred_at, attributes)"
-        " VALUES ('work', ?, ?, ?, ?)"
-    )
-    count = (
-        "INSERT INTO counts VALUES (?, 'work', ?, 1)"
-        " ON CONFLICT DO UPDATE SET count = count + excluded.count"
-    )
+        def call(artifact_id: str, organization_id: str, number: int) -> object:
+            value = work(artifact_id, organization_id, number)
+            insert(artifact_id, organization_id, number=number)
+            return value
 
-    def call(artifact_id: str, organization_id: str, number: int) -> object:
-        value, now = work(artifact_id, organization_id, number), time.time_ns()
-        connection.execute("BEGIN IMMEDIATE")
-        row = (artifact_id, organization_id, now, json.dumps({"number": number}))
-        connection.execute(insert, row)
-        connection.execute(count, (organization_id, now // 86_400_000_000_000))
-        connection.execute("COMMIT")
-        return value
-
-    yield call, lambda: None
-    connection.close()
+        yield call, lambda: None
 
 
 @contextlib.contextmanager
@@ -301,19 +280,7 @@ def structlog(
     directory: Path, _endpoint: str, work: Call
 ) -> Iterator[tuple[Call, Callable[[], None]]]:
     """One JSON line to a file."""
-    import structlog  # noqa: PLC0415
-
-    with (directory / "structlog.log").open("w") as file:
-        structlog.configure(
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso"),
-                structlog.processors.JSONRenderer(),
-            ],
-            logger_factory=structlog.WriteLoggerFactory(file),
-            cache_logger_on_first_use=True,
-        )
-        logger = structlog.get_logger()
+    with json_lines(directory) as (logger, flush):
 
         def call(artifact_id: str, organization_id: str, number: int) -> object:
             value = work(artifact_id, organization_id, number)
@@ -322,7 +289,7 @@ def structlog(
             )
             return value
 
-        yield call, file.flush
+        yield call, flush
 
 
 SUBJECTS: Final[dict[str, Subject]] = {

@@ -16,7 +16,7 @@ import psutil
 
 from benchmarks.scale.year import DAY, TYPES
 from sidelight import Store
-from sidelight.store.selection import Arrivals
+from sidelight.store.arrivals import Arrivals
 from sidelight.store.times import from_ns
 
 _TIMES: Final = 40

@@ -17,6 +17,7 @@ from sidelight.record import (
     BUDGET_NS,
     FRAME,
     MAX_PAYLOAD,
+    SHIFT,
     Costs,
     decode,
     frame,
@@ -64,6 +65,31 @@ def test_costs_of_several_threads_are_counted_exactly(impatient):
     in_threads(add)
     counted = costs.snapshot()
     assert (counted["count"], counted["over"]) == (2 * THREADS * TIMES, THREADS * TIMES)
+
+
+def test_costs_that_grow_in_several_threads_are_counted_exactly(impatient):
+    """Each thread is the first one somewhere, so that all of them extend the list of buckets."""
+    costs, spread = Costs(), [*range(0, 80_000, 64)]
+
+    def count_all(first):
+        for ns in spread[first:] + spread[:first]:
+            try:
+                costs.fine[ns >> SHIFT] += 1
+            except IndexError:
+                costs.add(ns)
+
+    threads = [threading.Thread(target=count_all, args=[n * 100]) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    snapshot = costs.snapshot()
+    assert snapshot["count"] == costs.count() == THREADS * len(spread)
+    alone = Costs()
+    for ns in spread * THREADS:
+        alone.add(ns)
+    assert dict(snapshot["buckets"]) == dict(alone.snapshot()["buckets"])
+    assert abs(snapshot["max"] - alone.snapshot()["max"]) < 5_000  # the width of a coarse bucket
 
 
 class Kept:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -36,9 +36,11 @@ class Ledger:
     def __init__(self, emitter: Emitter) -> None:
         self._emitter = emitter
         self._losses: dict[str, int] = {}
-        self._costs: dict[str, int] = {}  # by point, the one written longest ago first
+        self._costs: dict[str, tuple[int, int]] = {}  # by point: the count, and when written
+        self._turn = 0
         self._logged: dict[str, int] = {}
         self._log_rate = RateLimiter()
+        self._points: list[str] = []
         self._active: list[str] = []
         self._looked_up_to = 0
         self._has_called = False
@@ -53,7 +55,8 @@ class Ledger:
         """Write everything again, because another spool was opened."""
         self._losses, self._costs = {}, {}
         self._began, self._signed_at, self._has_ended = time.time_ns(), -_IDLE_SIGN, False
-        self._active, self._looked_up_to, self._has_called = [], 0, False
+        self._points, self._active = [], []
+        self._looked_up_to, self._has_called = 0, False
 
     def take_lost(self) -> int:
         """Return how many events were lost on their caller's path since the last call."""
@@ -109,37 +112,43 @@ class Ledger:
             self._losses |= counts
 
     def _write_costs(self, append: Callable[[bytes], object], *, whole: bool) -> None:
-        costs = self._emitter.costs.copy()
-        looked_at = costs if whole else self._next(costs)
-        counts = {point: costs[point].count() for point in looked_at}
+        costs, written = self._emitter.costs, self._costs
+        looked_at = costs.copy() if whole else self._next()
+        counts = {
+            point: found.count()
+            for point in looked_at
+            if (found := costs.get(point)) is not None  # a test may have replaced all
+        }
         self._has_called |= any(counts.values())
         if not self._has_called:
             return
-        called = [point for point, count in counts.items() if count and point not in self._costs]
-        old = [point for point, count in self._costs.copy().items() if counts.get(point) != count]
+        called = [point for point, count in counts.items() if count and point not in written]
+        old = [
+            point
+            for point, count in counts.items()
+            if point in written and written[point][0] != count
+        ]
+        old.sort(key=lambda point: written[point][1])  # the one written longest ago first
         uncalled = [
             point
             for point, count in counts.items()
-            if not count and point not in self._costs and not point.startswith(_OWN)
+            if not count and point not in written and not point.startswith(_OWN)
         ]
-        parts = _parts(
-            (point, costs[point].snapshot())
-            for point in (*called, *old, *uncalled)
-            if point in counts
-        )
+        parts = _parts((point, costs[point].snapshot()) for point in (*called, *old, *uncalled))
         self._active = [*called, *old]
         for part in parts if whole else islice(parts, 1):
             _append(append, {"costs": part})
+            self._turn += 1
             for point in part:
-                self._costs.pop(point, None)
-                self._costs[point] = counts[point]
+                written[point] = counts[point], self._turn
 
-    def _next(self, costs: Mapping[str, object]) -> dict[str, None]:
-        """Return the points that changed at the last look, and some of the others."""
-        begin = self._looked_up_to if self._looked_up_to < len(costs) else 0
+    def _next(self) -> dict[str, None]:
+        """Return the points to look at: those changed at the last look, and some others."""
+        if len(self._points) != len(self._emitter.costs):
+            self._points = [*self._emitter.costs.copy()]
+        begin = self._looked_up_to if self._looked_up_to < len(self._points) else 0
         self._looked_up_to = begin + _AT_ONCE
-        others = islice(costs, begin, self._looked_up_to)
-        return dict.fromkeys((*(each for each in self._active if each in costs), *others))
+        return dict.fromkeys((*self._active, *self._points[begin : self._looked_up_to]))
 
     def _log_losses(self) -> None:
         """Log the first loss of each reason at once, and later ones at most every ten seconds."""

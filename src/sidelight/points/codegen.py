@@ -16,7 +16,7 @@ import unicodedata
 import weakref
 from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 _PLACE: Final = re.compile(r"^( *)\{(\w+)\}\n|\{(\w+)\}", re.MULTILINE)
 _LARGEST_LITERAL: Final = 1 << 63
@@ -114,21 +114,29 @@ def _compiled(text: str) -> CodeType:
     return compile(text, "<sidelight>", "exec", dont_inherit=True)
 
 
+@functools.lru_cache(maxsize=1024)
+def _same(line: str) -> str:
+    """Return the same object for equal lines, because most lines of two wrappers are equal."""
+    return line
+
+
 #: The live code of each source file, by identity, because equal code is not the same.
 _users: Final[dict[str, set[int]]] = {}
-#: The file name of each source, and the source of each file name.
-_filenames: Final[dict[tuple[str, str], str]] = {}
-_sources: Final[dict[str, tuple[str, str]]] = {}
+#: The file name of each source, which is a stem and lines; and the source of each file name.
+_Source: TypeAlias = tuple[str, tuple[str, ...]]
+_filenames: Final[dict[_Source, str]] = {}
+_sources: Final[dict[str, _Source]] = {}
 _numbers: Final = itertools.count(2)
 
 
 def _registered(stem: str, text: str) -> str:
-    filename = _filenames.get((stem, text))
+    source = stem, tuple(map(_same, text.splitlines(keepends=True)))
+    filename = _filenames.get(source)
     if filename is None:
         taken = stem in _sources
         filename = f"{stem[:-1]} #{next(_numbers)}>" if taken else stem
-        _filenames[stem, text], _sources[filename] = filename, (stem, text)
-    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+        _filenames[source], _sources[filename] = filename, source
+    linecache.cache[filename] = (len(text), None, list(source[1]), filename)
     return filename
 
 
