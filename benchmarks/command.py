@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--readme",
         action="store_true",
-        help="only the tables of README.md, in three to four minutes",
+        help="only the tables of README.md, in two to four minutes",
     )
     options = parser.parse_args(arguments)
     if options.readme + options.smoke + options.budget > 1:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell = status.update if console.is_terminal else _Log(console)
         if options.readme:
             matrix = run(Effort(rounds=options.rounds or 10), tell, (TIGHT,), IN_README)
-            findings = Findings(facts, (), matrix, whole=whole_cost(tell), host=host_work(tell))
+            findings = Findings(facts, (), matrix, whole=whole_cost(tell))
             return _into_readme(findings, console)
         findings = Findings(facts, ())
         if not (options.smoke or options.budget):

@@ -178,21 +178,16 @@ def into_readme(findings: Findings, readme: Path = README) -> None:
     """Replace the tables between README's marks by those of this run.
 
     Raises:
-        ValueError: the run did not measure calls, whole cost and the host's work, or README has no
-            marks.
+        ValueError: the run did not measure calls and whole cost, or README has no marks.
     """
-    if findings.matrix is None or findings.whole is None or findings.host is None:
+    if findings.matrix is None or findings.whole is None:
         raise ValueError("this run did not measure the tables of README")
     begin, end = MARKS
     before, found, rest = readme.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"{readme} has no {begin.strip()} … {end}")
-    sheets = [
-        _readme_sheet(findings.matrix.cells[TIGHT]),
-        _whole_sheet(findings.whole),
-        _host_sheet(findings.host),
-    ]
+    sheets = [_readme_sheet(findings.matrix.cells[TIGHT]), _whole_sheet(findings.whole)]
     tables = "\n".join("\n".join(_table(sheet)) + "\n" for sheet in sheets)
     readme.write_text(f"{before}{begin}{tables}{end}{after}", encoding="utf-8")
 

@@ -414,17 +414,16 @@ def test_a_figure_of_a_page_is_the_codes(name, text, numbers):
 
 def test_the_tables_of_costs_are_the_benchmarks(tmp_path):
     """README's tables have the columns and rows that ``python -m benchmarks --readme`` writes."""
-    from benchmarks import host_work, report, whole_cost  # noqa: PLC0415
+    from benchmarks import report, whole_cost  # noqa: PLC0415
 
     text = report.README.read_text(encoding="utf-8")
     begin, end = report.MARKS
-    calls, whole, host = text.partition(begin)[2].partition(end)[0].split("\n\n")
+    calls, whole = text.partition(begin)[2].partition(end)[0].split("\n\n")
     assert {row[0] for row in rows(calls)} <= set(report.IN_README.values())
     assert [row[0] for row in rows(whole)] == list(whole_cost.SUBJECTS)
-    assert [row[0] for row in rows(host)] == list(host_work.SUBJECTS)
-    for table in (calls, whole, host):
+    for table in (calls, whole):
         numbers = [cell for row in rows(table) for cell in row[1:]]
-        assert all(re.fullmatch(r"[\d.,]*|—|[+-][\d.]+%", cell) for cell in numbers)
+        assert all(re.fullmatch(r"[\d.,]*|—", cell) for cell in numbers)
 
 
 def test_every_benchmark_can_be_imported():
@@ -437,7 +436,7 @@ def test_every_benchmark_can_be_imported():
 
 
 def test_the_benchmarks_write_their_tables_into_a_readme(tmp_path):
-    from benchmarks import host_work, ours, report, whole_cost  # noqa: PLC0415
+    from benchmarks import ours, report, whole_cost  # noqa: PLC0415
     from benchmarks.floor import BARE  # noqa: PLC0415
     from benchmarks.peers import SPAN  # noqa: PLC0415
     from benchmarks.scenarios import TIGHT, Matrix  # noqa: PLC0415
@@ -451,8 +450,7 @@ def test_the_benchmarks_write_their_tables_into_a_readme(tmp_path):
     costs = whole_cost.WholeCost(
         10, 1, {whole_cost.CALLER: whole_cost.Cost(2.21, 2.71, 17_000, 1.66, 12.6, 90)}
     )
-    host = host_work.HostWork(1, {host_work.THREAD: {1_000: 0.0123, 10_000: 0.2}})
-    findings = report.Findings({}, (), Matrix({TIGHT: cells}), whole=costs, host=host)
+    findings = report.Findings({}, (), Matrix({TIGHT: cells}), whole=costs)
     page = tmp_path / "README.md"
     page.write_text("before\n" + "old\n".join(report.MARKS) + "\nafter\n", encoding="utf-8")
     report.into_readme(findings, page)
@@ -465,5 +463,4 @@ def test_the_benchmarks_write_their_tables_into_a_readme(tmp_path):
         ["2.00", "2.00", "1", "0.2"],
         ["10.0", "10.0", "5", "1"],
         ["2.2", "2.7", "17,000", "1.7", "13", "90"],
-        ["+1.2%", "+20.0%"],
     ]
