@@ -324,6 +324,7 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
         "pid": os.getpid(),
         **({"store": settings.named_store} if settings.names_store else {}),
         **({"stream": settings.stream} if settings.stream else {}),
+        "spool": os.fsencode(settings.spool).decode(errors="replace"),
         "relay": settings.relay,
         "role": settings.role,
         "limit": settings.spool_limit,

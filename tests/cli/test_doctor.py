@@ -224,6 +224,50 @@ def a_process_that_had_to_leave_its_events_to_another_relay(at, program):
     yield OK, "backlog", "no record waits"
 
 
+@row
+@given("moved", "replaced", "turned", "deleted")
+def a_spool_that_left_its_path_under_a_process(at, how):
+    """A process without a relay of its own writes on, where no relay looks."""
+    at.first()
+    (at.tmp / "links").mkdir()
+    real, at.spool = at.spool.rename(at.tmp / "links" / "real"), at.tmp / "links" / "spool"
+    at.spool.symlink_to(real)
+    if how != "turned":
+        at.spool.unlink()
+        real.rename(at.spool)
+    at.monkeypatch.setenv("SIDELIGHT_SPOOL", str(at.spool))
+    at.options = (*of(at.path), "--spool", at.spool)
+    living = at.stack.enter_context(Living(at.path))
+    living.emit(1)
+    sidelight("relay", "--once", *at.options)
+    yield NOTE, "relay", "no relay runs"
+    moved = at.tmp / "links" / "real"
+    if how == "deleted":
+        shutil.rmtree(at.spool)
+    elif how == "turned":
+        at.spool.unlink()
+    else:
+        at.spool.rename(moved)
+    if how in {"replaced", "turned"}:
+        (at.tmp / "links" / "other").mkdir(mode=0o700)
+        at.spool.symlink_to(at.tmp / "links" / "other")
+    living.emit(2)
+    pid = living.process.pid
+    if how == "deleted":
+        words = f"process {pid} writes to {at.spool}/.*, which was deleted: .* → end it in order"
+    else:
+        words = (
+            f"process {pid} writes to {moved}/.*, which was moved out of {at.spool}: .* → end it"
+            f" in order, .*relay --once --spool {moved}"
+        )
+    yield WRONG, "spool", words
+    living.process.send_signal(signal.SIGINT)
+    living.process.wait(60)
+    sidelight("relay", "--once", *at.options)
+    yield OK, "store", ": 3 events"
+    yield WELL
+
+
 BUSY = """
 import threading
 sidelight.configure()

@@ -67,6 +67,10 @@ def not_kept() -> list[tuple[str, str]]:
                 "let the server call the hooks (uWSGI: py-call-osafterfork)",
             ),
             ("a network filesystem is not recognized", "keep the spool on a local disk"),
+            (
+                "a process whose spool was moved or deleted under it is not found from outside",
+                "restart processes with relay=external after moving a spool",
+            ),
         ]
     if not HAS_THREAD_CLOCKS:
         problem = (

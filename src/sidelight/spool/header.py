@@ -38,6 +38,7 @@ _MAGIC: Final = b"SIDELITE"
 _CURSOR: Final = struct.Struct("<II")
 _CURSORS_AT: Final = 64
 _META_AT: Final = 256
+_LONGEST_PATH: Final = 1024  # bytes; without the spool's path nothing but `strays` is missing
 
 
 class _Meta(TypedDict, total=False):
@@ -47,6 +48,7 @@ class _Meta(TypedDict, total=False):
     pid: int
     store: str
     stream: str
+    spool: str
     relay: str
     role: str
     limit: Annotated[int, msgspec.Meta(gt=0)]
@@ -73,6 +75,8 @@ def fit(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     Returns:
         What fits, and the names of the resource attributes that were left out.
     """
+    if len(str(meta.get("spool", "")).encode()) > _LONGEST_PATH:
+        meta = {name: value for name, value in meta.items() if name != "spool"}
     resource = dict(meta.get("resource", ()))
     kept = {**meta, "resource": resource}
     left_out = []

@@ -360,6 +360,8 @@ class Spool:
         """Close every segment; undelivered records stay in their files for the next process."""
         self.seal()
         with contextlib.suppress(OSError):
+            if self.directory is not None and any(each.lacks_file() for each in self.own):
+                self.disk.make_directory(self.directory)  # it may have been moved or deleted
             self.move_to_disk()
             replace_by_copies(hot_among(self.own), self._replace)
         lost, needed = 0, acknowledging_sink(self.meta.get("sinks", ()))

@@ -57,6 +57,14 @@ class Connection:
         """
         return self.execute(self._dialect(statement), parameters)
 
+    def ask_alone(self, question: str) -> Any:
+        """Ask outside a transaction, and return the first row.
+
+        Raises:
+            DatabaseError: the database refuses, or does not answer.
+        """
+        return self.execute(question).fetchone()
+
     def _dialect(self, statement: str) -> str:
         """Put a statement with ``?`` for its parameters into the words of this database."""
         raise NotImplementedError
@@ -94,6 +102,10 @@ class Connection:
     def rollback(self) -> None:
         """Roll back a transaction that is open; where the connection is broken, do nothing."""
         raise NotImplementedError
+
+    def has_ended(self) -> bool:
+        """Return whether the database has ended the session while it was idle."""
+        return False
 
     def has_table(self, name: str) -> bool:
         """Return whether the store has a table of this name."""

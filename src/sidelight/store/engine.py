@@ -65,6 +65,11 @@ def _engine(address: Address, ready: list[Any], *, read_only: bool) -> Engine:
         pool_pre_ping=read_only,
     )
 
+    @event.listens_for(engine, "checkout")
+    def _check(connection: Any, _record: Any, _proxy: Any) -> None:
+        if connection.has_ended():
+            raise DisconnectionError("the session has ended")  # the pool opens another
+
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         """Send BEGIN and all settings in one message, instead of psycopg's own BEGIN."""

@@ -62,6 +62,13 @@ class PostgresConnection(Connection):
     def _dialect(self, statement: str) -> str:
         return statement.replace("?", "%s")
 
+    def ask_alone(self, question: str) -> Any:
+        """Ask outside a transaction, whatever the session is set to."""
+        cursor = self.execute(f"{_limits(WRITE_TIMEOUT)}; {question}")  # one message
+        while cursor.description is None:
+            cursor.nextset()
+        return cursor.fetchone()
+
     def begin(self) -> None:
         """Send BEGIN and all settings in one message."""
         self.execute(self.raw.begin_text(read_only=self._is_read_only))
@@ -81,6 +88,10 @@ class PostgresConnection(Connection):
         with contextlib.suppress(psycopg.Error):
             if not self.raw.closed:
                 self.raw.rollback()
+
+    def has_ended(self) -> bool:
+        """Return whether the server has ended the session while it was idle."""
+        return self.raw.has_ended()
 
     def has_table(self, name: str) -> bool:
         """Return whether the store has a table of this name."""
@@ -121,11 +132,22 @@ def connection_parameters(address: Address) -> dict[str, Any]:
 
 
 def begin_statement(timeout: float, *, read_only: bool = False) -> str:
-    """BEGIN for a transaction that the server ends after ``timeout`` seconds."""
-    milliseconds = int(timeout * 1000 * _SERVER_SHARE)
+    """Return the BEGIN of a transaction that the server ends after ``timeout`` seconds.
+
+    It overrides what the server, the database, the role or PGOPTIONS set for every transaction.
+    """
     return (
         f"BEGIN ISOLATION LEVEL READ COMMITTED {'READ ONLY' if read_only else 'READ WRITE'};"
-        f" SET LOCAL statement_timeout = {milliseconds};"
+        f" {_limits(timeout)};"
+        # Rows are sent as arrays. With array_nulls off, a missing organization is called "NULL".
+        " SET LOCAL array_nulls = on"
+    )
+
+
+def _limits(timeout: float) -> str:
+    milliseconds = int(timeout * 1000 * _SERVER_SHARE)
+    return (
+        f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = 0;"
         # Release the locks of a process that is stopped within a transaction.
         f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
     )
@@ -154,6 +176,17 @@ class DeadlineConnection(psycopg.Connection[Any]):
         super().__init__(*arguments, **named)
         self._owner = os.getpid()
         self._socket = socket_descriptor(self.pgconn.socket)
+
+    def has_ended(self) -> bool:
+        """Return whether the server has ended the idle session; send nothing.
+
+        The server, a pooler or a firewall may end a session that was idle for some time.
+        """
+        if self.is_usable() and not self.closed:
+            with contextlib.suppress(psycopg.Error):
+                self.pgconn.consume_input()  # the server's farewell …
+                self.pgconn.consume_input()  # … and the end behind it
+        return self.closed
 
     def is_usable(self) -> bool:
         """Return whether this process opened the connection and no other code closed it."""

@@ -272,6 +272,8 @@ class StoreSink:
             self._attempt(open_once)
 
     def _opened(self, *, create: bool) -> Connection:
+        if self._connection is not None and self._connection.has_ended():
+            self.close()
         if self._connection is None:
             self._connection = open_store(self.address, create=create)
             self.has_deferred_work = create  # of another relay, perhaps

@@ -100,7 +100,7 @@ def last_recorded(connection: Connection) -> int:
         DatabaseError: the database does not answer.
     """
     events = "sidelight.events" if connection.backend == "postgresql" else "events"
-    return int(connection.execute(_LAST_RECORDED + events).fetchone()[0] or 0)
+    return int(connection.ask_alone(_LAST_RECORDED + events)[0] or 0)
 
 
 class _SqliteStatements:

@@ -12,9 +12,9 @@ from sidelight.cli.doctor.directory import check_directory
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.doctor.processes import check_limits
 from sidelight.cli.output import time_of
-from sidelight.cli.spool.segments import SegmentReport, read_spool
+from sidelight.cli.spool.segments import SegmentReport, read_spool, writer_of
 from sidelight.host import HAS_FILE_LOCKS
-from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem, unseen_hot
+from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem, strays, unseen_hot
 from sidelight.store import ago, plural, size, whole_seconds
 
 _NEARLY: Final = 0.9  # of the limit: from here on spans are left out
@@ -31,6 +31,7 @@ def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
     """
     if HAS_FILE_LOCKS:  # else a finding about the system says what is not kept
         yield from check_directory(directory)
+    yield from _check_strays(directory)
     if not directory.is_dir():
         return
     try:
@@ -48,6 +49,25 @@ def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
     yield from check_backlog(segments, store)
     yield from _check_damage(segments)
     yield from _check_quarantine(entries)
+
+
+def _check_strays(directory: Path) -> Iterator[Finding]:
+    """Find living writers whose segments were moved out of the spool, or deleted."""
+    for stray in strays(directory):
+        if stray.meta.get("relay") != "external":  # else the process notices within a second
+            continue
+        remedy = "end it in order, without SIGKILL: it then writes its records into the spool anew"
+        if stray.is_deleted:
+            fate = "was deleted: its records die with it"
+        else:
+            fate = f"was moved out of {directory}: no relay there sees its records"
+            remedy += f"; `sidelight relay --once --spool {stray.path.parent}` delivers them now"
+        yield Finding(
+            "spool",
+            "wrong",
+            f"{writer_of(stray.meta)} writes to {stray.path}, which {fate}",
+            remedy,
+        )
 
 
 def _content(directory: Path, segments: Sequence[SegmentReport]) -> Finding:

@@ -104,20 +104,17 @@ class SegmentReport:
     @property
     def resource(self) -> Mapping[str, Any]:
         """The OpenTelemetry resource of the writer; empty where the header is damaged."""
-        resource = self.meta.get("resource")
-        return resource if isinstance(resource, dict) else {}
+        return _resource_of(self.meta)
 
     @property
     def service(self) -> str | None:
         """The name of the writer's service; None where it has none."""
-        name = str(self.resource.get("service.name", ""))
-        return name if name and not name.startswith("unknown_service") else None
+        return _service_of(self.meta)
 
     @property
     def writer(self) -> str:
         """The writing process in words: ``shop 4711``."""
-        name = "relay" if self.meta.get("role") == "relay" else self.service or "process"
-        return f"{name} {self.meta.get('pid', '(unknown)')}"
+        return writer_of(self.meta)
 
     @property
     def host(self) -> str | None:
@@ -131,6 +128,22 @@ class SegmentReport:
         with contextlib.suppress(ValueError):
             return int(self.path.name.partition("-")[0], 16)
         return None
+
+
+def writer_of(meta: Mapping[str, Any]) -> str:
+    """Name the process that has written a header: ``shop 4711``."""
+    name = "relay" if meta.get("role") == "relay" else _service_of(meta) or "process"
+    return f"{name} {meta.get('pid', '(unknown)')}"
+
+
+def _service_of(meta: Mapping[str, Any]) -> str | None:
+    name = str(_resource_of(meta).get("service.name", ""))
+    return name if name and not name.startswith("unknown_service") else None
+
+
+def _resource_of(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    resource = meta.get("resource")
+    return resource if isinstance(resource, dict) else {}
 
 
 def require_directory(spool: Path) -> None:

@@ -8,19 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, func, inspect, select, text
+from sqlalchemy import Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import OutboxError
+from sidelight.host import monotonic
 from sidelight.record import blank_payload
 from sidelight.settings import outbox_url, public_url, sqlite_path
 from sidelight.spool import Choose
-from sidelight.store import parse_url
+from sidelight.store import Address, parse_url
 from sidelight.transactions.outbox.position import read_position
 from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME, outbox_table
 
-_WITHIN: Final = 5.0  # seconds
+_WITHIN: Final = 5.0  # seconds to wait for a SQLite file
+_WITHIN_SERVER: Final = 60.0  # seconds of one transaction
 _AT_ONCE: Final = 500  # rows of one transaction
 _READ: Final = (
     "SELECT position, event_id, record FROM {table}"
@@ -177,6 +179,25 @@ def _occurred(event_id: str) -> int:
     return int(event_id.replace("-", "")[:12], 16) * 1_000_000
 
 
+def _engine_on_server(address: Address) -> Engine:
+    from sidelight.store import begin_statement, connect_server  # noqa: PLC0415  # needs psycopg
+
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: connect_server(address),
+        use_native_hstore=False,  # it would be looked up in a transaction without a deadline
+    )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        """Begin whatever the session is set to; its search path tells where a table is made."""
+        raw: Any = connection.connection.driver_connection
+        raw.deadline = monotonic() + _WITHIN_SERVER
+        connection.exec_driver_sql(begin_statement(_WITHIN_SERVER))
+
+    return engine
+
+
 @contextmanager
 def _opened(url: str) -> Iterator[Engine]:
     address = parse_url(outbox_url(url), "outboxes")
@@ -184,10 +205,7 @@ def _opened(url: str) -> Iterator[Engine]:
         place = URL.create("sqlite", database=str(address.path))
         engine = create_engine(place, connect_args={"timeout": _WITHIN})
     else:
-        from sidelight.store import connection_parameters  # noqa: PLC0415  # where psycopg is
-
-        parameters = connection_parameters(address)
-        engine = create_engine("postgresql+psycopg://", connect_args=parameters)
+        engine = _engine_on_server(address)
     try:
         yield engine
     except SQLAlchemyError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
@@ -94,8 +94,22 @@ class PostgresOutbox:
         Raises:
             psycopg.Error: the database does not answer, or refuses.
         """
-        rows = self._opened().execute(_PEEK.format(table=table).encode(), (limit,)).fetchall()
+        rows = self._ask(_PEEK.format(table=table).replace("%s", str(limit)))
         return [(position, event_id, bytes(record)) for position, event_id, record in rows]
+
+    def _ask(self, question: str) -> list[tuple[Any, ...]]:
+        """Ask in a transaction of its own, in one message.
+
+        Raises:
+            psycopg.Error: the database does not answer, or refuses.
+        """
+        connection = self._opened()
+        connection.deadline = monotonic() + WRITE_TIMEOUT
+        begin = begin_statement(WRITE_TIMEOUT, read_only=True)
+        cursor = connection.execute(f"{begin}; {question}; COMMIT".encode())
+        while cursor.description is None:
+            cursor.nextset()
+        return cursor.fetchall()
 
     def tables(self) -> list[str]:
         """Return the outboxes of all schemas, qualified and quoted.
@@ -104,9 +118,7 @@ class PostgresOutbox:
             psycopg.Error: the database does not answer.
             OutboxError: there is none.
         """
-        connection = self._opened()
-        connection.deadline = monotonic() + WRITE_TIMEOUT
-        tables = connection.execute(FIND_TABLES.encode()).fetchall()
+        tables = self._ask(FIND_TABLES)
         if not tables:
             raise OutboxError(
                 url=self.shown,
@@ -118,6 +130,8 @@ class PostgresOutbox:
         return [f"{schema}.{TABLE_NAME}" for schema, *_ in tables]
 
     def _opened(self) -> DeadlineConnection:
+        if self._connection is not None and self._connection.has_ended():
+            self.close()
         if self._connection is None:
             self._connection = connect_server(self._address)
         return self._connection
