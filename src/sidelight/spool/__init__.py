@@ -28,7 +28,7 @@ from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
 from sidelight.spool.sink import Health, Record, Sink, acknowledging_sink
 from sidelight.spool.store_address import is_same_store, is_same_stream
-from sidelight.spool.strays import Stray, strays
+from sidelight.spool.strays import Stray, strays_of
 from sidelight.spool.supply import SMALLEST, SPARES
 from sidelight.spool.system import pread, sync, sync_directory
 from sidelight.spool.writer import Position, Spool
@@ -70,7 +70,7 @@ __all__ = [
     "require_file_locks",
     "segments_in",
     "socket_descriptor",
-    "strays",
+    "strays_of",
     "sync",
     "sync_directory",
     "unseen_hot",

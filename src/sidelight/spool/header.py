@@ -38,7 +38,7 @@ _MAGIC: Final = b"SIDELITE"
 _CURSOR: Final = struct.Struct("<II")
 _CURSORS_AT: Final = 64
 _META_AT: Final = 256
-_LONGEST_PATH: Final = 1024  # bytes; without the spool's path nothing but `strays` is missing
+_LONGEST_PATH: Final = 1024  # bytes; without the spool's path nothing but `strays_of` is missing
 
 
 class _Meta(TypedDict, total=False):

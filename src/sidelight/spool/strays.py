@@ -38,7 +38,7 @@ class Stray:
     meta: dict[str, Any]
 
 
-def strays(directory: Path) -> Iterator[Stray]:
+def strays_of(directory: Path) -> Iterator[Stray]:
     """Yield the segments that processes write for a spool, and that are not in it.
 
     Only processes of this user (root sees all) and of this pid namespace can be seen. Nothing is

@@ -14,7 +14,7 @@ from sidelight.cli.doctor.processes import check_limits
 from sidelight.cli.output import time_of
 from sidelight.cli.spool.segments import SegmentReport, read_spool, writer_of
 from sidelight.host import HAS_FILE_LOCKS
-from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem, strays, unseen_hot
+from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem, strays_of, unseen_hot
 from sidelight.store import ago, plural, size, whole_seconds
 
 _NEARLY: Final = 0.9  # of the limit: from here on spans are left out
@@ -53,21 +53,20 @@ def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
 
 def _check_strays(directory: Path) -> Iterator[Finding]:
     """Find living writers whose segments were moved out of the spool, or deleted."""
-    for stray in strays(directory):
+    for stray in strays_of(directory):
         if stray.meta.get("relay") != "external":  # else the process notices within a second
             continue
+        writer, path = writer_of(stray.meta), stray.path
         remedy = "end it in order, without SIGKILL: it then writes its records into the spool anew"
         if stray.is_deleted:
-            fate = "was deleted: its records die with it"
+            problem = f"{writer} writes to {path}, which was deleted: its records die with it"
         else:
-            fate = f"was moved out of {directory}: no relay there sees its records"
-            remedy += f"; `sidelight relay --once --spool {stray.path.parent}` delivers them now"
-        yield Finding(
-            "spool",
-            "wrong",
-            f"{writer_of(stray.meta)} writes to {stray.path}, which {fate}",
-            remedy,
-        )
+            problem = (
+                f"{writer} writes to {path}, which was moved out of {directory}: no relay there"
+                " sees its records"
+            )
+            remedy += f"; `sidelight relay --once --spool {path.parent}` delivers them now"
+        yield Finding("spool", "wrong", problem, remedy)
 
 
 def _content(directory: Path, segments: Sequence[SegmentReport]) -> Finding:
