@@ -27,7 +27,8 @@ from sidelight.stream.problems import error_of, latest_words, properties_refused
 from sidelight.stream.reading import Event, Told, read_message
 
 _BATCH: Final = 5_000  # messages of one transaction
-_LINGER: Final = 0.05  # seconds in which a batch fills up
+_IDLE: Final = 0.05  # seconds to wait for the first message of a batch …
+_LINGER: Final = 0.005  # … and for more; a larger batch gathers while this one is stored
 _FIRST_BACK_OFF: Final = 0.05  # seconds; doubles with each failure …
 _LONGEST_BACK_OFF: Final = 2.0  # … up to this
 _DOUBTFUL: Final = 20  # events refused one after the other before the store is the suspect
@@ -163,7 +164,9 @@ class StreamConsumer:
         read again then, by this group's next consumer.
         """
         try:
-            messages: list[Message] = self._consumer.consume(_BATCH, _LINGER)
+            messages: list[Message] = self._consumer.consume(1, _IDLE)
+            if messages:
+                messages += self._consumer.consume(_BATCH - 1, _LINGER)
         except KafkaException as exception:
             self._note_error(error_of(exception))
             return 0
