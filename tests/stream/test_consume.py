@@ -318,6 +318,40 @@ def test_messages_are_not_kept_while_their_events_are_stored(topic, tmp_path):
     assert max(kept) <= 1  # the last one that was read
 
 
+def test_a_batch_that_was_read_ahead_is_stored_once(topic, tmp_path, monkeypatch):
+    """By this consumer also after a store that was away, else by the next one."""
+    monkeypatch.setattr("sidelight.stream.batches._BATCH", 50)
+    url, refusals = sqlite(tmp_path), [2]
+
+    class Away(StoreSink):
+        def write_of_many(self, records):
+            if refusals[0]:
+                refusals[0] -= 1
+                raise SinkUnavailableError(sink="store", problem="away")
+            super().write_of_many(records)
+
+    def stored_after_a_step(consumer):
+        consumer.step(lambda: False)
+        return consumer.progress.stored
+
+    send(topic, RECORDS)
+    with closing(Away(url)) as sink:
+        with closing(
+            StreamConsumer(StreamAddress.parse(topic), {}, "g", sink, lambda *_: None)
+        ) as consumer:
+            wait_until(lambda: stored_after_a_step(consumer) and consumer._reader._ahead)
+            stored = stored_after_a_step(consumer)
+            assert not refusals[0]
+            assert 50 < stored < 400
+        with closing(
+            StreamConsumer(StreamAddress.parse(topic), {}, "g", sink, lambda *_: None)
+        ) as consumer:
+            wait_until(lambda: stored_after_a_step(consumer) >= 400 - stored)
+            assert consumer.progress.stored == 400 - stored
+    with Store(url) as store:
+        assert store.size() == sum(count.count for count in store.counts()) == 400
+
+
 def test_metrics_tell_lag_and_what_became_of_events(topic, tmp_path):
     reader = InMemoryMetricReader()
     meter = MeterProvider([reader]).get_meter("test")

@@ -10,8 +10,9 @@ from sidelight.host import lazily
 
 if TYPE_CHECKING:
     from sidelight.stream.asyncapi import asyncapi_document
+    from sidelight.stream.batches import SetAside
     from sidelight.stream.connection import StreamAddress, client_properties
-    from sidelight.stream.consumer import Progress, SetAside, StreamConsumer
+    from sidelight.stream.consumer import Progress, StreamConsumer
     from sidelight.stream.lag import look_at_group
     from sidelight.stream.messages import Message, MessageWriter
     from sidelight.stream.metrics import register
@@ -41,8 +42,9 @@ __getattr__ = lazily(
     __name__,
     {
         "asyncapi": "asyncapi_document",
+        "batches": "SetAside",
         "connection": "StreamAddress client_properties",
-        "consumer": "Progress SetAside StreamConsumer",
+        "consumer": "Progress StreamConsumer",
         "lag": "look_at_group",
         "messages": "Message MessageWriter",
         "metrics": "register",

@@ -12,23 +12,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from sidelight.exceptions import MessageError, SinkRefusedError, SinkUnavailableError
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.host import monotonic
 from sidelight.spool import Health, Record
 from sidelight.store import StoreSink
+from sidelight.stream.batches import Batch, BatchReader, SetAside
 from sidelight.stream.connection import StreamAddress, client_properties
 from sidelight.stream.lag import ends_of, lag_of, reached_of
 from sidelight.stream.notes import HeldNotes
 from sidelight.stream.problems import error_of, latest_words, properties_refused
-from sidelight.stream.reading import Event, Told, read_message
+from sidelight.stream.reading import Sourced, Told
 
-_BATCH: Final = 5_000  # messages of one transaction
-_IDLE: Final = 0.05  # seconds to wait for the first message of a batch …
-_LINGER: Final = 0.005  # … and for more; a larger batch gathers while this one is stored
 _FIRST_BACK_OFF: Final = 0.05  # seconds; doubles with each failure …
 _LONGEST_BACK_OFF: Final = 2.0  # … up to this
 _DOUBTFUL: Final = 20  # events refused one after the other before the store is the suspect
@@ -43,44 +41,6 @@ _RULES: Final = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
 }
-
-Message: TypeAlias = Any  # the client's types say None where there is none of a good message
-_Sourced: TypeAlias = tuple[Record, Mapping[str, Any]]
-"""A record, and what is known of its process."""
-
-
-class SetAside(NamedTuple):
-    """A message that has no place in the store.
-
-    Attributes:
-        partition, offset: where it was read.
-        service: the service that it names; "" where it names none.
-        content: its record; where it holds none, its key, value and headers.
-        reason, problem: why the store does not have it.
-    """
-
-    partition: int
-    offset: int
-    service: str
-    content: object
-    reason: str
-    problem: str
-
-
-class _Batch(NamedTuple):
-    """What is kept of the messages of a batch.
-
-    The messages are not kept, because each has a list of headers that the garbage collector walks.
-
-    Attributes:
-        records: of events, and of what messages tell of processes.
-        places: partition and offset of each record's message.
-        ends: the offset behind the last message, by partition.
-    """
-
-    records: list[_Sourced]
-    places: list[tuple[int, int]]
-    ends: dict[int, int]
 
 
 @dataclass(slots=True)
@@ -151,6 +111,7 @@ class StreamConsumer:
         except KafkaException as exception:
             raise properties_refused(exception) from exception
         self._consumer.subscribe([self._topic])
+        self._reader = BatchReader(self._consumer)
 
     @property
     def has_notes(self) -> bool:
@@ -163,34 +124,26 @@ class StreamConsumer:
         ``halting`` tells whether to give up a batch that the store does not take. The messages are
         read again then, by this group's next consumer.
         """
-        try:
-            messages: list[Message] = self._consumer.consume(1, _IDLE)
-            if messages:
-                messages += self._consumer.consume(_BATCH - 1, _LINGER)
-        except KafkaException as exception:
-            self._note_error(error_of(exception))
-            return 0
-        batch, taken = _Batch([], [], {}), 0
-        messages.reverse()
-        while messages:
-            message = messages.pop()
-            if (error := message.error()) is not None:
-                self._note_error(error)
-            else:
-                self._read(message, batch)
-                taken += 1
-        if not taken:
+        batch = self._reader.next()
+        for error in batch.errors:
+            self._note_error(error)
+        for message in batch.unreadable:
+            self.progress.set_aside += 1
+            self._set_aside(message)
+        for note in batch.notes:
+            self._notes.hold(*note)
+        if not batch.messages:
             if self._store.has_deferred_work:
                 self._write([], halting)
         else:
             self.progress.stream.recover()
             if not self._store_batch(batch, halting):
-                return taken
+                return batch.messages
             self._next |= batch.ends
             self._commit()
-        if self._notes.asks(now=not taken):
+        if self._notes.asks(now=not batch.messages):
             self._store_notes(halting)
-        return taken
+        return batch.messages
 
     def ends(self) -> dict[int, int]:
         """Return the offset behind the last message of each partition, now: see `ends_of`."""
@@ -210,41 +163,13 @@ class StreamConsumer:
 
     def close(self) -> None:
         """Leave the group, so that its partitions go to the other consumers at once."""
+        self._reader.close()
         self._consumer.close()
         self._asking.close()
 
     # -- one batch ---------------------------------------------------------------------------
 
-    def _read(self, message: Message, batch: _Batch) -> None:
-        """Add what a message holds to a batch."""
-        place = partition, offset = message.partition(), message.offset()
-        batch.ends[partition] = offset + 1
-        value, headers = message.value(), message.headers() or []
-        try:
-            read = read_message(value, headers)
-        except MessageError as error:
-            source = dict(headers).get("ce_source") or b""
-            self.progress.set_aside += 1
-            self._set_aside(
-                SetAside(
-                    *place,
-                    source.decode(errors="replace"),
-                    [message.key(), value, headers],
-                    "no event of sidelight",
-                    str(error.facts["problem"]),
-                )
-            )
-            return
-        if isinstance(read, Event):
-            batch.records.append(read)
-            batch.places.append(place)
-            return
-        batch.records.extend((record, read.writer) for record in read.records)
-        batch.places.extend(place for _ in read.records)
-        if read.sign is not None or read.state:
-            self._notes.hold(read, partition, offset)
-
-    def _store_batch(self, batch: _Batch, halting: Callable[[], bool]) -> bool:
+    def _store_batch(self, batch: Batch, halting: Callable[[], bool]) -> bool:
         """Store the records of a batch; return False where the store did not take them."""
         pieces = deque([range(len(batch.records))] if batch.records else [])
         while pieces:
@@ -268,7 +193,7 @@ class StreamConsumer:
                         self._refuse(*batch.records[place], batch.places[place], problem, reason)
         return True
 
-    def _count_stored(self, records: Iterable[_Sourced]) -> None:
+    def _count_stored(self, records: Iterable[Sourced]) -> None:
         erased, self._store.erased = len(self._store.erased), []
         self.progress.erased += erased
         events = sum(record[0].type is not None for record, _ in records)
@@ -291,7 +216,7 @@ class StreamConsumer:
         self._set_aside(SetAside(*place, service, record, reason or "refused by store", problem))
 
     def _write(
-        self, records: Sequence[_Sourced], halting: Callable[[], bool]
+        self, records: Sequence[Sourced], halting: Callable[[], bool]
     ) -> tuple[str, Sequence[Record] | None, str | None] | None:
         """Write until the store takes or refuses the records; None where it is given up.
 
@@ -329,11 +254,12 @@ class StreamConsumer:
 
     def _hold(self, seconds: float) -> None:
         """Wait, and stay in the group: a consumer that does not poll would be removed from it."""
+        self._reader.settle()
         until = monotonic() + seconds * random.uniform(0.8, 1.2)  # noqa: S311
         try:
             while (left := until - monotonic()) > 0:
                 self._consumer.pause(self._consumer.assignment())
-                early: Message = self._consumer.poll(left)
+                early: Any = self._consumer.poll(left)
                 if early is not None and early.error() is None:  # of a new partition
                     self._consumer.seek(
                         TopicPartition(self._topic, early.partition(), early.offset())

@@ -29,6 +29,8 @@ from sidelight.store import OUTCOMES
 from sidelight.stream.messages import CONTENT_TYPE, JSON, PROCESS_TYPE, SECOND, ProcessNote
 
 MessageHeaders: TypeAlias = Sequence[tuple[str, bytes | None]]
+Sourced: TypeAlias = tuple[Record, Mapping[str, Any]]
+"""A record, and what is known of its process."""
 _STRUCTURED_PREFIX: Final = b"application/cloudevents+json"
 _RANDOM: Final = 0x3FFF_FFFF_FFFF_FFFF  # the random bits that an event's id holds
 _TIME: Final = re.compile(
