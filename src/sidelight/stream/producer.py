@@ -26,7 +26,8 @@ from sidelight.stream.problems import error_of, latest_words, properties_refused
 
 _DEFAULTS: Final = {
     "compression.type": "lz4",
-    "linger.ms": 5,  # a flush does not wait for it
+    # A flush does not wait for it. While a batch is being written, larger requests cost less.
+    "linger.ms": 50,
     "partitioner": "murmur2_random",  # as Java's producers: one artifact, one partition
     "queue.buffering.max.kbytes": 64 * 1024,
     "reconnect.backoff.max.ms": 2_000,
