@@ -41,6 +41,7 @@ from sidelight.store.rows import KEY, Draft, Row, mark_undeclared
 from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
 from sidelight.store.statements import batch_statements, last_recorded
 from sidelight.store.times import from_ns
+from sidelight.store.witness import Witness
 
 _SQLITE_TARGET: Final = 0.1
 """Seconds that one transaction should take. Other writers wait for it, up to 0.25 s."""
@@ -85,6 +86,7 @@ class StoreSink:
         self._display_url = self.address.shown
         self._count = count
         self._observe = observe
+        self._witness = Witness(count)
         self.has_deferred_work = False
         self.erased: list[int] = []
         self._connection: Connection | None = None
@@ -321,7 +323,7 @@ class StoreSink:
             self._partitions.ensure(connection, [draft[0] for draft in drafts])
         if not any(contents):
             return ()
-        recorded_at = _next_recorded_at(connection)
+        recorded_at, was_there = _next_recorded_at(connection, self._witness.latest)
         # With a claim, the records are those of several processes.
         deliveries = deliveries_of(contents, recorded_at) if claim is None else ()
         recordings = recordings_of(contents, recorded_at) if len(contents) > 1 else None
@@ -349,6 +351,7 @@ class StoreSink:
         if not undo:
             self._report_erased(stored.erased)
             self._observe(stored.new)
+            self._witness.committed(connection, deliveries, len(stored.new), was_there=was_there)
         return too_old
 
     def _report_erased(self, drafts: Iterable[Draft]) -> None:
@@ -358,12 +361,12 @@ class StoreSink:
             self.erased.append(moment.random)
 
 
-def _next_recorded_at(connection: Connection) -> int:
-    """Return a time for a transaction (ns): now, or after the newest one if the clock is behind it.
+def _next_recorded_at(connection: Connection, own: int) -> tuple[int, bool]:
+    """Return a time for a transaction (ns), and whether the store has the commit ``own``.
 
-    A follower of the store asks for what is newer than the newest that it has seen, and a clock may
-    be set back or be behind another relay's. Random bits separate two transactions that begin at
-    once.
+    The time is now, or after the newest one if the clock is behind it. A follower of the store asks
+    for what is newer than the newest that it has seen, and a clock may be set back or be behind
+    another relay's. Random bits separate two transactions that begin at once.
     """
-    newest, now = last_recorded(connection), time.time_ns()
-    return now if now > newest else newest + 1 + random_bits(_SPREAD_BITS)
+    (newest, has_own), now = last_recorded(connection, own), time.time_ns()
+    return now if now > newest else newest + 1 + random_bits(_SPREAD_BITS), has_own

@@ -16,7 +16,6 @@ from sidelight.store.rows import CHUNK, KEY, RECORDED, Row
 from sidelight.store.tables import DELIVERIES, EVENTS
 
 _UNLESS_STORED: Final = "ON CONFLICT DO NOTHING"
-_LAST_RECORDED: Final = "SELECT max(recorded_at) FROM "
 _MARKS: Final = "SELECT kept_since, erasures FROM retention"
 
 
@@ -91,16 +90,24 @@ def batch_statements(connection: Connection) -> BatchStatements:
     return _SqliteStatements(connection)
 
 
-def last_recorded(connection: Connection) -> int:
-    """Return when the newest events were recorded (ns); 0 in an empty store.
+def last_recorded(connection: Connection, own: int = 0) -> tuple[int, bool]:
+    """Return when the newest events were recorded (ns; 0 in an empty store).
 
     Runs outside a transaction, which would lock the partitions of all months until it ends.
+
+    Args:
+        connection: to the store.
+        own: the ``recorded_at`` of a commit; the second answer is whether the store has it.
 
     Raises:
         DatabaseError: the database does not answer.
     """
-    events = "sidelight.events" if connection.backend == "postgresql" else "events"
-    return int(connection.ask_alone(_LAST_RECORDED + events)[0] or 0)
+    schema = "sidelight." if connection.backend == "postgresql" else ""
+    has_own = f"EXISTS (SELECT 1 FROM {schema}deliveries WHERE recorded_at = {own:d})"  # noqa: S608
+    newest, found = connection.ask_alone(
+        f"SELECT max(recorded_at), {has_own if own else 'TRUE'} FROM {schema}events"  # noqa: S608
+    )
+    return int(newest or 0), bool(found)
 
 
 class _SqliteStatements:

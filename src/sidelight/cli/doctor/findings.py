@@ -57,6 +57,8 @@ REMEDIES: Final = {
     "tracer provider not loaded": "correct OTEL_PYTHON_TRACER_PROVIDER",
     "older than the store keeps": "check the clocks; `sidelight prune --keep-since DAY` and then"
     " `sidelight spool replay` store what was refused",
+    "gone from the store": "keep a copy of the store from before it was restored or replaced: what"
+    " is missing is there; make failovers wait for the replica (synchronous_commit)",
     "erased": "stop the processes that still emit for what was erased, or `sidelight erase --lift`",
     "unreadable record": _QUARANTINE,
     "damaged stretch of the spool": _QUARANTINE,
