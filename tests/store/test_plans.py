@@ -11,6 +11,7 @@ from tests.support.stored import BACKENDS, batches_of, store
 
 from sidelight import Store
 from sidelight.record import Expectation
+from sidelight.store.tables import EVENTS
 
 LIVES = simulate(200)
 EXPECT = Expectation(after="received", one_of=("failed",), within=timedelta(hours=1))
@@ -38,6 +39,14 @@ QUESTIONS = {
     "artifacts of an organization": lambda store: store.artifacts(
         organization_id="north", limit=20
     ),
+}
+
+INDEXED = {
+    "events_by_artifact": QUESTIONS["timeline"],
+    "events_by_organization": lambda store: list(store.events(organization_id="north", limit=1)),
+    "events_by_type": QUESTIONS["latency"],
+    "events_by_trace": lambda store: list(store.events(trace_id="0" * 31 + "1")),
+    "events_by_recording": lambda store: next(store.follow(last=1)),
 }
 
 
@@ -93,6 +102,14 @@ def test_every_query_reads_along_an_index(asked, question):
             assert not re.search("events_by_(type|organization)", plan), plan
         if question == "artifacts of an organization":
             assert "artifacts_by_organization" in plan
+
+
+@pytest.mark.parametrize("index", EVENTS.indexes)
+def test_every_index_has_a_question_that_reads_along_it(asked, index):
+    """Each index costs each event bytes and time: see `benchmarks.store_cost`."""
+    of_a_partition = "_".join(("events_rest", *EVENTS.indexes[index], "idx"))
+    names = rf"\b({index}|{of_a_partition}|events_\d+_\d+_{of_a_partition[12:]})\b"
+    assert any(re.search(names, plan) for plan in plans(asked, INDEXED[index]))
 
 
 @pytest.mark.parametrize("question", ["one attribute", "counts of failures", "a service"])

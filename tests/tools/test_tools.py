@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from benchmarks import store_cost
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -19,6 +20,8 @@ from tests.support import collector_build
 from tests.support.collector import Collector, CollectorError, require_collector
 from tests.support.collector_build import MANIFEST, CollectorBuildError, build_collector
 from tests.support.proxy import Proxy
+
+from sidelight.store.tables import EVENTS
 
 
 def send(exporter, name):
@@ -140,3 +143,9 @@ def test_the_proxy_answers_http_by_itself():
         assert told.partial_success.rejected_spans == 3
     assert [(each.path, each.body) for each in proxy.requests] == [("/v1/traces", b"data")] * 2
     assert proxy.requests[0].headers["x-key"] == "k"
+
+
+def test_the_cost_of_a_store_is_told_index_by_index(capsys):
+    assert store_cost.main(["--events", "200", "--rounds", "1"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"| `{index}` |" in told for index in EVENTS.indexes)
