@@ -165,7 +165,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-MEASURED: Final = Rates(relay=6_177, consumer=1_539, store=5_056, message=113, row=643)
+MEASURED: Final = Rates(relay=6_621, consumer=5_083, store=7_260, message=107, row=697)
 """By ``python -m benchmarks.stream_speed``; see docs/explanation/at-scale.md for the machine."""
 
 

@@ -9,6 +9,7 @@ carry to another machine, and each is the median of those of the rounds.
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import resource
 import subprocess
@@ -85,12 +86,14 @@ def consume(topic: str, url: str) -> tuple[float, float]:
         consumer = StreamConsumer(address, {}, "benchmark", sink, lambda *_: None)
         while not consumer.progress.stored:
             consumer.step(lambda: False)
+        gc.freeze()  # as `sidelight consume` does
         first = consumer.progress.stored
         begun, busy = time.perf_counter(), time.process_time()
         while consumer.progress.stored < EVENTS:
             consumer.step(lambda: False)
         share = EVENTS / (EVENTS - first)
         spent = time.perf_counter() - begun, time.process_time() - busy
+        gc.unfreeze()
         consumer.close()
     return spent[0] * share, spent[1] * share
 
