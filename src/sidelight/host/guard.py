@@ -7,14 +7,16 @@ job's time limit, `sys.exit` at SIGTERM), or one that another thread sets
 sidelight's code happens to run, and to contain it would change the work. An exception counts as an
 interrupt by where it was raised:
 
-- It is a KeyboardInterrupt, or it came through an installed signal handler.
+- It came through a signal handler.
 - It was raised at an instruction where Python only checks for pending interrupts.
-- Its class does not derive from Exception, and no foreign code raised it explicitly.
+- Its class does not derive from Exception, and no foreign code raised it explicitly. GeneratorExit
+  and CancelledError are excepted, because Python raises them without a ``raise``, and only in what
+  awaits or yields. sidelight reads a value without either.
 - Only sidelight's own code ran, and the exception was thrown into a waiting coroutine, or its class
   belongs neither to Python nor to a library that sidelight calls there.
 
 An Exception that another thread sets while a value is read looks like one of the value, and is
-contained.
+contained. The exception itself may be hostile: only `type` and `BaseException` read it.
 """
 
 from __future__ import annotations
@@ -23,10 +25,13 @@ import contextlib
 import functools
 import os
 import signal
+import sys
 from collections.abc import Callable
 from opcode import opmap
-from types import CodeType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Final
+
+from sidelight.host.imports import imported
 
 #: The signals for which programs install handlers that raise.
 _SIGNALS: Final = tuple(
@@ -38,10 +43,14 @@ _SIGNALS: Final = tuple(
     if hasattr(signal, name)
 )
 _MAX_FRAMES: Final = 10_000
+_ARGUMENTS_OF_HANDLER: Final = 2
 #: Instructions at which only interrupts are raised: the start of a function, the end of a loop.
 #: A later Python may name an instruction otherwise; then it is in none of these sets.
-_CHECKS: Final = frozenset({opmap.get("RESUME"), opmap.get("JUMP_BACKWARD")})
+_RESUME: Final = opmap.get("RESUME")
+_CHECKS: Final = frozenset({_RESUME, opmap.get("JUMP_BACKWARD")})
 _RESUMED: Final = frozenset({opmap.get("YIELD_VALUE"), opmap.get("SEND")})
+#: Since Python 3.13 an exception that is thrown in is raised at RESUME, with this in its argument.
+_AFTER_YIELD: Final = 3 if sys.version_info >= (3, 13) else 0
 _RAISES: Final = frozenset({opmap.get("RAISE_VARARGS"), opmap.get("RERAISE")})
 _RAISES_AT_ONCE: Final = bytes((opmap.get("RAISE_VARARGS", 0), 1))
 _EXITS: Final = frozenset({"exit", "quit"})  # functions that raise without a `raise` in the caller
@@ -51,6 +60,10 @@ _KNOWN: Final = frozenset(
     {"asyncio.exceptions", "builtins", "msgspec", "sidelight.exceptions", "struct", "zlib"}
 )
 _module: Final = type.__dict__["__module__"].__get__
+traceback_of: Final[Callable[[BaseException], TracebackType | None]] = BaseException.__dict__[
+    "__traceback__"
+].__get__
+"""Reads the traceback of an exception past its class, which may override every access."""
 
 
 class guarded(contextlib.ContextDecorator):  # noqa: N801  # used like a function
@@ -102,32 +115,54 @@ def is_interrupt(error: BaseException, *, foreign_code: bool = True) -> bool:
         error: the exception as it was caught.
         foreign_code: whether code of others may have run: a value was read, or a foreign span used.
     """
-    if isinstance(error, KeyboardInterrupt):
-        return True
-    if isinstance(error, RecursionError | MemoryError):
+    kind = type(error)
+    if issubclass(kind, RecursionError | MemoryError):
         return False
-    traceback = innermost = error.__traceback__
-    handlers = signal_handlers()
+    traceback = innermost = traceback_of(error)
+    handlers, before = signal_handlers(), None
     for _ in range(_MAX_FRAMES):
         if traceback is None:
             break
-        if traceback.tb_frame.f_code in handlers:
+        frame = traceback.tb_frame
+        if frame.f_code in handlers or _handles_signal(frame, before):
             return True
-        traceback, innermost = traceback.tb_next, traceback
-    return innermost is not None and _was_set(error, innermost, foreign_code=foreign_code)
+        traceback, innermost, before = traceback.tb_next, traceback, frame
+    if innermost is None:
+        return issubclass(kind, KeyboardInterrupt)
+    return _was_set(kind, innermost, foreign_code=foreign_code)
 
 
-def _was_set(error: BaseException, raised: TracebackType, *, foreign_code: bool) -> bool:
+def _handles_signal(frame: FrameType, before: FrameType | None) -> bool:
+    """Return whether a frame is a signal handler's that is not installed any more.
+
+    Python hands the interrupted frame over. A handler may install the previous one, then raise.
+    """
+    if frame.f_code.co_argcount < _ARGUMENTS_OF_HANDLER or before is None:
+        return False
+    return any(each is before for each in frame.f_locals.values())
+
+
+def _was_set(kind: type[BaseException], raised: TracebackType, *, foreign_code: bool) -> bool:
     """Return whether another thread, or a throw into a coroutine, set the exception."""
     code = raised.tb_frame.f_code
-    instruction = code.co_code[raised.tb_lasti]
-    if instruction in _CHECKS and not _is_compiled(code):
+    instruction, argument = code.co_code[raised.tb_lasti : raised.tb_lasti + 2]
+    resumes = instruction == _RESUME and bool(argument & _AFTER_YIELD)
+    an_exception = issubclass(kind, Exception)
+    if foreign_code and _ends_coroutines(kind):
+        return False
+    if instruction in _CHECKS and not (an_exception and resumes) and not _is_compiled(code):
         return True
-    if not isinstance(error, Exception):
+    if not an_exception:
         own = code.co_filename.startswith(_OWN_FILES)
         return own or not (instruction in _RAISES or _EXITS.intersection(code.co_names))
-    thrown_in = instruction in _RESUMED or _module(type(error)) not in _KNOWN
-    return not foreign_code and thrown_in
+    thrown_in = resumes or instruction in _RESUMED
+    return not foreign_code and (thrown_in or _module(kind) not in _KNOWN)
+
+
+def _ends_coroutines(kind: type[BaseException]) -> bool:
+    asyncio = imported("asyncio.exceptions")
+    cancelled = () if asyncio is None else (asyncio.CancelledError,)
+    return issubclass(kind, (GeneratorExit, *cancelled))
 
 
 def _is_compiled(code: CodeType) -> bool:
