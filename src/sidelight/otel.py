@@ -332,7 +332,8 @@ def _otlp_value(value: Any, longest: int = sys.maxsize, depth: int = 0) -> Any:
         longest: characters of one text; a longer text is cut.
         depth: levels of containers around the value.
     """
-    if value is None or type(value) in {bool, float, bytes}:
+    kind = type(value)  # compared by identity, because a metaclass may define `__hash__`
+    if value is None or kind is bool or kind is float or kind is bytes:
         return value
     if isinstance(value, str):
         return text(value, longest)

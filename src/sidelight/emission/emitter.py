@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Protocol
 
 from sidelight.emission.receipt import Receipt
 from sidelight.emission.waiting import Watermark
-from sidelight.exceptions import InstrumentationError, SpoolError
+from sidelight.exceptions import InstrumentationError, SidelightError, SpoolError
 from sidelight.host import PROCESS_MARK, is_interrupt, mark_process
 from sidelight.record import (
     CUT,
@@ -30,6 +30,7 @@ from sidelight.record import (
     encode,
     encode_into,
     encode_static,
+    error_details,
     error_message,
     new_buffer,
     plain,
@@ -262,7 +263,7 @@ class Emitter:
         """
         if is_interrupt(error, foreign_code=foreign_code):
             raise error
-        self.count(reason, f"{point}: {type(error).__name__}: {error_message(error)}")
+        self.count(reason, f"{point}: {_described(error)}")
         if self.strict and not isinstance(error, InstrumentationError):
             problem = error_message(error)
             raise InstrumentationError(point=point, reason=reason, problem=problem) from error
@@ -316,6 +317,16 @@ class ClosedSpool:
     def position(self) -> tuple[int, int]:
         """Return a position beyond every store, because the frame may still wait for the spool."""
         return (sys.maxsize, 0)
+
+
+def _described(error: BaseException) -> str:
+    """Name an exception, its message, and the place that raised it."""
+    kind, message, frames = error_details(error)
+    told = f"{kind}: {message}" if message else kind
+    if not frames or issubclass(type(error), SidelightError | OSError):
+        return told  # it tells a condition: no code is wrong
+    file, line, function = frames[-1]
+    return f"{told} (in {function}, {file}:{line})"
 
 
 #: The details of a span that are kept when the record is cut, because they are bounded.

@@ -43,7 +43,6 @@ from sidelight.record import (
 _MAX_DEPTH: Final = 4
 _BITS_64: Final = (1 << 64) - 1
 _BITS_128: Final = (1 << 128) - 1
-_UNCHANGED: Final = frozenset({bool, float, bytes, type(None)})
 _ATTRIBUTES, _EVENTS, _LINKS = range(3)  # positions in the counts of dropped items
 _wall: Final = time.time_ns
 _text: Final = functools.partial(text, longest=MAX_SPAN_TEXT)
@@ -290,10 +289,11 @@ def _value(value: Any, depth: int = 0) -> Any:
     kind = type(value)
     if kind is str:
         return _text(value)
-    if kind in _UNCHANGED:
+    # Classes are compared by identity, because a metaclass may define `__hash__`.
+    if value is None or kind is bool or kind is float or kind is bytes:
         return value
     if depth < _MAX_DEPTH:
-        if kind in {list, tuple}:
+        if kind is list or kind is tuple:
             return [_value(item, depth + 1) for item in tuple(value)]
         if kind is dict:
             items = tuple(value.items())

@@ -11,7 +11,7 @@ from sidelight.host.clock import (
     process_time_ns,
     read_cpu_clock,
 )
-from sidelight.host.guard import guarded, is_interrupt, signal_handlers
+from sidelight.host.guard import guarded, is_interrupt, signal_handlers, traceback_of, without_frame
 from sidelight.host.imports import imported, lazily, when_imported
 from sidelight.host.otel_api import (
     PLAIN_CONTEXT,
@@ -74,6 +74,8 @@ __all__ = [
     "state_directory",
     "suppressed",
     "thread_cpu_clock",
+    "traceback_of",
     "when_imported",
     "with_span",
+    "without_frame",
 ]

@@ -29,10 +29,11 @@ import sys
 from collections.abc import Callable
 from opcode import opmap
 from types import CodeType, FrameType, TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 from sidelight.host.imports import imported
 
+_Error = TypeVar("_Error", bound=BaseException)
 #: The signals for which programs install handlers that raise.
 _SIGNALS: Final = tuple(
     getattr(signal, name)
@@ -64,6 +65,13 @@ traceback_of: Final[Callable[[BaseException], TracebackType | None]] = BaseExcep
     "__traceback__"
 ].__get__
 """Reads the traceback of an exception past its class, which may override every access."""
+
+
+def without_frame(error: _Error) -> _Error:
+    """Drop the first frame from the traceback of an exception, and return the exception."""
+    if (traceback := traceback_of(error)) is not None:
+        BaseException.with_traceback(error, traceback.tb_next)
+    return error
 
 
 class guarded(contextlib.ContextDecorator):  # noqa: N801  # used like a function

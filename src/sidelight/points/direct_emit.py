@@ -17,12 +17,12 @@ from sidelight.exceptions import (
 from sidelight.host import PROCESS_MARK, perf_counter_ns
 from sidelight.points.declaration import check_emission
 from sidelight.points.expressions import Expression
-from sidelight.record import SCALARS, SPAN, Mode, Static, plain, random_bits, text
+from sidelight.record import SPAN, Mode, Static, plain, random_bits, short_name, text
 from sidelight.settings import disabled
 from sidelight.transactions import Joining
 
 _heads: Final[dict[tuple[str, ...], Head]] = {}
-_WITHOUT_CODE: Final = SCALARS | {str, float}
+_WITHOUT_CODE: Final = (str, int, type(None), bool, float)
 #: The threads that are making a value plain for `emit`.
 _capturing: Final[set[int]] = set()
 _clock = perf_counter_ns
@@ -123,15 +123,16 @@ def _captured(value: Any) -> Any:
 
     The plain form may need the value's ``__repr__``, and that may emit the value again.
     """
-    if type(value) in _WITHOUT_CODE:
+    kind = type(value)
+    if any(kind is each for each in _WITHOUT_CODE):  # a metaclass may define `__hash__`
         return plain(value)
-    if type(value) is Expression:
+    if kind is Expression:
         raise PointError(
             function="emit", problem=f"{value!r} is for decorators", remedy="give the value itself"
         )
     thread = get_ident()
     if thread in _capturing:
-        return f"<{type(value).__qualname__}>"
+        return f"<{short_name(kind)}>"
     _capturing.add(thread)
     try:
         return plain(value)

@@ -16,6 +16,7 @@ from types import CodeType, FunctionType
 from typing import Any, Final
 
 from sidelight.emission import EMITTER
+from sidelight.host import without_frame
 from sidelight.points.callables import Kind
 from sidelight.points.expressions import Expression
 from sidelight.points.registry import Point
@@ -47,8 +48,8 @@ async def _coroutine() -> Any:
 def _leave_no_frame() -> None:
     """Drop the frame of the first call from the traceback; a bare ``raise`` adds it no more."""
     error = sys.exc_info()[1]
-    if error is not None and error.__traceback__ is not None:
-        error.__traceback__ = error.__traceback__.tb_next
+    if error is not None:
+        without_frame(error)
 
 
 _UNTIL_THEN: Final = {"function": _plain.__code__, "coroutine": _coroutine.__code__}

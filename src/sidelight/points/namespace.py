@@ -26,12 +26,20 @@ from sidelight.emission import (
     with_bound,
 )
 from sidelight.exceptions import InstrumentationError, TransactionError
-from sidelight.host import get_context, perf_counter_ns, reset_context, set_context, signal_handlers
+from sidelight.host import (
+    get_context,
+    is_interrupt,
+    perf_counter_ns,
+    reset_context,
+    set_context,
+    signal_handlers,
+    without_frame,
+)
 from sidelight.points.callables import Kind
 from sidelight.points.codegen import keep_source, when_collected
 from sidelight.points.registry import Point
 from sidelight.points.signature import REFERENCES
-from sidelight.record import MAX_TEXT, SCALARS, error_details, plain, random_bits
+from sidelight.record import MAX_TEXT, error_details, plain, random_bits
 from sidelight.transactions import JoiningLater
 
 #: What a recorded expression may meet on its way without anything being wrong.
@@ -197,7 +205,7 @@ def chooser(
     """Return the function that finds the event type of a value."""
 
     def choose(value: Any) -> Head | None:
-        if type(value) in {str, bytes} and len(value) > MAX_TEXT:
+        if (type(value) is str or type(value) is bytes) and len(value) > MAX_TEXT:
             return otherwise  # because its hash would take long
         try:
             found = heads.get(value)
@@ -239,7 +247,12 @@ def _first_resume(generator: AsyncGenerator[Any, Any]) -> Callable[[Any], Awaita
 
 def _is_future(result: Any) -> bool:
     asyncio = sys.modules.get("asyncio")  # without that import there are no futures
-    return asyncio is not None and asyncio.isfuture(result)
+    try:
+        return asyncio is not None and asyncio.isfuture(result)
+    except BaseException as problem:  # from the result's `__class__`
+        if is_interrupt(problem):
+            raise
+        return False
 
 
 def _when_done(
@@ -263,11 +276,11 @@ def _when_done(
 
 _SHARED: Final[Mapping[str, Any]] = {
     "_MISSING": _MISSING,
-    "_SCALARS": SCALARS,
-    "_SCALARS_OR_DEFERRED": SCALARS | {Deferred},
+    "_Deferred": Deferred,
     "_InstrumentationError": InstrumentationError,
     "_TransactionError": TransactionError,
     "_binding": BINDING,
+    "_bool": bool,
     "_bits": random_bits,
     "_bound": bound.get,
     "_clock": perf_counter_ns,
@@ -277,6 +290,7 @@ _SHARED: Final[Mapping[str, Any]] = {
     "_first_resume": _first_resume,
     "_get_context": get_context,
     "_getattr": getattr,
+    "_int": int,
     "_is_future": _is_future,
     "_resolved": resolved,
     "_losses": EMITTER.losses,
@@ -286,4 +300,5 @@ _SHARED: Final[Mapping[str, Any]] = {
     "_set_context": set_context,
     "_when_done": _when_done,
     "_with_bound": with_bound,
+    "_without_frame": without_frame,
 }

@@ -321,13 +321,16 @@ class PhaseWriter:
         if not source.computed:
             return f"{variable} = {source.text}\n"
         captured = self._value(variable, field, source)
-        scalars = "_SCALARS"
+        not_scalar = templates.NOT_SCALAR
         if mapped and phase == "success":
-            scalars = "_SCALARS_OR_DEFERRED"
+            not_scalar += templates.NOT_DEFERRED
         elif mapped:
             captured += f"{variable} = _resolved({variable})\n"
         return captured + fill(
-            templates.PLAIN, name=variable, longest=str(MAX_TEXT), scalars=scalars
+            templates.PLAIN,
+            name=variable,
+            longest=str(MAX_TEXT),
+            not_scalar=not_scalar.replace("{}", variable),
         )
 
     def _value(self, variable: str, field: str, source: Source) -> str:

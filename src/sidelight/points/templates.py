@@ -82,7 +82,7 @@ def {name}({parameters}):
                 _box.append((yield _box.pop()))
                 _resume = _generator.send
             except BaseException as _thrown:
-                _box.append(_thrown.with_traceback(_thrown.__traceback__.tb_next))
+                _box.append(_without_frame(_thrown))
                 _resume = _generator.throw
             {come_back}
     except StopIteration as _stop:
@@ -117,7 +117,7 @@ async def {name}({parameters}):
                 _box.append((yield _box.pop()))
                 _resume = _generator.asend
             except BaseException as _thrown:
-                _box.append(_thrown.with_traceback(_thrown.__traceback__.tb_next))
+                _box.append(_without_frame(_thrown))
                 _resume = _generator.athrow
             {come_back}
     except StopAsyncIteration:
@@ -281,9 +281,12 @@ except _MISSING:
     {name} = None
 """
 
-# Most values are short texts and numbers, which need no copy.
+# Most values need no copy: short texts and numbers. A float may be NaN, which has no JSON form.
+# Classes are compared by identity, because a metaclass may define `__hash__`.
+NOT_SCALAR: Final = "type({}) is not _int and {} is not None and type({}) is not _bool"
+NOT_DEFERRED: Final = " and type({}) is not _Deferred"
 PLAIN: Final = """
-if (type({name}) is not str or len({name}) > {longest}) and type({name}) not in {scalars}:
+if (type({name}) is not str or len({name}) > {longest}) and {not_scalar}:
     {name} = _plain({name})
 """
 

@@ -63,11 +63,11 @@ from sidelight.record.semconv import (
 )
 from sidelight.record.values import (
     MAX_TEXT,
-    SCALARS,
     error_details,
     error_message,
     error_type,
     plain,
+    short_name,
     text,
 )
 
@@ -98,7 +98,6 @@ __all__ = [
     "RANDOM",
     "REMOTE_PARENT",
     "SAMPLED",
-    "SCALARS",
     "SHIFT",
     "SPAN",
     "STORE_COLUMNS",
@@ -149,6 +148,7 @@ __all__ = [
     "replaced",
     "reseed",
     "salvage",
+    "short_name",
     "status_description",
     "text",
     "to_json",

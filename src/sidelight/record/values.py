@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from sidelight.host import is_interrupt, perf_counter_ns
+from sidelight.host import is_interrupt, perf_counter_ns, traceback_of
 from sidelight.record.structured import ABSENT, fields, scalar
 
 MAX_TEXT: Final = 4096
@@ -43,15 +43,12 @@ MAX_REPR_NS: Final = 5_000_000
 """Nanoseconds that one call of foreign code may take: half the budget."""
 MAX_SLOW_CALLS: Final = 3
 """Calls in a row that may exceed `MAX_REPR_NS`; a busy machine alone causes one or two."""
-SCALARS: Final = frozenset({int, bool, type(None)})
-"""Types that the encoder takes unchanged. It refuses an int of more than 64 bits, and the emitter
-then calls `plain`. Float is not among them, because NaN and infinity have no JSON form."""
 
 _INT_RANGE: Final = range(-(1 << 63), 1 << 64)
 _ELLIPSIS: Final = "…"
 _FRAMES_WALKED: Final = 20_000
 _SEQUENCES: Final = (list, tuple, set, frozenset, deque)
-_TEXTS: Final = frozenset({str, bytes, bytearray})
+_TEXTS: Final = (str, bytes, bytearray)
 _clock: Final = perf_counter_ns
 
 
@@ -73,7 +70,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         return _integer(value)
     if kind is float:
         return _real(value)
-    if kind in SCALARS:
+    if value is None or kind is bool:
         return value
     return _Copy(1 << -2 * min(depth, 0)).of(value, depth)
 
@@ -108,7 +105,7 @@ def class_name(kind: type) -> str:
     return text(name if bare else f"{module}.{name}", MAX_NAME)
 
 
-def _name(kind: type) -> str:
+def short_name(kind: type) -> str:
     """Read the name of a class past its metaclass, which may override ``__name__``."""
     return text(type.__dict__["__name__"].__get__(kind), MAX_NAME)
 
@@ -163,7 +160,7 @@ _slow_classes: Final = _SlowClasses()
 
 
 def _given_up(kind: type) -> str:
-    return f"<{_name(kind)}: too slow to read>"
+    return f"<{short_name(kind)}: too slow to read>"
 
 
 class _Copy:
@@ -178,7 +175,7 @@ class _Copy:
     def of(self, value: Any, depth: int) -> Any:
         """Copy the value, or a value inside it."""
         kind = type(value)
-        if kind in SCALARS and kind is not int:
+        if value is None or kind is bool:
             return value
         self.values -= 1
         if self.values < 0:
@@ -190,7 +187,7 @@ class _Copy:
         except BaseException as error:
             if is_interrupt(error):
                 raise
-            return f"<{_name(kind)}: {_name(type(error))} while it was captured>"
+            return f"<{short_name(kind)}: {short_name(type(error))} while it was captured>"
         if isinstance(copied, str):
             copied = text(copied, min(MAX_TEXT, self.text))
             self.text -= len(copied)
@@ -200,11 +197,15 @@ class _Copy:
         if issubclass(kind, enum.Enum):
             return self.of(value.value, depth + 1)
         if issubclass(kind, (*_SEQUENCES, Mapping)):
-            return f"<{_name(kind)}>" if depth >= MAX_DEPTH else self._inside(kind, value, depth)
+            return (
+                f"<{short_name(kind)}>" if depth >= MAX_DEPTH else self._inside(kind, value, depth)
+            )
         if (known := scalar(kind, value)) is not ABSENT:
             return self.of(known, depth + 1)
         if (data := fields(kind, value)) is not None:
-            return f"<{_name(kind)}>" if depth >= MAX_DEPTH else self._inside(dict, data, depth)
+            return (
+                f"<{short_name(kind)}>" if depth >= MAX_DEPTH else self._inside(dict, data, depth)
+            )
         for known, convert in _CONVERSIONS:
             if issubclass(kind, known):  # pyright: ignore[reportGeneralTypeIssues]
                 return convert(value)
@@ -250,7 +251,7 @@ def error_message(error: BaseException) -> str:
     except BaseException as problem:
         if is_interrupt(problem):
             raise
-        return f"<{_name(type(problem))} while it was captured>"
+        return f"<{short_name(type(problem))} while it was captured>"
 
 
 def _message(error: BaseException) -> str:
@@ -262,16 +263,20 @@ def _message(error: BaseException) -> str:
         type.__getattribute__(kind, "__str__")
     )
     args = BaseException.__dict__["args"].__get__(error)
-    if made_by and any(type(each) in _TEXTS and len(each) > MAX_TEXT for each in args):
-        return str(made_by(*(e[: MAX_TEXT + 1] if type(e) in _TEXTS else e for e in args)))
+    if made_by and any(_is_text(each) and len(each) > MAX_TEXT for each in args):
+        return str(made_by(*(e[: MAX_TEXT + 1] if _is_text(e) else e for e in args)))
     message: str = _slow_classes.call(kind, str, error)
     return message
+
+
+def _is_text(value: Any) -> bool:
+    return any(type(value) is each for each in _TEXTS)  # a metaclass may define `__hash__`
 
 
 def error_details(error: BaseException) -> list[Any]:
     """Read type, message and frames of an exception, without formatting a traceback."""
     nearest: deque[Any] = deque(maxlen=MAX_FRAMES)
-    traceback = error.__traceback__
+    traceback = traceback_of(error)
     for _ in range(_FRAMES_WALKED):
         if traceback is None:
             break
