@@ -1,6 +1,6 @@
 """A function that is called once the program has imported a module."""
 
-import importlib
+import importlib.util
 import sys
 
 import pytest
@@ -15,16 +15,19 @@ def module(tmp_path, monkeypatch):
     before = sys.meta_path[:]
     yield "awaited_module"
     sys.modules.pop("awaited_module", None)
-    assert sys.meta_path == before
+    sys.meta_path[:] = before
 
 
 def test_the_latest_function_is_called_once_behind_the_import(module):
     called = []
     when_imported(module, lambda: called.append("first"))
     when_imported(module, lambda: called.append(sys.modules[module].VALUE))
+    before = len(sys.meta_path)
+    assert importlib.util.find_spec(module) is not None  # which is no import
     assert called == []
     found = importlib.import_module(module)
     assert called == [1]
+    assert len(sys.meta_path) == before - 1
     assert type(found.__loader__).__module__ == "_frozen_importlib_external"
     assert found.__spec__.loader is found.__loader__
     importlib.reload(found)
@@ -38,10 +41,14 @@ def test_a_module_that_is_imported_already_calls_at_once(module):
     assert called == [1]
 
 
-def test_an_import_that_fails_fails_as_before(tmp_path, module):
+def test_an_import_that_fails_fails_as_before_and_the_next_one_calls(tmp_path, module):
     (tmp_path / "awaited_module.py").write_text("raise RuntimeError('broken')\n")
     called = []
     when_imported(module, lambda: called.append(1))
     with pytest.raises(RuntimeError, match="broken"):
         importlib.import_module(module)
     assert called == []
+    (tmp_path / "awaited_module.py").write_text("REPAIRED = 1\n")
+    importlib.invalidate_caches()
+    importlib.import_module(module)
+    assert called == [1]

@@ -69,23 +69,29 @@ class _Finder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self.name or self not in sys.meta_path:
+        if fullname != self.name:
             return None
-        sys.meta_path.remove(self)
         for finder in sys.meta_path:
-            spec = finder.find_spec(fullname, path, target)
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None if find is None else find(fullname, path, target)
             if spec is not None:
-                wrapped: Any = _Loader(spec.loader, self._do)
+                wrapped: Any = _Loader(spec.loader, self._end)
                 spec.loader = wrapped
                 return spec
         return None
+
+    def _end(self) -> None:
+        finder: Any = self
+        if finder in sys.meta_path:  # else the program asks for the module again
+            sys.meta_path.remove(finder)
+            self._do()
 
 
 class _Loader:
     """Loads a module by its own loader, and leaves no trace in it."""
 
-    def __init__(self, loader: Any, do: Callable[[], object]) -> None:
-        self._loader, self._do = loader, do
+    def __init__(self, loader: Any, loaded: Callable[[], object]) -> None:
+        self._loader, self._loaded = loader, loaded
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)
@@ -96,4 +102,4 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        self._do()
+        self._loaded()
