@@ -13,6 +13,7 @@ from benchmarks.peers import SPAN
 from benchmarks.relay_speed import RelaySpeed
 from benchmarks.scenarios import BESIDE_THREE, TIGHT, Condition, Matrix
 from benchmarks.stats import Measured
+from benchmarks.whole_cost import SDK, STORE_AND_OTLP, WholeCost
 
 _SCHEDULED = f"{ours.title('scheduled')}, relay idle"
 _AWAITED = f"{ours.title('awaited')}, relay idle"
@@ -29,7 +30,11 @@ class Goal:
 
 
 def goals(
-    matrix: Matrix, verdicts: Sequence[Verdict], imports: ImportTime, relay: RelaySpeed
+    matrix: Matrix,
+    verdicts: Sequence[Verdict],
+    imports: ImportTime,
+    relay: RelaySpeed,
+    whole: WholeCost,
 ) -> list[Goal]:
     """All of them."""
     tight = matrix.cells[TIGHT]
@@ -46,6 +51,15 @@ def goals(
         _awaited("awaited, stored in SQLite: p50, pausing (ms)", slow[_AWAITED]),
         _most("import ÷ import of opentelemetry.trace", imports.ratio, 1.3),
     ]
+    cpu = {subject: cost.cpu for subject, cost in whole.costs.items()}
+    found.append(
+        _most(
+            "CPU of all threads, SQLite and OTLP ÷ SDK span",
+            cpu[STORE_AND_OTLP] / cpu[SDK],
+            0.5,
+            0.7,
+        )
+    )
     for verdict in verdicts:
         check = verdict.check
         if check.condition == BESIDE_THREE and check.store == "working":

@@ -91,9 +91,10 @@ class Findings:
 
     def goals(self) -> list[Goal]:
         """The aims, beside what was reached."""
-        if self.matrix is None or self.imports is None or self.relay is None:
+        matrix, imports, relay, whole = self.matrix, self.imports, self.relay, self.whole
+        if matrix is None or imports is None or relay is None or whole is None:
             return []
-        return goals(self.matrix, self.verdicts, self.imports, self.relay)
+        return goals(matrix, self.verdicts, imports, relay, whole)
 
     def sheets(self) -> Iterable[Sheet]:
         """The tables in the order of the report."""
