@@ -226,7 +226,7 @@ def _whole_sheet(whole: WholeCost) -> Sheet:
             (
                 subject,
                 *(f"{value:.1f}" for value in (cost.caller, cost.cpu)),
-                *(f"{cost.objects:,.0f}", f"{cost.pause:.1f}"),
+                *(f"{cost.objects:,.0f}", f"{max(cost.pause, 0):.1f}"),
                 *(f"{cost.megabytes:.0f}", f"{cost.modules:.0f}"),
             )
             for subject, cost in whole.costs.items()
