@@ -68,6 +68,10 @@ def test_a_flow_counts_each_step_and_finds_the_usual_way():
     }
     assert main_way(flow) == ["begun", "middle", "done"]
     assert main_way(flow_of([])) == []
+    # Artifacts whose beginnings are older than the events that were read.
+    cut = flow_of([*events, *(event("done", n, artifact=f"old{n}") for n in range(30))])
+    assert main_way(cut) == ["begun", "middle", "done"]
+    assert (cut.types["done"], [*cut.types][:2]) == (39, ["begun", "middle"])
 
 
 def test_latencies_lie_on_one_logarithmic_axis():

@@ -123,7 +123,6 @@ def flow(store: Store, asked: str) -> dict[str, Any]:
         "steps": " ".join(",".join(step) for step in steps),
         "funnel": store.funnel(steps, since=_WINDOW, time_limit=_SECONDS) if steps else None,
         "latencies": list(zip(pairwise(steps), latencies, spread_of(latencies), strict=True)),
-        "window": _WINDOW,
     }
 
 
@@ -141,5 +140,4 @@ def points(store: Store, beside: Beside) -> dict[str, Any]:
         "histogram": [*(f"≤ {duration(round(10 ** (3 + at / 4)))}" for at in range(17)), "more"],
         "declared": {each.name: each for each in beside.declared},
         "reports": _REPORTS,
-        "window": _WINDOW,
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import log
+from statistics import fmean
 from typing import Final
 
 from sidelight.store import Axis, Event, Latency, duration, stretches_of
@@ -159,14 +160,19 @@ def flow_of(events: Sequence[Event]) -> Flow:
         if event.artifact_id is not None:
             by_artifact.setdefault(event.artifact_id, []).append(event)
     places: dict[str, list[float]] = {}
+    numbers = Counter(event.type for event in events if event.artifact_id is not None)
     took: dict[tuple[str, str], list[int]] = {}
     for found in by_artifact.values():
         found.sort(key=lambda event: (event.occurred_ns, event.event_id))
         for at, event in enumerate(found):
-            places.setdefault(event.type, []).append(at / max(len(found) - 1, 1))
+            place = places.setdefault(event.type, [])
+            if len(found) > 1:  # one event alone has no place; the others may be older
+                place.append(at / (len(found) - 1))
         for one, two in pairwise(found):
             took.setdefault((one.type, two.type), []).append(two.occurred_ns - one.occurred_ns)
-    order = sorted(places, key=lambda type_: (_median(places[type_]), type_))
+    for found_places in places.values():
+        found_places[:] = found_places or [0.5]
+    order = sorted(places, key=lambda type_: (_median(places[type_]), fmean(places[type_]), type_))
     rows = {type_: row for row, type_ in enumerate(order)}
     steps = [
         Step(
@@ -182,7 +188,7 @@ def flow_of(events: Sequence[Event]) -> Flow:
     ]
     steps.sort(key=lambda step: (-step.count, step.start, step.end))
     return Flow(
-        types={type_: len(places[type_]) for type_ in order},
+        types={type_: numbers[type_] for type_ in order},
         steps=steps,
         points={type_: sorted(all_) for type_, all_ in points.items()},
         artifacts=len(by_artifact),
