@@ -16,12 +16,13 @@ from sidelight.store import Judgement, Store, duration
 
 _SECONDS: Final = 0.3  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
-_RECENT: Final = 5_000  # events that a picture of the rate or of the flow is made of
+_RECENT: Final = 5_000  # events that a picture of the rate is made of, or a search finds
+_FLOWING: Final = 2_000  # events that the picture of the flow is made of
 _SHOWN: Final = 50  # lines of a list
 _LATEST: Final = 20  # events before the live tail adds to them
 _LONGEST: Final = 1_000  # events of one timeline
 _PROCESSES: Final = 10  # the latest
-_REPORTS: Final = 5_000  # of costs, the latest; each is of one process and one point
+_REPORTS: Final = 2_000  # of costs, the latest; each is of one process and one point
 _TYPES: Final = 200
 _STEPS: Final = 10  # of a funnel
 _WINDOW: Final = "7d"  # of funnel and latencies
@@ -109,7 +110,7 @@ def flow(store: Store, asked: str) -> dict[str, Any]:
         asked: the steps as a person writes them, ``received transcribed completed,failed``; ""
             stands for the usual way.
     """
-    recent = store.events(newest_first=True, limit=_RECENT, time_limit=_SECONDS)
+    recent = store.events(newest_first=True, limit=_FLOWING, time_limit=_SECONDS)
     drawn = flow_of(list(recent))
     words = asked.replace("→", " ").split() or main_way(drawn)
     steps = [names for word in words if (names := [n for n in word.split(",") if n])][:_STEPS]
