@@ -16,10 +16,17 @@ import psutil
 
 from benchmarks.scale.year import DAY, TYPES
 from sidelight import Store
+from sidelight.page import Beside, answers
+from sidelight.record import Expectation
 from sidelight.store.arrivals import Arrivals
 from sidelight.store.times import from_ns
 
 _TIMES: Final = 40
+_EXPECTED: Final = (
+    Expectation(
+        after="artifact_received", one_of=("drafts_generated",), within=timedelta(minutes=10)
+    ),
+)
 _ITERATED: Final = 1_000_000
 
 
@@ -97,6 +104,7 @@ def _questions(
     ]
     tail = Arrivals()
     tail.new(store._read)
+    beside = Beside(health=list, lags=list, waiting=list, expectations=_EXPECTED)
     month = {"since": from_ns(known.end) - timedelta(days=30)}
     return {
         "timeline of an artifact": lambda: store.timeline(one(known.artifacts)),
@@ -124,6 +132,13 @@ def _questions(
         ),
         "how many there are": lambda: [store.size()],
         "tail: what is new": lambda: tail.new(store._read),
+        "types": lambda: store.types(since="7d"),
+        "page Now": lambda: [answers.now(store, beside)],
+        "page of an artifact": lambda: [answers.artifact(store, beside, one(known.artifacts))],
+        "page Artifacts, an unknown organization": lambda: [answers.search(store, "nothing")],
+        "page Artifacts, a rare attribute": lambda: [answers.search(store, "seconds=99")],
+        "page Flow": lambda: [answers.flow(store, "")],
+        "page Points": lambda: [answers.points(store, beside)],
     }
 
 
