@@ -288,7 +288,7 @@ def test_a_flush_waits_for_rows_that_another_relay_has_locked(place, tmp_path):
     url = business.postgresql(tmp_path)
     business.create_tables(url)
     store = url if place == "the same database" else f"sqlite:///{tmp_path / 'events.db'}"
-    settings = {"outboxes": [url], "otlp": False, "spool": tmp_path / "spool"}
+    settings = {"outboxes": [url], "otlp": False, "spool": tmp_path / "spool", "deadline": 1.0}
     library.configure(store, relay="external", **settings)
     application = business.WithSession(url, "transaction")
     try:
