@@ -52,6 +52,8 @@ def main() -> None:
         told = run(python, "-m", "sidelight", *arguments.split())
         assert "invoice_sent" in told, told
         assert run(home / "venv" / "bin" / "sidelight", *arguments.split()) == told
+        assert " counts " in run(python, "-m", "sidelight", "--help")
+        run(python, "-m", "sidelight", "export", "--to", "e.csv", "--store", arguments.split()[-1])
         page = run(python, "-m", "sidelight", "docs", "map")
         assert page == (ROOT / "docs" / "reference" / "map.md").read_text("utf-8")
         print(f"{wheel.name} works in an empty environment:\n{told}")

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from sidelight.cli.output import complain
 from sidelight.cli.palette import HELP
-from sidelight.exceptions import SidelightError
+from sidelight.exceptions import QueryError, SidelightError
 from sidelight.version import __version__
 
 _GROUPS: Final = {
@@ -168,7 +168,7 @@ def sidelight(
     environment. Most commands take --json, for programs. Times are UTC.
 
     Exit codes: 0 means success. 1 means that something is wrong: stderr tells the problem and the
-    remedy. 2 means that the command line was not understood.
+    remedy. 2 means that an option or argument was refused, or not understood.
     """
 
 
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=None if arguments is None else list(arguments), prog_name="sidelight")
     except SidelightError as error:
         complain(error)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, QueryError) else 1)
     except PermissionError as error:
         complain(f"{error.filename}: {error.strerror}; run the command as a user who may do this")
         sys.exit(1)

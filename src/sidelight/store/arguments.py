@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from typing import Final, TypeAlias
 from uuid import UUID
 
 from sidelight.exceptions import QueryError
+from sidelight.record import text
 from sidelight.store.keys import fit_to_index
 
 Id: TypeAlias = str | int | UUID
@@ -24,7 +26,7 @@ def checked_id(argument: str, value: object) -> str:
         raise QueryError(
             argument=argument, problem=f"{value!r} is not an id", remedy="give text, int or UUID"
         )
-    return fit_to_index(str(value))
+    return fit_to_index(text(str(value), sys.maxsize))
 
 
 def checked_names(argument: str, given: object) -> frozenset[str]:
@@ -39,7 +41,7 @@ def checked_names(argument: str, given: object) -> frozenset[str]:
         and names
         and all(isinstance(name, str) and name for name in names)
     ):
-        return frozenset(map(fit_to_index, names))
+        return frozenset(fit_to_index(text(name, sys.maxsize)) for name in names)
     raise QueryError(
         argument=argument,
         problem=f"{given!r} is not {_a(argument)}",
@@ -73,9 +75,11 @@ def checked_limit(limit: object, argument: str = "limit") -> None:
     Raises:
         QueryError: the limit is neither None nor a positive integer.
     """
-    if limit is not None and (type(limit) is not int or limit < 1):
+    if limit is not None and (type(limit) is not int or not 1 <= limit <= sys.maxsize):
         raise QueryError(
-            argument=argument, problem=f"{limit!r} is not a count", remedy="give 1 or more, or None"
+            argument=argument,
+            problem=f"{limit!r} is not a count",
+            remedy=f"give a number from 1 to {sys.maxsize}, or None",
         )
 
 

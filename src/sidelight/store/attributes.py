@@ -7,6 +7,7 @@ also matches a text that reads the same. An event without the attribute meets no
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
 
@@ -14,6 +15,7 @@ import msgspec
 from sqlalchemy import TextClause, text
 
 from sidelight.exceptions import QueryError
+from sidelight.record import text as encodable
 from sidelight.record import to_json
 
 _CONDITION: Final = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
@@ -80,7 +82,11 @@ class Condition(NamedTuple):
         Raises:
             QueryError: it is none.
         """
-        found = _CONDITION.fullmatch(written) if isinstance(written, str) else None
+        found = (
+            _CONDITION.fullmatch(encodable(written, sys.maxsize))
+            if isinstance(written, str)
+            else None
+        )
         if found is None:
             raise QueryError(
                 argument="where",

@@ -73,13 +73,14 @@ def _ns(when: datetime | date, *, days: int) -> int:
 
 def _parsed(argument: str, when: object) -> datetime | date:
     """Return a datetime with its zone, or a day."""
+    given = when
     if isinstance(when, str):
         when = _from_text(argument, when.strip())
     if isinstance(when, timedelta):
         try:
             when = from_ns(time.time_ns()) - when
         except OverflowError:
-            raise _not_a_time(argument, when) from None
+            raise _not_a_time(argument, given) from None
     if isinstance(when, datetime):
         return when if when.tzinfo else when.replace(tzinfo=UTC)
     if isinstance(when, date):

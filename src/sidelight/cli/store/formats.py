@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from sidelight.store import EVENT_COLUMNS, Page, arrow_schema
+from sidelight.store import EVENT_COLUMNS, Page
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,12 +103,24 @@ def _open_arrow(file: IO[bytes], schema: Any) -> AbstractContextManager[_Writer]
     return writer
 
 
+def _schema_of(declared: Declared) -> pa.Schema:
+    """Return the columns of a table.
+
+    Raises:
+        ConfigurationError: pyarrow is not installed.
+    """
+    from sidelight.store import arrow_schema  # noqa: PLC0415  # an extra
+
+    return arrow_schema(declared)
+
+
 def _write_tables(open_: _Open) -> Callable[[IO[bytes], Iterable[Page], Declared], None]:
     def write(file: IO[bytes], pages: Iterable[Page], declared: Declared) -> None:
+        schema = _schema_of(declared)
         import pyarrow as pa  # noqa: PLC0415
 
         batches: list[pa.RecordBatch] = []
-        with open_(file, arrow_schema(declared)) as writer:
+        with open_(file, schema) as writer:
             for page in pages:
                 batches.append(page.to_arrow(declared))
                 if sum(batch.num_rows for batch in batches) >= _ROW_GROUP:
