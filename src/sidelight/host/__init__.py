@@ -29,8 +29,10 @@ from sidelight.host.platform import (
     IN_MEMORY,
     IS_LINUX,
     host_name,
+    is_directory,
     not_kept,
     state_directory,
+    status_of,
 )
 from sidelight.host.threads import (
     PROCESS_MARK,
@@ -55,6 +57,7 @@ __all__ = [
     "guarded",
     "host_name",
     "imported",
+    "is_directory",
     "is_interrupt",
     "is_time_frozen",
     "keeps_metrics",
@@ -72,6 +75,7 @@ __all__ = [
     "sleep",
     "start_new_thread",
     "state_directory",
+    "status_of",
     "suppressed",
     "thread_cpu_clock",
     "traceback_of",

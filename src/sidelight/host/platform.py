@@ -5,8 +5,10 @@ Linux has everything. macOS cannot lock single bytes of an open file, and Window
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Final
@@ -79,3 +81,32 @@ def not_kept() -> list[tuple[str, str]]:
         )
         found.append((problem, "expect `spooled` from a receipt in a busy process"))
     return found
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Return the status of a file; None where there is none.
+
+    `Path.exists` and `Path.is_dir` do not tell a missing file from one that this user may not look
+    at, from Python 3.14 on.
+
+    Raises:
+        OSError: this user may not look at it.
+    """
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP}:
+            raise
+    except ValueError:  # a NUL in the path
+        pass
+    return None
+
+
+def is_directory(path: Path) -> bool:
+    """Return whether there is a directory.
+
+    Raises:
+        OSError: this user may not look at it.
+    """
+    status = status_of(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)

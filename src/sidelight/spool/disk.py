@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from sidelight.host import is_directory, status_of
 from sidelight.spool import locks, system
 from sidelight.spool.descriptor import OPEN_FILES, Descriptor, identity, keep_for_ever
 
@@ -27,7 +28,7 @@ def make_private_directory(path: Path) -> None:
     Raises:
         OSError: it cannot be made, or there is a file in its place.
     """
-    if path.is_dir():
+    if is_directory(path):
         return
     try:
         path.mkdir(mode=0o700)
@@ -35,7 +36,7 @@ def make_private_directory(path: Path) -> None:
         make_private_directory(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
     except FileExistsError:  # another process was faster, or it is a file
-        if not path.is_dir():
+        if not is_directory(path):
             raise
 
 
@@ -104,11 +105,11 @@ class Disk:
         """Return whether a directory has one user only: this process's, or the owner of ``of``."""
         try:
             status = os.lstat(directory)
-            owners = {self.user(), os.stat(of).st_uid if of.exists() else self.user()}  # noqa: PTH116
+            owner = status_of(of)
         except OSError:
             return False
         is_private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
-        return is_private and status.st_uid in owners
+        return is_private and status.st_uid in {self.user(), owner.st_uid if owner else self.user()}
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory survive a power loss."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from sidelight.exceptions import ConfigurationError
-from sidelight.host import allocate_lock
+from sidelight.host import allocate_lock, is_directory
 from sidelight.record import length_of_frames
 from sidelight.spool.allocation import ZEROS, new_file, write_all
 from sidelight.spool.disk import DISK, Disk
@@ -44,7 +44,7 @@ def hot_directory(root: str | None, spool: Path) -> Path | None:
     """
     if root is None:
         return None
-    if not Path(root).is_dir():
+    if not is_directory(Path(root)):
         _refuse(f"{root} is no directory", "name one on a tmpfs, such as /dev/shm")
     if not is_in_memory(Path(root)):
         kind = filesystem(Path(root)) or "an unknown filesystem"
@@ -88,7 +88,7 @@ def unseen_hot(spool: Path, disk: Disk = DISK) -> list[Path]:
         OSError: the spool cannot be read.
     """
     links = [disk.target(spool / name) for name in disk.names(spool) if name.endswith(LINK)]
-    return [each for each in links if each is not None and not each.is_dir()]
+    return [each for each in links if each is not None and not is_directory(each)]
 
 
 class HotSegment(Segment):

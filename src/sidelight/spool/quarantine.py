@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from sidelight.host import allocate_lock, monotonic
+from sidelight.host import allocate_lock, monotonic, status_of
 from sidelight.record import encode, random_bits
 from sidelight.spool.disk import make_private_directory
 from sidelight.spool.system import sync, sync_directory
@@ -123,7 +123,7 @@ class Quarantine:
                 found.append((path.stat().st_mtime_ns, path))
         for _, path in sorted(found):
             entry = _read(path)
-            if entry is not None or path.exists():
+            if entry is not None or status_of(path) is not None:
                 yield path.stem, entry
 
     def replace(self, identity: str, entry: Entry) -> None:

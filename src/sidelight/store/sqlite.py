@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidelight.exceptions import StoreMissingError
-from sidelight.host import monotonic, sleep
+from sidelight.host import monotonic, sleep, status_of
 from sidelight.spool import (
     DISK,
     Descriptor,
@@ -159,7 +159,7 @@ def _create_file(path: Path, *, create: bool) -> None:
         DatabaseError: this user may not look at it.
     """
     try:
-        if path.exists():
+        if status_of(path) is not None:
             return
     except OSError as error:
         raise DatabaseError("open", error) from error
@@ -197,7 +197,7 @@ def open_file(path: Path, *, read_only: bool) -> StoreFile:
 def _created_log(connection: sqlite3.Connection, path: Path) -> Path:
     """Return the write-ahead log; the first transaction on a new file creates it."""
     log = Path(f"{path}-wal")
-    if not log.exists():
+    if status_of(log) is None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")
     return log
@@ -206,11 +206,15 @@ def _created_log(connection: sqlite3.Connection, path: Path) -> Path:
 def _open(path: Path, *, read_only: bool) -> StoreFile:
     identity = FileIdentity(path)
     connection = _connect(str(path))
-    if read_only and not _can_be_read(connection):
+    try:
+        if read_only and not _can_be_read(connection):
+            connection.close()
+            log = Path(f"{path}-wal")
+            identity = FileIdentity(path, log, content=True)
+            connection = _connect_immutable(path, log)
+    except BaseException:
         connection.close()
-        log = Path(f"{path}-wal")
-        identity = FileIdentity(path, log, content=True)
-        connection = _connect_immutable(path, log)
+        raise
     if not identity.is_current():
         connection.close()
         raise sqlite3.OperationalError("the file was replaced while it was opened")
@@ -252,7 +256,8 @@ def _connect_immutable(path: Path, log: Path) -> StoreFile:
     Raises:
         OperationalError: the log is not empty; without it answers would be wrong.
     """
-    if log.exists() and log.stat().st_size:
+    status = status_of(log)
+    if status is not None and status.st_size:
         raise sqlite3.OperationalError(
             "its write-ahead log cannot be read here: copy both files to a writable directory"
         )

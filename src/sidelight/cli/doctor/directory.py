@@ -11,7 +11,7 @@ from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.exceptions import SpoolError
-from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY
+from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY, is_directory
 from sidelight.spool import SMALLEST, filesystem, prepare_directory
 from sidelight.store import size
 
@@ -36,7 +36,7 @@ def check_directory(directory: Path) -> Iterator[Finding]:
     if problem is not None:
         yield problem
         return
-    if not directory.is_dir():
+    if not is_directory(directory):
         yield Finding("spool", "ok", f"{directory} does not exist yet: no records wait")
     elif directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         yield Finding(
@@ -70,7 +70,7 @@ def check_disk(place: Path, threat: str) -> Iterator[Finding]:
 
 def _unusable(directory: Path) -> Finding | None:
     """Return why the directory cannot be used or made."""
-    if not directory.is_dir():
+    if not is_directory(directory):
         if os.path.lexists(directory):
             return _wrong(f"{directory} is not a directory", "move it, or set SIDELIGHT_SPOOL")
         parent = _existing(directory)
@@ -119,7 +119,7 @@ def _wrong(problem: str, remedy: str) -> Finding:
 
 def _existing(directory: Path) -> Path:
     """Return the directory, or its nearest parent that exists."""
-    return next(place for place in (directory, *directory.parents) if place.is_dir())
+    return next(place for place in (directory, *directory.parents) if is_directory(place))
 
 
 def _free(place: Path) -> int:

@@ -13,7 +13,7 @@ from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.doctor.processes import check_limits
 from sidelight.cli.output import time_of
 from sidelight.cli.spool.segments import SegmentReport, read_spool, writer_of
-from sidelight.host import HAS_FILE_LOCKS
+from sidelight.host import HAS_FILE_LOCKS, is_directory
 from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem, strays_of, unseen_hot
 from sidelight.store import ago, plural, size, whole_seconds
 
@@ -32,7 +32,7 @@ def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
     if HAS_FILE_LOCKS:  # else a finding about the system says what is not kept
         yield from check_directory(directory)
     yield from _check_strays(directory)
-    if not directory.is_dir():
+    if not is_directory(directory):
         return
     try:
         segments = read_spool(directory)

@@ -13,6 +13,7 @@ import msgspec
 
 from sidelight.cli.output import with_progress
 from sidelight.exceptions import ConfigurationError, SpoolError
+from sidelight.host import is_directory
 from sidelight.record import decode, occurred_at
 from sidelight.settings import Settings, settle
 from sidelight.spool import (
@@ -153,7 +154,7 @@ def require_directory(spool: Path) -> None:
         SpoolError: there is none, or none can be on this system.
     """
     require_file_locks(spool)
-    if not spool.is_dir():
+    if not is_directory(spool):
         raise SpoolError(
             directory=spool,
             problem="there is no such directory",
