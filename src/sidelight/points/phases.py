@@ -41,6 +41,9 @@ _HANDED_OVER: Final[Mapping[Phase, list[str]]] = {
     "failure": ["_span", "_error"],
     "closed": ["_span"],
 }
+#: Classes are compared by identity, because a metaclass may define ``__hash__``.
+_NOT_SCALAR: Final = "type({}) is not _int and {} is not None and type({}) is not _bool"
+_NOT_DEFERRED: Final = " and type({}) is not _Deferred"
 _IDS: Final = ("artifact_id", "organization_id")
 
 
@@ -321,9 +324,9 @@ class PhaseWriter:
         if not source.computed:
             return f"{variable} = {source.text}\n"
         captured = self._value(variable, field, source)
-        not_scalar = templates.NOT_SCALAR
+        not_scalar = _NOT_SCALAR
         if mapped and phase == "success":
-            not_scalar += templates.NOT_DEFERRED
+            not_scalar += _NOT_DEFERRED
         elif mapped:
             captured += f"{variable} = _resolved({variable})\n"
         return captured + fill(

@@ -282,9 +282,6 @@ except _MISSING:
 """
 
 # Most values need no copy: short texts and numbers. A float may be NaN, which has no JSON form.
-# Classes are compared by identity, because a metaclass may define `__hash__`.
-NOT_SCALAR: Final = "type({}) is not _int and {} is not None and type({}) is not _bool"
-NOT_DEFERRED: Final = " and type({}) is not _Deferred"
 PLAIN: Final = """
 if (type({name}) is not str or len({name}) > {longest}) and {not_scalar}:
     {name} = _plain({name})
