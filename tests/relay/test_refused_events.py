@@ -16,18 +16,19 @@ from sidelight.emission.waiting import MAX_REFUSED, Watermark
 
 REFUSE = """
 CREATE TRIGGER poison BEFORE INSERT ON events WHEN NEW.artifact_id = 'poison'
-BEGIN SELECT RAISE(ABORT, 'a rule of the application'); END
+BEGIN SELECT {}; END
 """
+WAYS = {"with an error": "RAISE(ABORT, 'a rule of the application')", "silently": "RAISE(IGNORE)"}
 
 
-@pytest.fixture
-def path(tmp_path):
+@pytest.fixture(params=WAYS)
+def path(request, tmp_path):
     with configured(tmp_path):
         sidelight.emit("made", artifact_id="a")
         assert sidelight.flush(20.0)
         path = tmp_path / "events.db"
         with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.execute(REFUSE)
+            connection.execute(REFUSE.format(WAYS[request.param]))
         yield path
 
 

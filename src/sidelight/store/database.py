@@ -23,6 +23,20 @@ class DatabaseError(Exception):
         self.original = original
 
 
+class RowsSkippedError(DatabaseError):
+    """A database took a statement without an error, but left out rows of it."""
+
+    def __init__(self, statement: str, table: str, count: int) -> None:
+        """Name the table, and how many rows it lacks."""
+        super().__init__(
+            statement,
+            RuntimeError(
+                f"{count} {'row' if count == 1 else 'rows'} of {table} skipped without an error;"
+                f" look for a trigger, a rule or a policy on {table}"
+            ),
+        )
+
+
 class Connection:
     """One connection; it commits each statement, except within `transaction`.
 

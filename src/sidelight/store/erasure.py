@@ -14,11 +14,11 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
 from sidelight.record import to_json
-from sidelight.store.database import Connection
+from sidelight.store.database import Connection, RowsSkippedError
 from sidelight.store.keys import NO_ORGANIZATION, day_text
 from sidelight.store.rows import Draft
-from sidelight.store.statements import BatchStatements
-from sidelight.store.tables import ATTRIBUTION_WORK, ERASURES
+from sidelight.store.statements import BatchStatements, put_missing
+from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, ERASURES, EVENTS
 from sidelight.store.tally import Tally, add_to_counters
 
 Pair: TypeAlias = tuple[str | None, str | None]
@@ -26,6 +26,10 @@ Pair: TypeAlias = tuple[str | None, str | None]
 
 _DIGEST: Final = 16  # bytes
 _DELETE: Final = "DELETE FROM events WHERE event_id IN ("
+_TAKE_OFF: Final = (
+    "UPDATE artifacts SET events = artifacts.events - given.column2 FROM (",
+    ") AS given WHERE artifacts.artifact_id = given.column1",
+)
 _LOCK: Final = "SELECT artifact_id FROM artifacts WHERE artifact_id IN ("
 
 
@@ -57,7 +61,7 @@ class Sifted(NamedTuple):
 def place_tombstones(statements: BatchStatements, subjects: Iterable[Subject], now: int) -> None:
     """Keep events of these subjects out of the store from now (ns) on."""
     rows = [(digest, now) for digest in sorted({subject.digest for subject in subjects})]
-    statements.run(ERASURES.insert, ERASURES.kinds, rows, "ON CONFLICT (subject) DO NOTHING")
+    put_missing(statements, ERASURES, rows)
 
 
 def erased_of(statements: BatchStatements, subjects: Collection[Subject]) -> set[Subject]:
@@ -123,12 +127,7 @@ def claim_earlier_events(statements: BatchStatements, owners: Mapping[str, str],
         ") AS given WHERE artifacts.artifact_id = given.column1"
         " AND artifacts.organization_id IS NULL",
     )
-    statements.run(
-        ATTRIBUTION_WORK.insert,
-        ATTRIBUTION_WORK.kinds,
-        [(artifact, 0) for artifact, _ in work],
-        "ON CONFLICT (artifact_id) DO NOTHING",
-    )
+    put_missing(statements, ATTRIBUTION_WORK, [(artifact, 0) for artifact, _ in work])
     return bool(work)
 
 
@@ -143,6 +142,10 @@ def delete_events(statements: BatchStatements, keys: Sequence[str]) -> int:
     rows = [(key,) for key in keys]
     returning = ") RETURNING type, occurred_at, organization_id, artifact_id"
     gone = statements.run(_DELETE, "u", rows, returning)
+    if len(gone) < len(rows):
+        left = statements.run("SELECT 1 FROM events WHERE event_id IN (", "u", rows, ")")
+        if left:
+            raise RowsSkippedError(_DELETE, EVENTS.name, len(left))
     statements.run("DELETE FROM open_calls WHERE event_id IN (", "t", rows, ")")
     tally: Tally = Counter()
     by_artifact: Counter[str] = Counter()
@@ -150,14 +153,20 @@ def delete_events(statements: BatchStatements, keys: Sequence[str]) -> int:
         tally[organization or NO_ORGANIZATION, type_, day_text(occurred)] -= 1
         if artifact is not None:
             by_artifact[artifact] += 1
-    statements.run(
-        "UPDATE artifacts SET events = artifacts.events - given.column2 FROM (",
-        "tn",
-        sorted(by_artifact.items()),
-        ") AS given WHERE artifacts.artifact_id = given.column1",
-    )
+    take_off_artifacts(statements, sorted(by_artifact.items()))
     add_to_counters(statements, tally)
     return len(gone)
+
+
+def take_off_artifacts(statements: BatchStatements, counts: Sequence[tuple[str, int]]) -> None:
+    """Take numbers of events off artifacts, whose rows are locked.
+
+    Raises:
+        RowsSkippedError: an artifact was not updated.
+    """
+    before, after = _TAKE_OFF
+    if missing := len(counts) - statements.change(before, "tn", counts, after):
+        raise RowsSkippedError(before, ARTIFACTS.name, missing)
 
 
 def settle_artifacts(

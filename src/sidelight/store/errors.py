@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from sidelight.store.database import DatabaseError
+from sidelight.store.database import DatabaseError, RowsSkippedError
 from sidelight.store.tables import COSTS, EVENTS, LOSSES
 
 _VALUE_ERRORS: Final = frozenset({"22", "23", "54"})
@@ -23,6 +23,8 @@ _RAISED_BY_TRIGGER: Final = "P0"
 _CHECK_VIOLATION: Final = "23514"
 _RECORD_STATEMENTS: Final = ("COPY", "INSERT INTO events", "UPDATE events")
 """Statements that write the values of records."""
+_ROWS_OF_RECORDS: Final = (EVENTS.insert, LOSSES.insert, COSTS.insert)
+"""Statements whose rows are records' own."""
 _SUM_STATEMENTS: Final = ("INSERT INTO artifacts", "INSERT INTO event_counts")
 """Statements that write sums of records."""
 _RECORD_TABLES: Final = re.compile(rf"({EVENTS.name}|{LOSSES.name}|{COSTS.name})(_\w+)?")
@@ -30,14 +32,16 @@ _RECORD_TABLES: Final = re.compile(rf"({EVENTS.name}|{LOSSES.name}|{COSTS.name})
 _SQLITE_CONSTRAINT: Final = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (\w+)\.")
 
 
-def is_record_refused(error: DatabaseError) -> bool:
+def is_record_refused(error: DatabaseError) -> bool:  # noqa: PLR0911
     """Return whether the database refused a record's own row because of its values.
 
     False where it refused a row of counters, or a row that a trigger writes into a foreign table:
-    the record is not the cause, and a retry may succeed.
+    the record is not the cause, and a retry may succeed. A row that is skipped is one refused.
     """
     original: Any = error.original
     statement = error.statement
+    if isinstance(error, RowsSkippedError):
+        return statement.startswith(_ROWS_OF_RECORDS)
     state = getattr(original, "sqlstate", None)
     if state in _TEXT_ERRORS:
         return True

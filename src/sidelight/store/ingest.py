@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sidelight.store.database import Connection
+from sidelight.store.database import Connection, RowsSkippedError
 from sidelight.store.erasure import (
     Sifted,
     Subject,
@@ -24,10 +24,11 @@ from sidelight.store.erasure import (
     erased_of,
     settle_artifacts,
     sift,
+    take_off_artifacts,
 )
 from sidelight.store.keys import first_key
 from sidelight.store.rows import ARTIFACT, Draft, Row, rows_of
-from sidelight.store.statements import BatchStatements, Delivery
+from sidelight.store.statements import BatchStatements, Delivery, put_missing
 from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK
 from sidelight.store.tally import Tally, add_to_counters, tally_move, tally_rows
 
@@ -229,6 +230,8 @@ def _count_artifacts(statements: BatchStatements, sums: Mapping[str, _Sum]) -> l
         " OR artifacts.organization_id <> excluded.organization_id THEN 1 ELSE 0 END"
         " RETURNING artifact_id, organization_id, ambiguous, events, first_event_at",
     )
+    if missing := len(sums) - len(merged):
+        raise RowsSkippedError(ARTIFACTS.insert, ARTIFACTS.name, missing)
     return [_Artifact(*row) for row in merged]
 
 
@@ -242,12 +245,7 @@ def _subtract_duplicates(
         for artifact, each in sorted(sums.items())
         if each.events > stored_now[artifact]
     ]
-    statements.run(
-        "UPDATE artifacts SET events = artifacts.events - given.column2 FROM (",
-        "tn",
-        duplicates,
-        ") AS given WHERE artifacts.artifact_id = given.column1",
-    )
+    take_off_artifacts(statements, duplicates)
 
 
 # -- events that were stored before their artifact's organization was known ------------------
@@ -281,11 +279,8 @@ def _attribute_earlier_events(
     )
     for type_, occurred, organization in updated:
         tally_move(counts, type_, occurred, organization)
-    statements.run(
-        ATTRIBUTION_WORK.insert,
-        ATTRIBUTION_WORK.kinds,
-        [(each.artifact, each.since) for each in sorted(many)],
-        "ON CONFLICT (artifact_id) DO NOTHING",
+    put_missing(
+        statements, ATTRIBUTION_WORK, [(each.artifact, each.since) for each in sorted(many)]
     )
     return bool(many)
 
@@ -330,13 +325,13 @@ def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
 
 def _give(statements: BatchStatements, moved: Sequence[Any], owner: str) -> None:
     """Give events the organization of their artifact."""
-    tally: Tally = Counter()
-    for _, type_, occurred in moved:
-        tally_move(tally, type_, occurred, owner)
-    statements.run(
+    updated = statements.run(
         "UPDATE events SET organization_id = given.column2 FROM (",
         "ut",
         [(key, owner) for key, _, _ in moved],
-        ") AS given WHERE events.event_id = given.column1",
+        ") AS given WHERE events.event_id = given.column1 RETURNING type, occurred_at",
     )
+    tally: Tally = Counter()
+    for type_, occurred in updated:
+        tally_move(tally, type_, occurred, owner)
     add_to_counters(statements, tally)

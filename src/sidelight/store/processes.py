@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sidelight.store.database import Connection
+from sidelight.store.database import Connection, RowsSkippedError
 from sidelight.store.deliveries import Contents, number_of
 from sidelight.store.keys import fit_to_index
-from sidelight.store.rows import Ledger
-from sidelight.store.statements import BatchStatements
+from sidelight.store.rows import Ledger, Row
+from sidelight.store.statements import BatchStatements, put_all, put_missing
 from sidelight.store.tables import OPEN_CALLS, PROCESSES
 
+_DELIVERED_UNTIL: Final = 7  # a column
 _UPDATE: Final = (
     "ON CONFLICT (process) DO UPDATE SET last_seen = excluded.last_seen,"
     " delivered_until = excluded.delivered_until, ended = excluded.ended"
@@ -75,7 +76,7 @@ def _store_signs_of_life(
         return False
     content, at = max(signs, key=lambda sign: sign[1])
     row = _row(writer, content.began or 0, now, at, "exited" if content.ended else "")
-    statements.run(PROCESSES.insert, PROCESSES.kinds, [row], _UPDATE)
+    _put(statements, row, _UPDATE)
     return content.ended
 
 
@@ -83,15 +84,27 @@ def store_life(
     statements: BatchStatements, writer: Mapping[str, Any], now: int, until: int
 ) -> None:
     """Store that a process lives, and that what it wrote until a time (ns) is stored."""
-    statements.run(
-        PROCESSES.insert, PROCESSES.kinds, [_row(writer, until, now, until, "")], _UPDATE
-    )
+    _put(statements, _row(writer, until, now, until, ""), _UPDATE)
 
 
 def store_death(statements: BatchStatements, writer: Mapping[str, Any], now: int) -> None:
     """Store that a process has ended, unless it has said so itself."""
     row = _row(writer, 0, now, 0, "died")
-    statements.run(PROCESSES.insert, PROCESSES.kinds, [row], _DIED)
+    _put(statements, row, _DIED)
+
+
+def _put(statements: BatchStatements, row: Row, after: str) -> None:
+    """Write the row of a process, unless the store knows more of it.
+
+    Raises:
+        RowsSkippedError: the store knows less of it afterwards.
+    """
+    if statements.change(PROCESSES.insert, PROCESSES.kinds, [row], after):
+        return
+    query = "SELECT delivered_until FROM processes WHERE process IN ("
+    known = statements.run(query, "t", [row[:1]], ")")
+    if not known or known[0][0] < row[_DELIVERED_UNTIL]:
+        raise RowsSkippedError(PROCESSES.insert, PROCESSES.name, 1)
 
 
 def _row(
@@ -121,7 +134,7 @@ def _store_calls(
 ) -> None:
     """Note the calls that have started and not ended; forget those that have ended."""
     opened = [(call, key, process) for call, key in sorted(started.items()) if call not in ended]
-    statements.run(OPEN_CALLS.insert, OPEN_CALLS.kinds, opened, "ON CONFLICT (call) DO NOTHING")
+    put_missing(statements, OPEN_CALLS, opened)
     closed = [(call,) for call in sorted(ended) if call not in started]
     statements.run("DELETE FROM open_calls WHERE call IN (", "t", closed, ")")
 
@@ -136,7 +149,7 @@ def _merge_calls(
     """
     calls = sorted(started.keys() ^ set(ended))
     rows = [(call, started.get(call, ""), process) for call in calls]
-    statements.run(OPEN_CALLS.insert, OPEN_CALLS.kinds, rows, _MERGE)
+    put_all(statements, OPEN_CALLS, rows, _MERGE)
     statements.run(_FORGET, "t", [(call,) for call in calls], ")")
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
-from sidelight.store.database import Connection, DatabaseError
+from sidelight.store.database import Connection, DatabaseError, RowsSkippedError
 from sidelight.store.partitions import RETENTION_LOCK
 from sidelight.store.rows import CHUNK, KEY, RECORDED, Row
-from sidelight.store.tables import DELIVERIES, EVENTS
+from sidelight.store.tables import DELIVERIES, EVENTS, Table
 
+_ID: Final = "event_id::text"
 _UNLESS_STORED: Final = "ON CONFLICT DO NOTHING"
 _MARKS: Final = "SELECT kept_since, erasures FROM retention"
 
@@ -74,8 +75,16 @@ class BatchStatements(Protocol):
         """
         ...
 
+    def change(self, before: str, types: str, rows: Sequence[Row], after: str = "") -> int:
+        """Execute as `run` does, and return how many rows were written."""
+        ...
+
     def insert_new(self, chunks: Iterable[list[Row]]) -> Sequence[Row]:
-        """Insert rows into `events`, and return those that were not stored before."""
+        """Insert rows into `events`, and return those that were not stored before.
+
+        Raises:
+            RowsSkippedError: a row is neither new nor stored before.
+        """
         ...
 
     def check_constraints(self) -> None:
@@ -88,6 +97,36 @@ def batch_statements(connection: Connection) -> BatchStatements:
     if connection.backend == "postgresql":
         return _PostgresStatements(connection)
     return _SqliteStatements(connection)
+
+
+def put_all(
+    statements: BatchStatements, table: Table, rows: Sequence[Row], after: str = ""
+) -> None:
+    """Insert or update rows.
+
+    Raises:
+        RowsSkippedError: fewer rows were written.
+    """
+    if missing := len(rows) - statements.change(table.insert, table.kinds, rows, after):
+        raise RowsSkippedError(table.insert, table.name, missing)
+
+
+def put_missing(statements: BatchStatements, table: Table, rows: Sequence[Row]) -> None:
+    """Insert those rows whose keys the table lacks; its key is its first column.
+
+    Raises:
+        RowsSkippedError: the table lacks a row afterwards.
+    """
+    if statements.change(table.insert, table.kinds, rows, _UNLESS_STORED) < len(rows):
+        _check_stored(statements, table, rows)
+
+
+def _check_stored(statements: BatchStatements, table: Table, rows: Sequence[Row]) -> None:
+    key = table.key[0]
+    query = f"SELECT {key} FROM {table.name} WHERE {key} IN ("  # noqa: S608
+    found = statements.run(query, table.kinds[0], [row[:1] for row in rows], ")")
+    if missing := {row[0] for row in rows} - {each for (each,) in found}:
+        raise RowsSkippedError(table.insert, table.name, len(missing))
 
 
 def last_recorded(connection: Connection, own: int = 0) -> tuple[int, bool]:
@@ -117,7 +156,7 @@ class _SqliteStatements:
         self._connection = connection
 
     def marks(self, deliveries: Sequence[Delivery] = ()) -> Marks:
-        self.run(DELIVERIES.insert, DELIVERIES.kinds, deliveries, _UNLESS_STORED)
+        put_missing(self, DELIVERIES, deliveries)
         return Marks(*self._connection.execute(_MARKS).fetchone())
 
     def run(
@@ -128,6 +167,10 @@ class _SqliteStatements:
             returned.extend(self._execute(before, len(types), chunk, after))
         return returned
 
+    def change(self, before: str, types: str, rows: Sequence[Row], after: str = "") -> int:
+        width = len(types)
+        return sum(self._execute(before, width, each, after).rowcount for each in _chunks(rows))
+
     def insert_new(self, chunks: Iterable[list[Row]]) -> Sequence[Row]:
         new: list[Row] = []
         for chunk in chunks:
@@ -136,14 +179,8 @@ class _SqliteStatements:
                 new.extend(chunk)
                 continue
             # Some were stored before. The rows of this transaction have its times.
-            found = self.run(
-                "SELECT event_id, recorded_at FROM events WHERE event_id IN (",
-                "t",
-                [row[:1] for row in chunk],
-                ")",
-            )
-            recorded = dict(found)
-            new.extend(row for row in chunk if recorded.get(row[KEY]) == row[RECORDED])
+            recorded = _recorded(self, "event_id", "t", chunk)
+            new.extend(row for row in chunk if recorded[row[KEY]] == row[RECORDED])
         return new
 
     def check_constraints(self) -> None:
@@ -164,6 +201,27 @@ def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
+def _recorded(
+    statements: BatchStatements, key: str, kind: str, rows: Sequence[Row]
+) -> dict[str, int]:
+    """Return id → ``recorded_at`` of rows that must be stored.
+
+    Args:
+        statements: of the connection.
+        key: the expression for an event's id as text.
+        kind: the kind of the ids in the table.
+        rows: of `events`.
+
+    Raises:
+        RowsSkippedError: some are not stored.
+    """
+    query = f"SELECT {key}, recorded_at FROM events WHERE event_id IN ("  # noqa: S608
+    recorded = dict(statements.run(query, kind, [row[:1] for row in rows], ")"))
+    if missing := len(rows) - len(recorded):
+        raise RowsSkippedError(EVENTS.insert, EVENTS.name, missing)
+    return recorded
+
+
 class _PostgresStatements:
     least, greatest, for_update = "least", "greatest", " FOR UPDATE"
 
@@ -177,37 +235,56 @@ class _PostgresStatements:
         cursor = self._connection.execute(
             f"{note}SELECT pg_advisory_xact_lock_shared({RETENTION_LOCK}); {_MARKS}"
         )
-        cursor.nextset()
+        noted = len(deliveries)
         if note:
+            noted = cursor.rowcount
             cursor.nextset()
-        return Marks(*cursor.fetchone())
+        cursor.nextset()
+        marks = Marks(*cursor.fetchone())
+        if noted < len(deliveries):
+            _check_stored(self, DELIVERIES, deliveries)
+        return marks
 
     def run(
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
     ) -> list[tuple[Any, ...]]:
         if not rows:
             return []
-        statement = _unnest(before, types, after)
-        cursor = self._connection.execute(statement, _arrays(types, rows))
+        cursor = self._execute(before, types, rows, after)
         return list(cursor) if cursor.description else []
+
+    def change(self, before: str, types: str, rows: Sequence[Row], after: str = "") -> int:
+        return int(self._execute(before, types, rows, after).rowcount) if rows else 0
+
+    def _execute(self, before: str, types: str, rows: Sequence[Row], after: str) -> Any:
+        return self._connection.execute(_unnest(before, types, after), _arrays(types, rows))
 
     def insert_new(self, chunks: Iterable[list[Row]]) -> Sequence[Row]:
         copied: list[Row] = []
         left = iter(chunks)
-        if self._copy(left, copied):
+        count = self._copy(left, copied)
+        if count == len(copied):
             return copied
+        if count is not None:  # a trigger has skipped rows, perhaps such as were stored before
+            recorded = _recorded(self, _ID, "u", copied)
+            return [row for row in copied if recorded[row[KEY]] == row[RECORDED]]
         copied.extend(chain.from_iterable(left))
         inserted = self.run(
-            EVENTS.insert, EVENTS.kinds, copied, f"{_UNLESS_STORED} RETURNING event_id::text"
+            EVENTS.insert, EVENTS.kinds, copied, f"{_UNLESS_STORED} RETURNING {_ID}"
         )
         mine = {key for (key,) in inserted}
+        _recorded(self, _ID, "u", [row for row in copied if row[KEY] not in mine])
         return [row for row in copied if row[KEY] in mine]
 
     def check_constraints(self) -> None:
         self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
-    def _copy(self, chunks: Iterator[list[Row]], copied: list[Row]) -> bool:
-        """Insert by COPY, the cheapest way; return False if a row was stored before."""
+    def _copy(self, chunks: Iterator[list[Row]], copied: list[Row]) -> int | None:
+        """Insert by COPY, the cheapest way.
+
+        Returns:
+            How many rows were inserted; None if a row was stored before, so that none was.
+        """
         from psycopg import Error  # noqa: PLC0415
         from psycopg.errors import UniqueViolation  # noqa: PLC0415
 
@@ -223,10 +300,10 @@ class _PostgresStatements:
                     for row in chunk:
                         copy.write_row(row)
         except UniqueViolation:
-            return False
+            return None
         except Error as error:
             raise DatabaseError("COPY", error) from error
-        return True
+        return int(cursor.rowcount)
 
 
 _ARRAYS: Final = {"t": "text[]", "n": "bigint[]", "u": "uuid[]", "j": "json[]"}

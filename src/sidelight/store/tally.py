@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from sidelight.store.keys import DAY, NO_ORGANIZATION, day_text
 from sidelight.store.rows import OCCURRED, ORGANIZATION, TYPE, Row
-from sidelight.store.statements import BatchStatements
+from sidelight.store.statements import BatchStatements, put_all
 from sidelight.store.tables import EVENT_COUNTS
 
 Tally: TypeAlias = Counter[tuple[str, str, str]]
@@ -43,9 +43,9 @@ def tally_move(tally: Tally, type_: str, occurred: int, organization: str) -> No
 
 def add_to_counters(statements: BatchStatements, tally: Tally) -> None:
     """Add to the counters, in the order of their keys, because relays lock them in that order."""
-    statements.run(
-        EVENT_COUNTS.insert,
-        EVENT_COUNTS.kinds,
+    put_all(
+        statements,
+        EVENT_COUNTS,
         [(*key, number) for key, number in sorted(tally.items()) if number],
         "ON CONFLICT (organization_id, type, day) DO UPDATE SET"
         " count = event_counts.count + excluded.count",

@@ -18,6 +18,7 @@ ENDED: Final = "ended by the function"
 BROKEN: Final = "broken transaction"
 NO_TABLE: Final = "no outbox table"
 TOO_SLOW: Final = "database too slow"
+INSERT_FAILED: Final = "insert failed"
 
 REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "no transaction": ("none is open", "begin one, or let the function do something in it"),
@@ -28,7 +29,7 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     NO_TABLE: ("its database has none", "run `sidelight outbox create`"),
     TOO_SLOW: ("the INSERT took longer than the deadline", "use strict=True to wait"),
     "read-only transaction": ("it may not write", "leave transaction= out here"),
-    "insert failed": ("the database refused the INSERT", "see the log"),
+    INSERT_FAILED: ("the database refused the INSERT", "see the log"),
     "not awaited": ("an async connection in a call that cannot await", "make it async"),
     "unknown kind": ("sidelight does not know this kind of object", f"give {targets()}"),
     "unsupported database": (
@@ -210,4 +211,4 @@ def reason_of(error: BaseException) -> str:
         return TOO_SLOW
     if state == "25006" or "readonly database" in told:
         return "read-only transaction"
-    return BROKEN if state == "25P02" else "insert failed"
+    return BROKEN if state == "25P02" else INSERT_FAILED

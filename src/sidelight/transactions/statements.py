@@ -12,7 +12,15 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from sidelight.emission import EMITTER, MARGIN
 from sidelight.host import monotonic
-from sidelight.transactions.entry import BROKEN, NO_TABLE, TOO_SLOW, Refused, Row, reason_of
+from sidelight.transactions.entry import (
+    BROKEN,
+    INSERT_FAILED,
+    NO_TABLE,
+    TOO_SLOW,
+    Refused,
+    Row,
+    reason_of,
+)
 from sidelight.transactions.outbox import draining
 from sidelight.transactions.outbox.position import position_beside
 from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
@@ -203,6 +211,8 @@ def executing(cursor: Any) -> Callable[[str], Any]:
 class Cursor(Protocol):
     """A DBAPI cursor, as far as it is used here."""
 
+    rowcount: Any
+
     def execute(self, statement: str, parameters: Sequence[Any] = ..., /) -> Any:
         """Execute a statement."""
 
@@ -222,6 +232,7 @@ def sqlite_insert(cursor: Cursor, rows: Sequence[Row], path: str, *, within: flo
         within: seconds to wait for other writers; None keeps the connection's own limit.
 
     Raises:
+        Refused: a trigger skips a row without an error.
         Exception: of the driver.
     """
     before = None
@@ -232,6 +243,8 @@ def sqlite_insert(cursor: Cursor, rows: Sequence[Row], path: str, *, within: flo
     try:
         for row in rows:
             cursor.execute(_SQLITE, (row.event_id, row.record))
+            if cursor.rowcount == 0:
+                raise Refused(INSERT_FAILED)
     finally:
         if before is not None:
             cursor.execute(f"PRAGMA busy_timeout = {before}")

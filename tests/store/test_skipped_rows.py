@@ -1,0 +1,122 @@
+"""A trigger may skip a row without an error: the row then counts as refused, never as stored."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+from tests.support.rules import alter, rule
+from tests.support.stored import DAY, NOON, exact, ledger, record, store
+
+from sidelight import Store
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.record.format import CALL
+from sidelight.store.sink import StoreSink
+
+TRACE = bytes(16)
+CALLS = (
+    record("asked", NOON, outcome="started", trace=TRACE, span=7, flags=CALL, bits=70),
+    record("told", NOON + 1, bits=71),
+)
+TOLD = ledger({"spool full": 3}, {})
+
+
+def skips(url, table, when="true"):
+    then = "RETURN NULL" if url.startswith("postgresql") else "SELECT RAISE(IGNORE)"
+    return rule(url, table if url[0] == "s" else f"sidelight.{table}", when, then=then)
+
+
+@pytest.fixture
+def sink(url):
+    store(url, [record("first", NOON - DAY, artifact="a0", bits=1)])
+    with closing(StoreSink(url)) as sink:
+        yield sink
+
+
+POISON = "NEW.artifact_id = 'poison'"
+
+
+@pytest.mark.parametrize("of_many", [False, True])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param([record(artifact="poison", bits=2)], id="alone"),
+        pytest.param(
+            [record(artifact=each, bits=n) for n, each in enumerate(["a1", "poison", "a0"], 2)],
+            id="among others",
+        ),
+        pytest.param(
+            [record("first", NOON - DAY, artifact="a0", bits=1), record(artifact="poison", bits=2)],
+            id="beside one that was stored before",
+        ),
+        pytest.param(
+            [record(artifact="poison" if n == 1900 else "a1", bits=n + 2) for n in range(2000)],
+            id="in a large batch",
+        ),
+    ],
+)
+def test_an_event_that_the_database_skips_is_refused(url, sink, batch, of_many):
+    make, end = skips(url, "events", POISON)
+    alter(url, make)
+    writer = {"instance": "p1", "resource": {}}
+
+    def write():
+        if of_many:
+            sink.write_of_many([(each, writer) for each in batch])
+        else:
+            sink.write(batch, writer)
+
+    with pytest.raises(SinkRefusedError, match="without an error"):
+        write()
+    assert [event.artifact_id for event in exact(url)] == ["a0"]
+    alter(url, end)
+    write()
+    assert len(exact(url)) == len({moment.random for _, moment in batch} | {1})
+
+
+def test_an_event_that_a_trigger_leaves_out_because_it_is_there_is_stored(url, sink):
+    is_there = "EXISTS (SELECT 1 FROM {} AS e WHERE e.event_id = NEW.event_id)"
+    table = "events" if url[0] == "s" else "sidelight.events"
+    alter(url, skips(url, "events", is_there.format(table))[0])
+    known = record("first", NOON - DAY, artifact="a0", bits=1)
+    sink.write([known, record(artifact="a1", bits=2)], {"instance": "p1"})
+    sink.write([known], {"instance": "p1"})
+    assert [event.artifact_id for event in exact(url)] == ["a0", "a1"]
+
+
+@pytest.mark.parametrize(
+    ("table", "batch", "error"),
+    [
+        ("artifacts", CALLS, SinkUnavailableError),
+        ("event_counts", CALLS, SinkUnavailableError),
+        ("deliveries", CALLS, SinkUnavailableError),
+        ("open_calls", CALLS, SinkUnavailableError),
+        ("losses", [TOLD], SinkRefusedError),
+    ],
+)
+def test_no_other_row_is_skipped_in_silence(url, sink, table, batch, error):
+    make, end = skips(url, table)
+    alter(url, make)
+    with pytest.raises(error, match="without an error"):
+        sink.write(batch, {"instance": "p2"})
+    assert len(exact(url)) == 1
+    alter(url, end)
+    sink.write(batch, {"instance": "p2"})
+    sink.write(batch, {"instance": "p2"})
+    assert len(exact(url)) == 1 + (batch is CALLS) * 2
+    with Store(url) as opened:
+        assert sum(loss.count for loss in opened.losses()) == (table == "losses") * 3
+
+
+def test_a_sign_of_life_is_not_skipped_in_silence(url, sink):
+    make, end = skips(url, "processes")
+    alter(url, make)
+    writer = {"instance": "p2", "resource": {}}
+    for note in (lambda: sink.note_alive(writer, NOON), lambda: sink.note_end(writer)):
+        with pytest.raises(SinkUnavailableError, match="without an error"):
+            note()
+    alter(url, end)
+    sink.note_alive(writer, NOON)
+    sink.note_alive(writer, NOON - 1)
+    sink.note_end(writer)
+    sink.note_end(writer)
