@@ -211,7 +211,9 @@ def executing(cursor: Any) -> Callable[[str], Any]:
 class Cursor(Protocol):
     """A DBAPI cursor, as far as it is used here."""
 
-    rowcount: Any
+    @property
+    def rowcount(self) -> Any:
+        """The number of rows that the last statement has written."""
 
     def execute(self, statement: str, parameters: Sequence[Any] = ..., /) -> Any:
         """Execute a statement."""
