@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
@@ -137,14 +137,13 @@ def settle(
     env = dict(os.environ if environment is None else environment)
     if not isinstance(store, str | None):
         _refuse("store", f"{store!r} is not text", 'write "sqlite:///events.db"')
-    spool = spool or env.get("SIDELIGHT_SPOOL")
-    if not isinstance(spool, str | os.PathLike | None) or "\0" in os.fsdecode(spool or ""):
-        _refuse("spool", f"{spool!r} is not a path", "name a directory")
+    spool = _directory("spool", spool) or env.get("SIDELIGHT_SPOOL")
+    hot = _directory("hot", hot) or env.get("SIDELIGHT_HOT") or None
     if not isinstance(strict, bool | None):
         _refuse("strict", f"{strict!r} is neither True nor False", "give one of them")
     named = store or env.get("SIDELIGHT_STORE")
-    stream = stream or env.get("SIDELIGHT_STREAM")
-    stream_address = stream_url(stream) if stream else None
+    stream = env.get("SIDELIGHT_STREAM") if stream in (None, "") else stream
+    stream_address = None if stream in (None, "") else stream_url(stream)
     url = None if stream_address and not named else _database(named or default_store())
     if relay not in ("thread", "external"):
         _refuse("relay", f"{relay!r} is unknown", 'use "thread" or "external"')
@@ -163,8 +162,8 @@ def settle(
     return Settings(
         store=url,
         stream=stream_address,
-        spool=Path(os.fsdecode(spool or _spool_beside(url or f"{stream_address}"))).absolute(),
-        hot=os.fspath(hot or "") or env.get("SIDELIGHT_HOT") or None,
+        spool=Path(spool or _spool_beside(url or f"{stream_address}")).absolute(),
+        hot=hot,
         otlp_traces=traces,
         otlp_logs=logs,
         otlp_endpoint=otlp if isinstance(otlp, str) else None,
@@ -177,6 +176,14 @@ def settle(
         is_default_store=url is not None and not named,
         environment=env,
     )
+
+
+def _directory(setting: str, path: object) -> str | None:
+    """Return the path of a directory as text; None where none is given."""
+    given = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(given, str | None) or "\0" in (given or ""):
+        _refuse(setting, f"{path!r} is not a path", "name a directory")
+    return given
 
 
 def stream_url(url: str) -> str:
@@ -199,6 +206,8 @@ def _outboxes(urls: Sequence[str] | None, env: Mapping[str, str]) -> tuple[str, 
     """Normalize the URLs of business databases; the driver in a URL is ignored."""
     if isinstance(urls, str):
         _refuse("outboxes", f"{without_password(urls)!r} is one URL", "give a list of them")
+    if not isinstance(urls, Iterable | None):
+        _refuse("outboxes", f"{urls!r} is no list", "give a list of URLs")
     if urls is None:  # a path may have a space, so only one before another URL separates
         text = env.get("SIDELIGHT_OUTBOXES", "").strip()
         urls = re.split(r"[\s,]+(?=[A-Za-z][\w+.-]*://)", text) if text else ()

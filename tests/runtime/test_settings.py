@@ -1,9 +1,11 @@
 """What cannot be configured is refused at once, with the setting and the remedy."""
 
+import inspect
 import math
 
 import pytest
 
+import sidelight
 from sidelight.exceptions import ConfigurationError
 from sidelight.settings import disabled, settle
 
@@ -54,6 +56,31 @@ STORE = "sqlite:////tmp/events.db"
 def test_refused(named, setting, told):
     with pytest.raises(ConfigurationError, match=told) as met:
         settle(**{"store": STORE, "environment": {}, **named})
+    assert str(met.value).startswith(setting)
+
+
+WRONG_TYPES = (3, 0, True, 1.5, b"x", ["a"], [3], {"a": 1}, object(), str)
+FITTING = {
+    "otlp": (bool,),
+    "strict": (bool,),
+    "spool_limit": (int, float),
+    "deadline": (int, float),
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        (setting, value)
+        for setting in inspect.signature(sidelight.configure).parameters
+        for value in WRONG_TYPES
+        if type(value) not in FITTING.get(setting, ())
+    ],
+    ids=str,
+)
+def test_a_value_of_a_wrong_type_is_refused(setting, value):
+    with pytest.raises(ConfigurationError) as met:
+        sidelight.configure(**{"store": STORE, setting: value})
     assert str(met.value).startswith(setting)
 
 

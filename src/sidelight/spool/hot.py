@@ -29,15 +29,17 @@ from sidelight.spool.segment import Segment
 
 LINK: Final = ".hot"
 """The suffix of the links that lead from a spool to directories of hot segments."""
+_WRITABLE: Final = "name a directory that is writable"
 _COPYING: Final = allocate_lock()
 
 
-def hot_directory(root: str | None, spool: Path) -> Path | None:
+def hot_directory(root: str | None, spool: Path, *, make: bool = True) -> Path | None:
     """Make the directory of a spool's hot segments, with access for its owner only.
 
     Args:
         root: a directory on a tmpfs; None where there are to be no hot segments.
         spool: the spool's directory.
+        make: whether to make it; else only check whether it can be made.
 
     Raises:
         ConfigurationError: ``root`` is not on a tmpfs, or is not writable.
@@ -51,10 +53,14 @@ def hot_directory(root: str | None, spool: Path) -> Path | None:
         _refuse(f"{root} lies on {kind}", "name a directory on a tmpfs")
     key = f"{zlib.crc32(os.fsencode(spool.resolve())):08x}"
     path = Path(root).resolve() / f"sidelight-{DISK.user()}-{key}"
+    if not make and not os.path.lexists(path):
+        if not DISK.is_writable(Path(root)):
+            _refuse(f"{path} cannot be made ({root} is not writable)", _WRITABLE)
+        return path
     try:
         DISK.make_directory(path)
     except OSError as error:
-        _refuse(f"{path} cannot be made ({error.strerror})", "name a directory that is writable")
+        _refuse(f"{path} cannot be made ({error.strerror})", _WRITABLE)
     if not DISK.is_trusted(path, spool):
         _refuse(f"{path} belongs to another user, or others may use it", "remove it")
     return path

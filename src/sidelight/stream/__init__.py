@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sidelight.stream.messages import Message, MessageWriter
     from sidelight.stream.metrics import register
     from sidelight.stream.problems import look_at_topic
+    from sidelight.stream.producer import check_properties
     from sidelight.stream.reading import Event, Told, read_message
     from sidelight.stream.sink import StreamSink
 
@@ -31,6 +32,7 @@ __all__ = [
     "StreamSink",
     "Told",
     "asyncapi_document",
+    "check_properties",
     "client_properties",
     "look_at_group",
     "look_at_topic",
@@ -49,6 +51,7 @@ __getattr__ = lazily(
         "messages": "Message MessageWriter",
         "metrics": "register",
         "problems": "look_at_topic",
+        "producer": "check_properties",
         "reading": "Event Told read_message",
         "sink": "StreamSink",
     },

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sidelight.cli.doctor.directory import check_ready
 from sidelight.cli.doctor.findings import Finding
+from sidelight.cli.doctor.settings import check_hot, check_settings
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import clean, console, print_json
 from sidelight.cli.palette import AMBER, GREEN, RED
@@ -59,7 +60,7 @@ def doctor(
       sidelight doctor --ready
     """
     settings = settle(store, stream=stream, spool=spool, otlp=otlp, outboxes=outbox or None)
-    findings = [check_ready(settings.spool)] if ready else run_checks(settings, group)
+    findings = _check_ready(settings) if ready else run_checks(settings, group)
     wrong = notes = 0
     for finding in findings:
         wrong += finding.state == "wrong"
@@ -81,6 +82,7 @@ def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding
     from sidelight.cli.doctor.store import check_store  # noqa: PLC0415
 
     yield from _check_switches()
+    yield from check_settings(settings)
     yield from (Finding("system", "note", *each) for each in not_kept())
     answers = True
     for finding in [] if settings.store is None else check_store(settings.store):
@@ -99,6 +101,11 @@ def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding
     from sidelight.cli.doctor.endpoints import check_endpoints  # noqa: PLC0415
 
     yield from check_endpoints(settings)
+
+
+def _check_ready(settings: Settings) -> Iterator[Finding]:
+    yield from check_hot(settings)
+    yield check_ready(settings.spool)
 
 
 def _check_switches() -> Iterator[Finding]:

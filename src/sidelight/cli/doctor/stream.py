@@ -22,9 +22,10 @@ def check_stream(
         remedy = "pip install 'sidelight[kafka]'"
         yield Finding("stream", "wrong", f"{address}: confluent-kafka is not installed", remedy)
         return
-    from sidelight.stream import look_at_topic  # noqa: PLC0415  # needs the library
+    from sidelight.stream import check_properties, look_at_topic  # noqa: PLC0415  # need the library
 
     try:
+        check_properties(address, environment)
         problem, partitions = look_at_topic(address, environment, _WITHIN)
     except ConfigurationError as error:
         facts = error.facts
