@@ -168,7 +168,7 @@ class Colour(enum.Enum):
         ({"b\0": "\\u0000"}, {"b␀": "\\u0000"}),
         ({1: "a", "1": "b", "c": 3}, {"1": "b", "c": 3, "… 1 more": "…"}),
         (NAMES["pandas"].NaT, None),
-        (NAMES["numpy"].timedelta64("NaT"), None),
+        (NAMES["numpy"].timedelta64("NaT", "s"), None),
     ],
     ids=lambda value: type(value).__name__,
 )
