@@ -53,5 +53,19 @@ def test_an_endpoint_gets_log_records(url):
     assert told["sent"] > 10
 
 
+def test_a_wait_for_an_endpoint_is_told_at_once(url):
+    command = [sys.executable, "-m", "sidelight", "replay", "--store", url, "--to", "otlp"]
+    with subprocess.Popen(
+        [*command, "--otlp", "http://127.0.0.1:1"],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr.readline().startswith("waiting for http://127.0.0.1:1: no answer")
+        assert process.poll() is None
+        process.terminate()
+        process.stderr.read()
+
+
 def test_a_stream_that_is_not_named_is_refused(url):
     assert "name it with --stream URL" in replay(url, "--to", "stream", code=1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import cache
 from itertools import islice
+from threading import Timer
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -18,13 +20,14 @@ from sidelight.exceptions import SinkUnavailableError as Unavailable
 from sidelight.otlp import OtlpSettings
 from sidelight.record import Moment, Static
 from sidelight.runtime import require_stream_client
-from sidelight.settings import Settings, settle
+from sidelight.settings import Settings, settle, without_password
 from sidelight.spool import Record, Sink
 from sidelight.store import Event, Store, plural
 
 _BATCH: Final = 2_000  # events
 _RETRIES: Final = 30
 _PAUSE: Final = 1.0  # seconds
+_SILENT: Final = 0.7  # seconds
 _RANDOM: Final = 0x3FFF_FFFF_FFFF_FFFF  # the random bits that an event's id holds
 
 
@@ -68,7 +71,8 @@ def replay(
             total = opened.size()
             events = iter(with_progress(_behind(chosen, after), "sending", total))
             while batch := [*islice(events, _BATCH)]:
-                _send(sink, [record_of_event(event) for event in batch], settings)
+                with _telling_a_wait(settings.stream if to == "stream" else settings.otlp_endpoint):
+                    _send(sink, [record_of_event(event) for event in batch], settings)
                 sent, last = sent + len(batch), batch[-1].event_id
     except (KeyboardInterrupt, Unavailable, SinkRefusedError) as error:
         problem = str(error) or "interrupted"
@@ -110,6 +114,24 @@ def _behind(events: Iterator[Event], after: str | None) -> Iterator[Event]:
                 argument="--after", problem=f"no event {after} is among them", remedy="leave it out"
             )
     yield from events
+
+
+@contextmanager
+def _telling_a_wait(address: str | None) -> Iterator[None]:
+    """Tell on stderr what the command waits for, once the block takes longer than a moment."""
+    where = "the OTLP endpoint" if address is None else without_password(address)
+    timer = Timer(
+        _SILENT, _tell_once, [f"waiting for {where}: no answer so far; half a minute at most"]
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+_tell_once: Final = cache(remark)
 
 
 def _send(sink: Sink, records: list[Record], settings: Settings) -> None:

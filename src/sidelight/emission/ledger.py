@@ -17,11 +17,14 @@ from sidelight.emission.emitter import LOST, Emitter
 from sidelight.exceptions import SpoolError
 from sidelight.host import monotonic
 from sidelight.record import encode, ledger_frame, random_bits, text
-from sidelight.spool import Position, RateLimiter, Spool
+from sidelight.spool import Position, RateLimiter, Rescue, Spool
 
 #: Bytes of one part. A part must fit into a record, and several hundred busy points must not fill
 #: the spool with costs: an unhurried write is one part of costs.
 _PART: Final = 64 * 1024
+_SMALL_PART: Final = 1024  # at the end there may be room for four thousand only
+LOST_AT_EXIT: Final = "lost at exit"
+"""The reason for records that the process had in memory at its end; a sink's name follows."""
 SIGN_OF_LIFE: Final = 5.0
 """Seconds between two signs of life of a process that emits."""
 _IDLE_SIGN: Final = 20.0  # … of one that emits nothing: the pause doubles up to this
@@ -84,6 +87,23 @@ class Ledger:
             self._write_sign_of_life(append, spool.position, ended=ended)
         self._log_losses()
 
+    def write_lost(self, rescue: Rescue, lost: Mapping[str, int]) -> None:
+        """Count what an ending process could not bring to a file, and write all losses once more.
+
+        Earlier parts may be among what is lost.
+
+        Args:
+            rescue: takes the parts, as far as it has room for them.
+            lost: the number of records, by sink.
+        """
+        for sink, count in lost.items():
+            self._emitter.losses[f"{LOST_AT_EXIT}: {sink}"] += count
+            self._emitter.problems[f"{LOST_AT_EXIT}: {sink}"] = rescue.cause
+        self.restart()
+        with contextlib.suppress(OSError):
+            self._write_losses(rescue.append, size=_SMALL_PART)
+        self._log_losses()
+
     def _write_sign_of_life(
         self, append: Callable[[bytes], object], position: Callable[[], Position], *, ended: bool
     ) -> None:
@@ -102,11 +122,12 @@ class Ledger:
             self._sign_pause = min(2 * self._sign_pause, _IDLE_SIGN)
             self._has_ended = ended
 
-    def _write_losses(self, append: Callable[[bytes], object]) -> None:
+    def _write_losses(self, append: Callable[[bytes], object], size: int = _PART) -> None:
         losses = self._emitter.losses.copy()
         problems = self._emitter.problems.copy()
         changed = [reason for reason, count in losses.items() if self._losses.get(reason) != count]
-        for part in _parts((reason, text(problems.get(reason, ""))) for reason in changed):
+        changed.sort(key=lambda reason: not reason.startswith(LOST_AT_EXIT))
+        for part in _parts(((each, text(problems.get(each, ""))) for each in changed), size):
             counts = {reason: losses[reason] for reason in part}
             _append(append, {"losses": counts, "problems": part})
             self._losses |= counts
@@ -165,14 +186,14 @@ def _append(append: Callable[[bytes], object], content: dict[str, Any]) -> None:
     append(ledger_frame(content, time.time_ns(), random_bits(64)))
 
 
-def _parts(entries: Iterator[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Group entries into parts of at most `_PART` bytes; leave out one that is larger alone."""
+def _parts(entries: Iterator[tuple[str, Any]], most: int = _PART) -> Iterator[dict[str, Any]]:
+    """Group entries into parts of at most ``most`` bytes; leave out one that is larger alone."""
     part: dict[str, Any] = {}
     size = 0
     for key, value in entries:
-        if (added := len(encode((key, value)))) > _PART:
+        if (added := len(encode((key, value)))) > most:
             continue
-        if size + added > _PART:
+        if size + added > most:
             yield part
             part, size = {}, 0
         part[key] = value

@@ -12,7 +12,7 @@ from sidelight.record import event_id
 if TYPE_CHECKING:
     from sidelight.spool import Position
 
-State: TypeAlias = Literal["stored", "streamed", "spooled", "joined", "refused", "lost"]
+State: TypeAlias = Literal["stored", "streamed", "spooled", "volatile", "joined", "refused", "lost"]
 
 
 class Receipt:
@@ -55,16 +55,17 @@ class Receipt:
         """Where the event is now.
 
         "stored": in the store. "streamed": in the stream, where there is a stream and no store.
-        "spooled": in the spool, and the relay will deliver it. "joined": in the caller's
-        transaction. "refused": in the quarantine, because the store or the stream refused it; or
-        nowhere, because its artifact or organization was erased. "lost": nowhere;
+        "spooled": in the spool, and the relay will deliver it. "volatile": as "spooled", but only
+        in the memory of this process, because no disk takes the spool at the moment. "joined": in
+        the caller's transaction. "refused": in the quarantine, because the store or the stream
+        refused it; or nowhere, because its artifact or organization was erased. "lost": nowhere;
         the loss was counted.
         """
         if self._position is None:
             return "lost"
         mark = self._watermark
         if not mark.reached(self._position):
-            return "spooled"
+            return "volatile" if mark.is_in_memory(self._position) else "spooled"
         return "refused" if mark.was_refused(self._random) else mark.acknowledged
 
     def wait(self) -> Receipt:

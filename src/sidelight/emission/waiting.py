@@ -38,6 +38,7 @@ class Watermark:
         store_answers: set by the relay.
         wake_relay: called before a wait.
         acknowledged: the state of a receipt that the watermark has passed; set by the relay.
+        is_in_memory: tells whether only this process's memory may hold the record at a position.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,7 @@ class Watermark:
         self.store_answers = False
         self.wake_relay: Callable[[], object] = lambda: None
         self.acknowledged: Literal["stored", "streamed"] = "stored"
+        self.is_in_memory: Callable[[Position], bool] = lambda _: False
         self._waiters: list[tuple[Position, Callable[[], object]]] = []
         self._timed_out_at: Position = (0, 0)
         self._refused: dict[int, None] = {}

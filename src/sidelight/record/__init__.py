@@ -47,6 +47,7 @@ from sidelight.record.ledger import (
     CostSnapshot,
     LedgerPart,
     blank_payload,
+    is_ledger,
     ledger_frame,
     ledger_part,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "exception_attributes",
     "frame",
     "is_deep",
+    "is_ledger",
     "is_type_name",
     "ledger_frame",
     "ledger_part",

@@ -56,6 +56,11 @@ def ledger_frame(content: dict[str, Any], time_ns: int, random: int) -> bytes:
     return frame(_HEAD + encode(moment))
 
 
+def is_ledger(payload: bytes) -> bool:
+    """Return whether a payload is a part of a ledger."""
+    return payload.startswith(_HEAD)
+
+
 def blank_payload(length: int, time_ns: int) -> bytes | None:
     """Make the payload of a ledger that says nothing, to take the place of another payload.
 

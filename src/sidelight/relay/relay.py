@@ -6,6 +6,7 @@ them holds a lock that a caller takes.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sidelight.emission import Watermark
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.host import monotonic, sleep
+from sidelight.record import FRAME, decode
 from sidelight.relay.housekeeping import Housekeeping
 from sidelight.relay.reading import SharedReadings
 from sidelight.relay.worker import Worker
@@ -70,6 +72,7 @@ class Relay:
         self.housekeeping = Housekeeping(spool, [sink.name for sink in sinks], ledger, count, spans)
         self.movers = _movers(outboxes, spool, lambda: watermark.store_answers)
         spool.sync_sinks = lambda: all(worker.sync() for worker in self.workers)
+        spool.store_directly = self._store_directly
         self._members: list[Worker | Mover] = [*self.workers, *self.movers]
         self._loops = [self.housekeeping.loop, *(each.loop for each in self._members)]
 
@@ -175,6 +178,19 @@ class Relay:
         if problem is not None:
             raise problem
         return {worker.sink.name: worker.health.delivered for worker in self.workers}
+
+    def _store_directly(self, frame: bytes) -> bool:
+        """Hand one record to the sink that acknowledges; its thread has ended.
+
+        Returns:
+            False where the sink did not answer lately, or does not answer now.
+        """
+        for worker in self.workers:
+            if worker.is_store and not worker.failing and not worker.loop.is_running:
+                with contextlib.suppress(Exception), contextlib.closing(worker.sink):
+                    worker.sink.write([decode(frame[FRAME.size :])], self.spool.meta)
+                    return True
+        return False
 
     def _adopted(self) -> list[tuple[object, bool]]:
         return [(segment, segment.sealed) for segment in self.spool.adopted]

@@ -36,7 +36,7 @@ from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
 from sidelight.runtime.measuring import offer_metrics
 from sidelight.settings import Settings, writer_meta
-from sidelight.spool import Spool, hot_directory, usable_directory
+from sidelight.spool import Spool, hot_directory, is_in_memory, usable_directory
 from sidelight.transactions import forget_outboxes, prepare_libraries
 
 if TYPE_CHECKING:
@@ -169,6 +169,8 @@ class Runtime:
         self._ledger.restart()
         self._forgotten = ForgottenOutboxes(settings)
         EMITTER.watermark = Watermark()  # positions of another spool do not compare
+        EMITTER.watermark.is_in_memory = partial(is_in_memory, spool.own)
+        spool.on_lost = self._ledger.write_lost
         self.spool = spool
         EMITTER.use(spool)
         if settings.relay == "external":  # no relay here writes the ledger before the end
@@ -300,6 +302,7 @@ class Runtime:
             spool, self.spool = self.spool, None
             relay = self._take_relay()
         if not started and self.ending:
+            spool.save()
             return False  # the relay may be delivering: leave the segments open until exit
         return self._deliver_and_close(spool, relay, until)
 
@@ -331,7 +334,7 @@ class Runtime:
                 relay.housekeeping.ledger = write_ledger
             if not relay.stop(until - monotonic()):
                 if spool is not None:
-                    spool.seal()
+                    spool.save()
                 return False  # a thread is inside its library: leave the segments open until exit
         if spool is not None:
             spool.close()

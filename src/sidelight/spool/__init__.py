@@ -24,6 +24,7 @@ from sidelight.spool.filesystems import filesystem
 from sidelight.spool.header import PAGE
 from sidelight.spool.hot import HotSegment, hot_directory, unseen_hot
 from sidelight.spool.quarantine import Entry, Quarantine
+from sidelight.spool.rescue import Rescue, is_in_memory
 from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
 from sidelight.spool.sink import Health, Record, Sink, acknowledging_sink
@@ -50,6 +51,7 @@ __all__ = [
     "Quarantine",
     "RateLimiter",
     "Record",
+    "Rescue",
     "Scanner",
     "Segment",
     "Sink",
@@ -60,6 +62,7 @@ __all__ = [
     "erase_records",
     "filesystem",
     "hot_directory",
+    "is_in_memory",
     "is_same_store",
     "is_same_stream",
     "keep_for_ever",

@@ -2,7 +2,8 @@
 
 A `header` page, then frames, then zeros. The writer maps the file and appends with one C call,
 ``mmap.write``, which copies and advances under the GIL: frames of several threads and of signal
-handlers never interleave. The call raises ValueError at the end of the segment.
+handlers never interleave. The call raises ValueError at the end of the mapping. One page of the
+file is behind that: `rescue` writes there what is to be told at the end of the process.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import errno
 import mmap
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -102,16 +103,16 @@ class Segment:
         header = Header(VERSION, dict(meta))
         head = encode_header(meta)
         if directory is None:
-            mapping = disk.map(-1, size)
-            populate(mapping, size)
+            mapping = disk.map(-1, size - PAGE)
+            populate(mapping, size - PAGE)
             mapping[: len(head)] = head
             mapping.seek(PAGE)
             return cls(-1, None, mapping, size, header, disk)
         pieces = (ZEROS[: size - offset] for offset in range(0, size, len(ZEROS)))
         with new_file(directory, size, pieces, disk) as (fd, path):
             write_all(disk, fd, head, 0)
-            mapping = disk.map(fd, size)
-            populate(mapping, size)
+            mapping = disk.map(fd, size - PAGE)
+            populate(mapping, size - PAGE)
             mapping.seek(PAGE)
         return cls(fd, path, mapping, size, header, disk)
 
@@ -199,27 +200,30 @@ class Segment:
     def trim(self) -> None:
         """Give back the room behind the last frame of a segment that nobody writes to.
 
-        64 KiB stay, so that a limit in bytes limits the number of files as well. Where anything
-        but zeros follows the frames, as after damage, the segment keeps its size.
+        64 KiB stay, so that a limit in bytes limits the number of files as well, and a page for
+        `rescue`. Where anything but zeros follows the frames, as after damage, it keeps its size.
 
         Raises:
             OSError: the room comes back when the file is deleted.
         """
-        if self.size > SMALL and (end := max(SMALL, self._end_of_frames())) < self.size:
+        end = self.end_of_frames() if self.size > SMALL else self.size
+        if (end := max(SMALL, end + -end % PAGE + PAGE)) < self.size:
             self.size = end
             if self.fd >= 0:
                 self.disk.truncate(self.fd, end)
 
-    def _end_of_frames(self) -> int:
-        """Return the page boundary behind the last frame; the size where anything follows."""
-        if self.read(max(PAGE, self.size - PAGE)).strip(b"\0"):  # full
+    def end_of_frames(self) -> int:
+        """Return the offset behind the last frame; the size where anything but zeros follows."""
+        free = max(PAGE, self.size - PAGE)
+        if self.read(free).strip(b"\0"):
             return self.size
+        if self.read(max(PAGE, free - PAGE)).strip(b"\0"):  # full
+            return free
         end = PAGE
         while length := length_of_frames(self.read(end)):
             end += length
-        if any(self.read(at).strip(b"\0") for at in range(end, self.size, READ)):
-            return self.size
-        return end + -end % PAGE
+        follows = any(self.read(at).strip(b"\0") for at in range(end, self.size, READ))
+        return self.size if follows else end
 
     def close(self) -> None:
         """Close mapping and file; the lock ends unless a forked child has the file open too."""
@@ -320,6 +324,7 @@ class Segment:
         """Become the owner of a followed segment; return False while its writer lives."""
         if not self.disk.lock(self.fd):
             return False
+        self.size = self.disk.size(self.fd)  # its writer may have added to it at its end
         self.sealed = True
         with contextlib.suppress(OSError):
             self.trim()
@@ -360,7 +365,8 @@ class Segment:
             return b"" if self.mapping is None else self.mapping[offset:end]
         if not self.is_unreadable:
             return self.disk.read(self.fd, end - offset, offset)
-        return b"".join(self._read_page(at, end) for at in _page_bounds(offset, end))
+        pages = range(offset - offset % PAGE + PAGE, end, PAGE)
+        return b"".join(self._read_page(at, end) for at in (offset, *pages))
 
     def _read_page(self, offset: int, end: int) -> bytes:
         size = min(end, offset - offset % PAGE + PAGE) - offset
@@ -391,9 +397,3 @@ class Segment:
 
     def __del__(self) -> None:
         self.close()
-
-
-def _page_bounds(offset: int, end: int) -> Iterator[int]:
-    """Yield ``offset`` and every page boundary behind it."""
-    yield offset
-    yield from range(offset - offset % PAGE + PAGE, end, PAGE)

@@ -9,12 +9,11 @@ signal handler may emit in the middle of a rotation.
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from sidelight.exceptions import SpoolError
 from sidelight.host import allocate_lock, monotonic
@@ -26,14 +25,12 @@ from sidelight.spool.header import PAGE, fit
 from sidelight.spool.hot import hot_among, link_to, replace_by_copies
 from sidelight.spool.quarantine import DIRECTORY as QUARANTINE
 from sidelight.spool.quarantine import Quarantine
+from sidelight.spool.rescue import Rescue, newest_file
 from sidelight.spool.segment import SMALL, Segment
-from sidelight.spool.sink import acknowledging_sink
 from sidelight.spool.supply import IDLE, Supply
 
 Position: TypeAlias = tuple[int, int]
 """A position in this process's own segments: number of the segment, offset in it."""
-
-logger: Final = logging.getLogger("sidelight")
 
 
 class Spool:
@@ -55,6 +52,8 @@ class Spool:
             succeeded. Delivered segments are deleted only after that.
         on_rotation: called after a segment was replaced.
         on_full: called where there is no room for another segment.
+        on_lost: called at the end with how many records no file took, by sink.
+        store_directly: hands one frame to the store; returns whether the store has it.
     """
 
     def __init__(
@@ -81,6 +80,9 @@ class Spool:
         self.disk = disk
         self.on_rotation: Callable[[], object] = lambda: None
         self.on_full: Callable[[], object] = lambda: None
+        self.on_lost: Callable[[Rescue, Mapping[str, int]], object] = lambda _rescue, _lost: None
+        self.store_directly: Callable[[bytes], bool] = lambda _frame: False
+        self._is_saved = False
         self.sync_sinks: Callable[[], bool] = lambda: True
         self.own: deque[Segment] = deque()
         self.adopted = Adopted(directory, self.meta, self.supply, self.names, count, disk)
@@ -299,8 +301,15 @@ class Spool:
         self.names.sync()
 
     def delivered(self, sinks: Sequence[str]) -> list[Segment]:
-        """List the sealed segments that ``sinks`` and the sinks of their writers have."""
-        return [each for each in (*self.own, *self.adopted) if each.is_delivered_to(sinks)]
+        """List the sealed segments that ``sinks`` and the sinks of their writers have.
+
+        While records are in memory, the newest file of this process stays for the `rescue`.
+        """
+        own, kept = tuple(self.own), None
+        if any(each.path is None and not each.is_delivered_to(sinks) for each in own):
+            kept = newest_file(own)
+        every = (*own, *self.adopted)
+        return [each for each in every if each is not kept and each.is_delivered_to(sinks)]
 
     def discard(self, segments: Sequence[Segment]) -> None:
         """Delete segments that every sink has, once the sinks' content survives a power loss.
@@ -360,21 +369,30 @@ class Spool:
         """Close every segment; undelivered records stay in their files for the next process."""
         self.seal()
         with contextlib.suppress(OSError):
-            if self.directory is not None and any(each.lacks_file() for each in self.own):
-                self.disk.make_directory(self.directory)  # it may have been moved or deleted
-            self.move_to_disk()
             replace_by_copies(hot_among(self.own), self._replace)
-        lost, needed = 0, acknowledging_sink(self.meta.get("sinks", ()))
+        self.save()
         for segment in self.own:
             with contextlib.suppress(OSError):
                 if not segment.has_more(PAGE):
                     segment.remove()
-                elif segment.path is None and needed not in segment.delivered_to:
-                    lost += 1
             segment.close()
-        if lost:
-            logger.error("sidelight lost %d segments that it had to keep in memory", lost)
         self.adopted.close()
+
+    def save(self) -> None:
+        """Refuse further frames, and bring those in memory to files, so that no sink misses them.
+
+        Where the disk gives no new file, a file that is open takes what it has room for.
+        """
+        self.seal()
+        if not self._is_saved:
+            self._is_saved = True
+            with contextlib.suppress(OSError):
+                if self.directory is not None and any(each.lacks_file() for each in self.own):
+                    self.disk.make_directory(self.directory)  # it may have been moved or deleted
+                self.move_to_disk()
+            rescue = Rescue(self.own, self.meta.get("sinks", ("store",)), self.store_directly)
+            if lost := rescue.save(lambda: self.supply.room(self.own)):
+                self.on_lost(rescue, lost)
 
     def abandon(self) -> None:
         """In a forked child: close the parent's segments, without touching files or locks."""

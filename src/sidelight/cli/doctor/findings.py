@@ -73,7 +73,10 @@ REMEDIES: Final = {
     "resource attributes too large": "make OTEL_RESOURCE_ATTRIBUTES shorter",
     "kept in memory: …": "make room for the spool, or make it writable: records in memory die with "
     "their process",
-    "segment deleted under its writer": "find the program that deletes or moves files in the spool",
+    "lost at exit: …": "make room for the spool, or raise the limit of open files (`ulimit -n`); "
+    "records that only memory holds are lost with their process",
+    "segment deleted under its writer": "find the program that deletes, moves or cuts files in the"
+    " spool; a file that is cut while a process writes to it kills the process (SIGBUS)",
     "damaged header of a segment": _DISK,
     "segment not readable: …": _DISK,
     "not power-safe: …": _DISK,

@@ -1,0 +1,135 @@
+"""Records that only the memory of a process holds at its normal end: stored, or counted as lost."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from tests.spool.test_spool import FullDisk, payloads_of, write
+from tests.support.commands import sidelight, wrong
+from tests.support.disks import small_disk
+from tests.support.platforms import needs_spool_files
+
+from sidelight import Store
+from sidelight.record import frame
+from sidelight.spool import PAGE, SMALLEST, Scanner, Segment, Spool, segments_in
+
+pytestmark = needs_spool_files
+PROGRAM = """
+import json, resource, sys
+import sidelight
+settings, limits, calls = json.loads(sys.argv[1])
+sidelight.configure(**settings)
+@sidelight.emits("decorated", n=sidelight.arg.n)
+def call(n): pass
+receipts = [sidelight.emit("first", n=0)]
+if limits:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+for n in range(calls):
+    receipts.append(sidelight.emit("emitted", n=n, pad="z" * 200))
+    call(n)
+states = [receipt.state for receipt in receipts]
+print(json.dumps({each: states.count(each) for each in states}))
+"""
+
+
+def run(calls, limits=None, **settings):
+    """Run the program to its normal end; return how many receipts say what, and its stderr."""
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps([settings, limits, calls])],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return json.loads(ran.stdout), ran.stderr
+
+
+def stored_and_lost(url):
+    """Deliver what is left in files; return how many events are stored, and counted as lost."""
+    assert sidelight("relay", "--once", "--store", url).code == 0
+    with Store(url) as store:
+        lost = {each.reason: each.count for each in store.losses()}
+        return store.size(), lost.get("lost at exit: store", 0)
+
+
+def test_without_a_descriptor_an_open_file_takes_what_was_in_memory(tmp_path):
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    states, _ = run(8000, (3, 3), store=url)
+    assert states.get("volatile")
+    assert stored_and_lost(url) == (16_001, 0)
+    assert "kept in memory: Too many open files" in wrong("losses", "--store", url)
+
+
+def test_on_a_full_disk_what_is_lost_is_counted(tmp_path):
+    path = tmp_path / "disk"
+    with small_disk(path, 3):
+        url = f"sqlite:///{path / 'events.db'}"
+        states, told = run(8000, store=url)
+        subprocess.run(["mount", "-o", "remount,size=64m", path], check=True)
+        stored, lost = stored_and_lost(url)
+        assert stored + lost == 16_001
+        assert lost > 1000
+        assert states.get("spooled", 0) + states.get("stored", 0) <= stored
+        assert f"lost at exit: store, {lost} times" in told
+        assert f"lost at exit: store: {lost:,} times" in wrong("losses", "--store", url)
+
+
+def test_without_any_file_the_store_is_told(tmp_path):
+    """It takes in a half second what it can. On a quick machine that may be everything."""
+    (tmp_path / "spool").write_text("in the way")
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    states, _ = run(15_000, store=url, spool=str(tmp_path / "spool"))
+    assert "spooled" not in states
+    with Store(url) as store:
+        lost = sum(each.count for each in store.losses() if each.reason == "lost at exit: store")
+        assert store.size() + lost == 30_001
+
+
+class NearlyFullDisk(FullDisk):
+    """Gives no new file, and lets files grow up to a size."""
+
+    most = 1 << 40
+
+    def write(self, fd, data, offset):
+        if offset + len(data) > self.most:
+            if offset < self.most:
+                super().write(fd, data[: self.most - offset], offset)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(fd, data, offset)
+
+
+@pytest.mark.parametrize("grows_by", [0, 2000, 300_000, 1 << 30])
+@pytest.mark.parametrize("has_read", [False, True])
+def test_a_file_takes_what_it_has_room_for(grows_by, has_read, tmp_path):
+    """The page behind the last frame stays for the ledger, also where no frame finds room."""
+    disk, lost, told = NearlyFullDisk(), {}, []
+    spool = Spool(tmp_path, {"sinks": ["store"]}, disk=disk)
+    payloads = [b"%06d" % n + b"x" * 900 for n in range(2000)]
+    write(spool, payloads[0])
+    if has_read:
+        spool.own[0].advance("store", SMALLEST - PAGE)
+    disk.full = True
+    for payload in payloads[1:]:
+        write(spool, payload)
+
+    def on_lost(rescue, by_sink):
+        lost.update(by_sink)
+        told.append(rescue.cause)
+        rescue.append(frame(b"ledger"))
+
+    spool.on_lost = on_lost
+    spool.seal()
+    disk.most = spool.own[0].size + grows_by
+    spool.close()
+    (path,) = segments_in(tmp_path)
+    left = Segment.adopt(path)
+    found = payloads_of(left)
+    scanner = Scanner(left, left.cursors["store"])
+    assert scanner.batch(9999).payloads == found[has_read:]
+    left.close()
+    assert found == payloads[: len(payloads) - lost.get("store", 0)] + [b"ledger"] * bool(lost)
+    assert bool(lost) == (grows_by < 1 << 30)
+    assert told == ["No space left on device"] * bool(lost)
