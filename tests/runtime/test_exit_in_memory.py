@@ -17,6 +17,7 @@ from sidelight.record import frame
 from sidelight.spool import PAGE, SMALLEST, Scanner, Segment, Spool, segments_in
 
 pytestmark = needs_spool_files
+READ = 100
 PROGRAM = """
 import json, resource, sys
 import sidelight
@@ -109,10 +110,12 @@ def test_a_file_takes_what_it_has_room_for(grows_by, has_read, tmp_path):
     spool = Spool(tmp_path, {"sinks": ["store"]}, disk=disk)
     payloads = [b"%06d" % n + b"x" * 900 for n in range(2000)]
     write(spool, payloads[0])
-    if has_read:
+    if has_read:  # all of the first segment, before it was trimmed
         spool.own[0].advance("store", SMALLEST - PAGE)
-    disk.full = True
-    for payload in payloads[1:]:
+    for number, payload in enumerate(payloads[1:], 1):
+        if number == READ:
+            disk.full = True
+            spool.rotate(spool.own[-1])
         write(spool, payload)
 
     def on_lost(rescue, by_sink):
@@ -128,7 +131,7 @@ def test_a_file_takes_what_it_has_room_for(grows_by, has_read, tmp_path):
     left = Segment.adopt(path)
     found = payloads_of(left)
     scanner = Scanner(left, left.cursors["store"])
-    assert scanner.batch(9999).payloads == found[has_read:]
+    assert scanner.batch(9999).payloads == found[READ * has_read :]
     left.close()
     assert found == payloads[: len(payloads) - lost.get("store", 0)] + [b"ledger"] * bool(lost)
     assert bool(lost) == (grows_by < 1 << 30)

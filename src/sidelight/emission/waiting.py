@@ -41,13 +41,13 @@ class Watermark:
         is_in_memory: tells whether only this process's memory may hold the record at a position.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_in_memory: Callable[[Position], bool] = lambda _: False) -> None:
+        self.is_in_memory = is_in_memory
         self.position: Position = (0, 0)
         self.contention = Contention()
         self.store_answers = False
         self.wake_relay: Callable[[], object] = lambda: None
         self.acknowledged: Literal["stored", "streamed"] = "stored"
-        self.is_in_memory: Callable[[Position], bool] = lambda _: False
         self._waiters: list[tuple[Position, Callable[[], object]]] = []
         self._timed_out_at: Position = (0, 0)
         self._refused: dict[int, None] = {}

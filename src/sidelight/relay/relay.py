@@ -72,7 +72,6 @@ class Relay:
         self.housekeeping = Housekeeping(spool, [sink.name for sink in sinks], ledger, count, spans)
         self.movers = _movers(outboxes, spool, lambda: watermark.store_answers)
         spool.sync_sinks = lambda: all(worker.sync() for worker in self.workers)
-        spool.store_directly = self._store_directly
         self._members: list[Worker | Mover] = [*self.workers, *self.movers]
         self._loops = [self.housekeeping.loop, *(each.loop for each in self._members)]
 
@@ -180,13 +179,13 @@ class Relay:
         return {worker.sink.name: worker.health.delivered for worker in self.workers}
 
     def _store_directly(self, frame: bytes) -> bool:
-        """Hand one record to the sink that acknowledges; its thread has ended.
+        """Hand one record to the sink that acknowledges; all threads have ended.
 
         Returns:
             False where the sink did not answer lately, or does not answer now.
         """
         for worker in self.workers:
-            if worker.is_store and not worker.failing and not worker.loop.is_running:
+            if worker.is_store and not worker.failing:
                 with contextlib.suppress(Exception), contextlib.closing(worker.sink):
                     worker.sink.write([decode(frame[FRAME.size :])], self.spool.meta)
                     return True
@@ -258,7 +257,9 @@ class Relay:
             self.housekeeping.loop.stop()
         else:
             self.housekeeping.finish()
-        return all([*ended, self.housekeeping.loop.join(until)])
+        if all_ended := all([*ended, self.housekeeping.loop.join(until)]):
+            self.spool.store_directly = self._store_directly
+        return all_ended
 
 
 def _movers(outboxes: Sequence[Outbox], spool: Spool, ready: Callable[[], bool]) -> list[Mover]:

@@ -168,8 +168,8 @@ class Runtime:
         )
         self._ledger.restart()
         self._forgotten = ForgottenOutboxes(settings)
-        EMITTER.watermark = Watermark()  # positions of another spool do not compare
-        EMITTER.watermark.is_in_memory = partial(is_in_memory, spool.own)
+        # Positions of another spool do not compare.
+        EMITTER.watermark = Watermark(partial(is_in_memory, spool.own))
         spool.on_lost = self._ledger.write_lost
         self.spool = spool
         EMITTER.use(spool)
@@ -324,6 +324,7 @@ class Runtime:
         return True
 
     def _deliver_and_close(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
+        has_ended = True
         if relay is not None:
             relay.flush(0.75 * (until - monotonic()), patient=False)
             if spool is not None:  # a sink may have refused records meanwhile, and may do so later
@@ -332,13 +333,10 @@ class Runtime:
                     write_ledger()
                 relay.flush(0.5 * (until - monotonic()), patient=False)
                 relay.housekeeping.ledger = write_ledger
-            if not relay.stop(until - monotonic()):
-                if spool is not None:
-                    spool.save()
-                return False  # a thread is inside its library: leave the segments open until exit
-        if spool is not None:
-            spool.close()
-        return True
+            has_ended = relay.stop(until - monotonic())
+        if spool is not None:  # the segments stay open while a thread is inside its library
+            (spool.close if has_ended else spool.save)()
+        return has_ended
 
     def abandon_after_unseen_fork(self) -> None:
         """Forget the parent's things in a child whose fork ran no Python hook.
