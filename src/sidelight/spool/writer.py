@@ -369,6 +369,8 @@ class Spool:
         """Close every segment; undelivered records stay in their files for the next process."""
         self.seal()
         with contextlib.suppress(OSError):
+            if self.directory is not None and any(each.lacks_file() for each in self.own):
+                self.disk.make_directory(self.directory)  # it may have been moved or deleted
             replace_by_copies(hot_among(self.own), self._replace)
         self.save()
         for segment in self.own:
@@ -379,16 +381,11 @@ class Spool:
         self.adopted.close()
 
     def save(self) -> None:
-        """Refuse further frames, and bring those in memory to files, so that no sink misses them.
-
-        Where the disk gives no new file, a file that is open takes what it has room for.
-        """
+        """Refuse further frames; bring those in memory to new files, else to one that is open."""
         self.seal()
         if not self._is_saved:
             self._is_saved = True
             with contextlib.suppress(OSError):
-                if self.directory is not None and any(each.lacks_file() for each in self.own):
-                    self.disk.make_directory(self.directory)  # it may have been moved or deleted
                 self.move_to_disk()
             rescue = Rescue(self.own, self.meta.get("sinks", ("store",)), self.store_directly)
             if lost := rescue.save(lambda: self.supply.room(self.own)):
