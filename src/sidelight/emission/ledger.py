@@ -99,9 +99,10 @@ class Ledger:
         for sink, count in lost.items():
             self._emitter.losses[f"{LOST_AT_EXIT}: {sink}"] += count
             self._emitter.problems[f"{LOST_AT_EXIT}: {sink}"] = rescue.cause
-        self.restart()
+        self._losses = {}
         with contextlib.suppress(OSError):
             self._write_losses(rescue.append, size=_SMALL_PART)
+        self._losses = {}  # another spool may be open
         self._log_losses()
 
     def _write_sign_of_life(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _BRIEFLY: Final = 0.05  # seconds
 _POLL: Final = 0.002  # seconds
+_FOR_MEMORY: Final = 0.3  # seconds
 
 
 class Relay:
@@ -233,12 +234,15 @@ class Relay:
         """End the threads for good and close the sinks.
 
         Each thread does its own last act, so that a slow disk delays no caller. Housekeeping ends
-        last, because it deletes what the workers have delivered.
+        last, because it deletes what the workers have delivered. A batch out of memory gets a
+        little longer, because what is not delivered is lost.
 
         Returns:
             False when a thread did not end in time.
         """
         until = monotonic() + seconds
+        if any(each.path is None for each in self.spool.own):
+            until += _FOR_MEMORY
         self.watermark.store_answers = False
         for worker in self.workers:
             worker.ending = True
