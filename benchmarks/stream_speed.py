@@ -104,7 +104,7 @@ def kafkas_own_producer(cluster: kafka.Cluster, payloads: Path, events: int) -> 
     Its processor time has the start of its JVM, and compilation.
     """
     topic = cluster.new_topic(partitions=6).rpartition("/")[2]
-    properties = ["acks=all", "enable.idempotence=true", "compression.type=lz4", "linger.ms=5"]
+    properties = ["acks=all", "enable.idempotence=true", "compression.type=lz4", "linger.ms=50"]
     options = ["--topic", topic, "--num-records", events, "--throughput", -1]
     options += ["--payload-file", payloads, "--producer-props"]
     options += [f"bootstrap.servers={cluster.servers}", *properties]
