@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 import textwrap
 import zlib
@@ -274,3 +276,134 @@ def test_unwoven_before_the_import(shop, mapped):
     with capture() as recorded:
         shop().send("o1")
     assert recorded.types == []
+
+
+# -- names that a module has besides its own -------------------------------------------------------
+
+LAZY = """import importlib.util as u, sys; spec = u.find_spec("aka_real")
+    spec.loader = u.LazyLoader(spec.loader)
+    sys.modules["aka_real"] = module = u.module_from_spec(spec)
+    spec.loader.exec_module(module)""".replace("\n    ", "; ")
+ALIASES = {
+    "alias, imported": ("os.path:join", "import os.path", "os.path.join('a', 'b')"),
+    "alias of a package": ("aka.orders:send", "import aka.orders", "aka.orders.send(1)"),
+    "alias, later": ("aka_later:send", "import makes_later, aka_later", "aka_later.send(1)"),
+    "another object": ("aka_object:send", "import aka_object", "aka_object.send(1)"),
+    "slots": ("aka_slots:Desk.send", "import aka_slots", "aka_slots.Desk().send(1)"),
+    "re-export": ("aka:sent", "import aka", "aka.sent(1)"),
+    "re-export, defined": ("aka:sent", "import aka, aka_real", "aka_real.send(1)"),
+    "lazy re-export": ("aka_lazy:send", "import aka_lazy", "aka_lazy.send(1)"),
+    "lazy module": ("aka_real:send", LAZY, "module.send(1)"),
+    "namespace": ("aka_space.orders:send", "import aka_space.orders", "aka_space.orders.send(1)"),
+}
+FILES = {
+    "aka_real.py": "def send(order):\n    return order\n",
+    "aka/__init__.py": """
+        import sys, aka_real
+        from aka_real import send as sent
+        sys.modules["aka.orders"] = orders = aka_real
+    """,
+    "makes_later.py": "import sys, aka_real\nsys.modules['aka_later'] = aka_real\n",
+    "aka_object.py": """
+        import sys
+        class Proxy:
+            def send(self, order):
+                return order
+        sys.modules[__name__] = Proxy()
+    """,
+    "aka_slots.py": """
+        class Desk:
+            __slots__ = ()
+            def send(self, order):
+                return order
+    """,
+    "aka_lazy.py": """
+        def __getattr__(name):
+            import aka_real
+            return getattr(aka_real, name)
+    """,
+    "aka_space/orders.py": "def send(order):\n    return order\n",
+}
+PROGRAM = """
+import json, sys
+{imports}
+import sidelight
+from sidelight.testing import capture
+with sidelight.weave("sidelight.toml") as weaving, capture() as recorded:
+    {more}
+    {call}
+    woven = list(weaving.woven)
+print(json.dumps([woven, recorded.types]))
+"""
+
+
+@pytest.fixture(scope="module")
+def aliases(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("aliases")
+    for name, text in FILES.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(textwrap.dedent(text))
+    return directory
+
+
+BEFORE = ("alias, imported", "alias of a package", "another object", "lazy re-export")
+ROWS = [(name, False) for name in ALIASES if name != "alias, later"]
+ROWS += [(name, True) for name in (*BEFORE, "alias, later")]
+
+
+@pytest.mark.parametrize(("name", "before"), ROWS)
+def test_a_point_is_woven_by_every_name_of_its_module(aliases, name, before):
+    path, imports, call = ALIASES[name]
+    (aliases / "sidelight.toml").write_text(point(path, success="x"))
+    imported, more = (imports, "pass") if before else ("", imports)
+    done = python(aliases, "-c", PROGRAM.format(imports=imported, more=more, call=call))
+    assert json.loads(done.stdout) == [[path], ["x"]], done.stderr
+
+
+def test_the_check_sees_what_weaving_sees(aliases):
+    paths = [path for path, _, _ in ALIASES.values()]
+    text = "".join(point(path, success="x") for path in dict.fromkeys(paths))
+    (aliases / "sidelight.toml").write_text(text)
+    done = python(aliases, "-m", "sidelight", "points", "--check", "sidelight.toml", "--import")
+    assert "aka_later:send: No module named 'aka_later'" in done.stdout, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_point_whose_module_no_import_brings_is_told(aliases):
+    (aliases / "sidelight.toml").write_text(point("aka_later:send", success="x"))
+    program = "import sidelight; sidelight.weave('sidelight.toml'); import makes_later, aka_later"
+    done = python(aliases, "-c", program)
+    assert "aka_later:send is not woven: no import brings aka_later" in done.stderr
+    assert "call sidelight.weave after that, or name aka_real:send" in done.stderr
+    python(aliases, "-m", "sidelight", "relay", "--once")
+    with sidelight.Store(f"sqlite:///{aliases / 'events.db'}") as store:
+        assert [(loss.reason, loss.count) for loss in store.losses()] == [("point not woven", 1)]
+
+
+def test_losses_of_a_process_that_emits_nothing_reach_the_store(tmp_path):
+    (tmp_path / "shop.py").write_text("def send(order):\n    return order\n")
+    (tmp_path / "app.py").write_text("import shop\nshop.send(1)\nprint('done')\n")
+    (tmp_path / "sidelight.toml").write_text(point("shop:sendd", success="x"))
+    run = ("run", "--lenient", "--", sys.executable, "app.py")
+    assert "done" in python(tmp_path, "-m", "sidelight", *run).stdout
+    python(tmp_path, "-m", "sidelight", "relay", "--once")
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        assert [(loss.reason, loss.count) for loss in store.losses()] == [("point not woven", 1)]
+    done = python(tmp_path, "-m", "sidelight", "doctor")
+    assert "point not woven" in done.stdout
+    assert done.returncode != 0
+
+
+def python(directory, *arguments):
+    """Run an interpreter in a directory, with a store there."""
+    environment = {**os.environ, "SIDELIGHT_STORE": f"sqlite:///{directory / 'events.db'}"}
+    environment |= {"PYTHONPATH": os.pathsep.join([os.fspath(directory), *sys.path])}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

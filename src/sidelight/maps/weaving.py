@@ -6,11 +6,13 @@ Names that further modules have bound by ``from … import`` are replaced as wel
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType, TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -58,15 +60,28 @@ class Weaving:
         return tuple(self._replaced_points)
 
     def _begin(self) -> None:
-        for name in dict.fromkeys(point.module for point in self._map.points):
-            wrapt.register_post_import_hook(self._imported, name)
+        for name in dict.fromkeys(n for p in self._map.points for n in _with_packages(p.module)):
+            wrapt.register_post_import_hook(partial(self._imported, name), name)
+        atexit.register(self._tell_waiting)
 
     @told_at_the_caller
-    def _imported(self, module: ModuleType) -> None:
-        """Weave the points of a module that has just been imported."""
+    def _imported(self, name: str, module: Any) -> None:
+        """Weave the points of a module that has just been imported, and of those that it brought.
+
+        A package may put a module into `sys.modules` by hand, which runs no hook. A module may have
+        another ``__name__`` than its key there (``os.path``), or have put another object there.
+        """
         if not self._active:
             return
-        for point in [each for each in self._waiting if each.module == module.__name__]:
+        for point in self._waiting.copy():
+            if point.module == name:
+                module = sys.modules.get(name, module)
+            elif point.module.startswith(f"{name}."):
+                module = _present(point.module)
+            else:
+                continue
+            if module is None:
+                continue
             # Not `list.remove`, because it compares points, and expressions refuse comparison.
             self._waiting = [each for each in self._waiting if each is not point]
             try:
@@ -75,6 +90,23 @@ class Weaving:
                 if not self._lenient:
                     raise
                 self._skip(error)
+
+    def _tell_waiting(self) -> None:
+        """Count and log, at exit, the points whose module came without an import."""
+        for point in self._waiting if self._active else ():
+            if _present(point.module) is not None:
+                self._skip(self.missed(point))
+
+    def missed(self, point: MapPoint) -> MapError:
+        """Return the error of a point whose module came without an import."""
+        found = getattr(getattr(_present(point.module), point.qualname, None), "__module__", None)
+        instead = f", or name {found}:{point.qualname}" if isinstance(found, str) else ""
+        return MapError(
+            place=self._map.place(point),
+            problem=f"{point.function} is not woven: no import brings {point.module}, because a"
+            " program puts it into sys.modules",
+            remedy=f"call sidelight.weave after that{instead}",
+        )
 
     def _skip(self, error: MapError) -> None:
         """Count and log a point that does not fit, and go on without it."""
@@ -85,7 +117,7 @@ class Weaving:
     def _weave(self, module: ModuleType, point: MapPoint) -> None:
         owner, name = _owner(module, point, self._map.place(point))
         previous = POINTS.all(point.function)
-        before = vars(owner).get(name, _ABSENT)
+        before = getattr(owner, "__dict__", {}).get(name, _ABSENT)
         if before is _ABSENT:  # an inherited method: only this class gets a wrapper
             before = getattr(owner, name)
         try:
@@ -101,7 +133,8 @@ class Weaving:
             self._replace_copies(before, getattr(owner, name))
 
     def _replace(self, owner: Any, name: str, value: Any) -> None:
-        self._changes.append(_Change(owner, name, vars(owner).get(name, _ABSENT)))
+        held = getattr(owner, "__dict__", {}).get(name, _ABSENT)
+        self._changes.append(_Change(owner, name, held))
         try:
             setattr(owner, name, value)
         except (TypeError, AttributeError) as error:
@@ -131,6 +164,7 @@ class Weaving:
     def unweave(self) -> None:
         """Put the originals back; modules that are imported later are not woven."""
         self._active = False
+        atexit.unregister(self._tell_waiting)
         while self._changes:
             owner, name, before = self._changes.pop()
             if before is _ABSENT:
@@ -187,9 +221,24 @@ def weaving_errors(points: Map) -> Iterator[tuple[MapPoint, MapError]]:
     """Weave each point alone, and unweave it at once; the modules must be imported already."""
     for point in points.points:
         try:
-            weave(points.only(point)).unweave()
+            with weave(points.only(point)) as weaving:
+                if not (weaving.woven or disabled()):
+                    yield point, weaving.missed(point)
         except MapError as error:
             yield point, error
+
+
+def _with_packages(module: str) -> Iterator[str]:
+    """Yield a module, and the packages above it."""
+    yield module
+    while module := module.rpartition(".")[0]:
+        yield module
+
+
+def _present(name: str) -> Any:
+    """Return what `sys.modules` holds by a name; None where it is absent or not imported whole."""
+    found = sys.modules.get(name)
+    return None if getattr(getattr(found, "__spec__", None), "_initializing", False) else found
 
 
 def _owner(module: ModuleType, point: MapPoint, place: str) -> tuple[Any, str]:

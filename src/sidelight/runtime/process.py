@@ -389,10 +389,13 @@ EMITTER.abandon = RUNTIME.abandon_after_unseen_fork
 
 
 def _end() -> None:
-    """Close at exit. A later emission goes to the spool only, because no thread can start now."""
+    """Close at exit. A later emission goes to the spool only, because no thread can start now.
+
+    A loss of a process that emitted nothing opens the spool, so that the store learns of it.
+    """
     RUNTIME.ending = True
     with guarded():
-        if RUNTIME.early.claim():
+        if RUNTIME.early.claim() or EMITTER.losses:
             RUNTIME.open()
     RUNTIME.close(EXIT_WITHIN)
 

@@ -80,18 +80,18 @@ def import_all(names: Sequence[str]) -> list[str]:
             problems.append(_file_problem(name))
             continue
         module = _imported(name, problems)
-        for below in _submodules(module, problems) if module is not None else ():
+        for below in _submodules(module, name, problems) if module is not None else ():
             _imported(below, problems)
     return problems
 
 
-def _submodules(package: Any, problems: list[str]) -> Iterator[str]:
-    for found in pkgutil.iter_modules(getattr(package, "__path__", ()), f"{package.__name__}."):
+def _submodules(package: Any, name: str, problems: list[str]) -> Iterator[str]:
+    for found in pkgutil.iter_modules(getattr(package, "__path__", ()), f"{name}."):
         if found.name.endswith(".__main__"):
             continue  # importing it runs the program
         yield found.name
         if found.ispkg and (module := _imported(found.name, problems)) is not None:
-            yield from _submodules(module, problems)
+            yield from _submodules(module, found.name, problems)
 
 
 def _imported(name: str, problems: list[str]) -> Any | None:
