@@ -389,13 +389,10 @@ EMITTER.abandon = RUNTIME.abandon_after_unseen_fork
 
 
 def _end() -> None:
-    """Close at exit. A later emission goes to the spool only, because no thread can start now.
-
-    A loss of a process that emitted nothing opens the spool, so that the store learns of it.
-    """
+    """Close at exit. A later emission goes to the spool only, because no thread can start now."""
     RUNTIME.ending = True
     with guarded():
-        if RUNTIME.early.claim() or EMITTER.losses:
+        if RUNTIME.early.claim() or EMITTER.losses:  # perhaps of a process that emitted nothing
             RUNTIME.open()
     RUNTIME.close(EXIT_WITHIN)
 
