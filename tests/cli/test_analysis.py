@@ -65,7 +65,7 @@ def test_a_timeline_is_filtered(filled):
 def test_a_bad_filter_is_explained(filled):
     for command in (["events"], ["counts"], ["latency", "a", "b"], ["funnel", "a"], ["tail"]):
         said = sidelight(*command, "--where", "words", *of(filled))
-        assert said.code == 1
+        assert said.code == 2
         assert "where: 'words' is no condition; write name=value" in said.err
 
 

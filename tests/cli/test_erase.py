@@ -207,7 +207,7 @@ def test_late_events_are_dropped_and_told_until_the_tombstone_is_lifted(path):
 def test_a_bad_subject_is_refused(path, options, told):
     emit('receive("shared", "acme"); receive("shared", "globex"); assert sidelight.flush(60)', path)
     said = erase(path, *options)
-    assert (said.code, told in said.err) == (1, True), said
+    assert (said.code, told in said.err) == (2, True), said
     assert stored(path) == 4
 
 

@@ -71,7 +71,7 @@ def test_it_says_what_would_be_and_what_was_deleted(url):
 
 def test_arguments_that_are_refused(url, tmp_path):
     said = prune(url, "1h")
-    assert (said.code, "less than a day ago; give 1d or more" in said.err) == (1, True)
+    assert (said.code, "less than a day ago; give 1d or more" in said.err) == (2, True)
     assert "is not a time; write" in prune(url, "soon").err
     assert sidelight("prune", "--store", url).code == 2
     assert prune(url, "9d", "--keep-since", "8d").code == 2

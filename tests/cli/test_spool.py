@@ -412,7 +412,7 @@ def test_an_unreadable_record(path):
 def test_discard_deletes_the_named_entries(refused):
     first, second = quarantined(refused)
     said = sidelight("spool", "discard", *of(refused))
-    assert (said.code, "name entries, or give --all" in said.err) == (1, True)
+    assert (said.code, "name entries, or give --all" in said.err) == (2, True)
     said = sidelight("spool", "discard", first["id"][:6], *of(refused))
     assert (said.code, said.err.strip()) == (0, "1 entry deleted")
     assert quarantined(refused) == [second]
@@ -425,7 +425,7 @@ def test_discard_deletes_the_named_entries(refused):
 
 def test_commands_that_are_refused(refused, monkeypatch):
     said = sidelight("spool", "replay", "zzz", *of(refused))
-    assert said.code == 1
+    assert said.code == 2
     assert "no id begins with 'zzz'; see `sidelight spool quarantined`" in said.err
     for each in quarantined(refused):
         file = spool_of(refused) / "quarantine" / f"{each['id']}.msgpack"

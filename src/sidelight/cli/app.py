@@ -168,7 +168,7 @@ def sidelight(
     environment. Most commands take --json, for programs. Times are UTC.
 
     Exit codes: 0 means success. 1 means that something is wrong: stderr tells the problem and the
-    remedy. 2 means that an option or argument was refused, or not understood.
+    remedy. 2 means that the command line was not understood, or an argument refused.
     """
 
 
