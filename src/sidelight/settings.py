@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from urllib.parse import unquote
 
 from sidelight.exceptions import ConfigurationError
 from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY, host_name, state_directory
-from sidelight.record import limits_from
+from sidelight.record import default_spool, limits_from, wrong_port
 
 RelayMode = Literal["thread", "external"]
 Role = Literal["application", "relay"]
@@ -204,10 +203,8 @@ def stream_url(url: str) -> str:
 
 def _outboxes(urls: Sequence[str] | None, env: Mapping[str, str]) -> tuple[str, ...]:
     """Normalize the URLs of business databases; the driver in a URL is ignored."""
-    if isinstance(urls, str):
-        _refuse("outboxes", f"{without_password(urls)!r} is one URL", "give a list of them")
-    if not isinstance(urls, Iterable | None):
-        _refuse("outboxes", f"{urls!r} is no list", "give a list of URLs")
+    if isinstance(urls, str) or not isinstance(urls, Iterable | None):
+        _refuse("outboxes", f"{without_password(str(urls))!r} is no list", "give a list of URLs")
     if urls is None:  # a path may have a space, so only one before another URL separates
         text = env.get("SIDELIGHT_OUTBOXES", "").strip()
         urls = re.split(r"[\s,]+(?=[A-Za-z][\w+.-]*://)", text) if text else ()
@@ -307,8 +304,7 @@ def _without_value(parameter: str) -> str:
 def _spool_beside(url: str) -> Path:
     if path := sqlite_path(url):
         return path.with_name(f"{path.name}-spool")
-    key = f"{zlib.crc32(public_url(url).encode()):08x}"
-    return state_directory() / f"spool-{key}"
+    return state_directory() / default_spool(url, public_url(url))
 
 
 def _signals(otlp: bool | str | None, env: Mapping[str, str]) -> tuple[bool, bool]:
@@ -373,17 +369,13 @@ def _check_endpoint(otlp: bool | str | None) -> None:
         hosts = re.split("[/?#]", place)[0]
         host = hosts.rpartition("@")[2].partition(":")[0]
         if scheme.lower() not in {"http", "https"} or not host or "#" in place:
-            shown = without_password(otlp)
-            _refuse("otlp", f"{shown!r} is not a URL", "write http://localhost:4318")
+            _refuse("otlp", f"{without_password(otlp)!r} is no URL", "write http://localhost:4318")
         _check_ports("otlp", hosts.rpartition("@")[2])
 
 
 def _check_ports(setting: str, hosts: str) -> None:
-    """Check the ports of ``host:port,host:port``; a host may be an IPv6 address in brackets."""
-    for host in hosts.split(","):
-        port = host.rpartition("]")[2].partition(":")[2]
-        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-            _refuse(setting, f"{port!r} is no port", "give a number from 1 to 65535")
+    if port := wrong_port(hosts):
+        _refuse(setting, f"{port!r} is no port", "give a number from 1 to 65535")
 
 
 _OFF: Final = frozenset({"", "0", "false", "no", "off"})

@@ -330,6 +330,55 @@ def a_store_that_is_replaced(at):
 
 
 @row
+@given(
+    *(
+        (backend, statement)
+        for backend in BACKENDS
+        for statement in ("DROP TABLE {}losses", "ALTER TABLE {}costs RENAME COLUMN point TO place")
+    )
+)
+def a_table_or_a_column_that_is_gone(at, backend, statement):
+    url = BACKENDS[backend](at.tmp)
+    emit(FIRST, url, **at.use(url, at.tmp / "spool"))
+    alter(url, statement.format("sidelight." if backend == "postgresql" else ""))
+    words = "(no such|does not exist).* → put back what another program has dropped"
+    yield WRONG, "store", words
+
+
+@row
+def a_store_that_is_down_beside_a_living_relay(at):
+    server = own_server()
+    at.stack.callback(lambda: server.is_alive() or server.start())
+    url = new_database(server)
+    environment = at.use(url, at.tmp / "spool")
+    script = f"""{FIRST}
+print("ready", flush=True)
+sys.stdin.readline()
+receive("second")
+sys.stdin.readline()
+"""
+    child = at.stack.enter_context(running(script, url, **environment))
+    server.kill()
+    child.stdin.write("\n")
+    child.stdin.flush()
+    yield WRONG, "backlog", "no relay brings them to the store → see store above: until it answers"
+    server.start()
+
+
+@row
+def a_full_disk_of_the_store(at):
+    disk = at.stack.enter_context(small_disk(at.tmp / "disk", 80))
+    at.path = disk.path / "events.db"
+    at.spool = at.tmp / "spool"
+    at.options = (*of(at.path), "--spool", at.spool)
+    emit(FIRST, at.path, SIDELIGHT_SPOOL=str(at.spool))
+    disk.fill(leave=0)
+    yield WRONG, "store", "(is full|disk I/O error) → make room on the disk of the database"
+    disk.make_room()
+    yield WELL
+
+
+@row
 def a_store_of_a_later_version(at):
     with contextlib.closing(sqlite3.connect(at.path)) as connection:
         connection.execute("CREATE TABLE sidelight_schema (version INTEGER)")
@@ -694,6 +743,24 @@ def damage(at):
 
 
 @row
+def a_file_that_is_named_like_a_segment(at):
+    at.first()
+    (at.spool / "zzz-1.segment").write_bytes(os.urandom(70_000))
+    words = "1 file with the name of a segment, .*zzz-1.segment → move it out of the spool"
+    yield WRONG, "spool", words
+    assert len([each for each in findings(*at.options)[0] if each["state"] == WRONG]) == 1
+
+
+@row
+def a_spool_on_a_filesystem_without_files(at):
+    at.first()
+    at.options = (*of(at.path), "--spool", "/proc/foo")
+    yield WRONG, "spool", "/proc lies on proc, which keeps no files: records are kept in memory"
+    at.options += ("--ready",)
+    yield WRONG, "spool", "/proc lies on proc, which keeps no files: records are kept in memory"
+
+
+@row
 def a_clock_that_was_stepped(at):
     shim = Shim(at.tmp)
     shim.set_clock(3600)
@@ -742,12 +809,16 @@ def a_loss(at):
 def a_record_that_the_store_refuses(at, last):
     """The loss is counted, too, where the process has ended meanwhile."""
     at.first()
-    made, _ = rule(at.options[1], "events", "NEW.artifact_id = 'poison'", name="not_welcome")
+    made, gone = rule(at.options[1], "events", "NEW.artifact_id = 'poison'", name="not_welcome")
     alter(at.options[1], made)
     emit(f'receive("poison")\nreceive("good")\n{last}', at.path)
     end(spawn("relay", "--once", *at.options))
     yield WRONG, "quarantine", "1 entry: refused by store; the latest"
     yield WRONG, "losses", "refused by store: 1 time .*not_welcome → `sidelight spool"
+    alter(at.options[1], gone)
+    assert sidelight("spool", "replay", *at.options).code == 0
+    yield NOTE, "losses", "not_welcome; the quarantine holds none of them any more → $"
+    yield WELL
 
 
 @row
@@ -796,6 +867,16 @@ def a_record_that_sidelight_does_not_write(at):
     yield WRONG, "spool", words
     sidelight("relay", "--once", *at.options)
     yield WRONG, "quarantine", r"^1 entry: unreadable record; "
+
+
+@row
+def events_of_what_was_erased(at):
+    emit(FIRST + "\nreceive('kept')", at.path)
+    assert sidelight("erase", "--artifact", "first", "--yes", *of(at.path)).code == 0
+    emit("receive('first')\nsidelight.flush(60)", at.path)
+    sidelight("relay", "--once", *at.options)
+    yield NOTE, "losses", "^erased: 1 time .* → stop the processes that still emit"
+    yield WELL
 
 
 @row
@@ -852,6 +933,15 @@ def test_the_doctor_names_state_and_remedy(scenario, filled, tmp_path, monkeypat
                 wait_for(lambda e=expected: reports(e, *at.options), 60)
             except AssertionError as error:
                 raise AssertionError(f"{expected}: {findings(*at.options)}") from error
+
+
+def test_no_line_in_a_pipe_ends_with_spaces(tmp_path):
+    (tmp_path / "events.db-spool").mkdir()
+    (tmp_path / "events.db-spool" / "zzz-1.segment").write_bytes(b"x" * 70_000)
+    for columns in (100, 1000):
+        said = sidelight("doctor", *of(tmp_path / "events.db"), columns=columns).out
+        assert "→" in said
+        assert [line for line in said.splitlines() if line != line.rstrip()] == []
 
 
 def test_words_on_a_terminal(tmp_path, monkeypatch):

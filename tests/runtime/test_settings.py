@@ -43,7 +43,7 @@ STORE = "sqlite:////tmp/events.db"
         ({"otlp": "http://:4318"}, "otlp", "http://localhost:4318"),
         ({"otlp": "http://h:99999"}, "otlp", "'99999' is no port"),
         ({"otlp": "http://h:4318 "}, "otlp", "a space around it"),
-        ({"otlp": "http://h/#x"}, "otlp", "is not a URL"),
+        ({"otlp": "http://h/#x"}, "otlp", "is no URL"),
         ({"outboxes": [None]}, "outboxes", "None is not text; give the URLs"),
         ({"environment": {"SIDELIGHT_STRICT": "maybe"}}, "SIDELIGHT_STRICT", "write 1 or 0"),
         ({"outboxes": "sqlite:///shop.db"}, "outboxes", "give a list"),

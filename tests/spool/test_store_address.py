@@ -5,9 +5,9 @@ import os
 import pytest
 from tests.support.platforms import needs_spool_files
 
-from sidelight.record import frame
+from sidelight.record import frame, is_same_store
 from sidelight.settings import Settings, settle, writer_meta
-from sidelight.spool import Spool, is_same_store
+from sidelight.spool import Spool
 
 POSTGRES = "postgresql://events@db.internal/events"
 
@@ -32,6 +32,22 @@ def test_one_postgresql(other):
 @pytest.mark.parametrize(
     "other",
     [
+        "postgresql://127.0.0.1/events",
+        "postgresql://events@localhost:5432/events",
+        "postgres://127.0.0.1:5432/events?sslmode=disable",
+        "postgresql+psycopg://events:secret@LOCALHOST/events",
+    ],
+)
+def test_one_default_spool(other, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    local = "postgresql://localhost/events"
+    assert is_same_store(local, other)
+    assert settle(local, environment={}).spool == settle(other, environment={}).spool
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
         "postgresql://events@db.internal:5433/events",
         "postgresql://events@db.internal/orders",
         "postgresql://events@other.internal/events",
@@ -42,6 +58,8 @@ def test_one_postgresql(other):
 )
 def test_another_store(other):
     assert not is_same_store(POSTGRES, other)
+    if other.startswith("postgresql") and ":port" not in other:
+        assert settle(POSTGRES, environment={}).spool != settle(other, environment={}).spool
 
 
 def test_one_sqlite_file_by_every_path(tmp_path, monkeypatch):

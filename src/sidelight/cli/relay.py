@@ -28,11 +28,11 @@ from sidelight.cli.tables import print_table
 from sidelight.emission import EMITTER, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
 from sidelight.host import monotonic
-from sidelight.record import random_bits
+from sidelight.record import is_same_store, is_same_stream, random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import RUNTIME, outboxes_of, sinks_of
 from sidelight.settings import Settings, outbox_url, writer_meta
-from sidelight.spool import Health, Sink, Spool, is_same_store, is_same_stream, prepare_directory
+from sidelight.spool import Health, Sink, Spool, prepare_directory
 from sidelight.store import StoreSink, number, plural
 
 _END_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})

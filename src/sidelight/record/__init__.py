@@ -62,6 +62,13 @@ from sidelight.record.semconv import (
     status_description,
     w3c_flags,
 )
+from sidelight.record.store_address import (
+    DEFAULT_SPOOL,
+    default_spool,
+    is_same_store,
+    is_same_stream,
+    wrong_port,
+)
 from sidelight.record.values import (
     MAX_TEXT,
     error_details,
@@ -89,6 +96,7 @@ __all__ = [
     "CUT",
     "DEEPEST",
     "DEFAULT_LIMITS",
+    "DEFAULT_SPOOL",
     "FRAME",
     "FRAME_MAGIC",
     "MAX_PAYLOAD",
@@ -120,6 +128,7 @@ __all__ = [
     "blank_payload",
     "catalogue",
     "decode",
+    "default_spool",
     "encode",
     "encode_into",
     "encode_static",
@@ -131,6 +140,8 @@ __all__ = [
     "frame",
     "is_deep",
     "is_ledger",
+    "is_same_store",
+    "is_same_stream",
     "is_type_name",
     "ledger_frame",
     "ledger_part",
@@ -156,6 +167,7 @@ __all__ = [
     "to_json",
     "validate_frame",
     "w3c_flags",
+    "wrong_port",
 ]
 
 __getattr__ = lazily(

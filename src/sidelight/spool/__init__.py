@@ -5,6 +5,7 @@ each sink. A lock on the file tells whether the writer of a segment lives. `disk
 to the operating system.
 """
 
+from sidelight.spool.allocation import NAME
 from sidelight.spool.descriptor import (
     Descriptor,
     descriptors_of,
@@ -28,7 +29,6 @@ from sidelight.spool.rescue import Rescue, is_in_memory
 from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
 from sidelight.spool.sink import Health, Record, Sink, acknowledging_sink
-from sidelight.spool.store_address import is_same_store, is_same_stream
 from sidelight.spool.strays import Stray, strays_of
 from sidelight.spool.supply import SMALLEST, SPARES
 from sidelight.spool.system import pread, sync, sync_directory
@@ -36,6 +36,7 @@ from sidelight.spool.writer import Position, Spool
 
 __all__ = [
     "DISK",
+    "NAME",
     "PAGE",
     "SMALLEST",
     "SPARES",
@@ -63,8 +64,6 @@ __all__ = [
     "filesystem",
     "hot_directory",
     "is_in_memory",
-    "is_same_store",
-    "is_same_stream",
     "keep_for_ever",
     "make_private_directory",
     "os_error_text",

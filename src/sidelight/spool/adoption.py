@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from sidelight.record import is_same_store, is_same_stream
 from sidelight.spool.directory import NameSync, remove_unfinished, segments_in
 from sidelight.spool.disk import Disk
 from sidelight.spool.failures import FailureCounter, os_error_text
 from sidelight.spool.header import PAGE
 from sidelight.spool.hot import HotSegment
 from sidelight.spool.segment import Segment
-from sidelight.spool.store_address import is_same_store, is_same_stream
 from sidelight.spool.supply import Supply
 
 _MAX_OPEN: Final = 16

@@ -16,8 +16,8 @@ from sidelight.cli.doctor.processes import is_stopped
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_again
 from sidelight.cli.spool.waiting import PATIENCE
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.record import decode
-from sidelight.spool import PAGE, Scanner, Segment, is_same_store
+from sidelight.record import decode, is_same_store
+from sidelight.spool import PAGE, Scanner, Segment
 from sidelight.store import StoreSink
 
 _LOOK_AGAIN: Final = 0.5  # seconds in which a relay that works delivers something
@@ -108,9 +108,11 @@ def _why_waiting(
     if sink == "store" and store is not None and (problem := _refusal(store, segments)):
         remedy = "correct what refuses them; until then they wait, and nothing is lost"
         return "wrong", f"{writer}: the store does not take them: {problem}", remedy
-    return "wrong", f"{writer}: no relay brings them to the {sink}", _REMEDIES.get(sink, "")
+    remedy = _DOWN if sink == "store" and store is None else _REMEDIES.get(sink, "")
+    return "wrong", f"{writer}: no relay brings them to the {sink}", remedy
 
 
+_DOWN: Final = "see store above: until it answers they wait, and nothing is lost"
 _REMEDIES: Final = {
     "store": "correct what is wrong with the store; else restart: the process lost its relay",
     "stream": "see stream above",

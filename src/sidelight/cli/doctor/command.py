@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Final
 
@@ -78,14 +79,16 @@ def doctor(
 def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding]:
     """Run all checks, one after the other; ``group`` names the consumers of the stream."""
     # Slow imports wait until the findings before them are printed.
-    from sidelight.cli.doctor.spool import check_spool  # noqa: PLC0415
+    from sidelight.cli.doctor.siblings import check_siblings  # noqa: PLC0415
+    from sidelight.cli.doctor.spool import check_spool, quarantined_in  # noqa: PLC0415
     from sidelight.cli.doctor.store import check_store  # noqa: PLC0415
 
     yield from _check_switches()
     yield from check_settings(settings)
     yield from (Finding("system", "note", *each) for each in not_kept())
     answers = True
-    for finding in [] if settings.store is None else check_store(settings.store):
+    aside = quarantined_in(settings.spool)
+    for finding in [] if settings.store is None else check_store(settings.store, aside):
         answers &= (finding.check, finding.state) != ("store", "wrong")
         yield finding
     if settings.stream is not None:
@@ -93,6 +96,7 @@ def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding
 
         yield from check_stream(settings.stream, settings.environment, group)
     yield from check_spool(settings.spool, settings.store if answers else None)
+    yield from check_siblings(settings)
     if settings.outboxes:
         from sidelight.cli.doctor.outboxes import check_outboxes  # noqa: PLC0415
 
@@ -126,7 +130,14 @@ def _print(finding: Finding) -> None:
     row.add_column(no_wrap=True, style="bold", width=_CHECK_WIDTH)
     row.add_column(overflow="fold")
     row.add_row(Text(symbol, style=colour), finding.check, message)
-    console().print(row)
+    out = console()
+    if out.is_terminal:
+        out.print(row)
+        return
+    with out.capture() as captured:
+        out.print(row)
+    lines = captured.get().splitlines()
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
 
 
 def _print_verdict(wrong: int, notes: int) -> None:

@@ -16,6 +16,9 @@ from sidelight.spool import SMALLEST, filesystem, prepare_directory
 from sidelight.store import size
 
 _LITTLE: Final = 64 * 1024 * 1024  # bytes: two of the largest segments
+_WITHOUT_FILES: Final = frozenset(
+    {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "debugfs", "securityfs", "tracefs"}
+)
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
 
@@ -97,6 +100,11 @@ def _why_not(place: Path) -> str:
 
 def _full(place: Path) -> Finding | None:
     """Return why the next segment finds no room."""
+    if (kind := filesystem(place)) in _WITHOUT_FILES:
+        return _wrong(
+            f"{place} lies on {kind}, which keeps no files",
+            "set SIDELIGHT_SPOOL to a directory on a disk",
+        )
     status = os.statvfs(place)
     problem = ""
     if _free(place) < SMALLEST:

@@ -94,6 +94,11 @@ _PATTERNS: Final = [
 ]
 
 
+def is_set_aside(reason: str) -> bool:
+    """Return whether records that are lost for this reason are in the quarantine."""
+    return remedy_for(reason) == _QUARANTINE
+
+
 def remedy_for(reason: str) -> str:
     """Return what helps; "" where another version counted a reason that is not known here."""
     return next((remedy for pattern, remedy in _PATTERNS if pattern.fullmatch(reason)), "")

@@ -14,7 +14,16 @@ from sidelight.cli.doctor.processes import check_limits
 from sidelight.cli.output import time_of
 from sidelight.cli.spool.segments import SegmentReport, read_spool, writer_of
 from sidelight.host import HAS_FILE_LOCKS, is_directory
-from sidelight.spool import PAGE, SMALLEST, Entry, Quarantine, filesystem, strays_of, unseen_hot
+from sidelight.spool import (
+    NAME,
+    PAGE,
+    SMALLEST,
+    Entry,
+    Quarantine,
+    filesystem,
+    strays_of,
+    unseen_hot,
+)
 from sidelight.store import ago, plural, size, whole_seconds
 
 _NEARLY: Final = 0.9  # of the limit: from here on spans are left out
@@ -49,6 +58,15 @@ def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
     yield from check_backlog(segments, store)
     yield from _check_damage(segments)
     yield from _check_quarantine(entries)
+
+
+def quarantined_in(directory: Path) -> set[str]:
+    """Return the reasons of the entries in a spool's quarantine; "" where it cannot be read."""
+    try:
+        entries = [entry for _, entry in Quarantine(directory).entries()]
+    except OSError:
+        return {""}
+    return {"" if entry is None else entry.reason for entry in entries}
 
 
 def _check_strays(directory: Path) -> Iterator[Finding]:
@@ -136,6 +154,16 @@ def _check_clock(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
 
 
 def _check_damage(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
+    strange = [each for each in segments if not each.meta and not NAME.fullmatch(each.path.name)]
+    if strange:
+        yield Finding(
+            "spool",
+            "wrong",
+            f"{plural(len(strange), 'file')} with the name of a segment, which sidelight has not"
+            f" made: no relay reads {strange[0].path}",
+            "move it out of the spool, and find the program that writes there",
+        )
+    segments = [each for each in segments if each not in strange]
     damaged = sum(segment.damaged for segment in segments if not segment.written)
     if damaged:
         yield Finding(

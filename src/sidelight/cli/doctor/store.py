@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -12,16 +13,27 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.cli.doctor.directory import check_disk
-from sidelight.cli.doctor.findings import Finding, remedy_for
+from sidelight.cli.doctor.findings import Finding, is_set_aside, remedy_for
 from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionError
-from sidelight.host import monotonic
+from sidelight.host import host_name, monotonic
 from sidelight.record import BUDGET_NS, CostSummary
 from sidelight.settings import public_url, sqlite_path
 from sidelight.store import UNREADABLE, Loss, Store, ago, connect, duration, metadata, plural
 
-_DAMAGED: Final = ("malformed", "file is not a database")  # of SQLite
+_REMEDIES: Final = {
+    "malformed|file is not a database": "put a sound copy in its place, and remove the -wal and"
+    " -shm files of the one before; the records wait in the spool",
+    "no such (table|column)|(relation|column) .* does not exist": "put back what another program"
+    " has dropped or renamed, from a copy; a relay makes tables in an empty database only, and the"
+    " records wait in the spool",
+    "is full|No space left on device|disk I/O error": "make room on the disk of the database, or"
+    " read the system's log where it has room; the records stay in the spool",
+    "Permission denied": "run the command as a user who may read it",
+}
+"""By a pattern of the problem, in the words of a database."""
 _LATEST: Final = 1000  # events and artifacts that are read
 _RECENT: Final = timedelta(days=1)
+_WANTED: Final = "erased"  # what `sidelight erase` is to do with events that come later
 _LOCKED_FOR: Final = 2.0  # seconds that the transaction of another program may last
 _AHEAD: Final = timedelta(minutes=1)  # by which clocks may differ
 _TOO_MANY: Final = 0.0005  # of the emissions: more than a busy machine does to any call
@@ -29,14 +41,22 @@ _FEW: Final = 3  # emissions: fewer may be chance
 _CERTAIN: Final = 10  # emissions: as many are no chance
 
 
-def check_store(url: str) -> Iterator[Finding]:
-    """Check that the store exists and can be written; report its losses and costs."""
+def check_store(url: str, quarantined: Collection[str]) -> Iterator[Finding]:
+    """Check that the store exists and can be written; report its losses and costs.
+
+    Args:
+        url: of the store.
+        quarantined: the reasons of the entries in the quarantine of this machine; "" where they
+            cannot be read.
+    """
     try:
         with Store(url) as store:
             yield from _content(store)
             yield from _check_encoding(store)
             yield from _check_artifacts(store)
             losses = store.losses()
+            known = store.processes() if losses else ()
+            here = {each.process for each in known if each.host == host_name()}
             costs = store.costs(since=_RECENT)
             yield from _check_rows(store)
     except StoreError as error:
@@ -46,7 +66,7 @@ def check_store(url: str) -> Iterator[Finding]:
     if (path := sqlite_path(url)) is not None:
         threat = "soon the store takes no more; the records stay in the spool"
         yield from check_disk(path.parent, threat)
-    yield from _check_losses(losses)
+    yield from _check_losses(losses, here, quarantined)
     yield from _check_costs(costs)
     yield from _check_points(costs)
 
@@ -62,16 +82,15 @@ def _unavailable(url: str, error: StoreError) -> Finding:
             f"{url} has schema version {facts['found']}, this sidelight knows {facts['known']}",
             "upgrade sidelight, or name another store",
         )
-    problem = str(facts["problem"])
-    remedy = "start the database, and end the program that keeps it locked"
-    if any(each in problem for each in _DAMAGED):
-        remedy = (
-            "put a sound copy in its place, and remove the -wal and -shm files of the one before;"
-            " the records wait in the spool"
-        )
-    elif "Permission denied" in problem:
-        remedy = "run the command as a user who may read it"
-    return Finding("store", "wrong", f"{url}: {problem}", remedy)
+    problem = " ".join(str(facts["problem"]).split())
+    usual = "start the database, and end the program that keeps it locked"
+    return Finding("store", "wrong", f"{url}: {problem}", _remedy(problem) or usual)
+
+
+def _remedy(problem: str) -> str:
+    """Return what helps against a problem in a database's words; "" where it is not known."""
+    found = (remedy for words, remedy in _REMEDIES.items() if re.search(words, problem))
+    return next(found, "")
 
 
 def _content(store: Store) -> Iterator[Finding]:
@@ -143,7 +162,8 @@ def _check_writable(url: str) -> Iterator[Finding]:
                 "store",
                 "wrong",
                 f"{public_url(url)} cannot be written: {problem}",
-                "relay to the primary server, as a user who may write the schema sidelight;"
+                _remedy(problem)
+                or "relay to the primary server, as a user who may write the schema sidelight;"
                 " until then the records stay in the spool",
             )
         return
@@ -160,7 +180,8 @@ def _check_writable(url: str) -> Iterator[Finding]:
                 "store",
                 "wrong",
                 f"{public_url(url)} cannot be written: {problem}",
-                "find the program that keeps a transaction open on it "
+                _remedy(problem)
+                or "find the program that keeps a transaction open on it "
                 f"(fuser {path}); until then the records stay in the spool",
             )
             return
@@ -187,7 +208,16 @@ def _write_problem(url: str) -> str | None:
     return None
 
 
-def _check_losses(losses: Sequence[Loss]) -> Iterator[Finding]:
+def _check_losses(
+    losses: Sequence[Loss], here: Collection[str], quarantined: Collection[str]
+) -> Iterator[Finding]:
+    """Report losses; those of today are wrong, unless they are settled or wanted.
+
+    Args:
+        losses: of all processes, sorted by reason.
+        here: the processes of this machine.
+        quarantined: the reasons of the entries in its quarantine.
+    """
     recent = datetime.now(UTC) - _RECENT
     if not losses:
         yield Finding("losses", "ok", "none")
@@ -195,14 +225,19 @@ def _check_losses(losses: Sequence[Loss]) -> Iterator[Finding]:
         together = list(each)
         latest = together[0]
         count = sum(loss.count for loss in together)
-        yield Finding(
-            "losses",
-            "wrong" if latest.last_at > recent else "note",
+        new = [loss for loss in together if loss.last_at > recent]
+        told = (
             f"{reason}: {plural(count, 'time')} in "
             f"{plural(len(together), 'process', 'processes')}, reported {ago(latest.last_at)}: "
-            f"{latest.problem}",
-            remedy_for(reason),
+            f"{latest.problem}"
         )
+        remedy = remedy_for(reason)
+        is_settled = is_set_aside(reason) and not {reason, ""} & set(quarantined)
+        if is_settled and all(loss.process in here for loss in new):
+            told += "; the quarantine holds none of them any more"
+            remedy, new = "", []
+        is_wrong = bool(new) and reason != _WANTED
+        yield Finding("losses", "wrong" if is_wrong else "note", told, remedy)
 
 
 def _check_costs(costs: Sequence[CostSummary]) -> Iterator[Finding]:

@@ -12,14 +12,13 @@ from typing import Any, Final
 import msgspec
 
 from sidelight.host import monotonic
-from sidelight.record import FRAME, Moment, decode, salvage
+from sidelight.record import FRAME, Moment, decode, is_same_store, salvage
 from sidelight.spool import (
     Choose,
     Entry,
     Quarantine,
     Segment,
     erase_records,
-    is_same_store,
     segments_in,
 )
 from sidelight.store import Eraser, id_text

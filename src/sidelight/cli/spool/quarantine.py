@@ -27,10 +27,10 @@ from sidelight.cli.spool.replay import Outcome, Replay
 from sidelight.cli.spool.segments import settings_for, unreadable, writers_of
 from sidelight.cli.tables import print_table
 from sidelight.exceptions import QueryError, SpoolError
-from sidelight.record import decode, event_id, occurred_at, salvage
+from sidelight.record import decode, event_id, is_same_store, occurred_at, salvage
 from sidelight.runtime import sinks_of
 from sidelight.settings import settle
-from sidelight.spool import Entry, Quarantine, is_same_store
+from sidelight.spool import Entry, Quarantine
 from sidelight.store import moment, plural, size
 
 _DIGITS: Final = 8  # of an id, in a table

@@ -14,14 +14,12 @@ import msgspec
 from sidelight.cli.output import with_progress
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import is_directory
-from sidelight.record import decode, occurred_at
+from sidelight.record import decode, is_same_store, is_same_stream, occurred_at
 from sidelight.settings import Settings, settle
 from sidelight.spool import (
     PAGE,
     Scanner,
     Segment,
-    is_same_store,
-    is_same_stream,
     require_file_locks,
     segments_in,
 )

@@ -13,9 +13,9 @@ import msgspec
 
 from sidelight.cli.output import remark
 from sidelight.exceptions import SidelightError
-from sidelight.record import Moment, decode, occurred_at
+from sidelight.record import Moment, decode, is_same_store, occurred_at
 from sidelight.settings import settle
-from sidelight.spool import PAGE, Scanner, Segment, is_same_store, segments_in
+from sidelight.spool import PAGE, Scanner, Segment, segments_in
 from sidelight.store import Mark, plural, whole_seconds
 
 _MOST: Final = 10_000  # events to count

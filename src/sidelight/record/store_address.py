@@ -2,16 +2,21 @@
 
 A segment's header names the store of its writer, and a relay delivers the segments for its own
 store. Two addresses are one store where they name the same SQLite file, by whatever path, or the
-same PostgreSQL database, by whatever driver, login or parameters. Two streams are one where they
+same PostgreSQL database, by whatever driver, login or parameters. No host name is resolved, because
+the answer may change; only ``127.0.0.1`` is ``localhost``. Two streams are one where they
 name the same topic, and one of the brokers.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
+DEFAULT_SPOOL: Final = "spool-"
+"""The prefix of the default spools in a user's state directory."""
+_LOOPBACK: Final = {"127.0.0.1": "localhost"}
 _POSTGRES: Final = frozenset({"postgres", "postgresql"})
 
 
@@ -22,7 +27,7 @@ def is_same_store(one: object, other: object) -> bool:
     """
     if one is None or other is None or one == other:
         return True
-    return _identity(one) == _identity(other)
+    return _place(one) == _place(other)
 
 
 def is_same_stream(one: object, other: object) -> bool:
@@ -42,7 +47,29 @@ def _brokers(address: str) -> frozenset[str]:
     return frozenset(address.partition("://")[2].partition("/")[0].lower().split(","))
 
 
-def _identity(url: object) -> tuple[Any, ...]:
+def default_spool(url: str, shown: str) -> str:
+    """Return the name of a store's default spool, the same for each spelling of a database.
+
+    Args:
+        url: of the store, or the address of a stream.
+        shown: the same without a password, so that a header's URL leads to the same spool.
+    """
+    place = _place(url)
+    text = shown if len(place) == 1 else "/".join(place)
+    return f"{DEFAULT_SPOOL}{zlib.crc32(text.encode()):08x}"
+
+
+def wrong_port(hosts: str) -> str:
+    """Return the first port of ``host:port,host:port`` that is none, or ""; IPv6 is in brackets."""
+    for host in hosts.split(","):
+        port = host.rpartition("]")[2].partition(":")[2]
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+            return port
+    return ""
+
+
+def _place(url: object) -> tuple[Any, ...]:
+    """Return what identifies the store that a URL names, however it is spelt."""
     if not isinstance(url, str):
         return (url,)
     scheme, _, rest = url.partition("://")
@@ -60,4 +87,4 @@ def _identity(url: object) -> tuple[Any, ...]:
         return (url,)
     named = query.get("dbname") or unquote(parsed.path.removeprefix("/"))
     database = named or query.get("user") or unquote(parsed.username or "")
-    return "postgresql", host.lower(), port, database
+    return "postgresql", _LOOPBACK.get(host, host.lower()), port, database

@@ -1,0 +1,52 @@
+"""Check the other default spools of this user: records may wait there that no relay delivers.
+
+The name of a default spool depends on the store's URL. A process with another URL of the same
+database, or of an older version, may have left its records in another directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sidelight.cli.doctor.findings import Finding
+from sidelight.cli.spool.segments import Backlog, SegmentReport, read_spool
+from sidelight.host import state_directory
+from sidelight.record import DEFAULT_SPOOL, is_same_store
+from sidelight.settings import Settings
+
+
+def check_siblings(settings: Settings) -> Iterator[Finding]:
+    """Find default spools with records of ended processes, beside a spool that is one as well."""
+    directory = settings.spool.parent
+    if directory != state_directory() or not settings.spool.name.startswith(DEFAULT_SPOOL):
+        return
+    for sibling in sorted(directory.glob(f"{DEFAULT_SPOOL}*")):
+        if sibling != settings.spool and sibling.is_dir():
+            yield from _check_sibling(sibling, settings.store)
+
+
+def _check_sibling(sibling: Path, store: str | None) -> Iterator[Finding]:
+    try:
+        segments = [each for each in read_spool(sibling) if not each.alive and not each.attended]
+    except OSError as error:
+        yield Finding("spool", "note", f"cannot read {error.filename}", "ask the owner for access")
+        return
+    for named in sorted({_destination(each) for each in segments}):
+        backlog = Backlog()
+        for each in segments:
+            if _destination(each) == named:
+                backlog.add(max(each.backlog.values(), key=lambda some: some.records))
+        if backlog.records:
+            is_ours = store is not None and bool(named) and is_same_store(named, store)
+            yield Finding(
+                "spool",
+                "wrong" if is_ours else "note",
+                f"{backlog}, for {named or 'an unnamed store'}, of processes that have ended, are "
+                f"in {sibling}: no relay of {'this store' if is_ours else 'that spool'} reads them",
+                f"`sidelight relay --once --spool {sibling}` delivers them",
+            )
+
+
+def _destination(segment: SegmentReport) -> str:
+    return str(segment.meta.get("store") or segment.meta.get("stream") or "")

@@ -1,0 +1,37 @@
+"""Records in another default spool of the user are named, with the command that delivers them."""
+
+import signal
+
+import pytest
+from tests.support.commands import KILLED, emit, sidelight
+from tests.support.postgres import new_database
+from tests.support.stored import record, store
+
+from sidelight.record import DEFAULT_SPOOL
+from sidelight.settings import settle
+
+
+@pytest.mark.parametrize("is_same", [True, False], ids=["this store", "another store"])
+def test_records_in_a_sibling(is_same, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    url = new_database()
+    monkeypatch.setenv("SIDELIGHT_STORE", url)
+    store(url, [record()])
+    killed = KILLED.replace('relay="external"', f'"{url}", relay="external"')
+    emit(killed, url if is_same else new_database(), ends=signal.SIGKILL)
+    (own,) = (tmp_path / "sidelight").iterdir()
+    assert own == settle().spool
+    before = own.with_name(f"{DEFAULT_SPOOL}before")
+    own.rename(before)
+    if not is_same:
+        monkeypatch.setenv("SIDELIGHT_STORE", url := new_database())
+        store(url, [record()])
+    said = sidelight("doctor", columns=1000)
+    assert said.code == int(is_same)
+    assert "500 records" in said.out
+    assert f"`sidelight relay --once --spool {before}` delivers them" in said.out
+    if is_same:
+        assert sidelight("relay", "--once", "--spool", before).code == 0
+        said = sidelight("doctor", columns=1000)
+        assert said.code == 0
+        assert str(before) not in said.out
