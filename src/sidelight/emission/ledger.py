@@ -180,7 +180,8 @@ class Ledger:
             if new and self._log_rate.passes(reason):
                 self._logged[reason] = count
                 problem = self._emitter.problems.get(reason)
-                _logger.warning("sidelight: %s, %d times (%s)", reason, new, problem)
+                told = f" ({problem})" if problem else ""
+                _logger.warning("sidelight: %s, %d times%s", reason, new, told)
 
 
 def _append(append: Callable[[bytes], object], content: dict[str, Any]) -> None:
