@@ -59,7 +59,7 @@ def test_refused(named, setting, told):
     assert str(met.value).startswith(setting)
 
 
-WRONG_TYPES = (3, 0, True, 1.5, b"x", ["a"], [3], {"a": 1}, object(), str)
+WRONG_TYPES = (3, 0, True, 1.5, b"x", ["a"], [3], {"a": 1}, ..., str)
 FITTING = {
     "otlp": (bool,),
     "strict": (bool,),

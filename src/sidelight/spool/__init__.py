@@ -5,6 +5,9 @@ each sink. A lock on the file tells whether the writer of a segment lives. `disk
 to the operating system.
 """
 
+from typing import TYPE_CHECKING
+
+from sidelight.host import lazily
 from sidelight.spool.allocation import NAME
 from sidelight.spool.descriptor import (
     Descriptor,
@@ -29,10 +32,14 @@ from sidelight.spool.rescue import Rescue, is_in_memory
 from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
 from sidelight.spool.sink import Health, Record, Sink, acknowledging_sink
-from sidelight.spool.strays import Stray, strays_of
 from sidelight.spool.supply import SMALLEST, SPARES
 from sidelight.spool.system import pread, sync, sync_directory
 from sidelight.spool.writer import Position, Spool
+
+if TYPE_CHECKING:
+    from sidelight.spool.strays import Stray, strays_of
+
+__getattr__ = lazily(__name__, {"strays": "Stray strays_of"})
 
 __all__ = [
     "DISK",

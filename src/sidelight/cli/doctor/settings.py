@@ -7,14 +7,12 @@ settings. What is left is the directory of hot segments, and the map.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.exceptions import ConfigurationError, MapError
 from sidelight.settings import Settings, is_on
 from sidelight.spool import hot_directory
-
-_MAP: Final = "SIDELIGHT_MAP"
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
@@ -28,12 +26,12 @@ def check_hot(settings: Settings) -> Iterator[Finding]:
     try:
         hot_directory(settings.hot, settings.spool, make=False)
     except ConfigurationError as error:
-        yield _refused("SIDELIGHT_HOT", error, "every event is lost")
+        yield _refused("SIDELIGHT_HOT is refused (", error, "): every event is lost")
 
 
 def _check_map(settings: Settings) -> Iterator[Finding]:
     """Find out why the map is not woven as Python starts."""
-    path = settings.environment.get(_MAP)
+    path = settings.environment.get("SIDELIGHT_MAP")
     if not path:
         return
     from sidelight.maps import read_map  # noqa: PLC0415  # slow to import
@@ -42,11 +40,11 @@ def _check_map(settings: Settings) -> Iterator[Finding]:
         read_map(path)
         is_on("SIDELIGHT_MAP_LENIENT", settings.environment)
     except (ConfigurationError, MapError) as error:
-        yield _refused(_MAP, error, "no function of the map emits")
+        yield _refused("SIDELIGHT_MAP is refused (", error, "): no function of the map emits")
 
 
 def _refused(variable: str, error: ConfigurationError | MapError, effect: str) -> Finding:
     facts: Any = error.facts
     place = facts.get("setting", facts.get("place"))
-    told = f"{variable} is refused ({place}: {facts['problem']}): {effect}"
+    told = f"{variable}{place}: {facts['problem']}{effect}"
     return Finding("settings", "wrong", told, str(facts["remedy"]))
