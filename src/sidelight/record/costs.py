@@ -17,7 +17,6 @@ BUDGET_NS: Final = 10_000_000
 """The budget of one emission: 10 ms."""
 SHIFT: Final = 6
 _FINE: Final = 1024
-_AT_FIRST: Final = 64
 _FINE_END: Final = _FINE << SHIFT
 _STEPS: Final = 8
 _LAST: Final = 2 * _FINE  # more buckets than any time needs
@@ -28,12 +27,10 @@ class Costs:
 
     The caller's path does ``costs.fine[ns >> SHIFT] += 1`` and, on IndexError, ``costs.add(ns)``.
     Both are exact among threads, because CPython switches threads only at calls and at jumps back.
-    The list of fine buckets grows with the costs, because most points need few of them. Where two
-    threads let it grow at once, it gets more than it should have; no count is lost.
     """
 
     def __init__(self) -> None:
-        self.fine: list[int] = [0] * _AT_FIRST
+        self.fine: list[int] = [0] * _FINE
         self.coarse: defaultdict[int, int] = defaultdict(int)
         self.over_budget = 0
         self.highest = 0
@@ -41,12 +38,10 @@ class Costs:
     def add(self, ns: int) -> None:
         """Count a cost (ns) that the fine buckets may not hold."""
         if 0 <= ns < _FINE_END:
-            index = ns >> SHIFT
-            if index >= len(self.fine):
-                self.fine += [0] * ((1 << index.bit_length()) - len(self.fine))
-            self.fine[index] += 1
+            self.fine[ns >> SHIFT] += 1
             return
-        self.coarse[_coarse_bucket(ns)] += 1
+        bucket = _FINE + int(math.log2(max(ns, _FINE_END) / _FINE_END) * _STEPS)
+        self.coarse[bucket] += 1
         self.highest = max(self.highest, ns)
         self.over_budget += ns > BUDGET_NS
 
@@ -58,30 +53,21 @@ class Costs:
 
     def clear(self) -> None:
         """Reset in place, because the generated wrappers refer to the buckets."""
-        self.fine[:] = [0] * _AT_FIRST
+        self.fine[:] = [0] * _FINE
         self.coarse.clear()
         self.over_budget = self.highest = 0
 
     def snapshot(self) -> dict[str, Any]:
         """Copy the state as plain values; it is cumulative, so that the latest one replaces all."""
-        buckets = {index: count for index, count in enumerate(self.fine[:_FINE]) if count}
+        buckets = {index: count for index, count in enumerate(self.fine) if count}
         highest = self.highest or ((max(buckets) + 1 << SHIFT) if buckets else 0)
-        coarse = self.coarse.copy()
-        for index, count in enumerate(self.fine[_FINE:], _FINE):
-            if count:
-                coarse[_coarse_bucket(index << SHIFT)] += count
-                highest = max(highest, index + 1 << SHIFT)
-        buckets.update(sorted(coarse.items()))
+        buckets.update(sorted(self.coarse.copy().items()))
         return {
             "count": sum(buckets.values()),
             "over": self.over_budget,
             "max": highest,
             "buckets": [[index, count] for index, count in buckets.items()],
         }
-
-
-def _coarse_bucket(ns: int) -> int:
-    return _FINE + int(math.log2(max(ns, _FINE_END) / _FINE_END) * _STEPS)
 
 
 class _Snapshot(TypedDict):
