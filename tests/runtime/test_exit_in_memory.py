@@ -163,7 +163,7 @@ def test_a_file_takes_what_it_has_room_for(grows_by, has_read, tmp_path):
     disk.most = spool.own[0].size + grows_by
     spool.close()
     (path,) = segments_in(tmp_path)
-    left = Segment.adopt(path)
+    left = Segment.adopt(path, disk)
     found = payloads_of(left)
     scanner = Scanner(left, left.cursors["store"])
     assert scanner.batch(9999).payloads == found[READ * has_read :]
