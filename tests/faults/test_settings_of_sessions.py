@@ -130,13 +130,15 @@ def test_sessions_that_are_set_badly(urls, tmp_path, caplog, row):
         for arguments in [
             ("outbox", "create", f"{shop}?options=-csearch_path%3Dpublic"),
             ("outbox", "status", shop),
-            ("doctor", *options, "--outbox", shop),
             ("counts", "--store", store),
             ("prune", "--older-than", "400d", "--store", store),
             ("erase", "--artifact", "b", *options, "--outbox", shop, "--yes"),
         ]:
             answer = command(*arguments)
             assert answer.code == 0, answer.out + answer.err
+        found = command("doctor", "--json", *options, "--outbox", shop).json
+        # This process has costs of other tests as well.
+        assert {each["check"] for each in found if each["state"] == "wrong"} <= {"budget"}, found
         with sidelight.Store(store) as opened:
             left = {event.artifact_id for event in opened.events()}
         assert left == {None, "a", *map(str, range(10))}
