@@ -9,14 +9,12 @@ import concurrent.futures
 import signal
 
 import pytest
+from tests.support import acting
+from tests.support.acting import Bites, raises
 from tests.support.platforms import PLATFORM
 
 from sidelight import arg, choose, emit, emits, error
 from sidelight.testing import capture
-
-
-class Bites(BaseException):
-    """An error that `except Exception` does not catch."""
 
 
 def cancelled_task():
@@ -46,13 +44,6 @@ def started():
     generator = counting()
     next(generator)
     return generator
-
-
-def raises(error):
-    def act():
-        raise error
-
-    return act
 
 
 def thrown(error):
@@ -92,18 +83,8 @@ WAYS = {
 """Ways to raise inside a field, and no signal or other thread is the cause of any."""
 
 
-class Thing:
-    """A value whose property, `repr`, hash or text raises."""
-
-    def __init__(self, act):
-        self.act = act
-
-    @property
-    def name(self):
-        return self.act()
-
-    def __repr__(self):
-        return self.act()
+class Thing(acting.Thing):
+    """A value whose property, `repr`, hash or comparison raises."""
 
     def __hash__(self):
         return self.act()

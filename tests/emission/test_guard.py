@@ -9,6 +9,8 @@ import threading
 import pytest
 from asyncpg.pgproto import pgproto
 from opentelemetry import trace
+from tests.support import acting
+from tests.support.acting import Bites, raises
 from tests.support.platforms import PLATFORM
 
 from sidelight import arg, emit, emits
@@ -33,31 +35,10 @@ class Broken:
         return (0, 0)
 
 
-class Bites(BaseException):
-    """An error that `except Exception` does not catch."""
-
-
-class Thing:
-    """A value whose property and `repr` run a function."""
-
-    def __init__(self, act):
-        self.act = act
-
-    @property
-    def name(self):
-        return self.act()
-
-    def __repr__(self):
-        return self.act()
+class Thing(acting.Thing):
+    """A value that has no hash."""
 
     __hash__ = None
-
-
-def raises(error):
-    def act():
-        raise error
-
-    return act
 
 
 FULL = OSError(28, "No space left on device")
