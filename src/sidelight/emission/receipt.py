@@ -65,7 +65,7 @@ class Receipt:
             return "lost"
         mark = self._watermark
         if not mark.reached(self._position):
-            return "volatile" if mark.is_in_memory(self._position) else "spooled"
+            return "volatile" if mark.is_volatile(self._position) else "spooled"
         return "refused" if mark.was_refused(self._random) else mark.acknowledged
 
     def wait(self) -> Receipt:

@@ -38,11 +38,11 @@ class Watermark:
         store_answers: set by the relay.
         wake_relay: called before a wait.
         acknowledged: the state of a receipt that the watermark has passed; set by the relay.
-        is_in_memory: tells whether only this process's memory may hold the record at a position.
+        is_volatile: tells whether only this process's memory may hold the record at a position.
     """
 
-    def __init__(self, is_in_memory: Callable[[Position], bool] = lambda _: False) -> None:
-        self.is_in_memory = is_in_memory
+    def __init__(self, is_volatile: Callable[[Position], bool] = lambda _: False) -> None:
+        self.is_volatile = is_volatile
         self.position: Position = (0, 0)
         self.contention = Contention()
         self.store_answers = False

@@ -36,7 +36,7 @@ from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
 from sidelight.runtime.measuring import offer_metrics
 from sidelight.settings import Settings, writer_meta
-from sidelight.spool import Spool, hot_directory, is_in_memory, usable_directory
+from sidelight.spool import Spool, hot_directory, is_volatile, usable_directory
 from sidelight.transactions import forget_outboxes, prepare_libraries
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Runtime:
         self._ledger.restart()
         self._forgotten = ForgottenOutboxes(settings)
         # Positions of another spool do not compare.
-        EMITTER.watermark = Watermark(partial(is_in_memory, spool.own))
+        EMITTER.watermark = Watermark(partial(is_volatile, spool.own))
         spool.on_lost = self._ledger.write_lost
         self.spool = spool
         EMITTER.use(spool)

@@ -28,7 +28,7 @@ from sidelight.spool.filesystems import filesystem
 from sidelight.spool.header import PAGE
 from sidelight.spool.hot import HotSegment, hot_directory, unseen_hot
 from sidelight.spool.quarantine import Entry, Quarantine
-from sidelight.spool.rescue import Rescue, is_in_memory
+from sidelight.spool.rescue import Rescue, is_volatile
 from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
 from sidelight.spool.sink import Health, Record, Sink, acknowledging_sink
@@ -70,7 +70,7 @@ __all__ = [
     "erase_records",
     "filesystem",
     "hot_directory",
-    "is_in_memory",
+    "is_volatile",
     "keep_for_ever",
     "make_private_directory",
     "os_error_text",

@@ -137,7 +137,7 @@ class Rescue:
         return True
 
 
-def is_in_memory(own: Sequence[Segment], position: tuple[int, int]) -> bool:
+def is_volatile(own: Sequence[Segment], position: tuple[int, int]) -> bool:
     """Return whether only memory may hold a record of this process.
 
     Args:

@@ -124,7 +124,7 @@ class Inventory(Reader):
         )
 
     def processes(self, *, limit: int | None = None) -> list[Process]:
-        """The processes that have emitted, by their last sign of life, the latest first.
+        """Return the processes that have emitted, by their last sign of life, the latest first.
 
         Args:
             limit: at most this many.
@@ -147,7 +147,7 @@ class Inventory(Reader):
         return running if running or has_ended else None
 
     def costs(self, *, since: When | None = None, latest: int | None = None) -> list[CostSummary]:
-        """The cost of emitting on the caller's path, per point, over all processes.
+        """Return the cost of emitting on the caller's path, per point, over all processes.
 
         Args:
             since: only processes that have reported at or after this time.
@@ -171,7 +171,7 @@ class Inventory(Reader):
         ]
 
     def types(self, *, since: When | None = None, limit: int | None = None) -> list[TypeUse]:
-        """The event types that the store holds, by name: how many events, and the last one.
+        """Return the event types of the store, by name: how many events, and the last one.
 
         Reads the index of types, and counters; not the events.
 

@@ -109,12 +109,12 @@ def _remark_on(command: Sequence[str]) -> None:
 
 
 def _is_python(program: str) -> bool:
-    """Whether a program is an interpreter, or a script of one."""
+    """Return whether a program is an interpreter, or a script of one."""
     return any(_PYTHON.fullmatch(Path(each).name) for each in (program, _shebang(program)[0]))
 
 
 def _why_not_woven(program: str, arguments: Sequence[str]) -> str:
-    """Why a Python program would run without the map, with the remedy; "" where none shows."""
+    """Return why a Python program would run without the map, with the remedy; "" if unknown."""
     interpreter, line = program, arguments
     if not _PYTHON.fullmatch(Path(program).name):
         interpreter, *line = _shebang(program)
@@ -173,7 +173,7 @@ def _isolating_option(arguments: Sequence[str]) -> str:
 
 
 def _import_problem(interpreter: str) -> str:
-    """Why an interpreter cannot import sidelight; "" where it can, or gives no answer."""
+    """Return why an interpreter cannot import sidelight; "" where it can, or gives no answer."""
     try:
         done = subprocess.run(  # noqa: S603  # the user names the interpreter
             [interpreter, "-c", _PROBE],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_spool
-from sidelight.host import state_directory
+from sidelight.host import is_directory, state_directory
 from sidelight.record import DEFAULT_SPOOL, is_same_store
 from sidelight.settings import Settings
 
@@ -22,16 +22,17 @@ def check_siblings(settings: Settings) -> Iterator[Finding]:
     if directory != state_directory() or not settings.spool.name.startswith(DEFAULT_SPOOL):
         return
     for sibling in sorted(directory.glob(f"{DEFAULT_SPOOL}*")):
-        if sibling != settings.spool and sibling.is_dir():
+        if sibling != settings.spool:
             yield from _check_sibling(sibling, settings.store)
 
 
 def _check_sibling(sibling: Path, store: str | None) -> Iterator[Finding]:
     try:
-        segments = [each for each in read_spool(sibling) if not each.alive and not each.attended]
+        found = read_spool(sibling) if is_directory(sibling) else []
     except OSError as error:
         yield Finding("spool", "note", f"cannot read {error.filename}", "ask the owner for access")
         return
+    segments = [each for each in found if not each.alive and not each.attended]
     for named in sorted({_destination(each) for each in segments}):
         backlog = Backlog()
         for each in segments:

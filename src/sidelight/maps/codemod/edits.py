@@ -66,7 +66,7 @@ class CodeEdits:
     def applied(self) -> list[Edit]:
         """Return the edits that write the points into the code.
 
-        Return None for a file that has them all.
+        A file that has them all has no edit.
         """
         return list(self._edits(self._apply, present=True))
 
