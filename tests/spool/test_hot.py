@@ -173,6 +173,20 @@ def test_an_external_relay_copies_what_it_follows(spools, directory, hot):
     assert payloads(copies[0]) == [b"one", b"two"]
 
 
+def test_one_relay_reads_what_an_external_writer_left(spools, hot):
+    """The relay that has copied a segment holds the copy, and is no live writer to the others."""
+    writer = spools(relay="external")
+    relay, other = spools(hot=None, role="relay"), spools(hot=None, role="relay")
+    writer.append(frame(b"one"))
+    relay.adopt()
+    die(writer)
+    relay.adopt()
+    relay.copy_hot()
+    other.adopt()
+    assert not list(hot.glob("*.segment"))
+    assert (len(relay.adopted), len(other.adopted)) == (1, 0)
+
+
 def test_without_a_relay_full_segments_stay_up_to_a_limit(spools, directory, hot, monkeypatch):
     """The caller copies nothing: it would wait for the disk."""
     monkeypatch.setattr("sidelight.spool.supply._HOT_LIMIT", 3 * 1024 * 1024)

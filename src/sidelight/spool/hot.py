@@ -24,7 +24,7 @@ from sidelight.record import length_of_frames
 from sidelight.spool.allocation import ZEROS, new_file, write_all
 from sidelight.spool.disk import DISK, Disk
 from sidelight.spool.filesystems import filesystem, is_in_memory
-from sidelight.spool.header import PAGE, Header, encode_header
+from sidelight.spool.header import PAGE, READER_BYTE, Header, encode_header
 from sidelight.spool.segment import Segment
 
 LINK: Final = ".hot"
@@ -190,7 +190,7 @@ class HotSegment(Segment):
 
 
 class Copy:
-    """The copy of one hot segment on the disk.
+    """The copy of one hot segment on the disk; the process that makes it is its only reader.
 
     Attributes:
         fd: the open file.
@@ -207,6 +207,8 @@ class Copy:
         self._disk = disk
         with new_file(path.parent, segment.size, (), disk, name=path.name) as (fd, _):
             self.fd, self.path, self.end = fd, path, PAGE
+            # Else another relay takes the copy for the segment of a live external writer.
+            disk.lock_byte(fd, READER_BYTE)
             write_all(disk, fd, encode_header(segment.meta), 0)
             self._bring(segment)
             disk.sync(fd)
