@@ -7,7 +7,8 @@ parts of this module.
 
 Each call is made twice: undecorated (the *twin*) and decorated. Both must have the same outcome:
 the same object, or the same exception with the same traceback. Where the emission waits for the
-store, its twin waits for as long in plain Python: an interruption by the machine meets both alike.
+store, or opens the spool, its twin waits and computes for as long in plain Python, within bounds:
+an interruption by the machine meets both alike.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ LOSSES = ("no room in the spool", "not recorded", "internal error", "recursion l
 """The reasons for which an event is lost on its caller's path."""
 FAILS = 7  # every so many calls the function raises
 _WAITED, _LONGEST_WAIT = 0.0002, 0.005  # seconds of an awaited emission that did wait
+_COMPUTED, _LONGEST_WORK = 500_000, 3_000_000  # ns of CPU of an emission that opened the spool
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Caller:
     order: Order
     number: int
     waits: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))
+    work: int = 0
 
     async def run(self) -> None:
         """Call until all calls are made, or until the signal to stop."""
@@ -151,9 +154,12 @@ class Caller:
     async def call(self, n: int, kind: str) -> None:
         """Make one call and its twin, and report."""
         thing: Any = ValueError(n) if n % FAILS == 0 and kind != "emit" else object()
-        lost_before = lost()
+        lost_before, self.work = lost(), 0
+        computed = time.thread_time_ns()
         spent, found, event_id = await self._timed(kind, n, thing)
         is_lost = self.order.threads == 1 and lost() > lost_before
+        computed = time.thread_time_ns() - computed
+        self.work = min(computed, _LONGEST_WORK) if computed > _COMPUTED else 0
         self.waits[kind] = min(spent / 1e9, _LONGEST_WAIT) if spent / 1e9 > _WAITED else 0.0
         twin, expected, _ = await self._timed("twin of " + kind, n, thing)
         differs = kind != "emit" and found != expected
@@ -186,6 +192,10 @@ class Caller:
                     outcome = await plain_async(n, thing)
         except BaseException as error:
             outcome = (error, frames(error))
+        if kind.startswith("twin"):
+            until = time.thread_time_ns() + self.work
+            while self.work and time.thread_time_ns() < until:
+                pass
         if kind.startswith("twin of awaited"):
             wait = self.waits[kind.removeprefix("twin of ")]
             if wait and kind.endswith("async"):
