@@ -135,6 +135,10 @@ class SpoolError(SidelightError, OSError):
     """the spool {directory}: {problem}; {remedy}"""
 
 
+class SpoolFullError(SpoolError):
+    """the spool {directory}: {problem}; {remedy}"""
+
+
 class StoreError(SidelightError):
     """the events store {url}: {problem}; {remedy}"""
 

@@ -1,13 +1,16 @@
 """The spool: rotation by several threads, spares, the limit, memory in place of a disk, the end."""
 
+import contextlib
 import errno
 import fcntl
+import functools
 import os
 import shutil
 import signal
 import sys
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.support.platforms import needs_spool_files
@@ -26,7 +29,7 @@ from sidelight.spool import (
     prepare_directory,
     segments_in,
 )
-from sidelight.spool.directory import is_remote
+from sidelight.spool.directory import bytes_in, is_remote
 from sidelight.spool.disk import Disk
 from sidelight.spool.segment import SMALL
 from sidelight.spool.supply import IDLE
@@ -353,6 +356,39 @@ def test_a_spool_that_cannot_be_on_the_disk_yet_begins_in_memory(tmp_path, losse
     spool.close()
     assert len(segments_in(directory)) == 1
     assert [reason for reason, _ in losses] == ["kept in memory: Not a directory"]
+
+
+class MeetingDisk(Disk):
+    """Lets those that allocate go on when all of them have looked for room."""
+
+    def __init__(self, parties):
+        super().__init__()
+        self.barrier = threading.Barrier(parties)
+
+    def allocate(self, fd, size):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.barrier.wait(5)
+        super().allocate(fd, size)
+
+
+def test_the_last_room_is_given_once(tmp_path):
+    """Three relays and a caller find room for one segment at the same time."""
+    limit = 8 * SMALLEST
+    spools = [Spool(tmp_path, {}, limit=limit) for _ in range(4)]
+    Segment.create(tmp_path, limit - 5 * SMALLEST, {}).close()
+    disk = MeetingDisk(len(spools))
+    for spool in spools:
+        spool.supply._disk = disk
+        spool.supply._busy_until = float("inf")
+    calls = [spool.provide for spool in spools[1:]]
+    calls.append(functools.partial(spools[0].supply.take, spools[0].own))
+    with ThreadPoolExecutor(len(calls)) as pool:
+        tried = [pool.submit(call) for call in calls]
+    refused = [error for each in tried if (error := each.exception())]
+    assert bytes_in(tmp_path) <= limit
+    assert all(isinstance(error, SpoolError) for error in refused)
+    for spool in spools:
+        spool.close()
 
 
 def test_a_crash_loop_at_the_limit_begins_in_memory(tmp_path, losses):

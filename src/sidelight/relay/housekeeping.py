@@ -122,7 +122,7 @@ class Housekeeping:
 
     def _rotate_off(self, segment: Segment) -> None:
         """Rotate off a segment whose fdatasync failed, because the kernel may drop its pages."""
-        if segment.mapping is not None and segment.is_live:
+        if segment.mapping is not None and not segment.sealed:
             self._do(lambda: self.spool.rotate(segment))
 
     def _do(self, duty: Callable[[], object]) -> None:

@@ -41,7 +41,7 @@ class Sources:
             segment = next(undelivered, None)
             if segment is not None:
                 yield segment
-        yield from (segment for segment in adopted if segment.is_live)
+        yield from (segment for segment in adopted if not segment.sealed)
 
     def read(
         self, segment: Segment, limit: int, is_contended: Callable[[], bool] = lambda: False
@@ -56,7 +56,7 @@ class Sources:
             is_contended: whether other threads take the GIL without being offered it.
         """
         scanner = self._scanner_of(segment)
-        if segment.is_live and segment.mapping is not None and segment.tell() <= scanner.offset:
+        if not segment.sealed and segment.mapping is not None and segment.tell() <= scanner.offset:
             return None
         reading = Reading(end=scanner.offset)
         try:

@@ -85,7 +85,7 @@ class Adopted:
         for segment in tuple(self._segments):
             if not segment.has_descriptor():  # other code has closed it: the file is adopted anew
                 self._segments.remove(segment)
-            elif segment.is_live:
+            elif not segment.sealed:
                 segment.take_ownership()
         found = segments_in(self._directory, self._disk)
         present = set(found)

@@ -42,10 +42,13 @@ def segments_in(directory: Path, disk: Disk = DISK) -> list[Path]:
 def bytes_in(directory: Path, disk: Disk = DISK, newest: int | None = None) -> int:
     """Add up the sizes of the segments in a directory, or of its ``newest`` ones only.
 
+    A file that a process is just allocating counts as well.
+
     Raises:
         OSError: the directory cannot be read.
     """
-    names, total = [each for each in _names(directory, disk) if each.endswith(SUFFIX)], 0
+    names = [each for each in _names(directory, disk) if each.endswith((SUFFIX, UNFINISHED))]
+    total = 0
     if newest is not None:
         names = heapq.nlargest(newest, names)
     for name in names:

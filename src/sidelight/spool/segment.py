@@ -90,12 +90,17 @@ class Segment:
 
     @classmethod
     def create(
-        cls, directory: Path | None, size: int, meta: Mapping[str, Any], disk: Disk = DISK
+        cls,
+        directory: Path | None,
+        size: int,
+        meta: Mapping[str, Any],
+        disk: Disk = DISK,
+        check: Callable[[], object] = bool,
     ) -> Self:
         """Allocate a segment in full and touch its pages; without a directory, in memory.
 
-        The file is locked under a temporary name and then renamed. So a process that finds a
-        segment and gets its lock knows that the writer is dead.
+        The file gets its name when it is locked and ``check`` has raised no error. So a process
+        that finds a segment and gets its lock knows that the writer is dead.
 
         Raises:
             OSError: there is no room, or no right to write.
@@ -114,6 +119,7 @@ class Segment:
             mapping = disk.map(fd, size - PAGE)
             populate(mapping, size - PAGE)
             mapping.seek(PAGE)
+            check()
         return cls(fd, path, mapping, size, header, disk)
 
     def reassign(self, meta: Mapping[str, Any]) -> bool:
@@ -339,11 +345,6 @@ class Segment:
     def has_reader(self) -> bool:
         """Whether a relay of another process reads it; takes no lock."""
         return self.disk.is_byte_locked(self.fd, READER_BYTE)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether a process may still be writing to it."""
-        return not self.sealed
 
     def extent(self) -> tuple[int, bool]:
         """Return how far frames may reach, and whether all frames up to there must be complete.

@@ -10,12 +10,14 @@ in memory is counted as a loss reason, because it does not survive the process.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.exceptions import SpoolError
+from sidelight.exceptions import SpoolError, SpoolFullError
 from sidelight.host import monotonic
 from sidelight.spool.directory import NameSync, bytes_in, prepare_directory
 from sidelight.spool.disk import Disk
@@ -96,18 +98,12 @@ class Supply:
             if is_here and inherited.reassign(self._meta):
                 return inherited
             _delete(inherited)
+        most = self.limit * (1 + _START_MARGIN)
         try:
-            self._check_start()
-            return self.create(_ON_CALL if on_call else SMALLEST)
+            return self.create(_ON_CALL if on_call else SMALLEST, most, _COUNTED_AT_START)
         except OSError as error:
             self._note_failure(error)
             return self._in_memory(())
-
-    def _check_start(self) -> None:
-        if self._directory is not None:
-            used = bytes_in(self._directory, self._disk, _COUNTED_AT_START)
-            if used + SMALLEST > self.limit * (1 + _START_MARGIN):
-                raise self.error("the spool is full")
 
     def take(self, own: Sequence[Segment]) -> Segment:
         """Return the next segment at once; callers that emit use this.
@@ -123,11 +119,13 @@ class Supply:
         if monotonic() - self._failed_at > _LOOK_AGAIN:
             try:
                 if self.room(own) >= SMALLEST:
-                    return self.create(SMALLEST)
+                    return self.create(SMALLEST, self.limit)
+            except SpoolFullError:
+                pass
             except OSError as error:
                 self._note_failure(error)
-            else:
-                raise self.error(f"it holds its limit of {self.limit} bytes")
+                return self._in_memory(own)
+            raise self.error(f"it holds its limit of {self.limit} bytes")
         return self._in_memory(own)
 
     def take_for_child(self) -> Segment | None:
@@ -178,23 +176,41 @@ class Supply:
         while len(self.spares) < wanted and (room := self.room(own)) >= SMALLEST:
             size = self._size if self._size <= room else SMALLEST
             try:
-                self.spares.append(self.create(size))
+                self.spares.append(self.create(size, self.limit))
+            except SpoolFullError:  # another process has taken the room meanwhile
+                return
             except OSError as error:
                 self._note_failure(error)
                 if size == SMALLEST:
                     raise
                 self._size = SMALLEST
 
-    def create(self, size: int) -> Segment:
+    def create(self, size: int, most: float = math.inf, newest: int | None = None) -> Segment:
         """Allocate a segment of ``size`` bytes; make the directory anew where it is missing.
 
+        Two processes may find the same room at the same time. So each allocates first and then
+        counts, the files of the others that have no name yet included.
+
+        Args:
+            size: bytes.
+            most: bytes that the directory may hold then.
+            newest: the number of files that are counted; None counts all.
+
         Raises:
+            SpoolFullError: the directory would hold more.
             OSError: the disk refuses.
         """
         if (hot := self._create_hot(size)) is not None:
             return hot
+
+        def check() -> None:
+            directory = self._directory
+            if directory is not None and bytes_in(directory, self._disk, newest) > most:
+                raise self.error("the spool is full", SpoolFullError)
+
+        make = partial(Segment.create, self._directory, size, self._meta, self._disk, check)
         try:
-            segment = Segment.create(self._directory, size, self._meta, self._disk)
+            segment = make()
         except FileNotFoundError as error:
             if self._directory is None:
                 raise
@@ -202,7 +218,7 @@ class Supply:
             if self._has_allocated:
                 self._count("segment deleted under its writer", str(error))
             self._names.directory_was_recreated()
-            segment = Segment.create(self._directory, size, self._meta, self._disk)
+            segment = make()
         self._names.is_due, self._failure, self._has_allocated = True, None, True
         return segment
 
@@ -266,10 +282,10 @@ class Supply:
         self._look_again = now + _LOOK_AGAIN
         return room
 
-    def error(self, problem: str) -> SpoolError:
+    def error(self, problem: str, kind: type[SpoolError] = SpoolError) -> SpoolError:
         """Make the error that tells a problem of this spool."""
         where = self._directory or "in memory"
-        return SpoolError(directory=where, problem=problem, remedy="see `sidelight doctor`")
+        return kind(directory=where, problem=problem, remedy="see `sidelight doctor`")
 
     def _in_memory(self, own: Sequence[Segment]) -> Segment:
         cause = "" if self._failure is None else os_error_text(self._failure)
