@@ -27,7 +27,7 @@ from tests.support.forgetful import Fault, Folder, Inode, Killed, Machine, Proce
 from sidelight.emission import Watermark
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, SpoolError
 from sidelight.record import FRAME_MAGIC, Static, decode, encode, encode_static, frame, payload_at
-from sidelight.relay import Relay, housekeeping, worker
+from sidelight.relay import Relay, housekeeping, reading, sources, worker
 from sidelight.spool import (
     PAGE,
     Segment,
@@ -50,7 +50,7 @@ HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
 SEGMENT = 12 * 1024
 TELEMETRY_DELETED = "spool full: telemetry let go"
 TIMED = (allocation, sink)  # these read the wall clock, and the others the monotonic one
-MONOTONIC = (failures, housekeeping, scanner, segment, supply, worker, writer)
+MONOTONIC = (failures, housekeeping, reading, scanner, segment, sources, supply, worker, writer)
 CONSTANTS = {
     supply: {"SMALLEST": SEGMENT, "LARGEST": 4 * SEGMENT, "_IN_MEMORY_LIMIT": 6 * SEGMENT},
     segment: {"SMALL": 2 * PAGE},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from sidelight.host import monotonic
 from sidelight.relay.reading import Reading, SharedReadings
@@ -30,7 +31,7 @@ class Sources:
         self._sink = sink
         self._count = count
         self._scanners: dict[int, Scanner] = {}
-        self._unreadable_since: dict[int, float] = {}
+        self._unreadable_since: WeakKeyDictionary[Segment, float] = WeakKeyDictionary()
 
     def __iter__(self) -> Iterator[Segment]:
         """Yield the oldest undelivered own segment, the oldest orphan, and all live segments."""
@@ -68,7 +69,7 @@ class Sources:
         except OSError as error:
             if reading.records:  # the next read tells of the error
                 return reading
-            since = self._unreadable_since.setdefault(id(segment), monotonic())
+            since = self._unreadable_since.setdefault(segment, monotonic())
             if monotonic() - since > _READ_RETRIES:
                 segment.is_unreadable = True
                 problem = f"{segment.path} from {scanner.offset} on"
@@ -77,7 +78,7 @@ class Sources:
         except BaseException:
             self.forget(segment)  # its scanner has passed records that are not delivered
             raise
-        self._unreadable_since.pop(id(segment), None)
+        self._unreadable_since.pop(segment, None)
         return reading
 
     def forget(self, segment: Segment) -> None:
