@@ -300,10 +300,10 @@ class SpoolModel(RuleBasedStateMachine):
     @process_rule(needs_relay=True)
     def sync(self, process: Process) -> None:
         """Sync: what the process had written survives a power cut from now on."""
-        failed = self._failed_syncs()
+        failed = self.machine.failures.total()
         written = [number for _, number in process.written if number not in self.in_memory]
         process.relay.housekeeping.sync()
-        if self._failed_syncs() == failed:
+        if self.machine.failures.total() == failed:
             self.durable.update(written)
 
     @process_rule(needs_relay=True)
@@ -442,9 +442,6 @@ class SpoolModel(RuleBasedStateMachine):
             process.relay.drain(retries=0)
 
     # -- help
-
-    def _failed_syncs(self) -> int:
-        return self.machine.failures["sync"] + self.machine.failures["sync_directory"]
 
     def _files(self) -> dict[str, Inode]:
         try:
