@@ -48,6 +48,14 @@ class Descriptor(int):
             return self.file != identity(self)
         return False
 
+    def __enter__(self) -> Self:
+        """Return the number."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
     def close(self) -> None:
         """Close the file and its lock files, unless other code has closed them."""
         for each in (*self.lock_files.values(), self):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ import msgspec
 
 from sidelight.host import allocate_lock, monotonic, status_of
 from sidelight.record import encode, random_bits
-from sidelight.spool.disk import make_private_directory
-from sidelight.spool.system import sync, sync_directory
+from sidelight.spool.allocation import write_all
+from sidelight.spool.disk import DISK, make_private_directory
 
 DIRECTORY: Final = "quarantine"
 LIMIT: Final = 1000
@@ -190,15 +189,16 @@ def _write(path: Path, entry: Entry) -> int:
     content = encode(entry)
     make_private_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{random_bits(32):08x}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fd = DISK.create(temporary)
     try:
-        with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, created with its mode
-            file.write(content)
-            file.flush()
-            sync(fd)
+        try:
+            write_all(DISK, fd, content, 0)
+            DISK.sync(fd)
+        finally:
+            DISK.close(fd)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    DISK.sync_directory(path.parent)
     return len(content)

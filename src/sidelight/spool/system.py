@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidelight.host import HAS_FILE_LOCKS, IS_LINUX, allocate_lock
+from sidelight.spool.descriptor import Descriptor
 
 fcntl: Any = None
 if HAS_FILE_LOCKS:
@@ -46,11 +47,8 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory survive a power loss; Windows does that by itself."""
     if not HAS_FILE_LOCKS:
         return
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with Descriptor(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as fd:  # a sync takes long
         sync(fd)
-    finally:
-        os.close(fd)
 
 
 def _write_zeros(fd: int, offset: int, size: int) -> None:

@@ -182,12 +182,14 @@ def open_file(path: Path, *, read_only: bool) -> StoreFile:
         raise sqlite3.OperationalError(_DESCRIPTORS_CLOSED)
     connection = _open(path, read_only=read_only)
     try:
+        if not read_only:
+            connection.descriptors = frozenset(descriptors_of(path))
         for pragma in _READER if read_only else _WRITER:
             connection.execute(f"PRAGMA {pragma}").fetchall()
         if not read_only:
             connection.identity = FileIdentity(path, _created_log(connection, path))
             files = path, Path(f"{path}-wal"), Path(f"{path}-shm")
-            connection.descriptors = frozenset(descriptors_of(*files))
+            connection.descriptors |= descriptors_of(*files)
     except BaseException:
         connection.close()
         raise
@@ -309,11 +311,9 @@ def sync_wal(path: Path) -> None:
         OSError: the flush failed.
     """
     with contextlib.suppress(FileNotFoundError):  # a checkpoint has flushed and deleted the log
-        fd = os.open(f"{path}-wal", os.O_RDWR)  # Windows flushes no file that is open for reading
-        try:
+        mode = os.O_RDWR  # Windows flushes no file that is open for reading
+        with Descriptor(os.open(f"{path}-wal", mode)) as fd:
             sync(fd)
-        finally:
-            os.close(fd)
     sync_directory(path.parent)  # the log may be new
 
 
