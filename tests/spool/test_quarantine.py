@@ -121,7 +121,7 @@ def test_a_full_disk_leaves_nothing_behind(quarantine, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"{MODULE}.sync", full)
+    monkeypatch.setattr("sidelight.spool.system.sync_data", full)
     with pytest.raises(OSError, match="No space left"):
         quarantine.keep(entry())
     assert [*quarantine.directory.iterdir()] == []
