@@ -109,6 +109,7 @@ def sidelight(*arguments: object, columns: int = 100) -> Answer:
         contextlib.redirect_stderr(err),
         mock.patch.dict(os.environ, COLUMNS=str(columns)),
         mock.patch.object(cli, "app", _COMMANDS),
+        mock.patch.object(sys, "path", [*sys.path]),
         pytest.raises(SystemExit) as ended,
     ):
         cli.main([str(argument) for argument in arguments])
