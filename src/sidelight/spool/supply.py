@@ -118,7 +118,7 @@ class Supply:
             return self.spares.popleft()
         if monotonic() - self._failed_at > _LOOK_AGAIN:
             try:
-                if self.room(own) >= SMALLEST:
+                if self._may_have_room(own):
                     return self.create(SMALLEST, self.limit)
             except SpoolFullError:
                 pass
@@ -127,6 +127,12 @@ class Supply:
                 return self._in_memory(own)
             raise self.error(f"it holds its limit of {self.limit} bytes")
         return self._in_memory(own)
+
+    def _may_have_room(self, own: Sequence[Segment]) -> bool:
+        """Return whether to try; `create` measures files on the disk, so a caller waits once."""
+        if self._directory is None or self._hot is not None:
+            return self.room(own) >= SMALLEST
+        return not self._is_known_full()
 
     def take_for_child(self) -> Segment | None:
         """Return a spare for a process that is about to be forked; None where there is none."""
@@ -206,6 +212,7 @@ class Supply:
         def check() -> None:
             directory = self._directory
             if directory is not None and bytes_in(directory, self._disk, newest) > most:
+                self._note_room(0)
                 raise self.error("the spool is full", SpoolFullError)
 
         make = partial(Segment.create, self._directory, size, self._meta, self._disk, check)
@@ -274,13 +281,17 @@ class Supply:
         Raises:
             OSError: the directory cannot be read.
         """
-        now = monotonic()
-        if self.full and now < self._look_again:
+        if self._is_known_full():
             return 0
         room = self.limit - self.usage(own)
-        self.full = room < SMALLEST
-        self._look_again = now + _LOOK_AGAIN
+        self._note_room(room)
         return room
+
+    def _is_known_full(self) -> bool:
+        return self.full and monotonic() < self._look_again
+
+    def _note_room(self, room: int) -> None:
+        self.full, self._look_again = room < SMALLEST, monotonic() + _LOOK_AGAIN
 
     def error(self, problem: str, kind: type[SpoolError] = SpoolError) -> SpoolError:
         """Make the error that tells a problem of this spool."""
