@@ -383,12 +383,27 @@ def test_the_last_room_is_given_once(tmp_path):
     calls = [spool.provide for spool in spools[1:]]
     calls.append(functools.partial(spools[0].supply.take, spools[0].own))
     with ThreadPoolExecutor(len(calls)) as pool:
-        tried = [pool.submit(call) for call in calls]
-    refused = [error for each in tried if (error := each.exception())]
+        *_, taken = [pool.submit(call) for call in calls]
     assert bytes_in(tmp_path) <= limit
-    assert all(isinstance(error, SpoolError) for error in refused)
+    assert isinstance(taken.exception(), SpoolError | None)
     for spool in spools:
         spool.close()
+
+
+def test_a_caller_loses_nothing_while_the_relay_allocates_the_last_room(tmp_path):
+    limit = 8 * SMALLEST
+    spool = Spool(tmp_path, {}, limit=limit)
+    Segment.create(tmp_path, limit - 2 * SMALLEST, {}).close()
+    spool.supply._disk = disk = MeetingDisk(2)
+    spool.supply._busy_until = float("inf")
+    with ThreadPoolExecutor(1) as pool:
+        provided = pool.submit(spool.provide)
+        taken = spool.supply.take(spool.own)
+        provided.result()
+    assert disk.barrier.broken or taken.path is None or not spool.supply.spares
+    assert bytes_in(tmp_path) <= limit
+    taken.close()
+    spool.close()
 
 
 def test_a_crash_loop_at_the_limit_begins_in_memory(tmp_path, losses):

@@ -39,16 +39,17 @@ def segments_in(directory: Path, disk: Disk = DISK) -> list[Path]:
     return [paths[name] for name in sorted(paths)]
 
 
-def bytes_in(directory: Path, disk: Disk = DISK, newest: int | None = None) -> int:
+def bytes_in(
+    directory: Path, disk: Disk = DISK, newest: int | None = None, suffix: str = SUFFIX
+) -> int:
     """Add up the sizes of the segments in a directory, or of its ``newest`` ones only.
 
-    A file that a process is just allocating counts as well.
+    With `UNFINISHED` as the ``suffix``, of the files that processes are just allocating.
 
     Raises:
         OSError: the directory cannot be read.
     """
-    names = [each for each in _names(directory, disk) if each.endswith((SUFFIX, UNFINISHED))]
-    total = 0
+    names, total = [each for each in _names(directory, disk) if each.endswith(suffix)], 0
     if newest is not None:
         names = heapq.nlargest(newest, names)
     for name in names:

@@ -10,6 +10,7 @@ in memory is counted as a loss reason, because it does not survive the process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 from sidelight.exceptions import SpoolError, SpoolFullError
 from sidelight.host import monotonic
+from sidelight.spool.allocation import UNFINISHED
 from sidelight.spool.directory import NameSync, bytes_in, prepare_directory
 from sidelight.spool.disk import Disk
 from sidelight.spool.failures import FailureCounter, os_error_text
@@ -77,6 +79,7 @@ class Supply:
         self._names = names
         self._has_allocated = False
         self._gives_to_children = False
+        self._is_providing = False
         self._busy_since = (1, PAGE)
         self._busy_until = 0.0
         self._size = SMALLEST
@@ -120,13 +123,17 @@ class Supply:
             try:
                 if self._may_have_room(own):
                     return self.create(SMALLEST, self.limit)
+                is_full = True
             except SpoolFullError:
-                pass
+                is_full = not self._is_providing
+            except BlockingIOError:
+                is_full = False
             except OSError as error:
+                is_full = False
                 self._note_failure(error)
-                return self._in_memory(own)
-            raise self.error(f"it holds its limit of {self.limit} bytes")
-        return self._in_memory(own)
+            if is_full:
+                raise self.error(f"it holds its limit of {self.limit} bytes")
+        return self._in_memory(own)  # for the moment, where others have just taken the last room
 
     def _may_have_room(self, own: Sequence[Segment]) -> bool:
         """Return whether to try; `create` measures files on the disk, so a caller waits once."""
@@ -181,21 +188,24 @@ class Supply:
                 _delete(self.spares.pop())
         while len(self.spares) < wanted and (room := self.room(own)) >= SMALLEST:
             size = self._size if self._size <= room else SMALLEST
+            self._is_providing = True
             try:
                 self.spares.append(self.create(size, self.limit))
-            except SpoolFullError:  # another process has taken the room meanwhile
+            except (SpoolFullError, BlockingIOError):  # others have taken the room meanwhile
                 return
             except OSError as error:
                 self._note_failure(error)
                 if size == SMALLEST:
                     raise
                 self._size = SMALLEST
+            finally:
+                self._is_providing = False
 
     def create(self, size: int, most: float = math.inf, newest: int | None = None) -> Segment:
         """Allocate a segment of ``size`` bytes; make the directory anew where it is missing.
 
-        Two processes may find the same room at the same time. So each allocates first and then
-        counts, the files of the others that have no name yet included.
+        Several may find the same room at the same time. So each allocates first and then counts,
+        also what the others are allocating.
 
         Args:
             size: bytes.
@@ -204,16 +214,21 @@ class Supply:
 
         Raises:
             SpoolFullError: the directory would hold more.
+            BlockingIOError: it would hold more with what others are allocating.
             OSError: the disk refuses.
         """
         if (hot := self._create_hot(size)) is not None:
             return hot
 
         def check() -> None:
-            directory = self._directory
-            if directory is not None and bytes_in(directory, self._disk, newest) > most:
-                self._note_room(0)
+            if self._directory is None:
+                return
+            used = bytes_in(self._directory, self._disk, newest)
+            if used + size > most:
+                self._note_room(int(most) - used)
                 raise self.error("the spool is full", SpoolFullError)
+            if used + bytes_in(self._directory, self._disk, suffix=UNFINISHED) > most:
+                raise BlockingIOError(errno.EAGAIN, "others are allocating the last room")
 
         make = partial(Segment.create, self._directory, size, self._meta, self._disk, check)
         try:
