@@ -4,10 +4,14 @@ import csv
 import io
 import json
 import os
+import re
 import signal
+import sqlite3
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +23,7 @@ from tests.support.simulated import records_of, simulate
 from tests.support.stored import BACKENDS, NOON, SECOND, batches_of, record, sqlite, store
 
 from sidelight import Store
+from sidelight.cli.store import formats
 from sidelight.record.event_types import Catalogue
 from sidelight.store import declared_columns, pages
 
@@ -184,6 +189,73 @@ def test_attributes_become_typed_columns(tmp_path, monkeypatch):
     assert READERS[".csv"](csv_path)[0]["attributes.words"] == "5"
 
 
+HOSTILE = [
+    {"k": 'say "a", "b"', "n": None},
+    {"k": "a\r\nb\u2028c"},
+    {"k": 2**60, "big": 1e300, "small": -5e-324, "whole": 1e22},
+    {"k": "\\ \x1f \x7f \ud83d\ude00 \u202e", '"': ",", "": ""},
+    {"k": [[{}], {"k": [1, None, True]}]},
+]
+SPELLED = {
+    "in several lines": '{"k":\n [1]}',
+    "with spaces": ' { "k" : 1.50 } ',
+    "twice the same name": '{"k": 1, "k": 2}',
+    "no JSON": "{",
+    "two objects": "{},{}",
+    "no object": "[1]",
+    "not a number": '{"k": NaN}',
+    "deep": f'{{"k": {"[" * 200}{"]" * 200}}}',
+}
+CHANGED = {
+    "outcome": "odd",
+    "mode": None,
+    "type": b"\xff",
+    "point": None,
+    "duration": "long",
+    "occurred_at": 1.5,
+    "trace_id": 'a"b,c\n',
+}
+
+
+@pytest.fixture(params=[None, *SPELLED, *CHANGED])
+def odd_page(request, tmp_path):
+    """A page with an event whose row may be of any form."""
+    records = [record(attributes=each, at=NOON + SECOND) for each in HOSTILE]
+    store(url := sqlite(tmp_path), [*records, *records_of(LIVES)])
+    if name := request.param:
+        column, value = ("attributes", SPELLED[name]) if name in SPELLED else (name, CHANGED[name])
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute("PRAGMA writable_schema = ON")  # no column says NOT NULL
+            connection.execute(
+                "UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '') WHERE name = 'events'"
+            )
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(f"UPDATE events SET {column} = ? WHERE rowid = 3", (value,))
+    with Store(url) as opened:
+        (page,) = opened.pages()
+        yield page
+
+
+def test_lines_are_as_the_model_writes_them(odd_page):
+    lines = odd_page.to_json_lines().decode().split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == len(odd_page)
+    for line, event in zip(lines, odd_page.events, strict=True):
+        written, expected = json.loads(line), json.loads(event.model_dump_json())
+        assert written == expected
+        assert [*written] == [*expected]
+
+
+def test_csv_is_as_the_standard_library_writes_it(odd_page):
+    written, expected = io.BytesIO(), io.StringIO(newline="")
+    formats.FORMATS[".csv"].write(written, [odd_page], {})
+    columns = odd_page.columns({})
+    csv.writer(expected).writerows([[*columns], *zip(*columns.values(), strict=True)])
+    times = re.compile(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{9}Z")
+    ns = iter([*map(str, chain(*zip(columns["occurred_at"], columns["recorded_at"], strict=True)))])
+    assert times.sub(lambda _: next(ns), written.getvalue().decode()) == expected.getvalue()
+
+
 def test_arrow_is_read_batch_by_batch(filled, monkeypatch):
     monkeypatch.setattr(pages, "_PAGE", 20)
     with Store(filled) as opened:
@@ -196,6 +268,16 @@ def test_arrow_is_read_batch_by_batch(filled, monkeypatch):
 
 
 # -- refused, interrupted, resumed ---------------------------------------------------------------
+
+
+def test_an_export_of_a_damaged_store_ends_with_the_problem(tmp_path):
+    store(url := sqlite(tmp_path), records_of(LIVES))
+    with (tmp_path / "events.db").open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(size // 2)
+        file.write(bytes([0xFF]) * (size - size // 2))
+    said = sidelight("export", "--to", tmp_path / "events.csv", *of(url))
+    assert (said.code, "malformed" in said.err) == (1, True), said.err
 
 
 def test_what_cannot_be_exported_is_refused(filled, tmp_path):

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from sqlalchemy import func, select
+from sqlalchemy import Executable, func, select
 
 from sidelight.record import to_json
 from sidelight.store.columns import EVENT_COLUMNS, PREFIX, Kind, attribute_columns
 from sidelight.store.event import Event, event_from
+from sidelight.store.lines import lines_of
 from sidelight.store.schema import events
-from sidelight.store.selection import Read, Row, Selection
+from sidelight.store.selection import Selection
+from sidelight.store.tables import EVENTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TYPES: Final = frozenset({int, str, type(None)})
-_NUMBERS: Final = frozenset({int, type(None)})
-_NUMERIC: Final = [EVENT_COLUMNS.index(name) for name in ("occurred_at", "recorded_at", "duration")]
+Values: TypeAlias = tuple[Any, ...]
+"""A row of the driver: a row of SQLAlchemy costs as much again as reading it."""
+
+_TYPES: Final = [
+    frozenset({int if column.kind == "n" else str, *([type(None)] if column.optional else [])})
+    for column in EVENTS.columns
+]
 _LAST: Final = 2**63 - 1  # ns; in SQLite a text is greater than any number
 _PAGE: Final = 20_000  # events; a page has whole transactions of relays, so that it may have more
+_Row = namedtuple("_Row", EVENT_COLUMNS)  # type: ignore[misc]  # noqa: PYI024
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +37,12 @@ class Page:
     """Events that were stored one after the other.
 
     Attributes:
+        rows: their values, in the order of `EVENT_COLUMNS`.
         recorded_until: every event that was stored up to this time (ns) is in this page or in one
             before it.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[Values]
     recorded_until: int
 
     def __len__(self) -> int:
@@ -42,16 +51,13 @@ class Page:
     @property
     def events(self) -> list[Event]:
         """The events."""
-        return [event_from(row) for row in self.rows]
+        return [*map(event_from, map(_Row._make, self.rows))]
 
     def columns(self, declared: Mapping[str, Kind]) -> dict[str, Sequence[Any]]:
         """Return the events column by column; `PREFIX` stands before the name of an attribute."""
-        values: list[Sequence[Any]] = list(zip(*self.rows, strict=True))
-        if any(not _TYPES.issuperset(map(type, each)) for each in values) or any(
-            not _NUMBERS.issuperset(map(type, values[at])) for at in _NUMERIC if values
-        ):  # a row that sidelight did not write
+        values = self._values()
+        if values is None:
             values = list(zip(*map(_plain, self.events), strict=True))
-        values = values or [() for _ in EVENT_COLUMNS]
         own = dict(zip(EVENT_COLUMNS, values, strict=True))
         more = attribute_columns(declared, own["attributes"])
         names = (f"{PREFIX}{name}" for name in declared)
@@ -62,6 +68,22 @@ class Page:
         from sidelight.store.arrow import batch_of  # noqa: PLC0415  # an extra
 
         return batch_of(self.columns(declared), declared)
+
+    def to_json_lines(self) -> bytes:
+        """Return each event as a line of JSON, as ``model_dump_json`` of `Event` writes it."""
+        values = self._values()
+        lines = None if values is None else lines_of(values)
+        if lines is None:
+            lines = b"".join(b"%s\n" % each.model_dump_json().encode() for each in self.events)
+        return lines
+
+    def _values(self) -> list[Sequence[Any]] | None:
+        """Return the values column by column; None where sidelight did not write one of them."""
+        values: list[Sequence[Any]] = list(zip(*self.rows, strict=True)) or [()] * len(_TYPES)
+        each = zip(_TYPES, values, strict=True)
+        return (
+            values if all(types.issuperset(map(type, column)) for types, column in each) else None
+        )
 
 
 def _plain(event: Event) -> tuple[Any, ...]:
@@ -75,7 +97,9 @@ def _plain(event: Event) -> tuple[Any, ...]:
     return tuple(of[name] if name in of else getattr(event, name) for name in EVENT_COLUMNS)
 
 
-def pages(selection: Selection, read: Read, recorded_after: int) -> Iterator[Page]:
+def pages(
+    selection: Selection, read: Callable[[Executable], Sequence[Values]], recorded_after: int
+) -> Iterator[Page]:
     """Yield the selected events that were stored after a time (ns), up to now."""
     column = events.c.recorded_at
     newest = read(select(func.max(column)).where(column <= _LAST))[0][0]
@@ -84,7 +108,7 @@ def pages(selection: Selection, read: Read, recorded_after: int) -> Iterator[Pag
     while newest is not None and recorded_after < newest:
         beyond = column > recorded_after
         bound = select(column).where(beyond).order_by(column).offset(_PAGE - 1).limit(1)
-        until = next((row.recorded_at for row in read(bound)), newest)
+        until = next((row[0] for row in read(bound)), newest)
         query = wanted.where(beyond, column <= until)
         yield Page(read(query.order_by(column, events.c.event_id)), until)
         recorded_after = until

@@ -156,7 +156,7 @@ class Store(Analysis):
         after = recorded_after or 0
         if not isinstance(after, int):
             after = beginning_ns("recorded_after", after)
-        return pages(selection, self._read, after)
+        return pages(selection, self._read_values, after)
 
     def to_arrow(
         self,

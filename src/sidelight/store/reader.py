@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
-from sqlalchemy import Executable, text
+from sqlalchemy import CursorResult, Executable, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import StoreError
@@ -75,10 +75,17 @@ class Reader:
         return bool(self._read(found)[0][0])
 
     def _read(self, query: Executable) -> Sequence[Row]:
+        return self._answer(query, CursorResult.all)
+
+    def _read_values(self, query: Executable) -> Sequence[tuple[Any, ...]]:
+        """Read rows of the driver, for many of them."""
+        return self._answer(query, lambda result: result.cursor.fetchall())
+
+    def _answer(self, query: Executable, rows_of: Callable[[CursorResult[Any]], _T]) -> _T:
         try:
             with self._engine.connect() as connection:
-                return connection.execute(query).all()
-        except SQLAlchemyError as error:
+                return rows_of(connection.execute(query))
+        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
             raise StoreError(
                 url=self.url,
                 problem=getattr(error, "orig", None) or error,

@@ -24,7 +24,7 @@ _LAST: Final = 2**63 - 1
 
 def from_ns(ns: int) -> datetime:
     """Return the time ``ns`` nanoseconds after 1970 (UTC), cut to the microsecond."""
-    return _EPOCH + timedelta(microseconds=ns // 1000)
+    return _EPOCH + timedelta(0, 0, ns // 1000)
 
 
 def is_age(when: object) -> bool:

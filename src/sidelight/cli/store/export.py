@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
@@ -110,9 +111,10 @@ def export(
                 remark(f"continuing behind {plural(parts.events, 'event')}")
                 asked["recorded_after"] = parts.recorded_until
             pages = with_progress(opened.pages(**asked), "exporting", opened.size(), len)
-            while parts.write(islice(pages, _PAGES), declared):
-                pass
-            parts.join()
+            with _without_collector():
+                while parts.write(islice(pages, _PAGES), declared):
+                    pass
+                parts.join()
         except KeyboardInterrupt:
             complain("interrupted; the same command continues")
             raise typer.Exit(1) from None
@@ -128,6 +130,16 @@ def export(
         remark(f"{number(parts.events)} events in {to}")
         remark(f"later events: --recorded-after {continued}; drop those whose event_id you have")
     remark_waiting(store)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the garbage collector, because a page has thousands of new tuples and no cycle."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _text_of(ns: int) -> str:
@@ -206,10 +218,15 @@ class _Parts:
     def join(self) -> None:
         """Make the file of the parts, and remove them."""
         temporary = self._directory / "unfinished"
-        with ExitStack() as stack, _private(temporary) as file:
-            self._format.join(file, [stack.enter_context(path.open("rb")) for path in self.done])
+        with _private(temporary) as file:
+            self._format.join(file, self._opened())
         temporary.rename(self._file)
         shutil.rmtree(self._directory)
+
+    def _opened(self) -> Iterator[IO[bytes]]:
+        for path in with_progress(self.done, "joining", len(self.done)):
+            with path.open("rb") as part:
+                yield part
 
 
 def _private(path: Path) -> IO[bytes]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from sidelight.store import EVENT_COLUMNS, Page
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 _ROW_GROUP: Final = 100_000  # events of a row group in a Parquet file
 _SECOND: Final = 1_000_000_000
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # the text gets its Z afterwards
+_QUOTED: Final = ',"\r\n'
 _TIMES: Final = frozenset({"occurred_at", "recorded_at"})
 
 Declared = Mapping[str, Any]
@@ -27,12 +28,12 @@ class Format(NamedTuple):
     """A file format.
 
     Attributes:
-        write: writes pages into a file.
-        join: writes several such files into one.
+        write: writes pages into a part.
+        join: writes several parts into the file.
     """
 
     write: Callable[[IO[bytes], Iterable[Page], Declared], None]
-    join: Callable[[IO[bytes], Sequence[IO[bytes]]], None]
+    join: Callable[[IO[bytes], Iterable[IO[bytes]]], None]
 
 
 # -- text --------------------------------------------------------------------------------------
@@ -40,36 +41,45 @@ class Format(NamedTuple):
 
 def _write_jsonl(file: IO[bytes], pages: Iterable[Page], _: Declared) -> None:
     for page in pages:
-        for event in page.events:
-            file.write(event.model_dump_json().encode())
-            file.write(b"\n")
+        file.write(page.to_json_lines())
 
 
 def _write_csv(file: IO[bytes], pages: Iterable[Page], declared: Declared) -> None:
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.writer(text)
-    writer.writerow([*EVENT_COLUMNS, *(f"attributes.{name}" for name in declared)])
+    heading = [*EVENT_COLUMNS, *(f"attributes.{name}" for name in declared)]
+    file.write(_csv_of([_cells([name]) for name in heading]))
     for page in pages:
-        columns = page.columns(declared)
-        shown = [
-            map(_iso, values) if name in _TIMES else values for name, values in columns.items()
-        ]
-        writer.writerows(zip(*shown, strict=True))
-    text.flush()
-    text.detach()
+        columns = page.columns(declared).items()
+        file.write(_csv_of([_cells(map(_iso, v) if name in _TIMES else v) for name, v in columns]))
 
 
+def _csv_of(columns: Sequence[Sequence[str]]) -> bytes:
+    return "".join(f"{','.join(row)}\r\n" for row in zip(*columns, strict=True)).encode()
+
+
+def _cells(values: Iterable[object]) -> list[str]:
+    """Return a column as `csv.writer` writes it, which examines each character by itself."""
+    cells = ["" if each is None else str(each) for each in values]
+    whole = "".join(cells)
+    if not any(sign in whole for sign in _QUOTED):
+        return cells
+    return [_quoted(each) if any(sign in each for sign in _QUOTED) else each for each in cells]
+
+
+def _quoted(cell: str) -> str:
+    return '"{}"'.format(cell.replace('"', '""'))
+
+
+@lru_cache(maxsize=1)  # the events of a transaction have one `recorded_at`
 def _iso(ns: int) -> str:
-    whole = datetime.fromtimestamp(ns // _SECOND, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ns % _SECOND:09}Z"
+    return f"{(_EPOCH + timedelta(0, ns // _SECOND)).isoformat()}.{ns % _SECOND:09}Z"
 
 
-def _join_text(file: IO[bytes], parts: Sequence[IO[bytes]]) -> None:
+def _join_text(file: IO[bytes], parts: Iterable[IO[bytes]]) -> None:
     for part in parts:
         shutil.copyfileobj(part, file)
 
 
-def _join_csv(file: IO[bytes], parts: Sequence[IO[bytes]]) -> None:
+def _join_csv(file: IO[bytes], parts: Iterable[IO[bytes]]) -> None:
     for number, part in enumerate(parts):
         heading = part.readline()
         if not number:
@@ -103,59 +113,56 @@ def _open_arrow(file: IO[bytes], schema: Any) -> AbstractContextManager[_Writer]
     return writer
 
 
-def _schema_of(declared: Declared) -> pa.Schema:
-    """Return the columns of a table.
+def _write_batches(file: IO[bytes], pages: Iterable[Page], declared: Declared) -> None:
+    """Write a part of Arrow and of Parquet; the latter is compressed once, where it is joined.
 
     Raises:
         ConfigurationError: pyarrow is not installed.
     """
     from sidelight.store import arrow_schema  # noqa: PLC0415  # an extra
 
-    return arrow_schema(declared)
-
-
-def _write_tables(open_: _Open) -> Callable[[IO[bytes], Iterable[Page], Declared], None]:
-    def write(file: IO[bytes], pages: Iterable[Page], declared: Declared) -> None:
-        schema = _schema_of(declared)
-        import pyarrow as pa  # noqa: PLC0415
-
-        batches: list[pa.RecordBatch] = []
-        with open_(file, schema) as writer:
-            for page in pages:
-                batches.append(page.to_arrow(declared))
-                if sum(batch.num_rows for batch in batches) >= _ROW_GROUP:
-                    writer.write_table(pa.Table.from_batches(batches))
-                    batches = []
-            if batches:
-                writer.write_table(pa.Table.from_batches(batches))
-
-    return write
-
-
-def _join_parquet(file: IO[bytes], parts: Sequence[IO[bytes]]) -> None:
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    read = [pq.ParquetFile(part) for part in parts]
-    with _open_parquet(file, read[0].schema_arrow) as writer:
-        for each in read:
-            for group in range(each.num_row_groups):
-                writer.write_table(each.read_row_group(group))
-
-
-def _join_arrow(file: IO[bytes], parts: Sequence[IO[bytes]]) -> None:
+    schema = arrow_schema(declared)
     import pyarrow as pa  # noqa: PLC0415
 
-    read = [pa.ipc.open_file(part) for part in parts]
-    with _open_arrow(file, read[0].schema) as writer:
-        for each in read:
-            for batch in range(each.num_record_batches):
-                writer.write_table(pa.Table.from_batches([each.get_batch(batch)]))
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(file, schema, options=options) as writer:
+        for page in pages:
+            writer.write_batch(page.to_arrow(declared))
+
+
+def _join_batches(open_: _Open) -> Callable[[IO[bytes], Iterable[IO[bytes]]], None]:
+    def join(file: IO[bytes], parts: Iterable[IO[bytes]]) -> None:
+        import pyarrow as pa  # noqa: PLC0415
+
+        with ExitStack() as stack:
+            writer: _Writer | None = None
+            for part in parts:
+                read = pa.ipc.open_stream(part)
+                writer = writer or stack.enter_context(open_(file, read.schema))
+                for table in _groups(read):
+                    writer.write_table(table)
+
+    return join
+
+
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield tables of at least `_ROW_GROUP` events, and the rest."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    group: list[pa.RecordBatch] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(each.num_rows for each in group) >= _ROW_GROUP:
+            yield pa.Table.from_batches(group)
+            group = []
+    if group:
+        yield pa.Table.from_batches(group)
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    ".parquet": Format(_write_tables(_open_parquet), _join_parquet),
+    ".parquet": Format(_write_batches, _join_batches(_open_parquet)),
     ".csv": Format(_write_csv, _join_csv),
     ".jsonl": Format(_write_jsonl, _join_text),
-    ".arrow": Format(_write_tables(_open_arrow), _join_arrow),
+    ".arrow": Format(_write_batches, _join_batches(_open_arrow)),
 }
 """The formats by the end of a file's name."""
