@@ -3,6 +3,7 @@
 import contextlib
 import re
 import sqlite3
+from collections import Counter
 
 import pytest
 from tests.support.commands import sidelight
@@ -103,6 +104,42 @@ def test_inventories(store):
     assert store.size()
     assert store.timeline("a1")
     assert store.unreadable
+
+
+SUBJECTS = [("a1", None), ("a1", "north"), (None, "north"), ("a1", ""), ("x", None), (None, "x")]
+
+
+@pytest.mark.parametrize(("artifact", "organization"), SUBJECTS, ids=repr)
+def test_erase(store, tmp_path, artifact, organization):
+    """Every row that names the subject goes, whatever else it holds."""
+    path = tmp_path / "events.db"
+    with (
+        contextlib.closing(sqlite3.connect(store.url.removeprefix("sqlite:///"))) as original,
+        contextlib.closing(sqlite3.connect(path)) as copy,
+    ):
+        original.backup(copy)
+
+        def left(table="events"):
+            return Counter(copy.execute(f"SELECT artifact_id, organization_id FROM {table}"))
+
+        before = left()
+        given = [*(["--artifact", artifact] if artifact else ())]
+        given += [] if organization is None else ["--organization", organization]
+        for _ in range(2):
+            said = sidelight("erase", *given, "--yes", "--json", "--store", f"sqlite:///{path}")
+            assert said.code == 0, said
+        (receipt,) = said.json
+        assert receipt["complete"]
+        assert receipt["events"] == 0
+        gone, rows = before - left(), left("artifacts")
+        for name, owner in gone:
+            assert artifact in {None, name}
+            assert (owner or "") in {organization, ""} or organization is None
+        for name, owner in [*left(), *rows]:
+            is_named = artifact in {None, name} and organization in {None, owner}
+            assert not is_named, (name, owner)
+    told = " ".join(receipt["not_reached"])
+    assert f"whose {'artifact_id' if artifact else 'organization_id'} is no text" in told
 
 
 COMMANDS = [

@@ -9,7 +9,7 @@ rest. An organization's own artifacts get tombstones too, for their events that 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,6 +20,7 @@ from sidelight.store.address import parse_url
 from sidelight.store.arguments import Id, checked_id
 from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.erasure import (
+    Deleted,
     Pair,
     Subject,
     delete_events,
@@ -34,13 +35,14 @@ from sidelight.store.partitions import lock_retention
 from sidelight.store.sqlite import write_lock
 from sidelight.store.statements import batch_statements
 from sidelight.store.steps import ShortTransactions
+from sidelight.store.words import plural
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 _ARTIFACTS: Final = 500  # artifacts of an organization that are erased together
 _COUNT: Final = "SELECT count(*) FROM events WHERE "
-_KEYS: Final = "SELECT CAST(event_id AS TEXT), artifact_id FROM events WHERE "
+_ROWS: Final = "SELECT {}, artifact_id FROM events WHERE {} LIMIT {}"
 _OWN_EVENTS: Final = (
     ") AS given CROSS JOIN events WHERE events.artifact_id = given.column1"
     " AND (events.organization_id IS NULL OR events.organization_id = given.column2) LIMIT {}"
@@ -99,6 +101,7 @@ class Eraser:
             self._lock = write_lock(address.path)
         self._connection = open_store(address, create=False, upgrade=not dry, read_only=dry)
         self._steps = ShortTransactions(self.url, self._lock, self._begun)
+        self._uncounted = 0
         if not (self._is_postgres or dry):  # overwrite what is deleted
             self._connection.execute("PRAGMA secure_delete = ON").fetchall()
 
@@ -170,7 +173,7 @@ class Eraser:
             "SELECT DISTINCT organization_id FROM events WHERE artifact_id = ?"
             " AND organization_id IS NOT NULL ORDER BY organization_id LIMIT 11"
         )
-        owners = [str(owner) for (owner,) in self._ask(query, artifact)]
+        owners = [owner for (owner,) in self._ask(query, artifact) if isinstance(owner, str)]
         if len(owners) > 1:
             raise QueryError(
                 argument="artifact",
@@ -211,6 +214,8 @@ class Eraser:
         if artifact is not None:  # a run before may have ended between its last two transactions
             self._steps.run(lambda connection: _settle(connection, [artifact]))
         else:
+            while self._steps.run(lambda connection: _settle_left(connection, owner or "")):
+                pass
             self._steps.run(
                 lambda connection: connection.ask(
                     "DELETE FROM event_counts WHERE organization_id = ?", owner
@@ -242,7 +247,8 @@ class Eraser:
     def remainder(self) -> list[str]:
         """Return what this database still holds of deleted rows, in words.
 
-        SQLite's log is emptied here.
+        In SQLite any program can write rows that no relay writes; those that cannot be read are
+        named too. SQLite's log is emptied here.
         """
         if self._is_postgres:
             files = (
@@ -251,9 +257,24 @@ class Eraser:
             return [f"{files}, and in archived WAL"]
         with self._lock:
             busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        told = ["free space in SQLite's file, which may hold older copies of rows until a VACUUM"]
+        told = self._unreadable()
+        told += ["free space in SQLite's file, which may hold older copies of rows until a VACUUM"]
         if busy:
             told.append("SQLite's write-ahead log, which was in use and could not be emptied")
+        return told
+
+    def _unreadable(self) -> list[str]:
+        """Name the rows that no relay wrote: bytes sort after every text."""
+        told = []
+        if self._uncounted:
+            told.append(
+                f"the counters of {plural(self._uncounted, 'erased event')},"
+                " because a type, time or organization is of no form that a relay writes"
+            )
+        for column in ("artifact_id", "organization_id"):
+            query = f"SELECT count(*) FROM events WHERE {column} >= x''"  # noqa: S608
+            if count := self._one(query):
+                told.append(f"{plural(count, 'event')} whose {column} is no text")
         return told
 
     def _place(self, subjects: Iterable[Subject]) -> None:
@@ -272,32 +293,36 @@ class Eraser:
         self._place([Subject(artifact, NO_ORGANIZATION) for artifact in artifacts])
         given = [(artifact, owner) for artifact in artifacts]
 
-        def step(connection: Connection) -> int:
+        def step(connection: Connection) -> Deleted:
             statements = batch_statements(connection)
             after = _OWN_EVENTS.format(self._steps.rows)
-            keys = statements.run("SELECT CAST(event_id AS TEXT) FROM (", "tt", given, after)
+            value = statements.row_key.value
+            rows = statements.run(f"SELECT {value} FROM (", "tt", given, after)  # noqa: S608
             lock_artifacts(statements, artifacts)
-            count = delete_events(statements, [key for (key,) in keys])
+            deleted = delete_events(statements, [row for (row,) in rows])
             settle_artifacts(connection, statements, artifacts, keep_owner=True)
-            return count
+            return deleted
 
-        while count := self._steps.run(step):
-            yield count
+        yield from self._counted(step)
         self._steps.run(lambda connection: _settle(connection, artifacts))
 
     def _delete(self, where: str, parameters: Sequence[str]) -> Iterator[int]:
-        def step(connection: Connection) -> int:
-            query = f"{_KEYS}{where} LIMIT {self._steps.rows}"
+        def step(connection: Connection) -> Deleted:
+            statements = batch_statements(connection)
+            query = _ROWS.format(statements.row_key.value, where, self._steps.rows)
             found = connection.ask(query, *parameters).fetchall()
             artifacts = {artifact for _, artifact in found if artifact is not None}
-            statements = batch_statements(connection)
             lock_artifacts(statements, artifacts)
-            count = delete_events(statements, [key for key, _ in found])
+            deleted = delete_events(statements, [row for row, _ in found])
             settle_artifacts(connection, statements, artifacts)
-            return count
+            return deleted
 
-        while count := self._steps.run(step):
-            yield count
+        yield from self._counted(step)
+
+    def _counted(self, step: Callable[[Connection], Deleted]) -> Iterator[int]:
+        while (deleted := self._steps.run(step)).events:
+            self._uncounted += deleted.uncounted
+            yield deleted.events
 
     def _ask(self, query: str, *parameters: Any) -> list[Any]:
         found: list[Any] = self._connection.ask(query, *parameters).fetchall()
@@ -305,6 +330,14 @@ class Eraser:
 
     def _one(self, query: str, *parameters: Any) -> int:
         return int(self._ask(query, *parameters)[0][0])
+
+
+def _settle_left(connection: Connection, owner: str) -> int:
+    """Settle artifacts whose rows still name an erased organization, though none of its events."""
+    query = f"SELECT artifact_id FROM artifacts WHERE organization_id = ? LIMIT {_ARTIFACTS}"  # noqa: S608
+    names = [name for (name,) in connection.ask(query, owner).fetchall()]
+    _settle(connection, names)
+    return len(names)
 
 
 def _settle(connection: Connection, artifacts: Sequence[str]) -> None:

@@ -25,7 +25,6 @@ Pair: TypeAlias = tuple[str | None, str | None]
 """The artifact and the organization that an event names."""
 
 _DIGEST: Final = 16  # bytes
-_DELETE: Final = "DELETE FROM events WHERE event_id IN ("
 _TAKE_OFF: Final = (
     "UPDATE artifacts SET events = artifacts.events - given.column2 FROM (",
     ") AS given WHERE artifacts.artifact_id = given.column1",
@@ -133,29 +132,53 @@ def claim_earlier_events(statements: BatchStatements, owners: Mapping[str, str],
 
 def lock_artifacts(statements: BatchStatements, artifacts: Iterable[str]) -> None:
     """Lock the rows of artifacts, in the order in which relays lock them."""
-    names = [(artifact,) for artifact in sorted(artifacts)]
+    names = _names(artifacts)
     statements.run(_LOCK, "t", names, f") ORDER BY artifact_id{statements.for_update}")
 
 
-def delete_events(statements: BatchStatements, keys: Sequence[str]) -> int:
-    """Delete events, whose artifacts are locked, and take them off every counter."""
-    rows = [(key,) for key in keys]
-    returning = ") RETURNING type, occurred_at, organization_id, artifact_id"
-    gone = statements.run(_DELETE, "u", rows, returning)
-    if len(gone) < len(rows):
-        left = statements.run("SELECT 1 FROM events WHERE event_id IN (", "u", rows, ")")
-        if left:
-            raise RowsSkippedError(_DELETE, EVENTS.name, len(left))
-    statements.run("DELETE FROM open_calls WHERE event_id IN (", "t", rows, ")")
+class Deleted(NamedTuple):
+    """Events that were deleted.
+
+    Attributes:
+        uncounted: how many of them no counter can name, because sidelight did not write their rows.
+    """
+
+    events: int
+    uncounted: int
+
+
+def delete_events(statements: BatchStatements, rows: Collection[object]) -> Deleted:
+    """Delete events, whose artifacts are locked, and take them off every counter.
+
+    Args:
+        statements: of the connection.
+        rows: their values of `BatchStatements.row_key`.
+    """
+    column, _, kind = statements.row_key
+    keys = [(row,) for row in rows]
+    where = f"FROM events WHERE {column} IN ("
+    delete = f"DELETE {where}"
+    returning = ") RETURNING type, occurred_at, organization_id, artifact_id, event_id"
+    gone = statements.run(delete, kind, keys, returning)
+    if len(gone) < len(keys) and (left := statements.run(f"SELECT 1 {where}", kind, keys, ")")):
+        raise RowsSkippedError(delete, EVENTS.name, len(left))
+    ids = [(str(row[-1]),) for row in gone]
+    statements.run("DELETE FROM open_calls WHERE event_id IN (", "t", ids, ")")
     tally: Tally = Counter()
     by_artifact: Counter[str] = Counter()
-    for type_, occurred, organization, artifact in gone:
-        tally[organization or NO_ORGANIZATION, type_, day_text(occurred)] -= 1
-        if artifact is not None:
+    uncounted = 0
+    for type_, occurred, organization, artifact, _ in gone:
+        owner = organization or NO_ORGANIZATION
+        if isinstance(type_, str) and type(occurred) is int and isinstance(owner, str):
+            tally[owner, type_, day_text(occurred)] -= 1
+        else:
+            uncounted += 1
+        if isinstance(artifact, str):
             by_artifact[artifact] += 1
-    take_off_artifacts(statements, sorted(by_artifact.items()))
+    known = statements.run(_LOCK, "t", _names(by_artifact), ")")
+    take_off_artifacts(statements, sorted((name, by_artifact[name]) for (name,) in known))
     add_to_counters(statements, tally)
-    return len(gone)
+    return Deleted(len(gone), uncounted)
 
 
 def take_off_artifacts(statements: BatchStatements, counts: Sequence[tuple[str, int]]) -> None:
@@ -186,7 +209,7 @@ def settle_artifacts(
         artifacts: their ids.
         keep_owner: more of their events are to be erased; the organization tells which.
     """
-    names = [(artifact,) for artifact in sorted(artifacts)]
+    names = _names(artifacts)
     left = statements.run(
         "SELECT artifact_id, min(occurred_at), max(occurred_at), min(organization_id),"
         " max(organization_id) FROM events WHERE artifact_id IN (",
@@ -200,11 +223,17 @@ def settle_artifacts(
     statements.run("DELETE FROM attribution_work WHERE artifact_id IN (", "t", gone, ")")
     for artifact, first, last, least, greatest in left:
         times = "UPDATE artifacts SET first_event_at = ?, last_event_at = ? WHERE artifact_id = ?"
-        connection.ask(times, first, last, artifact)
+        if type(first) is type(last) is int:  # of rows that sidelight has written
+            connection.ask(times, first, last, artifact)
         if not keep_owner:
             owner = least if least == greatest else _first_owner(connection, artifact)
             owners = "UPDATE artifacts SET organization_id = ?, ambiguous = ? WHERE artifact_id = ?"
             connection.ask(owners, owner, int(least != greatest), artifact)
+
+
+def _names(artifacts: Iterable[str]) -> list[tuple[str]]:
+    """Return rows of the ids, in order; in SQLite a row of another form may have bytes instead."""
+    return [(artifact,) for artifact in sorted(artifacts, key=lambda each: (str(type(each)), each))]
 
 
 def _first_owner(connection: Connection, artifact: str) -> str:

@@ -309,7 +309,9 @@ def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
         owners = (Subject(None, owner), Subject(artifact, owner))
         is_erased = bool(erased_of(statements, owners))
     if is_erased:
-        delete_events(statements, [key for key, _, _ in moved])
+        rows = f"SELECT {statements.row_key.value} FROM events WHERE event_id IN ("  # noqa: S608
+        chosen = statements.run(rows, "u", [(key,) for key, _, _ in moved], ")")
+        delete_events(statements, [row for (row,) in chosen])
     else:
         _give(statements, moved, owner)
     if len(moved) < STEP:

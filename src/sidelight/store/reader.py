@@ -79,7 +79,12 @@ class Reader:
 
     def _read_values(self, query: Executable) -> Sequence[tuple[Any, ...]]:
         """Read rows of the driver, for many of them."""
-        return self._answer(query, lambda result: result.cursor.fetchall())
+
+        def fetched(result: Any) -> Sequence[tuple[Any, ...]]:
+            rows: Sequence[tuple[Any, ...]] = result.cursor.fetchall()
+            return rows
+
+        return self._answer(query, fetched)
 
     def _answer(self, query: Executable, rows_of: Callable[[CursorResult[Any]], _T]) -> _T:
         try:

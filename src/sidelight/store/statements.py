@@ -39,14 +39,29 @@ class Marks(NamedTuple):
     erasures: int
 
 
+class RowKey(NamedTuple):
+    """The column that names a row of `events`.
+
+    Attributes:
+        value: the SQL that selects it.
+        kind: of the column, as for `BatchStatements.run`.
+    """
+
+    column: str
+    value: str
+    kind: str
+
+
 class BatchStatements(Protocol):
     """Statements over many rows within one transaction.
 
     Attributes:
+        row_key: names a row of `events`, whatever it holds.
         least, greatest: SQL functions: the smaller and the greater of two values.
         for_update: the end of a SELECT that locks its rows.
     """
 
+    row_key: RowKey
     least: str
     greatest: str
     for_update: str
@@ -151,6 +166,9 @@ def last_recorded(connection: Connection, own: int = 0) -> tuple[int, bool]:
 
 class _SqliteStatements:
     least, greatest, for_update = "min", "max", ""
+    row_key = RowKey(
+        "rowid", "events.rowid", "n"
+    )  # an `event_id` that no relay wrote may be anything
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -224,6 +242,7 @@ def _recorded(
 
 class _PostgresStatements:
     least, greatest, for_update = "least", "greatest", " FOR UPDATE"
+    row_key = RowKey("event_id", _ID, "u")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
