@@ -7,10 +7,10 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Final
 
 import typer
+from msgspec.structs import replace
 from rich.text import Text
 
 from sidelight.cli.code import import_all

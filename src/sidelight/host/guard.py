@@ -24,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable
 from opcode import opmap
@@ -35,13 +34,9 @@ from sidelight.host.imports import imported
 
 _Error = TypeVar("_Error", bound=BaseException)
 #: The signals for which programs install handlers that raise.
-_SIGNALS: Final = tuple(
-    getattr(signal, name)
-    for name in (
-        *("SIGALRM", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"),
-        *("SIGVTALRM", "SIGPROF", "SIGXCPU", "SIGCHLD"),
-    )
-    if hasattr(signal, name)
+_SIGNALS: Final = (
+    *("SIGALRM", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"),
+    *("SIGVTALRM", "SIGPROF", "SIGXCPU", "SIGCHLD"),
 )
 _MAX_FRAMES: Final = 10_000
 _ARGUMENTS_OF_HANDLER: Final = 2
@@ -190,4 +185,8 @@ def _code(handler: object) -> CodeType | None:
 
 def signal_handlers() -> set[CodeType | None]:
     """Return the code of the signal handlers that the application has installed."""
-    return {_code(signal.getsignal(number)) for number in _SIGNALS} - {None}
+    signal = imported("signal")
+    if signal is None:  # nothing has installed one
+        return set()
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    return {_code(signal.getsignal(number)) for number in numbers} - {None}

@@ -6,6 +6,7 @@ context, the public functions take their place: they are slower, and never wrong
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -15,6 +16,8 @@ from opentelemetry import context as _context
 from opentelemetry import trace as _trace
 from opentelemetry.context.context import Context
 from opentelemetry.trace import propagation as _propagation
+
+from sidelight.host.imports import when_imported
 
 _runtime: Final = getattr(_context, "_RUNTIME_CONTEXT", None)
 _variable: Final = getattr(_runtime, "_current_context", None)
@@ -76,6 +79,14 @@ _NO_METERS: Final = frozenset({"_ProxyMeterProvider", "NoOpMeterProvider"})
 def keeps_metrics(provider: object) -> bool:
     """Return whether a MeterProvider is one that was set, and does not only stand in for it."""
     return type(provider).__name__ not in _NO_METERS
+
+
+# Fork hooks run in the order of their registration. A TracerProvider has one that uses a thread
+# pool. The hook of the thread pools must run before it, or the child hangs. Every provider of the
+# SDK has a resource.
+when_imported(
+    "opentelemetry.sdk.resources", lambda: importlib.import_module("concurrent.futures.thread")
+)
 
 
 def suppressed() -> Any:

@@ -10,8 +10,10 @@ import mmap
 import os
 import stat
 import time
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _has_fcntl() -> bool:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import mmap
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from sidelight.host.clock import cpu_clock_of, monotonic
@@ -134,8 +134,8 @@ class Loop:
             return False
         self._ended.release()
         # Also wait for the system, because Python 3.12 warns at a fork where it counts threads.
-        task = Path(f"/proc/self/task/{self._native_id}")
-        while self._native_id and task.exists() and monotonic() < until:
+        task = f"/proc/self/task/{self._native_id}"
+        while self._native_id and os.access(task, os.F_OK) and monotonic() < until:
             sleep(_POLL)
         return True
 
@@ -144,8 +144,9 @@ class Loop:
             self._native_id = threading.get_native_id()
             self.cpu_clock = thread_cpu_clock()
             threading.current_thread().name = self.name
-            with contextlib.suppress(OSError):
-                Path(f"/proc/self/task/{self._native_id}/comm").write_text(self.name[:15])
+            comm = f"/proc/self/task/{self._native_id}/comm"
+            with contextlib.suppress(OSError), open(comm, "w") as file:  # noqa: PTH123  # slow to import
+                file.write(self.name[:15])
             while True:
                 self._run()
                 with contextlib.suppress(IndexError):

@@ -6,9 +6,9 @@ import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from opentelemetry.util.re import parse_env_headers
 
 from sidelight.otlp.exporter import SignalName
@@ -23,8 +23,7 @@ _HEADER: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\r\n\0]*")
 _logger: Final = logging.getLogger("sidelight")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     """Where one signal goes. ``url`` is a base URL; with None, ``OTEL_*`` variables decide."""
 
     signal: SignalName

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+import msgspec
 from opentelemetry import context as otel_context
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
@@ -46,14 +46,13 @@ def exporter_class(endpoint: Endpoint) -> Callable[[Endpoint], Exporter]:
     return GrpcExporter
 
 
-@dataclass(frozen=True, slots=True)
-class OtlpSettings:
+class OtlpSettings(msgspec.Struct, frozen=True):
     """Which signals go where. With endpoint None, ``OTEL_*`` variables decide."""
 
     traces: bool = True
     logs: bool = True
     endpoint: str | None = None
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environment: Mapping[str, str] = msgspec.field(default_factory=lambda: dict(os.environ))
 
     def sinks(self, count: Count = lambda _reason, _problem: None) -> list[OtlpSink]:
         """Make the sinks of the signals that are on; ``count`` gets what a back end rejects."""

@@ -12,7 +12,6 @@ import itertools
 import keyword
 import linecache
 import re
-import unicodedata
 import weakref
 from collections.abc import Callable
 from types import CodeType, FunctionType
@@ -42,8 +41,14 @@ def is_identifier(text: object) -> bool:
         and text.isidentifier()
         and not keyword.iskeyword(text)
         and text != "__debug__"
-        and unicodedata.normalize("NFKC", text) == text
+        and (text.isascii() or _is_normal(text))
     )
+
+
+def _is_normal(text: str) -> bool:
+    import unicodedata  # noqa: PLC0415  # few names need it
+
+    return unicodedata.normalize("NFKC", text) == text
 
 
 class Names:

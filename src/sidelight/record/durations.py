@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Any, Final
 
-_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|m|h|d|w)")
+_DURATION: Final = r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|s|min|m|h|d|w)"
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> timedelta | None:
     Args:
         text: a number and a unit: ms, s, m (or min), h, d, w.
     """
-    found = _DURATION.fullmatch(text.strip())
+    found = re.fullmatch(_DURATION, text.strip())
     return float(found[1]) * _UNITS[found[2]] if found else None
 
 

@@ -7,7 +7,7 @@ This module alone knows the positions of the fields of a moment.
 
 from __future__ import annotations
 
-import random
+import _random
 import re
 import struct
 import zlib
@@ -279,10 +279,7 @@ def event_id(occurred_ns: int, random_bits: int) -> str:
     return f"{pairs[:4]}{pairs[5:29]}{pairs[30:34]}{pairs[35:]}"
 
 
-class Ids(random.Random):
-    """A generator that `random.seed` does not reach."""
-
-
-_ids: Final = Ids()
+#: A generator that `random.seed` does not reach; `random` itself is slow to import.
+_ids: Final = _random.Random()
 random_bits: Final[Callable[[int], int]] = _ids.getrandbits
 reseed: Final[Callable[..., None]] = _ids.seed  # without an argument, from the system's entropy

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from sidelight.host import Loop, monotonic
 from sidelight.spool import (
@@ -32,8 +33,7 @@ _NEARLY_FULL: Final = 0.9  # of the limit; from here on events are written witho
 logger: Final = logging.getLogger("sidelight")
 
 
-@dataclass
-class Housekeeping:
+class Housekeeping(msgspec.Struct, eq=False, dict=True):
     """Looks after the segments.
 
     Attributes:
@@ -53,7 +53,7 @@ class Housekeeping:
     spans: Callable[[bool], None]
     ending: bool = False
     _has_hot: bool = False
-    _last: dict[str, float] = field(default_factory=dict)
+    _last: dict[str, float] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.loop = Loop("sidelight-housekeeping", self.run)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+import msgspec
 
 from sidelight.exceptions import OutboxError, SpoolError
 from sidelight.host import Loop
@@ -48,8 +49,7 @@ class Outbox(Protocol):
         ...
 
 
-@dataclass
-class Mover:
+class Mover(msgspec.Struct, eq=False, dict=True):
     """Drains one outbox.
 
     Attributes:
@@ -65,7 +65,7 @@ class Mover:
     spool: Spool
     ready: Callable[[], bool]
     busy: bool = False
-    health: Health = field(default_factory=Health)
+    health: Health = msgspec.field(default_factory=Health)
     _requested: int = 0
     _completed: int = 0
 

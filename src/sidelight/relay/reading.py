@@ -8,7 +8,6 @@ behind decodes for itself, because only the latest stretches are kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
@@ -26,8 +25,7 @@ _LOOKED_AT: Final = 3  # of the oldest stretches, each time
 _DECODED_AT_ONCE: Final = 100  # records between two offers of the GIL
 
 
-@dataclass(slots=True)
-class Reading:
+class Reading(msgspec.Struct, eq=False):
     """What was read of a segment, in order.
 
     Attributes:
@@ -37,9 +35,9 @@ class Reading:
         end: the offset behind all of it.
     """
 
-    records: list[Record] = field(default_factory=list)
-    unreadable: list[tuple[bytes, str]] = field(default_factory=list)
-    damaged: list[tuple[int, bytes]] = field(default_factory=list)
+    records: list[Record] = msgspec.field(default_factory=list)
+    unreadable: list[tuple[bytes, str]] = msgspec.field(default_factory=list)
+    damaged: list[tuple[int, bytes]] = msgspec.field(default_factory=list)
     end: int = 0
 
     @property
@@ -79,15 +77,14 @@ def decoded(batch: Batch, is_contended: Callable[[], bool]) -> Reading:
     return reading
 
 
-@dataclass(slots=True)
-class _Stretch:
+class _Stretch(msgspec.Struct, eq=False):
     """A stretch that a sink reads or has read, and how many other sinks are to take it."""
 
     segment: Segment
     read_at: float
     takers: int
     reading: Reading | None = None
-    lock: Any = field(default_factory=allocate_lock)  # held while the first sink reads
+    lock: Any = msgspec.field(default_factory=allocate_lock)  # held while the first sink reads
 
 
 class SharedReadings:

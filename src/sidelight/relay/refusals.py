@@ -9,7 +9,6 @@ in the spool.
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
@@ -17,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from sidelight.emission import Watermark
-from sidelight.record import decode
+from sidelight.record import decode, random_bits
 from sidelight.spool import Entry, Record, Scanner, Segment, Sink, Spool
 
 DOUBTFUL: Final = 20
@@ -61,7 +60,6 @@ class PoisonDetector:
         self._refused_in_a_row = 0
         self._deliveries = 0
         self._doubted: dict[int, int] = {}  # the first event of a batch: deliveries at that time
-        self._random = random.Random()  # noqa: S311  # leaves the application's sequence alone
 
     def note_delivery(self, records: Sequence[Record]) -> None:
         """Note that the store took records; only events tell that it takes events."""
@@ -100,7 +98,7 @@ class PoisonDetector:
         if self._doubted.get(first, self._deliveries) < self._deliveries:
             del self._doubted[first]
             return refusal
-        for event in (*self._sample(events), *self._sample(_events(others))):
+        for event in (*_sample(events), *_sample(_events(others))):
             outcome = attempt([event])
             if isinstance(outcome, Delivered):
                 return refusal
@@ -111,8 +109,9 @@ class PoisonDetector:
         self._doubted[first] = self._deliveries
         return InDoubt(refusal.problem)
 
-    def _sample(self, events: Sequence[Record]) -> Sequence[Record]:
-        return self._random.sample(events, min(len(events), _SAMPLE))
+
+def _sample(events: Sequence[Record]) -> Sequence[Record]:
+    return sorted(events, key=lambda _: random_bits(64))[:_SAMPLE]
 
 
 def _events(records: Iterable[Record]) -> list[Record]:
@@ -132,8 +131,8 @@ def note_erased(sink: Sink, watermark: Watermark | None) -> None:
     """Let no receipt say that an event is stored which the store has dropped as erased."""
     erased: list[int] = getattr(sink, "erased", [])
     if watermark is not None:
-        for random_bits in erased:
-            watermark.note_refused(random_bits)
+        for bits in erased:
+            watermark.note_refused(bits)
     erased.clear()
 
 

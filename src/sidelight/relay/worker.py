@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
+
+import msgspec
 
 from sidelight.emission import IDLE, Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
 from sidelight.host import Loop, monotonic, set_context, suppressed
-from sidelight.record import encode
+from sidelight.record import encode, random_bits
 from sidelight.relay.endings import note_alive, note_end
 from sidelight.relay.reading import STRETCH, Reading, SharedReadings
 from sidelight.relay.refusals import (
@@ -49,8 +49,7 @@ class Stopped(Exception):  # noqa: N818  # a signal, not an error
     """The worker was told to stop while its sink was unavailable."""
 
 
-@dataclass
-class Worker:
+class Worker(msgspec.Struct, eq=False, dict=True):
     """Drains the spool into one sink.
 
     Attributes:
@@ -71,13 +70,13 @@ class Worker:
     spool: Spool
     count: Callable[[str, str], None]
     watermark: Watermark | None = None
-    health: Health = field(default_factory=Health)
+    health: Health = msgspec.field(default_factory=Health)
     store: Worker | None = None
     ending: bool = False
     busy: bool = False
     refused: int = 0
-    shared: SharedReadings = field(default_factory=lambda: SharedReadings(tuple))
-    _poison: PoisonDetector = field(default_factory=PoisonDetector)
+    shared: SharedReadings = msgspec.field(default_factory=lambda: SharedReadings(tuple))
+    _poison: PoisonDetector = msgspec.field(default_factory=PoisonDetector)
     _woken_at: float = 0.0
     _pause_for: float = IDLE
     _most_read: int = 0  # records of the largest batch of the last step
@@ -320,7 +319,7 @@ class Worker:
     def _back_off(self, failures: int) -> None:
         """Pause before the next attempt: exponential, with jitter."""
         seconds = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** min(failures, 10))
-        self._pause(seconds + random.uniform(0.0, _JITTER))  # noqa: S311
+        self._pause(seconds + _JITTER * random_bits(32) / 2**32)
 
     # -- cursor and quarantine ---------------------------------------------------------------
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec.structs import fields, replace
 
 from sidelight.host import imported, when_imported
 from sidelight.settings import Settings, settle

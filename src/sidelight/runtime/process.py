@@ -1,23 +1,21 @@
 """The state of the process: configured once, opened at the first emission, closed at the end.
 
 Everything that the first emission needs is imported with this module, because an import may take
-longer than the caller's 10 ms. `concurrent.futures` is imported early for another reason: fork
-hooks run in the order of their registration. Its hook must run in a child before the hook of the
-SDK's TracerProvider, which uses a thread pool, or the child hangs.
+longer than the caller's 10 ms.
 """
 
 from __future__ import annotations
 
 import atexit
-import concurrent.futures.thread  # noqa: F401  # registers its fork hook
 import contextlib
 import logging
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from sidelight.emission import EMITTER, TRACING, ClosedSpool, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SpoolError

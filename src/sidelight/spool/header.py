@@ -15,7 +15,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
@@ -56,8 +55,7 @@ class _Meta(TypedDict, total=False):
     resource: dict[str, Any]
 
 
-@dataclass(slots=True)
-class Header:
+class Header(msgspec.Struct):
     """The content of a header page.
 
     Attributes:
@@ -66,7 +64,7 @@ class Header:
     """
 
     version: int = 0
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def fit(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from sidelight.host import monotonic
 from sidelight.record import FRAME, FRAME_MAGIC, MAX_PAYLOAD, payload_at, payloads_at
@@ -15,8 +16,7 @@ _LARGEST: Final = _HEAD + MAX_PAYLOAD
 _OVERLAP: Final = len(FRAME_MAGIC) - 1
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct):
     """Payloads that were read in order.
 
     Attributes:
@@ -24,9 +24,9 @@ class Batch:
         damaged: stretches that are no frames, each with its offset.
     """
 
-    payloads: list[bytes] = field(default_factory=list)
+    payloads: list[bytes] = []  # each batch has its own
     end: int = 0
-    damaged: list[tuple[int, bytes]] = field(default_factory=list)
+    damaged: list[tuple[int, bytes]] = []
 
 
 class Scanner:

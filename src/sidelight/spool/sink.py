@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
+
+import msgspec
 
 from sidelight.record import Moment, Static
 
@@ -70,8 +71,7 @@ class Sink(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Health:
+class Health(msgspec.Struct, repr_omit_defaults=True):
     """How a sink, or an outbox, is doing.
 
     Attributes:
@@ -84,7 +84,7 @@ class Health:
     delivered: int = 0
     failing_since: float | None = None
     problem: str = ""
-    _is_reported: bool = field(default=False, init=False, repr=False)
+    _is_reported: bool = False
 
     def fail(self, problem: str) -> bool:
         """Note a failure; return True once in each outage, when it has lasted 5 s."""
