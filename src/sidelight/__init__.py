@@ -6,22 +6,17 @@ It records what your functions did, beside and outside them, and does not change
 import sys
 from typing import TYPE_CHECKING
 
-from sidelight.emission import Receipt, bind, with_context
 from sidelight.exceptions import SidelightError
 from sidelight.host import lazily
-from sidelight.points import arg, choose, emit, emits, error, result
-from sidelight.runtime import configure, flush
+from sidelight.points import at_first_use
 from sidelight.version import __version__
 
-if not getattr(sys, "_is_gil_enabled", lambda: True)():  # after imports, which may enable it
-    raise ImportError(
-        "sidelight needs the GIL, because without it records of several threads would overwrite"
-        " each other; start Python with -X gil=1 or PYTHON_GIL=1, or use the standard build"
-    )
-
 if TYPE_CHECKING:
+    from sidelight.emission import Receipt, bind, with_context
     from sidelight.maps import weave
+    from sidelight.points import arg, choose, emit, emits, error, result
     from sidelight.record import catalogue
+    from sidelight.runtime import configure, flush
     from sidelight.store import Event, Store
 
 __all__ = [
@@ -44,5 +39,38 @@ __all__ = [
     "with_context",
 ]
 
-#: These are slow to import, because they need SQLAlchemy, pydantic or wrapt.
-__getattr__ = lazily(__name__, {"maps": "weave", "record": "catalogue", "store": "Event Store"})
+#: Each of these imports what it needs. A process that only imports sidelight needs none of it.
+__getattr__ = lazily(
+    __name__,
+    {
+        "emission": "Receipt bind with_context",
+        "maps": "weave",
+        "points": "arg choose emit emits error result",
+        "record": "catalogue",
+        "runtime": "configure flush",
+        "store": "Event Store",
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _has_gil() -> bool:
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def _load_runtime() -> None:
+    from sidelight.runtime import RUNTIME  # noqa: F401, PLC0415  # not before the first use
+
+
+at_first_use(_load_runtime)
+
+if not _has_gil():
+    _load_runtime()  # msgspec may enable it
+if not _has_gil():
+    raise ImportError(
+        "sidelight needs the GIL, because without it records of several threads would overwrite"
+        " each other; start Python with -X gil=1 or PYTHON_GIL=1, or use the standard build"
+    )

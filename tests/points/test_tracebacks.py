@@ -126,7 +126,7 @@ def test_frames_of_other_code_stay():
 
 
 def test_errors_of_other_kinds_keep_their_frames(monkeypatch):
-    monkeypatch.setattr("sidelight.runtime.configuration.settle", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr("sidelight.settings.settle", lambda *_, **__: 1 // 0)
     with pytest.raises(ZeroDivisionError) as raised:
         sidelight.configure()
     assert "configure" in [each.name for each in traceback.extract_tb(raised.value.__traceback__)]

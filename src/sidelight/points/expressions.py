@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
-import msgspec
-
 from sidelight.exceptions import ExpressionError, told_at_the_caller
 
 Phase: TypeAlias = Literal["start", "success", "failure", "closed"]
@@ -103,8 +101,9 @@ for _names, _action in (
     ("radd rsub rmul rtruediv rfloordiv rmod rpow ror rand", "computed with"),
     ("setattr delattr setitem delitem", "assigned to"),
 ):
+    _refuse = _refusal(_action)
     for _name in _names.split():
-        setattr(Expression, f"__{_name}__", _refusal(_action))
+        setattr(Expression, f"__{_name}__", _refuse)
 
 
 arg: Any = Expression("arg")
@@ -115,12 +114,15 @@ error: Any = Expression("error")
 """The exception that the function raised."""
 
 
-class Choice(msgspec.Struct, frozen=True, eq=False):
+class Choice:
     """An event type that depends on a value of the call (see `choose`)."""
 
-    by: Any
-    cases: Mapping[Any, str]
-    otherwise: str | None
+    __slots__ = ("by", "cases", "otherwise")
+
+    def __init__(self, by: Any, cases: Mapping[Any, str], otherwise: str | None) -> None:
+        self.by = by
+        self.cases = cases
+        self.otherwise = otherwise
 
     @property
     def types(self) -> tuple[str, ...]:

@@ -7,12 +7,12 @@ fork and the end of the process close them.
 from typing import TYPE_CHECKING
 
 from sidelight.host import lazily
-from sidelight.runtime.configuration import configure, flush, restore
-from sidelight.runtime.forks import register_hooks
-from sidelight.runtime.measuring import observe_stored
-from sidelight.runtime.process import RUNTIME
 
 if TYPE_CHECKING:
+    from sidelight.runtime.applying import restore
+    from sidelight.runtime.configuration import configure, flush
+    from sidelight.runtime.forks import RUNTIME
+    from sidelight.runtime.measuring import observe_stored
     from sidelight.runtime.outboxes import outboxes_of
     from sidelight.runtime.sinks import require_stream_client, sinks_of
 
@@ -27,11 +27,13 @@ __all__ = [
     "sinks_of",
 ]
 
-register_hooks()
-
 __getattr__ = lazily(
     __name__,
     {
+        "applying": "restore",
+        "configuration": "configure flush",
+        "forks": "RUNTIME",
+        "measuring": "observe_stored",
         "outboxes": "outboxes_of",
         "sinks": "require_stream_client sinks_of",
     },

@@ -1,19 +1,18 @@
-"""The public functions of the process: `configure` and `flush`."""
+"""The public functions of the process: `configure` and `flush`.
+
+What they need is imported by their calls, so that importing their names takes little time.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING
 
-from sidelight.emission import EMITTER
 from sidelight.exceptions import told_at_the_caller
-from sidelight.runtime.inheritance import hand_on, warn_of_default_store
-from sidelight.runtime.process import EXIT_WITHIN, RUNTIME
-from sidelight.settings import RelayMode, Settings, settle
-from sidelight.spool import hot_directory
 
-_ANSWERS_WITHIN: Final = 0.5  # seconds
+if TYPE_CHECKING:
+    from sidelight.settings import RelayMode
 
 
 @told_at_the_caller
@@ -64,6 +63,9 @@ def configure(
     Raises:
         ConfigurationError: a setting is not valid; the error names the setting and the remedy.
     """
+    from sidelight.runtime.applying import apply  # noqa: PLC0415  # see above
+    from sidelight.settings import settle  # noqa: PLC0415
+
     settings = settle(
         store,
         stream=stream,
@@ -76,23 +78,7 @@ def configure(
         deadline=deadline,
         strict=strict,
     )
-    hot_directory(settings.hot, settings.spool)
-    warn_of_default_store(settings)
-    EMITTER.end_recording()
-    if EMITTER.recording == "no":
-        RUNTIME.configure(settings)
-        hand_on(settings)
-        if RUNTIME.relay is not None:
-            RUNTIME.relay.await_store(_ANSWERS_WITHIN)
-    else:
-        restore(settings)
-
-
-def restore(settings: Settings | None) -> None:
-    """Close what is open. The next emission outside a test's recording opens by ``settings``."""
-    RUNTIME.close(EXIT_WITHIN)
-    RUNTIME.settings = settings
-    hand_on(settings)
+    apply(settings)
 
 
 def flush(timeout: float = 5.0) -> bool:
@@ -108,4 +94,6 @@ def flush(timeout: float = 5.0) -> bool:
         flush (see `Receipt.state`). With ``relay="external"`` this process cannot know, and the
         answer is False.
     """
+    from sidelight.runtime.forks import RUNTIME  # noqa: PLC0415
+
     return RUNTIME.flush(timeout)

@@ -3,6 +3,8 @@
 A child that allocated a segment at its own first event would wait for the disk in the middle of its
 work. Therefore the parent gives it a spare segment that its relay has allocated. Parent and child
 hold the same lock on the segment until the parent closes its descriptor.
+
+Everything else gets `RUNTIME` from here, so that the hooks are there wherever the runtime is.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from sidelight.runtime.process import RUNTIME
 
 if TYPE_CHECKING:
     from sidelight.spool import Segment
+
+__all__ = ["RUNTIME"]
 
 _HALT_WITHIN: Final = 0.3  # s; a fork waits for the relay longer than the relay waits for a lock
 _IMPORTS_WITHIN: Final = 5.0  # s; a fork waits for the relay's imports
@@ -54,9 +58,7 @@ def _after_in_child() -> None:
     RUNTIME.abandon(given)
 
 
-def register_hooks() -> None:
-    """Register the hooks that run around each fork of the process; Windows has no forks."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-        )
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(
+        before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+    )
