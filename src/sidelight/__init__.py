@@ -3,12 +3,12 @@
 It records what your functions did, beside and outside them, and does not change what they do.
 """
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from sidelight.exceptions import SidelightError
-from sidelight.host import lazily
-from sidelight.points import at_first_use
+from sidelight.host import at_first_use, lazily
 from sidelight.version import __version__
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ __getattr__ = lazily(
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *globals()})
 
 
 def _has_gil() -> bool:
@@ -66,6 +66,10 @@ def _load_runtime() -> None:
 
 
 at_first_use(_load_runtime)
+
+if not {"SIDELIGHT_STORE", "SIDELIGHT_STREAM"}.isdisjoint(os.environ):
+    # Perhaps no `configure` and no decorator will come before the first call of `sidelight.emit`.
+    from sidelight.points import emit
 
 if not _has_gil():
     _load_runtime()  # msgspec may enable it

@@ -5,6 +5,7 @@ This is the one table of both. A module that a delivery needs is added here, or 
 """
 
 import json
+import os
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -33,7 +34,9 @@ import gc, json, sys
 before = set(sys.modules)
 import sidelight
 store, otlp = sys.argv[1:]
-if store:
+if not store:
+    sidelight.emits("made", artifact_id="a1", mode="awaited")(lambda: None)
+else:
     sidelight.configure(store, otlp=otlp or False)
     sidelight.emits("made", artifact_id="a1", mode="awaited")(lambda: None)()
     assert sidelight.flush(20)
@@ -66,19 +69,70 @@ def endpoint():
         server.shutdown()
 
 
-@pytest.mark.parametrize("where", LOADED)
-def test_the_process_that_emits_loads_what_the_table_says(where, tmp_path, endpoint):
-    store = "" if where == "nowhere" else BACKENDS.get(where, BACKENDS["sqlite"])(tmp_path)
-    arguments = [store, endpoint if where == "otlp" else ""]
+OWN = {
+    *("sidelight", "sidelight.exceptions", "sidelight.version", "sidelight.host"),
+    *("sidelight.host.clock", "sidelight.host.guard", "sidelight.host.imports"),
+    *("sidelight.host.otel_api", "sidelight.host.platform", "sidelight.host.threads"),
+}
+OF_THE_SYSTEM = {"errno", "fcntl", "importlib._abc", "importlib.util", "mmap"}
+#: What a program says → the modules that it loads besides those of ``opentelemetry.trace``.
+IMPORTED = {
+    "import sidelight": OWN | OF_THE_SYSTEM,
+    "from sidelight import emits, arg, choose, result, error, configure, flush, SidelightError": {
+        *(OWN | OF_THE_SYSTEM),
+        *("sidelight.points", "sidelight.points.decorator", "sidelight.points.expressions"),
+        *("sidelight.runtime", "sidelight.runtime.configuration"),
+    },
+}
+IMPORTING = """
+import json, sys
+import opentelemetry.trace
+before = set(sys.modules)
+exec(sys.argv[1])
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def output_of(*command, **environment):
     ran = subprocess.run(
-        [sys.executable, "-W", "error::ImportWarning", "-c", CHILD, *arguments],
+        [sys.executable, *command],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    loaded, objects = json.loads(ran.stdout)
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("statement", IMPORTED)
+def test_an_import_loads_little_beyond_the_api_of_opentelemetry(statement):
+    assert {*output_of("-c", IMPORTING, statement)} <= IMPORTED[statement]
+
+
+NEEDED = {"msgspec", "sidelight.emission", "sidelight.runtime.process", "sidelight.spool.writer"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "environment"),
+    [
+        ("import sidelight; sidelight.emits('made', artifact_id='a1')(lambda: None)", {}),
+        ("from sidelight import emit", {}),
+        ("import sidelight.otel", {}),
+        ("import sidelight", {"SIDELIGHT_STORE": "sqlite:///events.db"}),
+        ("import sidelight", {"SIDELIGHT_STREAM": "kafka://localhost:9092/events"}),
+    ],
+)
+def test_what_a_first_emission_needs_is_loaded_before_it(statement, environment):
+    assert {*output_of("-c", IMPORTING, statement, **environment)} >= NEEDED
+
+
+@pytest.mark.parametrize("where", LOADED)
+def test_the_process_that_emits_loads_what_the_table_says(where, tmp_path, endpoint):
+    store = "" if where == "nowhere" else BACKENDS.get(where, BACKENDS["sqlite"])(tmp_path)
+    arguments = [store, endpoint if where == "otlp" else ""]
+    loaded, objects = output_of("-W", "error::ImportWarning", "-c", CHILD, *arguments)
     packages, most = LOADED[where]
     foreign = {name for name in loaded if name not in sys.stdlib_module_names} - {"sidelight"}
     assert {

@@ -12,7 +12,7 @@ from sidelight.host.clock import (
     read_cpu_clock,
 )
 from sidelight.host.guard import guarded, is_interrupt, signal_handlers, traceback_of, without_frame
-from sidelight.host.imports import imported, lazily, when_imported
+from sidelight.host.imports import at_first_use, begin_use, imported, lazily, when_imported
 from sidelight.host.otel_api import (
     PLAIN_CONTEXT,
     SPAN_KEY,
@@ -53,6 +53,8 @@ __all__ = [
     "SPAN_KEY",
     "Loop",
     "allocate_lock",
+    "at_first_use",
+    "begin_use",
     "get_context",
     "guarded",
     "host_name",

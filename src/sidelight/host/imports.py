@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 
 def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
@@ -31,6 +31,28 @@ def lazily(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
         return value
 
     return find
+
+
+_loads: Final[list[Callable[[], object]]] = []
+
+
+def at_first_use(load: Callable[[], object]) -> None:
+    """Have ``load`` called before the first point is made, and before the first direct emission.
+
+    An import may take longer than the caller's 10 ms, so a call is too late for it. And a process
+    that imports sidelight may neither decorate nor emit anything.
+
+    Args:
+        load: imports what they need of rooms that they cannot know. It may be called more than
+            once, and by several threads.
+    """
+    _loads.append(load)
+
+
+def begin_use() -> None:
+    """Load what points need; a module that makes points, or emits, calls this at its import."""
+    for load in _loads:
+        load()
 
 
 def imported(module: str) -> ModuleType | None:

@@ -9,7 +9,6 @@ decoration; a mistake in the arguments fails on import.
 from typing import TYPE_CHECKING
 
 from sidelight.host import lazily
-from sidelight.points.first_use import at_first_use
 
 if TYPE_CHECKING:
     from sidelight.points.declaration import EVENT_PHASES, OPTIONS, Declaration, declare
@@ -44,7 +43,6 @@ __all__ = [
     "Point",
     "Signature",
     "arg",
-    "at_first_use",
     "check_fields",
     "choose",
     "declare",

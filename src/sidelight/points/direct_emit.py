@@ -14,15 +14,14 @@ from sidelight.exceptions import (
     TransactionError,
     leave_own_frames_out,
 )
-from sidelight.host import PROCESS_MARK, perf_counter_ns
+from sidelight.host import PROCESS_MARK, begin_use, perf_counter_ns
 from sidelight.points.declaration import check_emission
 from sidelight.points.expressions import Expression
-from sidelight.points.first_use import load
 from sidelight.record import SPAN, Mode, Static, plain, random_bits, short_name, text
 from sidelight.settings import disabled
 from sidelight.transactions import Joining
 
-load()
+begin_use()
 
 _heads: Final[dict[tuple[str, ...], Head]] = {}
 _WITHOUT_CODE: Final = (str, int, type(None), bool, float)

@@ -27,6 +27,7 @@ from sidelight.emission import (
 )
 from sidelight.exceptions import InstrumentationError, TransactionError
 from sidelight.host import (
+    begin_use,
     get_context,
     is_interrupt,
     perf_counter_ns,
@@ -37,13 +38,12 @@ from sidelight.host import (
 )
 from sidelight.points.callables import Kind
 from sidelight.points.codegen import keep_source, when_collected
-from sidelight.points.first_use import load
 from sidelight.points.registry import Point
 from sidelight.points.signature import REFERENCES
 from sidelight.record import MAX_TEXT, error_details, plain, random_bits
 from sidelight.transactions import JoiningLater
 
-load()
+begin_use()
 
 #: What a recorded expression may meet on its way without anything being wrong.
 _MISSING: Final = (AttributeError, KeyError, IndexError, TypeError)

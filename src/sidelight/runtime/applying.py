@@ -17,6 +17,9 @@ _ANSWERS_WITHIN: Final = 0.5  # seconds
 def apply(settings: Settings) -> None:
     """Use the settings from now on; see `configure`.
 
+    Args:
+        settings: of this process. A test's recording keeps them for its end.
+
     Raises:
         ConfigurationError: the spool, or the directory of its hot segment, cannot be used.
     """
