@@ -380,8 +380,7 @@ def _check_ports(setting: str, hosts: str) -> None:
         _refuse(setting, f"{port!r} is no port", "give a number from 1 to 65535")
 
 
-_OFF: Final = frozenset({"", "0", "false", "no", "off"})
-_ON: Final = frozenset({"1", "true", "yes", "on"})
+_OFF, _ON = frozenset({"", "0", "false", "no", "off"}), frozenset({"1", "true", "yes", "on"})
 
 
 def is_on(variable: str, environment: Mapping[str, str]) -> bool:
