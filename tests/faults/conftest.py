@@ -11,13 +11,14 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.table import Table
+from tests.support.balance import Balance
 from tests.support.programs import Program, Reports, Verdict, deliver, judge, nothing_left
 from tests.support.receipts import Told, judge_receipts
 
@@ -28,15 +29,17 @@ _COLUMNS = {
     "calls": "calls",
     "acknowledged": "acknowledged",
     "stored": "stored",
-    "let_go": "let go",
+    "counted": "counted",
     "lost": "lost",
-    "duplicated": "twice",
+    "twice": "twice",
+    "beside": "beside",
     "over": "> 10 ms",
     "twins_over": "twins",
     "p999": "p99.9 µs",
     "twin_p999": "twin's",
     "seed": "seed",
 }
+_BALANCE = ("acknowledged", "stored", "counted", "lost", "twice", "beside")
 
 
 FAULTS = pytest.StashKey[list[pytest.Item]]()
@@ -48,6 +51,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[FAULTS] = [item for item in items if "faults" in item.path.parts]
     for item in config.stash[FAULTS]:
         item.add_marker("faults")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Fail a test that asks for a row and enters none."""
+    report: pytest.TestReport = yield
+    asks = report.when == "call" and "row" in getattr(item, "fixturenames", ())
+    if asks and report.passed and "fault" not in dict(item.user_properties):
+        report.outcome, report.longrepr = "failed", "it has entered no row"
+    return report
 
 
 @pytest.fixture
@@ -93,7 +106,6 @@ class Row:
 
     record: Callable[[str, object], None]
     seed: int
-    told: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(
         self,
@@ -101,9 +113,8 @@ class Row:
         fault: str,
         *,
         injected: int | str,
-        verdict: Verdict | None = None,
+        verdict: Verdict | Balance,
         budget: bool = True,
-        **more: Any,
     ) -> None:
         """Enter a line into the table, then check: acknowledged = stored + counted as lost.
 
@@ -111,20 +122,14 @@ class Row:
             number: of the fault, as the documentation counts them.
             fault: in a few words.
             injected: how often.
-            verdict: of `judge`; else ``acknowledged``, ``stored`` and ``lost`` are given by name.
+            verdict: of `judge`, or of `balance` where there are no calls to judge.
             budget: whether the calls' times count: not where the fault stops the caller itself.
-            more: figures of the table.
         """
-        line = {"row": number, "fault": fault, "injected": injected, "seed": self.seed, **more}
-        if verdict is not None:
-            line |= {
-                "calls": verdict.calls,
-                "acknowledged": verdict.acknowledged,
-                "stored": verdict.stored,
-                "let_go": verdict.let_go,
-                "lost": len(verdict.lost),
-                "duplicated": len(verdict.duplicated),
-            }
+        found = verdict if isinstance(verdict, Balance) else verdict.balance
+        line = {"row": number, "fault": fault, "injected": injected, "seed": self.seed}
+        line |= {name: getattr(found, name) for name in _BALANCE}
+        if isinstance(verdict, Verdict):
+            line["calls"] = verdict.calls
             if budget:
                 line |= {
                     "over": verdict.over,
@@ -133,17 +138,15 @@ class Row:
                     "twin_p999": round(verdict.twin_p999),
                 }
         self.record("fault", line)
-        if verdict is not None:
+        if isinstance(verdict, Verdict):
             verdict.check(budget=budget)
-            return
-        assert not more["lost"], f"{more['lost']} lost"
-        assert more["acknowledged"] <= more["stored"] + more.get("let_go", 0)
+        found.check()
 
     def of_receipts(
         self, number: int, fault: str, store: str, told: Told, *, injected: int, others: int = 0
     ) -> None:
         """Judge receipts, and enter the line: see `judge_receipts`."""
-        self(number, fault, injected=injected, **judge_receipts(store, told, others=others))
+        self(number, fault, injected=injected, verdict=judge_receipts(store, told, others=others))
 
 
 @pytest.fixture

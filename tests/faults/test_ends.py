@@ -197,7 +197,7 @@ def test_a_program_of_a_few_lines_has_delivered_at_its_end(version, tmp_path, ro
     nothing_left(store)
 
 
-def test_the_next_process_delivers(store):
+def test_the_next_process_delivers(store, row):
     dead = Order(calls=CALLS, finale="os.kill(os.getpid(), 9)", configure={"relay": "external"})
     with running(store, order=dead) as killed:
         assert killed.end() == -signal.SIGKILL
@@ -206,7 +206,7 @@ def test_the_next_process_delivers(store):
         living.emit(1)
         caught_up(store, killed, living)
         living.stop()
-    judge(store, killed, living).check()
+    row(18, "killed, then the next process", injected=1, verdict=judge(store, killed, living))
     nothing_left(store)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import business, postgres
+from tests.support.balance import balance
 from tests.support.otlp_server import OtlpServer
 from tests.support.receipts import TELLS, Told
 
@@ -174,15 +175,17 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("numbers", ["reused", "free"])
-def test_a_daemon_joins_its_outbox(numbers, tmp_path):
+def test_a_daemon_joins_its_outbox(numbers, tmp_path, row):
     shop = business.DATABASES["sqlite"](tmp_path)
     business.create_tables(shop)
     command = [sys.executable, "-c", OUTBOX_DAEMON, str(tmp_path), shop, numbers]
     subprocess.run(command, check=True, timeout=120)
     assert json.loads((tmp_path / "told").read_text()) == []
     with Store(deliver(tmp_path, "--outbox", shop)) as store:
-        stored = sorted(event.attributes["n"] for event in store.events())
-    assert stored == sorted(business.committed(shop))
+        stored = [event.attributes["n"] for event in store.events()]
+    committed = business.committed(shop)
+    row(12, f"daemon with an outbox, {numbers}", injected=1, verdict=balance(committed, stored))
+    assert set(stored) == committed
     assert read_position(shop.removeprefix("sqlite:///")).event_id
 
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from tests.support.balance import balance
 from tests.support.collector import Collector, require_collector
 from tests.support.emitting import Order
 from tests.support.postgres import new_database, own_server
@@ -144,7 +145,6 @@ def through(networks, troubles, spool, full, progress):
 
 
 def tell(row, networks, program, troubles):
-    acknowledged = set(program.reports.numbers)
     injected = Counter(peer for peer, _ in troubles)
     for signal in SIGNALS:
         arrived = networks.arrived(signal)
@@ -152,10 +152,7 @@ def tell(row, networks, program, troubles):
             6,
             f"network: {signal} over {'gRPC' if signal == networks.over_grpc else 'HTTP'}",
             injected=injected[signal] + 1,
-            acknowledged=len(acknowledged),
-            stored=len(set(arrived)),
-            lost=len(acknowledged - set(arrived)),
-            duplicated=f"({len(arrived) - len(set(arrived))})",
+            verdict=balance(program.reports.numbers, arrived, is_repeated=True),
         )
     verdict = judge(networks.url, program)
     row(6, "network: PostgreSQL", injected=injected["store"] + 1, verdict=verdict)

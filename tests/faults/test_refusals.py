@@ -8,6 +8,7 @@ import time
 import psycopg
 import pytest
 from tests.support import business
+from tests.support.balance import balance
 from tests.support.commands import of, sidelight
 from tests.support.postgres import new_database
 from tests.support.programs import deliver
@@ -145,15 +146,13 @@ def test_transactions_that_cannot_be_serialized(join, store, tmp_path, full, row
         library.runtime.process.RUNTIME.close(5.0)
     with Store(store) as opened:
         found = sorted(event.attributes["n"] for event in opened.events())
+        counted = sum(loss.count for loss in opened.losses())
     committed = business.committed(url)
     row(
         30,
         f"serialization failures, {join}",
         injected=len(failures),
-        acknowledged=len(committed),
-        stored=len(found),
-        lost=len(committed - set(found)),
-        duplicated=len(found) - len(set(found)),
+        verdict=balance(committed, found, counted=counted),
     )
     assert found == sorted(committed)
     assert failures

@@ -24,6 +24,7 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from tests.support.balance import Balance
 from tests.support.emitting import KINDS, LOSSES, ORDER, REPORT, Order
 
 from sidelight import Store
@@ -360,6 +361,20 @@ class Verdict:
     slow: Sequence[tuple[int, str, int]]
 
     @property
+    def balance(self) -> Balance:
+        """Return the balance over the calls: a call whose receipt says `lost` has one as well."""
+        missing = [n for n in self.lost if isinstance(n, int)]
+        kept = self.acknowledged - len(missing)
+        return Balance(
+            self.acknowledged + self.let_go,
+            kept,
+            sum(self.counted.get(reason, 0) for reason in LOSSES),
+            len(self.duplicated),
+            self.stored - kept,
+            missing[:10],
+        )
+
+    @property
     def excess(self) -> float:
         """Share of the calls over the budget, above the twins'."""
         return (self.over - self.twins_over) / max(1, self.calls)
@@ -385,8 +400,7 @@ class Verdict:
         assert not self.duplicated, f"stored twice: {self.duplicated[:10]}"
         assert not self.miscounted, "; ".join(self.miscounted[:10])
         assert not self.differing, f"another outcome than undecorated: {self.differing[:10]}"
-        counted = sum(self.counted.get(reason, 0) for reason in LOSSES)
-        assert counted == self.let_go, f"let go {self.let_go}, counted {dict(self.counted)}"
+        assert not self.balance.lost, f"let go {self.let_go}, counted {dict(self.counted)}"
         if budget:
             assert not self.over_budget, (
                 f"{self.over} of {self.calls} calls took more than 10 ms, {self.twins_over} twins:"

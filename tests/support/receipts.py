@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.balance import Balance, balance
 from tests.support.emitting import LOSSES
 
 from sidelight import Store
@@ -62,8 +63,8 @@ class Told:
         return told
 
 
-def judge_receipts(store: str, told: Told, *, others: int = 0) -> dict[str, Any]:
-    """Compare receipts with a store to which everything was delivered; return a row's figures.
+def judge_receipts(store: str, told: Told, *, others: int = 0) -> Balance:
+    """Compare receipts with a store to which everything was delivered.
 
     Args:
         store: its URL.
@@ -71,7 +72,7 @@ def judge_receipts(store: str, told: Told, *, others: int = 0) -> dict[str, Any]
         others: events of other programs in the same store.
     """
     with Store(store) as opened:
-        stored = Counter(event.event_id for event in opened.events())
+        stored = [event.event_id for event in opened.events()]
         counted = Counter({loss.reason: 0 for loss in opened.losses()})
         for loss in opened.losses():
             counted[loss.reason] += loss.count
@@ -81,18 +82,10 @@ def judge_receipts(store: str, told: Told, *, others: int = 0) -> dict[str, Any]
         assert (state == "lost") == (not event_id)
         if state in {"stored", "refused"}:
             assert (event_id in stored) == (state == "stored"), f"{state}: {event_id}"
-    kept = set(ids) & set(stored)
-    let_go = len(told.receipts) - len(kept)
     said = sum(counted[reason] for reason in (*LOSSES, *REFUSED))
-    assert let_go == said, f"{let_go} of {len(ids)} are not in the store; counted: {counted}"
-    assert not told.flushed or len(kept) == len(ids), "flush() was True"
-    twice = [event_id for event_id, times in stored.items() if times > 1]
-    assert not twice, f"stored twice: {twice[:10]}"
-    assert len(stored) == len(kept) + others, "events that nobody has emitted"
-    return {
-        "acknowledged": len(ids),
-        "stored": len(stored),
-        "let_go": let_go,
-        "lost": let_go - said,
-        "duplicated": len(twice),
-    }
+    emitted = [event_id or number for number, (event_id, _) in enumerate(told.receipts)]
+    found = balance(emitted, stored, counted=said)
+    assert not found.lost, f"{found.missing} are not in the store; counted: {counted}"
+    assert not told.flushed or set(ids) <= set(stored), "flush() was True"
+    assert found.beside == others, "events that were not emitted"
+    return found

@@ -26,6 +26,19 @@ UNDONE = {BROKEN}
 NOWHERE = "SELECT * FROM nowhere"
 TRIGGER = "CREATE TRIGGER no BEFORE INSERT ON sidelight_outbox BEGIN SELECT RAISE(ABORT, 'no'); END"
 SKIP = TRIGGER.replace("ABORT, 'no'", "IGNORE")
+AGAIN = TRIGGER.replace("BEFORE", "AFTER").replace(
+    "SELECT RAISE(ABORT, 'no')", "DELETE FROM sidelight_outbox WHERE event_id = NEW.event_id"
+)
+TRIGGERED = """
+CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NULL; END $$;
+CREATE TRIGGER no {} INSERT ON sidelight_outbox FOR EACH ROW EXECUTE FUNCTION no()
+"""
+SKIP_ON_SERVER = TRIGGERED.format("", "BEFORE")
+AGAIN_ON_SERVER = TRIGGERED.format(
+    "DELETE FROM sidelight_outbox WHERE event_id = NEW.event_id;", "AFTER"
+)
+RULE = "CREATE RULE no AS ON INSERT TO sidelight_outbox DO {}"
+INSTEAD, ALSO = RULE.format("INSTEAD NOTHING"), RULE.format("ALSO DELETE FROM sidelight_outbox")
 CHECK = "ALTER TABLE sidelight_outbox ADD CHECK (position < 0)"
 
 
@@ -41,6 +54,10 @@ def core(url, *statements, session=False, **options):
 
 def session(url, *statements, **options):
     return core(url, *statements, session=True, **options)
+
+
+def psycopg2(url, *statements, **options):
+    return core(url.replace("+psycopg", "").replace("ql:", "ql+psycopg2:"), *statements, **options)
 
 
 @contextlib.contextmanager
@@ -154,6 +171,11 @@ SCENARIOS = [
     ("insert failed", session, BOTH[:1], (ASK,), {}, CHECK),
     ("insert failed", session, BOTH[1:], (ASK,), {}, TRIGGER),
     ("insert failed", session, BOTH[1:], (ASK,), {}, SKIP),
+    ("insert failed", session, BOTH[1:], (ASK,), {}, AGAIN),
+    ("insert failed", session, BOTH[:1], (ASK,), {}, SKIP_ON_SERVER),
+    ("insert failed", plain_psycopg, BOTH[:1], (ASK,), {}, AGAIN_ON_SERVER),
+    ("insert failed", asyncpg_session, BOTH[:1], (ASK,), {}, INSTEAD),
+    ("insert failed", psycopg2, BOTH[:1], (ASK,), {}, ALSO),
     ("insert failed", asyncpg_session, BOTH[:1], (ASK,), {}, CHECK),
     ("unsupported database", session, ("memory",), ("SELECT 1",), {}, None),
     ("unknown kind", no_transaction, BOTH[1:], (), {}, None),
@@ -276,6 +298,53 @@ def test_guarded_the_work_goes_on(case, tmp_path):
     assert business.committed(url) == {"before", "after"}
     assert [event["n"] for event in stored(tmp_path)] == ["before", "after"]
     assert {event["sidelight.not_joined"] for event in stored(tmp_path)} == {reason}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [each for each in CASES if each[5] in {SKIP, AGAIN, SKIP_ON_SERVER, AGAIN_ON_SERVER, ALSO}],
+    ids=lambda case: f"{case[1].__name__}-{case[2]}",
+    indirect=True,
+)
+def test_where_a_row_is_left_out_the_log_says_what_to_look_for(case, caplog):
+    _, unit, _ = case
+    look_at(unit)
+    unit.commit()
+    (told,) = EMITTER.problems.values()
+    assert "look for a trigger, a rule or a policy" in told
+
+
+def test_a_trigger_that_writes_elsewhere_is_no_reason(tmp_path):
+    """As an audit does. The event joins, and is not looked for in vain."""
+    url = business.DATABASES["sqlite"](tmp_path)
+    business.create_tables(url)
+    audit = "INSERT INTO orders (name) VALUES (NEW.event_id)"
+    with core(url) as other:
+        other.execute(f"CREATE TRIGGER audit AFTER INSERT ON sidelight_outbox BEGIN {audit}; END")
+        other.commit()
+    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    with session(url, ASK) as unit:
+        look_at(unit)
+        unit.commit()
+    assert stored(tmp_path) == [{"n": 1}]
+    assert EMITTER.losses == {}
+    restore()
+
+
+def test_a_role_that_may_only_insert_joins(tmp_path):
+    url = business.DATABASES["postgresql"](tmp_path)
+    business.create_tables(url)
+    role = "only_" + url.rpartition("/")[2]
+    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    with plain_psycopg(url) as unit:
+        unit.execute(f"CREATE ROLE {role}; GRANT INSERT ON sidelight_outbox TO {role}")
+        unit.execute(f"SET LOCAL ROLE {role}")
+        look_at(unit, strict=True)
+        look_at(unit)
+        unit.commit()
+    assert stored(tmp_path) == [{"n": 1}, {"n": 1}]
+    assert EMITTER.losses == {}
+    restore()
 
 
 @pytest.mark.parametrize("kind", [session, plain_psycopg, asyncpg_session])

@@ -17,6 +17,9 @@ from tests.support.emitting import Order
 from tests.support.postgres import new_database
 from tests.support.preludes import padded
 from tests.support.programs import running
+from tests.support.rules import alter
+from tests.support.stored import record
+from tests.support.stored import store as in_store
 from tests.support.telemetry import restore
 
 import sidelight as library
@@ -124,6 +127,57 @@ def test_a_spool_that_the_dead_have_filled_is_emptied_first(application, url, st
     assert done.code == 0, done.err
     assert waiting(url) == 0
     assert stored(store) == many + len(program.reports.numbers)
+
+
+def keep_rows(url, verb, when):
+    """A trigger that skips a DELETE or an UPDATE of rows; returns the end of it."""
+    if url.startswith("sqlite"):
+        then = f"WHEN {when} BEGIN SELECT RAISE(IGNORE); END"
+        alter(url, f"CREATE TRIGGER keep BEFORE {verb} ON sidelight_outbox {then}")
+        return "DROP TRIGGER keep"
+    alter(
+        url,
+        "CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RETURN NULL; END $$",
+        f"CREATE TRIGGER keep BEFORE {verb} ON public.sidelight_outbox FOR EACH ROW"
+        f" WHEN ({when}) EXECUTE FUNCTION public.keep()",
+    )
+    return "DROP FUNCTION public.keep CASCADE"
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("place", ["another database", "same database"])
+def test_a_row_that_cannot_be_deleted_is_told_and_waits(application, url, store, place):
+    """Else a relay would deliver it again and again; the other rows are delivered."""
+    order_many(application, 20)
+    with psycopg.connect(url) as connection:
+        query = "SELECT event_id FROM sidelight_outbox LIMIT 1"
+        (event_id,) = connection.execute(query).fetchone()
+    end_trigger = keep_rows(url, "DELETE", f"OLD.event_id = '{event_id}'")
+    to = f"sqlite:///{store}" if place == "another database" else url
+    arguments = ("relay", "--once", "--store", to, "--spool", f"{store}-spool", "--outbox", url)
+    done = sidelight(*arguments)
+    assert done.code == 1, done
+    assert "sidelight_outbox cannot be deleted; look for a trigger" in done.err
+    with library.Store(to) as opened:
+        assert opened.size() == 19
+    assert waiting(url) == 1
+    alter(url, end_trigger)
+    assert sidelight(*arguments).code == 0
+    with library.Store(to) as opened:
+        assert opened.size() == 20
+
+
+def test_a_row_that_cannot_be_erased_is_told(application, url, store):
+    order_many(application, 5, each=5)
+    in_store(f"sqlite:///{store}", [record()])
+    end_trigger = keep_rows(url, "UPDATE", "OLD.event_id <> ''")
+    arguments = ("erase", "--artifact", "4", *of(store), "--outbox", url, "--yes")
+    said = sidelight(*arguments)
+    assert said.code == 1, said
+    assert "sidelight_outbox cannot be updated; look for a trigger" in said.err
+    alter(url, end_trigger)
+    assert sidelight(*arguments).code == 0
 
 
 def test_an_outbox_that_is_not_there_is_told(tmp_path, store):

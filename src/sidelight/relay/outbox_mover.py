@@ -97,6 +97,9 @@ class Mover(msgspec.Struct, eq=False, dict=True):
             moved = self.outbox.move(self._take, LIMIT)
         except (OutboxError, SpoolError, OSError) as error:
             self._note_failure(error)
+            if moved := _moved_before(error):
+                self.health.delivered += moved
+                return moved
             return None if _may_hold_events(error) else 0
         except Exception as error:
             self._note_failure(error)
@@ -141,6 +144,11 @@ class Mover(msgspec.Struct, eq=False, dict=True):
         if self.health.fail(str(error)):
             waits = "; its events wait in the outbox" if _may_hold_events(error) else ""
             logger.warning("sidelight: %s%s", error, waits)
+
+
+def _moved_before(error: Exception) -> int:
+    """Return the number of rows that were moved although others could not be."""
+    return int(error.facts.get("moved", 0)) if isinstance(error, OutboxError) else 0
 
 
 def _may_hold_events(error: Exception) -> bool:

@@ -72,7 +72,7 @@ class DjangoTransaction(Transaction):
         if self._connection.is_in_memory_db():
             raise Refused("unsupported database")
         path = os.fspath(Path(self._connection.settings_dict["NAME"]).absolute())
-        sqlite_insert(cursor, [entry.row()], path, within=within)
+        sqlite_insert(cursor, self._connection.connection, [entry.row()], path, within=within)
 
     def _insert_in_postgres(self, cursor: Any, entry: Entry, within: float | None) -> None:
         raw = self._connection.connection

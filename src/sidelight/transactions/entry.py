@@ -51,6 +51,15 @@ class Refused(Exception):  # noqa: N818  # an answer, not an error
         self.reason = reason
 
 
+class RowLeftOutError(Exception):
+    """The database took the INSERT without an error, and does not have the row."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "sidelight_outbox has not kept the row; look for a trigger, a rule or a policy there"
+        )
+
+
 class UndoneError(Exception):
     """The work of the event was rolled back already, or is certain to be."""
 

@@ -14,11 +14,11 @@ from sidelight.emission import EMITTER, MARGIN
 from sidelight.host import monotonic
 from sidelight.transactions.entry import (
     BROKEN,
-    INSERT_FAILED,
     NO_TABLE,
     TOO_SLOW,
     Refused,
     Row,
+    RowLeftOutError,
     reason_of,
 )
 from sidelight.transactions.outbox import draining
@@ -37,8 +37,16 @@ _BEGIN: Final = (
 )
 _END: Final = (
     "SELECT pg_catalog.set_config('statement_timeout',"
-    " pg_catalog.current_setting('sidelight.timeout'), true);"
+    " pg_catalog.current_setting({name}), true);"
     f" RELEASE SAVEPOINT {SAVEPOINT}"
+)
+_BEFORE: Final = "'sidelight.timeout'"
+# A trigger, a rule or a policy may leave a row out without an error. So the same message looks at
+# the rows: where one is missing, it names a setting that does not exist, which is an error.
+_LEFT_OUT: Final = "sidelight.row_left_out"
+_IF_STORED: Final = (
+    "CASE WHEN (SELECT pg_catalog.count(*) FROM {table} WHERE (position, event_id) IN ({keys}))"
+    " = {count} THEN {name} ELSE 'sidelight.row_left_out' END"
 )
 _UNDO: Final = f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}"
 
@@ -53,6 +61,7 @@ _SWEEP: Final = (
     " (SELECT position FROM main.sidelight_outbox WHERE position < ?1 ORDER BY position LIMIT 100)"
     " AND EXISTS (SELECT 1 FROM main.sidelight_outbox WHERE position = ?1 AND event_id = ?2)"
 )
+_LAST: Final = "SELECT event_id FROM main.sidelight_outbox ORDER BY position DESC LIMIT 1"
 
 _PAUSE: Final = 1.0  # seconds without an INSERT after one that has taken too long
 _paused_until: Final[dict[Hashable, float]] = {}
@@ -101,11 +110,13 @@ class _Found(NamedTuple):
 
     Attributes:
         table: where to insert; qualified where only one schema has an outbox.
+        is_readable: whether the caller may see the rows that it inserts.
         ids: of the tables.
         name: of the database.
     """
 
     table: str
+    is_readable: bool
     ids: Sequence[Hashable]
     name: str
 
@@ -124,6 +135,7 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
 
     Raises:
         Refused: the database has no outbox.
+        RowLeftOutError: the database took a row without an error, and does not have it.
     """
     values = ", ".join(
         f"({row.occurred}, '{row.event_id}', pg_catalog.decode('{row.record.hex()}', 'hex'))"
@@ -136,29 +148,45 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
                 yield begin
             tables = yield Question(FIND_TABLES)
             if begin:
-                yield _END
+                yield _END.format(name=_BEFORE)
             _found[database] = _outbox_in(tables)
         found = _found[database]
         insert = f"INSERT INTO {found.table} (position, event_id, record) VALUES {values}"  # noqa: S608
-        yield f"{begin}; {insert}; {_END}" if begin else insert  # one message: one round trip
+        name = _if_stored(found, rows, _BEFORE if begin else "'statement_timeout'")
+        yield (  # one message: one round trip
+            f"{begin}; {insert}; {_END.format(name=name)}"
+            if begin
+            else f"{insert}; SELECT pg_catalog.current_setting({name})"
+        )
         draining.joined(found.ids, found.name, [row.event_id for row in rows])
     except Refused:
         raise
-    except BaseException:
+    except BaseException as error:
         _found.pop(database, None)
         if begin:
             with contextlib.suppress(Exception):  # the connection is gone
                 yield _UNDO
+        if _LEFT_OUT in str(error):
+            raise RowLeftOutError from error
         raise
+
+
+def _if_stored(found: _Found, rows: Sequence[Row], name: str) -> str:
+    """Return an expression for the name of a setting, which is unknown where a row is missing."""
+    if not found.is_readable:
+        return name
+    keys = ", ".join(f"({row.occurred}, '{row.event_id}')" for row in rows)
+    return _IF_STORED.format(table=found.table, keys=keys, count=len(rows), name=name)
 
 
 def _outbox_in(tables: Sequence[Sequence[Any]]) -> _Found:
     if not tables:
         raise Refused(NO_TABLE)
-    (schema, *_, name) = tables[0]
+    (schema, *_, name, _) = tables[0]
     return _Found(
         f"{schema}.{TABLE_NAME}" if len(tables) == 1 else TABLE_NAME,
-        [tuple(ids) for _, *ids, _ in tables],
+        all(is_readable for *_, is_readable in tables),
+        [tuple(ids) for _, *ids, _, _ in tables],
         f"the PostgreSQL database {name}",
     )
 
@@ -222,19 +250,30 @@ class Cursor(Protocol):
         """Return the next row of the result."""
 
 
-def sqlite_insert(cursor: Cursor, rows: Sequence[Row], path: str, *, within: float | None) -> None:
+class Changes(Protocol):
+    """A connection to SQLite, as far as it is used here."""
+
+    @property
+    def total_changes(self) -> int:
+        """The number of rows that the connection has written; no question to the database."""
+
+
+def sqlite_insert(
+    cursor: Cursor, raw: Changes, rows: Sequence[Row], path: str, *, within: float | None
+) -> None:
     """Insert rows, and delete some of those that a relay has moved.
 
     There is no savepoint, because a statement that fails in SQLite leaves nothing behind.
 
     Args:
         cursor: of the caller's connection.
+        raw: the connection of the driver.
         rows: the rows.
         path: the database's file.
         within: seconds to wait for other writers; None keeps the connection's own limit.
 
     Raises:
-        Refused: a trigger skips a row without an error.
+        RowLeftOutError: the database took a row without an error, and does not have it.
         Exception: of the driver.
     """
     before = None
@@ -244,9 +283,14 @@ def sqlite_insert(cursor: Cursor, rows: Sequence[Row], path: str, *, within: flo
         cursor.execute(f"PRAGMA busy_timeout = {min(before, int(within * 1000))}")
     try:
         for row in rows:
+            changes = raw.total_changes
             cursor.execute(_SQLITE, (row.event_id, row.record))
-            if cursor.rowcount == 0:
-                raise Refused(INSERT_FAILED)
+            if cursor.rowcount != 1:
+                raise RowLeftOutError
+            if raw.total_changes != changes + 1:  # a trigger has written as well
+                cursor.execute(_LAST)
+                if cursor.fetchone() != (row.event_id,):
+                    raise RowLeftOutError
     finally:
         if before is not None:
             cursor.execute(f"PRAGMA busy_timeout = {before}")

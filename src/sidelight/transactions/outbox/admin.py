@@ -29,6 +29,7 @@ _READ: Final = (
     " WHERE (position, event_id) > (:position, :event_id)"
     " ORDER BY position, event_id LIMIT :at_once"
 )
+_LOOK: Final = "SELECT 1 FROM {table} WHERE position = :position AND event_id = :event_id"
 _WRITE: Final = (
     "UPDATE {table} SET record = :record WHERE position = :position AND event_id = :event_id"
 )
@@ -119,12 +120,16 @@ def erase_from_outbox(url: str, choose: Choose) -> int:
         connection.rollback()
         if not tables:
             raise _missing(url)
-        return sum(_erase_from(connection, table, choose) for table in tables)
+        return sum(_erase_from(connection, table, choose, public_url(url)) for table in tables)
 
 
-def _erase_from(connection: Connection, table: str, choose: Choose) -> int:
-    """Go through a table in the order of its key, one short transaction after the other."""
-    read, write = text(_READ.format(table=table)), text(_WRITE.format(table=table))
+def _erase_from(connection: Connection, table: str, choose: Choose, shown: str) -> int:
+    """Go through a table in the order of its key, one short transaction after the other.
+
+    Raises:
+        OutboxError: a row keeps its record; `shown` is the database's URL.
+    """
+    read, write, look = (text(each.format(table=table)) for each in (_READ, _WRITE, _LOOK))
     erased, position, event_id = 0, -1, ""
     while True:
         with connection.begin():
@@ -137,7 +142,14 @@ def _erase_from(connection: Connection, table: str, choose: Choose) -> int:
                 if is_chosen:
                     blank = blank_payload(len(record), time.time_ns()) or b""
                     mine = {"position": position, "event_id": event_id, "record": blank}
-                    erased += connection.execute(write, mine).rowcount
+                    if connection.execute(write, mine).rowcount == 1:
+                        erased += 1
+                    elif connection.execute(look, mine).first():  # no relay has moved it
+                        raise OutboxError(
+                            url=shown,
+                            problem=f"a row of {table} cannot be updated",
+                            remedy=f"look for a trigger, a rule or a policy on {table}",
+                        )
         if len(rows) < _AT_ONCE:
             return erased
 

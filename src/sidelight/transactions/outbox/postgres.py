@@ -29,8 +29,25 @@ _PEEK: Final = "SELECT position, event_id, record FROM {table} ORDER BY position
 _TAKE: Final = f"{_PEEK} FOR UPDATE SKIP LOCKED"
 _DELETE: Final = (
     "DELETE FROM {table} WHERE (position, event_id) IN"
-    " (SELECT * FROM unnest(%s::bigint[], %s::text[]))"
+    " (SELECT * FROM unnest(%s::bigint[], %s::text[])) RETURNING event_id"
 )
+
+
+def kept_rows(shown: str, table: str, count: int, moved: int) -> OutboxError:
+    """Return the error for rows that a DELETE has left without an error; they are not moved.
+
+    Args:
+        shown: the database's URL without secrets.
+        table: their table.
+        count: how many there are.
+        moved: how many others were moved.
+    """
+    return OutboxError(
+        url=shown,
+        problem=f"{count} {'row' if count == 1 else 'rows'} of {table} cannot be deleted",
+        remedy=f"look for a trigger, a rule or a policy on {table}",
+        moved=moved,
+    )
 
 
 class PostgresOutbox:
@@ -81,11 +98,15 @@ class PostgresOutbox:
         connection.deadline = monotonic() + WRITE_TIMEOUT
         connection.execute(begin_statement(WRITE_TIMEOUT).encode())
         rows = connection.execute(_TAKE.format(table=table).encode(), (limit,)).fetchall()
+        gone: set[str] = set()
         if rows:
-            take([bytes(record) for _, _, record in rows])
             keys = [row[0] for row in rows], [row[1] for row in rows]
-            connection.execute(_DELETE.format(table=table).encode(), keys)
+            deleted = connection.execute(_DELETE.format(table=table).encode(), keys)
+            gone = {event_id for (event_id,) in deleted}
+            take([bytes(record) for _, event_id, record in rows if event_id in gone])
         connection.execute("COMMIT")
+        if len(gone) < len(rows):
+            raise kept_rows(self.shown, table, len(rows) - len(gone), len(gone))
         return len(rows)
 
     def peek(self, table: str, limit: int) -> list[tuple[int, str, bytes]]:
@@ -126,7 +147,7 @@ class PostgresOutbox:
                 remedy="`sidelight outbox create` makes it",
                 holds_events=False,
             )
-        draining.drained(self.url, [tuple(ids) for _, *ids, _ in tables])
+        draining.drained(self.url, [tuple(ids) for _, *ids, _, _ in tables])
         return [f"{schema}.{TABLE_NAME}" for schema, *_ in tables]
 
     def _opened(self) -> DeadlineConnection:

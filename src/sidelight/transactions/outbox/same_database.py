@@ -12,13 +12,15 @@ import psycopg
 from sidelight.exceptions import OutboxError, SinkRefusedError, SinkUnavailableError
 from sidelight.record import decode
 from sidelight.store import Connection, StoreSink
-from sidelight.transactions.outbox.postgres import PostgresOutbox
+from sidelight.transactions.outbox.postgres import PostgresOutbox, kept_rows
 
 _CLAIM: Final = (
-    "DELETE FROM {table} WHERE (position, event_id) IN"
+    "WITH locked AS MATERIALIZED"
     " (SELECT position, event_id FROM {table} WHERE (position, event_id) IN"
-    " (SELECT * FROM unnest(%s::bigint[], %s::text[])) FOR UPDATE SKIP LOCKED)"
-    " RETURNING event_id"
+    " (SELECT * FROM unnest(%s::bigint[], %s::text[])) FOR UPDATE SKIP LOCKED),"
+    " gone AS (DELETE FROM {table} WHERE (position, event_id) IN"
+    " (SELECT position, event_id FROM locked) RETURNING event_id)"
+    " SELECT (SELECT count(*) FROM locked), ARRAY(SELECT event_id::text FROM gone)"
 )
 
 
@@ -71,12 +73,19 @@ class SameDatabaseOutbox:
             return 0
         keys = [row[0] for row in rows], [row[1] for row in rows]
 
+        kept = 0
+
         def claim(connection: Connection) -> set[str]:
-            found = connection.execute(_CLAIM.format(table=table), keys)
-            return {key for (key,) in found}
+            nonlocal kept
+            locked, gone = connection.execute(_CLAIM.format(table=table), keys).fetchone()
+            kept = locked - len(gone)
+            return set(gone)
 
         records = [decode(record) for _, _, record in rows]
-        return len(self._sink.write_claimed(records, self._writer, claim))
+        moved = len(self._sink.write_claimed(records, self._writer, claim))
+        if kept:
+            raise kept_rows(self.shown, table, kept, moved)
+        return moved
 
     def close(self) -> None:
         """Close the connections; the next `move` opens them again."""

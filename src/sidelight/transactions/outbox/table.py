@@ -36,14 +36,16 @@ def outbox_table() -> Table:
 
 
 FIND_TABLES: Final = (
-    "SELECT pg_catalog.quote_ident(n.nspname), d.oid::bigint, c.oid::bigint, d.datname"
+    "SELECT pg_catalog.quote_ident(n.nspname), d.oid::bigint, c.oid::bigint, d.datname,"
+    " pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)"
     " FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.relname = 'sidelight_outbox' AND c.relkind IN ('r', 'p')"
     " AND n.nspname !~ '^pg_' ORDER BY 1"
 )
-"""The schemas of a PostgreSQL database that have an outbox, with the ids of database and table.
+"""The schemas of a PostgreSQL database that have an outbox, with the ids of database and table,
+the name of the database, and whether the role of the session may read all rows.
 
 Events join the only one, or the one on the search path where there are several. A relay drains all.
 """

@@ -126,7 +126,8 @@ class _Sqlite:
             if not path:  # in memory
                 raise Refused("unsupported database")
             within = insertion.within if insertion.first else None
-            sqlite_insert(cursor, insertion.rows, path, within=within)
+            raw: Any = connection.connection.driver_connection
+            sqlite_insert(cursor, raw, insertion.rows, path, within=within)
 
     def commits_itself(self, connection: Connection) -> bool:
         return is_autocommit(connection.connection.driver_connection)
