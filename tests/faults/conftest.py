@@ -199,7 +199,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         return
     table = Table(title="the promise under fault", title_justify="left", padding=(0, 1))
     for key, title in _COLUMNS.items():
-        table.add_column(title, justify="left" if key == "fault" else "right", overflow="fold")
+        is_fault = key == "fault"
+        table.add_column(
+            title,
+            justify="left" if is_fault else "right",
+            overflow="fold",
+            min_width=24 if is_fault else None,
+        )
     for line in sorted(lines, key=lambda line: (line["row"], line["fault"])):
         cells = [_cell(line.get(key)) for key in _COLUMNS]
         table.add_row(*cells, style="bold red" if line["failed"] else None)

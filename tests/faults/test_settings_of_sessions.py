@@ -40,6 +40,8 @@ SETTINGS = {
     "transform_null_equals": "on",
     "quote_all_identifiers": "on",
 }
+#: The same, of servers since a version.
+NEWER = {170_000: {"transaction_timeout": "80"}}
 PATIENT = dict.fromkeys([name for name in SETTINGS if name.endswith("timeout")], "0")
 #: Each write takes longer than the sessions' timeouts.
 SLOW = """
@@ -54,7 +56,17 @@ def patient(url):
     """Connect with settings of the test's own."""
     options = " ".join(f"-c {name}={value}" for name, value in PATIENT.items())
     options += " -c default_transaction_read_only=off"
-    return psycopg.connect(url, autocommit=True, options=options)
+    connection = psycopg.connect(url, autocommit=True, options=options)
+    for name in settings_of(connection).keys() - SETTINGS.keys():
+        connection.execute(f"SET {name} = 0")
+    return connection
+
+
+def settings_of(connection):
+    """The settings that the server knows."""
+    version = connection.info.server_version
+    newer = [settings for since, settings in NEWER.items() if version >= since]
+    return SETTINGS | dict(item for settings in newer for item in settings.items())
 
 
 @emits("ordered", transaction=arg.connection, artifact_id=arg.n, text=arg.text)
@@ -66,7 +78,7 @@ def set_badly(url, verb, table):
     database = url.rpartition("/")[2]
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(SLOW.format(verb=verb, table=table))
-        for name, value in SETTINGS.items():
+        for name, value in settings_of(connection).items():
             connection.execute(f"ALTER DATABASE {database} SET {name} = '{value}'")
 
 

@@ -28,6 +28,7 @@ WRITE_TIMEOUT: Final = 10.0
 READ_TIMEOUT: Final = 60.0
 UPGRADE_TIMEOUT: Final = 3600.0
 _SERVER_SHARE: Final = 0.8  # the server times out first, because it names the lock it waits for
+_HAS_TRANSACTION_TIMEOUT: Final = 170_000  # the version of the server that knows this setting
 _UPGRADE_LOCK: Final = 0x51DE_1167
 _DEFAULTS: Final[dict[str, Any]] = {
     "application_name": "sidelight",
@@ -64,7 +65,8 @@ class PostgresConnection(Connection):
 
     def ask_alone(self, question: str) -> Any:
         """Ask outside a transaction, whatever the session is set to."""
-        cursor = self.execute(f"{_limits(WRITE_TIMEOUT)}; {question}")  # one message
+        limits = _limits(self.raw, WRITE_TIMEOUT)
+        cursor = self.execute(f"{limits}; {question}")  # one message
         while cursor.description is None:
             cursor.nextset()
         return cursor.fetchone()
@@ -131,22 +133,26 @@ def connection_parameters(address: Address) -> dict[str, Any]:
     return {**_DEFAULTS, **address.parameters, "client_encoding": "utf8"}
 
 
-def begin_statement(timeout: float, *, read_only: bool = False) -> str:
+def begin_statement(
+    connection: psycopg.Connection[Any], timeout: float, *, read_only: bool = False
+) -> str:
     """Return the BEGIN of a transaction that the server ends after ``timeout`` seconds.
 
     It overrides what the server, the database, the role or PGOPTIONS set for every transaction.
     """
     return (
         f"BEGIN ISOLATION LEVEL READ COMMITTED {'READ ONLY' if read_only else 'READ WRITE'};"
-        f" {_limits(timeout)};"
+        f" {_limits(connection, timeout)};"
         # Rows are sent as arrays. With array_nulls off, a missing organization is called "NULL".
         " SET LOCAL array_nulls = on"
     )
 
 
-def _limits(timeout: float) -> str:
+def _limits(connection: psycopg.Connection[Any], timeout: float) -> str:
     milliseconds = int(timeout * 1000 * _SERVER_SHARE)
+    knows_all = connection.pgconn.server_version >= _HAS_TRANSACTION_TIMEOUT
     return (
+        f"{'SET LOCAL transaction_timeout = 0; ' if knows_all else ''}"
         f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = 0;"
         # Release the locks of a process that is stopped within a transaction.
         f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
@@ -197,8 +203,9 @@ class DeadlineConnection(psycopg.Connection[Any]):
         """Set the deadline of a transaction, and return the statements that begin it."""
         timeout = READ_TIMEOUT if read_only else WRITE_TIMEOUT
         self.deadline = monotonic() + timeout
+        begin = begin_statement(self, timeout, read_only=read_only)
         return (
-            f"{begin_statement(timeout, read_only=read_only)}; SET LOCAL search_path = {SCHEMA};"
+            f"{begin}; SET LOCAL search_path = {SCHEMA};"
             # A commit must survive the server's power loss: the relay then deletes the segment.
             " SELECT set_config('synchronous_commit', 'local', true)"
             " WHERE current_setting('synchronous_commit') = 'off'"

@@ -205,7 +205,7 @@ def _engine_on_server(address: Address) -> Engine:
         """Begin whatever the session is set to; its search path tells where a table is made."""
         raw: Any = connection.connection.driver_connection
         raw.deadline = monotonic() + _WITHIN_SERVER
-        connection.exec_driver_sql(begin_statement(_WITHIN_SERVER))
+        connection.exec_driver_sql(begin_statement(raw, _WITHIN_SERVER))
 
     return engine
 

@@ -96,7 +96,7 @@ class PostgresOutbox:
     def _move(self, table: str, take: Callable[[Sequence[bytes]], None], limit: int) -> int:
         connection = self._opened()
         connection.deadline = monotonic() + WRITE_TIMEOUT
-        connection.execute(begin_statement(WRITE_TIMEOUT).encode())
+        connection.execute(begin_statement(connection, WRITE_TIMEOUT).encode())
         rows = connection.execute(_TAKE.format(table=table).encode(), (limit,)).fetchall()
         gone: set[str] = set()
         if rows:
@@ -126,7 +126,7 @@ class PostgresOutbox:
         """
         connection = self._opened()
         connection.deadline = monotonic() + WRITE_TIMEOUT
-        begin = begin_statement(WRITE_TIMEOUT, read_only=True)
+        begin = begin_statement(connection, WRITE_TIMEOUT, read_only=True)
         cursor = connection.execute(f"{begin}; {question}; COMMIT".encode())
         while cursor.description is None:
             cursor.nextset()
