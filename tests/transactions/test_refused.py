@@ -331,6 +331,27 @@ def test_a_trigger_that_writes_elsewhere_is_no_reason(tmp_path):
     restore()
 
 
+def test_a_trigger_that_is_made_later_is_noticed_by_the_relay(tmp_path):
+    url = business.DATABASES["postgresql"](tmp_path)
+    business.create_tables(url)
+    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    with plain_psycopg(url) as unit:
+        unit.execute(ASK)
+        look_at(unit)
+        unit.commit()
+        assert sidelight.flush(20)
+        with core(url) as other:
+            other.execute(AGAIN_ON_SERVER)
+            other.commit()
+        assert sidelight.flush(20)  # the relay looks
+        unit.execute(ASK)
+        look_at(unit)
+        unit.commit()
+    label = {"sidelight.not_joined": "insert failed"}
+    assert sorted(stored(tmp_path), key=len) == [{"n": 1}, {"n": 1, **label}]
+    restore()
+
+
 def test_a_role_that_may_only_insert_joins(tmp_path):
     url = business.DATABASES["postgresql"](tmp_path)
     business.create_tables(url)

@@ -23,7 +23,7 @@ from sidelight.transactions.entry import (
 )
 from sidelight.transactions.outbox import draining
 from sidelight.transactions.outbox.position import position_beside
-from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
+from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME, FoundTable
 
 SAVEPOINT: Final = "sidelight_outbox"
 """The savepoint around an INSERT."""
@@ -41,8 +41,9 @@ _END: Final = (
     f" RELEASE SAVEPOINT {SAVEPOINT}"
 )
 _BEFORE: Final = "'sidelight.timeout'"
-# A trigger, a rule or a policy may leave a row out without an error. So the same message looks at
-# the rows: where one is missing, it names a setting that does not exist, which is an error.
+# A trigger, a rule or a policy may leave a row out without an error. Where the table has one, the
+# same message looks at the rows: where one is missing, it names a setting that does not exist,
+# which is an error.
 _LEFT_OUT: Final = "sidelight.row_left_out"
 _IF_STORED: Final = (
     "CASE WHEN (SELECT pg_catalog.count(*) FROM {table} WHERE (position, event_id) IN ({keys}))"
@@ -111,12 +112,14 @@ class _Found(NamedTuple):
     Attributes:
         table: where to insert; qualified where only one schema has an outbox.
         is_readable: whether the caller may see the rows that it inserts.
+        may_leave_out: whether one of the tables has a trigger, a rule or a policy.
         ids: of the tables.
         name: of the database.
     """
 
     table: str
     is_readable: bool
+    may_leave_out: bool
     ids: Sequence[Hashable]
     name: str
 
@@ -153,11 +156,11 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
         found = _found[database]
         insert = f"INSERT INTO {found.table} (position, event_id, record) VALUES {values}"  # noqa: S608
         name = _if_stored(found, rows, _BEFORE if begin else "'statement_timeout'")
-        yield (  # one message: one round trip
-            f"{begin}; {insert}; {_END.format(name=name)}"
-            if begin
-            else f"{insert}; SELECT pg_catalog.current_setting({name})"
-        )
+        if begin:
+            insert = f"{begin}; {insert}; {_END.format(name=name or _BEFORE)}"
+        elif name:
+            insert = f"{insert}; SELECT pg_catalog.current_setting({name})"
+        yield insert  # one message: one round trip
         draining.joined(found.ids, found.name, [row.event_id for row in rows])
     except Refused:
         raise
@@ -172,9 +175,13 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
 
 
 def _if_stored(found: _Found, rows: Sequence[Row], name: str) -> str:
-    """Return an expression for the name of a setting, which is unknown where a row is missing."""
-    if not found.is_readable:
-        return name
+    """Return an expression for the name of a setting, which is unknown where a row is missing.
+
+    Return "" where no row can be missing, or where the caller may not look.
+    """
+    may_leave_out = found.may_leave_out or any(map(draining.may_leave_out.get, found.ids))
+    if not (may_leave_out and found.is_readable):
+        return ""
     keys = ", ".join(f"({row.occurred}, '{row.event_id}')" for row in rows)
     return _IF_STORED.format(table=found.table, keys=keys, count=len(rows), name=name)
 
@@ -182,13 +189,20 @@ def _if_stored(found: _Found, rows: Sequence[Row], name: str) -> str:
 def _outbox_in(tables: Sequence[Sequence[Any]]) -> _Found:
     if not tables:
         raise Refused(NO_TABLE)
-    (schema, *_, name, _) = tables[0]
+    found = [FoundTable(*row) for row in tables]
+    schema = f"{_text(found[0].schema)}." if len(found) == 1 else ""
     return _Found(
-        f"{schema}.{TABLE_NAME}" if len(tables) == 1 else TABLE_NAME,
-        all(is_readable for *_, is_readable in tables),
-        [tuple(ids) for _, *ids, _, _ in tables],
-        f"the PostgreSQL database {name}",
+        f"{schema}{TABLE_NAME}",
+        all(table.is_readable for table in found),
+        any(table.may_leave_out for table in found),
+        [table.ids for table in found],
+        f"the PostgreSQL database {_text(found[0].database)}",
     )
+
+
+def _text(told: str | bytes) -> str:
+    """Return a text, which psycopg returns as bytes where the client's encoding is SQL_ASCII."""
+    return told.decode() if isinstance(told, bytes) else told
 
 
 def execute_all(statements: Statements, execute: Callable[[str], Any]) -> None:

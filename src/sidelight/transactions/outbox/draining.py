@@ -30,6 +30,8 @@ class Joined(NamedTuple):
     since: float
 
 
+may_leave_out: Final[dict[Hashable, bool]] = {}
+"""Whether a trigger, a rule or a policy of a table may leave rows out, as a relay has last seen."""
 _joined: Final[dict[frozenset[Hashable], Joined]] = {}
 _drained: Final[dict[str, frozenset[Hashable]]] = {}
 _paths: Final[dict[str, str]] = {}
@@ -76,4 +78,5 @@ def forget_outboxes() -> None:
     """Forget everything, because the process was configured anew or forked."""
     _joined.clear()
     _drained.clear()
+    may_leave_out.clear()
     _paths.clear()

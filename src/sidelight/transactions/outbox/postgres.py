@@ -23,7 +23,7 @@ from sidelight.store import (
     parse_url,
 )
 from sidelight.transactions.outbox import draining
-from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME
+from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME, FoundTable
 
 _PEEK: Final = "SELECT position, event_id, record FROM {table} ORDER BY position LIMIT %s"
 _TAKE: Final = f"{_PEEK} FOR UPDATE SKIP LOCKED"
@@ -139,7 +139,7 @@ class PostgresOutbox:
             psycopg.Error: the database does not answer.
             OutboxError: there is none.
         """
-        tables = self._ask(FIND_TABLES)
+        tables = [FoundTable(*row) for row in self._ask(FIND_TABLES)]
         if not tables:
             raise OutboxError(
                 url=self.shown,
@@ -147,8 +147,10 @@ class PostgresOutbox:
                 remedy="`sidelight outbox create` makes it",
                 holds_events=False,
             )
-        draining.drained(self.url, [tuple(ids) for _, *ids, _, _ in tables])
-        return [f"{schema}.{TABLE_NAME}" for schema, *_ in tables]
+        draining.drained(self.url, [table.ids for table in tables])
+        for table in tables:
+            draining.may_leave_out[table.ids] = table.may_leave_out
+        return [f"{table.schema}.{TABLE_NAME}" for table in tables]
 
     def _opened(self) -> DeadlineConnection:
         if self._connection is not None and self._connection.has_ended():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -37,6 +37,7 @@ def outbox_table() -> Table:
 
 FIND_TABLES: Final = (
     "SELECT pg_catalog.quote_ident(n.nspname), d.oid::bigint, c.oid::bigint, d.datname,"
+    " c.relhastriggers OR c.relhasrules OR c.relrowsecurity,"
     " pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)"
     " FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()"
@@ -44,8 +45,31 @@ FIND_TABLES: Final = (
     " WHERE c.relname = 'sidelight_outbox' AND c.relkind IN ('r', 'p')"
     " AND n.nspname !~ '^pg_' ORDER BY 1"
 )
-"""The schemas of a PostgreSQL database that have an outbox, with the ids of database and table,
-the name of the database, and whether the role of the session may read all rows.
+"""The outboxes of a PostgreSQL database, one for each schema: see `FoundTable`.
 
 Events join the only one, or the one on the search path where there are several. A relay drains all.
 """
+
+
+class FoundTable(NamedTuple):
+    """A row of `FIND_TABLES`.
+
+    Attributes:
+        schema: quoted.
+        database_id, table_id: oids.
+        database: its name.
+        may_leave_out: whether a trigger, a rule or a policy may leave a row out.
+        is_readable: whether the role of the session may read all rows.
+    """
+
+    schema: str
+    database_id: int
+    table_id: int
+    database: str
+    may_leave_out: bool
+    is_readable: bool
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        """The identity of the table."""
+        return self.database_id, self.table_id
