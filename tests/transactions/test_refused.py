@@ -322,7 +322,8 @@ def test_a_trigger_that_writes_elsewhere_is_no_reason(tmp_path):
     with core(url) as other:
         other.execute(f"CREATE TRIGGER audit AFTER INSERT ON sidelight_outbox BEGIN {audit}; END")
         other.commit()
-    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
     with session(url, ASK) as unit:
         look_at(unit)
         unit.commit()
@@ -334,7 +335,8 @@ def test_a_trigger_that_writes_elsewhere_is_no_reason(tmp_path):
 def test_a_trigger_that_is_made_later_is_noticed_by_the_relay(tmp_path):
     url = business.DATABASES["postgresql"](tmp_path)
     business.create_tables(url)
-    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
     with plain_psycopg(url) as unit:
         unit.execute(ASK)
         look_at(unit)
@@ -356,7 +358,8 @@ def test_a_role_that_may_only_insert_joins(tmp_path):
     url = business.DATABASES["postgresql"](tmp_path)
     business.create_tables(url)
     role = "only_" + url.rpartition("/")[2]
-    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
     with plain_psycopg(url) as unit:
         unit.execute(f"CREATE ROLE {role}; GRANT INSERT ON sidelight_outbox TO {role}")
         unit.execute(f"SET LOCAL ROLE {role}")

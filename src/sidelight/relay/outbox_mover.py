@@ -148,7 +148,8 @@ class Mover(msgspec.Struct, eq=False, dict=True):
 
 def _moved_before(error: Exception) -> int:
     """Return the number of rows that were moved although others could not be."""
-    return int(error.facts.get("moved", 0)) if isinstance(error, OutboxError) else 0
+    moved = error.facts.get("moved") if isinstance(error, OutboxError) else None
+    return moved if isinstance(moved, int) else 0
 
 
 def _may_hold_events(error: Exception) -> bool:
