@@ -270,6 +270,7 @@ class Changes(Protocol):
     @property
     def total_changes(self) -> int:
         """The number of rows that the connection has written; no question to the database."""
+        ...
 
 
 def sqlite_insert(
