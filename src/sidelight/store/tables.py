@@ -11,8 +11,9 @@ in the schema ``sidelight``, and `events` is partitioned by month.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
 
 Backend: TypeAlias = Literal["sqlite", "postgresql"]
 Kind: TypeAlias = Literal["t", "n", "u", "j", "i"]
@@ -43,8 +44,7 @@ class Column(NamedTuple):
     default: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """A table.
 
     Attributes:
@@ -55,7 +55,7 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
-    indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    indexes: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
     @property
     def insert(self) -> str:
