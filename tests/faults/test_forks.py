@@ -62,7 +62,7 @@ def test_what_waits_for_the_spool_is_not_taken_into_a_child():
     """Records that wait for the spool stay with the parent, which opens it during the fork."""
     code = """
 import os
-from sidelight.runtime.process import RUNTIME
+from sidelight.runtime import RUNTIME
 
 RUNTIME.early.append(b"of the parent")
 if not os.fork():
