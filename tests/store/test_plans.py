@@ -2,18 +2,19 @@
 
 import re
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import event
 from tests.support.simulated import records_of, simulate
-from tests.support.stored import BACKENDS, batches_of, store
+from tests.support.stored import BACKENDS, NOON, SECOND, batches_of, record, store
 
 from sidelight import Store
 from sidelight.record import Expectation
 from sidelight.store.tables import EVENTS
 
 LIVES = simulate(200)
+DAY = datetime.fromtimestamp(NOON // SECOND, UTC).date()
 EXPECT = Expectation(after="received", one_of=("failed",), within=timedelta(hours=1))
 QUESTIONS = {
     "events": lambda store: list(store.events(limit=20, newest_first=True)),
@@ -25,6 +26,7 @@ QUESTIONS = {
         store.events(outcome="failed", organization_id="north", time_limit=0)
     ),
     "a service": lambda store: list(store.events(service="shop", time_limit=0)),
+    "a host": lambda store: store.counts(host="h", time_limit=0),
     "counts of failures": lambda store: store.counts(outcome="failed", time_limit=0),
     "latency": lambda store: store.latency("received", "completed", time_limit=0),
     "funnel": lambda store: store.funnel(["received", ["completed", "failed"]], time_limit=0),
@@ -39,6 +41,7 @@ QUESTIONS = {
     "artifacts of an organization": lambda store: store.artifacts(
         organization_id="north", limit=20
     ),
+    "artifacts of no organization": lambda store: store.artifacts(organization_id="", limit=20),
 }
 
 INDEXED = {
@@ -100,8 +103,36 @@ def test_every_query_reads_along_an_index(asked, question):
         assert not re.search("Seq Scan on (events|artifacts)", plan)
         if "artifact" in question.split()[-1]:  # not all of a type, to find those of an artifact
             assert not re.search("events_by_(type|organization)", plan), plan
-        if question == "artifacts of an organization":
+        if question.startswith("artifacts of"):
             assert "artifacts_by_organization" in plan
+            assert not re.search(r"Filter: .*organization|MULTI-INDEX OR", plan)
+
+
+@pytest.mark.parametrize("question", ["a service", "a host"])
+def test_processes_are_read_once_and_not_for_each_event(asked, question):
+    """A store of a year knows 50,000 processes, of which no index finds those of a host."""
+    *_, plan = plans(asked, QUESTIONS[question])
+    assert re.search("hashed SubPlan|LIST SUBQUERY", plan), plan
+    assert not re.search("Join", plan), plan
+
+
+def test_months_before_the_first_event_of_the_artifacts_are_not_read(tmp_path):
+    """Of a year in PostgreSQL, the latencies of a day read the partitions since that day."""
+    old = [record("received", NOON - days * 86_400 * SECOND, artifact="old") for days in (40, 80)]
+    store(url := BACKENDS["postgresql"](tmp_path), old, records_of(LIVES))
+    with closing(Store(url)) as opened:
+        asked = [*plans(opened, lambda store: store.latency("received", "completed", since=DAY))]
+        assert len(opened.timeline("old")) == 2
+    of_artifacts = [plan for plan in asked if re.search(r"artifact_id = ANY", plan)]
+    assert of_artifacts
+    for plan in of_artifacts:
+        assert min(re.findall(r"events_\d{4}_\d\d", plan)) == f"events_{DAY:%Y_%m}", plan
+
+
+@pytest.mark.parametrize("question", ["latency", "funnel"])
+def test_journeys_find_events_by_their_artifacts(asked, question):
+    if asked._engine.dialect.name == "sqlite":  # PostgreSQL decides by its statistics
+        assert any("events_by_artifact" in plan for plan in plans(asked, QUESTIONS[question]))
 
 
 @pytest.mark.parametrize("index", EVENTS.indexes)

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import select
 
+from sidelight.store.keys import first_key
 from sidelight.store.reader import checked_text, checked_time
 from sidelight.store.schema import artifacts, events
 from sidelight.store.selection import ORDER, Read, Row, Scan, Selection
@@ -113,14 +114,18 @@ class Journeys:
     def _journeys(self, starts: Sequence[Row]) -> Iterator[Journey]:
         by_event = {row.event_id: row for row in starts}
         names = {row.artifact_id for row in starts}
-        named = artifacts.c.artifact_id.in_(names)
-        query = select(artifacts.c.artifact_id).where(named, artifacts.c.events > LARGEST)
-        large = {row.artifact_id for row in self._read(query)}
+        known = artifacts.c
+        query = select(known.artifact_id, known.first_event_at, known.events > LARGEST)
+        found = self._read(query.where(known.artifact_id.in_(names)))
+        large = {name for name, _, is_large in found if is_large}
         self.large += len(large)
+        # Spares PostgreSQL the partitions of earlier months. A row that no relay wrote tells none.
+        firsts = [first for name, first, _ in found if type(first) is int]
+        earliest = min(firsts) if len(firsts) == len(names) else 0
         table = events.c
         query = (
             select(table.artifact_id, table.type, table.outcome, *ORDER)
-            .where(table.artifact_id.in_(names - large))
+            .where(table.artifact_id.in_(names - large), table.event_id >= first_key(earliest))
             .order_by(table.artifact_id, *ORDER)
         )
         types = self._selection.types or ()

@@ -98,14 +98,18 @@ class Reader:
             ) from error
 
     def _readable(self, table: str, rows: Iterable[Row], make: Callable[[Row], _T]) -> list[_T]:
-        """Convert rows; count and log those that do not have the form that a relay writes."""
+        """Convert rows; count those that do not have the form that a relay writes.
+
+        The first such row of a table is logged.
+        """
         made = []
         for row in rows:
             try:
                 made.append(make(row))
             except Exception as error:  # noqa: BLE001  # a row may hold anything
                 self.unreadable[table] += 1
-                _logger.warning("sidelight: a row of the table %s cannot be read: %s", table, error)
+                if self.unreadable[table] == 1:
+                    _logger.warning("sidelight: rows of %s cannot be read: %s", table, error)
         return made
 
 
