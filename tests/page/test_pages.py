@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -16,6 +17,7 @@ from tests.support.pages import HOSTILE, serve
 from tests.support.ports import free_ports
 from tests.support.stored import BACKENDS
 
+from sidelight.page import answers
 from sidelight.record import frame
 from sidelight.spool import Segment
 
@@ -253,3 +255,11 @@ def test_a_store_that_goes_away_is_told_and_comes_back(tmp_path):
         assert "✗ wrong store" in shown
         (tmp_path / "elsewhere.db").rename(path)
         wait_for(lambda: "first" in served.client.get("/artifacts").text, 60)
+
+
+def test_the_pages_say_how_far_back_their_answers_reach(pages):
+    for address in ("/", "/flow", "/points"):
+        assert f"last {answers.DAYS} days" in pages.text(address)
+    templates = Path(answers.__file__).with_name("templates")
+    for template in templates.iterdir():
+        assert not re.search(r"\d days", template.read_text()), template

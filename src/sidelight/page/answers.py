@@ -25,7 +25,8 @@ _PROCESSES: Final = 10  # the latest
 _REPORTS: Final = 2_000  # of costs, the latest; each is of one process and one point
 _TYPES: Final = 200
 _STEPS: Final = 10  # of a funnel
-_WINDOW: Final = "7d"  # of funnel and latencies
+DAYS: Final = 7  # of funnel, latencies, overdue artifacts and event types
+_WINDOW: Final = f"{DAYS}d"
 
 
 def now(store: Store, beside: Beside) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Site:
             lstrip_blocks=True,
         )
         looks.register(self._templates)
+        self._templates.globals["days"] = answers.DAYS
         self._event = self._templates.get_template("event.html")
 
     def application(self) -> Starlette:
