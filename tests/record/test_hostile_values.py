@@ -420,10 +420,40 @@ def test_wide_and_deep_values_have_one_allowance():
     assert len(json.dumps(captured(keys))) < MAX_PAYLOAD
 
 
+LARGE = {
+    "texts": ["漢" * MAX_TEXT] * 64,
+    "nested": [[[["x" * MAX_TEXT] * 64] * 64] * 64] * 64,
+    "keys": {f"{n}" + "k" * 10_000: n for n in range(64)},
+    "text": "x" * 10_000,
+    "numbers": [[[[1] * 64] * 64] * 64] * 64,
+}
+
+
+@pytest.mark.parametrize("value", LARGE.values(), ids=LARGE)
+@pytest.mark.parametrize("number", [1, 5, 20, 200])
+@pytest.mark.parametrize("door", ["emits", "emit", "bind"])
+def test_the_values_of_an_event_have_one_allowance(door, number, value):
+    names = [f"a{n}" for n in range(number)]
+    with capture() as recorded:
+        if door == "emits":
+            emits("x", **dict.fromkeys(names, arg.v))(lambda v: None)(value)
+        elif door == "emit":
+            emit("x", **dict.fromkeys(names, value))
+        else:
+            with bind(**dict.fromkeys(names, value)):
+                emit("x")
+    kept = recorded.one().attributes
+    assert kept.keys() == set(names) or kept == {"sidelight.truncated": True}
+    assert sum(1 for _ in leaves(kept)) <= 9 * MAX_VALUES
+    assert len(json.dumps(kept, ensure_ascii=False)) < 4 * MAX_ALL_TEXT
+
+
 def leaves(value):
     if isinstance(value, list):
         for each in value:
             yield from leaves(each)
+    elif isinstance(value, dict):
+        yield from leaves([*value.values()])
     else:
         yield value
 
@@ -432,7 +462,7 @@ def test_an_event_with_too_much_keeps_its_ids_and_loses_its_attributes():
     many = {f"a{n}": lambda v: v for n in range(100)}
     f = emits("large", artifact_id="a1", **many)(lambda v: None)
     with capture() as recorded:
-        f("é" * MAX_TEXT)
+        f("漢" * MAX_TEXT)
         assert recorded.losses == {"attributes too large": 1}
     event = recorded.one()
     assert (event.artifact_id, event.attributes) == ("a1", {"sidelight.truncated": True})

@@ -106,7 +106,8 @@ class bind:  # noqa: N801  # used like a function, as contextlib's are
             leave_own_frames_out(error)
             raise
         self._ids = plain(artifact_id), plain(organization_id)
-        self._attributes = {name: plain(value) for name, value in given.items()}
+        number = len(given)
+        self._attributes = {name: plain(value, fields=number) for name, value in given.items()}
         BINDING.has_attributes = BINDING.has_attributes or bool(given)
 
     def __enter__(self) -> Self:

@@ -85,7 +85,8 @@ def emit(
                     type, mode, named, attributes, transaction, after_commit, strict=strict
                 )
                 named = {**named, **(attributes or {})}
-            values = {name: _captured(value) for name, value in named.items()} or None
+            number = len(named)
+            values = {name: _captured(value, number) for name, value in named.items()} or None
             around = ambient()
             moment = (
                 now,
@@ -120,14 +121,14 @@ def emit(
     return receipt
 
 
-def _captured(value: Any) -> Any:
+def _captured(value: Any, fields: int = 1) -> Any:
     """Return the plain form of a value; a name of its class where that form is being made already.
 
     The plain form may need the value's ``__repr__``, and that may emit the value again.
     """
     kind = type(value)
     if any(kind is each for each in _WITHOUT_CODE):  # a metaclass may define `__hash__`
-        return plain(value)
+        return plain(value, fields=fields)
     if kind is Expression:
         raise PointError(
             function="emit", problem=f"{value!r} is for decorators", remedy="give the value itself"
@@ -137,7 +138,7 @@ def _captured(value: Any) -> Any:
         return f"<{short_name(kind)}>"
     _capturing.add(thread)
     try:
-        return plain(value)
+        return plain(value, fields=fields)
     finally:
         _capturing.discard(thread)
 

@@ -69,7 +69,7 @@ def compile_fields(declaration: Declaration, signature: Signature, names: Names)
     emitting: list[Phase] = [phase for phase in EVENT_PHASES if declaration.types(phase)]
     values = {}
     for name, value in declaration.fields.items():
-        source = compiler.value(value, mapped=declaration.joins)
+        source = compiler.value(value, len(declaration.fields), mapped=declaration.joins)
         if source.phases.isdisjoint(emitting):
             compiler.refuse_unknown(f"{name}={_written(value)}", emitting)
         values[name] = source
@@ -78,7 +78,7 @@ def compile_fields(declaration: Declaration, signature: Signature, names: Names)
         declared = declaration.declared(phase)
         if isinstance(declared, Choice):
             mapped = declaration.joins and phase == "success"
-            choices[phase] = compiler.value(declared.by, mapped=mapped)
+            choices[phase] = compiler.value(declared.by, 1, mapped=mapped)
             if phase not in choices[phase].phases:
                 compiler.refuse_unknown(f"choose({_written(declared.by)}, …)", [phase])
     return Fields(declaration, values, choices, transaction)
@@ -96,8 +96,8 @@ class _Compiler:
         self._signature = signature
         self._names = names
 
-    def value(self, field: Any, *, mapped: bool) -> Source:
-        """Compile one field.
+    def value(self, field: Any, number: int, *, mapped: bool) -> Source:
+        """Compile one of a ``number`` of fields.
 
         ``mapped`` reads attributes by `sidelight.emission.read_attribute`, because SQLAlchemy may
         have mapped the objects.
@@ -106,7 +106,7 @@ class _Compiler:
             return self._expression(field, mapped=mapped)
         if callable(field):
             return self._callable(field)
-        constant = plain(field)
+        constant = plain(field, fields=number)
         text = "None" if constant is None else self._names.give("constant", constant)
         return Source(text, computed=False)
 
@@ -121,7 +121,7 @@ class _Compiler:
         field = getattr(declaration, name)
         if not isinstance(field, Expression) and not inspect.isroutine(field):
             return Source(self._names.give("constant", field))
-        source = self.value(field, mapped=False)
+        source = self.value(field, 1, mapped=False)
         if "start" not in source.phases:
             self._refuse(
                 f"{name}={_written(field)} is not known before the call",

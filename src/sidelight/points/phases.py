@@ -19,7 +19,15 @@ from sidelight.points.fields import Fields, Source
 from sidelight.points.namespace import chooser
 from sidelight.points.registry import Point
 from sidelight.points.signature import PREFIX
-from sidelight.record import ARTIFACT_KEY, CALL, MAX_TEXT, ORGANIZATION_KEY, SPAN, Outcome, Static
+from sidelight.record import (
+    ARTIFACT_KEY,
+    CALL,
+    ORGANIZATION_KEY,
+    SPAN,
+    Outcome,
+    Static,
+    longest_text,
+)
 from sidelight.transactions import Joining, prepare_libraries
 
 Waits: TypeAlias = Literal["no", "here", "outside"]
@@ -302,23 +310,23 @@ class PhaseWriter:
 
     def _captured(self, fields: Fields, phase: Phase) -> str:
         """Return lines that capture the fields of a declaration, each in a separate variable."""
-        mapped = fields.declaration.joins
+        mapped, number = fields.declaration.joins, len(fields.values)
         lines = []
         for name in _IDS:
             source = fields.values[name]
             if not _is_known(source, phase):
                 lines.append(f"_{name} = _bound().{name}\n")
                 continue
-            lines.append(self._plain(f"_{name}", name, source, phase, mapped=mapped))
+            lines.append(self._plain(f"_{name}", name, source, phase, number, mapped=mapped))
             if source.computed:
                 lines.append(fill(templates.DEFAULT, name=f"_{name}", field=name))
         for name, variable, source in _attributes(fields):
             if _is_known(source, phase):
-                lines.append(self._plain(variable, name, source, phase, mapped=mapped))
+                lines.append(self._plain(variable, name, source, phase, number, mapped=mapped))
         return "".join(lines)
 
     def _plain(
-        self, variable: str, field: str, source: Source, phase: Phase, *, mapped: bool
+        self, variable: str, field: str, source: Source, phase: Phase, number: int, *, mapped: bool
     ) -> str:
         """Return lines that leave a field's value, made plain, in ``variable``."""
         if not source.computed:
@@ -332,7 +340,8 @@ class PhaseWriter:
         return captured + fill(
             templates.PLAIN,
             name=variable,
-            longest=str(MAX_TEXT),
+            longest=str(longest_text(number)),
+            fields=str(number),
             not_scalar=not_scalar.replace("{}", variable),
         )
 

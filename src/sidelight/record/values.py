@@ -2,7 +2,8 @@
 
 A value is read on the caller's path, so every copy is bounded before it begins. Text is cut before
 it is encoded, containers are read only as far as they are kept, and one value has an allowance for
-everything in it. Built-in containers and numbers are read by the methods of the built-in class,
+everything in it. The values of one event share an allowance, so that many of them cost no more than
+a few large ones. Built-in containers and numbers are read by the methods of the built-in class,
 because a subclass may override them. A value of an unknown class is read by its `repr`, which is
 foreign code: an exception costs a placeholder, and a class whose code exceeds 5 ms three times in a
 row is not called again.
@@ -37,6 +38,8 @@ MAX_VALUES: Final = 256
 """Values inside one value, at all depths together."""
 MAX_ALL_TEXT: Final = 16 * MAX_TEXT
 """Characters inside one value, at all depths together."""
+_EVENT_VALUES: Final = 4 * MAX_VALUES  # that the fields of one event share
+_EVENT_TEXT: Final = 2 * MAX_ALL_TEXT
 MAX_FRAMES: Final = 64
 """Frames of one exception: those nearest to the `raise`."""
 MAX_REPR_NS: Final = 5_000_000
@@ -52,7 +55,7 @@ _TEXTS: Final = (str, bytes, bytearray)
 _clock: Final = perf_counter_ns
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any, depth: int = 0, fields: int = 1) -> Any:
     """Copy a value into a plain one of bounded size.
 
     str, int, float, bool and None stay. Dates, UUIDs, Decimals and paths become text, Enum members
@@ -62,17 +65,23 @@ def plain(value: Any, depth: int = 0) -> Any:
     Args:
         value: anything.
         depth: levels of containers around the value; each step below 0 allows four times as much.
+        fields: the number of values of the event; each gets its part of what the event may hold.
     """
     kind = type(value)
     if kind is str:
-        return text(value)
+        return text(value, longest_text(fields))
     if kind is int:
         return _integer(value)
     if kind is float:
         return _real(value)
     if value is None or kind is bool:
         return value
-    return _Copy(1 << -2 * min(depth, 0)).of(value, depth)
+    return _Copy(1 << -2 * min(depth, 0), fields).of(value, depth)
+
+
+def longest_text(fields: int) -> int:
+    """Return how many characters a text may have in an event of so many fields."""
+    return min(MAX_TEXT, _EVENT_TEXT // max(fields, 1))
 
 
 def text(value: str, longest: int = MAX_TEXT) -> str:
@@ -112,7 +121,7 @@ def short_name(kind: type) -> str:
 
 #: The first match counts, because a class may be several of these. The last three match numpy's.
 _CONVERSIONS: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
-    (str, text),
+    (str, lambda value: value),  # cut and copied by `_Copy.of`
     (int, lambda value: _integer(int.__index__(value))),
     (float, lambda value: _real(float.__float__(value))),
     ((datetime.date, datetime.time), lambda value: value.isoformat()),
@@ -168,9 +177,9 @@ class _Copy:
 
     __slots__ = ("text", "values")
 
-    def __init__(self, times: int) -> None:
-        self.values = MAX_VALUES * times
-        self.text = MAX_ALL_TEXT * times
+    def __init__(self, times: int, fields: int) -> None:
+        self.values = min(MAX_VALUES, _EVENT_VALUES // fields) * times
+        self.text = min(MAX_ALL_TEXT, _EVENT_TEXT // fields) * times
 
     def of(self, value: Any, depth: int) -> Any:
         """Copy the value, or a value inside it."""
@@ -214,24 +223,33 @@ class _Copy:
     def _inside(self, kind: type, value: Any, depth: int) -> Any:
         for base in _SEQUENCES:
             if issubclass(kind, base):
-                items = list(islice(base.__iter__(value), MAX_ITEMS))
-                rest = base.__len__(value) - MAX_ITEMS
-                return [*self._each(items, depth), *((_more(rest),) if rest > 0 else ())]
+                copied = self._items_of(islice(base.__iter__(value), MAX_ITEMS), depth)
+                rest = base.__len__(value) - len(copied)
+                return [*copied, *((_more(rest),) if rest > 0 else ())]
         if issubclass(kind, dict):
             kept, length = list(islice(dict.items(value), MAX_ITEMS)), dict.__len__(value)
         else:
-            kept, length = _slow_classes.call(kind, _items, value)
-        keys = [key if type(key) is str else str(self.of(key, MAX_DEPTH - 1)) for key, _ in kept]
-        copied = self._each((item for _, item in kept), depth)
-        found = dict(zip((text(key, MAX_NAME) for key in keys), copied, strict=True))
-        rest = max(length - MAX_ITEMS, 0) + len(keys) - len(found)  # keys may be equal as text
-        return found | {_more(rest): _ELLIPSIS} if rest else found
+            kept, length = _slow_classes.call(kind, _pairs, value)
+        found: dict[str, Any] = {}
+        for key, item in kept:
+            if self.values <= 0:
+                break
+            name = key if type(key) is str else str(self.of(key, MAX_DEPTH - 1))
+            found[text(name, MAX_NAME)] = self.of(item, depth + 1)
+        rest = length - len(found)  # keys may be equal as text
+        return found | {_more(rest): _ELLIPSIS} if rest > 0 else found
 
-    def _each(self, items: Iterable[Any], depth: int) -> list[Any]:
-        return [self.of(item, depth + 1) for item in items]
+    def _items_of(self, items: Iterable[Any], depth: int) -> list[Any]:
+        """Copy items as long as there is an allowance."""
+        copied: list[Any] = []
+        for item in list(items):
+            if self.values <= 0:
+                break
+            copied.append(self.of(item, depth + 1))
+        return copied
 
 
-def _items(value: Mapping[Any, Any]) -> tuple[list[tuple[Any, Any]], int]:
+def _pairs(value: Mapping[Any, Any]) -> tuple[list[tuple[Any, Any]], int]:
     return list(islice(value.items(), MAX_ITEMS)), len(value)
 
 
