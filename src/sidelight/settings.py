@@ -14,7 +14,7 @@ import msgspec
 
 from sidelight.exceptions import ConfigurationError
 from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY, host_name, state_directory
-from sidelight.record import default_spool, limits_from, wrong_port
+from sidelight.record import default_spool, limits_from, spool_beside, wrong_port
 
 RelayMode = Literal["thread", "external"]
 Role = Literal["application", "relay"]
@@ -163,7 +163,7 @@ def settle(
     return Settings(
         store=url,
         stream=stream_address,
-        spool=Path(spool or _spool_beside(url or f"{stream_address}")).absolute(),
+        spool=Path(spool or _default_spool(url or f"{stream_address}")).absolute(),
         hot=hot,
         otlp_traces=traces,
         otlp_logs=logs,
@@ -303,9 +303,9 @@ def _without_value(parameter: str) -> str:
     return f"{name}=***" if equals and "password" in unquote(name).lower() else parameter
 
 
-def _spool_beside(url: str) -> Path:
+def _default_spool(url: str) -> Path:
     if path := sqlite_path(url):
-        return path.with_name(f"{path.name}-spool")
+        return spool_beside(path)
     return state_directory() / default_spool(url, public_url(url))
 
 

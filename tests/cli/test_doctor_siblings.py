@@ -35,3 +35,18 @@ def test_records_in_a_sibling(is_same, tmp_path, monkeypatch):
         said = sidelight("doctor", columns=1000)
         assert said.code == 0
         assert str(before) not in said.out
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another directory"])
+def test_records_beside_a_link_to_the_store(elsewhere, tmp_path):
+    """The doctor of each name sees what a killed process has left beside the other."""
+    (tmp_path / "other").mkdir()
+    real, link = tmp_path / "real.db", tmp_path / ("other/link.db" if elsewhere else "link.db")
+    store(f"sqlite:///{real}", [record()])
+    link.symlink_to(real)
+    for left, asked in [(real, link), *([] if elsewhere else [(link, real)])]:
+        emit(KILLED, left, ends=signal.SIGKILL)
+        said = sidelight("doctor", "--store", f"sqlite:///{asked}", columns=1000)
+        assert said.code == 1
+        assert f"`sidelight relay --once --spool {left}-spool` delivers them" in said.out
+        assert sidelight("relay", "--once", "--spool", f"{left}-spool").code == 0

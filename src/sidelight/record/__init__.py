@@ -67,6 +67,7 @@ from sidelight.record.store_address import (
     default_spool,
     is_same_store,
     is_same_stream,
+    spool_beside,
     wrong_port,
 )
 from sidelight.record.values import (
@@ -164,6 +165,7 @@ __all__ = [
     "reseed",
     "salvage",
     "short_name",
+    "spool_beside",
     "status_description",
     "text",
     "to_json",

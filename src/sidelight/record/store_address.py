@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -45,6 +46,11 @@ def _topic(address: str) -> str:
 
 def _brokers(address: str) -> frozenset[str]:
     return frozenset(address.partition("://")[2].partition("/")[0].lower().split(","))
+
+
+def spool_beside(file: Path) -> Path:
+    """Return the default spool of the store in a SQLite file."""
+    return file.with_name(f"{file.name}-spool")
 
 
 def default_spool(url: str, shown: str) -> str:

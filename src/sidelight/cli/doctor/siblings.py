@@ -1,7 +1,8 @@
-"""Check the other default spools of this user: records may wait there that no relay delivers.
+"""Check the other default spools of this store: records may wait there that no relay delivers.
 
 The name of a default spool depends on the store's URL. A process with another URL of the same
-database, or of an older version, may have left its records in another directory.
+database, with another link to the same file, or of an older version may have left its records in
+another directory.
 """
 
 from __future__ import annotations
@@ -12,18 +13,27 @@ from pathlib import Path
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_spool
 from sidelight.host import is_directory, state_directory
-from sidelight.record import DEFAULT_SPOOL, is_same_store
-from sidelight.settings import Settings
+from sidelight.record import DEFAULT_SPOOL, is_same_store, spool_beside
+from sidelight.settings import Settings, sqlite_path
 
 
 def check_siblings(settings: Settings) -> Iterator[Finding]:
     """Find default spools with records of ended processes, beside a spool that is one as well."""
+    for sibling in sorted(set(_siblings(settings)) - {settings.spool}):
+        yield from _check_sibling(sibling, settings.store)
+
+
+def _siblings(settings: Settings) -> Iterator[Path]:
     directory = settings.spool.parent
-    if directory != state_directory() or not settings.spool.name.startswith(DEFAULT_SPOOL):
-        return
-    for sibling in sorted(directory.glob(f"{DEFAULT_SPOOL}*")):
-        if sibling != settings.spool:
-            yield from _check_sibling(sibling, settings.store)
+    if directory == state_directory() and settings.spool.name.startswith(DEFAULT_SPOOL):
+        yield from directory.glob(f"{DEFAULT_SPOOL}*")
+    file = sqlite_path(settings.store or "")
+    if file is not None and settings.spool == spool_beside(file):
+        for folder in (file.parent, file.resolve().parent):
+            for each in folder.iterdir():
+                beside = spool_beside(each)
+                if each.resolve() == file.resolve() and is_directory(beside):
+                    yield beside
 
 
 def _check_sibling(sibling: Path, store: str | None) -> Iterator[Finding]:
