@@ -27,8 +27,8 @@ sidelight.configure(**settings)
 @sidelight.emits("decorated", n=sidelight.arg.n)
 def call(n): pass
 receipts = [sidelight.emit("first", n=0)]
-if limits:
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+for name, limit in limits.items():
+    resource.setrlimit(getattr(resource, name), (limit, limit))
 for n in range(calls):
     receipts.append(sidelight.emit("emitted", n=n, pad="z" * 200))
     call(n)
@@ -40,7 +40,7 @@ print(json.dumps({each: states.count(each) for each in states}))
 def run(calls, limits=None, **settings):
     """Run the program to its normal end; return how many receipts say what, and its stderr."""
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps([settings, limits, calls])],
+        [sys.executable, "-c", PROGRAM, json.dumps([settings, limits or {}, calls])],
         capture_output=True,
         text=True,
         timeout=120,
@@ -59,10 +59,20 @@ def stored_and_lost(url):
 
 def test_without_a_descriptor_an_open_file_takes_what_was_in_memory(tmp_path):
     url = f"sqlite:///{tmp_path / 'events.db'}"
-    states, _ = run(8000, (3, 3), store=url)
+    states, _ = run(8000, {"RLIMIT_NOFILE": 3}, store=url)
     assert states.get("volatile")
     assert stored_and_lost(url) == (16_001, 0)
     assert "kept in memory: Too many open files" in wrong("losses", "--store", url)
+
+
+def test_what_finds_no_room_is_counted_where_files_may_not_be_so_large(tmp_path):
+    """The page that is kept free for the losses lies behind the limit as well."""
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    states, told = run(4000, {"RLIMIT_FSIZE": 50_000}, store=url)
+    stored, lost = stored_and_lost(url)
+    assert stored + lost == 8001
+    assert 0 < lost <= 2 * states["volatile"]  # a receipt for each second event
+    assert f"lost at exit: store, {lost} times" in told
 
 
 def test_on_a_full_disk_what_is_lost_is_counted(tmp_path):

@@ -86,7 +86,7 @@ class Rescue:
     def _append(self, frame: bytes) -> None:
         if self._file is None:
             raise OSError(errno.EBADF, "no file is open")
-        write_all(self._file.disk, self._file.fd, frame, self._end)
+        _write(self._file, frame, self._end)
         self._end += len(frame)
         self._file.size = max(self._file.size, self._end)
 
@@ -123,18 +123,35 @@ class Rescue:
             del lengths[:most]
             start, self._end, room = start + len(data), self._end + len(data), room - len(data)
         if file is not None:
-            write_all(file.disk, file.fd, _BLANK, self._end)  # a part of a frame may be there
+            _write(file, _BLANK, self._end)  # a part of a frame may be there
             file.size = self._end + PAGE
             file.disk.truncate(file.fd, file.size)
         return start
 
     def _appends(self, file: Segment, data: bytes) -> bool:
         try:
-            write_all(file.disk, file.fd, data, self._end)
+            _write(file, data, self._end)
         except OSError as error:
             self.cause = os_error_text(error)
             return False
         return True
+
+
+def _write(file: Segment, data: bytes, offset: int) -> None:
+    """Write into a file; through a mapping where RLIMIT_FSIZE forbids to write so far behind.
+
+    Raises:
+        OSError: the file did not take all of it.
+    """
+    disk, end = file.disk, offset + len(data)
+    try:
+        write_all(disk, file.fd, data, offset)
+    except OSError as error:
+        if error.errno != errno.EFBIG or end > disk.size(file.fd):
+            raise
+        mapping = disk.map(file.fd, end)
+        mapping[offset:end] = data
+        disk.unmap(mapping)
 
 
 def is_volatile(own: Sequence[Segment], position: tuple[int, int]) -> bool:
