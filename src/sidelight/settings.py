@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Final, Literal, NoReturn
 from urllib.parse import unquote
 
 import msgspec
 
 from sidelight.exceptions import ConfigurationError
-from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY, host_name, state_directory
-from sidelight.record import default_spool, limits_from, spool_beside, wrong_port
+from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY, state_directory
+from sidelight.record import default_spool, spool_beside, wrong_port
 
 RelayMode = Literal["thread", "external"]
 Role = Literal["application", "relay"]
@@ -321,38 +320,6 @@ def _signals(otlp: bool | str | None, env: Mapping[str, str]) -> tuple[bool, boo
         return bool(otlp or env.get(_OTLP) or env.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"))
 
     return wanted("TRACES"), wanted("LOGS")
-
-
-def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
-    """Return the header of this process's segments: what a relay in another process has to know."""
-    env = settings.environment
-    return {
-        "instance": instance,
-        "pid": os.getpid(),
-        **({"store": settings.named_store} if settings.names_store else {}),
-        **({"stream": settings.stream} if settings.stream else {}),
-        "spool": os.fsencode(settings.spool).decode(errors="replace"),
-        "relay": settings.relay,
-        "role": settings.role,
-        "limit": settings.spool_limit,
-        "sinks": list(settings.sinks),
-        "limits": list(limits_from(env)),
-        "resource": {
-            "service.name": "unknown_service",
-            "service.instance.id": instance,
-            "host.name": host_name(),
-            "process.pid": os.getpid(),
-            "process.executable.name": Path(sys.executable).name,
-            "process.runtime.version": sys.version.partition(" ")[0],
-            **_resource_attributes(env.get("OTEL_RESOURCE_ATTRIBUTES", "")),
-            **({"service.name": name} if (name := env.get("OTEL_SERVICE_NAME")) else {}),
-        },
-    }
-
-
-def _resource_attributes(text: str) -> dict[str, str]:
-    pairs = (item.partition("=") for item in text.split(",") if "=" in item)
-    return {unquote(k.strip()): unquote(v.strip()) for k, _, v in pairs if k.strip()}
 
 
 def _check_text(setting: str, text: str) -> None:

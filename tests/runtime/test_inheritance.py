@@ -10,6 +10,8 @@ from tests.support.commands import sidelight
 from tests.support.platforms import needs_spool_files
 
 from sidelight import Store
+from sidelight.runtime.writer import meta_of_child, writer_meta
+from sidelight.settings import settle
 from sidelight.spool import Scanner, Segment
 from sidelight.spool.header import PAGE
 
@@ -161,3 +163,14 @@ def test_a_multiprocessing_that_hands_on_nothing_is_told_once(tmp_path):
         "sidelight: this version of multiprocessing does not hand on the configuration; call"
         " sidelight.configure() in each child process, or set SIDELIGHT_STORE\n"
     )
+
+
+@pytest.mark.parametrize("attributes", ["", "service.instance.id=mine,process.pid=7", "team=audio"])
+def test_the_header_of_a_forked_child_differs_in_its_ids_only(attributes, tmp_path, monkeypatch):
+    environment = {"OTEL_RESOURCE_ATTRIBUTES": attributes}
+    settings = settle(f"sqlite:///{tmp_path}/events.db", environment=environment)
+    own = writer_meta(settings, "child")
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    parents = writer_meta(settings, "parent")
+    monkeypatch.undo()
+    assert meta_of_child(parents, "child") == own != parents

@@ -6,7 +6,8 @@ import pytest
 from tests.support.platforms import needs_spool_files
 
 from sidelight.record import frame, is_same_store
-from sidelight.settings import Settings, settle, writer_meta
+from sidelight.runtime import writer_meta
+from sidelight.settings import Settings, settle
 from sidelight.spool import Spool
 
 POSTGRES = "postgresql://events@db.internal/events"

@@ -30,8 +30,8 @@ from sidelight.exceptions import ConfigurationError, SinkUnavailableError
 from sidelight.host import monotonic
 from sidelight.record import is_same_store, is_same_stream, random_bits
 from sidelight.relay import Relay
-from sidelight.runtime import RUNTIME, outboxes_of, sinks_of
-from sidelight.settings import Settings, outbox_url, writer_meta
+from sidelight.runtime import RUNTIME, outboxes_of, sinks_of, writer_meta
+from sidelight.settings import Settings, outbox_url
 from sidelight.spool import Health, Sink, Spool, prepare_directory
 from sidelight.store import StoreSink, number, plural
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sidelight.runtime.measuring import observe_stored
     from sidelight.runtime.outboxes import outboxes_of
     from sidelight.runtime.sinks import require_stream_client, sinks_of
+    from sidelight.runtime.writer import writer_meta
 
 __all__ = [
     "RUNTIME",
@@ -25,6 +26,7 @@ __all__ = [
     "require_stream_client",
     "restore",
     "sinks_of",
+    "writer_meta",
 ]
 
 __getattr__ = lazily(
@@ -35,6 +37,7 @@ __getattr__ = lazily(
         "forks": "RUNTIME",
         "measuring": "observe_stored",
         "outboxes": "outboxes_of",
+        "writer": "writer_meta",
         "sinks": "require_stream_client sinks_of",
     },
 )

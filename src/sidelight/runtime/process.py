@@ -33,7 +33,8 @@ from sidelight.runtime.early import EarlyFrames
 from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
 from sidelight.runtime.measuring import offer_metrics
-from sidelight.settings import Settings, writer_meta
+from sidelight.runtime.writer import meta_of_child, writer_meta
+from sidelight.settings import Settings
 from sidelight.spool import Spool, hot_directory, is_volatile, usable_directory
 from sidelight.transactions import forget_outboxes, prepare_libraries
 
@@ -351,7 +352,8 @@ class Runtime:
         """Forget all that the parent has open, in a child; it was ``given`` an empty segment."""
         mark_process()  # first: a signal handler may emit
         reseed()
-        self._instance, self._meta = f"{random_bits(64):016x}", None
+        self._instance = f"{random_bits(64):016x}"
+        self._meta = self._meta and (self._meta[0], meta_of_child(self._meta[1], self._instance))
         self._opening, self._is_opening = RLock(), False
         self.starting, self._first_start = allocate_lock(), allocate_lock()
         self.early = self.early.in_child()
