@@ -2,7 +2,7 @@
 #   make demo     the voice-note pipeline on real audio, and what its events tell
 #   make test     linters, types and the whole test suite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bare test-pythons test-platforms wheel faults faults-a faults-b fuzz lint types house opentelemetry bench bench-smoke collector kafka clean
+.PHONY: help demo test test-bare test-pythons test-platforms wheel faults faults-a faults-b fuzz lint types house pictures opentelemetry bench bench-smoke collector kafka clean
 
 # The first of these that runs and is new enough: a name on the PATH may be a shim for nothing.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -82,6 +82,9 @@ types: $(DEV) ## mypy --strict and pyright, of the example applications too
 
 house: $(DEV) ## draw the rooms of docs/explanation/the-house.md from the contract in pyproject.toml
 	$(BIN)/python -m tests.docs.house
+
+pictures: $(DEV) ## take the screenshots of the documentation (needs Chromium)
+	$(BIN)/python -m tests.page.pictures
 
 collector: $(DEV) ## build the OpenTelemetry Collector that the tests talk to (needs Go, once)
 	$(BIN)/python -m tests.support.collector

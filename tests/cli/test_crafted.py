@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import msgspec
 import pytest
 from tests.support.commands import TWO_ORDERS, emit, of, sidelight, wrong
-from tests.support.crafted import META, PAYLOADS, nested, segment_in
+from tests.support.crafted import GOOD, META, PAYLOADS, nested, segment_in
 
 from sidelight import Store
 
@@ -120,6 +120,16 @@ def spool_with(path, *payloads, **changed):
     return directory
 
 
+def erased(path, *, is_told):
+    """Erase an artifact of the store; the receipt tells what cannot be read."""
+    said = sidelight("erase", "--artifact", "order-1", "--yes", "--json", *of(path))
+    (receipt,) = said.json
+    assert receipt["events"] == 3
+    assert (said.code, receipt["complete"]) == (int(is_told), not is_told), receipt
+    assert ("cannot be read" in " ".join(receipt["problems"])) == is_told, receipt
+    return receipt
+
+
 READABLE = {"extension", "late time", "early time", "details", "ledger", "escape codes"}
 
 
@@ -129,12 +139,14 @@ def test_a_crafted_record(path, kind):
     survive(SPOOL, *of(path))
     told = "1 record in the segments cannot be read" in wrong("spool", *of(path))
     assert told == (kind not in READABLE)
+    assert erased(path, is_told=kind not in READABLE)["spool"] >= GOOD
 
 
 @pytest.mark.parametrize("kind", META)
 def test_a_crafted_header(path, kind):
     spool_with(path, **META[kind])
     survive(SPOOL, *of(path))
+    erased(path, is_told=False)
 
 
 @pytest.mark.parametrize("kind", PAYLOADS)
@@ -157,6 +169,7 @@ def test_a_crafted_entry_of_the_quarantine(path, kind, changed):
     name = f"{zlib.crc32(PAYLOADS[kind]):016x}-store.msgpack"
     (directory / name).write_bytes(msgspec.msgpack.encode({**entry, **changed}))
     survive(QUARANTINE, *of(path))
+    erased(path, is_told=bool(changed) or kind not in READABLE)
     assert sidelight("spool", "replay", *of(path)).code in {0, 1}
 
 
@@ -166,3 +179,4 @@ def test_a_file_in_the_quarantine_that_is_no_entry(path, content):
     directory.mkdir(mode=0o700)
     (directory / f"{7:016x}-store.msgpack").write_bytes(content)
     survive(QUARANTINE, *of(path))
+    erased(path, is_told=True)

@@ -17,7 +17,7 @@ from tests.support.pages import HOSTILE, serve
 from tests.support.ports import free_ports
 from tests.support.stored import BACKENDS
 
-from sidelight.page import answers
+from sidelight.page import answers, looks
 from sidelight.record import frame
 from sidelight.spool import Segment
 
@@ -255,6 +255,12 @@ def test_a_store_that_goes_away_is_told_and_comes_back(tmp_path):
         assert "✗ wrong store" in shown
         (tmp_path / "elsewhere.db").rename(path)
         wait_for(lambda: "first" in served.client.get("/artifacts").text, 60)
+
+
+def test_the_legend_of_an_artifact_names_every_outcome(pages):
+    shown = words(pages.text("/artifact/order-3"))
+    for outcome, glyph in looks._GLYPHS.items():
+        assert f"{glyph} {outcome}" in shown
 
 
 def test_the_pages_say_how_far_back_their_answers_reach(pages):

@@ -44,23 +44,33 @@ class Local:
     unreadable: int = 0
 
 
-def chooser(eraser: Eraser) -> Choose:
-    """Make a function that tells of records whether the store has a tombstone for them."""
+def chooser(eraser: Eraser, unreadable: set[bytes]) -> Choose:
+    """Make a function that tells of records whether the store has a tombstone for them.
+
+    Args:
+        eraser: of the store.
+        unreadable: gets the records whose subject nobody can tell.
+    """
 
     def choose(payloads: Sequence[bytes]) -> Sequence[bool]:
         named = [_named(payload) for payload in payloads]
-        erased = eraser.erased({pair for pair in named if pair != (None, None)})
+        pairs = {pair for pair in named if pair is not None and pair != (None, None)}
+        unreadable.update(each for each, pair in zip(payloads, named, strict=True) if pair is None)
+        erased = eraser.erased(pairs)
         return [pair in erased for pair in named]
 
     return choose
 
 
-def _named(payload: bytes) -> tuple[str | None, str | None]:
-    """Return the artifact and the organization of a record, as the store keys by them."""
+def _named(payload: bytes) -> tuple[str | None, str | None] | None:
+    """Return the artifact and the organization of a record, as the store keys by them.
+
+    None where it cannot be read.
+    """
     try:
         moment: Moment = decode(payload)[1]
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None, None
+        return None
     artifact, organization = moment.artifact_id, moment.organization_id
     return (
         None if artifact is None else id_text(artifact),
@@ -79,7 +89,7 @@ def erase_here(directory: Path, store: str, choose: Choose) -> Iterator[Local]:
         choose: tells which records.
     """
     total = Local()
-    paths = [path for path in segments_in(directory) if _is_for(path, store)]
+    paths = [path for path in segments_in(directory) if _is_for(path, store, total)]
     until = monotonic() + _PATIENCE
     while True:
         total.waiting, left = 0, []
@@ -102,17 +112,22 @@ def erase_here(directory: Path, store: str, choose: Choose) -> Iterator[Local]:
     yield total
 
 
-def _is_for(path: Path, store: str) -> bool:
-    with contextlib.suppress(OSError), contextlib.closing(Segment.inspect(path)) as segment:
-        return is_same_store(segment.meta.get("store"), store)
-    return False
+def _is_for(path: Path, store: str, total: Local) -> bool:
+    try:
+        with contextlib.closing(Segment.inspect(path)) as segment:
+            return is_same_store(segment.meta.get("store"), store)
+    except FileNotFoundError:  # delivered and deleted meanwhile
+        return False
+    except OSError:
+        total.unreadable += 1
+        return False
 
 
 def _erase_quarantined(quarantine: Quarantine, store: str, choose: Choose, total: Local) -> None:
     for identity, entry in quarantine.entries():
-        if entry is None:
+        if entry is None or not isinstance(named := entry.writer.get("store"), str | None):
             total.unreadable += 1
-        elif is_same_store(entry.writer.get("store"), store):
+        elif is_same_store(named, store):
             total.quarantine += _erase_entry(quarantine, identity, entry, choose)
 
 

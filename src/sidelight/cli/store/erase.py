@@ -139,10 +139,10 @@ def _named(plan: Erasure) -> str:
 
 
 def _erase(eraser: Eraser, settings: Settings, receipt: Receipt) -> None:
-    plan = receipt.plan
+    plan, unreadable = receipt.plan, set[bytes]()
     for count in with_progress(eraser.run(plan), "erasing", plan.events, int):
         receipt.events += count
-    choose = chooser(eraser)
+    choose = chooser(eraser, unreadable)
     for url in settings.outboxes:  # first: a relay may be moving rows into the spool
         try:
             receipt.outboxes += erase_from_outbox(url, choose)
@@ -154,6 +154,11 @@ def _erase(eraser: Eraser, settings: Settings, receipt: Receipt) -> None:
     except OSError as error:
         receipt.problems.append(f"{settings.spool} cannot be read: {error.strerror}")
     receipt.problems += _incomplete(receipt.local)
+    if unreadable:
+        receipt.problems.append(
+            f"{plural(len(unreadable), 'record')} of the spool, the quarantine or the outboxes"
+            " cannot be read, and may be of the subject; see `sidelight spool`"
+        )
     receipt.not_reached = [*eraser.remainder(), *_ELSEWHERE]
 
 
