@@ -14,7 +14,7 @@ from sidelight.page.picture import bars_of, flow_of, main_way, rate_of, spread_o
 from sidelight.page.waits import waits_of
 from sidelight.store import Judgement, Store, duration
 
-_SECONDS: Final = 0.3  # the most that one question takes; the page says what was left out
+_SECONDS: Final = 0.2  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
 _RECENT: Final = 5_000  # events that a picture of the rate is made of, or a search finds
 _FLOWING: Final = 2_000  # events that the picture of the flow is made of
