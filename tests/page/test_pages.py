@@ -251,8 +251,7 @@ def test_a_store_that_goes_away_is_told_and_comes_back(tmp_path):
     with serve(path) as served:
         assert "first" in served.text("/artifacts")
         path.rename(tmp_path / "elsewhere.db")
-        shown = words(served.client.get("/health").text)
-        assert "✗ wrong store" in shown
+        wait_for(lambda: "✗ wrong store" in words(served.client.get("/health").text), 60)
         (tmp_path / "elsewhere.db").rename(path)
         wait_for(lambda: "first" in served.client.get("/artifacts").text, 60)
 
