@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.otlp import Endpoint, ExportError, SignalName, exporter_class
