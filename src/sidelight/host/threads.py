@@ -26,10 +26,13 @@ from sidelight.host.platform import IS_LINUX
 
 
 def native(module: str, name: str) -> Any:
-    """Find a function of the standard library as it was before gevent patched it."""
+    """Find a function of the standard library as it was before gevent or eventlet patched it."""
     monkey = imported("gevent.monkey")
     if monkey is not None:
         return monkey.get_original(module, name)
+    patcher = imported("eventlet.patcher")
+    if patcher is not None:
+        return getattr(patcher.original(module), name)
     return getattr(importlib.import_module(module), name)
 
 
