@@ -46,7 +46,7 @@ test: lint types $(DEV) ## linters, types and the test suite
 
 faults: faults-a faults-b ## the promise under fault, at full length: both halves, one after the other
 
-fuzz: $(DEV) ## generated records, headers, entries and rows: FUZZ_EXAMPLES of them (2,000)
+fuzz: $(DEV) ## generated records, headers, entries and rows: FUZZ_EXAMPLES of them (2,000), others with FUZZ_SEED
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(BIN)/python -m pytest -n 0 -p no:randomly tests/faults/test_crafted.py -k generated
 
 # Rows 1 to 9 of the table in docs/explanation/under-fault.md, then the others.

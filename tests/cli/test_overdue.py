@@ -92,7 +92,7 @@ def test_a_killed_process_abandons_its_calls(here, backend):
     said = sidelight("overdue", *of(url), columns=140)
     assert said.code == 1
     assert re.search(r"✗ +order-2 +north +order_packed or packing_failed .* abandoned", said.out)
-    assert "1 artifact overdue" in said.err
+    assert "1 artifact overdue, of those whose wait began in the last 7d" in said.err
     assert [e["type"] for e in sidelight("events", "--service", "shop", "--json", *of(url)).json]
     assert sidelight("events", "--service", "desk", "--json", *of(url)).json == []
 

@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -151,12 +152,13 @@ GENERATED = given(
 
 def test_generated_records_headers_entries_and_rows(full, row):
     examples = int(os.environ.get("FUZZ_EXAMPLES", "300" if full else "6"))
+    piece = os.environ.get("FUZZ_SEED")  # of a long run: each has other examples
     seen, every, found = 0, [], []
 
     @settings(
         max_examples=examples,
         deadline=None,
-        derandomize=True,
+        derandomize=piece is None,
         suppress_health_check=[*HealthCheck],
         database=None,
     )
@@ -169,6 +171,6 @@ def test_generated_records_headers_entries_and_rows(full, row):
         every.extend((seen, event_id) for event_id in good)
         found.extend((seen, event_id) for event_id in stored)
 
-    run()
+    (run if piece is None else hypothesis.seed(int(piece))(run))()
     verdict = balance(every, found)
     row(26, "generated records, headers, entries, rows", injected=seen, verdict=verdict)

@@ -72,6 +72,9 @@ class StoreFile(sqlite3.Connection):
             super().close()
 
 
+_CANNOT_CREATE: Final = frozenset(
+    {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL}
+)
 _unusable: Final[set[tuple[int, int]]] = set()  # the device and inode of files
 _DESCRIPTORS_CLOSED: Final = "other code has closed the descriptors of this file"
 
@@ -245,15 +248,13 @@ def _can_be_read(connection: sqlite3.Connection) -> bool:
     try:
         connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.OperationalError as error:
-        return error.sqlite_errorcode & 0xFF not in {
-            sqlite3.SQLITE_CANTOPEN,
-            sqlite3.SQLITE_READONLY,
-        }
+        code = error.sqlite_errorcode
+        return code != sqlite3.SQLITE_IOERR_SHMSIZE and code & 0xFF not in _CANNOT_CREATE
     return True
 
 
 def _connect_immutable(path: Path, log: Path) -> StoreFile:
-    """Open a file on read-only media, where SQLite cannot create the index of its log.
+    """Open a file on read-only media or a full disk: SQLite cannot create the index of its log.
 
     Raises:
         OperationalError: the log is not empty; without it answers would be wrong.
@@ -261,7 +262,8 @@ def _connect_immutable(path: Path, log: Path) -> StoreFile:
     status = status_of(log)
     if status is not None and status.st_size:
         raise sqlite3.OperationalError(
-            "its write-ahead log cannot be read here: copy both files to a writable directory"
+            "its write-ahead log cannot be read here, because no file can be created beside it:"
+            " copy both files to a writable directory"
         )
     return _connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -34,6 +35,7 @@ from sidelight.store import (
     whole_seconds,
 )
 
+_AGO: Final = re.compile(r"\d+\s*[a-z]+")
 _UNKNOWN: Final = 3  # exit code: nothing is overdue, but something is unknown
 
 
@@ -136,14 +138,14 @@ def overdue(
             except KeyboardInterrupt:
                 return
         found = look()
-    _print(found, as_json=as_json)
+    _print(found, since, as_json=as_json)
     if any(each.state == "overdue" for each in found):
         raise typer.Exit(1)
     if found:
         raise typer.Exit(_UNKNOWN)
 
 
-def _print(found: Judgement, *, as_json: bool) -> None:
+def _print(found: Judgement, since: str, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif found:
@@ -162,7 +164,8 @@ def _print(found: Judgement, *, as_json: bool) -> None:
         print_table(columns, right=["late"], lead=["", "artifact", "organization"])
     number = sum(each.state == "overdue" for each in found)
     if not as_json:
-        remark(f"{plural(number, 'artifact')} overdue")
+        window = f"in the last {since}" if _AGO.fullmatch(since) else f"since {since}"
+        remark(f"{plural(number, 'artifact')} overdue, of those whose wait began {window}")
         if unknown := len(found) - number:
             remark(f"{plural(unknown, 'artifact')} unknown:")
     for reason in found.unknown:
