@@ -9,8 +9,10 @@ from tests.support.rules import alter, rule
 from tests.support.stored import DAY, NOON, exact, ledger, record, store
 
 from sidelight import Store
-from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
 from sidelight.record.format import CALL
+from sidelight.store.eraser import Eraser
+from sidelight.store.erasure import Subject
 from sidelight.store.sink import StoreSink
 
 TRACE = bytes(16)
@@ -120,3 +122,56 @@ def test_a_sign_of_life_is_not_skipped_in_silence(url, sink):
     sink.note_alive(writer, NOON - 1)
     sink.note_end(writer)
     sink.note_end(writer)
+
+
+def keeps(url, table, verb):
+    """Statements that make a trigger which skips a DELETE or an UPDATE, and end it."""
+    if url.startswith("sqlite"):
+        then = "BEGIN SELECT RAISE(IGNORE); END"
+        return f"CREATE TRIGGER keep BEFORE {verb} ON {table} {then}", "DROP TRIGGER keep"
+    make = f"""
+        CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+        CREATE TRIGGER keep BEFORE {verb} ON sidelight.{table}
+            FOR EACH ROW EXECUTE FUNCTION keep()
+    """
+    return make, "DROP FUNCTION keep CASCADE"
+
+
+@pytest.mark.parametrize(
+    ("table", "verb"),
+    [
+        ("events", "DELETE"),
+        ("artifacts", "DELETE"),
+        ("artifacts", "UPDATE"),
+        ("event_counts", "DELETE"),
+        ("erasures", "INSERT"),
+        ("retention", "UPDATE"),
+    ],
+)
+def test_an_erasure_that_leaves_something_fails(url, table, verb):
+    other = record(artifact="b1", organization="globex", bits=2)
+    store(url, [record(organization="acme", bits=1), other])
+    make, end = skips(url, table) if verb == "INSERT" else keeps(url, table, verb)
+    alter(url, make)
+    with Store(url) as opened:
+        with pytest.raises(StoreError, match=f"of {table} skipped without an error"):
+            opened.erase(organization_id="acme")
+        alter(url, end)
+        opened.erase(organization_id="acme")
+    assert [event.organization_id for event in exact(url)] == ["globex"]
+    store(url, [record(organization="acme", bits=3)])
+    assert [event.organization_id for event in exact(url)] == ["globex"]
+
+
+def test_a_tombstone_that_cannot_be_lifted_is_told(url):
+    store(url, [record(organization="acme", bits=1)])
+    with Store(url) as opened:
+        opened.erase(artifact_id="a1")
+    make, end = keeps(url, "erasures", "DELETE")
+    alter(url, make)
+    with Eraser(url) as eraser:
+        with pytest.raises(StoreError, match="of erasures skipped without an error"):
+            eraser.lift(Subject("a1", None))
+        alter(url, end)
+        assert eraser.lift(Subject("a1", None))
+        assert not eraser.lift(Subject("a1", None))

@@ -18,12 +18,13 @@ from sidelight.exceptions import QueryError
 from sidelight.settings import public_url, settle
 from sidelight.store.address import parse_url
 from sidelight.store.arguments import Id, checked_id
-from sidelight.store.database import Connection, DatabaseError
+from sidelight.store.database import Connection, DatabaseError, RowsSkippedError
 from sidelight.store.erasure import (
     Deleted,
     Pair,
     Subject,
     delete_events,
+    erased_of,
     erased_pairs,
     lock_artifacts,
     place_tombstones,
@@ -33,8 +34,9 @@ from sidelight.store.keys import NO_ORGANIZATION
 from sidelight.store.opening import open_store
 from sidelight.store.partitions import lock_retention
 from sidelight.store.sqlite import write_lock
-from sidelight.store.statements import batch_statements
+from sidelight.store.statements import batch_statements, change_one, delete_all
 from sidelight.store.steps import ShortTransactions
+from sidelight.store.tables import ERASURES, EVENT_COUNTS, RETENTION
 from sidelight.store.words import plural
 
 if TYPE_CHECKING:
@@ -216,11 +218,7 @@ class Eraser:
         else:
             while self._steps.run(lambda connection: _settle_left(connection, owner or "")):
                 pass
-            self._steps.run(
-                lambda connection: connection.ask(
-                    "DELETE FROM event_counts WHERE organization_id = ?", owner
-                )
-            )
+            self._steps.run(lambda connection: _delete_counts(connection, owner or ""))
 
     def erased(self, pairs: Iterable[Pair]) -> set[Pair]:
         """Return which pairs of artifact and organization, as events name them, are erased."""
@@ -233,16 +231,17 @@ class Eraser:
             Whether there was one. Erased events do not come back.
         """
         unnamed = Subject(subject.artifact_id, NO_ORGANIZATION)
-        digests = [each.digest for each in {subject, unnamed} if each != Subject(None, "")]
+        subjects = {subject, unnamed} - {Subject(None, "")}
 
-        def step(connection: Connection) -> int:
-            query = "DELETE FROM erasures WHERE subject = ?"
-            gone = sum(connection.ask(query, digest).rowcount for digest in digests)
-            left = "SELECT count(*) FROM erasures"
-            connection.execute(f"UPDATE retention SET erasures = ({left})")  # noqa: S608
-            return int(gone)
+        def step(connection: Connection) -> bool:
+            statements = batch_statements(connection)
+            had_any = bool(erased_of(statements, subjects))
+            delete_all(statements, ERASURES, [(each.digest,) for each in subjects])
+            left = "UPDATE retention SET erasures = (SELECT count(*) FROM erasures)"
+            change_one(connection, RETENTION, left)
+            return had_any
 
-        return self._steps.run(step) > 0
+        return self._steps.run(step)
 
     def remainder(self) -> list[str]:
         """Return what this database still holds of deleted rows, in words.
@@ -284,7 +283,8 @@ class Eraser:
             if self._is_postgres:
                 lock_retention(connection.execute)
             place_tombstones(batch_statements(connection), subjects, time.time_ns())
-            connection.execute("UPDATE retention SET erasures = erasures + 1")
+            # Where it is 0 a relay reads no tombstones.
+            change_one(connection, RETENTION, "UPDATE retention SET erasures = erasures + 1")
 
         self._steps.run(step)
 
@@ -344,3 +344,16 @@ def _settle(connection: Connection, artifacts: Sequence[str]) -> None:
     statements = batch_statements(connection)
     lock_artifacts(statements, artifacts)
     settle_artifacts(connection, statements, artifacts)
+
+
+def _delete_counts(connection: Connection, owner: str) -> None:
+    """Delete the counts of an organization.
+
+    Raises:
+        RowsSkippedError: there are some afterwards.
+    """
+    where = "FROM event_counts WHERE organization_id = ?"
+    connection.ask(f"DELETE {where}", owner)
+    (left,) = connection.ask(f"SELECT count(*) {where}", owner).fetchone()
+    if left:
+        raise RowsSkippedError(f"DELETE {where}", EVENT_COUNTS.name, left)

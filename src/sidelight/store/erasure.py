@@ -17,7 +17,7 @@ from sidelight.record import to_json
 from sidelight.store.database import Connection, RowsSkippedError
 from sidelight.store.keys import NO_ORGANIZATION, day_text
 from sidelight.store.rows import Draft
-from sidelight.store.statements import BatchStatements, put_missing
+from sidelight.store.statements import BatchStatements, change_one, delete_all, put_missing
 from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, ERASURES, EVENTS
 from sidelight.store.tally import Tally, add_to_counters
 
@@ -219,16 +219,17 @@ def settle_artifacts(
     )
     known = {row[0] for row in left}
     gone = [name for name in names if name[0] not in known]
-    statements.run("DELETE FROM artifacts WHERE artifact_id IN (", "t", gone, ")")
-    statements.run("DELETE FROM attribution_work WHERE artifact_id IN (", "t", gone, ")")
+    delete_all(statements, ARTIFACTS, gone)
+    delete_all(statements, ATTRIBUTION_WORK, gone)
     for artifact, first, last, least, greatest in left:
         times = "UPDATE artifacts SET first_event_at = ?, last_event_at = ? WHERE artifact_id = ?"
         if type(first) is type(last) is int:  # of rows that sidelight has written
-            connection.ask(times, first, last, artifact)
+            change_one(connection, ARTIFACTS, times, first, last, artifact)
         if not keep_owner:
             owner = least if least == greatest else _first_owner(connection, artifact)
             owners = "UPDATE artifacts SET organization_id = ?, ambiguous = ? WHERE artifact_id = ?"
-            connection.ask(owners, owner, int(least != greatest), artifact)
+            mixed = int(least != greatest)
+            change_one(connection, ARTIFACTS, owners, owner, mixed, artifact)
 
 
 def _names(artifacts: Iterable[str]) -> list[tuple[str]]:

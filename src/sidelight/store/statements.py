@@ -136,6 +136,29 @@ def put_missing(statements: BatchStatements, table: Table, rows: Sequence[Row]) 
         _check_stored(statements, table, rows)
 
 
+def delete_all(statements: BatchStatements, table: Table, rows: Sequence[Row]) -> None:
+    """Delete the rows with these keys, where the table has them; its key is its first column.
+
+    Raises:
+        RowsSkippedError: the table has a row afterwards.
+    """
+    where = f"FROM {table.name} WHERE {table.key[0]} IN ("
+    if statements.change(f"DELETE {where}", table.kinds[0], rows, ")") < len(rows):
+        left = statements.run(f"SELECT 1 {where}", table.kinds[0], rows, ")")
+        if left:
+            raise RowsSkippedError(f"DELETE {where}", table.name, len(left))
+
+
+def change_one(connection: Connection, table: Table, statement: str, *parameters: object) -> None:
+    """Execute a statement that changes one row.
+
+    Raises:
+        RowsSkippedError: it has changed none.
+    """
+    if connection.ask(statement, *parameters).rowcount != 1:
+        raise RowsSkippedError(statement, table.name, 1)
+
+
 def _check_stored(statements: BatchStatements, table: Table, rows: Sequence[Row]) -> None:
     key = table.key[0]
     query = f"SELECT {key} FROM {table.name} WHERE {key} IN ("  # noqa: S608
