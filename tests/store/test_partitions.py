@@ -173,6 +173,34 @@ def test_the_default_partition_takes_events_while_a_reader_blocks(url, monkeypat
     assert rows_in(url, "events_rest") == 0
 
 
+#: How questions, the export and the page, and `tail` read: page by page.
+READERS = {
+    "events": lambda opened: opened.events(),
+    "pages": lambda opened: opened.pages(),
+    "follow": lambda opened: opened.follow(last=3000),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_reader_in_the_middle_holds_up_no_relay(url, reader):
+    """Between two pages it holds no transaction; so a new month is made at once."""
+    at = NOW - DAY
+    with closing(StoreSink(url)) as sink, contextlib.ExitStack() as stack:
+        for n in range(6):
+            sink.write([record(at=at + n, bits=1000 * n + k) for k in range(1000)], {})
+        opened = stack.enter_context(Store(url))
+        answers = iter(READERS[reader](opened))
+        next(answers, None)
+        for n, at in enumerate((NOW - YEARS, NOW - 2 * YEARS)):
+            sink.write([record(at=at, bits=n)], {})
+        assert {named(NOW - YEARS), named(NOW - 2 * YEARS)} <= set(names(url))
+        with connected(url) as connection:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+            query += " AND datname = current_database()"
+            assert connection.execute(query).fetchone() == (0,)
+        next(answers, None)
+
+
 def test_a_relay_without_the_right_to_make_tables_goes_on(url):
     store(url, [record()])
     with psycopg.connect(url, autocommit=True) as connection:
