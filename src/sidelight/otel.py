@@ -7,7 +7,6 @@ here a span is as durable as an event.
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
 from sidelight.emission import EMITTER, Head
-from sidelight.host import perf_counter_ns
+from sidelight.host import log_warning, perf_counter_ns
 from sidelight.record import (
     CUT,
     MAX_PAYLOAD,
@@ -65,7 +64,6 @@ _HAS_PRIVATE_FIELDS: Final = {"_attributes", "_events", "_links"} <= vars(
     ReadableSpan("", resource=Resource({}))
 ).keys()
 _clock: Final = perf_counter_ns
-_logger: Final = logging.getLogger("sidelight")
 
 
 class SpoolSpanProcessor(SpanProcessor):
@@ -155,7 +153,7 @@ class SpoolSpanProcessor(SpanProcessor):
             settings is not None and settings.relay == "thread" and not settings.otlp_traces
         )
         if self._is_off and not self._is_disabled:
-            _logger.warning("sidelight: spans are neither kept nor exported: %s", _NO_ENDPOINT)
+            log_warning("sidelight: spans are neither kept nor exported: %s", _NO_ENDPOINT)
 
     def _add_head(
         self, scope: InstrumentationScope | None, resource: Resource

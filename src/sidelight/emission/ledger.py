@@ -7,7 +7,6 @@ store. Losses come first. Only entries that have changed are written again.
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from sidelight.emission.emitter import LOST, Emitter
 from sidelight.exceptions import SpoolError
-from sidelight.host import monotonic
+from sidelight.host import log_warning, monotonic
 from sidelight.record import encode, ledger_frame, random_bits, text
 from sidelight.spool import Position, RateLimiter, Rescue, Spool
 
@@ -29,7 +28,6 @@ SIGN_OF_LIFE: Final = 5.0
 """Seconds between two signs of life of a process that emits."""
 _IDLE_SIGN: Final = 20.0  # … of one that emits nothing: the pause doubles up to this
 _AT_ONCE: Final = 500  # points of an unhurried look, besides those that changed at the last one
-_logger: Final = logging.getLogger("sidelight")
 _OWN: Final = "sidelight:"  # points of sidelight itself, for example `sidelight.emit`
 
 
@@ -181,7 +179,7 @@ class Ledger:
                 self._logged[reason] = count
                 problem = self._emitter.problems.get(reason)
                 told = f" ({problem})" if problem else ""
-                _logger.warning("sidelight: %s, %d times%s", reason, new, told)
+                log_warning("sidelight: %s, %d times%s", reason, new, told)
 
 
 def _append(append: Callable[[bytes], object], content: dict[str, Any]) -> None:

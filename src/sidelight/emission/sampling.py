@@ -6,12 +6,12 @@ the trace id and on the parent's flag. They apply to spans; events are never sam
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from sidelight.host import log_warning
+
 _ALL: Final = 1 << 64
-_logger: Final = logging.getLogger("sidelight")
 
 
 class Sampling(NamedTuple):
@@ -55,7 +55,7 @@ def sampling(environment: Mapping[str, str]) -> Sampling:
     if kind == "traceidratio":
         rules[kind] = ratio(_share(environment.get("OTEL_TRACES_SAMPLER_ARG", "")))
     if kind not in rules:
-        _logger.warning(
+        log_warning(
             "sidelight: OTEL_TRACES_SAMPLER=%s is not a known sampler; all spans are kept", name
         )
         return Sampling(_always, parent_based=True)
@@ -69,7 +69,7 @@ def _share(text: str) -> float:
         share = -1.0
     if 0.0 <= share <= 1.0:
         return share
-    _logger.warning(
+    log_warning(
         "sidelight: OTEL_TRACES_SAMPLER_ARG=%s is not a ratio between 0 and 1; all spans are kept",
         text,
     )

@@ -13,6 +13,7 @@ from sidelight.host.clock import (
 )
 from sidelight.host.guard import guarded, is_interrupt, signal_handlers, traceback_of, without_frame
 from sidelight.host.imports import at_first_use, begin_use, imported, lazily, when_imported
+from sidelight.host.log import log_detail, log_failure, log_warning
 from sidelight.host.otel_api import (
     PLAIN_CONTEXT,
     SPAN_KEY,
@@ -64,6 +65,9 @@ __all__ = [
     "is_time_frozen",
     "keeps_metrics",
     "lazily",
+    "log_detail",
+    "log_failure",
+    "log_warning",
     "mark_process",
     "monotonic",
     "not_kept",

@@ -7,7 +7,6 @@ Names that further modules have bound by ``from … import`` are replaced as wel
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import pkgutil
 import sys
@@ -21,13 +20,13 @@ import wrapt
 
 from sidelight.emission import EMITTER
 from sidelight.exceptions import MapError, PointError, told_at_the_caller
+from sidelight.host import log_warning
 from sidelight.maps.declarations import MapPoint
 from sidelight.maps.reader import Map, read_map
 from sidelight.points import POINTS, Declaration, Point, instrument, instrumentation_of
 from sidelight.settings import disabled, is_on
 
 _ABSENT: Final = object()
-_logger: Final = logging.getLogger("sidelight")
 
 
 class _Change(NamedTuple):
@@ -112,7 +111,7 @@ class Weaving:
         """Count and log a point that does not fit, and go on without it."""
         self.skipped.append(error)
         EMITTER.count("point not woven", str(error))
-        _logger.warning("not instrumented: %s", error)
+        log_warning("not instrumented: %s", error)
 
     def _weave(self, module: ModuleType, point: MapPoint) -> None:
         owner, name = _owner(module, point, self._map.place(point))

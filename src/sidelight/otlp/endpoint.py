@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Final
 import msgspec
 from opentelemetry.util.re import parse_env_headers
 
+from sidelight.host import log_warning
 from sidelight.otlp.exporter import SignalName
 
 TIMEOUT: Final = 5.0
@@ -20,7 +20,6 @@ _DEFAULT: Final = "http://localhost:4318"
 _PROTOCOLS: Final = frozenset({"http/protobuf", "grpc"})
 _COMPRESSIONS: Final = frozenset({"gzip", "deflate"})
 _HEADER: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\r\n\0]*")
-_logger: Final = logging.getLogger("sidelight")
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -54,7 +53,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         """``http/protobuf`` or ``grpc``; any other value logs a warning and means the first."""
         name, value = self.variable("PROTOCOL")
         if value and value not in _PROTOCOLS:
-            _logger.warning("sidelight: %s=%s is not supported; http/protobuf is used", name, value)
+            log_warning("sidelight: %s=%s is not supported; http/protobuf is used", name, value)
         return value if value in _PROTOCOLS else "http/protobuf"
 
     @property
@@ -72,7 +71,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         name, value = self.variable("COMPRESSION")
         value = value.lower()
         if value and value not in _COMPRESSIONS and value != "none":
-            _logger.warning("sidelight: %s=%s is not supported; nothing is compressed", name, value)
+            log_warning("sidelight: %s=%s is not supported; nothing is compressed", name, value)
         return value if value in _COMPRESSIONS else None
 
     def headers(self) -> dict[str, str]:

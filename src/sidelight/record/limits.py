@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-_logger: Final = logging.getLogger("sidelight")
+from sidelight.host import log_warning
+
 _MOST: Final = 128  # the specification's default for attributes, events and links
 
 
@@ -52,9 +52,7 @@ def limits_from(environment: Mapping[str, str]) -> Limits:
             return None
         if text.isascii() and text.isdigit():
             return int(text)
-        _logger.warning(
-            "sidelight: OTEL_%s_LIMIT=%s is not a number; the default applies", name, text
-        )
+        log_warning("sidelight: OTEL_%s_LIMIT=%s is not a number; the default applies", name, text)
         return default
 
     given = read("ATTRIBUTE_COUNT", _MOST)

@@ -5,13 +5,12 @@ A duty that fails is counted, and does not stop the other duties.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from sidelight.host import Loop, monotonic
+from sidelight.host import Loop, log_failure, monotonic
 from sidelight.spool import (
     SMALLEST,
     SPARES,
@@ -29,8 +28,6 @@ _MEASURE: Final = 0.5  # seconds between two measurements of the directory
 _AGED: Final = 600.0  # seconds after which a segment is replaced
 _FREE: Final = 1 / 8  # of the limit; telemetry is deleted to keep so much free
 _NEARLY_FULL: Final = 0.9  # of the limit; from here on events are written without their spans
-
-logger: Final = logging.getLogger("sidelight")
 
 
 class Housekeeping(msgspec.Struct, eq=False, dict=True):
@@ -131,10 +128,10 @@ class Housekeeping(msgspec.Struct, eq=False, dict=True):
         except OSError as error:
             cause = os_error_text(error)
             self.spool.failures.count(f"housekeeping failed: {cause}", str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # logged
             cause = type(error).__name__
             if self.spool.failures.count(f"housekeeping failed: {cause}", repr(error)):
-                logger.exception("sidelight: the spool's housekeeping failed, and tries again")
+                log_failure("sidelight: the spool's housekeeping failed, and tries again")
 
     def _is_due(self, duty: str, seconds: float) -> bool:
         now = monotonic()

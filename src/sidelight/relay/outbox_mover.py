@@ -6,14 +6,13 @@ moved at least once; the store recognizes an event that it has by its id.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from sidelight.exceptions import OutboxError, SpoolError
-from sidelight.host import Loop
+from sidelight.host import Loop, log_failure, log_warning
 from sidelight.record import frame
 from sidelight.spool import Health, Spool
 
@@ -21,8 +20,6 @@ LIMIT: Final = 500
 """Rows that are moved at once."""
 _ROUND: Final = 0.05  # seconds between two looks at an outbox that has rows
 _LONGEST_PAUSE: Final = 1.0  # seconds between two looks at an empty outbox
-
-logger: Final = logging.getLogger("sidelight")
 
 
 class Outbox(Protocol):
@@ -101,11 +98,9 @@ class Mover(msgspec.Struct, eq=False, dict=True):
                 self.health.delivered += moved
                 return moved
             return None if _may_hold_events(error) else 0
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # logged
             self._note_failure(error)
-            logger.exception(
-                "sidelight: the mover of %s failed, and tries again", self.outbox.shown
-            )
+            log_failure("sidelight: the mover of %s failed, and tries again", self.outbox.shown)
             return None
         finally:
             self.busy = False
@@ -143,7 +138,7 @@ class Mover(msgspec.Struct, eq=False, dict=True):
     def _note_failure(self, error: Exception) -> None:
         if self.health.fail(str(error)):
             waits = "; its events wait in the outbox" if _may_hold_events(error) else ""
-            logger.warning("sidelight: %s%s", error, waits)
+            log_warning("sidelight: %s%s", error, waits)
 
 
 def _moved_before(error: Exception) -> int:

@@ -7,7 +7,6 @@ in the spool. No other sink is affected by either.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -16,7 +15,7 @@ import msgspec
 
 from sidelight.emission import IDLE, Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
-from sidelight.host import Loop, monotonic, set_context, suppressed
+from sidelight.host import Loop, log_failure, log_warning, monotonic, set_context, suppressed
 from sidelight.record import encode, random_bits
 from sidelight.relay.endings import note_alive, note_end
 from sidelight.relay.reading import STRETCH, Reading, SharedReadings
@@ -41,8 +40,6 @@ _FAILURE_PAUSE: Final = 1.0  # seconds
 _FIRST_BACK_OFF: Final = 0.05  # seconds; doubles with each failure …
 _LONGEST_BACK_OFF: Final = 2.0  # … up to this
 _JITTER: Final = 0.1  # seconds
-
-logger: Final = logging.getLogger("sidelight")
 
 
 class Stopped(Exception):  # noqa: N818  # a signal, not an error
@@ -134,10 +131,10 @@ class Worker(msgspec.Struct, eq=False, dict=True):
             raise
         except SinkInDoubtError:  # read the batch again later, together with newer records
             self._pause(_FAILURE_PAUSE)
-        except Exception as error:  # a defect in sidelight or in a sink's library
+        except Exception as error:  # noqa: BLE001  # a defect in sidelight or in a sink's library
             self._note_failure(error)
             if self.spool.failures.count("relay failed", f"{self.sink.name}: {error!r}"):
-                logger.exception("sidelight: the %s relay failed, and tries again", self.sink.name)
+                log_failure("sidelight: the %s relay failed, and tries again", self.sink.name)
             self._pause(_FAILURE_PAUSE)
 
     def wake(self) -> None:
@@ -309,7 +306,7 @@ class Worker(msgspec.Struct, eq=False, dict=True):
     def _note_failure(self, error: Exception) -> None:
         self._set_active(available=False)
         if self.health.fail(str(error)):
-            logger.warning("sidelight: %s; its records wait in the spool", error)
+            log_warning("sidelight: %s; its records wait in the spool", error)
 
     def _set_active(self, *, available: bool) -> None:
         """Tell receipts whether a wait for the store is worthwhile."""

@@ -9,7 +9,6 @@ password.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import Any, Final
 
 from msgspec.structs import fields, replace
 
-from sidelight.host import imported, when_imported
+from sidelight.host import imported, log_warning, when_imported
 from sidelight.settings import Settings, settle
 
-_logger: Final = logging.getLogger("sidelight")
 _KEY: Final = "sidelight"
 _MULTIPROCESSING: Final = "multiprocessing.process"
 _waiting: Final[list[object]] = []
@@ -40,7 +38,7 @@ def _hand_on(settings: Settings | None) -> None:
     if inherited is None:
         if settings is not None and _KEY not in _told:
             _told.add(_KEY)
-            _logger.warning(
+            log_warning(
                 "sidelight: this version of multiprocessing does not hand on the configuration;"
                 " call sidelight.configure() in each child process, or set SIDELIGHT_STORE"
             )
@@ -77,7 +75,7 @@ def without_relay(settings: Settings, problem: str) -> Settings:
     """
     if settings.relay == "external":
         return settings
-    _logger.warning(
+    log_warning(
         "sidelight: this process cannot deliver its events (%s); another relay does: run `sidelight"
         " relay`",
         problem,
@@ -88,7 +86,7 @@ def without_relay(settings: Settings, problem: str) -> Settings:
 def warn_of_default_store(settings: Settings) -> None:
     """Log where events go that no code and no variable has named a store for."""
     if settings.is_default_store and settings.relay == "thread":
-        _logger.warning(
+        log_warning(
             "sidelight: no store is named, so events go to %s; call sidelight.configure(…) in each"
             " process, or set SIDELIGHT_STORE",
             settings.store,

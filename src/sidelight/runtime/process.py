@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import time
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -23,6 +22,9 @@ from sidelight.host import (
     HAS_FILE_LOCKS,
     allocate_lock,
     guarded,
+    log_detail,
+    log_failure,
+    log_warning,
     mark_process,
     monotonic,
     sleep,
@@ -47,8 +49,6 @@ EXIT_WITHIN: Final = 0.6
 _IMPORTS_WITHIN: Final = 0.2  # s more, for a relay that is still being imported
 _RETRY_AFTER: Final = 0.5  # s; the first back-off of a relay that cannot start
 _OPEN_WITHIN: Final = 1.0  # s; at exit, another thread that opens may be frozen for ever
-
-_logger: Final = logging.getLogger("sidelight")
 
 
 class Runtime:
@@ -122,7 +122,7 @@ class Runtime:
             except ConfigurationError as error:
                 EMITTER.use(ClosedSpool())
                 self.early.count_lost(str(error))
-                _logger.warning("sidelight: every event is lost: %s", error)
+                log_warning("sidelight: every event is lost: %s", error)
                 raise SpoolError(
                     directory="of this process",
                     problem=str(error),
@@ -195,9 +195,9 @@ class Runtime:
         """Start the relay; where it cannot start (too many open files), retry with back-off."""
         try:
             self._start_relay(settings, spool)
-        except Exception:
+        except Exception:  # noqa: BLE001  # logged
             if not self.ending:  # at exit nothing can be imported
-                _logger.exception("sidelight: the relay cannot start; events stay in the spool")
+                log_failure("sidelight: the relay cannot start; events stay in the spool")
         finally:
             begun.release()
         pause = _RETRY_AFTER
@@ -378,9 +378,8 @@ class Runtime:
 
 
 def _log_no_thread(error: RuntimeError) -> None:
-    level = logging.DEBUG if RUNTIME.ending or "shutdown" in str(error) else logging.WARNING
-    problem = "sidelight: the relay cannot start a thread (%s); events stay in the spool"
-    _logger.log(level, problem, error)
+    log = log_detail if RUNTIME.ending or "shutdown" in str(error) else log_warning
+    log("sidelight: the relay cannot start a thread (%s); events stay in the spool", error)
 
 
 RUNTIME: Final = Runtime()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.util
-import logging
 import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sidelight.exceptions import ConfigurationError
-from sidelight.host import start_new_thread
+from sidelight.host import log_warning, start_new_thread
 from sidelight.runtime.inheritance import without_relay
 from sidelight.runtime.measuring import observe_stored
 from sidelight.settings import sqlite_path
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from sidelight.settings import Settings
     from sidelight.spool import Sink
 
-_logger: Final = logging.getLogger("sidelight")
 _left: Final[dict[int, Settings]] = {}  # by process: the settings under which it lost its store
 
 
@@ -50,7 +48,7 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
         except Exception as error:  # the store works without OTLP
             if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise
-            _logger.warning("sidelight: OTLP export is off, because it cannot start: %r", error)
+            log_warning("sidelight: OTLP export is off, because it cannot start: %r", error)
     return sinks
 
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import heapq
-import logging
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from sidelight.exceptions import SpoolError
-from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY, allocate_lock
+from sidelight.host import HAS_FILE_LOCKS, IN_MEMORY, allocate_lock, log_warning
 from sidelight.spool.allocation import SUFFIX, UNFINISHED
 from sidelight.spool.disk import DISK, Disk
 from sidelight.spool.failures import os_error_text
 from sidelight.spool.filesystems import filesystem, is_remote
 from sidelight.spool.hot import linked_from
-
-_logger: Final = logging.getLogger("sidelight")
 
 _warned: Final[set[Path]] = set()
 
@@ -147,7 +144,7 @@ def usable_directory(directory: Path, count: Callable[[str, str], object]) -> Pa
         prepare_directory(directory)
         _warn_of_other_writers(directory)
     except OSError as error:
-        _logger.warning("sidelight keeps its spool in memory, until the process ends: %s", error)
+        log_warning("sidelight keeps its spool in memory, until the process ends: %s", error)
         if is_remote(directory):
             count(f"kept in memory: {os_error_text(error)}", str(error))
             return None
@@ -156,14 +153,14 @@ def usable_directory(directory: Path, count: Callable[[str, str], object]) -> Pa
 
 @functools.cache
 def _warn_of_memory() -> None:
-    _logger.warning("sidelight: %s; call sidelight.flush() before the process ends", IN_MEMORY)
+    log_warning("sidelight: %s; call sidelight.flush() before the process ends", IN_MEMORY)
 
 
 def _warn_of_other_writers(directory: Path) -> None:
     """Warn once of a directory in which other users can delete or replace records."""
     if directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) and directory not in _warned:
         _warned.add(directory)
-        _logger.warning(
+        log_warning(
             "sidelight: other users can delete or replace records in the spool: chmod 700 %s, or"
             " set SIDELIGHT_SPOOL to a directory of your own",
             directory,

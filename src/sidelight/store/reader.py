@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
@@ -11,6 +10,7 @@ from sqlalchemy import CursorResult, Executable, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import StoreError
+from sidelight.host import log_warning
 from sidelight.settings import public_url, settle
 from sidelight.store.arguments import Id
 from sidelight.store.attributes import ATTRIBUTES_INDEX
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _T = TypeVar("_T")
-_logger: Final = logging.getLogger("sidelight")
 
 
 class Reader:
@@ -109,7 +108,7 @@ class Reader:
             except Exception as error:  # noqa: BLE001  # a row may hold anything
                 self.unreadable[table] += 1
                 if self.unreadable[table] == 1:
-                    _logger.warning("sidelight: rows of %s cannot be read: %s", table, error)
+                    log_warning("sidelight: rows of %s cannot be read: %s", table, error)
         return made
 
 
