@@ -23,7 +23,7 @@ from sidelight.otlp import endpoint
 from sidelight.record import BUDGET_NS, values
 from sidelight.record import format as format_
 from sidelight.runtime import process
-from sidelight.settings import Settings
+from sidelight.settings import settle
 from sidelight.spool import header, quarantine, supply
 from sidelight.store import schema
 from sidelight.store.filters import EventFilters
@@ -97,7 +97,7 @@ def test_defaults_are_the_documented_ones():
     text = reference("configuration").text
     defaults = inspect.signature(sidelight.configure).parameters
     assert f'`"{defaults["relay"].default}"`' in text
-    assert Settings.__dataclass_fields__["deadline"].default == defaults["deadline"].default
+    assert settle().deadline == defaults["deadline"].default
     assert f"{defaults['deadline'].default:.3f}" in text
     assert f"{defaults['spool_limit'].default // 2**30} GiB" in text
 

@@ -2,6 +2,8 @@
 
 sidelight logs in the threads of its relay, and in those of callers. A handler that raises must end
 neither a thread nor a call. So what a handler raises is dropped, and an interrupt passes.
+
+A handler that hangs holds up the thread that logs: no other code can end it.
 """
 
 from __future__ import annotations

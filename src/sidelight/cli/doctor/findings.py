@@ -89,8 +89,11 @@ REMEDIES: Final = {
 """By reason; "…" stands for a name."""
 
 _PATTERNS: Final = [
-    (re.compile(re.escape(reason).replace("…", ".+")), remedy)
-    for reason, remedy in REMEDIES.items()
+    (re.compile(r"housekeeping failed: \w+(Error|Exception)"), _DEFECT),  # no system's words
+    *(
+        (re.compile(re.escape(reason).replace("…", ".+")), remedy)
+        for reason, remedy in REMEDIES.items()
+    ),
 ]
 
 
