@@ -9,17 +9,7 @@ from itertools import groupby, islice
 from math import inf
 from typing import Any, Final, Self, TypeAlias
 
-from sqlalchemy import (
-    ColumnElement,
-    Executable,
-    Select,
-    TextClause,
-    func,
-    literal,
-    select,
-    true,
-    tuple_,
-)
+from sqlalchemy import ColumnElement, Executable, Select, TextClause, func, literal, select, tuple_
 
 from sidelight.host import monotonic
 from sidelight.record import event_id
@@ -363,7 +353,7 @@ def _emitted(column: ColumnElement[str], values: Collection[str]) -> ColumnEleme
     """
     mine = deliveries.c.recorded_at == events.c.recorded_at
     process = select(deliveries.c.process).where(mine).correlate(events).scalar_subquery()
-    return process.in_(select(processes.c.number).where(column.in_(values))).is_(true())
+    return process.in_(select(processes.c.number).where(column.in_(values))).is_(True)
 
 
 def _between(start: int | None, end: int | None) -> tuple[Conditions, Conditions]:
