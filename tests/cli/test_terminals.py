@@ -1,7 +1,11 @@
 """What every command prints on terminals of several widths, with and without colours, and piped."""
 
+import os
 import re
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,7 +13,7 @@ from rich.cells import cell_len
 from rich.color import Color
 from tests.support.crafted import HEAD, moment, segment_in
 from tests.support.simulated import records_of, simulate
-from tests.support.stored import NOON, SECOND, batches_of, ledger, record, store
+from tests.support.stored import NOON, SECOND, batches_of, ledger, record, sqlite, store
 from tests.support.terminals import ESCAPE, in_pipe, in_terminal, plain
 
 from sidelight.cli import palette
@@ -200,3 +204,17 @@ def test_a_colour_is_readable_on_dark_and_on_light_backgrounds(name):
     for background in ((0, 0, 0), (30, 30, 30), (255, 255, 255), (253, 246, 227)):
         other = luminance(background)
         assert (max(own, other) + 0.05) / (min(own, other) + 0.05) >= 3, background
+
+
+@pytest.mark.parametrize("arguments", [["events"], ["events", "--json"], ["events", "--help"]])
+def test_an_output_that_cannot_be_written_is_told_in_a_line(arguments, tmp_path):
+    store(sqlite(tmp_path), [record()])
+    command = [sys.executable, "-m", "sidelight", *arguments]
+    env = {**os.environ, "SIDELIGHT_STORE": sqlite(tmp_path)}
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1] == "the output cannot be written: No space left on device"
+    assert "Traceback" not in ran.stderr

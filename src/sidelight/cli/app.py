@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import os
 import sys
 from collections import UserDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
 import typer
@@ -178,15 +182,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: without the program's name; None stands for ``sys.argv``.
     """
-    for stream in (sys.stdout, sys.stderr):
-        _replace_unencodable(stream)
+    with contextlib.ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # the shell has closed it
+                nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+                setattr(sys, name, nowhere)
+            _replace_unencodable(getattr(sys, name))
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="sidelight")
+        try:
+            app(args=None if arguments is None else list(arguments), prog_name="sidelight")
+        finally:
+            sys.stdout.flush()
     except SidelightError as error:
         complain(error)
         sys.exit(2 if isinstance(error, QueryError) else 1)
     except PermissionError as error:
         complain(f"{error.filename}: {error.strerror}; run the command as a user who may do this")
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is not None or error.errno != errno.ENOSPC:
+            raise
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # else Python tries once more to write at its end
+        complain(f"the output cannot be written: {error.strerror}")
         sys.exit(1)
 
 
