@@ -91,7 +91,7 @@ def until_it_listens(port, process):
 
 def until_stored(home, count):
     """The events of the store in a directory, as soon as there are so many."""
-    until, events = time.monotonic() + 60, []
+    until, events = time.monotonic() + 300, []
     while time.monotonic() < until and len(events) < count:
         time.sleep(0.2)
         if (home / "events.db").exists():
