@@ -132,6 +132,8 @@ class Supply:
                 is_full = False
                 self._note_failure(error)
             if is_full:
+                with contextlib.suppress(IndexError):  # the relay had just taken the last room
+                    return self.spares.popleft()
                 raise self.error(f"it holds its limit of {self.limit} bytes")
         return self._in_memory(own)  # for the moment, where others have just taken the last room
 
