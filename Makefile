@@ -2,7 +2,7 @@
 #   make demo     the voice-note pipeline on real audio, and what its events tell
 #   make test     linters, types and the whole test suite
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bare test-pythons test-platforms wheel faults faults-a faults-b fuzz lint types house pictures opentelemetry bench bench-smoke collector kafka clean
+.PHONY: help demo test test-bare test-pythons test-platforms wheel faults faults-a faults-b fuzz fuzz-guided lint types house pictures opentelemetry bench bench-smoke collector kafka clean
 
 # The first of these that runs and is new enough: a name on the PATH may be a shim for nothing.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -48,6 +48,10 @@ faults: faults-a faults-b ## the promise under fault, at full length: both halve
 
 fuzz: $(DEV) ## generated records, headers, entries and rows: FUZZ_EXAMPLES of them (2,000), others with FUZZ_SEED
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(BIN)/python -m pytest -n 0 -p no:randomly tests/faults/test_crafted.py -k generated
+
+fuzz-guided: $(DEV) ## the same for FUZZ_SECONDS (600), guided by the branches that are reached (atheris)
+	$(BIN)/python -m pip install -q atheris
+	$(BIN)/python -m tests.support.guided_fuzz -max_len=4096 -len_control=0 -max_total_time=$${FUZZ_SECONDS:-600}
 
 # Rows 1 to 9 of the table in docs/explanation/under-fault.md, then the others.
 FAULTS_A := killed several stores_frozen stores_killed networks full_disk failing_disk bound
