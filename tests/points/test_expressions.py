@@ -418,3 +418,32 @@ def test_choose_for_start_and_failure():
             with pytest.raises(ValueError, match=call[1]):
                 f(*call)
     assert recorded.types == ["a_began", "timed_out", "began", "failed"]
+
+
+LIKE_GENERATED = [
+    *("custom_attribute_1", "_attribute_0", "attribute_0", "known", "_known", "custom_known"),
+    *(
+        "_plain",
+        "_clock",
+        "_emit",
+        "_head",
+        "_problem",
+        "_bound",
+        "_constant",
+        "_function",
+        "_point",
+    ),
+    *("_mapped", "_choose", "_uncaptured", "_details", "_span", "_result", "_artifact_id"),
+]
+
+
+def test_names_like_those_of_generated_code_are_names_only():
+    """Attributes, parameters and keys that are named as variables of the wrapper."""
+    namespace = {}
+    exec(f"def function({', '.join(LIKE_GENERATED)}): return None", namespace)
+    fields = {name: getattr(arg, name) for name in LIKE_GENERATED}
+    decorated = emits("x", attributes=fields)(namespace["function"])
+    values = {name: f"value of {name}" for name in LIKE_GENERATED}
+    with capture() as recorded:
+        decorated(**values)
+    assert recorded.one().attributes == values
