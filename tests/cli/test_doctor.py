@@ -904,6 +904,20 @@ def a_point_that_is_never_called(at):
 
 
 @row
+def a_point_that_only_the_children_of_a_pool_call(at):
+    """In a child by *spawn* the main module has another name."""
+    script = """
+        from sidelight.emission import EMITTER
+        receive("first")
+        EMITTER.costs_of("__mp_main__:pack").add(1000)
+        assert sidelight.flush(60)
+        """
+    emit(script, at.path)
+    yield OK, "budget", "0 of 2 emissions took over 10 ms"
+    assert "points" not in {each["check"] for each in findings(*at.options)[0]}
+
+
+@row
 def instrumentation_that_is_switched_off(at):
     at.first()
     at.monkeypatch.setenv("SIDELIGHT_DISABLED", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -260,9 +261,15 @@ def _check_costs(costs: Sequence[CostSummary]) -> Iterator[Finding]:
 
 
 def _check_points(costs: Sequence[CostSummary]) -> Iterator[Finding]:
-    """Find points that no process has called although other points of their module are called."""
-    emitting = {_module(cost) for cost in costs if cost.count}
-    uncalled = [cost.point for cost in costs if not cost.count and _module(cost) in emitting]
+    """Find points that no process has called although other points of their module are called.
+
+    multiprocessing names the main module ``__mp_main__`` in its children.
+    """
+    counts: Counter[str] = Counter()
+    for cost in costs:
+        counts[cost.point.replace("__mp_main__:", "__main__:")] += cost.count
+    emitting = {_module(point) for point, count in counts.items() if count}
+    uncalled = [p for p, count in counts.items() if not count and _module(p) in emitting]
     if uncalled:
         some = ", ".join(uncalled[:3]) + (", …" if len(uncalled) > 3 else "")
         were = plural(len(uncalled), "point was", "points were")
@@ -276,5 +283,5 @@ def _check_points(costs: Sequence[CostSummary]) -> Iterator[Finding]:
         )
 
 
-def _module(cost: CostSummary) -> str:
-    return cost.point.partition(":")[0]
+def _module(point: str) -> str:
+    return point.partition(":")[0]
