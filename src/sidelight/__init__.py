@@ -62,7 +62,8 @@ def _has_gil() -> bool:
 
 
 def _load_runtime() -> None:
-    from sidelight.runtime import RUNTIME  # noqa: F401, PLC0415  # not before the first use
+    # Not before the first use; `configure` with it, because a later import may find no descriptor.
+    from sidelight.runtime import RUNTIME, configure, flush, restore  # noqa: F401, PLC0415
 
 
 at_first_use(_load_runtime)

@@ -212,11 +212,11 @@ def _open(path: Path, *, read_only: bool) -> StoreFile:
     identity = FileIdentity(path)
     connection = _connect(str(path))
     try:
-        if read_only and not _can_be_read(connection):
+        if read_only and (cause := _cannot_create(connection)):
             connection.close()
             log = Path(f"{path}-wal")
             identity = FileIdentity(path, log, content=True)
-            connection = _connect_immutable(path, log)
+            connection = _connect_immutable(path, log, cause)
     except BaseException:
         connection.close()
         raise
@@ -240,20 +240,18 @@ def _connect(name: str, *, uri: bool = False) -> StoreFile:
     return connection
 
 
-def _can_be_read(connection: sqlite3.Connection) -> bool:
-    """Return whether SQLite can open the file with its log.
-
-    SQLite may have to create files beside it.
-    """
+def _cannot_create(connection: sqlite3.Connection) -> str:
+    """Return why SQLite cannot create the files that it needs beside the store; "" if it can."""
     try:
         connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.OperationalError as error:
         code = error.sqlite_errorcode
-        return code != sqlite3.SQLITE_IOERR_SHMSIZE and code & 0xFF not in _CANNOT_CREATE
-    return True
+        if code == sqlite3.SQLITE_IOERR_SHMSIZE or code & 0xFF in _CANNOT_CREATE:
+            return str(error)
+    return ""
 
 
-def _connect_immutable(path: Path, log: Path) -> StoreFile:
+def _connect_immutable(path: Path, log: Path, cause: str) -> StoreFile:
     """Open a file on read-only media or a full disk: SQLite cannot create the index of its log.
 
     Raises:
@@ -262,8 +260,8 @@ def _connect_immutable(path: Path, log: Path) -> StoreFile:
     status = status_of(log)
     if status is not None and status.st_size:
         raise sqlite3.OperationalError(
-            "its write-ahead log cannot be read here, because no file can be created beside it:"
-            " copy both files to a writable directory"
+            "its write-ahead log cannot be read here, because no file can be created beside it"
+            f" ({cause}): copy both files to a writable directory"
         )
     return _connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
 
