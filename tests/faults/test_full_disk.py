@@ -126,7 +126,7 @@ def test_files_may_not_grow(tmp_path, full, progress, settled):
         for number, size in enumerate(sizes):
             progress(f"{number} of {len(sizes)}")
             limit_files(program, size)
-            program.emit(80)
+            program.emit(120)
             assert "RLIMIT_FSIZE" in wrong("limits", "--store", store)
             limit_files(program, resource.RLIM_INFINITY)
             wait_for_the_disk(program, spool)
