@@ -52,3 +52,19 @@ def test_an_import_that_fails_fails_as_before_and_the_next_one_calls(tmp_path, m
     importlib.invalidate_caches()
     importlib.import_module(module)
     assert called == [1]
+
+
+class AsksTheOthers:
+    """A finder that asks every finder in its turn, as import hooks of tracers do."""
+
+    def find_spec(self, name, path=None, target=None):
+        asked = (finder.find_spec for finder in sys.meta_path if finder is not self)
+        return next((spec for find in asked if (spec := find(name, path, target))), None)
+
+
+def test_finders_that_ask_each_other_end(module):
+    called = []
+    when_imported(module, lambda: called.append(1))
+    sys.meta_path.insert(0, AsksTheOthers())
+    importlib.import_module(module)
+    assert called == [1]

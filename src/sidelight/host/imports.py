@@ -87,20 +87,25 @@ class _Finder:
 
     def __init__(self, name: str, do: Callable[[], object]) -> None:
         self.name, self._do = name, do
+        self._is_asked = False  # another finder may ask all finders in its turn
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self.name:
+        if fullname != self.name or self._is_asked:
             return None
-        for finder in sys.meta_path:
-            find = None if finder is self else getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = None if find is None else find(fullname, path, target)
-            if spec is not None:
-                wrapped: Any = _Loader(spec.loader, self._end)
-                spec.loader = wrapped
-                return spec
-        return None
+        self._is_asked = True
+        try:
+            for finder in sys.meta_path:
+                find = getattr(finder, "find_spec", None)
+                spec: ModuleSpec | None = None if find is None else find(fullname, path, target)
+                if spec is not None:
+                    wrapped: Any = _Loader(spec.loader, self._end)
+                    spec.loader = wrapped
+                    return spec
+            return None
+        finally:
+            self._is_asked = False
 
     def _end(self) -> None:
         finder: Any = self
