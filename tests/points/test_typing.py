@@ -10,8 +10,11 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+
+from sidelight import configure, emit, emits, flush, weave
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "typing" / "decorated.py"
@@ -82,3 +85,9 @@ def test_pyright():
         elif told["severity"] == "error":
             errors[line] = message
     assert (types, set(errors)) == expected("pyright"), errors
+
+
+@pytest.mark.parametrize("function", [emits, emit, configure, flush, weave])
+def test_the_hints_of_a_public_function_resolve(function):
+    """As tools need it that read annotations when a program runs."""
+    assert get_type_hints(function)

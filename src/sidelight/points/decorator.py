@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sidelight.exceptions import PointError, told_at_the_caller
-from sidelight.points.expressions import Expression
-
-if TYPE_CHECKING:
-    from sidelight.points.declaration import EventType
-    from sidelight.record import Mode
+from sidelight.points.expressions import Choice, Expression
 
 F = TypeVar("F")
 
 
 @told_at_the_caller
 def emits(
-    type: EventType | None = None,  # noqa: A002  # positional
+    type: str | Choice | None = None,  # noqa: A002  # positional
     /,
     *,
-    start: EventType | None = None,
-    failure: EventType | None = None,
-    mode: Mode = "scheduled",
+    start: str | Choice | None = None,
+    failure: str | Choice | None = None,
+    mode: Literal["scheduled", "awaited"] = "scheduled",
     span: bool = True,
     transaction: Any = None,
     after_commit: Any = None,

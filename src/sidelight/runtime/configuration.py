@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from sidelight.exceptions import told_at_the_caller
-
-if TYPE_CHECKING:
-    from sidelight.settings import RelayMode
 
 
 @told_at_the_caller
@@ -24,7 +21,7 @@ def configure(
     spool: str | os.PathLike[str] | None = None,
     hot: str | os.PathLike[str] | None = None,
     outboxes: Sequence[str] | None = None,
-    relay: RelayMode = "thread",
+    relay: Literal["thread", "external"] = "thread",
     spool_limit: int = 1024 * 1024 * 1024,
     deadline: float = 0.010,
     strict: bool | None = None,
