@@ -13,7 +13,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext
 from sidelight.emission.tracing import ids_of
 from sidelight.exceptions import PointError, leave_own_frames_out, told_at_the_caller
 from sidelight.host import SPAN_KEY, get_context, set_context, with_span
-from sidelight.record import STORE_COLUMNS, plain, w3c_flags
+from sidelight.record import STORE_COLUMNS, plain, shared_by, w3c_flags
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -106,8 +106,8 @@ class bind:  # noqa: N801  # used like a function, as contextlib's are
             leave_own_frames_out(error)
             raise
         self._ids = plain(artifact_id), plain(organization_id)
-        number = len(given)
-        self._attributes = {name: plain(value, fields=number) for name, value in given.items()}
+        shared = shared_by(len(given))
+        self._attributes = {name: plain(value, shared=shared) for name, value in given.items()}
         BINDING.has_attributes = BINDING.has_attributes or bool(given)
 
     def __enter__(self) -> Self:

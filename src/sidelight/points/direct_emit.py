@@ -17,7 +17,17 @@ from sidelight.exceptions import (
 from sidelight.host import PROCESS_MARK, begin_use, perf_counter_ns
 from sidelight.points.declaration import check_emission
 from sidelight.points.expressions import Expression
-from sidelight.record import SPAN, Mode, Static, plain, random_bits, short_name, text
+from sidelight.record import (
+    SPAN,
+    Allowance,
+    Mode,
+    Static,
+    plain,
+    random_bits,
+    shared_by,
+    short_name,
+    text,
+)
 from sidelight.settings import disabled
 from sidelight.transactions import Joining
 
@@ -85,8 +95,8 @@ def emit(
                     type, mode, named, attributes, transaction, after_commit, strict=strict
                 )
                 named = {**named, **(attributes or {})}
-            number = len(named)
-            values = {name: _captured(value, number) for name, value in named.items()} or None
+            shared = shared_by(len(named))
+            values = {name: _captured(value, shared) for name, value in named.items()} or None
             around = ambient()
             moment = (
                 now,
@@ -121,14 +131,14 @@ def emit(
     return receipt
 
 
-def _captured(value: Any, fields: int = 1) -> Any:
+def _captured(value: Any, shared: Allowance | None = None) -> Any:
     """Return the plain form of a value; a name of its class where that form is being made already.
 
     The plain form may need the value's ``__repr__``, and that may emit the value again.
     """
     kind = type(value)
     if any(kind is each for each in _WITHOUT_CODE):  # a metaclass may define `__hash__`
-        return plain(value, fields=fields)
+        return plain(value, shared=shared)
     if kind is Expression:
         raise PointError(
             function="emit", problem=f"{value!r} is for decorators", remedy="give the value itself"
@@ -138,7 +148,7 @@ def _captured(value: Any, fields: int = 1) -> Any:
         return f"<{short_name(kind)}>"
     _capturing.add(thread)
     try:
-        return plain(value, fields=fields)
+        return plain(value, shared=shared)
     finally:
         _capturing.discard(thread)
 

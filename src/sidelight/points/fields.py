@@ -18,7 +18,7 @@ from sidelight.points.codegen import Names, is_identifier
 from sidelight.points.declaration import EVENT_PHASES, Declaration
 from sidelight.points.expressions import ROOTS, Choice, Expression, Phase, parts
 from sidelight.points.signature import Arguments, Signature, parameters_of
-from sidelight.record import plain
+from sidelight.record import Allowance, plain, shared_by
 
 _ALWAYS: Final = ROOTS["arg"]
 
@@ -64,12 +64,12 @@ def compile_fields(declaration: Declaration, signature: Signature, names: Names)
             of the declared events knows: the result without an event on success, the error without
             ``failure=``.
     """
-    compiler = _Compiler(signature, names)
+    compiler = _Compiler(signature, names, shared_by(len(declaration.fields)))
     transaction = compiler.transaction(declaration)
     emitting: list[Phase] = [phase for phase in EVENT_PHASES if declaration.types(phase)]
     values = {}
     for name, value in declaration.fields.items():
-        source = compiler.value(value, len(declaration.fields), mapped=declaration.joins)
+        source = compiler.value(value, mapped=declaration.joins)
         if source.phases.isdisjoint(emitting):
             compiler.refuse_unknown(f"{name}={_written(value)}", emitting)
         values[name] = source
@@ -78,7 +78,7 @@ def compile_fields(declaration: Declaration, signature: Signature, names: Names)
         declared = declaration.declared(phase)
         if isinstance(declared, Choice):
             mapped = declaration.joins and phase == "success"
-            choices[phase] = compiler.value(declared.by, 1, mapped=mapped)
+            choices[phase] = compiler.value(declared.by, mapped=mapped)
             if phase not in choices[phase].phases:
                 compiler.refuse_unknown(f"choose({_written(declared.by)}, …)", [phase])
     return Fields(declaration, values, choices, transaction)
@@ -90,14 +90,15 @@ def check_fields(declaration: Declaration, signature: Signature) -> None:
 
 
 class _Compiler:
-    """Compiles the fields of one function's declarations."""
+    """Compiles the fields of one of a function's declarations."""
 
-    def __init__(self, signature: Signature, names: Names) -> None:
+    def __init__(self, signature: Signature, names: Names, constants: Allowance | None) -> None:
         self._signature = signature
         self._names = names
+        self._constants = constants
 
-    def value(self, field: Any, number: int, *, mapped: bool) -> Source:
-        """Compile one of a ``number`` of fields.
+    def value(self, field: Any, *, mapped: bool) -> Source:
+        """Compile one field.
 
         ``mapped`` reads attributes by `sidelight.emission.read_attribute`, because SQLAlchemy may
         have mapped the objects.
@@ -106,7 +107,7 @@ class _Compiler:
             return self._expression(field, mapped=mapped)
         if callable(field):
             return self._callable(field)
-        constant = plain(field, fields=number)
+        constant = plain(field, shared=self._constants)
         text = "None" if constant is None else self._names.give("constant", constant)
         return Source(text, computed=False)
 
@@ -121,7 +122,7 @@ class _Compiler:
         field = getattr(declaration, name)
         if not isinstance(field, Expression) and not inspect.isroutine(field):
             return Source(self._names.give("constant", field))
-        source = self.value(field, 1, mapped=False)
+        source = self.value(field, mapped=False)
         if "start" not in source.phases:
             self._refuse(
                 f"{name}={_written(field)} is not known before the call",

@@ -40,7 +40,7 @@ from sidelight.points.callables import Kind
 from sidelight.points.codegen import keep_source, when_collected
 from sidelight.points.registry import Point
 from sidelight.points.signature import REFERENCES
-from sidelight.record import MAX_TEXT, error_details, plain, random_bits
+from sidelight.record import MAX_TEXT, Allowance, error_details, plain, random_bits
 from sidelight.transactions import JoiningLater
 
 begin_use()
@@ -299,6 +299,7 @@ _SHARED: Final[Mapping[str, Any]] = {
     "_losses": EMITTER.losses,
     "_place": lambda: EMITTER.spool.position(),  # noqa: PLW0108  # the spool can change
     "_plain": plain,
+    "_Allowance": Allowance,
     "_read": read_attribute,
     "_set_context": set_context,
     "_when_done": _when_done,

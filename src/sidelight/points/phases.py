@@ -24,6 +24,7 @@ from sidelight.record import (
     CALL,
     ORGANIZATION_KEY,
     SPAN,
+    WHOLE_FIELDS,
     Outcome,
     Static,
     longest_text,
@@ -311,7 +312,7 @@ class PhaseWriter:
     def _captured(self, fields: Fields, phase: Phase) -> str:
         """Return lines that capture the fields of a declaration, each in a separate variable."""
         mapped, number = fields.declaration.joins, len(fields.values)
-        lines = []
+        lines = ["_shared = None\n"] if number > WHOLE_FIELDS else []
         for name in _IDS:
             source = fields.values[name]
             if not _is_known(source, phase):
@@ -331,7 +332,7 @@ class PhaseWriter:
         """Return lines that leave a field's value, made plain, in ``variable``."""
         if not source.computed:
             return f"{variable} = {source.text}\n"
-        captured = self._value(variable, field, source)
+        captured, shares = self._value(variable, field, source), number > WHOLE_FIELDS
         not_scalar = _NOT_SCALAR
         if mapped and phase == "success":
             not_scalar += _NOT_DEFERRED
@@ -341,7 +342,7 @@ class PhaseWriter:
             templates.PLAIN,
             name=variable,
             longest=str(longest_text(number)),
-            fields=str(number),
+            shared=f"(_shared := _shared or _Allowance({number}))" if shares else "None",
             not_scalar=not_scalar.replace("{}", variable),
         )
 

@@ -284,7 +284,7 @@ except _MISSING:
 # Most values need no copy: short texts and numbers. A float may be NaN, which has no JSON form.
 PLAIN: Final = """
 if (type({name}) is not str or len({name}) > {longest}) and {not_scalar}:
-    {name} = _plain({name}, fields={fields})
+    {name} = _plain({name}, 0, {shared})
 """
 
 DEFAULT: Final = """

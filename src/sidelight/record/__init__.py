@@ -72,11 +72,14 @@ from sidelight.record.store_address import (
 )
 from sidelight.record.values import (
     MAX_TEXT,
+    WHOLE_FIELDS,
+    Allowance,
     error_details,
     error_message,
     error_type,
     longest_text,
     plain,
+    shared_by,
     short_name,
     text,
 )
@@ -112,6 +115,8 @@ __all__ = [
     "SHIFT",
     "SPAN",
     "STORE_COLUMNS",
+    "WHOLE_FIELDS",
+    "Allowance",
     "Catalogue",
     "CheckedSpool",
     "CostSnapshot",
@@ -164,6 +169,7 @@ __all__ = [
     "replaced",
     "reseed",
     "salvage",
+    "shared_by",
     "short_name",
     "spool_beside",
     "status_description",

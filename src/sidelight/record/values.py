@@ -38,7 +38,9 @@ MAX_VALUES: Final = 256
 """Values inside one value, at all depths together."""
 MAX_ALL_TEXT: Final = 16 * MAX_TEXT
 """Characters inside one value, at all depths together."""
-_EVENT_VALUES: Final = 4 * MAX_VALUES  # that the fields of one event share
+WHOLE_FIELDS: Final = 4
+"""Values of an event that have an allowance each; more than so many share one."""
+_EVENT_VALUES: Final = 4 * MAX_VALUES
 _EVENT_TEXT: Final = 2 * MAX_ALL_TEXT
 MAX_FRAMES: Final = 64
 """Frames of one exception: those nearest to the `raise`."""
@@ -55,7 +57,28 @@ _TEXTS: Final = (str, bytes, bytearray)
 _clock: Final = perf_counter_ns
 
 
-def plain(value: Any, depth: int = 0, fields: int = 1) -> Any:
+class Allowance:
+    """What the values of one event may still hold together, besides numbers and short texts.
+
+    Attributes:
+        values, text: numbers of values inside the values, and of characters.
+        longest: characters of one text.
+    """
+
+    __slots__ = ("longest", "text", "values")
+
+    def __init__(self, fields: int) -> None:
+        """Begin an event of so many fields."""
+        self.values, self.text = _EVENT_VALUES, _EVENT_TEXT
+        self.longest = longest_text(fields)
+
+
+def shared_by(fields: int) -> Allowance | None:
+    """Return what so many values of an event share; None where each has its own allowance."""
+    return Allowance(fields) if fields > WHOLE_FIELDS else None
+
+
+def plain(value: Any, depth: int = 0, shared: Allowance | None = None) -> Any:
     """Copy a value into a plain one of bounded size.
 
     str, int, float, bool and None stay. Dates, UUIDs, Decimals and paths become text, Enum members
@@ -65,23 +88,31 @@ def plain(value: Any, depth: int = 0, fields: int = 1) -> Any:
     Args:
         value: anything.
         depth: levels of containers around the value; each step below 0 allows four times as much.
-        fields: the number of values of the event; each gets its part of what the event may hold.
+        shared: of the event's values; None for a value that has its own bounds only.
     """
     kind = type(value)
     if kind is str:
-        return text(value, longest_text(fields))
+        return text(value, MAX_TEXT if shared is None else shared.longest)
     if kind is int:
         return _integer(value)
     if kind is float:
         return _real(value)
     if value is None or kind is bool:
         return value
-    return _Copy(1 << -2 * min(depth, 0), fields).of(value, depth)
+    copy = _Copy(1 << -2 * min(depth, 0))
+    if shared is None:
+        return copy.of(value, depth)
+    copy.values, copy.text = min(copy.values, shared.values), min(copy.text, shared.text)
+    values, characters = copy.values, copy.text
+    copied = copy.of(value, depth)
+    shared.values -= values - max(copy.values, 0)
+    shared.text -= characters - max(copy.text, 0)
+    return copied
 
 
 def longest_text(fields: int) -> int:
     """Return how many characters a text may have in an event of so many fields."""
-    return min(MAX_TEXT, _EVENT_TEXT // max(fields, 1))
+    return min(MAX_TEXT, 2 * _EVENT_TEXT // fields)
 
 
 def text(value: str, longest: int = MAX_TEXT) -> str:
@@ -177,9 +208,9 @@ class _Copy:
 
     __slots__ = ("text", "values")
 
-    def __init__(self, times: int, fields: int) -> None:
-        self.values = min(MAX_VALUES, _EVENT_VALUES // fields) * times
-        self.text = min(MAX_ALL_TEXT, _EVENT_TEXT // fields) * times
+    def __init__(self, times: int) -> None:
+        self.values = MAX_VALUES * times
+        self.text = MAX_ALL_TEXT * times
 
     def of(self, value: Any, depth: int) -> Any:
         """Copy the value, or a value inside it."""
@@ -198,7 +229,7 @@ class _Copy:
                 raise
             return f"<{short_name(kind)}: {short_name(type(error))} while it was captured>"
         if isinstance(copied, str):
-            copied = text(copied, min(MAX_TEXT, self.text))
+            copied = text(copied, min(MAX_TEXT, max(self.text, 0)))
             self.text -= len(copied)
         return copied
 
@@ -232,10 +263,11 @@ class _Copy:
             kept, length = _slow_classes.call(kind, _pairs, value)
         found: dict[str, Any] = {}
         for key, item in kept:
-            if self.values <= 0:
+            if self.values <= 0 or self.text <= 0:
                 break
-            name = key if type(key) is str else str(self.of(key, MAX_DEPTH - 1))
-            found[text(name, MAX_NAME)] = self.of(item, depth + 1)
+            name = text(key if type(key) is str else str(self.of(key, MAX_DEPTH - 1)), MAX_NAME)
+            self.text -= len(name)
+            found[name] = self.of(item, depth + 1)
         rest = length - len(found)  # keys may be equal as text
         return found | {_more(rest): _ELLIPSIS} if rest > 0 else found
 
@@ -243,7 +275,7 @@ class _Copy:
         """Copy items as long as there is an allowance."""
         copied: list[Any] = []
         for item in list(items):
-            if self.values <= 0:
+            if self.values <= 0 or self.text <= 0:
                 break
             copied.append(self.of(item, depth + 1))
         return copied
