@@ -62,7 +62,7 @@ def _has_gil() -> bool:
 
 
 def _load_runtime() -> None:
-    # Not before the first use; `configure` with it, because a later import may find no descriptor.
+    # `configure` is imported with the rest, because a later import may find no free descriptor.
     from sidelight.runtime import RUNTIME, configure, flush, restore  # noqa: F401, PLC0415
 
 

@@ -50,3 +50,14 @@ def test_records_beside_a_link_to_the_store(elsewhere, tmp_path):
         assert said.code == 1
         assert f"`sidelight relay --once --spool {left}-spool` delivers them" in said.out
         assert sidelight("relay", "--once", "--spool", f"{left}-spool").code == 0
+
+
+def test_names_that_lead_nowhere_stop_no_doctor(tmp_path):
+    """A directory that is missing, and links in a circle."""
+    (tmp_path / "one.db").symlink_to("other.db")
+    (tmp_path / "other.db").symlink_to("one.db")
+    (tmp_path / "one.db-spool").mkdir(mode=0o700)
+    for path in (tmp_path / "missing" / "events.db", tmp_path / "events.db"):
+        said = sidelight("doctor", "--store", f"sqlite:///{path}", columns=1000)
+        assert said.code == 1
+        assert "there is no store at" in said.out

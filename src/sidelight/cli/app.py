@@ -204,12 +204,23 @@ def _run(arguments: Sequence[str] | None) -> None:
         complain(f"{error.filename}: {error.strerror}; run the command as a user who may do this")
         sys.exit(1)
     except OSError as error:
-        if error.filename is not None or error.errno != errno.ENOSPC:
+        if _takes_output():
             raise
         with contextlib.suppress(OSError):
             sys.stdout.close()  # else Python tries once more to write at its end
-        complain(f"the output cannot be written: {error.strerror}")
+        if error.errno != errno.EPIPE:  # `head` has read enough
+            complain(f"the output cannot be written: {error.strerror}")
         sys.exit(1)
+
+
+def _takes_output() -> bool:
+    """Return whether stdout takes another line; else it is not another file that is full."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _replace_unencodable(stream: TextIO) -> None:

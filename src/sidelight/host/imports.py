@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from _thread import get_ident
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -87,14 +88,15 @@ class _Finder:
 
     def __init__(self, name: str, do: Callable[[], object]) -> None:
         self.name, self._do = name, do
-        self._is_asked = False  # another finder may ask all finders in its turn
+        self._asking: set[int] = set()  # threads; another finder may ask all finders in its turn
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self.name or self._is_asked:
+        thread = get_ident()
+        if fullname != self.name or thread in self._asking:
             return None
-        self._is_asked = True
+        self._asking.add(thread)
         try:
             for finder in sys.meta_path:
                 find = getattr(finder, "find_spec", None)
@@ -105,7 +107,7 @@ class _Finder:
                     return spec
             return None
         finally:
-            self._is_asked = False
+            self._asking.discard(thread)
 
     def _end(self) -> None:
         finder: Any = self

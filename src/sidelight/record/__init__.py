@@ -63,6 +63,7 @@ from sidelight.record.semconv import (
     w3c_flags,
 )
 from sidelight.record.store_address import (
+    BESIDE,
     DEFAULT_SPOOL,
     default_spool,
     is_same_store,
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARTIFACT_KEY",
+    "BESIDE",
     "BUDGET_NS",
     "CALL",
     "CUT",

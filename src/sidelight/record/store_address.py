@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 DEFAULT_SPOOL: Final = "spool-"
 """The prefix of the default spools in a user's state directory."""
+BESIDE: Final = "-spool"
+"""The suffix of the default spool beside a SQLite file."""
 _LOOPBACK: Final = {"127.0.0.1": "localhost"}
 _POSTGRES: Final = frozenset({"postgres", "postgresql"})
 
@@ -50,7 +52,7 @@ def _brokers(address: str) -> frozenset[str]:
 
 def spool_beside(file: Path) -> Path:
     """Return the default spool of the store in a SQLite file."""
-    return file.with_name(f"{file.name}-spool")
+    return file.with_name(f"{file.name}{BESIDE}")
 
 
 def default_spool(url: str, shown: str) -> str:

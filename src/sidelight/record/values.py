@@ -2,11 +2,11 @@
 
 A value is read on the caller's path, so every copy is bounded before it begins. Text is cut before
 it is encoded, containers are read only as far as they are kept, and one value has an allowance for
-everything in it. The values of one event share an allowance, so that many of them cost no more than
-a few large ones. Built-in containers and numbers are read by the methods of the built-in class,
-because a subclass may override them. A value of an unknown class is read by its `repr`, which is
-foreign code: an exception costs a placeholder, and a class whose code exceeds 5 ms three times in a
-row is not called again.
+everything in it. More than four values of one event share an allowance, so that many cost no more
+than a few large ones. Built-in containers and numbers are read by the methods of the built-in
+class, because a subclass may override them. A value of an unknown class is read by its `repr`,
+which is foreign code: an exception costs a placeholder, and a class whose code exceeds 5 ms three
+times in a row is not called again.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Supply:
                 with contextlib.suppress(IndexError):  # the relay had just taken the last room
                     return self.spares.popleft()
                 raise self.error(f"it holds its limit of {self.limit} bytes")
-        return self._in_memory(own)  # for the moment, where others have just taken the last room
+        return self._in_memory(own)  # the record moves to the disk when there is room
 
     def _may_have_room(self, own: Sequence[Segment]) -> bool:
         """Return whether to try; `create` measures files on the disk, so a caller waits once."""

@@ -189,9 +189,8 @@ def last_recorded(connection: Connection, own: int = 0) -> tuple[int, bool]:
 
 class _SqliteStatements:
     least, greatest, for_update = "min", "max", ""
-    row_key = RowKey(
-        "rowid", "events.rowid", "n"
-    )  # an `event_id` that no relay wrote may be anything
+    # An `event_id` that no relay wrote may be anything.
+    row_key = RowKey("rowid", "events.rowid", "n")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

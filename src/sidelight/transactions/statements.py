@@ -47,7 +47,7 @@ _BEFORE: Final = "'sidelight.timeout'"
 _LEFT_OUT: Final = "sidelight.row_left_out"
 _IF_STORED: Final = (
     "CASE WHEN (SELECT pg_catalog.count(*) FROM {table} WHERE (position, event_id) IN ({keys}))"
-    " = {count} THEN {name} ELSE 'sidelight.row_left_out' END"
+    " = {count} THEN {name} ELSE '{unknown}' END"
 )
 _UNDO: Final = f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}"
 
@@ -183,7 +183,9 @@ def _if_stored(found: _Found, rows: Sequence[Row], name: str) -> str:
     if not (may_leave_out and found.is_readable):
         return ""
     keys = ", ".join(f"({row.occurred}, '{row.event_id}')" for row in rows)
-    return _IF_STORED.format(table=found.table, keys=keys, count=len(rows), name=name)
+    return _IF_STORED.format(
+        table=found.table, keys=keys, count=len(rows), name=name, unknown=_LEFT_OUT
+    )
 
 
 def _outbox_in(tables: Sequence[Sequence[Any]]) -> _Found:

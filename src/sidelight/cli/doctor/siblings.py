@@ -7,13 +7,14 @@ another directory.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_spool
 from sidelight.host import is_directory, state_directory
-from sidelight.record import DEFAULT_SPOOL, is_same_store, spool_beside
+from sidelight.record import BESIDE, DEFAULT_SPOOL, is_same_store, spool_beside
 from sidelight.settings import Settings, sqlite_path
 
 
@@ -29,10 +30,10 @@ def _siblings(settings: Settings) -> Iterator[Path]:
         yield from directory.glob(f"{DEFAULT_SPOOL}*")
     file = sqlite_path(settings.store or "")
     if file is not None and settings.spool == spool_beside(file):
-        for folder in (file.parent, file.resolve().parent):
-            for each in folder.iterdir():
-                beside = spool_beside(each)
-                if each.resolve() == file.resolve() and is_directory(beside):
+        place = os.path.realpath(file)
+        for folder in {file.parent, Path(place).parent}:
+            for beside in folder.glob(f"*{BESIDE}"):
+                if os.path.realpath(os.fspath(beside).removesuffix(BESIDE)) == place:
                     yield beside
 
 

@@ -135,11 +135,13 @@ def export(
 @contextmanager
 def _without_collector() -> Iterator[None]:
     """Pause the garbage collector, because a page has thousands of new tuples and no cycle."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 def _text_of(ns: int) -> str:
