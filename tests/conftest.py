@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 
+import hypothesis  # noqa: F401  # before trio, whose hook warns where it loads hypothesis
 import pytest
 
 # Before the first import of pydantic: it would load each installed plugin, here those of tracers,
