@@ -172,6 +172,38 @@ def test_a_terminal(path, columns, look, piped):
             assert not codes - ALLOWED, (command, codes - ALLOWED)
 
 
+@pytest.mark.parametrize("columns", [80, 140])
+def test_wide_characters_and_the_longest_names_fit(tmp_path, columns):
+    """⚠️ and 👩‍👩‍👧 take two columns, which the sum over their characters is not."""
+    ids, longest, type = ["東京支店⚠️" * 9, "発送📦👩‍👩‍👧店舗" * 8], "t" * 128, "発注⚠️" * 12
+    about = {"organization": "東京⚠️" * 20, "point": "店舗:処理⚠️" * 8, "duration": 20 * 60 * SECOND}
+    events = [
+        record(type, NOON + n * SECOND, artifact=id, attributes={"理由": "⚠️ 顧客📦 " * 9}, **about)
+        for n, (id, type) in enumerate([(ids[0], longest), (ids[0], type), (ids[1], type)])
+    ]
+    costs = {about["point"]: {"count": 3, "over": 0, "max": 1, "buckets": [[100, 3]]}}
+    store(url := sqlite(tmp_path), events, [ledger(costs=costs)])
+    (tmp_path / "sidelight.toml").write_text(
+        f'[[expect]]\nafter = "{type}"\none_of = ["{longest}"]\nwithin = "1h"\n'
+    )
+    overdue = ["overdue", "--since", "3650d", "--map", tmp_path / "sidelight.toml"]
+    latency = ["latency", longest, type, "--by", "organization", "--by", "point"]
+    commands = [
+        *(["events"], ["artifacts"], ["counts"], ["budget"], ["doctor"], overdue, latency),
+        *(["funnel", longest, type], ["timeline", ids[0]], ["timeline", ids[1]]),
+        *(["timeline", f"{ids[0]} ⚠️ {ids[1]}"], ["erase", "--artifact", ids[0], "--dry-run"]),
+    ]
+    commands = [[*command, "--store", url] for command in commands]
+    for command, text, whole in zip(
+        commands, in_terminal(commands, columns), in_pipe(commands), strict=True
+    ):
+        words = plain(text)
+        for line in words.splitlines():
+            assert cell_len(line) <= columns or " " not in line.strip(), (command, line)
+        for each in "支注":  # of the artifacts, of the types
+            assert words.count(each) == whole.count(each), (command, words)
+
+
 def lost(whole, words):
     """The words of a piped answer that a terminal does not show, however it breaks them."""
     packed = re.sub(r"\s", "", words)

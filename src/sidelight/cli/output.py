@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Final, TextIO, TypeVar
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -84,14 +84,21 @@ def remark_left_out(what: str, left_out: datetime | None) -> None:
 def _to_stderr(message: object, style: str) -> None:
     text = clean(str(message), keep="\n")
     if sys.stderr.isatty() and (width := _width(sys.stderr)):
-        # A word that is longer than a line, as a path, stays whole: it is to be copied.
-        wrapped = (
-            textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
-            for line in text.splitlines()
-        )
-        text = "\n".join(chain.from_iterable(wrapped))
+        text = "\n".join(chain.from_iterable(_wrapped(line, width) for line in text.splitlines()))
     out = Console(stderr=True, highlight=False, emoji=False)
     out.print(Text(text, style=style), soft_wrap=True)
+
+
+def _wrapped(line: str, width: int) -> Iterator[str]:
+    """Break a line at spaces. A word that is longer, as a path, stays whole: it is to be copied."""
+    first, *words = line.split(" ")
+    for word in words:
+        if cell_len(f"{first} {word}") > width:
+            yield first
+            first = word
+        else:
+            first = f"{first} {word}"
+    yield first
 
 
 def print_json(items: Iterable[object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Final, Literal, TypeAlias
@@ -19,6 +20,8 @@ _GAPS: Final = (3, 2)  # columns of the terminal between two columns of a table
 _INDENT: Final = 4  # of the second line of a row, and of those after it
 _SHORTEST_PROSE: Final = 24  # columns in which a text can be read
 _LONGEST_RULE: Final = 120  # below the headings
+_CHARACTERS: Final = 8  # for each column of the terminal, as of an emoji of a family
+_WIDENS: Final = "\ufe0f"  # the character before it
 _BREAKABLE: Final = frozenset(" ./:_-,=")
 
 
@@ -91,18 +94,20 @@ def _layout(
         if width_of(facts, gap) <= width:
             return [[*facts], [*texts]], gap, below
     first = lead or [*facts][:1]
-    lines = [*_packed(facts, first, width)]
-    lines += _packed(facts, [name for name in facts if name not in first], below)
+    lines = [*_packed(facts, first, width, below)]
+    lines += _packed(facts, [name for name in facts if name not in first], below, below)
     return [*lines, *([[*texts]] if texts else [])], _GAPS[-1], below
 
 
-def _packed(columns: Columns, names: Sequence[str], width: int) -> Iterator[list[str]]:
-    """Distribute columns over lines, in their order."""
+def _packed(
+    columns: Columns, names: Sequence[str], width: int, indented: int
+) -> Iterator[list[str]]:
+    """Distribute columns over lines, in their order; the lines after the first have less room."""
     line: list[str] = []
     for name in names:
         if line and width_of({each: columns[each] for each in (*line, name)}, _GAPS[-1]) > width:
             yield line
-            line = []
+            line, width = [], indented
         line.append(name)
     if line:
         yield line
@@ -173,12 +178,11 @@ def broken(text: Text, width: int) -> list[Text]:
 
 def _end_of_line(text: str, width: int) -> int:
     """Return how many characters come into a line."""
-    fitting, used = 0, 0
-    for each in text:
-        used += cell_len(each)
-        if used > width:
-            break
-        fitting += 1
+    near = text[: _CHARACTERS * width]
+    # Characters that join, as those of an emoji, take other room than their sum.
+    fitting = bisect_right(range(len(near) + 1), width, key=lambda end: cell_len(near[:end])) - 1
+    if text[fitting : fitting + 1] == _WIDENS:
+        fitting -= 1
     if text[fitting : fitting + 1] == " ":
         return fitting + 1
     if space := text.rfind(" ", 0, fitting) + 1:
