@@ -89,6 +89,7 @@ def test_a_killed_process_abandons_its_calls(here, backend):
     (found,) = sidelight("events", "--failed", "--json", *of(url)).json
     assert found["outcome"] == "abandoned"
     assert "⊘ packing_started" in sidelight("timeline", "order-2", *of(url)).out
+    assert "began in the last 1.5d" in sidelight("overdue", "--since", "1.5d", *of(url)).err
     said = sidelight("overdue", *of(url), columns=140)
     assert said.code == 1
     assert re.search(r"✗ +order-2 +north +order_packed or packing_failed .* abandoned", said.out)

@@ -171,8 +171,9 @@ def sidelight(
     Commands that read a store take --store URL; the default is SIDELIGHT_STORE from the
     environment. Most commands take --json, for programs. Times are UTC.
 
-    Exit codes: 0 means success. 1 means that something is wrong: stderr tells the problem and the
-    remedy. 2 means that the command line was not understood, or an argument refused.
+    Exit codes: 0 means success, and an answer may be empty. 1 means that something is wrong: stderr
+    tells the problem and the remedy. 2 means that the command line was not understood, or an
+    argument refused.
     """
 
 

@@ -29,6 +29,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import CYAN
 from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.cli.store.artifacts import require_artifact
 from sidelight.cli.tables import print_table, width_of
 from sidelight.store import Store, number, plural
 
@@ -84,6 +85,7 @@ def counts(
       sidelight counts --failed --since 7d --by type
     """
     with Store(store) as opened:
+        require_artifact(opened, store, artifact)
         found = opened.counts(
             artifact_id=artifact,
             type=types or None,

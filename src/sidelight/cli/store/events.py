@@ -35,6 +35,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import CYAN, GREY
 from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.cli.store.artifacts import require_artifact
 from sidelight.cli.tables import print_table
 from sidelight.store import Event, Store, duration, moment
 
@@ -77,6 +78,7 @@ def events(
       sidelight events --type draft_rejected --since 7d --json | jq .attributes
     """
     with Store(store) as opened:
+        require_artifact(opened, store, artifact)
         shown = limit or (None if as_json else _LATEST)
         answer = opened.events(
             artifact_id=artifact,

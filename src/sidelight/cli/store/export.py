@@ -27,6 +27,7 @@ from sidelight.cli.options import (
 )
 from sidelight.cli.output import complain, print_json, remark, stdout_kept_clean, with_progress
 from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.cli.store.artifacts import require_artifact
 from sidelight.cli.store.formats import FORMATS
 from sidelight.record import catalogue
 from sidelight.store import Page, Store, declared_columns, from_ns, number, plural
@@ -104,6 +105,7 @@ def export(
     }
     declared = declared_columns(catalogue if modules else ())
     with Store(store) as opened:
+        require_artifact(opened, store, artifact)
         parts = _Parts(to, {"store": opened.url, "asked": asked, "declared": declared})
         try:
             parts.open()

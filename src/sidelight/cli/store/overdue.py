@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -25,6 +24,7 @@ from sidelight.cli.store.alerts import Alert, Told, follow_overdue, measured_by
 from sidelight.cli.store.expected import ExpectMap, ExpectModules, expectations_of
 from sidelight.cli.store.latency import remark_large
 from sidelight.cli.tables import print_table
+from sidelight.record import parse_duration
 from sidelight.store import (
     Judgement,
     Overdue,
@@ -35,7 +35,6 @@ from sidelight.store import (
     whole_seconds,
 )
 
-_AGO: Final = re.compile(r"\d+\s*[a-z]+")
 _UNKNOWN: Final = 3  # exit code: nothing is overdue, but something is unknown
 
 
@@ -164,7 +163,7 @@ def _print(found: Judgement, since: str, *, as_json: bool) -> None:
         print_table(columns, right=["late"], lead=["", "artifact", "organization"])
     number = sum(each.state == "overdue" for each in found)
     if not as_json:
-        window = f"in the last {since}" if _AGO.fullmatch(since) else f"since {since}"
+        window = f"in the last {since}" if parse_duration(since) is not None else f"since {since}"
         remark(f"{plural(number, 'artifact')} overdue, of those whose wait began {window}")
         if unknown := len(found) - number:
             remark(f"{plural(unknown, 'artifact')} unknown:")

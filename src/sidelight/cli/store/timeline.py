@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import GREY, RED
 from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.cli.store.artifacts import require_artifact
 from sidelight.cli.tables import broken
 from sidelight.store import (
     Axis,
@@ -75,16 +75,14 @@ def timeline(
       sidelight timeline 7d0c5f2e --svg timeline.svg
     """
     with Store(store) as opened:
+        require_artifact(opened, store, artifact)
         found = opened.timeline(artifact, **filters)
-        remark_waiting(store)
-        if not found:
-            known = [each.artifact_id for each in opened.artifacts(limit=1000)]
-            close = difflib.get_close_matches(artifact, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "`sidelight artifacts` lists them"
-            complain(f"{opened.url} holds no events of the artifact {artifact}; {hint}")
-            raise typer.Exit(1)
+        url = opened.url
+    remark_waiting(store)
     if as_json:
         print_json(found)
+    elif not found:
+        remark(f"{url} holds no such events")
     elif svg is None:
         out, picture = console(), Picture(artifact, found)
         out.print(picture)
