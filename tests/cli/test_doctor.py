@@ -194,9 +194,10 @@ assert sidelight.flush(60)
 if ctypes.PyDLL(None).fork() == 0:
     receive("child")
     print(os.getpid(), flush=True)
-sys.stdin.read()
+    sys.stdin.read()
 os._exit(0)
 """
+FORKED_BY_A_LIVING_PARENT = FORKED_IN_C.replace("os._exit(0)", "sys.stdin.read()")
 CLOSED_IN_PLACE = """
 from sidelight.runtime import RUNTIME
 sidelight.configure()
@@ -222,6 +223,16 @@ def a_process_that_had_to_leave_its_events_to_another_relay(at, program):
     yield WRONG, "backlog", rf"of process {pid}, which is running: no relay reads them → start"
     sidelight("relay", "--once", *at.options)
     yield OK, "backlog", "no record waits"
+
+
+@row
+def a_process_whose_parent_has_a_relay_that_reads_its_events(at):
+    """The relay looks for such segments every 2 s."""
+    at.stack.enter_context(running(FORKED_BY_A_LIVING_PARENT, at.path))
+    wait_for(lambda: stored(at.path) == 2)
+    yield OK, "backlog", "no record waits"
+    yield OK, "spool", "of 2 running processes"
+    yield WELL
 
 
 @row
