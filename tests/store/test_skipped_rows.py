@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import closing
 
 import pytest
@@ -11,6 +12,7 @@ from tests.support.stored import DAY, NOON, exact, ledger, record, store
 from sidelight import Store
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
 from sidelight.record.format import CALL
+from sidelight.store import ingest
 from sidelight.store.eraser import Eraser
 from sidelight.store.erasure import Subject
 from sidelight.store.sink import StoreSink
@@ -135,6 +137,84 @@ def keeps(url, table, verb):
             FOR EACH ROW EXECUTE FUNCTION keep()
     """
     return make, "DROP FUNCTION keep CASCADE"
+
+
+def made(n):
+    return record(at=NOON + n, bits=n)
+
+
+NAMED = record("named", NOON + 10, organization="acme", bits=10)
+ASKED = record("asked", NOON, outcome="started", trace=TRACE, span=7, flags=CALL, bits=70)
+ANSWERED = record("told", NOON + 1, trace=TRACE, span=7, flags=CALL, bits=71)
+
+
+def of_one(*records):
+    return lambda sink: sink.write(list(records), {"instance": "p2", "resource": {}})
+
+
+def of_a_stream(sink):
+    sink.write_of_many([(ANSWERED, {"instance": "p2", "resource": {}})])
+
+
+def end_of_process(sink):
+    sink.note_end({"instance": "p2", "resource": {}})
+
+
+def steps(sink):
+    sink.write([NAMED], {"instance": "p2"})
+    while sink.has_deferred_work:
+        sink.write([], {})
+
+
+@pytest.mark.parametrize(
+    ("table", "verb", "before", "change"),
+    [
+        pytest.param("events", "UPDATE", [made(1)], of_one(NAMED), id="few earlier events"),
+        pytest.param("events", "UPDATE", [*map(made, range(1, 8))], steps, id="a step"),
+        pytest.param("attribution_work", "UPDATE", [*map(made, range(1, 8))], steps, id="a note"),
+        pytest.param("attribution_work", "DELETE", [*map(made, range(1, 8))], steps, id="the end"),
+        pytest.param("events", "UPDATE", [ASKED], end_of_process, id="an abandoned call"),
+        pytest.param("open_calls", "DELETE", [ASKED], of_one(ANSWERED), id="a call's end"),
+        pytest.param("open_calls", "UPDATE", [ASKED], of_a_stream, id="a call's end of a stream"),
+    ],
+)
+def test_no_change_of_a_row_is_skipped_in_silence(url, table, verb, before, change, monkeypatch):
+    """Such as of an operator who lets nobody change what is stored."""
+    monkeypatch.setattr(ingest, "STEP", 3)
+    writer = {"instance": "p2", "resource": {}}
+
+    def outcomes():
+        return {(each.type, each.organization_id, each.outcome) for each in exact(url)}
+
+    with closing(StoreSink(url)) as sink:
+        sink.write(before, writer)
+        make, end = keeps(url, table, verb)
+        alter(url, make)
+        with pytest.raises(SinkUnavailableError, match=f"of {table} skipped without an error"):
+            change(sink)
+        alter(url, end)
+        change(sink)
+        sink.note_end(writer)
+        expected = "abandoned" if change is end_of_process else "started"
+    told = {outcome for type_, _, outcome in outcomes() if type_ == "asked"}
+    assert told == ({expected} if ASKED in before else set())
+    named = {organization for type_, organization, _ in outcomes() if type_ == "made"}
+    assert named == ({"acme"} if ASKED not in before else set())
+
+
+def test_a_merged_call_that_is_not_deleted_is_never_abandoned(url):
+    make, end = keeps(url, "open_calls", "DELETE")
+    writer = {"instance": "p2", "resource": {}}
+    store(url, [record("first", bits=1)])
+    alter(url, make)
+    with closing(StoreSink(url)) as sink:
+        sink.write_of_many([(ASKED, writer)])
+        with contextlib.suppress(SinkUnavailableError):
+            of_a_stream(sink)
+        alter(url, end)
+        of_a_stream(sink)
+        sink.note_end(writer)
+    assert {each.outcome for each in exact(url)} == {"started", "succeeded"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,13 @@ from sidelight.record import to_json
 from sidelight.store.database import Connection, RowsSkippedError
 from sidelight.store.keys import NO_ORGANIZATION, day_text
 from sidelight.store.rows import Draft
-from sidelight.store.statements import BatchStatements, change_one, delete_all, put_missing
+from sidelight.store.statements import (
+    BatchStatements,
+    change_one,
+    check_changed,
+    delete_all,
+    put_missing,
+)
 from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, ERASURES, EVENTS
 from sidelight.store.tally import Tally, add_to_counters
 
@@ -119,13 +125,10 @@ def claim_earlier_events(statements: BatchStatements, owners: Mapping[str, str],
     mine = [each for each in sorted(owners.items()) if known.get(each[0]) in {None, each[1]}]
     place_tombstones(statements, (Subject(artifact, NO_ORGANIZATION) for artifact, _ in mine), now)
     work = [each for each in mine if each[0] in known]
-    statements.run(
-        "UPDATE artifacts SET organization_id = given.column2 FROM (",
-        "tt",
-        work,
-        ") AS given WHERE artifacts.artifact_id = given.column1"
-        " AND artifacts.organization_id IS NULL",
-    )
+    is_unowned = "artifacts.artifact_id = given.column1 AND artifacts.organization_id IS NULL"
+    claim = "UPDATE artifacts SET organization_id = given.column2 FROM ("
+    if statements.change(claim, "tt", work, f") AS given WHERE {is_unowned}") < len(work):
+        check_changed(statements, ARTIFACTS, "tt", work, is_unowned)
     put_missing(statements, ATTRIBUTION_WORK, [(artifact, 0) for artifact, _ in work])
     return bool(work)
 

@@ -28,8 +28,15 @@ from sidelight.store.erasure import (
 )
 from sidelight.store.keys import first_key
 from sidelight.store.rows import ARTIFACT, Draft, Row, rows_of
-from sidelight.store.statements import BatchStatements, Delivery, put_missing
-from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK
+from sidelight.store.statements import (
+    BatchStatements,
+    Delivery,
+    check_changed,
+    delete_all,
+    put_all,
+    put_missing,
+)
+from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, EVENTS
 from sidelight.store.tally import Tally, add_to_counters, tally_move, tally_rows
 
 STEP: Final = 2_000
@@ -37,6 +44,11 @@ STEP: Final = 2_000
 _LOCK_OWNER: Final = (
     "SELECT organization_id, ambiguous FROM artifacts WHERE artifact_id = ? FOR UPDATE"
 )
+_IS_EARLIER: Final = (
+    "events.artifact_id = given.column1 AND events.organization_id IS NULL"
+    " AND events.event_id >= given.column3"
+)
+_IS_GIVEN: Final = "events.event_id = given.column1 AND events.organization_id IS NULL"
 _EARLIER_EVENTS: Final = (
     "SELECT CAST(event_id AS TEXT), type, occurred_at FROM events WHERE artifact_id = ?"
     " AND organization_id IS NULL AND occurred_at >= ? AND event_id >= ?"
@@ -269,14 +281,15 @@ def _attribute_earlier_events(
     for each in sorted(late, key=lambda each: each.earlier):
         total += each.earlier
         (few if total <= STEP else many).append(each)
+    given = [(each.artifact, each.organization, first_key(each.since)) for each in sorted(few)]
     updated = statements.run(
         "UPDATE events SET organization_id = given.column2 FROM (",
         "ttu",
-        [(each.artifact, each.organization, first_key(each.since)) for each in sorted(few)],
-        ") AS given WHERE events.artifact_id = given.column1"
-        " AND events.organization_id IS NULL AND events.event_id >= given.column3"
-        " RETURNING type, occurred_at, organization_id",
+        given,
+        f") AS given WHERE {_IS_EARLIER} RETURNING type, occurred_at, organization_id",
     )
+    if len(updated) < sum(each.earlier for each in few):  # some were pruned, or skipped
+        check_changed(statements, EVENTS, "ttu", given, _IS_EARLIER)
     for type_, occurred, organization in updated:
         tally_move(counts, type_, occurred, organization)
     put_missing(
@@ -315,24 +328,27 @@ def attribute_step(connection: Connection, statements: BatchStatements) -> bool:
     else:
         _give(statements, moved, owner)
     if len(moved) < STEP:
-        connection.ask("DELETE FROM attribution_work WHERE artifact_id = ?", artifact)
+        delete_all(statements, ATTRIBUTION_WORK, [(artifact,)])
         if is_erased:
             settle_artifacts(connection, statements, [artifact])
     else:
         last = max(occurred for _, _, occurred in moved)
-        note = "UPDATE attribution_work SET done_until = ? WHERE artifact_id = ?"
-        connection.ask(note, last, artifact)
+        note = "ON CONFLICT (artifact_id) DO UPDATE SET done_until = excluded.done_until"
+        put_all(statements, ATTRIBUTION_WORK, [(artifact, last)], note)
     return True
 
 
 def _give(statements: BatchStatements, moved: Sequence[Any], owner: str) -> None:
     """Give events the organization of their artifact."""
+    given = [(key, owner) for key, _, _ in moved]
     updated = statements.run(
         "UPDATE events SET organization_id = given.column2 FROM (",
         "ut",
-        [(key, owner) for key, _, _ in moved],
-        ") AS given WHERE events.event_id = given.column1 RETURNING type, occurred_at",
+        given,
+        f") AS given WHERE {_IS_GIVEN} RETURNING type, occurred_at",
     )
+    if len(updated) < len(given):  # some were pruned, or skipped
+        check_changed(statements, EVENTS, "ut", given, _IS_GIVEN)
     tally: Tally = Counter()
     for type_, occurred in updated:
         tally_move(tally, type_, occurred, owner)

@@ -15,8 +15,14 @@ from sidelight.store.database import Connection, RowsSkippedError
 from sidelight.store.deliveries import Contents, number_of
 from sidelight.store.keys import fit_to_index
 from sidelight.store.rows import Ledger, Row
-from sidelight.store.statements import BatchStatements, put_all, put_missing
-from sidelight.store.tables import OPEN_CALLS, PROCESSES
+from sidelight.store.statements import (
+    BatchStatements,
+    check_changed,
+    delete_all,
+    put_all,
+    put_missing,
+)
+from sidelight.store.tables import EVENTS, OPEN_CALLS, PROCESSES
 
 _DELIVERED_UNTIL: Final = 7  # a column
 _UPDATE: Final = (
@@ -33,10 +39,8 @@ _MERGE: Final = (
     " WHEN open_calls.event_id = excluded.event_id THEN excluded.event_id ELSE 'both' END"
 )
 _FORGET: Final = "DELETE FROM open_calls WHERE event_id = 'both' AND call IN ("
-_ABANDON: Final = (
-    "UPDATE events SET outcome = 'abandoned' FROM (",
-    ") AS given WHERE events.event_id = given.column1 AND events.outcome = 'started'",
-)
+_ABANDON: Final = "UPDATE events SET outcome = 'abandoned' FROM ("
+_IS_STARTED: Final = "events.event_id = given.column1 AND events.outcome = 'started'"
 
 
 def store_process(
@@ -135,8 +139,7 @@ def _store_calls(
     """Note the calls that have started and not ended; forget those that have ended."""
     opened = [(call, key, process) for call, key in sorted(started.items()) if call not in ended]
     put_missing(statements, OPEN_CALLS, opened)
-    closed = [(call,) for call in sorted(ended) if call not in started]
-    statements.run("DELETE FROM open_calls WHERE call IN (", "t", closed, ")")
+    delete_all(statements, OPEN_CALLS, [(call,) for call in sorted(ended) if call not in started])
 
 
 def _merge_calls(
@@ -156,8 +159,9 @@ def _merge_calls(
 def abandon_calls(connection: Connection, statements: BatchStatements, instance: str) -> None:
     """Give the open calls of a process that has ended the outcome "abandoned"."""
     number = number_of(instance)
-    query = "SELECT event_id FROM open_calls WHERE process = ? AND event_id <> ''"
-    keys: Sequence[Any] = connection.ask(query, number).fetchall()
-    before, after = _ABANDON
-    statements.run(before, "u", [tuple(key) for key in keys], after)
+    # A merged call is no open one, also where the database has kept its row.
+    query = "SELECT event_id FROM open_calls WHERE process = ? AND event_id NOT IN ('', 'both')"
+    keys: Sequence[Any] = [tuple(key) for key in connection.ask(query, number).fetchall()]
+    if statements.change(_ABANDON, "u", keys, f") AS given WHERE {_IS_STARTED}") < len(keys):
+        check_changed(statements, EVENTS, "u", keys, _IS_STARTED)
     connection.ask("DELETE FROM open_calls WHERE process = ?", number)

@@ -149,6 +149,26 @@ def delete_all(statements: BatchStatements, table: Table, rows: Sequence[Row]) -
             raise RowsSkippedError(f"DELETE {where}", table.name, len(left))
 
 
+def check_changed(
+    statements: BatchStatements, table: Table, types: str, rows: Sequence[Row], condition: str
+) -> None:
+    """Check that no row meets the condition of an UPDATE which ends that condition.
+
+    Args:
+        statements: of the connection.
+        table: that was updated.
+        types: see `BatchStatements.run`.
+        rows: what the statement was given.
+        condition: over the table and these rows, which it names ``given``.
+
+    Raises:
+        RowsSkippedError: a row still meets it.
+    """
+    query = f"SELECT 1 FROM {table.name}, ("  # noqa: S608
+    if left := statements.run(query, types, rows, f") AS given WHERE {condition}"):
+        raise RowsSkippedError(f"UPDATE {table.name}", table.name, len(left))
+
+
 def change_one(connection: Connection, table: Table, statement: str, *parameters: object) -> None:
     """Execute a statement that changes one row.
 
