@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from tests.support.rules import alter, rule
-from tests.support.stored import DAY, NOON, exact, ledger, record, store
+from tests.support.stored import DAY, NOON, SECOND, exact, ledger, record, store
 
 from sidelight import Store
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
@@ -15,6 +17,7 @@ from sidelight.record.format import CALL
 from sidelight.store import ingest
 from sidelight.store.eraser import Eraser
 from sidelight.store.erasure import Subject
+from sidelight.store.retention import Pruner
 from sidelight.store.sink import StoreSink
 
 TRACE = bytes(16)
@@ -255,3 +258,34 @@ def test_a_tombstone_that_cannot_be_lifted_is_told(url):
         alter(url, end)
         assert eraser.lift(Subject("a1", None))
         assert not eraser.lift(Subject("a1", None))
+
+
+OLD = NOON - 90 * DAY
+
+
+@pytest.mark.parametrize(
+    ("table", "verb"),
+    [
+        ("events", "DELETE"),
+        ("artifacts", "DELETE"),
+        ("event_counts", "DELETE"),
+        ("retention", "UPDATE"),
+    ],
+)
+def test_a_pruning_that_leaves_something_fails(url, table, verb):
+    """On PostgreSQL some events are in the month that stays, so that rows have to be deleted."""
+    old = [record(at=OLD + n, artifact=f"a{n}", bits=n) for n in range(5)]
+    store(url, old, [record(at=NOON, bits=9)])
+    with Pruner(url) as pruner:
+        plan = pruner.plan(datetime.fromtimestamp((NOON - DAY) // SECOND, UTC))
+        plan = replace(plan, partitions=())
+        make, end = keeps(url, table, verb)
+        alter(url, make)
+        with pytest.raises(StoreError, match=f"of {table} skipped without an error"):
+            [*pruner.run(plan, counts=True)]
+        alter(url, end)
+        [*pruner.run(plan, counts=True)]
+    store(url, [record(at=NOON + 1, bits=10)])
+    with contextlib.suppress(SinkRefusedError):
+        store(url, old)  # delivered again, does not come back
+    assert len(exact(url, plan.kept_since)) == 2

@@ -16,7 +16,7 @@ events until all of them are deleted. A pruned day keeps its counts, unless they
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.exceptions import QueryError, StoreBusyError
 from sidelight.settings import public_url, settle, sqlite_path
+from sidelight.store.database import RowsSkippedError
 from sidelight.store.engine import connect
 from sidelight.store.keys import first_key
 from sidelight.store.partitions import lock_layout, lock_retention, partitions_of
@@ -157,7 +158,7 @@ class Pruner:
             if self._is_postgres:
                 lock_retention(connection.exec_driver_sql)
             before = connection.execute(select(retention.c.kept_since)).scalar_one()
-            connection.execute(update(retention).values(kept_since=min(before, wanted)))
+            _update_marks(connection, kept_since=min(before, wanted))
             return min(int(before), wanted)
 
         return from_ns(self._steps.run(step)).date()
@@ -217,8 +218,11 @@ class Pruner:
         if self._is_postgres:
             lock_retention(connection.exec_driver_sql)
         before, pruned, _ = connection.execute(select(retention)).one()
-        marks = {"kept_since": max(before, kept_since), "pruned_until": max(pruned, kept_since)}
-        connection.execute(update(retention).values(marks))
+        _update_marks(
+            connection,
+            kept_since=max(before, kept_since),
+            pruned_until=max(pruned, kept_since),
+        )
         return int(pruned)
 
     def _drop_partitions(self, names: Iterable[str], kept_since: int) -> Iterator[int]:
@@ -242,9 +246,15 @@ class Pruner:
                 delete(events).where(key >= begin, key < up_to)
             ).rowcount
 
+        def check(connection: Connection) -> None:
+            left = select(func.count()).where(key >= first_key(0), key < end)
+            if count := connection.execute(left).scalar_one():
+                raise RowsSkippedError(str(delete(events)), events.name, count)
+
         while begin < end:
             begin, count = self._steps.run(step)
             yield count
+        self._steps.run(check)
 
     def _delete_rows(self, table: Table, condition: ColumnElement[bool]) -> Iterator[int]:
         """Delete rows, skipping those that a relay has locked."""
@@ -254,7 +264,13 @@ class Pruner:
             ended = select(*table.primary_key.columns).where(condition).limit(self._steps.rows)
             if self._is_postgres:
                 ended = ended.with_for_update(skip_locked=True)
-            return connection.execute(delete(table).where(key.in_(ended))).rowcount
+            left: Sequence[object] = ()
+            for _ in range(2):  # the second time the rows are locked
+                if count := connection.execute(delete(table).where(key.in_(ended))).rowcount:
+                    return count
+                if not (left := connection.execute(ended).all()):
+                    return 0
+            raise RowsSkippedError(str(delete(table)), table.name, len(left))
 
         while count := self._steps.run(step):
             yield count
@@ -275,6 +291,11 @@ class Pruner:
 
         while (count := self._steps.run(step)) > 0:
             yield count
+
+
+def _update_marks(connection: Connection, **marks: int) -> None:
+    if connection.execute(update(retention).values(marks)).rowcount != 1:
+        raise RowsSkippedError(str(update(retention)), retention.name, 1)
 
 
 def _newest_event(connection: Connection, now: int) -> int:
