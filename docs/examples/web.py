@@ -1,5 +1,7 @@
 """A FastAPI application: lifespan, middleware with `bind`, a transaction, a background task.
 
+createdb shop
+python web.py
 uvicorn web:app --workers 2
 """
 
@@ -11,6 +13,7 @@ from typing import Annotated
 
 from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -109,3 +112,7 @@ async def chat(socket: WebSocket) -> None:
     await socket.accept()
     await socket.send_text((await socket.receive_text()).upper())
     await socket.close()
+
+
+if __name__ == "__main__":
+    Base.metadata.create_all(create_engine(DATABASE))  # the tables, once

@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, page
 from tests.support.commands import sidelight
 from tests.support.ports import free_ports
 from tests.support.postgres import new_database
@@ -24,6 +25,13 @@ from tests.support.postgres import new_database
 from sidelight import Store, configure, emit, flush
 
 EXAMPLES = ROOT / "docs" / "examples"
+
+
+def steps(section):
+    """The arguments of the commands that the page shows, without those that prepare the machine."""
+    text = page("how-to/example-applications.md").sections(r"(.+)")[section]
+    lines = re.findall(r"^\$ (?!pip|createdb|export)(.+)$", text, re.MULTILINE)
+    return [[*filter(lambda word: word != "python", shlex.split(line))] for line in lines]
 
 
 def requires(*modules):
@@ -103,6 +111,7 @@ def until_stored(home, count):
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_a_batch(home, method):
     requires("joblib", "pandas", "tenacity")
+    assert steps("A batch") == [["batch.py", "spawn"]]
     run(home, "batch.py", method)
     events = delivered(home)
     types = ("shop_summed", "sending_failed", "sending_tried", "report_sent", "shop_archived")
@@ -115,9 +124,10 @@ def test_a_batch(home, method):
 
 
 def test_commands_of_click_and_typer(home):
-    assert run(home, "greetings.py", "bob", "--times", "2") == "hello bob\n" * 2
+    greet, count = steps("A command line")
+    assert run(home, *greet) == "hello bob\n" * 2
     run(home, "greetings.py", "bob", "--times", "0", code=2)
-    assert run(home, "counting.py", "up", "3") == "1 2 3\n"
+    assert run(home, *count) == "1 2 3\n"
     run(home, "counting.py", "up", "300", code=2)
     told = [(event.type, event.attributes.get("error.type")) for event in delivered(home)]
     assert [type_ for type_, _ in told] == ["greeted", "not_greeted", "counted", "not_counted"]
@@ -130,6 +140,7 @@ def test_tests_of_an_application_with_a_factory(home, options):
     (home / "pytest.ini").write_text("[pytest]\n")
     chosen = ["-psidelight.testing.pytest_plugin", "-pxdist"]  # other plugins are slow to load
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    assert steps("Tests") == [["pytest", "test_shop.py", "-n", "2"]]
     told = run(home, "-m", "pytest", "-q", *chosen, "test_shop.py", *options, **alone)
     assert "3 passed" in told
     assert not (home / "production.db").exists()
@@ -138,13 +149,13 @@ def test_tests_of_an_application_with_a_factory(home, options):
 def test_a_notebook_run_by_a_command_that_a_map_traces(home):
     requires("IPython", "ipykernel", "matplotlib", "nbclient", "pandas")
     jupyter = str(Path(sys.executable).with_name("jupyter"))
-    store = "sqlite:///cells.db"
+    command, _ = steps("A command of somebody else")
     notebook = json.loads((home / "latencies.ipynb").read_text())
     again = [{**cell, "id": f"{cell['id']}-again"} for cell in notebook["cells"][1:3]]
     notebook["cells"][3:3] = again
     (home / "latencies.ipynb").write_text(json.dumps(notebook))
-    traced = ("-m", "sidelight", "run", "--map", "cells.toml", "--store", store, "--", jupyter)
-    run(home, *traced, "execute", "--timeout=120", "--output=done", "latencies.ipynb")
+    *traced, _, execute, name = ["-m", *command]
+    run(home, *traced, jupyter, execute, "--timeout=120", "--output=done", name)
     notebook = json.loads((home / "done.ipynb").read_text())
     cells = notebook["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
@@ -157,7 +168,7 @@ def test_a_notebook_run_by_a_command_that_a_map_traces(home):
 
     cells[1]["source"] = "1 / 0"
     (home / "broken.ipynb").write_text(json.dumps({**notebook, "cells": cells}))
-    run(home, *traced, "execute", "broken.ipynb", code=1)
+    run(home, *traced, jupyter, execute, "broken.ipynb", code=1)
     *_, failed = delivered(home, "cells.db")
     assert (failed.type, failed.attributes["error"]) == ("cell_failed", "ZeroDivisionError")
 
@@ -170,19 +181,15 @@ def test_django_and_celery(home):
     settings = {"DJANGO_SETTINGS_MODULE": "tickets.settings", "SECRET_KEY": "s"}
     settings |= {f"DJANGO_SUPERUSER_{name}": "ann" for name in ("USERNAME", "PASSWORD")}
     settings["DJANGO_SUPERUSER_EMAIL"] = "ann@example.org"
-    sidelight("outbox", "create", f"sqlite:///{home}/tickets.db")
-    prepare = """
-        from django.core.management import call_command, execute_from_command_line
-        execute_from_command_line(["django", "migrate", "--run-syncdb", "--verbosity=0"])
-        call_command("createsuperuser", "--noinput", verbosity=0)
-    """
-    run(home, "-c", textwrap.dedent(prepare), **settings)
-    server = ["gunicorn", "--workers=2", f"--bind=127.0.0.1:{port}", "--log-level=error"]
-    server += ["django.core.wsgi:get_wsgi_application()"]
-    worker = ["celery", "-A", "tickets.tasks", "worker", "--concurrency=2", "--loglevel=ERROR"]
+    outbox, migrate, create, server, worker = steps("Django and Celery")
+    run(home, "-m", *outbox, **settings)
+    run(home, *migrate, "--verbosity=0", **settings)
+    run(home, *create, "--noinput", "--verbosity=0", **settings)
+    server += [f"--bind=127.0.0.1:{port}", "--log-level=error"]
+    worker += ["--concurrency=2", "--loglevel=ERROR", "--without-mingle", "--without-gossip"]
     with (
         program(home, *server, **settings) as serving,
-        program(home, *worker, "--without-mingle", "--without-gossip", **settings),
+        program(home, *worker, **settings),
         httpx.Client(base_url=address, timeout=60, follow_redirects=True) as client,
     ):
         until_it_listens(port, serving)
@@ -227,10 +234,9 @@ def web(home):
     database = new_database().replace("postgresql:", "postgresql+psycopg:")
     port = free_ports(1)[0]
     settings = {"DATABASE": database, "SIDELIGHT_STORE": "sqlite:///events.db"}
-    create = "web.Base.metadata.create_all(sqlalchemy.create_engine(web.DATABASE))"
-    run(home, "-c", f"import sqlalchemy, web; {create}", **settings)
-    command = ["uvicorn", "web:app", "--workers", "2", "--port", str(port), "--log-level", "error"]
-    with program(home, *command, **settings) as server:
+    create, serve = steps("A web application")
+    run(home, *create, **settings)
+    with program(home, *serve, "--port", str(port), "--log-level", "error", **settings) as server:
         until_it_listens(port, server)
         yield f"127.0.0.1:{port}"
 

@@ -64,6 +64,26 @@ def test_pages_name_no_place_of_one_machine(page):
     assert not re.search(r"(?<![\w.])/(?:home|root|work|Users)/", page.text)
 
 
+#: What the code of a page needs and sidelight does not bring, and the words that say how to get it.
+NEEDS = {
+    r"import psycopg|postgresql\+psycopg": r"sidelight\[postgres\]",
+    r"localhost/shop": r"createdb shop",
+    r"stream=": r"sidelight\[kafka\]",
+    r"localhost:9092": r"kafka-topics.sh",
+    r"to_arrow": r"sidelight\[arrow\]",
+    r"sidelight ui": r"sidelight\[ui\]",
+    r"from cloudevents": r"pip install cloudevents",
+    r"import django": r"pip install .*django",
+}
+
+
+@EACH
+def test_a_page_says_how_to_get_what_it_needs(page):
+    code = "\n".join(block.text for block in page.blocks if page.path.parent.name == "how-to")
+    for needed, said in NEEDS.items():
+        assert re.search(said, page.text) or not re.search(needed, code), (page.name, needed)
+
+
 # -- what is promised ends somewhere -------------------------------------------------------------
 
 #: What each claim is, by the section of the page that says where it ends.
