@@ -8,6 +8,7 @@ import psycopg
 import pytest
 import sqlalchemy
 from django.db import connections, transaction
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
@@ -16,8 +17,9 @@ from tests.support.telemetry import restore
 import sidelight
 from sidelight import arg, emits
 from sidelight.emission import EMITTER
-from sidelight.exceptions import TransactionError
-from sidelight.transactions.entry import BROKEN, ENDED, REASONS
+from sidelight.exceptions import OutboxError, TransactionError
+from sidelight.transactions.entry import BROKEN, ENDED, REASONS, UNPROVABLE
+from sidelight.transactions.outbox.postgres import PostgresOutbox
 
 #: These events have no commit to wait for.
 AT_ONCE = {"no transaction", "autocommit", "unknown kind"}
@@ -39,6 +41,20 @@ AGAIN_ON_SERVER = TRIGGERED.format(
 )
 RULE = "CREATE RULE no AS ON INSERT TO sidelight_outbox DO {}"
 INSTEAD, ALSO = RULE.format("INSTEAD NOTHING"), RULE.format("ALSO DELETE FROM sidelight_outbox")
+DEFERRED = TRIGGERED.replace("CREATE TRIGGER", "CREATE CONSTRAINT TRIGGER").replace(
+    "FOR EACH ROW", "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+)
+GONE_AT_COMMIT = DEFERRED.format(
+    "DELETE FROM sidelight_outbox WHERE event_id = NEW.event_id;", "AFTER"
+)
+RAISED_AT_COMMIT = DEFERRED.format("RAISE EXCEPTION 'no';", "AFTER")
+#: A role that may only insert cannot look whether a trigger has kept its row.
+BLIND = """
+DO $$ BEGIN CREATE ROLE blind; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+GRANT INSERT ON sidelight_outbox TO blind; GRANT ALL ON orders TO blind;
+GRANT ALL ON orders_id_seq TO blind
+"""
+AS_BLIND = ("SET LOCAL ROLE blind", "SELECT count(*) FROM orders")
 CHECK = "ALTER TABLE sidelight_outbox ADD CHECK (position < 0)"
 
 
@@ -177,6 +193,11 @@ SCENARIOS = [
     ("insert failed", asyncpg_session, BOTH[:1], (ASK,), {}, INSTEAD),
     ("insert failed", psycopg2, BOTH[:1], (ASK,), {}, ALSO),
     ("insert failed", asyncpg_session, BOTH[:1], (ASK,), {}, CHECK),
+    (UNPROVABLE, session, BOTH[:1], (ASK,), {}, GONE_AT_COMMIT),
+    (UNPROVABLE, plain_psycopg, BOTH[:1], (ASK,), {}, RAISED_AT_COMMIT),
+    (UNPROVABLE, asyncpg_session, BOTH[:1], (ASK,), {}, GONE_AT_COMMIT),
+    (UNPROVABLE, session, BOTH[:1], AS_BLIND, {}, BLIND + ";" + SKIP_ON_SERVER),
+    (UNPROVABLE, plain_psycopg, BOTH[:1], AS_BLIND, {}, BLIND + ";" + INSTEAD),
     ("unsupported database", session, ("memory",), ("SELECT 1",), {}, None),
     ("unknown kind", no_transaction, BOTH[1:], (), {}, None),
     ("not awaited", unawaited, BOTH, (ASK,), {}, None),
@@ -352,6 +373,46 @@ def test_a_trigger_that_is_made_later_is_noticed_by_the_relay(tmp_path):
     label = {"sidelight.not_joined": "insert failed"}
     assert sorted(stored(tmp_path), key=len) == [{"n": 1}, {"n": 1, **label}]
     restore()
+
+
+def test_a_trigger_that_becomes_deferred_is_noticed_by_the_relay(tmp_path):
+    url = business.DATABASES["postgresql"](tmp_path)
+    business.create_tables(url)
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
+    with plain_psycopg(url) as unit:
+        for change in (RAISED_AT_COMMIT, "DROP TRIGGER no ON sidelight_outbox"):
+            unit.execute(ASK)
+            look_at(unit)
+            unit.commit()
+            assert sidelight.flush(20)
+            with core(url) as other:
+                other.execute(change)
+                other.commit()
+            assert sidelight.flush(20)  # the relay looks
+        unit.execute(ASK)
+        look_at(unit)
+        unit.commit()
+    label = {"sidelight.not_joined": UNPROVABLE}
+    assert sorted(stored(tmp_path), key=len) == [{"n": 1}, {"n": 1}, {"n": 1, **label}]
+    restore()
+
+
+def test_a_relay_that_may_not_see_all_rows_says_so(tmp_path):
+    url = business.DATABASES["postgresql"](tmp_path)
+    business.create_tables(url)
+    role = "relay_" + url.rpartition("/")[2]
+    with core(url) as other:
+        for statement in (
+            f"CREATE ROLE {role} LOGIN",
+            f"GRANT SELECT, DELETE ON sidelight_outbox TO {role}",
+            "ALTER TABLE sidelight_outbox ENABLE ROW LEVEL SECURITY",
+        ):
+            other.execute(statement)
+        other.commit()
+    outbox = PostgresOutbox(make_url(url).set(username=role).render_as_string(hide_password=False))
+    with contextlib.closing(outbox), pytest.raises(OutboxError, match="row-level security"):
+        outbox.move(list, 10)
 
 
 def test_a_role_that_may_only_insert_joins(tmp_path):

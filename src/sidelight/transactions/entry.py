@@ -19,6 +19,7 @@ BROKEN: Final = "broken transaction"
 NO_TABLE: Final = "no outbox table"
 TOO_SLOW: Final = "database too slow"
 INSERT_FAILED: Final = "insert failed"
+UNPROVABLE: Final = "unprovable outbox"
 
 REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "no transaction": ("none is open", "begin one, or let the function do something in it"),
@@ -30,6 +31,10 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     TOO_SLOW: ("the INSERT took longer than the deadline", "use strict=True to wait"),
     "read-only transaction": ("it may not write", "leave transaction= out here"),
     INSERT_FAILED: ("the database refused the INSERT", "see the log"),
+    UNPROVABLE: (
+        "its table has a trigger that is deferred, or one that this role cannot look behind",
+        "drop it, make it NOT DEFERRABLE, or grant SELECT on sidelight_outbox",
+    ),
     "not awaited": ("an async connection in a call that cannot await", "make it async"),
     "unknown kind": ("sidelight does not know this kind of object", f"give {targets()}"),
     "unsupported database": (

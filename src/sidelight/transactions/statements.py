@@ -7,7 +7,7 @@ it on a synchronous connection, `execute_all_awaited` on an asynchronous one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from sidelight.emission import EMITTER, MARGIN
@@ -16,6 +16,7 @@ from sidelight.transactions.entry import (
     BROKEN,
     NO_TABLE,
     TOO_SLOW,
+    UNPROVABLE,
     Refused,
     Row,
     RowLeftOutError,
@@ -41,7 +42,7 @@ _END: Final = (
     f" RELEASE SAVEPOINT {SAVEPOINT}"
 )
 _BEFORE: Final = "'sidelight.timeout'"
-# A trigger, a rule or a policy may leave a row out without an error. Where the table has one, the
+# A trigger or a rule may leave a row out without an error. Where the table has one, the
 # same message looks at the rows: where one is missing, it names a setting that does not exist,
 # which is an error.
 _LEFT_OUT: Final = "sidelight.row_left_out"
@@ -112,15 +113,13 @@ class _Found(NamedTuple):
     Attributes:
         table: where to insert; qualified where only one schema has an outbox.
         is_readable: whether the caller may see the rows that it inserts.
-        may_leave_out: whether one of the tables has a trigger, a rule or a policy.
-        ids: of the tables.
+        tables: all of them.
         name: of the database.
     """
 
     table: str
     is_readable: bool
-    may_leave_out: bool
-    ids: Sequence[Hashable]
+    tables: Mapping[Hashable, FoundTable]
     name: str
 
 
@@ -161,8 +160,9 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
         elif name:
             insert = f"{insert}; SELECT pg_catalog.current_setting({name})"
         yield insert  # one message: one round trip
-        draining.joined(found.ids, found.name, [row.event_id for row in rows])
+        draining.joined(found.tables, found.name, [row.event_id for row in rows])
     except Refused:
+        _found.pop(database, None)  # the remedy may have been applied when the next event comes
         raise
     except BaseException as error:
         _found.pop(database, None)
@@ -177,10 +177,16 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
 def _if_stored(found: _Found, rows: Sequence[Row], name: str) -> str:
     """Return an expression for the name of a setting, which is unknown where a row is missing.
 
-    Return "" where no row can be missing, or where the caller may not look.
+    Return "" where no row can be missing.
+
+    Raises:
+        Refused: a row may be missing, and the caller cannot learn that now.
     """
-    may_leave_out = found.may_leave_out or any(map(draining.may_leave_out.get, found.ids))
-    if not (may_leave_out and found.is_readable):
+    tables = [draining.latest.get(ids, table) for ids, table in found.tables.items()]
+    may_leave_out = any(table.may_leave_out for table in tables)
+    if any(table.may_undo for table in tables) or (may_leave_out and not found.is_readable):
+        raise Refused(UNPROVABLE)
+    if not may_leave_out:
         return ""
     keys = ", ".join(f"({row.occurred}, '{row.event_id}')" for row in rows)
     return _IF_STORED.format(
@@ -196,8 +202,7 @@ def _outbox_in(tables: Sequence[Sequence[Any]]) -> _Found:
     return _Found(
         f"{schema}{TABLE_NAME}",
         all(table.is_readable for table in found),
-        any(table.may_leave_out for table in found),
-        [table.ids for table in found],
+        {table.ids: table for table in found},
         f"the PostgreSQL database {_text(found[0].database)}",
     )
 

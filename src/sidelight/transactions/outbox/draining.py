@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable
 from typing import Final, NamedTuple
 
 from sidelight.host import monotonic
+from sidelight.transactions.outbox.table import FoundTable
 
 _LATEST: Final = 20  # events whose ids are kept, of each outbox
 
@@ -30,8 +31,8 @@ class Joined(NamedTuple):
     since: float
 
 
-may_leave_out: Final[dict[Hashable, bool]] = {}
-"""Whether a trigger, a rule or a policy of a table may leave rows out, as a relay has last seen."""
+latest: Final[dict[Hashable, FoundTable]] = {}
+"""The tables as a relay has last seen them, by their ids."""
 _joined: Final[dict[frozenset[Hashable], Joined]] = {}
 _drained: Final[dict[str, frozenset[Hashable]]] = {}
 _paths: Final[dict[str, str]] = {}
@@ -78,5 +79,5 @@ def forget_outboxes() -> None:
     """Forget everything, because the process was configured anew or forked."""
     _joined.clear()
     _drained.clear()
-    may_leave_out.clear()
+    latest.clear()
     _paths.clear()

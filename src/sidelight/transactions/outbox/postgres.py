@@ -149,7 +149,13 @@ class PostgresOutbox:
             )
         draining.drained(self.url, [table.ids for table in tables])
         for table in tables:
-            draining.may_leave_out[table.ids] = table.may_leave_out
+            draining.latest[table.ids] = table
+            if not table.is_readable:
+                raise OutboxError(
+                    url=self.shown,
+                    problem=f"its role may not read all rows of {table.schema}.{TABLE_NAME}",
+                    remedy="grant it SELECT and DELETE; where row-level security is on, BYPASSRLS",
+                )
         return [f"{table.schema}.{TABLE_NAME}" for table in tables]
 
     def _opened(self) -> DeadlineConnection:

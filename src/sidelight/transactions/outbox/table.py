@@ -37,8 +37,10 @@ def outbox_table() -> Table:
 
 FIND_TABLES: Final = (
     "SELECT pg_catalog.quote_ident(n.nspname), d.oid::bigint, c.oid::bigint, d.datname,"
-    " c.relhastriggers OR c.relhasrules OR c.relrowsecurity,"
-    " pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)"
+    " c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid"
+    " AND NOT t.tgisinternal), pg_catalog.has_table_privilege(c.oid, 'SELECT')"
+    " AND NOT pg_catalog.row_security_active(c.oid), EXISTS (SELECT FROM pg_catalog.pg_trigger t"
+    " WHERE t.tgrelid = c.oid AND t.tgdeferrable)"
     " FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -58,8 +60,10 @@ class FoundTable(NamedTuple):
         schema: quoted.
         database_id, table_id: oids.
         database: its name.
-        may_leave_out: whether a trigger, a rule or a policy may leave a row out.
+        may_leave_out: whether a trigger or a rule may leave a row out.
         is_readable: whether the role of the session may read all rows.
+        may_undo: whether a trigger or a constraint may be deferred to the commit, when it can still
+            take a row away, or fail the commit.
     """
 
     schema: str
@@ -68,6 +72,7 @@ class FoundTable(NamedTuple):
     database: str
     may_leave_out: bool
     is_readable: bool
+    may_undo: bool
 
     @property
     def ids(self) -> tuple[int, int]:
