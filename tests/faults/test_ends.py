@@ -9,11 +9,10 @@ import itertools
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 
 import pytest
+from tests.support.commands import sidelight
 from tests.support.emitting import Order
 from tests.support.interpreters import HERE, VERSIONS, how_to_get, interpreter
 from tests.support.preludes import TELL_WHEN
@@ -237,10 +236,9 @@ def timed(store, number, end, version, environment):
 
 def once(store):
     """Return the errors of ``sidelight relay --once``, which leaves records for the Collector."""
-    command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", store]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 1
-    return ran.stderr
+    ran = sidelight("relay", "--once", "--store", store)
+    assert ran.code == 1
+    return ran.err
 
 
 def delays(store, full, environment):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support import business, postgres
 from tests.support.balance import balance
+from tests.support.commands import sidelight
 from tests.support.otlp_server import OtlpServer
 from tests.support.receipts import TELLS, Told
 
@@ -59,8 +60,8 @@ os._exit(0)
 def deliver(directory, *options):
     """Deliver what the processes have left; return the URL of the store."""
     url = f"sqlite:///{directory / 'events.db'}"
-    command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", url, *options]
-    subprocess.run(command, check=True, timeout=120)
+    done = sidelight("relay", "--once", "--store", url, *options)
+    assert done.code == 0, done.err
     return url
 
 

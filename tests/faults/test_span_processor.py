@@ -13,7 +13,7 @@ from sidelight import Store
 from sidelight.spool.directory import segments_in
 
 THREADS = 3
-ROUNDS_FULL, ROUNDS_SHORT = 200, 12
+ROUNDS_FULL, ROUNDS_SHORT = 200, 4
 AT_ONCE = 4
 DRAINED = 20  # rounds after which nobody has left anything in the spool: it is bounded
 DEAD = "http://127.0.0.1:9"

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support.commands import sidelight
 
+from sidelight import Store
 from sidelight.exceptions import ConfigurationError
 from sidelight.record import frame
 from sidelight.spool import HotSegment, Scanner, Segment, Spool, filesystem, hot_directory
@@ -250,15 +252,11 @@ def test_nothing_is_lost_with_a_killed_process(relay, who, tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), relay, who]
     subprocess.run(command, env=environment, check=False)
     url = f"sqlite:///{tmp_path}/events.db"
-    command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", url]
-    environment.pop("SIDELIGHT_HOT")
     until = time.monotonic() + 20
     while not list(spool.glob("*.hot")) and time.monotonic() < until:
         time.sleep(0.01)
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    import sidelight  # noqa: PLC0415
-
-    with sidelight.Store(url) as store:
+    assert sidelight("relay", "--once", "--store", url).code == 0
+    with Store(url) as store:
         assert sum(1 for _ in store.events()) == 200 * (1 + (who == "child"))
     assert not list(hot.iterdir())
     hot.rmdir()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.commands import sidelight
 from tests.support.programs import ROOT, wait_until
 
 from sidelight.spool import Record
@@ -97,14 +98,4 @@ def events_in(messages: Iterable[Any]) -> list[Record]:
 def deliver_to_stream(stream: str, spool: Path) -> None:
     """Run ``sidelight relay --once`` until the spool is empty."""
     arguments = ["relay", "--once", "--stream", stream, "--spool", str(spool)]
-
-    def is_delivered() -> bool:
-        ran = subprocess.run(
-            [sys.executable, "-m", "sidelight", *arguments],
-            env=environment(),
-            capture_output=True,
-            check=False,
-        )
-        return ran.returncode == 0
-
-    wait_until(is_delivered)
+    wait_until(lambda: sidelight(*arguments).code == 0)

@@ -25,6 +25,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from tests.support.balance import Balance
+from tests.support.commands import sidelight
 from tests.support.emitting import KINDS, LOSSES, ORDER, REPORT, Order
 
 from sidelight import Store
@@ -308,26 +309,22 @@ def _keeps(program: Program, path: Path) -> bool:
 def deliver(
     store: str, spool: Path | None = None, seconds: float = PATIENCE, *, otlp: str | None = None
 ) -> str:
-    """Run ``sidelight relay --once`` until it succeeds. Return its output.
+    """Run ``sidelight relay --once`` in this process until it succeeds. Return its output.
 
     Do nothing if the spool is empty.
     """
     if not list(segments_in(settle(store, spool=spool).spool)):
         return ""
-    command = [sys.executable, "-m", "sidelight", "relay", "--once", "--store", store]
+    arguments = ["relay", "--once", "--store", store]
     if spool is not None:
-        command += ["--spool", str(spool)]
+        arguments += ["--spool", str(spool)]
     if otlp is not None:
-        command += ["--otlp", otlp]
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "SIDELIGHT_"))}
-    env["PYTHONPATH"] = str(ROOT / "src")
+        arguments += ["--otlp", otlp]
     until = time.monotonic() + seconds
-    while True:
-        ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        if ran.returncode == 0:
-            return ran.stdout + ran.stderr
-        assert time.monotonic() < until, ran.stderr
+    while (done := sidelight(*arguments)).code:
+        assert time.monotonic() < until, done.err
         time.sleep(0.1)
+    return done.out + done.err
 
 
 @dataclass(frozen=True)
