@@ -20,13 +20,13 @@ def forking(store, how, count, order):
 
 def test_beside_a_busy_relay(store, full, row):
     """No child hangs in its own store, no id comes twice, and no fork takes long."""
-    forks = 1500 if full else 150
+    forks = 1500 if full else 50
     program, told = forking(store, "many", forks, Order(threads=2, pause=0.0005))
     deliver(store)
     assert told["failed"] == 0, "children that hang or fail"
     assert told["longest"] < 0.5 + told["twin"]
     longest = f"fork beside a busy relay, {told['longest'] * 1e3:.0f} ms at most"
-    # A child's first calls are the slow ones: of 150, beside other tests, nothing can be said.
+    # A child's first calls are the slow ones: of so few, beside other tests, nothing can be said.
     row(12, longest, injected=forks, verdict=judge(store, program), budget=full)
     nothing_left(store)
 
@@ -52,7 +52,7 @@ def test_in_the_middle_of_the_imports(store, full, progress, settled):
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_pools_of_short_lived_workers(method, store, full, settled):
-    tasks = {"fork": (300, 40), "spawn": (60, 5)}[method][not full]
+    tasks = {"fork": (300, 15), "spawn": (60, 3)}[method][not full]
     program, _ = forking(store, f"pool_{method}", tasks, Order())
     verdict = settled(12, f"multiprocessing, {method}", store, program, injected=tasks)
     assert verdict.acknowledged == 50 + 10 * tasks

@@ -7,7 +7,7 @@ import pytest
 from tests.support.emitting import Order
 from tests.support.programs import running
 
-TIMES_FULL, TIMES_SHORT = 20_000, 1000
+TIMES_FULL, TIMES_SHORT = 20_000, 400
 FAULTS = {
     "signal": "errors of a signal handler, Ctrl-C",
     "thread": "PyThreadState_SetAsyncExc, no Exception",

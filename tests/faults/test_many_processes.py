@@ -46,8 +46,8 @@ while True:
 
 
 def test_idle_processes_hold_little(store, tmp_path, full, row):
-    count = 300 if full else 40
-    limit = 1024 * MIB if full else 80 * MIB
+    count = 300 if full else 20
+    limit = 1024 * MIB if full else 40 * MIB
     told = tmp_path / "told"
     told.mkdir()
     command = [sys.executable, "-c", TELLS + PROGRAM, store, str(count), str(limit), str(told)]

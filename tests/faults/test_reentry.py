@@ -22,7 +22,7 @@ while reentering.times() <= {calls} // 10:  # a fast machine makes all calls bet
     call(n := n + 3)
 reentering.tell({path!r})
 """
-CALLS = 300
+CALLS = 80
 """The calls of a program in which every line of sidelight emits."""
 
 

@@ -23,7 +23,7 @@ def test_nothing_owed_is_lost(model, full):
     run_state_machine_as_test(
         model,
         settings=settings(
-            max_examples=3000 if full else 60,
+            max_examples=3000 if full else 30,
             stateful_step_count=60 if full else 40,
             deadline=None,
             derandomize=True,

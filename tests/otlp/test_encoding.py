@@ -103,7 +103,7 @@ def sdk_limits(limits):
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(deeds, st.none() | contexts, span_limits)
 def test_any_span(deeds, parent, most):
     """Of a decorated function, with anything that it does to its span."""
@@ -223,7 +223,7 @@ def environment_of(limits):
 
 
 @pytest.mark.filterwarnings("ignore:Log record attributes were dropped")
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(statics, moments, times, few, few)
 def test_any_log_record(static, moment, observed, most, length):
     limits = Limits(log_attributes=128 if most is None else most, log_length=length)

@@ -112,7 +112,7 @@ class Keeping(Sampler):
         return "keeping"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(
     st.builds(Resource, attributes, texts),
     limits,

@@ -540,7 +540,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(anything)
 def test_anything_becomes_json_and_stays_as_it_is(value):
     once = plain(value)

@@ -75,17 +75,22 @@ def async_engine_on(url: str, driver: str = "psycopg", **options: Any) -> AsyncE
 
 def committed(url: str) -> set[str]:
     """The names of the orders that another connection sees."""
-    query = "SELECT name FROM orders"
+    return set(keys(url))
+
+
+def keys(url: str) -> dict[str, int]:
+    """The same with the keys that the database gave."""
+    query = "SELECT name, id FROM orders"
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-            return {name for (name,) in connection.execute(query)}
+            return dict(connection.execute(query).fetchall())
     with psycopg.connect(url) as connection:
-        return {name for (name,) in connection.execute(query)}
+        return dict(connection.execute(query).fetchall())
 
 
 def count(url: str) -> int:
     """How many orders there are."""
-    return len(committed(url))
+    return len(keys(url))
 
 
 def create_tables(url: str) -> None:
