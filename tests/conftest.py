@@ -25,7 +25,7 @@ sys.dont_write_bytecode = False
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--full", action="store_true", help="run the faults at full length, as `make faults`"
+        "--full", action="store_true", help="run the faults and each combination, as `make faults`"
     )
 
 
@@ -33,6 +33,12 @@ def pytest_collection_finish():
     """Keep what was collected out of each garbage collection, because tests make hundreds."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def full(pytestconfig):
+    """Return whether the tests run at full length."""
+    return bool(pytestconfig.getoption("--full"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -64,12 +64,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 @pytest.fixture
-def full(pytestconfig: pytest.Config) -> bool:
-    """Return whether the tests run at full length."""
-    return bool(pytestconfig.getoption("--full"))
-
-
-@pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """Derive the seed of this test from its name. The table and a failure show it."""
     number = zlib.crc32(request.node.nodeid.encode())

@@ -1,8 +1,8 @@
 """Applications of every kind that are killed in the middle of their work, one after the other.
 
-``python -m tests.support.ordering STORE ROUNDS SEED APPLICATION=URL…`` runs each so many rounds,
-each in a process of its own, which dies by SIGKILL: before a commit, after one, after a rollback,
-or whenever it happens. For each that has died it writes a line.
+``python -m tests.support.ordering STORE ROUNDS EACH SEED APPLICATION=URL…`` runs each so many
+rounds, each in a process of its own, which dies by SIGKILL: before a commit, after one, after a
+rollback, or whenever it happens. For each that has died it writes a line.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ MOMENTS = ("before the commit", "after the commit", "after the rollback", "whene
 _LONGEST = 0.03  # seconds until a round is killed "whenever"
 
 
-def main(store: str, rounds: int, seed: int, cases: list[tuple[str, str]]) -> None:
+def moments(case: int, each: int) -> list[str]:
+    """So many moments for the case of this number: they take turns."""
+    return [MOMENTS[(case + n) % len(MOMENTS)] for n in range(each)]
+
+
+def main(store: str, rounds: int, each: int, seed: int, cases: list[tuple[str, str]]) -> None:
     """Run the cases."""
     chance = random.Random(seed)
-    for name, url in cases:
-        for number, moment in itertools.product(range(rounds), MOMENTS):
+    for case, (name, url) in enumerate(cases):
+        for number, moment in itertools.product(range(rounds), moments(case, each)):
             ready, says_so = os.pipe()
             process = os.fork()
             if process == 0:
@@ -74,5 +79,5 @@ def _order(application: Application, unit: Unit, name: str) -> None:
 
 
 if __name__ == "__main__":
-    given = [(name, url) for name, _, url in (case.partition("=") for case in sys.argv[4:])]
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), given)
+    given = [(name, url) for name, _, url in (case.partition("=") for case in sys.argv[5:])]
+    main(sys.argv[1], *map(int, sys.argv[2:5]), given)

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
 from tests.support.commands import wait_for
+from tests.support.pairs import each_pair
 from tests.support.telemetry import restore
 
 import sidelight
@@ -415,17 +416,18 @@ async def _settled(value):
     return await value if hasattr(value, "__await__") else value
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_psycopg_tells_how_its_transactions_end(setting, kind, tmp_path):
+def test_psycopg_tells_how_its_transactions_end(setting, tmp_path, full):
     url = created(tmp_path, "postgresql")
-    for name, end in WAYS.items():
+    for given, name, is_async in each_pair(SETTINGS, WAYS, [False, True], full=full):
+        if given != setting:
+            continue
         with (
-            driven(url, kind == "async", **SETTINGS[setting]) as connection,
+            driven(url, is_async, **SETTINGS[setting]) as connection,
             # Several statements cannot be prepared; client-side cursors refuse binary results.
             contextlib.suppress(psycopg.errors.SyntaxError, psycopg.NotSupportedError),
         ):
-            end(connection, name)
+            WAYS[name](connection, f"{name}, {is_async=}")
     assert check_events(url, tmp_path) == set()
 
 
@@ -433,6 +435,7 @@ def test_psycopg_tells_how_its_transactions_end(setting, kind, tmp_path):
 
 FAILS = "INSERT INTO orders (id, name) VALUES (1, 'first'), (1, 'again')"
 UNDOES_ALL = "INSERT OR ROLLBACK INTO orders (id, name) VALUES (1, 'first'), (1, 'again')"
+SQLITE_STEPS = [["order", UNDOES_ALL, "commit"], ["order", UNDOES_ALL, "order", "commit"]]
 #: Steps: "order" orders; "(" and ")" are the ends of a savepoint that is rolled back, "]" is the
 #: end of one that is released; methods are called, and all else is executed. Errors are swallowed.
 STEPS = [
@@ -454,8 +457,8 @@ STEPS = [
     ["order", "(", "order", FAILS, ")", "commit"],
     ["order", DEFERRED, "commit", "rollback"],
     ["order", DEFERRED, "commit", "rollback", "order", "commit"],
+    *SQLITE_STEPS,
 ]
-SQLITE_STEPS = [["order", UNDOES_ALL, "commit"], ["order", UNDOES_ALL, "order", "commit"]]
 DRIVERS = {
     "psycopg": ("postgresql", None),
     "psycopg2": ("postgresql", None),
@@ -545,17 +548,18 @@ def opened(url, driver, is_session):
             run(engine.dispose())
 
 
-@pytest.mark.parametrize("kind", ORDERS)
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_sqlalchemy_tells_how_its_transactions_end(driver, kind, tmp_path):
+def test_sqlalchemy_tells_how_its_transactions_end(driver, tmp_path, full):
     database, asynchronous = DRIVERS[driver]
     url = there = created(tmp_path, database)
     if driver == "psycopg2":
         pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         there = url.replace("://", "+psycopg2://")
-    for number, steps in enumerate(STEPS + SQLITE_STEPS * (database == "sqlite")):
+    for given, steps, kind in each_pair(DRIVERS, STEPS, [*ORDERS], full=full):
+        if given != driver or (steps in SQLITE_STEPS and database != "sqlite"):
+            continue
         with opened(there, asynchronous, "session" in kind) as unit:
-            stepping = Stepping(unit, ORDERS[kind], f"{number}: {steps}")
+            stepping = Stepping(unit, ORDERS[kind], f"{kind}: {steps}")
             for step in steps:
                 with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
                     stepping.step(step)
