@@ -109,7 +109,8 @@ def test_each_trouble_with_each_peer(tmp_path, full, randomness, progress, row):
     ways = SIGNALS if full else [randomness.choice(SIGNALS)]
     for over_grpc in ways:
         with Collector() as collector, Networks(collector, over_grpc) as networks:
-            troubles = [*networks.troubles()]
+            # Every second one still holds each trouble, and each peer with several.
+            troubles = [*networks.troubles()][:: 1 if full else 2]
             randomness.shuffle(troubles)
             program = through(networks, troubles, tmp_path / over_grpc, full, progress)
             tell(row, networks, program, troubles)
