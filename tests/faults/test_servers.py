@@ -32,7 +32,7 @@ def workers_of(program):
 def test_gunicorn(tmp_path, full, randomness, progress, settled):
     """The application is loaded before the fork. Workers end after 5 requests or are killed."""
     store = f"sqlite:///{tmp_path / 'events.db'}"
-    requests, (port,) = (1500 if full else 60), free_ports(1)
+    requests, (port,) = (1500 if full else 40), free_ports(1)
     command = ["-m", "gunicorn", "--preload", "--workers", "3", "--max-requests", "5"]
     command += ["--bind", f"127.0.0.1:{port}", "--log-level", "error"]
     command += ["tests.support.serving:application"]

@@ -18,7 +18,7 @@ from tests.support.programs import (
 )
 from tests.support.proxy import Proxy
 
-ROUNDS_FULL, ROUNDS_SHORT = 100, 3
+ROUNDS_FULL, ROUNDS_SHORT = 100, 2
 SESSIONS = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE application_name = 'sidelight' AND datname = current_database()
