@@ -469,6 +469,13 @@ def a_server_that_is_down(at):
 
 
 @row
+@given(("@", "@", "_not", "createdb NAME"), ("://", "://no_", "", "correct the user"))
+def a_database_or_a_user_that_is_missing(at, old, new, more, words):
+    at.use(new_database(own_server()).replace(old, new) + more, at.tmp / "spool")
+    yield WRONG, "store", f"does not exist → .*{words}"
+
+
+@row
 @given("LATIN1", "SQL_ASCII")
 def a_database_of_another_encoding(at, encoding):
     url = new_database(own_server(), encoding)

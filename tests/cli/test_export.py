@@ -320,6 +320,20 @@ def test_a_killed_export_continues_behind_its_last_part(
     assert (len(read), len(set(read))) == (NUMBER, NUMBER)
 
 
+@pytest.mark.parametrize("told", [None, '{"parts": 1}', ""])
+def test_parts_of_another_version_are_refused(filled, tmp_path, told):
+    path = tmp_path / "events.parquet"
+    directory = tmp_path / "events.parquet.parts"
+    directory.mkdir()
+    if told is not None:
+        (directory / "export.json").write_text(told)
+    (directory / "000000-1-1.part").write_bytes(b"PAR1")
+    said = sidelight("export", "--to", path, *of(filled))
+    assert (said.code, "of another version of sidelight; remove it" in said.err) == (1, True)
+    (directory / "000000-1-1.part").unlink()
+    assert sidelight("export", "--to", path, *of(filled)).code == 0
+
+
 def test_a_later_export_has_what_came_later(tmp_path):
     store(url := sqlite(tmp_path), [record(artifact="a1")])
     with Store(url) as opened:

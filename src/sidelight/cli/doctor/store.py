@@ -27,6 +27,9 @@ _REMEDIES: Final = {
     "no such (table|column)|(relation|column) .* does not exist": "put back what another program"
     " has dropped or renamed, from a copy; a relay makes tables in an empty database only, and the"
     " records wait in the spool",
+    'database ".*" does not exist': "create it with `createdb NAME`, or correct the URL",
+    'role ".*" does not exist|authentication failed|no password supplied': "correct the user and"
+    " the password in the URL, or in PGUSER and PGPASSWORD",
     "is full|No space left on device|disk I/O error": "make room on the disk of the database, or"
     " read the system's log where it has room; the records stay in the spool",
     "Permission denied": "run the command as a user who may read it",

@@ -33,6 +33,7 @@ from sidelight.record import catalogue
 from sidelight.store import Page, Store, declared_columns, from_ns, number, plural
 
 _PAGES: Final = 25  # of a part: about 500,000 events
+_FORM: Final = 2  # of the parts; a version that writes others continues none of these
 _OVERLAP: Final = 30_000_000_000  # ns by which a relay may commit later than another
 
 
@@ -165,7 +166,7 @@ class _Parts:
         self._file = file
         self._format = FORMATS[file.suffix]
         self._directory = file.with_name(f"{file.name}.parts")
-        self._meaning = json.dumps(meaning, sort_keys=True)
+        self._meaning = json.dumps({"parts": _FORM, **meaning}, sort_keys=True)
         self.done: list[Path] = []
 
     def open(self) -> None:
@@ -177,13 +178,16 @@ class _Parts:
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
         told = self._directory / "export.json"
-        if not told.exists():
+        self.done = sorted(self._directory.glob("*.part"))
+        if not self.done:
             with _private(told) as file:
                 file.write(self._meaning.encode())
-        elif told.read_text(encoding="utf-8") != self._meaning:
-            complain(f"{self._directory} is of another export; remove it, or name another file")
+        elif not told.exists() or told.read_text(encoding="utf-8") != self._meaning:
+            complain(
+                f"{self._directory} is of another export, or of another version of sidelight;"
+                " remove it, or name another file"
+            )
             raise typer.Exit(1)
-        self.done = sorted(self._directory.glob("*.part"))
 
     @property
     def events(self) -> int:
