@@ -6,13 +6,15 @@ Every function returns the names that the template of its page uses.
 from __future__ import annotations
 
 import time
-from itertools import pairwise
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import groupby, pairwise
 from typing import Any, Final
 
 from sidelight.page.beside import Beside
 from sidelight.page.picture import bars_of, flow_of, main_way, rate_of, spread_of
 from sidelight.page.waits import waits_of
-from sidelight.store import Judgement, Store, duration
+from sidelight.store import Judgement, Loss, Store, duration
 
 _SECONDS: Final = 0.2  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
@@ -45,10 +47,19 @@ def now(store: Store, beside: Beside) -> dict[str, Any]:
         "overdue": _overdue(store, beside, since=_WINDOW),
         "expected": beside.expectations,
         "lags": beside.lags(),
-        "losses": store.losses(),
+        "losses": _by_reason(store.losses()),
         "processes": store.processes(limit=_PROCESSES),
         "slow": [cost for cost in store.costs(latest=_REPORTS) if cost.over_budget],
+        "reports": _REPORTS,
     }
+
+
+def _by_reason(losses: Iterable[Loss]) -> list[Loss]:
+    """Add up the losses of all processes, because a store may know many thousands."""
+    return [
+        replace(latest, count=latest.count + sum(loss.count for loss in others))
+        for _, (latest, *others) in groupby(losses, lambda loss: loss.reason)
+    ]
 
 
 def _overdue(store: Store, beside: Beside, **which: Any) -> Judgement:
@@ -115,16 +126,20 @@ def flow(store: Store, asked: str) -> dict[str, Any]:
     drawn = flow_of(list(recent))
     words = asked.replace("→", " ").split() or main_way(drawn)
     steps = [names for word in words if (names := [n for n in word.split(",") if n])][:_STEPS]
-    latencies = [
-        store.latency(start, end, since=_WINDOW, time_limit=_SECONDS / _STEPS)[0]
+    each_limit = _SECONDS / max(len(steps) - 1, 1)
+    measured = [
+        store.latency(start, end, since=_WINDOW, time_limit=each_limit)
         for start, end in pairwise(steps)
     ]
+    latencies = [answer[0] for answer in measured]
     return {
         "flow": drawn,
         "left_out": recent.left_out,
         "steps": " ".join(",".join(step) for step in steps),
         "funnel": store.funnel(steps, since=_WINDOW, time_limit=_SECONDS) if steps else None,
         "latencies": list(zip(pairwise(steps), latencies, spread_of(latencies), strict=True)),
+        "unmeasured": max((each.left_out for each in measured if each.left_out), default=None),
+        "large": max((each.large for each in measured), default=0),
     }
 
 

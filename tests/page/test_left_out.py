@@ -1,0 +1,71 @@
+"""A page that has no time for all that a store holds says what it left out."""
+
+import html
+import re
+import time
+from datetime import timedelta
+
+import pytest
+from tests.support.stored import SECOND, ledger, record, sqlite, store
+
+from sidelight import Store
+from sidelight.page import answers
+from sidelight.page.beside import Beside
+from sidelight.page.site import Site
+from sidelight.record import Expectation
+
+EXPECTED = Expectation(after="received", one_of=("never",), within=timedelta(seconds=1))
+BESIDE = Beside(health=list, lags=list, waiting=list, expectations=[EXPECTED])
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """600 artifacts with two events each, and a process that lost something twice."""
+    now = time.time_ns()
+    events = [
+        record(type, now - (3000 - n) * SECOND, artifact=f"order-{n}", attributes={"size": n})
+        for n in range(600)
+        for type in ("received", "packed")
+    ]
+    store(url := sqlite(tmp_path), events)
+    for process in ("p1", "p2"):
+        store(url, [ledger(losses={"no room": 2})], writer=process)
+    with Store(url) as opened:
+        yield opened
+
+
+def shown(store, name, found):
+    """The words of a page."""
+    text = Site(store, BESIDE)._page(name, found).body.decode()
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+
+
+FLOW = "received packed"
+TIME = [
+    ("flow", lambda store: answers.flow(store, FLOW), "Artifacts that began before .* left out"),
+    ("flow", lambda store: answers.flow(store, FLOW), "Not all artifacts that began before .* are"),
+    ("now", lambda store: answers.now(store, BESIDE), "began before .* were not examined"),
+    ("artifacts", lambda store: answers.search(store, "size<3"), "before .* were not searched"),
+]
+LARGE = [
+    ("flow", lambda store: answers.flow(store, FLOW), "600 artifacts .* left out.* 600 artifacts"),
+    ("now", lambda store: answers.now(store, BESIDE), "600 artifacts with more than .* left out"),
+]
+
+
+@pytest.mark.parametrize(("page", "ask", "words"), TIME)
+def test_what_a_page_has_no_time_for(asked, monkeypatch, page, ask, words):
+    assert not re.search(words, shown(asked, page, ask(asked)))
+    monkeypatch.setattr(answers, "_SECONDS", 0)
+    assert re.search(words, shown(asked, page, ask(asked)))
+
+
+@pytest.mark.parametrize(("page", "ask", "words"), LARGE)
+def test_artifacts_with_very_many_events(asked, monkeypatch, page, ask, words):
+    assert not re.search(words, shown(asked, page, ask(asked)))
+    monkeypatch.setattr("sidelight.store.journeys.LARGEST", 1)
+    assert re.search(words, shown(asked, page, ask(asked)))
+
+
+def test_losses_of_all_processes_are_added_up(asked):
+    assert re.search("no room .* 4 ", shown(asked, "now", answers.now(asked, BESIDE)))
