@@ -67,6 +67,16 @@ def test_costs_of_several_threads_are_counted_exactly(impatient):
     assert (counted["count"], counted["over"]) == (2 * THREADS * TIMES, THREADS * TIMES)
 
 
+def test_costs_of_a_point_that_is_never_called_take_little_room():
+    never, once = Costs(), Costs()
+    once.add(1)
+    once.add(1)
+    assert sys.getsizeof(never.fine) < 100 < sys.getsizeof(once.fine) < 9_000
+    assert (never.count(), never.snapshot()["buckets"]) == (0, [])
+    once.clear()
+    assert (once.count(), len(once.fine)) == (0, 1024)
+
+
 def test_costs_that_grow_in_several_threads_are_counted_exactly(impatient):
     """Each thread is the first one somewhere, so that all of them extend the list of buckets."""
     costs, spread = Costs(), [*range(0, 80_000, 64)]

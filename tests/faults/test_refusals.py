@@ -92,6 +92,7 @@ class Full:
 sidelight.configure(sys.argv[1], otlp=False)
 for point in range(300):
     costs = EMITTER.costs_of(f"shop.api:handler_{point}")
+    costs.add(0)
     for bucket in random.Random(point).sample(range(1024), 500):
         costs.fine[bucket] += 1000
 for n in range(100):

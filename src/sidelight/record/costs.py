@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
@@ -27,10 +28,12 @@ class Costs:
 
     The caller's path does ``costs.fine[ns >> SHIFT] += 1`` and, on IndexError, ``costs.add(ns)``.
     Both are exact among threads, because CPython switches threads only at calls and at jumps back.
+    A point that is never called has no fine buckets, which would take 8 kB.
     """
 
     def __init__(self) -> None:
-        self.fine: list[int] = [0] * _FINE
+        self.fine: list[int] = []
+        self._zeros = repeat(0, _FINE)  # a shared one-shot iterator: one thread's extend takes all
         self.coarse: defaultdict[int, int] = defaultdict(int)
         self.over_budget = 0
         self.highest = 0
@@ -38,6 +41,7 @@ class Costs:
     def add(self, ns: int) -> None:
         """Count a cost (ns) that the fine buckets may not hold."""
         if 0 <= ns < _FINE_END:
+            self.fine.extend(self._zeros)
             self.fine[ns >> SHIFT] += 1
             return
         bucket = _FINE + int(math.log2(max(ns, _FINE_END) / _FINE_END) * _STEPS)
@@ -53,7 +57,7 @@ class Costs:
 
     def clear(self) -> None:
         """Reset in place, because the generated wrappers refer to the buckets."""
-        self.fine[:] = [0] * _FINE
+        self.fine[:] = [0] * len(self.fine)
         self.coarse.clear()
         self.over_budget = self.highest = 0
 
