@@ -61,7 +61,7 @@ faults-a: $(DEV) ## … the first half: kills, frozen and killed databases, netw
 	$(FAULTS) $(FAULTS_A:%=tests/faults/test_%.py)
 
 faults-b: $(DEV) ## … the second half: damage, clocks, forks, cancellation, memory, ends, tracers
-	$(FAULTS) tests/faults tests/transactions/test_proof.py $(FAULTS_A:%=--ignore=tests/faults/test_%.py)
+	$(FAULTS) tests/faults tests/transactions/test_proof.py tests/emission/test_special_methods.py $(FAULTS_A:%=--ignore=tests/faults/test_%.py)
 
 test-bare: $(DEV) ## the suite without any server or tool: what needs one skips with a reason
 	SIDELIGHT_TEST_BARE=1 $(BIN)/python -m pytest -n $(JOBS) tests

@@ -1,12 +1,14 @@
 """Each special method of a value, its class or an exception may fail: only that field is lost.
 
-The table is every special method, each way to fail, and each place that captures a value.
+The table is every special method, each way to fail, and each place that captures a value; the
+short form has each pair of method, way and kind of value.
 """
 
 import asyncio
 
 import pytest
 from opentelemetry import trace
+from tests.support.pairs import each_pair
 
 from sidelight import arg, bind, choose, emit, emits, error, result
 from sidelight.testing import capture
@@ -91,13 +93,20 @@ VALUES = {
 CASES = [(name, way) for name in NAMES for way in WAYS]
 
 
-@pytest.mark.parametrize("make", VALUES.values(), ids=VALUES)
-def test_a_field_of_a_call(make):
+@pytest.fixture(params=VALUES)
+def made(request, full):
+    """Yield values of a kind with their method and its way to fail."""
+    every = each_pair(VALUES, NAMES, [*WAYS], full=full)
+    return (
+        (name, way, VALUES[kind](name, way)) for kind, name, way in every if kind == request.param
+    )
+
+
+def test_a_field_of_a_call(made):
     fields = {"told": arg.v, "call": lambda v: v, "path": arg.v.name, "kept": 1}
     plain = emits("ended", start="began", back=result, artifact_id=arg.v, **fields)(lambda v: v)
     chosen = emits(choose(arg.v, {"a": "a"}, otherwise="other"), kept=1)(lambda v: v)
-    for name, way in CASES:
-        value = make(name, way)
+    for name, way, value in made:
         with capture(strict=False) as recorded:
             assert plain(value) is value, (name, way)
             assert chosen(value) is value, (name, way)
@@ -109,8 +118,7 @@ def test_a_field_of_a_call(make):
         }, (name, way, recorded.losses)
 
 
-@pytest.mark.parametrize("make", VALUES.values(), ids=VALUES)
-def test_values_of_emit_and_bind_and_a_span(make):
+def test_values_of_emit_and_bind_and_a_span(made):
     @emits("call")
     def call(value):
         span = trace.get_current_span()
@@ -119,8 +127,7 @@ def test_values_of_emit_and_bind_and_a_span(make):
         span.add_event("event", {"told": value})
         return value
 
-    for name, way in CASES:
-        value = make(name, way)
+    for name, way, value in made:
         with capture(strict=False) as recorded:
             assert str(emit("direct", told=value, artifact_id=value, kept=1)), (name, way)
             with bind(artifact_id=value, bound=value):

@@ -4,7 +4,6 @@ import gc
 import json
 import signal
 import subprocess
-import sys
 import time
 from contextlib import closing
 
@@ -15,6 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from sqlalchemy import text
 from tests.support import kafka
+from tests.support.commands import sidelight
 from tests.support.consuming import command, consume_once, consuming, environment
 from tests.support.postgres import new_database, own_server
 from tests.support.programs import wait_until
@@ -208,12 +208,9 @@ def test_messages_in_the_quarantine_can_be_replayed(tmp_path):
                 payload=encode(message),
             )
         )
-    replay = ["-m", "sidelight", "spool", "replay", "--store", sqlite(tmp_path)]
-    replay += ["--spool", str(tmp_path / "spool")]
-    ran = subprocess.run(
-        [sys.executable, *replay], env=environment(), check=False, timeout=60, capture_output=True
-    )
-    assert ran.returncode == 1, ran.stderr
+    url, spool = sqlite(tmp_path), tmp_path / "spool"
+    ran = sidelight("spool", "replay", "--store", url, "--spool", spool)
+    assert ran.code == 1, ran.err
     with Store(sqlite(tmp_path)) as store:
         (event,) = store.events()
     assert event.attributes == RECORDS[1][1].attributes
@@ -237,8 +234,7 @@ def test_a_poison_event_is_set_aside_and_can_be_replayed(topic, tmp_path):
     with engine.begin() as connection:
         connection.execute(text("DROP TRIGGER poison"))
     engine.dispose()
-    replay = ["-m", "sidelight", "spool", "replay", "--store", url, "--spool", tmp_path / "spool"]
-    subprocess.run([sys.executable, *replay], env=environment(), check=True, timeout=60)
+    assert sidelight("spool", "replay", "--store", url, "--spool", tmp_path / "spool").code == 0
     with Store(url) as store:
         assert store.size() == 20
 
@@ -246,9 +242,8 @@ def test_a_poison_event_is_set_aside_and_can_be_replayed(topic, tmp_path):
 def test_pruned_and_erased_events_do_not_come_back(topic, tmp_path):
     url, spool = sqlite(tmp_path), tmp_path / "spool"
 
-    def run(*command):
-        command = [sys.executable, "-m", "sidelight", *command, "--store", url]
-        subprocess.run(command, env=environment(), check=True, timeout=60)
+    def run(*arguments):
+        assert sidelight(*arguments, "--store", url).code == 0
 
     def again(group):
         told = consume_once(topic, url, spool, "--group", group, "--json")

@@ -76,17 +76,10 @@ def consuming(stream: str, store: str, spool: Path, number: int = 2) -> Iterator
 
 
 def consume_once(stream: str, store: str, spool: Path, *options: str) -> str:
-    """Consume what the topic holds; return what the command told."""
-    ran = subprocess.run(
-        command(stream, store, spool, "--once", *options),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout + ran.stderr
+    """Consume what the topic holds, in this process; return what the command told."""
+    ran = sidelight(*command(stream, store, spool, "--once", *options)[3:])
+    assert ran.code == 0, ran.err
+    return ran.out + ran.err
 
 
 def events_in(messages: Iterable[Any]) -> list[Record]:

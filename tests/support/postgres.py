@@ -38,7 +38,9 @@ from tests.support.tools import BARE, find, remove
 _PREFIX = "sidelight-postgres-"
 _HOMES = (Path("/dev/shm"), Path("/tmp"))  # sockets need short paths
 _ROOM = 8_000_000_000  # bytes that are free in memory; the whole suite takes 2 GB in each worker
+#: Autovacuum would go round all databases that tests have made.
 _OPTIONS = ("--fsync=off", "--full_page_writes=off", "--max_prepared_transactions=10")
+_OPTIONS += ("--autovacuum=off", "--track_commit_timestamp=on")
 _ABANDONED = 60  # seconds without a change: no process is about to lock it
 _REMEDY = (
     "no PostgreSQL here: apt-get install postgresql, or name a server"
