@@ -55,7 +55,7 @@ def test_strip_is_the_inverse_of_apply(package, request):
     draw = random.Random(2026)
     files = sorted(path for path in LIBRARY.glob("*.py") if path.stat().st_size < 60_000)
     if not request.config.getoption("--full"):
-        files = draw.sample(files, 8)
+        files = draw.sample(files, 4)
     written = 0
     for number, path in enumerate(files):
         data = path.read_bytes()

@@ -10,6 +10,8 @@ import textwrap
 import zlib
 
 import pytest
+from tests.support.commands import sidelight as command
+from tests.support.commands import wrong
 
 import sidelight
 from sidelight import emits
@@ -324,16 +326,23 @@ FILES = {
     """,
     "aka_space/orders.py": "def send(order):\n    return order\n",
 }
+#: A process for each row.
 PROGRAM = """
-import json, sys
-{imports}
+import json, os, sys
 import sidelight
 from sidelight.testing import capture
-with sidelight.weave("sidelight.toml") as weaving, capture() as recorded:
-    {more}
-    {call}
-    woven = list(weaving.woven)
-print(json.dumps([woven, recorded.types]))
+
+for path, before, after in json.loads(sys.argv[1]):
+    if os.fork():
+        os.wait()
+        continue
+    with open("sidelight.toml", "w") as file:
+        file.write(f"[[point]]\\nfunction = '{path}'\\nsuccess = 'x'\\n")
+    exec(before)
+    with sidelight.weave("sidelight.toml") as weaving, capture() as recorded:
+        exec(after)
+        print(json.dumps([path, before, *weaving.woven, *recorded.types]), flush=True)
+    os._exit(0)
 """
 
 
@@ -347,17 +356,22 @@ def aliases(tmp_path_factory):
 
 
 BEFORE = ("alias, imported", "alias of a package", "another object", "lazy re-export")
-ROWS = [(name, False) for name in ALIASES if name != "alias, later"]
-ROWS += [(name, True) for name in (*BEFORE, "alias, later")]
 
 
-@pytest.mark.parametrize(("name", "before"), ROWS)
-def test_a_point_is_woven_by_every_name_of_its_module(aliases, name, before):
-    path, imports, call = ALIASES[name]
-    (aliases / "sidelight.toml").write_text(point(path, success="x"))
-    imported, more = (imports, "pass") if before else ("", imports)
-    done = python(aliases, "-c", PROGRAM.format(imports=imported, more=more, call=call))
-    assert json.loads(done.stdout) == [[path], ["x"]], done.stderr
+def test_a_point_is_woven_by_every_name_of_its_module(aliases):
+    rows = [
+        (path, "", f"{imports}; {call}")
+        for name, (path, imports, call) in ALIASES.items()
+        if name != "alias, later"
+    ]
+    rows += [
+        (path, imports, call)
+        for name, (path, imports, call) in ALIASES.items()
+        if name in {*BEFORE, "alias, later"}
+    ]
+    done = python(aliases, "-c", PROGRAM, json.dumps(rows))
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert told == [[path, before, path, "x"] for path, before, _ in rows], done.stderr
 
 
 def test_the_check_sees_what_weaving_sees(aliases):
@@ -375,8 +389,9 @@ def test_a_point_whose_module_no_import_brings_is_told(aliases):
     done = python(aliases, "-c", program)
     assert "aka_later:send is not woven: no import brings aka_later" in done.stderr
     assert "call sidelight.weave after that, or name aka_real:send" in done.stderr
-    python(aliases, "-m", "sidelight", "relay", "--once")
-    with sidelight.Store(f"sqlite:///{aliases / 'events.db'}") as store:
+    url = f"sqlite:///{aliases / 'events.db'}"
+    assert command("relay", "--once", "--store", url).code == 0
+    with sidelight.Store(url) as store:
         assert [(loss.reason, loss.count) for loss in store.losses()] == [("point not woven", 1)]
 
 
@@ -386,12 +401,11 @@ def test_losses_of_a_process_that_emits_nothing_reach_the_store(tmp_path):
     (tmp_path / "sidelight.toml").write_text(point("shop:sendd", success="x"))
     run = ("run", "--lenient", "--", sys.executable, "app.py")
     assert "done" in python(tmp_path, "-m", "sidelight", *run).stdout
-    python(tmp_path, "-m", "sidelight", "relay", "--once")
-    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    assert command("relay", "--once", "--store", url).code == 0
+    with sidelight.Store(url) as store:
         assert [(loss.reason, loss.count) for loss in store.losses()] == [("point not woven", 1)]
-    done = python(tmp_path, "-m", "sidelight", "doctor")
-    assert "point not woven" in done.stdout
-    assert done.returncode != 0
+    assert "point not woven" in wrong("losses", "--store", url)
 
 
 def python(directory, *arguments):
