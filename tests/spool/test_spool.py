@@ -367,7 +367,7 @@ class MeetingDisk(Disk):
 
     def allocate(self, fd, size):
         with contextlib.suppress(threading.BrokenBarrierError):
-            self.barrier.wait(5)
+            self.barrier.wait(60)
         super().allocate(fd, size)
 
 

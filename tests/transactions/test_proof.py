@@ -586,7 +586,7 @@ def test_a_session_that_is_dropped_gives_its_connection_back(join, flushed, tmp_
     del session
     caplog.clear()  # pytest keeps the frames of an exception that was logged
     # A collection that another thread has begun makes this one return at once.
-    wait_for(lambda: gc.collect() is not None and dropped() is None, 10)
+    wait_for(lambda: gc.collect() is not None and dropped() is None)
     assert engine.pool.checkedout() == 0
     engine.dispose()
 

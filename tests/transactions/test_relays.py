@@ -214,7 +214,7 @@ def test_relays_that_are_killed_lose_nothing(application, url, store):
     order_many(application, 1000)
     for _ in range(2):
         with relaying(url, store) as (relay,):
-            wait_for(lambda: relay.poll() is not None or stored(store) > 0, 20)
+            wait_for(lambda: relay.poll() is not None or stored(store) > 0)
             order_many(application, 200, start=business.count(url))
             relay.kill()
     assert sidelight("relay", "--once", *of(store), "--outbox", url).code == 0
@@ -238,7 +238,7 @@ def test_relays_of_the_stores_own_database_may_be_killed(tmp_path):
             order_many(application, 400, start=400 * number)
             relays = [spawn("relay", *command, tmp_path / f"spool-{n}") for n in range(2)]
             try:
-                wait_for(lambda: waiting(url) < 400, 20)
+                wait_for(lambda: waiting(url) < 400)
             finally:
                 for relay in relays:
                     relay.kill()
@@ -372,7 +372,7 @@ def test_a_relay_keeps_no_file_of_sqlite_open(tmp_path, store):
         assert library.flush(20)
         application.close()
         opened = Path("/proc/self/fd")
-        wait_for(lambda: not [fd for fd in opened.iterdir() if _is(fd, path)], 10)
+        wait_for(lambda: not [fd for fd in opened.iterdir() if _is(fd, path)])
         with contextlib.closing(sqlite3.connect(path, timeout=5)) as connection:
             assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
             connection.execute("PRAGMA journal_mode = WAL")
@@ -530,9 +530,9 @@ def test_a_flush_is_not_answered_by_a_look_that_was_not_taken(tmp_path):
         time.sleep(0.2)
         assert not moved()
         ready.append(True)
-        wait_for(moved, 10)
+        wait_for(moved)
         assert mover.health.delivered == 1
     finally:
         mover.loop.stop()
-        mover.loop.join(5)
+        mover.loop.join(60)
         spool.close()
