@@ -68,4 +68,12 @@ def test_artifacts_with_very_many_events(asked, monkeypatch, page, ask, words):
 
 
 def test_losses_of_all_processes_are_added_up(asked):
-    assert re.search("no room .* 4 ", shown(asked, "now", answers.now(asked, BESIDE)))
+    found = shown(asked, "now", answers.now(asked, BESIDE))
+    assert re.search("no room .* 4 ", found)
+    assert "sidelight doctor counts all" not in found
+
+
+def test_only_the_latest_losses_are_read(asked, monkeypatch):
+    monkeypatch.setattr(answers, "_REPORTS", 1)
+    found = shown(asked, "now", answers.now(asked, BESIDE))
+    assert re.search("no room .* 2 .*latest 1 reports.* sidelight doctor counts all", found)

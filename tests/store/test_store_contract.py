@@ -394,8 +394,29 @@ def test_costs_are_those_of_all_processes(url, ask):
     ]
     assert [cost.over_budget for cost in ask(Store.costs)] == [0, 1]
     assert [cost.count for cost in ask(Store.costs, latest=2)] in ([1, 1], [1, 2], [2, 1], [3])
-    with pytest.raises(QueryError, match="latest: 0 is not a count"):
-        ask(Store.costs, latest=0)
+    for question in (Store.costs, Store.losses):
+        with pytest.raises(QueryError, match="latest: 0 is not a count"):
+            ask(question, latest=0)
+
+
+def test_the_latest_losses(url, ask):
+    told = {"losses": {"no room": 1, "a field": 2}, "costs": {}, "problems": {}}
+    about = {"point": "sidelight:ledger", "outcome": "ledger", "artifact": None}
+    for n, process in enumerate(("p1", "p2", "p3")):
+        store(url, [record(None, NOON + n * SECOND, attributes=told, **about)], writer=process)
+    assert len(ask(Store.losses)) == 6
+    for latest in (1, 4, 6, 7):
+        found = ask(Store.losses, latest=latest)
+        assert len(found) == min(latest, 6)
+        assert found == [loss for loss in ask(Store.losses) if loss in found]
+    assert {loss.process for loss in ask(Store.losses, latest=2)} == {"p3"}
+
+
+def test_a_snapshot_that_was_taken_during_an_emission_has_a_histogram():
+    """The budget was exceeded once more than the buckets tell."""
+    summary = CostSummary.of("shop:make", [{**snapshot(5), "over": 2}])
+    assert (summary.histogram[0], summary.histogram[-1]) == (1, 2)
+    assert min(summary.histogram) == 0
 
 
 def test_types_with_their_number_and_their_last_event(url, ask):

@@ -24,7 +24,7 @@ _SHOWN: Final = 50  # lines of a list
 _LATEST: Final = 20  # events before the live tail adds to them
 _LONGEST: Final = 1_000  # events of one timeline
 _PROCESSES: Final = 10  # the latest
-_REPORTS: Final = 2_000  # of costs, the latest; each is of one process and one point
+_REPORTS: Final = 1_000  # of costs and of losses, the latest; each is of one process
 _TYPES: Final = 200
 _STEPS: Final = 10  # of a funnel
 DAYS: Final = 7  # of funnel, latencies, overdue artifacts and event types
@@ -37,6 +37,7 @@ def now(store: Store, beside: Beside) -> dict[str, Any]:
         since=f"{_MINUTES}m", newest_first=True, limit=_RECENT, time_limit=_SECONDS
     )
     recent = list(found)
+    losses = store.losses(latest=_REPORTS)
     latest = recent[:_LATEST] or list(store.events(newest_first=True, limit=_LATEST))
     return {
         "rate": rate_of(recent, time.time_ns(), _MINUTES),
@@ -47,7 +48,8 @@ def now(store: Store, beside: Beside) -> dict[str, Any]:
         "overdue": _overdue(store, beside, since=_WINDOW),
         "expected": beside.expectations,
         "lags": beside.lags(),
-        "losses": _by_reason(store.losses()),
+        "losses": _by_reason(losses),
+        "more_losses": len(losses) == _REPORTS,
         "processes": store.processes(limit=_PROCESSES),
         "slow": [cost for cost in store.costs(latest=_REPORTS) if cost.over_budget],
         "reports": _REPORTS,

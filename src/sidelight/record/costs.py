@@ -141,7 +141,9 @@ class CostSummary(msgspec.Struct, frozen=True):
         histogram = [0] * COLUMNS
         for bucket, count in merged.items():
             histogram[_column(min(_upper_bound(bucket), highest))] += count
-        histogram[-2] += histogram[-1] - over  # a bucket may hold costs on both sides of the budget
+        # A bucket may hold costs on both sides of the budget, and a snapshot has its parts one
+        # after the other.
+        histogram[-2] = max(histogram[-2] + histogram[-1] - over, 0)
         histogram[-1] = over
 
         def quantile(share: float) -> int:

@@ -106,13 +106,23 @@ class Inventory(Reader):
         query = select(key).where(key.in_([*event_ids]))
         return {str(found) for (found,) in self._read(query)}
 
-    def losses(self) -> list[Loss]:
+    def losses(self, *, latest: int | None = None) -> list[Loss]:
         """Return what could not be recorded, sorted by reason.
 
         Within a reason, the latest is first.
+
+        Args:
+            latest: only the latest so many reports; each is of one process for one reason.
+
+        Raises:
+            QueryError: ``latest`` is no number of rows.
         """
-        table = losses.c
-        query = select(losses, table.count.label("number"))
+        checked_limit(latest, "latest")
+        source: FromClause = losses
+        if latest is not None:
+            source = select(losses).order_by(losses.c.last_at.desc()).limit(latest).subquery()
+        table = source.c
+        query = select(source, table.count.label("number"))
         query = query.order_by(table.reason, table.last_at.desc(), table.process)
         return self._readable(
             "losses",
