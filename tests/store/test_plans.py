@@ -143,6 +143,11 @@ def test_every_index_has_a_question_that_reads_along_it(asked, index):
     assert any(re.search(names, plan) for plan in plans(asked, INDEXED[index]))
 
 
+def test_shared_artifacts_are_found_in_the_order_of_the_table(asked):
+    (plan,) = plans(asked, Store.shared_artifacts)
+    assert "artifacts_by_last_event" not in plan
+
+
 @pytest.mark.parametrize("question", ["one attribute", "counts of failures", "a service"])
 def test_a_search_examines_one_window_of_known_size(asked, question):
     """The first query finds where the window ends; it reads no more than the window has."""

@@ -97,7 +97,8 @@ class Inventory(Reader):
         """
         found = artifacts.c
         query = select(found.artifact_id).where(found.ambiguous == 1)
-        rows = self._read(query.order_by(found.last_event_at.desc(), found.artifact_id))
+        last = found.last_event_at + 0  # along the index, SQLite would read every row by itself
+        rows = self._read(query.order_by(last.desc(), found.artifact_id))
         return [str(row.artifact_id) for row in rows]
 
     def holds(self, event_ids: Collection[str]) -> set[str]:
