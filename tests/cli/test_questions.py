@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from tests.support.commands import TWO_ORDERS, emit, end, of, sidelight, spawn
-from tests.support.stored import BACKENDS
+from tests.support.stored import BACKENDS, NOON, ledger, record, sqlite, store
 
 from sidelight import Store, __version__
 from sidelight.cli import app
@@ -26,6 +26,7 @@ TYPES = [
     *("order_received", "packing_started", "order_packed"),
     *("order_received", "packing_started", "packing_failed"),
 ]
+LONG_TYPE = "entity_resolution_needs_disambiguation"
 QUESTIONS = [
     ["events"],
     ["artifacts"],
@@ -70,9 +71,9 @@ def test_events(filled):
         "error.type": "ValueError",
         "error.message": "no [bold]boxes[/bold] left",
     }
-    with Store(filled) as store:
-        assert [event.event_id for event in store.events()] == [e["event_id"] for e in listed]
-        assert listed[0]["occurred_ns"] == next(store.events()).occurred_ns
+    with Store(filled) as opened:
+        assert [event.event_id for event in opened.events()] == [e["event_id"] for e in listed]
+        assert listed[0]["occurred_ns"] == next(opened.events()).occurred_ns
 
 
 @pytest.mark.parametrize(
@@ -210,26 +211,30 @@ def read_lines(stream, count, seconds=60):
     return lines
 
 
-@pytest.mark.parametrize("form", [[], ["--json"]], ids=["lines", "json"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_tail_follows_until_it_is_interrupted(tmp_path, backend, form):
-    url, spool = BACKENDS[backend](tmp_path), {"SIDELIGHT_SPOOL": str(tmp_path / "spool")}
-    emit('receive("order-1")\nassert sidelight.flush(60)', url, **spool)
-    process = spawn("tail", *form, *of(url))
+def test_tail_follows_until_it_is_interrupted(tmp_path, backend):
+    url = BACKENDS[backend](tmp_path)
+    store(url, [record(artifact="order-1")])
+    tails = [spawn("tail", *form, *of(url)) for form in ((), ("--json",))]
     try:
-        (first,) = read_lines(process.stdout, 1)
-        body = 'receive("order-2")\nreceive("order-3", "north")\nassert sidelight.flush(60)'
-        emit(body, url, **spool)
-        second, third = read_lines(process.stdout, 2)
-        assert ("order-1" in first, "order-2" in second, "order-3" in third) == (True, True, True)
-        assert "north" in third
-        assert not form or json.loads(third)["type"] == "order_received"
-        process.send_signal(signal.SIGINT)
-        said = end(process)
-        assert (said.code, said.out.strip(), said.err) == (0, "", "")
+        firsts = [read_lines(tail.stdout, 1)[0] for tail in tails]
+        store(url, [record(at=NOON + 1, artifact="order-2")])
+        store(url, [record(at=NOON + 2, artifact="order-3", organization="north")])
+        for tail, first in zip(tails, firsts, strict=True):
+            lines = [first, *read_lines(tail.stdout, 2)]
+            assert [re.search(r"order-\d", line)[0] for line in lines] == [
+                *("order-1", "order-2", "order-3")
+            ]
+            assert "north" in lines[-1]
+        assert json.loads(lines[-1])["type"] == "made"
+        for tail in tails:
+            tail.send_signal(signal.SIGINT)
+            said = end(tail)
+            assert (said.code, said.out.strip(), said.err) == (0, "", "")
     finally:
-        process.kill()
-        process.communicate()
+        for tail in tails:
+            tail.kill()
+            tail.communicate()
 
 
 # -- terminals and pipes ---------------------------------------------------------------------
@@ -237,87 +242,74 @@ def test_tail_follows_until_it_is_interrupted(tmp_path, backend, form):
 
 @pytest.fixture(scope="module")
 def long_names(tmp_path_factory):
-    """A store with names as long as people give them."""
-    path = tmp_path_factory.mktemp("long") / "events.db"
-    body = """
-        for n in range(3):
-            sidelight.emit(
-                "entity_resolution_needs_disambiguation",
-                artifact_id=f"7d0c5f2e-0b1a-4d0e-8a77-5d5e0a1d000{n}",
-                organization_id="northwind-traders-international",
-                reason="several people have this name",
-            )
-        assert sidelight.flush(60)
-        """
-    emit(body, path)
-    return path
+    """A store with names as long as people give them, a failure, and costs."""
+    url = sqlite(tmp_path_factory.mktemp("long"))
+    about = {
+        "organization": "northwind-traders-international",
+        "attributes": {"reason": "several people have this name"},
+    }
+    ids = [f"7d0c5f2e-0b1a-4d0e-8a77-5d5e0a1d000{n}" for n in range(3)]
+    named = [record(LONG_TYPE, NOON + n, artifact=id, **about) for n, id in enumerate(ids)]
+    failed = record("failed", outcome="failed", duration=20_000_000, error=("E", "no luck"))
+    costs = {"shop:make": {"count": 3, "over": 0, "max": 123_456, "buckets": [[100, 3]]}}
+    store(url, [*named, failed, ledger(costs=costs)])
+    return url
 
 
 @pytest.mark.parametrize("columns", [20, 45, 60, 80, 100, 140, 200])
-def test_any_width_will_do(filled, long_names, columns):
+def test_any_width_will_do(long_names, columns):
     artifact = "7d0c5f2e-0b1a-4d0e-8a77-5d5e0a1d0000"
-    for store in (filled, long_names):
-        for command in QUESTIONS[:4]:
-            said = sidelight(*command, *of(store), columns=columns)
-            assert said.code == 0
-            assert max(map(len, said.out.splitlines())) <= columns
-    said = sidelight("timeline", artifact, *of(long_names), columns=columns)
-    assert max(map(len, said.out.splitlines())) <= columns
+    for command in (*QUESTIONS[:4], ["timeline", artifact]):
+        said = sidelight(*command, *of(long_names), columns=columns)
+        assert said.code == 0
+        assert max(map(len, said.out.splitlines())) <= columns
 
 
 @pytest.mark.parametrize("columns", [80, 100, 140])
 def test_names_of_types_are_not_broken(long_names, columns):
     for command in (["events"], ["counts"], ["counts", "--by", "type"]):
         said = sidelight(*command, *of(long_names), columns=columns)
-        assert "entity_resolution_needs_disambiguation" in said.out
+        assert LONG_TYPE in said.out
 
 
 def test_what_is_cut_is_named(tmp_path):
-    path = tmp_path / "events.db"
-    emit(f"receive('order-1', size={' many' * 100!r})\nassert sidelight.flush(60)", path)
-    said = sidelight("events", *of(path), columns=80)
+    store(sqlite(tmp_path), [record(attributes={"size": " many" * 100})])
+    said = sidelight("events", *of(sqlite(tmp_path)), columns=80)
     assert said.out.rstrip().endswith("many…")
     assert "attributes are cut at 80 columns; --json shows all" in said.err
-    wide = sidelight("events", *of(path), columns=600)
+    wide = sidelight("events", *of(sqlite(tmp_path)), columns=600)
     assert (" many" * 100 in wide.out, wide.err) == (True, "")
 
 
 def test_emitted_text_cannot_move_the_cursor(tmp_path):
-    path = tmp_path / "events.db"
-    emit(
-        r"""
-        receive("evil \x1b[2J\x07 \r\n id [red]x", "o\x9b1", size="\x1b]0;title\x07")
-        assert sidelight.flush(60)
-        """,
-        path,
-    )
-    evil = "evil \x1b[2J\x07 \r\n id [red]x"
+    url, evil = sqlite(tmp_path), "evil \x1b[2J\x07 \r\n id [red]x"
+    title = {"size": "\x1b]0;title\x07"}
+    store(url, [record(artifact=evil, organization="o\x9b1", attributes=title)])
     for command in (["events"], ["artifacts"], ["counts"], ["timeline", evil]):
-        said = sidelight(*command, *of(path))
+        said = sidelight(*command, *of(url))
         assert said.code == 0
         assert not set(said.out) & set("\x1b\x07\r\x9b")
-    assert r"\x1b[2J" in sidelight("artifacts", *of(path)).out
+    assert r"\x1b[2J" in sidelight("artifacts", *of(url)).out
 
 
-def test_a_pipe_gets_no_colours_and_whole_lines(filled):
+def test_a_process_whose_output_is_no_terminal(tmp_path):
+    """Its lines are whole and without colours; it stands ASCII, and a reader that goes away."""
     assert (Path(sys.prefix) / "bin" / "sidelight").exists()
+    url, error = sqlite(tmp_path), ("ValueError", "no [bold]boxes[/bold] left")
+    store(url, [record("order_packed", outcome="failed", error=error)])
     plain = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    said = end(spawn("timeline", "order-2", *of(filled), env=plain))
+    whole = spawn("timeline", "a1", *of(url), env=plain)
+    ascii_only = spawn("events", *of(url), env={**plain, "PYTHONIOENCODING": "ascii"})
+    unread = spawn("events", "--json", *of(url))
+    unread.stdout.close()
+    assert unread.stderr.read() == ""
+    unread.stderr.close()
+    assert unread.wait(60) in {0, 1}
+    said = end(whole)
     assert said.code == 0
     assert "\x1b" not in said.out + said.err
     assert "error.type=ValueError error.message=no [bold]boxes[/bold] left" in said.out
-
-
-def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(filled):
-    process = spawn("events", "--json", *of(filled))
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    process.stderr.close()
-    assert process.wait(60) in {0, 1}
-
-
-def test_a_terminal_without_unicode(filled):
-    said = end(spawn("events", *of(filled), env={**os.environ, "PYTHONIOENCODING": "ascii"}))
+    said = end(ascii_only)
     assert said.code == 0, said
     assert "order_packed" in said.out
 
@@ -369,18 +361,25 @@ def test_a_postgresql_that_cannot_answer():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (["events", "--since", "soon"], "since: 'soon' is not a time; write 2026-07-25"),
-        (["events", "--trace", "12"], "32 hexadecimal digits"),
-        (["events", "--store", "events.db"], "write sqlite:///events.db"),
-        (["events", "--store", "mysql://h/d"], "mysql is not supported"),
+        (["events", "--since", "soon"], 2, "since: 'soon' is not a time; write 2026-07-25"),
+        (["events", "--since", "99999999d"], 2, "since: '99999999d'"),
+        (["events", "--trace", "12"], 2, "32 hexadecimal digits"),
+        (["events", "-n", "9" * 30], 2, "is not a count; give a number from 1 to"),
+        (["events", "--where", "words"], 2, "'words' is no condition; write name=value"),
+        (["events", "--outcome", "odd"], 2, "'odd' is not an outcome; give one of started"),
+        (["latency", "--by", "odd", "a", "b"], 2, "sidelight latency -h"),
+        (["erase", "--yes"], 2, "no subject is given; name an artifact"),
+        (["spool", "discard"], 2, "no entry is named; name entries, or give --all"),
+        (["events", "--store", "events.db"], 1, "write sqlite:///events.db"),
+        (["events", "--store", "mysql://h/d"], 1, "mysql is not supported"),
     ],
     ids=str,
 )
-def test_arguments_that_are_refused(long_names, arguments, message):
+def test_arguments_that_are_refused(long_names, arguments, code, message):
     said = sidelight(*arguments, *([] if "--store" in arguments else of(long_names)))
-    assert (said.code, said.out) == (1 if "--store" in arguments else 2, "")
+    assert (said.code, said.out) == (code, "")
     assert message in said.err
 
 
