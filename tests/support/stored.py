@@ -77,14 +77,17 @@ def record(
     return decode(encode_static(static) + encode(moment))
 
 
-def ledger(losses: dict[str, int] | None = None, costs: dict[str, Any] | None = None) -> Record:
+def ledger(
+    losses: dict[str, int] | None = None, costs: dict[str, Any] | None = None, at: int = NOON
+) -> Record:
     """A process's ledger of losses and costs."""
     told = {
         "losses": losses or {},
         "costs": costs or {},
         "problems": {reason: f"{reason}!" for reason in losses or ()},
     }
-    return record(None, point="sidelight:ledger", outcome="ledger", artifact=None, attributes=told)
+    about = "sidelight:ledger"
+    return record(None, at, point=about, outcome="ledger", artifact=None, attributes=told)
 
 
 def store(url: str, *batches: Sequence[Record], writer: str = "p1") -> None:

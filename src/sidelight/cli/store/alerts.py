@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import requests
 from opentelemetry.metrics import get_meter
 
 from sidelight.cli.output import complain, json_line
@@ -50,6 +49,8 @@ class Alert:
             except (subprocess.SubprocessError, OSError) as error:
                 return f"the command failed: {error}"
         if self._webhook is not None:
+            import requests  # noqa: PLC0415  # slow to import, and each `--help` would wait for it
+
             try:
                 requests.post(
                     self._webhook,
