@@ -104,11 +104,6 @@ def test_another_recording_with_everything_named(tmp_path):
     assert not (tmp_path / "voice_notes.db").exists()
 
 
-def test_missing_file():
-    done = run("none.wav")
-    assert (done.returncode, done.stderr) == (1, "none.wav does not exist\n")
-
-
 def test_broken_file(tmp_path):
     (tmp_path / "note.wav").write_bytes(SHIPPED.read_bytes()[:20_000])
     done = run("note.wav", "--no-organization", "--store", f"sqlite:///{tmp_path}/events.db")
@@ -145,6 +140,7 @@ def test_what_cannot_be_transcribed(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["none.wav"], "none.wav does not exist"),
         (["."], ". is a directory, not a recording"),
         (["--database", "."], "cannot be used as the business database"),
         (["--directory", "nobody.json"], "cannot be read"),
@@ -154,14 +150,11 @@ def test_a_path_that_cannot_be_used(arguments, message):
     assert message in fail(*arguments)
 
 
+@pytest.mark.usefixtures("heard_once")
 def test_review(tmp_path):
     (tmp_path / "note.wav").write_bytes(wav(shipped_sound(5.2)))
     for answer, verdict in (("y", "confirmed"), ("n", "rejected: reviewer declined")):
         outcome = CliRunner().invoke(app, ["note.wav", "--review"], input=f"{answer}\n")
         assert outcome.exit_code == 0
         assert verdict in outcome.stdout
-
-
-def test_review_that_ends_too_early(tmp_path):
-    (tmp_path / "note.wav").write_bytes(wav(shipped_sound(5.2)))
     assert "review ended" in fail("note.wav", "--review")
