@@ -166,8 +166,8 @@ def test_a_notebook_run_by_a_command_that_a_map_traces(home):
     code = [cell["id"] for cell in cells if cell["cell_type"] == "code"]
     assert executed == [("cell_executed", id_) for id_ in code]
 
-    cells[1]["source"] = "1 / 0"
-    (home / "broken.ipynb").write_text(json.dumps({**notebook, "cells": cells}))
+    cell = {**cells[1], "source": "1 / 0"}
+    (home / "broken.ipynb").write_text(json.dumps({**notebook, "cells": [cell]}))
     run(home, *traced, jupyter, execute, "broken.ipynb", code=1)
     *_, failed = delivered(home, "cells.db")
     assert (failed.type, failed.attributes["error"]) == ("cell_failed", "ZeroDivisionError")
