@@ -14,6 +14,7 @@ import time
 import pytest
 from tests.support.commands import KILLED, Living, emit, of, relaying, sidelight, stored, wait_for
 from tests.support.rules import alter, rule
+from tests.support.stored import record, store
 
 from sidelight.cli.spool import segments
 from sidelight.record.format import FRAME_MAGIC
@@ -21,7 +22,6 @@ from sidelight.spool.directory import segments_in
 from sidelight.spool.header import PAGE
 from sidelight.spool.segment import Segment
 
-FIRST = 'receive("first")\nassert sidelight.flush(60)'
 TEN = """
 sidelight.configure(relay="external")
 for n in range(10):
@@ -77,7 +77,7 @@ def killed(path):
 @pytest.fixture
 def refused(path):
     """A store that took eight of ten events and refused two."""
-    emit(FIRST, path)
+    store(f"sqlite:///{path}", [record("order_received")])
     for artifact in UNWELCOME:
         alter(f"sqlite:///{path}", rule_against(path, artifact)[0])
     emit(TEN, path, ends=signal.SIGKILL, OTEL_SERVICE_NAME="shop")
@@ -108,7 +108,7 @@ def test_an_orphaned_segment(path, killed):
 
 
 def test_a_living_writer_and_its_relay(path):
-    emit(FIRST, path)
+    store(f"sqlite:///{path}", [record("order_received")])
 
     def written():
         each = next(s for s in shown(path) if s["relay"] == "external")

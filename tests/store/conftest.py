@@ -1,14 +1,26 @@
 """Every test of the contract runs on every database."""
 
 import pytest
-from tests.support.stored import BACKENDS
+from tests.support.stored import BACKENDS, prepared
 
 from sidelight import Store
 
 
 @pytest.fixture(params=sorted(BACKENDS))
-def url(request, tmp_path):
-    return BACKENDS[request.param](tmp_path)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def url(backend, tmp_path):
+    """A store that is there and holds nothing."""
+    return prepared(backend, tmp_path)
+
+
+@pytest.fixture
+def no_store(backend, tmp_path):
+    """The URL of a store that is not there yet."""
+    return BACKENDS[backend](tmp_path)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from tests.support import version1
 from tests.support.postgres import connected, new_database
-from tests.support.stored import DAY, deliver, exact, record, store, together
+from tests.support.stored import DAY, deliver, exact, prepared, record, store, together
 
 from sidelight import Store
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
@@ -25,8 +25,8 @@ YEARS = 365 * DAY
 
 
 @pytest.fixture
-def url():
-    return new_database()
+def url(tmp_path):
+    return prepared("postgresql", tmp_path)
 
 
 def found(url):
@@ -285,7 +285,8 @@ def test_no_relay_waits_long_for_a_drop(url, monkeypatch):
     assert sorted(waited)[len(waited) // 2] < 0.5
 
 
-def test_events_from_before_the_upgrade_are_one_partition_with_their_old_indexes(url):
+def test_events_from_before_the_upgrade_are_one_partition_with_their_old_indexes():
+    url = new_database()
     version1.create(url)
     engine = version1.engine_of(url)
     with engine.connect() as relay:

@@ -154,10 +154,10 @@ def test_an_age_that_relays_may_still_deliver_is_refused(url, when, problem):
         pruner.plan(when)
 
 
-def test_a_missing_store_is_not_created(url):
+def test_a_missing_store_is_not_created(no_store):
     for open_store in (Pruner, Store):
         with pytest.raises(StoreMissingError):
-            open_store(url)
+            open_store(no_store)
 
 
 # -- pruned events stay away -----------------------------------------------------------------

@@ -446,9 +446,9 @@ def test_the_latest_ledger_of_a_process_counts(url, ask):
 # -- the store itself ------------------------------------------------------------------------
 
 
-def test_a_store_that_does_not_exist_is_named(url):
+def test_a_store_that_does_not_exist_is_named(no_store):
     with pytest.raises(StoreMissingError, match=r"there is no events store at .*SIDELIGHT_STORE"):
-        Store(url)
+        Store(no_store)
 
 
 def test_an_empty_store_has_answers(url, ask):

@@ -46,6 +46,11 @@ for _ in range(20):  # a lock of SQLite is waited for a quarter of a second, and
 """
 
 
+@pytest.fixture
+def url(no_store):
+    return no_store
+
+
 def test_several_processes_create_the_tables_at_once(url, ask):
     pipe = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [subprocess.Popen([sys.executable, "-c", CREATE, url], **pipe) for _ in range(4)]

@@ -95,17 +95,30 @@ def own_server() -> Postgres:
     return running
 
 
-def new_database(running: Server | None = None, encoding: str = "UTF8") -> str:
-    """The URL of an empty database, on this worker's server if on no other."""
+def new_database(
+    running: Server | None = None, encoding: str = "UTF8", template: str = "template0"
+) -> str:
+    """The URL of a copy of an empty database, on this worker's server if on no other."""
     name = f"sidelight_test_{secrets.token_hex(6)}"
     running = running or server()
     locale = "" if encoding == "UTF8" else " LC_COLLATE 'C' LC_CTYPE 'C'"
     with psycopg.connect(running.url("postgres"), autocommit=True) as connection:
         how = " STRATEGY file_copy" if connection.info.server_version >= 150_000 else ""
         connection.execute(
-            f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0{locale}{how}"
+            f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE {template}{locale}{how}"
         )
     return running.url(name)
+
+
+@functools.cache
+def database_of(fill: Callable[[str], None]) -> str:
+    """The name of a database of this worker's server that is filled once, to be copied."""
+    url = new_database()
+    fill(url)
+    name = url.rpartition("/")[2].partition("?")[0]
+    with psycopg.connect(server().url("postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+    return name
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import random
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,13 +14,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tests.support.postgres import new_database
+from tests.support.postgres import database_of, new_database
 
 from sidelight import Event, Store
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.record.format import Static, decode, encode, encode_static
 from sidelight.record.values import plain
 from sidelight.spool import Record
+from sidelight.store.engine import connect
 from sidelight.store.sink import StoreSink
 
 NOON = 1_784_980_800_000_000_000
@@ -40,6 +43,27 @@ def postgresql(_: Path) -> str:
 
 BACKENDS: dict[str, Callable[[Path], str]] = {"postgresql": postgresql, "sqlite": sqlite}
 """Name → the URL of an empty store. Every database in this table runs the whole contract."""
+
+
+def prepared(backend: str, directory: Path) -> str:
+    """The URL of a store that is there and holds nothing: a copy, because tests need hundreds."""
+    if backend == "postgresql":
+        return new_database(template=database_of(_create))
+    file = directory / "events.db"
+    file.touch(0o600)
+    file.write_bytes(_content_of_sqlite())
+    return sqlite(directory)
+
+
+@functools.cache
+def _content_of_sqlite() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        _create(sqlite(Path(directory)))
+        return Path(directory, "events.db").read_bytes()
+
+
+def _create(url: str) -> None:
+    connect(url, create=True).dispose()
 
 
 def record(
