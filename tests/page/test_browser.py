@@ -1,5 +1,6 @@
 """The pages in a real browser: light and dark, wide and narrow, by keyboard, and live."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +26,13 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=program, args=OPTIONS)
         yield launched
         launched.close()
+
+
+HIDE = """hidden => {
+    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+"""Another tab comes to the front, or goes."""
 
 
 class Watched:
@@ -85,7 +93,7 @@ def test_the_pages_are_accessible(browser, pages: Served):
 
 
 def test_an_artifact_is_found_by_keyboard_alone(browser, pages: Served):
-    watched = Watched(browser)
+    watched = Watched(browser, timezone_id="Asia/Tokyo")
     page = watched.page
     page.goto(pages.address)
     for _ in range(12):
@@ -96,6 +104,9 @@ def test_an_artifact_is_found_by_keyboard_alone(browser, pages: Served):
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("order-3")
     expect(page.locator(".tl tbody tr")).to_have_count(3)
+    began = page.locator(".facts time")  # in UTC, and in the reader's zone
+    expect(began).to_contain_text("UTC")
+    expect(began).to_have_attribute("title", re.compile(r"GMT\+9"))
     watched.close()
 
 
@@ -128,4 +139,8 @@ def test_the_tail_is_live_until_it_is_paused(browser, tmp_path: Path):
         expect(page.locator("#tail tr")).to_have_count(2)
         page.get_by_role("button", name="paused").click()
         expect(page.locator("#tail tr").first).to_contain_text("third", timeout=60_000)
+        with page.expect_event("requestfailed", lambda request: "/live" in request.url):
+            page.evaluate(HIDE, True)
+        with page.expect_request(lambda request: "/live" in request.url):
+            page.evaluate(HIDE, False)
         watched.close()

@@ -1,11 +1,13 @@
 """The door: which hosts, methods and tokens pass."""
 
+import signal
 import socket
 
 import httpx
 import pytest
-from tests.support.commands import sidelight, url_of
+from tests.support.commands import sidelight, spawn, url_of
 from tests.support.pages import serve
+from tests.support.ports import free_ports
 
 TOKEN = "let-me-in-7f3a"
 
@@ -54,6 +56,19 @@ def test_a_token_becomes_a_cookie_at_once(store):
         assert httpx.get(served.address, headers=forged).status_code == 401
         answer = served.client.get(f"{served.address}//evil.example?token={TOKEN}")
         assert answer.headers["location"].startswith("/evil.example")
+
+
+def test_a_token_is_printed_once_and_logged_nowhere(store):
+    (port,) = free_ports(1)
+    process = spawn("ui", "--store", url_of(store), "--port", port, "--token", TOKEN)
+    try:
+        assert TOKEN in process.stderr.readline()
+        for address in (f"/?token={TOKEN}", f"/nowhere?token={TOKEN}", f"/?token={TOKEN}x"):
+            httpx.get(f"http://127.0.0.1:{port}{address}", timeout=60)
+        process.send_signal(signal.SIGINT)
+        assert TOKEN not in "".join(process.communicate(timeout=60))
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize(
