@@ -1,6 +1,7 @@
 """What consumers take from a topic into a store: the rows of direct delivery, each once."""
 
 import gc
+import itertools
 import json
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from tests.support.stored import BACKENDS, NOON, TRACE, batches_of, ledger, reco
 from tests.support.stored import store as store_directly
 
 from sidelight import Store
+from sidelight.cli.consume import _run_once
 from sidelight.cli.doctor.stream import check_stream
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.record import encode
@@ -162,6 +164,34 @@ def test_the_same_calls_give_the_same_rows_by_both_ways(topic, backend, options,
         sink.write(RECORDS[:300:3], PROCESSES[0])
     consume_once(topic, consumed, tmp_path / "spool")
     assert content(consumed) == rows
+
+
+def test_once_ends_at_the_end_that_was_there_though_more_is_sent(topic, tmp_path):
+    writer, later = MessageWriter(PROCESSES[0]), itertools.count(1_000)
+    producer = Producer({**kafka.broker().client(), "linger.ms": 0})
+
+    class Fed(StreamConsumer):
+        """There is something to read at each step."""
+
+        def step(self, halting):
+            bits = next(later)
+            message = writer.write(record("later", NOON + bits, bits=bits))
+            producer.produce(topic.rpartition("/")[2], message.value, headers=message.headers)
+            producer.flush(20)
+            while not (found := super().step(halting)):
+                pass
+            return found
+
+    send(topic, RECORDS)
+    url, until = sqlite(tmp_path), time.monotonic() + 30
+    with (
+        closing(StoreSink(url)) as sink,
+        closing(Fed(StreamAddress.parse(topic), {}, "g", sink, lambda *_: None)) as consumer,
+    ):
+        _run_once(consumer, lambda: time.monotonic() > until)
+    assert time.monotonic() < until
+    with Store(url) as store:
+        assert sum(each.count for each in store.counts() if each.type != "later") == 400
 
 
 def test_what_is_no_event_of_sidelight_is_set_aside_and_stops_nothing(topic, tmp_path):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _REPORT_EVERY: Final = 10.0  # seconds
 _GIVE_UP_AFTER: Final = 60.0  # seconds
+_LOOK_EVERY: Final = 1.0  # seconds between two questions whether the end is reached
 
 
 def consume(
@@ -141,11 +142,13 @@ def _run_once(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:
     """
     ends = consumer.ends()
     failing: set[str] = set()
-    answered = monotonic()
+    looked = answered = monotonic()
     while not halting():
-        if not consumer.step(halting):
+        found = consumer.step(halting)
+        if not found or monotonic() - looked > _LOOK_EVERY:  # the topic may go on growing
+            looked = monotonic()
             try:
-                if not sum(consumer.lag(ends).values()) and not consumer.has_notes:
+                if consumer.has_reached(ends):
                     return
             except SinkUnavailableError:  # the group is being rebalanced, perhaps
                 if monotonic() - answered > _GIVE_UP_AFTER:

@@ -113,11 +113,6 @@ class StreamConsumer:
         self._consumer.subscribe([self._topic])
         self._reader = BatchReader(self._consumer)
 
-    @property
-    def has_notes(self) -> bool:
-        """Whether notes of processes wait until what was sent before them is stored."""
-        return bool(self._notes)
-
     def step(self, halting: Callable[[], bool]) -> int:
         """Take one batch to the store, and return how many messages it had.
 
@@ -152,6 +147,16 @@ class StreamConsumer:
     def lag(self, ends: Mapping[int, int]) -> dict[int, int]:
         """Return how far the group is behind ``ends``, by partition: see `lag_of`."""
         return lag_of(self._asking, self._topic, ends)
+
+    def has_reached(self, ends: Mapping[int, int]) -> bool:
+        """Return whether the group has stored all before ``ends``, and this consumer the notes.
+
+        Raises:
+            SinkUnavailableError: the brokers do not answer.
+        """
+        first = self._notes.first_offsets()
+        is_noted = all(offset >= ends.get(number, 0) for number, offset in first.items())
+        return is_noted and not any(self.lag(ends).values())
 
     def look_at_lag(self) -> None:
         """Note in the progress how far the group is behind.
