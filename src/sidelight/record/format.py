@@ -11,6 +11,7 @@ import _random
 import re
 import struct
 import zlib
+from binascii import unhexlify
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, TypeAlias
 
@@ -266,7 +267,9 @@ def occurred_at(moment: Moment) -> int:
     return moment.time + (moment.duration or 0)
 
 
-_halves: Final = struct.Struct(">QQ").pack
+_id: Final = struct.Struct(">QQ")
+_halves: Final = _id.pack
+_LENGTH_OF_ID: Final = 36
 
 
 def event_id(occurred_ns: int, random_bits: int) -> str:
@@ -277,6 +280,22 @@ def event_id(occurred_ns: int, random_bits: int) -> str:
         0b10 << 62 | random_bits & 0x3FFF_FFFF_FFFF_FFFF,
     ).hex("-", 2)
     return f"{pairs[:4]}{pairs[5:29]}{pairs[30:34]}{pairs[35:]}"
+
+
+def random_of(event_id: bytes, occurred_ns: int) -> int | None:
+    """Return the random bits of an event's id in ASCII; None where no event of that time has it.
+
+    Raises:
+        ValueError: it is no UUID.
+    """
+    if len(event_id) != _LENGTH_OF_ID or event_id[8:24:5] != b"----":
+        raise ValueError(f"its id {event_id.decode()!r} is no UUID")
+    first, second = _id.unpack(unhexlify(event_id.replace(b"-", b"")))
+    milliseconds, rest = divmod(occurred_ns, 1_000_000)
+    expected = (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (rest << 12) // 1_000_000
+    if first != expected or second >> 62 != 0b10 or event_id != event_id.lower():
+        return None
+    return int(second & 0x3FFF_FFFF_FFFF_FFFF)
 
 
 #: A generator that `random.seed` does not reach; `random` itself is slow to import.

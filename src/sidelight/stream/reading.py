@@ -19,9 +19,9 @@ from sidelight.record import (
     Mode,
     Moment,
     Static,
-    event_id,
     is_deep,
     is_type_name,
+    random_of,
     record_flags,
 )
 from sidelight.spool import Record
@@ -32,12 +32,10 @@ MessageHeaders: TypeAlias = Sequence[tuple[str, bytes | None]]
 Sourced: TypeAlias = tuple[Record, Mapping[str, Any]]
 """A record, and what is known of its process."""
 _STRUCTURED_PREFIX: Final = b"application/cloudevents+json"
-_RANDOM: Final = 0x3FFF_FFFF_FFFF_FFFF  # the random bits that an event's id holds
 _TIME: Final = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)", re.ASCII
 )
 _FLAGS: Final = {b"%02x" % flags: record_flags(flags) for flags in range(256)}
-_LENGTH_OF_ID: Final = 36
 _LENGTH_OF_TIME: Final = len("2026-07-25T12:00:00.000000000Z")
 _CALL: Final = re.compile(r"([0-9a-f]{32})([0-9a-f]{16})")
 _MODES: Final = frozenset(get_args(Mode))
@@ -106,7 +104,8 @@ def _read(value: bytes, headers: MessageHeaders) -> Event | Told:
         raise ValueError(f"it has version {version!r} of CloudEvents")
     if found["ce_type"] == _PROCESS_TYPE:
         return _told(found, data)
-    if data.count(b"[") + data.count(b"{") > DEEPEST and is_deep(msgspec.json.decode(data)):
+    is_long = len(data) > DEEPEST  # else it is not deep
+    if is_long and data.count(b"[") + data.count(b"{") > DEEPEST and is_deep(_decode(data)):
         raise ValueError(f"its data is nested deeper than {DEEPEST} levels")
     static = _static(found["ce_type"], found["ce_point"], found["ce_mode"], found["ce_outcome"])
     moment = _moment(found, _data_decoder.decode(data))
@@ -114,6 +113,7 @@ def _read(value: bytes, headers: MessageHeaders) -> Event | Told:
 
 
 _PROCESS_TYPE: Final = PROCESS_TYPE.encode()
+_decode: Final = msgspec.json.decode
 _event_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text_decoder: Final = msgspec.json.Decoder(str)
 _data_decoder: Final = msgspec.json.Decoder(dict[str, Any])
@@ -143,12 +143,8 @@ def _writer(instance: bytes | None, source: bytes | None) -> Mapping[str, Any]:
 
 
 def _moment(found: Mapping[str, bytes], data: dict[str, Any]) -> Moment:
-    occurred, uid = _nanoseconds(found["ce_time"]), found["ce_id"]
-    random = _random_of(uid)
-    if event_id(occurred, random).encode() != uid:
-        raise ValueError(
-            f"its id {uid.decode()} was not made at its time {found['ce_time'].decode()}"
-        )
+    occurred = _nanoseconds(found["ce_time"])
+    random = _random_of(found["ce_id"], occurred)
     duration = None if (text := found.get("ce_duration")) is None else int(text)
     trace, span_id, flags = None, 0, 0
     if (text := found.get("ce_traceparent")) is not None:
@@ -172,10 +168,11 @@ def _moment(found: Mapping[str, bytes], data: dict[str, Any]) -> Moment:
     )
 
 
-def _random_of(uid: bytes) -> int:
-    if len(uid) != _LENGTH_OF_ID:
-        raise ValueError(f"its id {uid.decode()!r} is no UUID")
-    return int.from_bytes(unhexlify(uid[19:23] + uid[24:]), "big") & _RANDOM
+def _random_of(uid: bytes, occurred: int) -> int:
+    random = random_of(uid, occurred)
+    if random is None:
+        raise ValueError(f"its id {uid.decode()!r} was not made at its time")
+    return random
 
 
 def _trace_of(parent: bytes) -> tuple[bytes, int, int]:
@@ -188,7 +185,7 @@ def _trace_of(parent: bytes) -> tuple[bytes, int, int]:
 
 def _told(found: Mapping[str, bytes], data: bytes) -> Told:
     note = _note_decoder.decode(data)
-    random = _random_of(found["ce_id"])
+    random = _random_of(found["ce_id"], note.at)
     writer: dict[str, Any] = {"pid": note.pid, "resource": note.resource}
     if (instance := found.get("ce_instance")) is not None:
         writer["instance"] = instance.decode()
