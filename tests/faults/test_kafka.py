@@ -139,11 +139,11 @@ FAULTS = {
 SHORT = "a broker and a consumer are killed"
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(each, marks=[pytest.mark.long] * (each != SHORT)) for each in FAULTS]
+)
 def test_the_cluster_breaks(fault, full, cluster, stream, randomness, tmp_path, row):
     """Each of several events is acknowledged by Kafka, and is in the store once."""
-    if not full and fault != SHORT:
-        pytest.skip("in `make faults-b`")
     store, spools = new_database(), [tmp_path / "0", tmp_path / "1"]
     rounds = ROUNDS_FULL if full else 1
     with contextlib.ExitStack() as stack:
@@ -176,12 +176,9 @@ def test_the_cluster_breaks(fault, full, cluster, stream, randomness, tmp_path, 
     row(25, f"Kafka: {fault}", injected=rounds, verdict=judge(store, *programs))
 
 
-def test_relays_and_consumers_are_killed_at_random(
-    full, cluster, stream, randomness, tmp_path, row
-):
+@pytest.mark.long
+def test_relays_and_consumers_are_killed_at_random(cluster, stream, randomness, tmp_path, row):
     """Each kill finds a relay or a consumer somewhere else: at a read, a send, a commit."""
-    if not full:
-        pytest.skip("in `make faults-b`")
     store, spool, kills = new_database(), tmp_path / "spool", 40
     with contextlib.ExitStack() as stack:
         order = Order(pause=0.002, configure={"relay": "external"})
@@ -216,10 +213,9 @@ def relaying_to(stream, spool):
     return subprocess.Popen([sys.executable, *command], env=environment(), **quiet)
 
 
-def test_the_store_is_away_while_consumers_hold(full, cluster, stream, tmp_path, row):
+@pytest.mark.long
+def test_the_store_is_away_while_consumers_hold(cluster, stream, tmp_path, row):
     """They stay in the group for longer than its session lasts, and keep nothing from callers."""
-    if not full:
-        pytest.skip("in `make faults-b`")
     server = own_server()
     direct, spool = new_database(server), tmp_path / "spool"
     with contextlib.ExitStack() as stack:
@@ -253,10 +249,9 @@ def members_of(cluster):
     return {member.member_id for member in group.members}
 
 
-def test_too_few_replicas_in_sync_are_told_in_words(full, cluster, stream):
+@pytest.mark.long
+def test_too_few_replicas_in_sync_are_told_in_words(cluster, stream):
     """Nothing is lost: the same batch is taken when the replica is back."""
-    if not full:
-        pytest.skip("in `make faults-b`")
     strict = cluster.new_topic(min_insync_replicas="3")
     sink = StreamSink(strict, {})
     batch = [record(attributes={"n": 1})]
@@ -286,10 +281,9 @@ def test_too_few_replicas_in_sync_are_told_in_words(full, cluster, stream):
     assert len(cluster.messages(strict)) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["refuse", "reset", "silent", "drip"])
-def test_the_network_to_the_brokers_breaks(mode, full, cluster, stream, tmp_path, row):
-    if not full:
-        pytest.skip("in `make faults-b`")
+def test_the_network_to_the_brokers_breaks(mode, cluster, stream, tmp_path, row):
     store, spool = new_database(), tmp_path / "spool"
     with cluster.proxies() as (servers, proxies):
         through = stream.replace(cluster.servers, servers)

@@ -9,7 +9,7 @@ from tests.support.emitting import Order
 from tests.support.interpreters import FREE_THREADED, how_to_get, interpreter
 from tests.support.programs import running
 
-CALLS_FULL, CALLS_SHORT = 20_000, 1500
+CALLS_FULL, CALLS_SHORT = 20_000, 450
 PATCH = "from gevent import monkey; monkey.patch_all()"
 #: Coroutines are driven by hand: greenlets of one thread cannot have an asyncio loop each.
 BY_HAND = """

@@ -19,7 +19,7 @@ from tests.support.programs import (
 
 FROZEN_FULL, FROZEN_SHORT = 60.0, 2.0  # seconds
 LETS_GO = 8.0  # seconds after which PostgreSQL ends a transaction in which nothing happens
-PAUSE = 0.001
+PAUSE = 0.003
 
 
 @contextlib.contextmanager

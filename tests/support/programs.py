@@ -242,7 +242,7 @@ def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> No
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "it did not come true in time"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def stored(store: str) -> int:
@@ -259,7 +259,7 @@ def caught_up(store: str, *programs: Program, seconds: float = PATIENCE) -> None
     while (found := stored(store)) < wanted:
         told = "; ".join(program.told() for program in programs)
         assert time.monotonic() < until, f"{found} of {wanted} events came in {seconds} s: {told}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def all_arrive(store: str, *programs: Program, seconds: float = PATIENCE) -> None:
