@@ -66,7 +66,8 @@ def main() -> None:
                 page = browser.new_page(
                     color_scheme=scheme, viewport={"width": 1180, "height": 1000}
                 )
-                page.goto(served.address + address)
+                for _ in range(2):  # the first answer imports, and leaves out more
+                    page.goto(served.address + address)
                 page.wait_for_timeout(500)
                 page.screenshot(path=DOCS / f"page-{name}.png", full_page=name == "artifact")
                 page.close()

@@ -19,8 +19,9 @@ BESIDE = Beside(health=list, lags=list, waiting=list, expectations=[EXPECTED])
 
 
 @pytest.fixture
-def asked(tmp_path):
-    """600 artifacts with two events each, and a process that lost something twice."""
+def asked(tmp_path, monkeypatch):
+    """600 artifacts with two events each, two processes that lost something, and time for all."""
+    monkeypatch.setattr(answers, "_SECONDS", 1_000)
     now = time.time_ns()
     events = [
         record(type, now - (3000 - n) * SECOND, artifact=f"order-{n}", attributes={"size": n})
