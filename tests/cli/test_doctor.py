@@ -42,7 +42,9 @@ from tests.support.postgres import Postgres, binaries, new_database, own_server
 from tests.support.proxy import Proxy
 from tests.support.rules import alter, rule
 from tests.support.shim import Shim
-from tests.support.stored import BACKENDS
+from tests.support.stored import BACKENDS, NOON, ledger, record, store
+
+from sidelight.record.costs import Costs
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 WELL = (None, None, None)
@@ -70,6 +72,11 @@ class Place:
         self.options = ("--store", store, "--spool", spool)
         return {"SIDELIGHT_STORE": store, "SIDELIGHT_SPOOL": str(spool)}
 
+    def store(self, url, *records):
+        """Name a store in which another relay has put records."""
+        store(url, records or [record()])
+        self.use(url, self.tmp / "spool")
+
     def first(self):
         """Let a program emit one event; its store and spool are copied, because all are alike."""
         shutil.copytree(self.filled, self.tmp, dirs_exist_ok=True)
@@ -92,6 +99,13 @@ def given(*values):
         return function
 
     return mark
+
+
+def snapshot(*costs):
+    counted = Costs()
+    for ns in costs:
+        counted.add(ns)
+    return counted.snapshot()
 
 
 def findings(*arguments):
@@ -349,8 +363,7 @@ def a_store_that_is_replaced(at):
     )
 )
 def a_table_or_a_column_that_is_gone(at, backend, statement):
-    url = BACKENDS[backend](at.tmp)
-    emit(FIRST, url, **at.use(url, at.tmp / "spool"))
+    at.store(url := BACKENDS[backend](at.tmp))
     alter(url, statement.format("sidelight." if backend == "postgresql" else ""))
     words = "(no such|does not exist).* → put back what another program has dropped"
     yield WRONG, "store", words
@@ -414,7 +427,7 @@ def a_postgresql_that_is_frozen_then_killed(at):
     server = own_server()
     at.stack.callback(lambda: server.is_alive() or server.start())
     at.stack.callback(server.resume)
-    emit(FIRST, at.path, **at.use(new_database(server), at.tmp / "spool"))
+    at.store(new_database(server))
     yield WELL
     server.pause()
     began = time.monotonic()
@@ -434,8 +447,7 @@ def a_standby(at):
     at.stack.callback(server.close)
     at.stack.callback(standby.close)
     server.start()  # a new one, because a copy of the other tests' databases takes minutes
-    url = new_database(server)
-    emit(FIRST, at.path, **at.use(url, at.tmp / "spool"))
+    at.store(url := new_database(server))
     data, source = standby.directory / "data", server.url("postgres")
     copied = standby._run("pg_basebackup", "-D", data, "-d", source, "-R", "-cfast", "--no-sync")
     assert copied.wait(300) == 0, standby._told()
@@ -448,7 +460,7 @@ def a_standby(at):
 @row
 def a_user_who_may_only_read(at):
     url, reader = new_database(own_server()), f"reader_{os.getpid()}"
-    emit(FIRST, at.path, **at.use(url, at.tmp / "spool"))
+    at.store(url)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {reader} LOGIN")
         connection.execute(f"GRANT USAGE ON SCHEMA sidelight TO {reader}")
@@ -491,19 +503,13 @@ def a_database_of_another_encoding(at, encoding):
 
 @row
 def an_artifact_id_of_two_organizations(at):
-    script = """
-        sidelight.emit("order_placed", artifact_id=1, organization_id="acme")
-        sidelight.emit("invoice_created", artifact_id=1, organization_id="globex")
-        sidelight.emit("order_placed", artifact_id=2, organization_id="acme")
-        assert sidelight.flush(60)
-        """
-    emit(script, at.path)
+    named = [(1, "acme"), (1, "globex"), (2, "acme")]
+    at.store(of(at.path)[1], *(record(artifact=id, organization=name) for id, name in named))
     yield WRONG, "artifacts", r"^1 artifact id used by several organizations \(1\): .* → make ids"
 
 
 @row
-@given("options", "environment")
-def an_outbox_that_nobody_drains(at, named):
+def an_outbox_that_nobody_drains(at):
     script = """
         from sqlalchemy import create_engine
         from sidelight.outbox import table
@@ -524,11 +530,12 @@ def an_outbox_that_nobody_drains(at, named):
     waits = FIRST.replace("assert", "assert not")  # the rows of an outbox that no relay drains
     emit(f"{textwrap.dedent(script)}{waits}", at.path, SHOP=shop)
     at.monkeypatch.setattr("sidelight.cli.doctor.outboxes.PATIENCE", 0)
-    if named == "options":
-        at.options = (*at.options, "--outbox", shop)
-    else:
-        at.monkeypatch.setenv("SIDELIGHT_OUTBOXES", shop)
-    yield WRONG, "outbox", "1 event waits, the oldest for .*: no relay drains it → `sidelight relay"
+    waiting = "1 event waits, the oldest for .*: no relay drains it → `sidelight relay"
+    at.monkeypatch.setenv("SIDELIGHT_OUTBOXES", shop)
+    yield WRONG, "outbox", waiting
+    at.monkeypatch.delenv("SIDELIGHT_OUTBOXES")
+    at.options = (*at.options, "--outbox", shop)
+    yield WRONG, "outbox", waiting
     yield NOTE, "outbox", "journal mode delete: .* → `sidelight outbox create`"
     sidelight("relay", "--once", *of(at.path), "--outbox", shop)
     yield OK, "outbox", "0 events wait"
@@ -866,15 +873,19 @@ sys.stdin.readline()
 
 
 @row
-@given(("events", "outcome"), ("events", "attributes"), ("costs", "histogram"), ("losses", "count"))
-def a_row_that_no_relay_writes(at, table, column):
-    emit(f"from sidelight.emission import EMITTER\nEMITTER.count('made up', 'p')\n{FIRST}", at.path)
+def rows_that_no_relay_writes(at):
+    told = ledger({"made up": 1}, {"shop:make": snapshot(1)}, time.time_ns())
+    at.store(of(at.path)[1], record(at=NOON), record(at=NOON + 1), told)
     with contextlib.closing(sqlite3.connect(at.path)) as connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
-        connection.execute(f"UPDATE {table} SET {column} = 'odd'")
+        for column, order in (("outcome", "ASC"), ("attributes", "DESC")):
+            one = f"(SELECT event_id FROM events ORDER BY event_id {order} LIMIT 1)"
+            connection.execute(f"UPDATE events SET {column} = 'odd' WHERE event_id = {one}")
+        connection.execute("UPDATE costs SET histogram = 'odd'")
+        connection.execute("UPDATE losses SET count = 'odd'")
         connection.commit()
-    words = rf"^\d rows? cannot be read, because no relay writes such rows \(\d in {table}\) → "
-    yield WRONG, "store", words
+    words = r"^4 rows cannot be read, because no relay writes such rows"
+    yield WRONG, "store", rf"{words} \(1 in costs, 2 in events, 1 in losses\) → "
 
 
 @row
@@ -900,15 +911,8 @@ def events_of_what_was_erased(at):
 @row
 @given((0, OK), (5, NOTE), (30, WRONG))
 def emissions_over_the_budget(at, over, state):
-    script = f"""
-        from sidelight.emission.emitter import EMITTER
-        for n in range(100):
-            receive(f"order-{{n}}")
-        for _ in range({over}):
-            EMITTER.costs_of("__main__:receive").add(25_000_000)
-        assert sidelight.flush(60)
-        """
-    emit(script, at.path)
+    costs = {"__main__:receive": snapshot(*[1_000] * 100, *[25_000_000] * over)}
+    at.store(of(at.path)[1], record(), ledger(costs=costs, at=time.time_ns()))
     most = "" if state == OK else ".* most of them at __main__:receive,"
     yield state, "budget", rf"\d+ of \d+ emissions .*took over 10 ms{most}"
 

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.commands import emit, of, sidelight
+from tests.support.commands import of, sidelight
+from tests.support.stored import record, sqlite, store
 
 from sidelight.settings import settle
 from sidelight.spool import hot_directory
@@ -30,8 +31,8 @@ BAD = [
 
 @pytest.mark.parametrize(("variables", "told"), BAD, ids=str)
 def test_the_doctor_tells_what_a_process_refuses(variables, told, tmp_path, monkeypatch):
-    emit("receive('first')\nassert sidelight.flush(60)", tmp_path / "events.db")
-    monkeypatch.setenv("SIDELIGHT_STORE", f"sqlite:///{tmp_path / 'events.db'}")
+    store(sqlite(tmp_path), [record()])
+    monkeypatch.setenv("SIDELIGHT_STORE", sqlite(tmp_path))
     assert sidelight("doctor").code == sidelight("doctor", "--ready").code == 0
     (tmp_path / "map.toml").write_text('[[point]]\nfunction = "json:dumps"\nsuccess = "dumped"\n')
     for name, value in variables.items():

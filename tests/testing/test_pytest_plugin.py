@@ -48,7 +48,9 @@ def session(tmp_path):
         file.write_text(textwrap.dedent(EMITTING) + textwrap.dedent(tests))
         state = tmp_path / "state"
         # Only what the tests need: other people's plugins are slow to load.
-        plugins = ("sidelight.testing.pytest_plugin", "pytest_asyncio.plugin", "xdist")
+        plugins = ["sidelight.testing.pytest_plugin"]
+        plugins += ["pytest_asyncio.plugin"] * ("asyncio" in ini)
+        plugins += ["xdist"] * ("-n" in "".join(options))
         command = [sys.executable, "-m", "pytest", "-q", *(f"-p{name}" for name in plugins)]
         ran = subprocess.run(
             [*command, *options, str(file)],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.spool.allocation import NAME
+from sidelight.spool.allocation import NAME, SUFFIX
 from sidelight.spool.directory import segments_in
 from sidelight.spool.header import PAGE, decode_header
 
@@ -64,10 +64,12 @@ def strays_of(directory: Path) -> Iterator[Stray]:
 
 def _written_by(process: Path) -> Iterator[tuple[str, Path]]:
     """Yield the segments that a process has mapped and open: path and descriptor."""
-    maps = (process / "maps").read_text(encoding="utf-8", errors="replace")
+    maps = (process / "maps").read_bytes()
+    if SUFFIX.encode() not in maps:
+        return  # as most processes of a machine, because hundreds of lines take long to compare
     mapped = {
         line[line.index("/") :]
-        for line in maps.splitlines()
+        for line in maps.decode(errors="replace").splitlines()
         if _WRITABLE in line and NAME.fullmatch(_name(line))
     }
     for descriptor in (process / "fd").iterdir() if mapped else ():
