@@ -3,6 +3,7 @@
 import gc
 import itertools
 import json
+import re
 import signal
 import subprocess
 import time
@@ -304,6 +305,26 @@ def test_the_doctor_tells_how_far_the_consumers_are(topic, tmp_path):
     assert message.startswith("sidelight: 0 consumers, 400 messages behind (partition 0: ")
     consume_once(topic, sqlite(tmp_path), tmp_path / "spool")
     assert told() == [partitions, ("ok", "sidelight: 0 consumers, 0 messages behind")]
+
+
+def test_the_doctor_tells_the_rate_of_consumers_that_are_behind(topic, tmp_path, monkeypatch):
+    with (
+        closing(StoreSink(sqlite(tmp_path))) as sink,
+        closing(StreamConsumer(StreamAddress.parse(topic), {}, "g", sink, lambda *_: None)) as one,
+    ):
+        send(topic, RECORDS[:100])
+        wait_until(lambda: one.step(lambda: False) + one.progress.stored >= 100)
+        send(topic, RECORDS[100:])
+        _, found = check_stream(topic, {}, "g")
+        assert found.message.startswith("g: 1 consumer, 300 messages behind (partition 0: ")
+        assert found.message.endswith("), 0/s stored")
+
+        def meanwhile(_):
+            wait_until(lambda: one.step(lambda: False) + one.progress.stored >= 400)
+
+        monkeypatch.setattr("sidelight.stream.lag.sleep", meanwhile)
+        _, found = check_stream(topic, {}, "g")
+        assert re.search(r"\), [1-9][\d,]*/s stored$", found.message)
 
 
 def test_a_question_does_not_wait_behind_a_fetch(topic, tmp_path):

@@ -38,6 +38,8 @@ def test_the_stream_gives_the_same_rows(url, tmp_path):
     assert told == {"sent": 400, "last": ids[-1], "problem": None}
     told = replay(url, "--to", "stream", "--stream", topic, "--after", ids[299])
     assert told["sent"] == 100
+    chosen = ("--type", "type1", "--since", "2026-07-25")
+    assert replay(url, "--to", "stream", "--stream", topic, *chosen)["sent"] == 133
     again = f"sqlite:///{tmp_path / 'again.db'}"
     consume_once(topic, again, tmp_path / "spool")
     sent = content(again)

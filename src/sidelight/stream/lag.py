@@ -16,10 +16,12 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from sidelight.exceptions import SinkUnavailableError
+from sidelight.host import monotonic, sleep
 from sidelight.stream.connection import StreamAddress, client_properties
 from sidelight.stream.problems import error_of, words
 
 _ASK_WITHIN: Final = 5.0  # seconds
+_MEASURED: Final = 1.0  # seconds in which the rate of a group is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +32,42 @@ class Group:
         name: of the group.
         members: the number of its consumers.
         lag: messages that the group has not stored, by partition.
+        rate: messages that it stores in a second; 0 where it has no consumer or is not behind.
     """
 
     name: str
     members: int
     lag: Mapping[int, int]
+    rate: int = 0
 
 
 def look_at_group(address: StreamAddress, environment: Mapping[str, str], name: str) -> Group:
-    """Ask the brokers for a group, without joining it.
+    """Ask the brokers for a group, without joining it; where it is behind, twice in a second.
 
     Raises:
         ConfigurationError: a property is not valid.
         SinkUnavailableError: the brokers do not answer, or there is no such topic.
     """
     properties = client_properties(address, environment)
-    consumer: Any = Consumer({**properties, "group.id": name})
-    try:
-        lag = lag_of(consumer, address.topic, ends_of(consumer, address.topic))
-    finally:
-        consumer.close()
     admin = AdminClient(properties)
     asked = admin.describe_consumer_groups([name], request_timeout=_ASK_WITHIN)
     try:
         members = len(asked[name].result(_ASK_WITHIN).members)
     except (KafkaException, TimeoutError):  # no such group yet, or no right to see it
         members = 0
-    return Group(name, members, lag)
+    consumer: Any = Consumer({**properties, "group.id": name})
+    rate = 0
+    try:
+        lag = lag_of(consumer, address.topic, ends_of(consumer, address.topic))
+        if members and any(lag.values()):
+            before = sum(reached_of(consumer, address.topic, lag).values())
+            began = monotonic()
+            sleep(_MEASURED)
+            stored = sum(reached_of(consumer, address.topic, lag).values()) - before
+            rate = round(stored / (monotonic() - began))
+    finally:
+        consumer.close()
+    return Group(name, members, lag, rate)
 
 
 def ends_of(consumer: Any, topic: str) -> dict[int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
-from sidelight.store import plural
+from sidelight.store import number, plural
 from sidelight.stream import StreamAddress
 
 _WITHIN = 5.0  # seconds
@@ -47,12 +47,16 @@ def _check_group(address: StreamAddress, environment: Mapping[str, str], name: s
         group = look_at_group(address, environment, name)
     except SinkUnavailableError as error:
         return Finding("consumers", "wrong", f"{name}: {error.facts['problem']}")
-    behind = {number: lag for number, lag in sorted(group.lag.items()) if lag}
+    behind = {partition: lag for partition, lag in sorted(group.lag.items()) if lag}
     told = f"{name}: {plural(group.members, 'consumer')}, "
     told += f"{plural(sum(behind.values()), 'message')} behind"
     if behind:
-        each = ", ".join(f"partition {number}: {lag:,}" for number, lag in behind.items())
+        each = ", ".join(
+            f"partition {partition}: {number(lag)}" for partition, lag in behind.items()
+        )
         told += f" ({each})"
+    if behind and group.members:
+        told += f", {number(group.rate)}/s stored"
     if behind and not group.members:
         return Finding("consumers", "wrong", told, "start `sidelight consume`")
     return Finding("consumers", "ok", told)
