@@ -28,7 +28,7 @@ from tests.support.programs import (
 from tests.support.tools import find
 
 MEMBERS = 8
-ROUNDS_FULL, ROUNDS_SHORT = 400, 10
+ROUNDS_FULL, ROUNDS_SHORT = 400, 24
 PAUSE = 0.004  # seconds between the calls of one
 NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
@@ -151,7 +151,7 @@ def spawn_relay(store):
 
 def test_external_relays_come_and_go(store, full, randomness, progress, settled):
     """Three relays run at once. Each in turn is killed and replaced."""
-    rounds = ROUNDS_FULL // 4 if full else 3
+    rounds = ROUNDS_FULL // 4 if full else 6
     relays = []
     with crowd(store, randomness, relay="external") as them:
         try:
