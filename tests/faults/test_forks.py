@@ -20,7 +20,7 @@ def forking(store, how, count, order):
 
 def test_beside_a_busy_relay(store, full, row):
     """No child hangs in its own store, no id comes twice, and no fork takes long."""
-    forks = 1500 if full else 50
+    forks = 1500 if full else 100
     program, told = forking(store, "many", forks, Order(threads=2, pause=0.0005))
     deliver(store)
     assert told["failed"] == 0, "children that hang or fail"
