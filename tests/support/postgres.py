@@ -191,6 +191,7 @@ class Postgres:
             self.port = self.port or free_ports(1)[0]
             self._process = self._run(
                 "postgres", "-D", data, "-k", self.directory, "-h", LOOPBACK, "-p", self.port,
+                "--dynamic_shared_memory_type=mmap",  # in the directory: no kill leaves a segment
                 *self._options,
             )  # fmt: skip
             if self._answers():
