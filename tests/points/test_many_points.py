@@ -70,7 +70,8 @@ def called_and_gone(number):
         (called_and_gone, 20_000, 0),
     ],
 )
-def test_a_point_keeps_little_memory(make, most, before, tmp_path):
+def test_a_point_keeps_little_memory(make, most, before, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)  # beside it code is written at once
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", relay="external", otlp=False)
     while len(EMITTER.costs) < before:
         made(next(numbers))
