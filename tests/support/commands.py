@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -101,6 +102,18 @@ _COMMANDS = typer.main.get_command(cli.app)
 """The commands, built once; typer would build them anew for each call, which takes 10 ms."""
 
 
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put the handlers of signals back, which a command replaces in a process of its own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
 def sidelight(*arguments: object, columns: int = 100) -> Answer:
     """Run a command in this process."""
     out, err = io.StringIO(), io.StringIO()
@@ -110,6 +123,7 @@ def sidelight(*arguments: object, columns: int = 100) -> Answer:
         mock.patch.dict(os.environ, COLUMNS=str(columns)),
         mock.patch.object(cli, "app", _COMMANDS),
         mock.patch.object(sys, "path", [*sys.path]),
+        _handlers_kept(),
         pytest.raises(SystemExit) as ended,
     ):
         cli.main([str(argument) for argument in arguments])
