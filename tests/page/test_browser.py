@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -104,9 +106,15 @@ def test_an_artifact_is_found_by_keyboard_alone(browser, pages: Served):
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("order-3")
     expect(page.locator(".tl tbody tr")).to_have_count(3)
-    began = page.locator(".facts time")  # in UTC, and in the reader's zone
+    began = page.locator(".facts time")
     expect(began).to_contain_text("UTC")
-    expect(began).to_have_attribute("title", re.compile(r"GMT\+9"))
+    expect(began).to_have_attribute("title", re.compile(r"^\d{4}-.*GMT\+9$"))
+    utc = datetime.fromisoformat(began.get_attribute("datetime") or "")
+    page.get_by_role("button", name="times in Asia/Tokyo").press("Enter")
+    for _ in range(2):
+        here = f"{utc.astimezone(ZoneInfo('Asia/Tokyo')):%Y-%m-%d %H:%M:%S}"
+        expect(began).to_have_text(re.compile(rf"^{here}\.\d{{3}} GMT\+9$"))
+        page.reload()  # the choice holds for all pages
     watched.close()
 
 

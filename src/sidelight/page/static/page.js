@@ -1,18 +1,47 @@
 // Adds to the pages: times in the reader's zone, and the live tail. The pages work without it.
 "use strict";
 
-const zone = new Intl.DateTimeFormat(undefined, {
-  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit",
-  second: "2-digit", timeZoneName: "short",
-});
+const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const clocks = Object.fromEntries(["UTC", HERE].map((timeZone) => [timeZone,
+  new Intl.DateTimeFormat("en", {
+    timeZone, timeZoneName: "short", hourCycle: "h23", year: "numeric", month: "2-digit",
+    day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit",
+    fractionalSecondDigits: 3,
+  })]));
+const chosen = document.getElementById("zone");
 
-function addZone(root) {
-  for (const time of root.querySelectorAll("time:not([title])")) {
-    time.title = zone.format(new Date(time.dateTime));
+function inZone(time, name) {
+  const parts = clocks[name].formatToParts(new Date(time.dateTime));
+  const part = Object.fromEntries(parts.map(({ type, value }) => [type, value]));
+  return [
+    `${part.year}-${part.month}-${part.day} `,
+    `${part.hour}:${part.minute}:${part.second}.${part.fractionalSecond}`,
+    ` ${part.timeZoneName}`,
+  ];
+}
+
+function showTimes(root) {
+  const isHere = chosen.getAttribute("aria-pressed") === "true";
+  for (const time of root.querySelectorAll("time")) {
+    const texts = inZone(time, isHere ? HERE : "UTC");
+    time.childNodes.forEach((each, index) => { each.textContent = texts[index]; });
+    time.title = inZone(time, isHere ? "UTC" : HERE).join("");
   }
 }
 
-addZone(document);
+function choose(isHere) {
+  chosen.setAttribute("aria-pressed", String(isHere));
+  showTimes(document);
+}
+
+chosen.textContent = `times in ${HERE}`;
+chosen.hidden = HERE === "UTC";
+chosen.addEventListener("click", () => {
+  const isHere = chosen.getAttribute("aria-pressed") !== "true";
+  choose(isHere);
+  document.cookie = `zone=${isHere ? "here" : "UTC"}; path=/; samesite=strict; max-age=31536000`;
+});
+choose(document.cookie.includes("zone=here"));
 
 const tail = document.getElementById("tail");
 if (tail) {
@@ -28,7 +57,7 @@ if (tail) {
     after = message.lastEventId || after;
     const made = document.createElement("template");
     made.innerHTML = JSON.parse(message.data); // the server has escaped every value
-    addZone(made.content);
+    showTimes(made.content);
     tail.querySelector(".none")?.remove();
     tail.prepend(made.content);
     while (tail.children.length > LONGEST) tail.lastElementChild.remove();
