@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import itertools
 import sys
 import threading
 
@@ -11,8 +12,10 @@ import sidelight
 from sidelight import arg, emits
 from sidelight.emission import EMITTER
 from sidelight.exceptions import PointError
-from sidelight.points import first_call
+from sidelight.points import codegen, first_call
 from sidelight.record import NO_COSTS
+
+MODULES = [f"sidelight.points.{name}" for name in ("codegen", "first_call", "wrapper")]
 
 
 def every(a, /, b, *rest, c, d=4, **more):
@@ -135,3 +138,46 @@ def test_a_point_that_is_never_called_has_no_histogram(sidelight_events):
     assert EMITTER.costs[path].count() == 1
     assert not NO_COSTS.count()
     assert sidelight.__version__
+
+
+class Interruption(BaseException):
+    """Ctrl-C, or what another thread sends."""
+
+
+def interrupted_at(line, function):
+    """Call a function, and interrupt it at so many lines of `points`; return whether it was."""
+    lines = itertools.count()
+
+    def at_each_line(frame, event, _):
+        if event == "line" and next(lines) == line:
+            raise Interruption
+        return at_each_line
+
+    def of_points(frame, *_):
+        return at_each_line if frame.f_globals.get("__name__") in MODULES else None
+
+    before = sys.gettrace()
+    sys.settrace(of_points)
+    try:
+        function(1)
+    except Interruption:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_after_an_interrupted_first_call_no_finalizer_runs_in_the_next(monkeypatch):
+    """An exception from outside that arrived in a finalizer would be swallowed."""
+    ran, kept = [], []
+    monkeypatch.setattr(codegen, "_release", lambda *about: ran.append(about))
+    for line in itertools.count(0, 3):
+        decorated = emits("called", value=arg.a)(lambda a: a)
+        kept.append(decorated)  # else its own finalizers run some time
+        was_interrupted = interrupted_at(line, decorated)
+        ran.clear()
+        assert decorated(1) == 1
+        assert ran == [], line
+        if not was_interrupted:
+            break
+    assert line > 100

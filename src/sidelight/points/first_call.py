@@ -12,7 +12,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any, Final
 
 from sidelight.emission import EMITTER
@@ -78,7 +78,7 @@ def _is_fixed(value: Any) -> bool:
 
 
 def waiting_wrapper(
-    point: Point, function: FunctionType, kind: Kind, write: Callable[[dict[str, Any]], CodeType]
+    point: Point, function: FunctionType, kind: Kind, write: Callable[[FunctionType], None]
 ) -> FunctionType:
     """Make a wrapper that gets its code at its first call.
 
@@ -86,7 +86,7 @@ def waiting_wrapper(
         point: of the function.
         function: the decorated function.
         kind: of the function.
-        write: writes the code, and puts the objects that it refers to into the given globals.
+        write: puts the code into the wrapper, and the objects that it refers to into its globals.
     """
     own = function.__code__
     count = own.co_argcount + own.co_kwonlyargcount
@@ -114,7 +114,7 @@ def _first_call_of(
     wrapper: FunctionType,
     function: FunctionType,
     point: Point,
-    write: Callable[[dict[str, Any]], CodeType],
+    write: Callable[[FunctionType], None],
     arguments: dict[str, Any],
 ) -> Any:
     """Put the code into the wrapper, and give the call that was meant.
@@ -125,7 +125,7 @@ def _first_call_of(
     code, called = function.__code__, wrapper
     try:
         if wrapper.__code__.co_filename == _FILENAME:  # else another thread was faster
-            wrapper.__code__ = write(wrapper.__globals__)
+            write(wrapper)
     except Exception as problem:  # noqa: BLE001  # the guard
         reason = "recursion limit" if isinstance(problem, RecursionError) else "internal error"
         EMITTER.lost(reason, point.path, problem, foreign_code=False)

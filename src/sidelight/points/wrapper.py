@@ -12,7 +12,7 @@ import builtins
 import functools
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import CodeType, FunctionType
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ def wrap(point: Point, function: Any, rewrap: Callable[..., Any]) -> Any:
             return _waiting(point, function, kind)
     writer = _writer(point, function)
     made = writer.wrapper()
+    writer.keep_sources()
     if type(function) is not FunctionType:
         from sidelight.points.proxies import Proxy  # noqa: PLC0415  # seldom needed, slow to import
 
@@ -68,12 +69,13 @@ def _waiting(point: Point, function: FunctionType, kind: Kind) -> Any:
     for declaration in point.declarations:
         check_fields(declaration, signature)
 
-    def write(globals_: dict[str, Any]) -> CodeType:
-        code: CodeType = (
-            _WrapperWriter(point, function, kind, signature, globals_).wrapper().__code__
-        )
+    def write(wrapper: FunctionType) -> None:
+        writer = _WrapperWriter(point, function, kind, signature, wrapper.__globals__)
+        code = wrapper.__code__ = writer.wrapper().__code__
+        # Not before: an exception from outside may end a first call, and what it had written is
+        # dropped in the next. There a finalizer would swallow the next exception from outside.
+        writer.keep_sources()
         keep_source(code)
-        return code
 
     wrapper: Any = waiting_wrapper(point, function, kind, write)
     wrapper.__defaults__, wrapper.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
@@ -89,7 +91,10 @@ def _writer(point: Point, function: Any) -> _WrapperWriter:
 
 def references(point: Point, function: Any, names: tuple[str, ...]) -> References:
     """Return the references of a wrapper that was pickled by value, made for this process."""
-    return _writer(point, function).references(names)
+    writer = _writer(point, function)
+    found = writer.references(names)
+    writer.keep_sources()
+    return found
 
 
 class _WrapperWriter:
@@ -125,6 +130,7 @@ class _WrapperWriter:
         self._phases: dict[Phase, PhaseFunction] = {
             phase: made for phase in kind.phases if (made := writer.function(phase))
         }
+        self._codes: Sequence[CodeType] = ()
 
     @property
     def hands_on_its_own(self) -> bool:
@@ -143,10 +149,14 @@ class _WrapperWriter:
         objects["_capture"].watch(objects[p.name] for p in self._phases.values() if p.guarded)
         if "_continued" in defined:
             name_like(objects["_continued"], self._function)
-        for made in defined.values():
-            keep_source(made.__code__)
+        self._codes = [made.__code__ for made in defined.values()]
         restore = references, (self._point, self._function, names)
         return References(names, tuple(objects[name] for name in names), restore)
+
+    def keep_sources(self) -> None:
+        """Let `linecache` have the source of the phases as long as their code is there."""
+        for code in self._codes:
+            keep_source(code)
 
     def wrapper(self) -> Any:
         """Return the generated function: the wrapper, or the function that a wrapt proxy calls."""
