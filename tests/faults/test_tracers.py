@@ -118,7 +118,7 @@ TRANSACTIONS = """
     import ddtrace.auto
     import psycopg
 
-    @emits("before_the_end", transaction=arg.connection, n=arg.n)
+    @emits("before_the_end", transaction=arg.connection, strict=True, n=arg.n)
     @emits("after_the_end", after_commit=arg.connection, n=arg.n)
     def work(connection, n):
         connection.execute("SELECT 1")
