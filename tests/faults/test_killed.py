@@ -49,7 +49,8 @@ def test_sigkill_at_random_moments(hot, store, full, randomness, progress, settl
                 reports = reports + program.reports
             programs.clear()
     title = f"SIGKILL at random moments{', hot segments' if hot else ''}"
-    settled(1, title, store, reports=reports, injected=rounds)
+    # Of a few rounds too many calls are the first of a process.
+    settled(1, title, store, reports=reports, injected=rounds, budget=full)
     if hot:
         hot_directory(hot, settle(store).spool).rmdir()  # nothing is left there
 
