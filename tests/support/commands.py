@@ -20,7 +20,7 @@ from unittest import mock
 import pytest
 import typer
 
-from sidelight import Store
+from sidelight import Store, emission
 from sidelight.cli import app as cli
 from sidelight.exceptions import SidelightError
 
@@ -123,6 +123,7 @@ def sidelight(*arguments: object, columns: int = 100) -> Answer:
         mock.patch.dict(os.environ, COLUMNS=str(columns)),
         mock.patch.object(cli, "app", _COMMANDS),
         mock.patch.object(sys, "path", [*sys.path]),
+        mock.patch.dict(emission.EMITTER.losses, clear=True),  # as in a process of its own
         _handlers_kept(),
         pytest.raises(SystemExit) as ended,
     ):
