@@ -41,7 +41,7 @@ chosen.addEventListener("click", () => {
   choose(isHere);
   document.cookie = `zone=${isHere ? "here" : "UTC"}; path=/; samesite=strict; max-age=31536000`;
 });
-choose(document.cookie.includes("zone=here"));
+choose(document.cookie.split("; ").includes("zone=here"));
 
 const tail = document.getElementById("tail");
 if (tail) {
