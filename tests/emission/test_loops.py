@@ -160,7 +160,7 @@ def test_in_gevents_hub(when):
         progress.advance((1, 0))
     begun = time.monotonic()
     gevent.spawn(tick)
-    start_new_thread(advance, ())
+    start_new_thread(advance)
     print(progress.wait((1, 0), 30.0), len(ticks) > 5)
     progress.position = (0, 0)
     print(progress.wait((1, 0), 0.02))

@@ -1,5 +1,6 @@
 """The relay's threads start, end and start again, and none runs while the process forks."""
 
+import ctypes
 import itertools
 import os
 import threading
@@ -10,7 +11,7 @@ from tests.support.children import sidelight_threads
 from tests.support.programs import wait_until
 
 import sidelight
-from sidelight.host.threads import Loop, allocate_lock
+from sidelight.host.threads import Loop, allocate_lock, start_new_thread
 from sidelight.runtime import forks, process
 
 
@@ -93,6 +94,25 @@ def test_a_thread_that_does_not_end_in_time_runs_on_after_a_start(loop):
     stuck.halt()
     assert stuck.join(time.monotonic() + 10)
     assert running == ["sidelight-test"]
+
+
+class Limit(Exception):
+    """What a job queue aims at a thread."""
+
+
+def test_an_exception_that_is_aimed_at_the_starter_of_a_thread_arrives_there_once():
+    """Python 3.11 finds the new thread first, as long as that has not run."""
+    arrived, target = 0, ctypes.c_ulong(threading.get_ident())
+    for number in range(300):
+        try:
+            start_new_thread(threading.get_ident)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(target, ctypes.py_object(Limit))
+            until = time.monotonic() + 10
+            while time.monotonic() < until:
+                time.sleep(0.0001)
+        except Limit:
+            arrived += 1
+        assert arrived == number + 1
 
 
 def test_they_end_before_a_fork_and_start_again_after_it(tmp_path):

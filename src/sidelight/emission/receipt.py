@@ -108,6 +108,8 @@ class JoinedReceipt(Receipt):
     because it cannot join.
     """
 
+    _unjoined: Unjoined | None = None  # `__del__` needs it, as in `Segment`
+
     def __init__(
         self,
         watermark: Watermark,

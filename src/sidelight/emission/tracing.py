@@ -152,7 +152,8 @@ class Tracing:
                         emitter.count("spool nearly full: span left out", name)
                     span.context = with_span(context, span)
             except Exception as error:  # noqa: BLE001  # the guard
-                foreign = self.checks_provider or providers._TRACER_PROVIDER is not None  # noqa: SLF001
+                provided = self.checks_provider or providers._TRACER_PROVIDER is not None  # noqa: SLF001
+                foreign = provided and self.configured  # a first call reads the environment
                 emitter.lost("span not begun", name, error, foreign_code=foreign)
             span.time = _wall()
             span.call = now = _clock()

@@ -7,6 +7,10 @@ child that is forked while a thread is inside malloc, SQLite or an import may ha
 A server in C (uWSGI by default, an embedded interpreter) forks without Python's hooks. The kernel
 clears a marked page in each child (``MADV_WIPEONFORK``, Linux 4.14), so that one read tells a child
 that everything open belongs to its parent. The read costs some 40 ns and no system call.
+
+Until a new thread runs, Python 3.11 takes it for the thread that started it. An exception that a
+job queue aims at a caller (``PyThreadState_SetAsyncExc``) may therefore arrive in a new thread of
+sidelight, which hands it on.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ import mmap
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from sidelight.host.clock import cpu_clock_of, monotonic
@@ -38,7 +43,7 @@ def native(module: str, name: str) -> Any:
 
 # Bound at import, because gevent may patch later.
 allocate_lock: Final[Callable[[], Any]] = native("_thread", "allocate_lock")
-start_new_thread: Final[Callable[..., int]] = native("_thread", "start_new_thread")
+_start_new_thread: Final[Callable[..., int]] = native("_thread", "start_new_thread")
 sleep: Final[Callable[[float], None]] = native("time", "sleep")
 _get_ident: Final[Callable[[], int]] = native("_thread", "get_ident")
 _POLL: Final = 0.0002  # seconds
@@ -47,6 +52,37 @@ _POLL: Final = 0.0002  # seconds
 def thread_cpu_clock() -> int:
     """Return the id of the CPU clock of the current thread, for `read_cpu_clock` in any thread."""
     return cpu_clock_of(_get_ident())
+
+
+def start_new_thread(run: Callable[[], object]) -> None:
+    """Run a function in a new daemon thread; the last act is one call, which starts the thread.
+
+    Raises:
+        RuntimeError: no thread can be started, for one because the interpreter is ending.
+    """
+    body = _body(run, _get_ident())
+    next(body)
+    _start_new_thread(body.__next__, ())
+
+
+def _body(run: Callable[[], object], starter: int) -> Iterator[None]:
+    """Stop within `try`, where the new thread goes on: no exception can arrive before that."""
+    try:
+        yield
+    except GeneratorExit:  # no thread was started
+        return
+    except BaseException as error:  # noqa: BLE001  # handed on
+        with contextlib.suppress(ImportError, OSError):  # no descriptor is left
+            interrupt(starter, type(error))
+    run()
+    yield
+
+
+def interrupt(thread: int, kind: type[BaseException]) -> None:
+    """Raise an exception in another thread, as soon as it runs Python code."""
+    import ctypes  # noqa: PLC0415  # seldom needed
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
 
 
 class Loop:
@@ -99,7 +135,7 @@ class Loop:
         self._ended = ended = allocate_lock()
         ended.acquire()
         try:
-            start_new_thread(self._run_thread, (ended,))
+            start_new_thread(partial(self._run_thread, ended))
         except RuntimeError:
             ended.release()
             raise

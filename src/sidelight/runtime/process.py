@@ -186,7 +186,7 @@ class Runtime:
         begun.acquire()
         try:
             # Not `Thread.start`, because that waits for the new thread, which imports.
-            start_new_thread(self._start_in_background, (settings, spool, begun))
+            start_new_thread(partial(self._start_in_background, settings, spool, begun))
         except RuntimeError as error:
             begun.release()
             _log_no_thread(error)

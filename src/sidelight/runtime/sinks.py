@@ -8,6 +8,7 @@ import importlib.util
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sidelight.exceptions import ConfigurationError
@@ -67,7 +68,7 @@ def leave_lost_store(settings: Settings | None, configure: Callable[[Settings], 
         _left[process] = settings
         settings = without_relay(settings, "other code closed the files of its store")
         with contextlib.suppress(RuntimeError):  # the process is ending
-            start_new_thread(configure, (settings,))
+            start_new_thread(partial(configure, settings))
 
 
 def require_stream_client() -> None:

@@ -101,8 +101,8 @@ class _Waiting:
     __slots__ = ("_entry", "_proof")
 
     def __init__(self, entry: Entry, connection: Any) -> None:
-        self._entry: Entry | None = entry
         self._proof = _proof(connection)
+        self._entry: Entry | None = entry  # last: `__del__` needs both
 
     def __call__(self) -> None:
         """Emit the event, or drop it where it was rolled back, or count it as lost."""
@@ -116,8 +116,9 @@ class _Waiting:
             entry.forget()
 
     def __del__(self) -> None:
-        if self._entry is not None and self._proof.is_unknown():
-            self._entry.forget()
+        entry: Entry | None = getattr(self, "_entry", None)
+        if entry is not None and self._proof.is_unknown():
+            entry.forget()
 
 
 class _Proof(Protocol):

@@ -100,7 +100,8 @@ class Waiting:
         return len(names) - 1 - names[::-1].index(name) if name in names else len(names)
 
     def __del__(self) -> None:
-        for entries in self._prepared.values():  # another connection decides: nothing tells how
+        prepared: dict[str, list[Entry]] = getattr(self, "_prepared", {})  # else interrupted
+        for entries in prepared.values():  # another connection decides: nothing tells how
             for entry in entries:
                 entry.forget()
 
