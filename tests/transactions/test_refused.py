@@ -18,7 +18,7 @@ import sidelight
 from sidelight import arg, emits
 from sidelight.emission import EMITTER
 from sidelight.exceptions import OutboxError, TransactionError
-from sidelight.transactions.entry import BROKEN, ENDED, REASONS, UNPROVABLE
+from sidelight.transactions.entry import BROKEN, ENDED, REASONS, ROLLED_BACK, UNPROVABLE
 from sidelight.transactions.outbox.postgres import PostgresOutbox
 
 #: These events have no commit to wait for.
@@ -48,6 +48,11 @@ GONE_AT_COMMIT = DEFERRED.format(
     "DELETE FROM sidelight_outbox WHERE event_id = NEW.event_id;", "AFTER"
 )
 RAISED_AT_COMMIT = DEFERRED.format("RAISE EXCEPTION 'no';", "AFTER")
+#: The INSERT undoes what the caller has done before, or ends its connection.
+ALL_UNDONE = {
+    "sqlite": TRIGGER.replace("ABORT", "ROLLBACK"),
+    "postgresql": TRIGGERED.format("PERFORM pg_terminate_backend(pg_backend_pid());", "BEFORE"),
+}
 #: A role that may only insert cannot look whether a trigger has kept its row.
 BLIND = """
 DO $$ BEGIN CREATE ROLE blind; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
@@ -140,6 +145,14 @@ def executed(unit, *statements):
     return unit
 
 
+def change_by_hand(url, *statements):
+    """Change the business's database as an operator does."""
+    with core(url) as other:
+        for statement in statements:
+            other.execute(statement)
+        other.commit()
+
+
 @contextlib.contextmanager
 def locked(url):
     """Another connection keeps the outbox locked."""
@@ -213,9 +226,7 @@ def case(request, tmp_path):
     if database != "memory":
         business.create_tables(url)
     if isinstance(change, str):
-        with core(url) as other:
-            other.execute(change)
-            other.commit()
+        change_by_hand(url, change)
     around = change(url) if callable(change) else contextlib.nullcontext()
     # A busy machine must be no reason, except where a lock is to be.
     deadline = 0.01 if callable(change) else 1.0
@@ -340,9 +351,7 @@ def test_a_trigger_that_writes_elsewhere_is_no_reason(tmp_path):
     url = business.DATABASES["sqlite"](tmp_path)
     business.create_tables(url)
     audit = "INSERT INTO orders (name) VALUES (NEW.event_id)"
-    with core(url) as other:
-        other.execute(f"CREATE TRIGGER audit AFTER INSERT ON sidelight_outbox BEGIN {audit}; END")
-        other.commit()
+    change_by_hand(url, f"CREATE TRIGGER audit AFTER INSERT ON sidelight_outbox BEGIN {audit}; END")
     store = f"sqlite:///{tmp_path / 'events.db'}"
     sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
     with session(url, ASK) as unit:
@@ -350,6 +359,45 @@ def test_a_trigger_that_writes_elsewhere_is_no_reason(tmp_path):
         unit.commit()
     assert stored(tmp_path) == [{"n": 1}]
     assert EMITTER.losses == {}
+    restore()
+
+
+@pytest.mark.parametrize(("name", "database"), business.CASES)
+def test_where_the_insert_undoes_the_work_the_caller_learns_of_it(name, database, tmp_path):
+    """Its commit may not tell: SQLite takes one without a transaction, psycopg's `with` as well."""
+    url = business.DATABASES[database](tmp_path)
+    business.create_tables(url)
+    change_by_hand(url, ALL_UNDONE[database])
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
+    application = business.APPLICATIONS[name](url, "transaction")
+    waiting = business.decorated("after_commit", application.insert)
+    for is_committed in (True, False):  # although it has learned it
+        with application.unit() as unit:
+            unit.run(waiting(unit.target, "waits"))
+            with pytest.raises(TransactionError, match=REASONS[ROLLED_BACK][0]) as met:
+                application.order(unit.target, "undone")
+                unit.flush()
+            assert met.value.__cause__ is not None
+            if is_committed and name == "django":
+                unit.commit()  # it rolls back and raises nothing
+            elif is_committed:
+                with pytest.raises((sqlalchemy.exc.PendingRollbackError, psycopg.OperationalError)):
+                    unit.commit()
+            with contextlib.suppress(psycopg.OperationalError):
+                unit.rollback()
+        if name == "django":  # as it does before the next request
+            connections[application.alias].close()
+    assert business.committed(url) == set()
+    assert stored(tmp_path) == []
+    assert EMITTER.losses == {}
+    change_by_hand(url, "DROP TRIGGER no" + " ON sidelight_outbox" * (database == "postgresql"))
+    with application.unit() as unit:
+        application.order(unit.target, "done")
+        unit.commit()
+    assert business.committed(url) == {"done"}
+    assert stored(tmp_path) == [{"n": "done"}]
+    application.close()
     restore()
 
 
@@ -373,9 +421,7 @@ def test_a_trigger_that_changes_is_noticed_by_the_relay(changes, reason, tmp_pat
             unit.commit()
             if change is not None:
                 assert sidelight.flush(20)
-                with core(url) as other:
-                    other.execute(change)
-                    other.commit()
+                change_by_hand(url, change)
                 assert sidelight.flush(20)  # the relay looks
     refused = {"n": 1, "sidelight.not_joined": reason}
     assert sorted(stored(tmp_path), key=len) == [*[{"n": 1}] * len(changes), refused]
@@ -386,14 +432,12 @@ def test_a_relay_that_may_not_see_all_rows_says_so(tmp_path):
     url = business.DATABASES["postgresql"](tmp_path)
     business.create_tables(url)
     role = "relay_" + url.rpartition("/")[2]
-    with core(url) as other:
-        for statement in (
-            f"CREATE ROLE {role} LOGIN",
-            f"GRANT SELECT, DELETE ON sidelight_outbox TO {role}",
-            "ALTER TABLE sidelight_outbox ENABLE ROW LEVEL SECURITY",
-        ):
-            other.execute(statement)
-        other.commit()
+    change_by_hand(
+        url,
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT, DELETE ON sidelight_outbox TO {role}",
+        "ALTER TABLE sidelight_outbox ENABLE ROW LEVEL SECURITY",
+    )
     outbox = PostgresOutbox(make_url(url).set(username=role).render_as_string(hide_password=False))
     with contextlib.closing(outbox), pytest.raises(OutboxError, match="row-level security"):
         outbox.move(list, 10)
@@ -437,4 +481,4 @@ def test_while_the_outbox_is_locked_one_call_in_a_second_waits_for_it(kind, data
 
 
 def test_every_reason_has_a_scenario():
-    assert {reason for reason, *_ in SCENARIOS} | {ENDED} == set(REASONS)
+    assert {reason for reason, *_ in SCENARIOS} | {ENDED, ROLLED_BACK} == set(REASONS)

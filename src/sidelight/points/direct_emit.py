@@ -54,9 +54,9 @@ def emit(
 ) -> Receipt:
     """Emit an event from the middle of a function, by the same path as a decorator's.
 
-    It never raises, except for the TransactionError that ``strict=True`` asks for. What `emits`
-    refuses is refused here too: the event is lost, the loss is counted (``emit refused``), and in
-    tests it is raised.
+    It never raises, except for the TransactionError that ``strict=True`` asks for, and the one that
+    tells that the INSERT has undone the caller's transaction. What `emits` refuses is refused here
+    too: the event is lost, the loss is counted (``emit refused``), and in tests it is raised.
 
     Args:
         type: the event's type.

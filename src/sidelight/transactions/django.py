@@ -19,7 +19,7 @@ from django.utils.connection import ConnectionDoesNotExist
 if TYPE_CHECKING:
     from sidelight.transactions.psycopg.watch import Watch
 
-from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused
+from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused, RolledBackError
 from sidelight.transactions.statements import (
     bounded,
     check_postgres,
@@ -59,14 +59,18 @@ class DjangoTransaction(Transaction):
         """See `Transaction.insert`."""
         if self._connection.vendor not in {"sqlite", "postgresql"}:
             raise Refused("unsupported database")
-        with (
-            bounded(self._alias, strict=entry.strict) as within,
-            contextlib.closing(self._connection.connection.cursor()) as cursor,
-        ):
-            if self._connection.vendor == "sqlite":
-                self._insert_in_sqlite(cursor, entry, within)
-            else:
-                self._insert_in_postgres(cursor, entry, within)
+        try:
+            with (
+                bounded(self._alias, strict=entry.strict) as within,
+                contextlib.closing(self._connection.connection.cursor()) as cursor,
+            ):
+                if self._connection.vendor == "sqlite":
+                    self._insert_in_sqlite(cursor, entry, within)
+                else:
+                    self._insert_in_postgres(cursor, entry, within)
+        except RolledBackError:
+            self._connection.needs_rollback = True  # so that Django takes no commit
+            raise
 
     def _insert_in_sqlite(self, cursor: Any, entry: Entry, within: float | None) -> None:
         if self._connection.is_in_memory_db():

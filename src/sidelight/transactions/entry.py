@@ -20,6 +20,7 @@ NO_TABLE: Final = "no outbox table"
 TOO_SLOW: Final = "database too slow"
 INSERT_FAILED: Final = "insert failed"
 UNPROVABLE: Final = "unprovable outbox"
+ROLLED_BACK: Final = "rolled back"
 
 REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "no transaction": ("none is open", "begin one, or let the function do something in it"),
@@ -34,6 +35,10 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     UNPROVABLE: (
         "its table has a trigger that is deferred, or one that this role cannot look behind",
         "drop it, make it NOT DEFERRABLE, or grant SELECT on sidelight_outbox",
+    ),
+    ROLLED_BACK: (
+        "the INSERT has ended it, and all of its work is undone",
+        "roll back, and do the work again",
     ),
     "not awaited": ("an async connection in a call that cannot await", "make it async"),
     "unknown kind": ("sidelight does not know this kind of object", f"give {targets()}"),
@@ -63,6 +68,10 @@ class RowLeftOutError(Exception):
         super().__init__(
             "sidelight_outbox has not kept the row; look for a trigger, a rule or a policy there"
         )
+
+
+class RolledBackError(Exception):
+    """The INSERT of an event has undone all work of the caller's transaction."""
 
 
 class UndoneError(Exception):
@@ -156,7 +165,8 @@ class Entry:
             too_late: whether the work cannot be undone any more.
 
         Raises:
-            TransactionError: in strict mode, unless it is too late to undo the work.
+            TransactionError: in strict mode, unless it is too late to undo the work; always where
+                the work is undone already, because the caller may not learn it from its commit.
         """
         problem, remedy = REASONS[reason]
         told = TransactionError(
@@ -164,7 +174,7 @@ class Entry:
             problem=problem if error is None else f"{problem}: {error}",
             remedy=remedy,
         )
-        if self.strict and not too_late and reason != ENDED:
+        if reason == ROLLED_BACK or (self.strict and not too_late and reason != ENDED):
             raise told from error
         if reason == BROKEN:  # the work is certain to be undone
             return
@@ -182,7 +192,10 @@ class Entry:
 
 
 class Guard:
-    """Keeps errors of joining from the caller: the entries are refused instead."""
+    """Keeps errors of joining from the caller: the entries are refused instead.
+
+    One error reaches the caller: that its whole transaction was rolled back.
+    """
 
     __slots__ = ("_entries", "_wait")
 
@@ -209,16 +222,17 @@ class Guard:
         if isinstance(error, UndoneError):
             return True
         reason = error.reason if isinstance(error, Refused) else reason_of(error)
+        cause = error.__cause__ if isinstance(error, RolledBackError) else error
         for entry in self._entries:
-            entry.refuse(reason, None if isinstance(error, Refused) else error, wait=self._wait)
+            entry.refuse(reason, None if isinstance(error, Refused) else cause, wait=self._wait)
         return True
 
 
 def reason_of(error: BaseException) -> str:
     """Return the one of the `REASONS` that a database's error stands for."""
-    cause = getattr(error, "orig", None) or error
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    told = str(cause)
+    if isinstance(error, RolledBackError):
+        return ROLLED_BACK
+    state, told = sqlstate(error), str(getattr(error, "orig", None) or error)
     if state == "42P01" or told.startswith("no such table"):
         return NO_TABLE
     if state in {"57014", "55P03"} or "database is locked" in told:
@@ -226,3 +240,9 @@ def reason_of(error: BaseException) -> str:
     if state == "25006" or "readonly database" in told:
         return "read-only transaction"
     return BROKEN if state == "25P02" else INSERT_FAILED
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Return the code of a server's error; None where it has none."""
+    cause = getattr(error, "orig", None) or error
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)

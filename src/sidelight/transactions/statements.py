@@ -11,16 +11,18 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, 
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from sidelight.emission import EMITTER, MARGIN
-from sidelight.host import monotonic
+from sidelight.host import is_interrupt, monotonic
 from sidelight.transactions.entry import (
     BROKEN,
     NO_TABLE,
     TOO_SLOW,
     UNPROVABLE,
     Refused,
+    RolledBackError,
     Row,
     RowLeftOutError,
     reason_of,
+    sqlstate,
 )
 from sidelight.transactions.outbox import draining
 from sidelight.transactions.outbox.position import position_beside
@@ -50,6 +52,8 @@ _IF_STORED: Final = (
     "CASE WHEN (SELECT pg_catalog.count(*) FROM {table} WHERE (position, event_id) IN ({keys}))"
     " = {count} THEN {name} ELSE '{unknown}' END"
 )
+#: The states in which no savepoint can be made: no transaction, or one that has failed before.
+_WITHOUT_SAVEPOINT: Final = frozenset({"25P01", "25P02"})
 _UNDO: Final = f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}"
 
 # The position counts up under the write lock, in the order of the commits. (AUTOINCREMENT would
@@ -138,6 +142,7 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
     Raises:
         Refused: the database has no outbox.
         RowLeftOutError: the database took a row without an error, and does not have it.
+        RolledBackError: the savepoint is gone, and the transaction with it.
     """
     values = ", ".join(
         f"({row.occurred}, '{row.event_id}', pg_catalog.decode('{row.record.hex()}', 'hex'))"
@@ -167,11 +172,24 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
     except BaseException as error:
         _found.pop(database, None)
         if begin:
-            with contextlib.suppress(Exception):  # the connection is gone
-                yield _UNDO
+            yield from _undo(error)
         if _LEFT_OUT in str(error):
             raise RowLeftOutError from error
         raise
+
+
+def _undo(error: BaseException) -> Statements:
+    """Yield the statement that undoes what has failed in the savepoint.
+
+    Raises:
+        RolledBackError: there is no savepoint any more; the connection may be gone.
+    """
+    try:
+        yield _UNDO
+    except Exception:  # noqa: BLE001  # of any driver
+        was_made = sqlstate(error) not in _WITHOUT_SAVEPOINT
+        if was_made and isinstance(error, Exception) and not is_interrupt(error):
+            raise RolledBackError from error
 
 
 def _if_stored(found: _Found, rows: Sequence[Row], name: str) -> str:
@@ -275,6 +293,11 @@ class Changes(Protocol):
     """A connection to SQLite, as far as it is used here."""
 
     @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open; no question to the database."""
+        ...
+
+    @property
     def total_changes(self) -> int:
         """The number of rows that the connection has written; no question to the database."""
         ...
@@ -285,7 +308,8 @@ def sqlite_insert(
 ) -> None:
     """Insert rows, and delete some of those that a relay has moved.
 
-    There is no savepoint, because a statement that fails in SQLite leaves nothing behind.
+    There is no savepoint, because a statement that fails in SQLite leaves nothing behind. But some
+    errors undo the whole transaction: a trigger's RAISE(ROLLBACK), a full disk, an interrupt.
 
     Args:
         cursor: of the caller's connection.
@@ -296,8 +320,25 @@ def sqlite_insert(
 
     Raises:
         RowLeftOutError: the database took a row without an error, and does not have it.
+        RolledBackError: the transaction was open, and SQLite has rolled it back.
         Exception: of the driver.
     """
+    was_open = raw.in_transaction
+    try:
+        _insert_in_sqlite(cursor, raw, rows, within)
+        draining.joined_file(path, [row.event_id for row in rows])
+        moved = position_beside(path)
+        if moved.number > 1:
+            cursor.execute(_SWEEP, moved)
+    except Exception as error:
+        if was_open and not raw.in_transaction and not is_interrupt(error):
+            raise RolledBackError from error
+        raise
+
+
+def _insert_in_sqlite(
+    cursor: Cursor, raw: Changes, rows: Sequence[Row], within: float | None
+) -> None:
     before = None
     if within is not None:
         cursor.execute("PRAGMA busy_timeout")
@@ -316,10 +357,6 @@ def sqlite_insert(
     finally:
         if before is not None:
             cursor.execute(f"PRAGMA busy_timeout = {before}")
-    draining.joined_file(path, [row.event_id for row in rows])
-    moved = position_beside(path)
-    if moved.number > 1:
-        cursor.execute(_SWEEP, moved)
 
 
 def is_autocommit(raw: Any) -> bool:

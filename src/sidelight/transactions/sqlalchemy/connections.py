@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection, ExceptionContext
 
 from sidelight.transactions import control
-from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused
+from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused, RolledBackError
 from sidelight.transactions.sqlalchemy.drivers import Insertion, driver_of
 from sidelight.transactions.statements import bounded
 from sidelight.transactions.transaction import CountedTransaction
@@ -196,11 +196,17 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
 
     Raises:
         Refused: the events cannot be part of a transaction.
+        RolledBackError: the transaction is undone; SQLAlchemy then refuses to commit it.
         Exception: of the driver; the transaction is as it was.
     """
     rows = [entry.row() for entry in entries]
-    with bounded(connection.engine.url, strict=entries[0].strict) as within:
-        driver_of(connection).insert(connection, Insertion(rows, within, first))
+    try:
+        with bounded(connection.engine.url, strict=entries[0].strict) as within:
+            driver_of(connection).insert(connection, Insertion(rows, within, first))
+    except RolledBackError:
+        watch(connection).rolled_back()
+        connection.invalidate()
+        raise
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], ConnectionTransaction]]] = {
