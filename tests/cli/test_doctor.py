@@ -166,12 +166,46 @@ def a_process_that_is_stopped(at):
 
 
 @row
+def an_application_that_is_stopped_with_its_own_relay(at):
+    """Nothing waits: only the process itself tells."""
+    script = f'{FIRST}\nprint("ready", flush=True)\ntime.sleep(600)'
+    process = at.stack.enter_context(running(script, at.path))
+    yield OK, "backlog", "no record waits"
+    process.send_signal(signal.SIGSTOP)
+    yield WRONG, "process", rf"^process {process.pid} is stopped .* → kill -CONT {process.pid}"
+    assert "stopped" in sidelight("spool", *at.options).out
+    process.send_signal(signal.SIGCONT)
+    yield WELL
+    at.monkeypatch.setattr("sidelight.cli.doctor.processes.SILENT", 0)
+    yield WRONG, "process", rf"process {process.pid} on .* its last sign of life .* old: its relay"
+    process.kill()
+    process.wait()
+    shutil.rmtree(at.spool)
+    yield NOTE, "process", r"1 process silent .*\(instance [0-9a-f]{16}\).* → .*--without INSTANCE"
+
+
+@row
+def records_that_name_another_store(at):
+    at.first()
+    other = at.tmp / "other.db"
+    emit(KILLED, other, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(at.spool))
+    at.options = (*of(at.path), "--spool", at.spool)
+    yield WRONG, "backlog", f"which has ended → `sidelight relay --once --store sqlite:///{other}`"
+
+
+@row
 def a_relay_that_is_stopped(at):
     at.first()
     relay = at.stack.enter_context(relaying(*at.options))
     yield OK, "spool", "of 1 running process"
     relay.send_signal(signal.SIGSTOP)
     yield WRONG, "relay", rf"^relay {relay.pid} is stopped .* → kill -CONT {relay.pid}"
+    living = at.stack.enter_context(Living(at.path))
+    living.emit(1)
+    waits = rf"waits for relay {relay.pid}: that is stopped .* → kill -CONT {relay.pid}"
+    yield WRONG, "backlog", waits
+    hint = f"relay {relay.pid} is stopped: `kill -CONT {relay.pid}`"
+    assert hint in sidelight("events", *of(at.path)).err
 
 
 @row
@@ -327,6 +361,12 @@ def a_relay_that_is_late(at):
 def no_store(at):
     yield WRONG, "store", "there is no store at sqlite:.* → run something that emits"
     assert [*at.tmp.iterdir()] == []
+    at.options = (*at.options, "--spool", at.tmp / "misspelt")
+    yield NOTE, "spool", "misspelt was named, and does not exist → correct --spool"
+    at.options = of(at.path)
+    emit(KILLED, at.path, ends=signal.SIGKILL)
+    yield WRONG, "store", "there is no store at .* → 500 events wait in .*: `sidelight relay --once"
+    yield WRONG, "backlog", "which has ended → `sidelight relay --once` delivers them"
 
 
 @row
@@ -886,8 +926,13 @@ sys.stdin.readline()
     child.stdin.write("\n")
     child.stdin.flush()
     skipped = "1 row of events skipped without an error; look for a trigger"
-    yield WRONG, "backlog", f"the store does not take them: {skipped}.* → correct what refuses"
+    refused = f"the store does not take them: {skipped}.* → correct what refuses them"
+    yield WRONG, "backlog", f"which is running: {refused}"
+    child.kill()
+    child.wait()
+    yield WRONG, "backlog", f"which has ended: {refused}; `sidelight relay --once` delivers"
     alter(at.options[1], "DROP TRIGGER keep")
+    sidelight("relay", "--once", *at.options)
     yield OK, "backlog", "no record waits"
 
 

@@ -187,6 +187,10 @@ def test_late_events_are_dropped_and_told_until_the_tombstone_is_lifted(path):
     assert artifacts(path) == {"other"}
     with Store(f"sqlite:///{path}") as opened:
         assert [each.reason for each in opened.losses()] == ["erased"]
+    before = path.stat().st_mtime_ns, path.read_bytes()
+    dry = sidelight("erase", *of(path), "--artifact", "first", "--lift", "--dry-run")
+    assert (dry.code, dry.err) == (0, "relays would store its events again\n")
+    assert before == (path.stat().st_mtime_ns, path.read_bytes())
     assert (
         "relays store its events again"
         in sidelight("erase", *of(path), "--artifact", "first", "--lift").err
@@ -209,6 +213,45 @@ def test_a_bad_subject_is_refused(path, options, told):
     said = erase(path, *options)
     assert (said.code, told in said.err) == (2, True), said
     assert stored(path) == 4
+
+
+def test_a_subject_that_is_unknown_here_is_told(path):
+    """It is erased all the same, for what comes later; then it is known as erased."""
+    emit(PACKED, path, ends=9)
+    unknown = "neither the store nor the spool here has an event of"
+    for kind, name, told in (
+        ("artifact", "frist", "; did you mean first?"),
+        ("artifact", "x", "; an erasure drops those that come later"),
+        ("organization", "acmee", "; did you mean acme?"),
+        ("artifact", "order-7", None),
+        ("artifact", "first", None),
+    ):
+        for options in ("--dry-run",), ():
+            said = erase(path, f"--{kind}", name, *options)
+            assert (said.code, said.json[0]["complete"]) == (0, not options)
+            if told is None:
+                assert unknown not in said.err
+            else:
+                assert f"{unknown} {kind} {name}{told}" in said.err
+        assert unknown not in erase(path, f"--{kind}", name).err
+
+
+def test_a_spool_that_is_named_must_exist(path, tmp_path):
+    misspelt = ("--spool", tmp_path / "none")
+    for command in (
+        ("erase", "--artifact", "first", "--yes"),
+        ("spool",),
+        ("spool", "quarantined"),
+        ("spool", "replay"),
+        ("spool", "discard", "--all"),
+        ("relay", "--once"),
+    ):
+        said = sidelight(*command, *misspelt, *of(path))
+        assert (said.code, f"{tmp_path / 'none'}: there is no such directory" in said.err) == (
+            1,
+            True,
+        )
+    assert artifacts(path) == {"first", "other"}
 
 
 def test_a_frame_of_any_length_is_overwritten_in_place():

@@ -103,6 +103,20 @@ def test_filters_choose_what_is_exported(filled, tmp_path):
     assert timedelta(0) < datetime.now(UTC) - until < timedelta(hours=1)
 
 
+def test_a_job_that_carries_the_end_on_exports_nothing_again(filled, tmp_path):
+    """It is handed back where no event is new; a time that it asks for is never gone behind."""
+    ask = ("export", "--json", *of(filled), "--to")
+    for n, begin in enumerate(("2100-01-01", datetime.now(UTC).isoformat())):
+        (said,) = sidelight(*ask, tmp_path / f"{n}.csv", "--recorded-after", begin).json
+        until = datetime.fromisoformat(said["recorded_until"])
+        assert (said["events"], until) == (0, datetime.fromisoformat(begin).replace(tzinfo=UTC))
+    with Store(filled) as opened:
+        (*_, last) = opened.pages()
+    begin = datetime.fromtimestamp(last.recorded_until // 10**9 - 1, UTC).isoformat()
+    (said,) = sidelight(*ask, tmp_path / "again.csv", "--recorded-after", begin).json
+    assert (said["events"] > 0, said["recorded_until"]) == (True, begin)
+
+
 @pytest.mark.parametrize("format", sorted(READERS))
 def test_an_export_of_nothing_is_a_file_with_its_columns(tmp_path, filled, format):
     path = tmp_path / f"events{format}"

@@ -71,6 +71,7 @@ def test_what_needs_no_extra_works_and_the_rest_names_it(tmp_path):
         assert len(lines) - (file.suffix == ".csv") == stored(path)
     named = re.findall(r"pip install 'sidelight\[(\w+)\]'", complaints)
     assert named == [*wanting], complaints
+    assert not [*tmp_path.glob("*.parts")]
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,38 @@ def test_expectations_come_from_map_and_code(here, monkeypatch):
     assert (said.code, "none.toml" in said.err) == (1, True)
 
 
+MISSPELT = """
+[[expect]]
+after = "order_recieved"
+one_of = "order_lost"
+within = "1ms"
+
+[[expect]]
+after = "order_packed"
+one_of = ["order_lost", "packing_startd"]
+within = "1ms"
+
+[[expect]]
+after = "order_packed"
+one_of = "order_sent"
+within = "1ms"
+"""
+
+
+def test_waits_and_misspelt_types_are_told(here):
+    """An artifact that waits twice is one artifact. A type that has not occurred yet is none."""
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1"); pack("order-1")', url)
+    (here / "sidelight.toml").write_text(MISSPELT)
+    said = sidelight("overdue", *of(url))
+    assert "1 artifact (2 waits) overdue" in said.err
+    assert re.findall(r"no event of the type (\w+) is known; did you mean (\w+)\?", said.err) == [
+        ("order_recieved", "order_received"),
+        ("packing_startd", "packing_started"),
+    ]
+    assert "type order_lost" not in said.err
+
+
 def test_a_spool_that_waits_makes_it_unknown(here):
     url = f"sqlite:///{here / 'events.db'}"
     emit('receive("order-1")', url)
@@ -295,6 +327,10 @@ def test_a_follower_waits_for_a_store_that_is_away(here):
     [
         (("--state", "told.json"), "--state needs --follow"),
         (("--command", "true"), "--command needs --follow"),
+        (("--every", "1"), "--every needs --follow"),
+        (("--follow", "--webhook", "nonsense"), "'nonsense' is no http or https URL"),
+        (("--follow", "--webhook", "ftp://host/"), "is no http or https URL"),
+        (("--follow", "--webhook", "http://host:x/"), "is no http or https URL"),
         (("--follow", "--state", "sidelight.toml"), "it holds something else"),
         (("--follow", "--state", "."), "Is a directory"),
     ],

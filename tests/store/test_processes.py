@@ -208,8 +208,18 @@ def test_overdue_is_the_simulated_truth(url):
     [
         (0, 0, "overdue", ""),
         (20 * MINUTE, 0, "overdue", ""),
-        (40 * MINUTE, 0, "unknown", "shop 7 on here delivers what it wrote 2400 s ago"),
-        (40 * MINUTE, 5 * MINUTE, "unknown", "shop 7 on here has been silent for 300 s"),
+        (
+            40 * MINUTE,
+            0,
+            "unknown",
+            "shop 7 on here (instance p1) delivers what it wrote 40 min ago",
+        ),
+        (
+            40 * MINUTE,
+            5 * MINUTE,
+            "unknown",
+            "shop 7 on here (instance p1) has been silent for 5 min",
+        ),
     ],
 )
 def test_nothing_is_judged_beyond_what_was_delivered(
@@ -225,6 +235,7 @@ def test_nothing_is_judged_beyond_what_was_delivered(
     assert states == {"a1": state}
     assert found.unknown == ([reason] if reason else [])
     assert found[0].reason == reason
+    assert found[0].process == ("p1" if reason else "")
     if state == "unknown":
         assert judged(url, without=["p1"])[0] == {"a1": "overdue"}
         deliver(url, sign(now))
@@ -234,7 +245,9 @@ def test_nothing_is_judged_beyond_what_was_delivered(
 def test_what_is_just_due_waits_for_the_next_sign_of_life(url):
     now = time.time_ns()
     deliver(url, record("received", now - 60 * MINUTE - SECOND), sign(now - 2 * SECOND))
-    assert judged(url)[0] == {}
+    states, found = judged(url)
+    assert (states, found.not_judged) == ({}, 1)
+    assert found.awaited == ["the next sign of life of shop 7 on here"]
     deliver(url, sign(now + 5 * SECOND))
     assert judged(url)[0] == {"a1": "overdue"}
 

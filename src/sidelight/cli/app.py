@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from sidelight.cli.output import complain
 from sidelight.cli.palette import HELP
-from sidelight.exceptions import QueryError, SidelightError
+from sidelight.exceptions import QueryError, SidelightError, StoreMissingError
 from sidelight.version import __version__
 
 _GROUPS: Final = {
@@ -199,7 +199,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         finally:
             sys.stdout.flush()
     except SidelightError as error:
-        complain(error)
+        complain(_with_remedy(error))
         sys.exit(2 if isinstance(error, QueryError) else 1)
     except PermissionError as error:
         complain(f"{error.filename}: {error.strerror}; run the command as a user who may do this")
@@ -212,6 +212,15 @@ def _run(arguments: Sequence[str] | None) -> None:
         if error.errno != errno.EPIPE:  # `head` has read enough
             complain(f"the output cannot be written: {error.strerror}")
         sys.exit(1)
+
+
+def _with_remedy(error: SidelightError) -> SidelightError:
+    """Name a better remedy than the store can, which does not know the spool."""
+    if not isinstance(error, StoreMissingError):
+        return error
+    from sidelight.cli.spool.waiting import missing_beside_spool  # noqa: PLC0415  # slow to import
+
+    return missing_beside_spool(error)
 
 
 def _takes_output() -> bool:

@@ -12,7 +12,12 @@ from sidelight.cli.options import StoreUrl
 from sidelight.cli.output import remark
 from sidelight.cli.spool.lag import lags_of
 from sidelight.cli.spool.waiting import marks_here
-from sidelight.cli.store.expected import ExpectMap, ExpectModules, expectations_of
+from sidelight.cli.store.expected import (
+    ExpectMap,
+    ExpectModules,
+    complain_of_unknown_types,
+    expectations_of,
+)
 from sidelight.exceptions import ConfigurationError
 from sidelight.page import Lag
 from sidelight.record import catalogue
@@ -77,7 +82,7 @@ def ui(
             remedy="write {trace_id} where the id belongs",
         )
     settings = settle(store)
-    expectations = expectations_of(map_, modules or [])
+    expected = expectations_of(map_, modules or [])
 
     def lags() -> Sequence[Lag] | None:
         try:
@@ -86,6 +91,7 @@ def ui(
             return None
 
     with Store(store) as opened:
+        complain_of_unknown_types(expected, (each.type for each in opened.types()))
         serve(
             opened,
             Door(host=host, port=port, token=token),
@@ -96,7 +102,7 @@ def ui(
                 ],
                 lags=lags,
                 waiting=lambda: marks_here(store),
-                expectations=expectations,
+                expectations=expected.expectations,
                 declared=list(catalogue) if modules else [],
                 trace_url=trace_url,
             ),

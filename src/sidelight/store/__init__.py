@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sidelight.store.filters import Filters
     from sidelight.store.funnel import Funnel, Step
     from sidelight.store.latency import Grouping, Latencies, Latency
-    from sidelight.store.overdue import Judgement, Mark, Overdue
+    from sidelight.store.overdue import SILENT, Judgement, Mark, Overdue
     from sidelight.store.pages import Page
     from sidelight.store.postgres import (
         WRITE_TIMEOUT,
@@ -47,12 +47,13 @@ if TYPE_CHECKING:
     from sidelight.store.sink import StoreSink
     from sidelight.store.sqlite import connect_file, is_unusable
     from sidelight.store.stretches import Axis, Stretch, stretches_of
-    from sidelight.store.times import from_ns
+    from sidelight.store.times import beginning_ns, from_ns
     from sidelight.store.words import ago, duration, moment, number, plural, size, whole_seconds
 
 __all__ = [
     "EVENT_COLUMNS",
     "OUTCOMES",
+    "SILENT",
     "UNREADABLE",
     "WRITE_TIMEOUT",
     "Address",
@@ -89,6 +90,7 @@ __all__ = [
     "arrow_schema",
     "attributes_text",
     "begin_statement",
+    "beginning_ns",
     "call_of",
     "connect",
     "connect_file",
@@ -126,7 +128,7 @@ __getattr__ = lazily(
         "event": "UNREADABLE Count Counts Event Events Loss Process TypeUse",
         "funnel": "Funnel Step",
         "latency": "Grouping Latencies Latency",
-        "overdue": "Judgement Mark Overdue",
+        "overdue": "SILENT Judgement Mark Overdue",
         "pages": "Page",
         "postgres": "WRITE_TIMEOUT DeadlineConnection begin_statement"
         " connect_server connection_parameters",
@@ -138,7 +140,7 @@ __getattr__ = lazily(
         "sink": "StoreSink",
         "sqlite": "connect_file is_unusable",
         "stretches": "Axis Stretch stretches_of",
-        "times": "from_ns",
+        "times": "beginning_ns from_ns",
         "words": "ago duration moment number plural size whole_seconds",
     },
 )

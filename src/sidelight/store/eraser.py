@@ -224,14 +224,22 @@ class Eraser:
         """Return which pairs of artifact and organization, as events name them, are erased."""
         return self._steps.run(lambda connection: erased_pairs(batch_statements(connection), pairs))
 
+    def is_erased(self, subject: Subject) -> bool:
+        """Return whether a subject has a tombstone; writes nothing."""
+        try:
+            with self._connection.transaction():
+                statements = batch_statements(self._connection)
+                return bool(erased_of(statements, _tombstones_of(subject)))
+        except DatabaseError as error:
+            raise self._steps.failure(error) from error
+
     def lift(self, subject: Subject) -> bool:
         """Remove the tombstone of a subject, so that relays store its events again.
 
         Returns:
             Whether there was one. Erased events do not come back.
         """
-        unnamed = Subject(subject.artifact_id, NO_ORGANIZATION)
-        subjects = {subject, unnamed} - {Subject(None, "")}
+        subjects = _tombstones_of(subject)
 
         def step(connection: Connection) -> bool:
             statements = batch_statements(connection)
@@ -330,6 +338,11 @@ class Eraser:
 
     def _one(self, query: str, *parameters: Any) -> int:
         return int(self._ask(query, *parameters)[0][0])
+
+
+def _tombstones_of(subject: Subject) -> set[Subject]:
+    unnamed = Subject(subject.artifact_id, NO_ORGANIZATION)
+    return {subject, unnamed} - {Subject(None, NO_ORGANIZATION)}
 
 
 def _settle_left(connection: Connection, owner: str) -> int:

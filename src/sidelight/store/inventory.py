@@ -137,28 +137,27 @@ class Inventory(Reader):
             ),
         )
 
-    def processes(self, *, limit: int | None = None) -> list[Process]:
+    def processes(self, *, limit: int | None = None, running: bool = False) -> list[Process]:
         """Return the processes that have emitted, by their last sign of life, the latest first.
 
         Args:
             limit: at most this many.
+            running: only those whose end the store does not know.
 
         Raises:
             QueryError: ``limit`` is no number of rows.
         """
         checked_limit(limit)
         query = select(processes).order_by(processes.c.last_seen.desc()).limit(limit)
+        if running:  # of the processes of a year, almost all have ended
+            query = query.where(processes.c.ended.not_in(["exited", "died"]))
         return self._readable("processes", self._read(query), _process)
 
     def _running(self) -> list[Process] | None:
-        """Return the processes that have not ended; None where no process is known.
-
-        Of the processes of a year, almost all have ended.
-        """
-        rows = self._read(select(processes).where(processes.c.ended.not_in(["exited", "died"])))
-        running = self._readable("processes", rows, _process)
-        has_ended = not rows and self._read(select(processes.c.process).limit(1))
-        return running if running or has_ended else None
+        """Return the processes that have not ended; None where no process is known."""
+        running = self.processes(running=True)
+        has_any = running or self._read(select(processes.c.process).limit(1))
+        return running if has_any else None
 
     def costs(self, *, since: When | None = None, latest: int | None = None) -> list[CostSummary]:
         """Return the cost of emitting on the caller's path, per point, over all processes.

@@ -17,13 +17,14 @@ from sidelight.store.event import Process
 from sidelight.store.journeys import Journey, Journeys
 from sidelight.store.selection import Scan
 from sidelight.store.times import from_ns
+from sidelight.store.words import whole_seconds
 
 SILENT: Final = 45_000_000_000
 """Nanoseconds without a sign of life, after which a process is silent; one that is idle writes one
 every 20 s."""
 _BEHIND: Final = 30_000_000_000  # ns; a shorter delay is that of the signs of life
 _MARGIN: Final = 1_000_000_000  # ns between a call's clock and the writing of its record
-_SECOND: Final = 1_000_000_000
+_REASONS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class Overdue:
     Attributes:
         state: "overdue"; or "unknown" where the missing event may not have been delivered yet.
         reason: why it is unknown; "" for an overdue artifact.
+        process: the instance id of the process that is silent or behind, as ``without`` of
+            `Store.overdue` takes it; "" where none is.
         after, one_of: of the expectation.
         since: when the event occurred that began the wait (UTC).
         due_at: when the wait should have ended.
@@ -43,6 +46,7 @@ class Overdue:
 
     state: Literal["overdue", "unknown"]
     reason: str
+    process: str
     artifact_id: str
     organization_id: str | None
     after: str
@@ -59,13 +63,18 @@ class Judgement(list[Overdue]):
     """Overdue artifacts and those of which it is unknown, the latest ones first.
 
     Attributes:
-        unknown: the reasons for which something is unknown.
+        unknown: the reasons for which something is unknown; at most ten.
+        not_judged: how many waits are over in time, and not judged yet: what was written until then
+            is about to be delivered.
+        awaited: what decides these, in words; at most ten.
         left_out: artifacts that began before this time were not examined, because the time limit
             ended the search; None if all were.
         large: how many artifacts were left out because they have more than 10,000 events.
     """
 
     unknown: list[str]
+    not_judged: int
+    awaited: list[str]
     left_out: datetime | None
     large: int
 
@@ -76,10 +85,14 @@ class Mark(NamedTuple):
     Attributes:
         until: what was written before this time (ns) has been delivered.
         reason: why it is not further; "" for a delay as short as that of every delivery.
+        awaited: what must come for the delivery to be further, in words.
+        process: the instance id of the process; "" for another limit.
     """
 
     until: int
     reason: str
+    awaited: str = ""
+    process: str = ""
 
 
 def marks_of(running: Iterable[Process] | None, without: Collection[str], now: int) -> list[Mark]:
@@ -93,7 +106,12 @@ def marks_of(running: Iterable[Process] | None, without: Collection[str], now: i
     if running is None:
         return [Mark(0, "no process has told the store that it lives; is a relay running?")]
     return [
-        Mark(each.delivered_until_ns - _MARGIN, _why_behind(each, now))
+        Mark(
+            each.delivered_until_ns - _MARGIN,
+            _why_behind(each, now),
+            f"the next sign of life of {each}",
+            each.process,
+        )
         for each in running
         if each.process not in without
     ]
@@ -101,10 +119,11 @@ def marks_of(running: Iterable[Process] | None, without: Collection[str], now: i
 
 def _why_behind(process: Process, now: int) -> str:
     silent, behind = now - process.last_seen_ns, now - process.delivered_until_ns
+    name = f"{process} (instance {process.process})"
     if silent > SILENT:
-        return f"{process} has been silent for {silent // _SECOND} s"
+        return f"{name} has been silent for {whole_seconds(silent)}"
     if behind > _BEHIND:
-        return f"{process} delivers what it wrote {behind // _SECOND} s ago"
+        return f"{name} delivers what it wrote {whole_seconds(behind)} ago"
     return ""
 
 
@@ -119,40 +138,59 @@ def judge(
         now: ns since 1970.
     """
     answer = Judgement()
+    answer.not_judged, awaited, unknown = 0, set[str](), set[str]()
     for expectation, journeys, _ in expected:
-        answer.extend(_judged(expectation, journeys, marks, now))
+        for due, journey in _due(expectation, journeys, now):
+            behind = [mark for mark in marks if mark.until < due]
+            reasons = [mark for mark in behind if mark.reason]
+            if behind and not reasons:
+                answer.not_judged += 1
+                awaited.update(mark.awaited for mark in behind)
+                continue
+            unknown.update(mark.reason for mark in reasons)
+            answer.append(_overdue(expectation, journey, reasons, now))
     answer.sort(key=lambda each: (-each.late_ns, each.artifact_id))
-    answer.unknown = sorted({each.reason for each in answer if each.reason})
+    answer.unknown, answer.awaited = _shortened(unknown), _shortened(awaited)
     ends = [scan.left_out for *_, scan in expected if scan.left_out is not None]
     answer.left_out = from_ns(max(ends)) if ends else None
     answer.large = sum(journeys.large for _, journeys, _ in expected)
     return answer
 
 
-def _judged(
-    expectation: Expectation, journeys: Iterable[Journey], marks: Sequence[Mark], now: int
-) -> Iterator[Overdue]:
+def _shortened(reasons: Collection[str]) -> list[str]:
+    told = sorted(reasons)[:_REASONS]
+    return told if len(reasons) <= _REASONS else [*told, f"{len(reasons) - _REASONS} more"]
+
+
+def _due(
+    expectation: Expectation, journeys: Iterable[Journey], now: int
+) -> Iterator[tuple[int, Journey]]:
+    """Yield the journeys whose wait is over in time and was ended by no event, and when it was."""
     ends = frozenset(expectation.one_of)
     for journey in journeys:
-        began = journey.start.occurred_at
-        due = began + expectation.within_ns
-        if due > now or journey.next_step(journey.at, ends) is not None:
-            continue
-        behind = [mark for mark in marks if mark.until < due]
-        if behind and not any(mark.reason for mark in behind):
-            continue  # the next sign of life decides
-        last = journey.events[-1]
-        yield Overdue(
-            state="unknown" if behind else "overdue",
-            reason=next((mark.reason for mark in behind if mark.reason), ""),
-            artifact_id=journey.start.artifact_id,
-            organization_id=journey.start.organization_id,
-            after=expectation.after,
-            one_of=expectation.one_of,
-            since=from_ns(began),
-            due_at=from_ns(due),
-            late_ns=now - due,
-            last_type=last.type,
-            last_at=from_ns(last.occurred_at),
-            last_outcome=last.outcome,
-        )
+        due = journey.start.occurred_at + expectation.within_ns
+        if due <= now and journey.next_step(journey.at, ends) is None:
+            yield due, journey
+
+
+def _overdue(
+    expectation: Expectation, journey: Journey, reasons: Sequence[Mark], now: int
+) -> Overdue:
+    """Judge a wait; where there are reasons, it is unknown."""
+    began, last = journey.start.occurred_at, journey.events[-1]
+    due = began + expectation.within_ns
+    return Overdue(
+        state="unknown" if reasons else "overdue",
+        reason=reasons[0].reason if reasons else "",
+        process=reasons[0].process if reasons else "",
+        artifact_id=journey.start.artifact_id,
+        organization_id=journey.start.organization_id,
+        after=expectation.after,
+        one_of=expectation.one_of,
+        since=from_ns(began),
+        due_at=from_ns(due),
+        late_ns=now - due,
+        last_type=last.type,
+        last_at=from_ns(last.occurred_at),
+        last_outcome=last.outcome,
+    )

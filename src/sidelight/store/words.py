@@ -46,8 +46,8 @@ def _three_digits(value: float) -> str:
 
 
 def whole_seconds(ns: int) -> str:
-    """Return a duration without its fraction of a second."""
-    return duration(ns // _SECOND * _SECOND)
+    """Return a duration without its fraction of a second; one below a second as it is."""
+    return duration(ns if abs(ns) < _SECOND else ns // _SECOND * _SECOND)
 
 
 def moment(when: datetime, *, today: date | None = None) -> str:

@@ -12,36 +12,31 @@ from typing import Final
 import msgspec
 
 from sidelight.cli.doctor.findings import Finding, State
-from sidelight.cli.doctor.processes import is_stopped
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_again
 from sidelight.cli.spool.waiting import PATIENCE
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.record import decode, is_same_store
+from sidelight.record import decode, is_same_store, is_same_stream
+from sidelight.settings import Settings, sqlite_path
 from sidelight.spool import PAGE, Scanner, Segment
 from sidelight.store import StoreSink
 
 _LOOK_AGAIN: Final = 0.5  # seconds in which a relay that works delivers something
+_WRITERS: Final = 20  # with more, trial writes would take too long
 _TRIED: Final = 2000  # records of a segment: a rule in the database may concern one of them only
 
 
+def _relays_in(segments: Sequence[SegmentReport]) -> list[SegmentReport]:
+    return [each for each in segments if each.written and each.meta.get("role") == "relay"]
+
+
 def check_relays(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
-    """Find relays that are stopped, and processes that need a relay where none runs."""
-    relays = [each for each in segments if each.written and each.meta.get("role") == "relay"]
-    for pid, relay in {each.meta.get("pid"): each for each in relays}.items():
-        if is_stopped(relay):
-            yield Finding(
-                "relay",
-                "wrong",
-                f"{relay.writer} is stopped (SIGSTOP): its segments wait, and no other relay may "
-                "read them",
-                f"kill -CONT {pid}, or end it: another relay takes over",
-            )
+    """Find processes that need a relay where none runs."""
     left = [
         each
         for each in segments
         if each.written and each.meta.get("relay") == "external" and not each.attended
     ]
-    if left and not relays:
+    if left and not _relays_in(segments):
         writers = " and ".join(sorted({each.writer for each in left}))
         yield Finding(
             "relay",
@@ -59,13 +54,20 @@ class _Waiting:
     segments: list[SegmentReport] = field(default_factory=list)
 
 
-def check_backlog(segments: Sequence[SegmentReport], store: str | None) -> Iterator[Finding]:
+def check_backlog(
+    segments: Sequence[SegmentReport], settings: Settings, *, answers: bool
+) -> Iterator[Finding]:
     """Find orphaned records, and records of running processes that wait for too long.
 
     Args:
         segments: of the spool.
-        store: the URL of a store that answers.
+        settings: name the sinks.
+        answers: whether the store does.
     """
+    store = settings.store if answers else None
+    file = sqlite_path(settings.store or "")
+    is_down = not answers and (file is None or file.exists())  # a relay makes a missing file
+    stopped = next((each for each in _relays_in(segments) if each.stopped), None)
     waiting: dict[tuple[str, str, bool, bool], _Waiting] = defaultdict(_Waiting)
     for segment in segments:
         for sink, backlog in segment.backlog.items():
@@ -78,11 +80,13 @@ def check_backlog(segments: Sequence[SegmentReport], store: str | None) -> Itera
         if alive or attended:
             if each.backlog.age_ns <= PATIENCE:
                 continue
-            state, problem, remedy = _why_waiting(sink, each.segments, store)
+            state, problem, remedy = _why_waiting(sink, each.segments, store, stopped)
         else:
-            state, problem = "wrong", "which has ended"
-            otlp = " --otlp URL" if sink in {"traces", "logs"} else ""
-            remedy = f"`sidelight relay --once{otlp}` delivers them"
+            tries = store if len(waiting) <= _WRITERS else None
+            problem, remedy = _why_orphaned(sink, each.segments, settings, tries)
+            if sink == "store" and is_down:
+                remedy = f"see store above; when it answers, {remedy}"
+            state, problem = "wrong", f"which has ended{problem}"
         found.append(
             Finding("backlog", state, f"{sink}: {each.backlog}, of {writer}, {problem}", remedy)
         )
@@ -91,14 +95,56 @@ def check_backlog(segments: Sequence[SegmentReport], store: str | None) -> Itera
         yield Finding("backlog", "ok", "records are on their way" if waiting else "no record waits")
 
 
+def _why_orphaned(
+    sink: str, segments: Sequence[SegmentReport], settings: Settings, store: str | None
+) -> tuple[str, str]:
+    """Return why a relay would not deliver the records of an ended process, and what helps.
+
+    Args:
+        sink: that has not taken them.
+        segments: of the process.
+        settings: name the sinks.
+        store: the URL of a store that answers, to try whether it takes the records.
+    """
+    meta, options, known = segments[0].meta, "", [*settings.sinks]
+    if (stream := meta.get("stream")) and not is_same_stream(stream, settings.stream):
+        options += f" --stream {stream}"
+        known.append("stream")
+    if not is_same_store(named := meta.get("store"), settings.named_store):
+        options += f" --store {named}"
+        known.append("store")
+    if sink not in known:
+        options += " --otlp URL" if sink in {"traces", "logs"} else f" --{sink} URL"
+    deliver = f"`sidelight relay --once{options}` delivers them"
+    if options or sink != "store":
+        return "", deliver
+    if store is not None and (problem := _refusal(store, segments)):
+        return f": the store does not take them: {problem}", f"correct what refuses them; {deliver}"
+    return "", deliver
+
+
 def _why_waiting(
-    sink: str, segments: Sequence[SegmentReport], store: str | None
+    sink: str,
+    segments: Sequence[SegmentReport],
+    store: str | None,
+    relay: SegmentReport | None,
 ) -> tuple[State, str, str]:
-    """Return why records wait although they have a relay: state, problem and remedy."""
+    """Return why records wait although they have a relay: state, problem and remedy.
+
+    Args:
+        sink: that has not taken them.
+        segments: of one writer.
+        store: the URL of a store that answers.
+        relay: one that is stopped.
+    """
     first = segments[0]
-    if any(map(is_stopped, segments)):
+    if any(each.stopped for each in segments):
         return "wrong", "which is stopped (SIGSTOP)", f"kill -CONT {first.meta.get('pid')}"
-    if any(each.meta.get("relay") == "external" and not each.attended for each in segments):
+    needs_relay = not first.alive or first.meta.get("relay") == "external"
+    if relay is not None and needs_relay:
+        remedy = f"kill -CONT {relay.meta.get('pid')}, or end it and start another"
+        return "wrong", f"which waits for {relay.writer}: that is stopped (SIGSTOP)", remedy
+    if needs_relay and not all(each.attended for each in segments):
         return "wrong", "which is running: no relay reads them", "start `sidelight relay`"
     time.sleep(_LOOK_AGAIN)
     writer = "which is running" if first.alive else "which has ended"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -17,7 +18,7 @@ from sidelight.cli.doctor.settings import check_hot, check_settings
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import clean, console, print_json
 from sidelight.cli.palette import AMBER, GREEN, RED
-from sidelight.host import not_kept
+from sidelight.host import is_directory, not_kept
 from sidelight.settings import Settings, disabled, settle
 from sidelight.store import plural
 
@@ -61,7 +62,7 @@ def doctor(
       sidelight doctor --ready
     """
     settings = settle(store, stream=stream, spool=spool, otlp=otlp, outboxes=outbox or None)
-    findings = _check_ready(settings) if ready else run_checks(settings, group)
+    findings = _check_ready(settings) if ready else _check_all(settings, group, spool)
     wrong = notes = 0
     for finding in findings:
         wrong += finding.state == "wrong"
@@ -76,26 +77,38 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _check_all(settings: Settings, group: str | None, spool: Path | None) -> Iterator[Finding]:
+    yield from run_checks(settings, group)
+    if spool is not None and not is_directory(spool):
+        yield Finding(
+            "spool",
+            "note",
+            f"{spool} was named, and does not exist",
+            "correct --spool or SIDELIGHT_SPOOL, unless no process has emitted there yet",
+        )
+
+
 def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding]:
     """Run all checks, one after the other; ``group`` names the consumers of the stream."""
     # Slow imports wait until the findings before them are printed.
     from sidelight.cli.doctor.siblings import check_siblings  # noqa: PLC0415
     from sidelight.cli.doctor.spool import check_spool, quarantined_in  # noqa: PLC0415
-    from sidelight.cli.doctor.store import check_store  # noqa: PLC0415
+    from sidelight.cli.doctor.store import check_store, running_in  # noqa: PLC0415
 
     yield from _check_switches()
     yield from check_settings(settings)
     yield from (Finding("system", "note", *each) for each in not_kept())
     answers = True
     aside = quarantined_in(settings.spool)
-    for finding in [] if settings.store is None else check_store(settings.store, aside):
+    for finding in [] if settings.store is None else check_store(settings, aside):
         answers &= (finding.check, finding.state) != ("store", "wrong")
         yield finding
     if settings.stream is not None:
         from sidelight.cli.doctor.stream import check_stream  # noqa: PLC0415
 
         yield from check_stream(settings.stream, settings.environment, group)
-    yield from check_spool(settings.spool, settings.store if answers else None)
+    running = running_in(settings.store) if answers and settings.store is not None else []
+    yield from check_spool(settings, running, answers=answers and settings.store is not None)
     yield from check_siblings(settings)
     if settings.outboxes:
         from sidelight.cli.doctor.outboxes import check_outboxes  # noqa: PLC0415

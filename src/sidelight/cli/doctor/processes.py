@@ -1,32 +1,87 @@
-"""Check the processes that write segments: are they stopped, or at a limit of the system?"""
+"""Check the processes: are they stopped, silent, or at a limit of the system?"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.spool.segments import SegmentReport
+from sidelight.cli.spool.writers import process_of, read_text
 from sidelight.spool import SMALLEST
-from sidelight.store import plural, size
+from sidelight.store import SILENT, Process, plural, size, whole_seconds
 
-_STATE: Final = re.compile(r"\) ([A-Za-z]) ")
+_NAMED: Final = 3  # silent processes
 _SOFT_LIMIT: Final = r"^{} +(\d+)"  # "unlimited" does not match
 
 
-def is_stopped(segment: SegmentReport) -> bool:
-    """Return whether the writer of a segment is stopped (SIGSTOP, a debugger).
+def check_stopped(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
+    """Find relays and applications that are stopped, whether records wait or not."""
+    writers = {each.meta.get("pid"): each for each in segments if each.written}
+    for pid, each in writers.items():
+        if not each.stopped:
+            continue
+        remedy = f"kill -CONT {pid}"
+        if each.meta.get("role") == "relay":
+            yield Finding(
+                "relay",
+                "wrong",
+                f"{each.writer} is stopped (SIGSTOP): its segments wait, and no other relay may "
+                "read them",
+                f"{remedy}, or end it: another relay takes over",
+            )
+        elif each.meta.get("relay") == "external":
+            yield Finding("process", "note", f"{each.writer} is stopped (SIGSTOP)", remedy)
+        else:
+            yield Finding(
+                "process",
+                "wrong",
+                f"{each.writer} is stopped (SIGSTOP), and with it its relay: it delivers nothing, "
+                "and `sidelight overdue` cannot judge beyond that",
+                f"{remedy}, or end it: another relay takes over",
+            )
 
-    Return False where it is unknown.
+
+def check_silent(
+    processes: Iterable[Process], segments: Sequence[SegmentReport]
+) -> Iterator[Finding]:
+    """Find processes that have not ended, as the store knows, and give no sign of life.
+
+    Args:
+        processes: that the store knows.
+        segments: of the spool of this machine.
     """
-    process = _process_of(segment)
-    try:
-        state = None if process is None else _STATE.search(_read(process / "stat"))
-    except OSError:
-        return False
-    return state is not None and state[1] in "Tt"
+    now = time.time_ns()
+    here = {each.meta.get("instance"): each for each in segments if each.written}
+    absent = []
+    for each in processes:
+        silent = now - each.last_seen_ns
+        if each.ended or silent < SILENT:
+            continue
+        writer = here.get(each.process)
+        if writer is None:
+            absent.append(each)
+        elif writer.meta.get("relay") != "external" and not writer.stopped:
+            yield Finding(
+                "process",
+                "wrong",
+                f"{each} runs, but its last sign of life in the store is {whole_seconds(silent)} "
+                "old: its relay does not work",
+                "see store and backlog; else restart the process: its relay hangs",
+            )
+    if absent:
+        some = ", ".join(f"{each} (instance {each.process})" for each in absent[:_NAMED])
+        yield Finding(
+            "process",
+            "note",
+            f"{plural(len(absent), 'process', 'processes')} silent for more than "
+            f"{whole_seconds(SILENT)}, without a noted end: {some}"
+            f"{', …' if len(absent) > _NAMED else ''}; `sidelight overdue` says unknown",
+            "a relay with the spool of such a process notes its end; if the spool is gone: "
+            "`sidelight overdue --without INSTANCE`",
+        )
 
 
 def check_limits(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
@@ -42,10 +97,10 @@ def check_limits(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
 
 
 def _limits_of(segment: SegmentReport) -> Iterator[tuple[str, str]]:
-    process = _process_of(segment)
+    process = process_of(segment.path, segment.meta)
     if process is None:
         return
-    limits = _read(process / "limits")
+    limits = read_text(process / "limits")
     kept = "its records are kept in memory, and die with it"
     largest = _limit(limits, "Max file size")
     if largest is not None and largest < SMALLEST:
@@ -60,23 +115,3 @@ def _limits_of(segment: SegmentReport) -> Iterator[tuple[str, str]]:
 def _limit(limits: str, name: str) -> int | None:
     found = re.search(_SOFT_LIMIT.format(name), limits, re.MULTILINE)
     return None if found is None else int(found[1])
-
-
-def _process_of(segment: SegmentReport) -> Path | None:
-    """Return the directory in /proc of the writer; None where it cannot be seen.
-
-    A pid means nothing in another namespace, so the process must have mapped the segment.
-    """
-    pid = segment.meta.get("pid")
-    if not segment.written or not isinstance(pid, int):
-        return None
-    process = Path(f"/proc/{pid}")
-    try:
-        mapped = f" {segment.path.stat().st_ino} " in _read(process / "maps")
-    except OSError:
-        return None
-    return process if mapped else None
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")

@@ -10,10 +10,11 @@ from typing import Final
 from sidelight.cli.doctor.backlog import check_backlog, check_relays
 from sidelight.cli.doctor.directory import check_directory
 from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.doctor.processes import check_limits
+from sidelight.cli.doctor.processes import check_limits, check_silent, check_stopped
 from sidelight.cli.output import time_of
 from sidelight.cli.spool.segments import SegmentReport, read_spool, writer_of
 from sidelight.host import HAS_FILE_LOCKS, is_directory
+from sidelight.settings import Settings
 from sidelight.spool import (
     NAME,
     PAGE,
@@ -24,24 +25,29 @@ from sidelight.spool import (
     strays_of,
     unseen_hot,
 )
-from sidelight.store import ago, plural, size, whole_seconds
+from sidelight.store import Process, ago, plural, size, whole_seconds
 
 _NEARLY: Final = 0.9  # of the limit: from here on spans are left out
 _AHEAD: Final = 60_000_000_000  # ns by which clocks may differ
 
 
-def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
+def check_spool(
+    settings: Settings, processes: Sequence[Process], *, answers: bool
+) -> Iterator[Finding]:
     """Check the spool's directory, and that its records are being delivered.
 
     Args:
-        directory: of the spool.
-        store: the URL of a store that answers; the check tries whether it takes the backlog, and
-            rolls back.
+        settings: name the spool and its sinks.
+        processes: whose end the store does not know.
+        answers: whether the store does; the check tries whether it takes the backlog, and rolls
+            back.
     """
+    directory = settings.spool
     if HAS_FILE_LOCKS:  # else a finding about the system says what is not kept
         yield from check_directory(directory)
     yield from _check_strays(directory)
     if not is_directory(directory):
+        yield from check_silent(processes, [])
         return
     try:
         segments = read_spool(directory)
@@ -54,8 +60,10 @@ def check_spool(directory: Path, store: str | None) -> Iterator[Finding]:
     yield from _check_bound(directory, segments)
     yield from _check_clock(segments)
     yield from check_limits(segments)
+    yield from check_stopped(segments)
+    yield from check_silent(processes, segments)
     yield from check_relays(segments)
-    yield from check_backlog(segments, store)
+    yield from check_backlog(segments, settings, answers=answers)
     yield from _check_damage(segments)
     yield from _check_quarantine(entries)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -15,11 +16,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidelight.cli.doctor.directory import check_disk
 from sidelight.cli.doctor.findings import Finding, is_set_aside, remedy_for
+from sidelight.cli.spool.waiting import missing_beside_spool
 from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionError
 from sidelight.host import host_name, monotonic
 from sidelight.record import BUDGET_NS, CostSummary
-from sidelight.settings import public_url, sqlite_path
-from sidelight.store import UNREADABLE, Loss, Store, ago, connect, duration, metadata, plural
+from sidelight.settings import Settings, public_url, sqlite_path
+from sidelight.store import (
+    UNREADABLE,
+    Loss,
+    Process,
+    Store,
+    ago,
+    connect,
+    duration,
+    metadata,
+    plural,
+)
 
 _REMEDIES: Final = {
     "malformed|file is not a database": "put a sound copy in its place, and remove the -wal and"
@@ -45,14 +57,15 @@ _FEW: Final = 3  # emissions: fewer may be chance
 _CERTAIN: Final = 10  # emissions: as many are no chance
 
 
-def check_store(url: str, quarantined: Collection[str]) -> Iterator[Finding]:
+def check_store(settings: Settings, quarantined: Collection[str]) -> Iterator[Finding]:
     """Check that the store exists and can be written; report its losses and costs.
 
     Args:
-        url: of the store.
+        settings: name the store, and the spool whose records make a missing one.
         quarantined: the reasons of the entries in the quarantine of this machine; "" where they
             cannot be read.
     """
+    url = settings.require_store()
     try:
         with Store(url) as store:
             yield from _content(store)
@@ -64,6 +77,8 @@ def check_store(url: str, quarantined: Collection[str]) -> Iterator[Finding]:
             costs = store.costs(since=_RECENT)
             yield from _check_rows(store)
     except StoreError as error:
+        if isinstance(error, StoreMissingError):
+            error = missing_beside_spool(error, settings.spool)
         yield _unavailable(public_url(url), error)
         return
     yield from _check_writable(url)
@@ -73,6 +88,13 @@ def check_store(url: str, quarantined: Collection[str]) -> Iterator[Finding]:
     yield from _check_losses(losses, here, quarantined)
     yield from _check_costs(costs)
     yield from _check_points(costs)
+
+
+def running_in(url: str) -> list[Process]:
+    """Return the processes whose end a store does not know; none where it does not answer."""
+    with contextlib.suppress(StoreError), Store(url) as store:
+        return store.processes(running=True)
+    return []
 
 
 def _unavailable(url: str, error: StoreError) -> Finding:

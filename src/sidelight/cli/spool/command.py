@@ -127,6 +127,8 @@ def _writer(each: SegmentReport) -> Text:
 
 def _state(each: SegmentReport) -> tuple[str, str]:
     """Return the state of the writer and of the delivery, in words and a colour."""
+    if each.stopped:
+        return "stopped", RED
     if each.written:
         state = "alive" if each.end > PAGE else "alive, spare"
         if each.meta.get("relay") == "external" and each.end > PAGE:

@@ -24,7 +24,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import RED
 from sidelight.cli.spool.replay import Outcome, Replay
-from sidelight.cli.spool.segments import settings_for, unreadable, writers_of
+from sidelight.cli.spool.segments import require_named, settings_for, unreadable, writers_of
 from sidelight.cli.tables import print_table
 from sidelight.exceptions import QueryError, SpoolError
 from sidelight.record import decode, event_id, is_same_store, occurred_at, salvage
@@ -58,7 +58,7 @@ def quarantined(
 
       sidelight spool quarantined 3f9a --json | jq .attributes
     """
-    found = _chosen(Quarantine(settle(store, spool=directory).spool), ids)
+    found = _chosen(Quarantine(_spool_of(store, directory)), ids)
     if as_json:
         print_json(plain_entry(*each) for each in found)
     elif found:
@@ -87,7 +87,7 @@ def replay(
 
       sidelight spool replay 3f9a --otlp http://localhost:4318
     """
-    where = settle(store, spool=directory).spool
+    where = _spool_of(store, directory)
     quarantine = Quarantine(where)
     found = _chosen(quarantine, ids)
     writers = [entry.writer for _, entry in found if entry is not None]
@@ -129,7 +129,7 @@ def discard(
         raise QueryError(
             argument="ids", problem="no entry is named", remedy="name entries, or give --all"
         )
-    where = settle(store, spool=directory).spool
+    where = _spool_of(store, directory)
     quarantine = Quarantine(where)
     found = _chosen(quarantine, ids)
     try:
@@ -138,6 +138,16 @@ def discard(
     except OSError as error:
         raise _cannot_change(where, error) from error
     remark(f"{plural(len(found), 'entry', 'entries')} deleted")
+
+
+def _spool_of(store: str | None, directory: Path | None) -> Path:
+    """Return the spool directory.
+
+    Raises:
+        SpoolError: the user named one that does not exist.
+    """
+    require_named(directory)
+    return settle(store, spool=directory).spool
 
 
 def _cannot_change(where: Path, error: OSError) -> SpoolError:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from sidelight.cli.output import with_progress
+from sidelight.cli.spool.writers import is_stopped
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import is_directory
 from sidelight.record import decode, is_same_store, is_same_stream, occurred_at
@@ -91,6 +92,11 @@ class SegmentReport:
         return self.path.stem.rpartition("-")[2]
 
     @property
+    def stopped(self) -> bool:
+        """Whether the writer is stopped (SIGSTOP, a debugger); False where it is unknown."""
+        return self.written and is_stopped(self.path, self.meta)
+
+    @property
     def orphaned(self) -> bool:
         """Whether neither the writer nor a relay holds the segment."""
         return not (self.written or self.attended)
@@ -158,6 +164,16 @@ def require_directory(spool: Path) -> None:
             problem="there is no such directory",
             remedy="nothing was emitted yet, or name another with --spool or SIDELIGHT_SPOOL",
         )
+
+
+def require_named(spool: Path | None) -> None:
+    """Check that a spool directory exists, if the user named one: it may be misspelt.
+
+    Raises:
+        SpoolError: there is none.
+    """
+    if spool is not None:
+        require_directory(spool)
 
 
 def unreadable(spool: Path, error: OSError) -> SpoolError:

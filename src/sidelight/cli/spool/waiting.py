@@ -1,20 +1,24 @@
-"""Say that events still wait in the spool, because an answer of the store does not contain them."""
+"""Say that events still wait in the spool, and for what: an answer does not contain them."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from sidelight.cli.output import remark
-from sidelight.exceptions import SidelightError
+from sidelight.cli.spool.segments import writer_of
+from sidelight.cli.spool.writers import is_stopped
+from sidelight.exceptions import SidelightError, StoreMissingError
 from sidelight.record import Moment, decode, is_same_store, occurred_at
-from sidelight.settings import settle
+from sidelight.settings import public_url, settle
 from sidelight.spool import PAGE, Scanner, Segment, segments_in
 from sidelight.store import Mark, plural, whole_seconds
 
@@ -24,19 +28,37 @@ PATIENCE: Final = 5_000_000_000
 """Nanoseconds that a record may wait for a relay that works."""
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """Events that a store has not taken.
+
+    Attributes:
+        events: how many; at most `_MOST`.
+        oldest_ns: when the first of them occurred.
+        remedies: why relays do not deliver them, and what helps; empty where relays may.
+    """
+
+    events: int = 0
+    oldest_ns: int = 0
+    remedies: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        more = "more than " if self.events >= _MOST else ""
+        return f"{more}{plural(self.events, 'event')}"
+
+
 def remark_waiting(store: str | None) -> None:
-    """Tell on stderr how many events wait for a store in the spool of this machine."""
+    """Tell on stderr how many events wait for a store in the spool of this machine, and why."""
     with contextlib.suppress(SidelightError):  # the store's own error says more
         settings = settle(store)
         try:
-            events = _events_in(settings.spool, settings.require_store())
-            number = sum(1 for _ in islice(events, _MOST))
+            waiting = _waiting_in(settings.spool, settings.require_store(), _options(store))
         except OSError as error:
             remark(f"events may wait in {settings.spool}, which cannot be read: {error.strerror}")
             return
-        if number:
-            more = "more than " if number >= _MOST else ""
-            remark(f"{more}{plural(number, 'event')} still in the spool; see `sidelight spool`")
+        if waiting.events:
+            more = "; ".join(waiting.remedies) or "see `sidelight spool`"
+            remark(f"{waiting} still in the spool; {more}")
 
 
 def marks_here(store: str | None) -> list[Mark]:
@@ -44,20 +66,39 @@ def marks_here(store: str | None) -> list[Mark]:
 
     A spool that cannot be read is no reason to judge nothing, because it may be of another store.
     """
-    oldest = None
+    waiting = _Waiting()
     with contextlib.suppress(SidelightError, OSError):
         settings = settle(store)
-        events = _events_in(settings.spool, settings.require_store())
-        oldest = min((occurred_at(each) for each in islice(events, _MOST)), default=None)
-    if oldest is None:
+        waiting = _waiting_in(settings.spool, settings.require_store(), _options(store))
+    if not waiting.events:
         return []
-    late = time.time_ns() - oldest
-    reason = "" if late < PATIENCE else f"events wait in the spool here for {whole_seconds(late)}"
-    return [Mark(oldest, reason)]
+    late = time.time_ns() - waiting.oldest_ns
+    reason = ""
+    if late >= PATIENCE:
+        told = [f"events wait in the spool here for {whole_seconds(late)}", *waiting.remedies]
+        reason = "; ".join(told)
+    return [Mark(waiting.oldest_ns, reason, "events that wait in the spool here")]
 
 
-def _events_in(directory: Path, store: str) -> Iterator[Moment]:
-    """Yield the events that a store has not taken.
+def missing_beside_spool(error: StoreMissingError, spool: Path | None = None) -> StoreMissingError:
+    """Name the remedy for a missing store whose events wait in a spool of this machine.
+
+    Args:
+        error: names the store.
+        spool: the directory; None for the one that belongs to the store.
+    """
+    with contextlib.suppress(SidelightError, OSError):
+        url = str(error.facts["url"])
+        directory = settle(url, spool=spool).spool
+        waiting = _waiting_in(directory, url, _options(url, spool))
+        if waiting.events:
+            more = "; ".join(waiting.remedies) or "see `sidelight doctor`"
+            return StoreMissingError(url=url, remedy=f"{waiting} wait in {directory}; {more}")
+    return error
+
+
+def waiting_in(directory: Path, store: str) -> Iterator[Moment]:
+    """Yield the events in a spool that a store has not taken.
 
     Raises:
         OSError: the spool cannot be read.
@@ -67,12 +108,94 @@ def _events_in(directory: Path, store: str) -> Iterator[Moment]:
             contextlib.suppress(FileNotFoundError),  # delivered and deleted meanwhile
             contextlib.closing(Segment.inspect(path)) as segment,
         ):
+            if is_same_store(segment.meta.get("store"), store):
+                yield from _events_of(segment)
+
+
+def _options(store: str | None, spool: Path | None = None) -> str:
+    """Return the options that a command needs to reach the same places as this one."""
+    named = {"--store": (store, "SIDELIGHT_STORE"), "--spool": (spool, "SIDELIGHT_SPOOL")}
+    return "".join(
+        f" {option} {public_url(str(place))}"
+        for option, (place, variable) in named.items()
+        if place is not None and str(place) != os.environ.get(variable)
+    )
+
+
+def _waiting_in(directory: Path, store: str, options: str) -> _Waiting:
+    """Return the events in a spool that a store has not taken.
+
+    Args:
+        directory: of the spool.
+        store: the URL of the store.
+        options: of a command that reaches the same places.
+
+    Raises:
+        OSError: the spool cannot be read.
+    """
+    waiting = _Waiting()
+    living: list[tuple[Path, Mapping[str, Any]]] | None = None
+    for path in segments_in(directory):
+        with (
+            contextlib.suppress(FileNotFoundError),  # delivered and deleted meanwhile
+            contextlib.closing(Segment.inspect(path)) as segment,
+        ):
             if not is_same_store(segment.meta.get("store"), store):
                 continue
-            scanner = Scanner(segment, segment.cursors.get("store", PAGE))
-            while payloads := scanner.batch(_BATCH).payloads:
-                for payload in payloads:
-                    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                        static, moment = decode(payload)
-                        if static.type is not None:
-                            yield moment
+            found = islice(_events_of(segment), _MOST - waiting.events)
+            times = [occurred_at(each) for each in found]
+            if not times:
+                continue
+            waiting.events += len(times)
+            waiting.oldest_ns = min([waiting.oldest_ns or times[0], *times])
+            living = _living_in(directory) if living is None else living
+            remedy = _remedy(path, segment, living, options)
+            if remedy and remedy not in waiting.remedies:
+                waiting.remedies.append(remedy)
+        if waiting.events >= _MOST:
+            break
+    return waiting
+
+
+def _events_of(segment: Segment) -> Iterator[Moment]:
+    scanner = Scanner(segment, segment.cursors.get("store", PAGE))
+    while payloads := scanner.batch(_BATCH).payloads:
+        for payload in payloads:
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                static, moment = decode(payload)
+                if static.type is not None:
+                    yield moment
+
+
+def _living_in(directory: Path) -> list[tuple[Path, Mapping[str, Any]]]:
+    """Return the segments whose writer lives, with their headers."""
+    found: list[tuple[Path, Mapping[str, Any]]] = []
+    for path in segments_in(directory):
+        with contextlib.suppress(OSError), contextlib.closing(Segment.inspect(path)) as segment:
+            if segment.has_writer:
+                found.append((path, segment.meta))
+    return found
+
+
+def _remedy(
+    path: Path,
+    segment: Segment,
+    living: Sequence[tuple[Path, Mapping[str, Any]]],
+    options: str,
+) -> str:
+    """Return why no relay delivers a segment, and what helps; "" where one may."""
+    meta = segment.meta
+    if segment.has_writer and is_stopped(path, meta):
+        return f"{writer_of(meta)} is stopped: `kill -CONT {meta.get('pid')}`"
+    has_own_relay = meta.get("relay") != "external"
+    is_alive = any(each.get("instance") == meta.get("instance") for _, each in living)
+    if is_alive and has_own_relay:
+        return ""
+    for relay, each in living:
+        if each.get("role") == "relay" and is_stopped(relay, each):
+            return f"{writer_of(each)} is stopped: `kill -CONT {each.get('pid')}`"
+    if segment.has_reader:
+        return ""
+    if is_alive:
+        return f"no relay reads them: start `sidelight relay{options}`"
+    return f"their process has ended: `sidelight relay --once{options}` delivers them"

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit
 
 from opentelemetry.metrics import get_meter
 
 from sidelight.cli.output import complain, json_line
 from sidelight.exceptions import ConfigurationError, StoreError
 from sidelight.record import Expectation
+from sidelight.settings import without_password
 from sidelight.store import Judgement, Overdue
 from sidelight.version import __version__
 
@@ -25,6 +27,25 @@ _LONGEST_PAUSE: Final = 60.0
 _ANSWER_WITHIN: Final = 30.0  # s that a command or a webhook may take
 
 Key: TypeAlias = tuple[str, str, tuple[str, ...]]
+
+
+def check_webhook(url: str) -> None:
+    """Check that a webhook can be posted to.
+
+    Raises:
+        ConfigurationError: it is no URL of HTTP.
+    """
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or brackets
+        is_url = False
+    if not is_url or url != url.strip() or not url.isprintable():
+        raise ConfigurationError(
+            setting="--webhook",
+            problem=f"{without_password(url)!r} is no http or https URL",
+            remedy="write https://host/path",
+        )
 
 
 class Alert:
@@ -161,7 +182,7 @@ def measured_by(
 
 def follow_overdue(look: Callable[[], Judgement], alert: Alert, told: Told, every: float) -> None:
     """Tell each overdue once; retry what could not be told. Ends by an interrupt only."""
-    reasons: list[str] = []
+    silent: set[str] = set()
     pause = _FIRST_PAUSE
     while True:
         problem = ""
@@ -170,9 +191,9 @@ def follow_overdue(look: Callable[[], Judgement], alert: Alert, told: Told, ever
         except StoreError as error:
             found, problem = None, str(error)
         if found is not None:
-            if found.unknown != reasons:
-                reasons = found.unknown
-                for reason in reasons:
+            before, silent = silent, {each.process for each in found if each.state == "unknown"}
+            if silent != before:  # the seconds in a reason are others at each look
+                for reason in found.unknown:
                     complain(f"unknown: {reason}")
             problem = _tell(found, alert, told)
         if problem:

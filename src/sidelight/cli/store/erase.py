@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,10 +20,12 @@ from sidelight.cli.output import (
     with_progress,
 )
 from sidelight.cli.spool.erase import Local, chooser, erase_here
+from sidelight.cli.spool.segments import require_named
+from sidelight.cli.spool.waiting import missing_beside_spool, waiting_in
 from sidelight.cli.tables import print_table
-from sidelight.exceptions import OutboxError
+from sidelight.exceptions import OutboxError, StoreMissingError
 from sidelight.settings import Settings, settle
-from sidelight.store import Eraser, Erasure, number, plural
+from sidelight.store import Eraser, Erasure, Store, id_text, number, plural
 from sidelight.transactions import erase_from_outbox
 
 _ELSEWHERE: Final = (
@@ -32,6 +36,9 @@ _ELSEWHERE: Final = (
     "copies of hot segments on the disk, until their relays deliver",
     "quarantines elsewhere: run the command there too",
 )
+
+
+_LATEST: Final = 1000  # artifacts among which one with a similar id is searched
 
 
 @dataclass(slots=True)
@@ -69,7 +76,7 @@ def erase(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what the store has; delete nothing.")
+        bool, typer.Option("--dry-run", help="Show what the store has; write nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     lift: Annotated[
@@ -94,13 +101,19 @@ def erase(
 
       sidelight erase --organization northwind --yes --json
     """
+    require_named(spool)
     settings = settle(store, spool=spool, outboxes=outboxes)
-    with Eraser(settings.require_store(), dry=dry_run) as eraser:
+    try:
+        opened = Eraser(settings.require_store(), dry=dry_run)
+    except StoreMissingError as error:
+        raise missing_beside_spool(error, spool) from error
+    with opened as eraser:
         plan = eraser.plan(artifact_id=artifact, organization_id=organization)
         if lift:
-            lifted = eraser.lift(plan.subject)
-            remark("relays store its events again" if lifted else "it was not erased")
+            _lift(eraser, plan, dry_run=dry_run, as_json=as_json)
             return
+        if not plan.events and not eraser.is_erased(plan.subject):
+            _remark_unknown(plan, settings)
         receipt = Receipt(plan)
         if not dry_run:
             if not yes:
@@ -113,6 +126,35 @@ def erase(
     _print(receipt, as_json=as_json, dry_run=dry_run)
     if receipt.problems:
         raise typer.Exit(1)
+
+
+def _lift(eraser: Eraser, plan: Erasure, *, dry_run: bool, as_json: bool) -> None:
+    lifted = eraser.is_erased(plan.subject) if dry_run else eraser.lift(plan.subject)
+    if as_json:
+        told = {"artifact_id": plan.artifact_id, "organization_id": plan.organization_id}
+        print_json([{**told, "dry_run": dry_run, "lifted": lifted}])
+    elif lifted:
+        remark(
+            "relays would store its events again" if dry_run else "relays store its events again"
+        )
+    else:
+        remark("it was not erased")
+
+
+def _remark_unknown(plan: Erasure, settings: Settings) -> None:
+    """Tell that neither the store nor the spool has an event of the subject: it may be misspelt."""
+    name = plan.organization_id if plan.artifact_id is None else plan.artifact_id
+    kind = "organization_id" if plan.artifact_id is None else "artifact_id"
+    url = settings.require_store()
+    with contextlib.suppress(OSError):  # the receipt names a spool that cannot be read
+        waiting = (getattr(each, kind) for each in waiting_in(settings.spool, url))
+        if any(each is not None and id_text(each) == name for each in waiting):
+            return
+    with Store(url) as store:
+        known = {getattr(each, kind) for each in store.artifacts(limit=_LATEST)} - {None}
+    close = difflib.get_close_matches(name or "", known, n=1)
+    meant = f"; did you mean {close[0]}?" if close else "; an erasure drops those that come later"
+    remark(f"neither the store nor the spool here has an event of {_named(plan)}{meant}")
 
 
 def _ask(plan: Erasure, url: str) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
 from sidelight.cli.code.reading import import_all
 from sidelight.cli.output import complain, stdout_kept_clean
-from sidelight.maps import read_map
+from sidelight.maps import PHASES, read_map
 from sidelight.record import Expectation, catalogue
 
 _MAP: Final = Path("sidelight.toml")
+_ALIKE: Final = 0.9  # of 1: names that differ in a few letters
 
 ExpectMap = Annotated[
     Path | None,
@@ -31,7 +33,19 @@ ExpectModules = Annotated[
 ]
 
 
-def expectations_of(map_: Path | None, modules: Sequence[str]) -> list[Expectation]:
+class Expected(NamedTuple):
+    """What was declared.
+
+    Attributes:
+        expectations: of the map and the catalogue.
+        types: the event types that the map's points emit, and those of the catalogue.
+    """
+
+    expectations: list[Expectation]
+    types: set[str]
+
+
+def expectations_of(map_: Path | None, modules: Sequence[str]) -> Expected:
     """Read a map and import modules; the catalogue then holds what these declare.
 
     Without a module, `sidelight.toml` of the working directory is read where there is one.
@@ -41,8 +55,12 @@ def expectations_of(map_: Path | None, modules: Sequence[str]) -> list[Expectati
         typer.Exit: a module cannot be imported; the reason was told on stderr.
     """
     found: list[Expectation] = []
+    types: set[str] = set()
     if map_ is not None or (_MAP.exists() and not modules):
-        found += read_map(map_ or _MAP).expectations
+        read = read_map(map_ or _MAP)
+        found += read.expectations
+        for point in read.points:
+            types.update(name for phase in PHASES for name in point.types(phase))
     with stdout_kept_clean():
         problems = import_all(modules)
     for problem in problems:
@@ -51,4 +69,26 @@ def expectations_of(map_: Path | None, modules: Sequence[str]) -> list[Expectati
         raise typer.Exit(1)
     if modules:
         found += catalogue.expectations
-    return list(dict.fromkeys(found))
+        types.update(each.name for each in catalogue)
+    return Expected(list(dict.fromkeys(found)), types)
+
+
+def complain_of_unknown_types(expected: Expected, stored: Iterable[str]) -> None:
+    """Tell on stderr which expected event types nothing emits, as far as is known.
+
+    A type that ends a wait may never have occurred; it is told only where another has almost the
+    same name.
+    """
+    known = expected.types.union(stored)
+    told = set[str]()
+    for each in expected.expectations:
+        others = known - {each.after, *each.one_of}
+        for name in (each.after, *each.one_of):
+            if name in known or name in told:
+                continue
+            alike = 0.6 if name == each.after else _ALIKE
+            close = difflib.get_close_matches(name, others, 1, alike)
+            if close or name == each.after:
+                told.add(name)
+                more = f"did you mean {close[0]}?" if close else "nothing waits until one occurs"
+                complain(f"{each}: no event of the type {name} is known; {more}")

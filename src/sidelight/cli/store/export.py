@@ -30,7 +30,7 @@ from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.artifacts import require_artifact
 from sidelight.cli.store.formats import FORMATS
 from sidelight.record import catalogue
-from sidelight.store import Page, Store, declared_columns, from_ns, number, plural
+from sidelight.store import Page, Store, beginning_ns, declared_columns, from_ns, number, plural
 
 _PAGES: Final = 25  # of a part: about 500,000 events
 _FORM: Final = 2  # of the parts; a version that writes others continues none of these
@@ -90,6 +90,7 @@ def export(
     if to.exists():
         complain(f"{to} exists; remove it, or name another file")
         raise typer.Exit(1)
+    FORMATS[to.suffix].require()
     with stdout_kept_clean():
         problems = import_all(modules or [])
     for problem in problems:
@@ -104,6 +105,7 @@ def export(
         "until": until,
         **filters,
     }
+    begin = 0 if recorded_after is None else beginning_ns("recorded_after", recorded_after)
     declared = declared_columns(catalogue if modules else ())
     with Store(store) as opened:
         require_artifact(opened, store, artifact)
@@ -126,7 +128,7 @@ def export(
                 f"cannot write {error.filename or to}: {error.strerror}; the same command continues"
             )
             raise typer.Exit(1) from error
-    continued = _text_of(max(0, parts.recorded_until - _OVERLAP))
+    continued = _text_of(max(begin, parts.recorded_until - _OVERLAP))
     if as_json:
         print_json([{"file": str(to), "events": parts.events, "recorded_until": continued}])
     else:

@@ -30,10 +30,12 @@ class Format(NamedTuple):
     Attributes:
         write: writes pages into a part.
         join: writes several parts into the file.
+        require: checks that its library is installed.
     """
 
     write: Callable[[IO[bytes], Iterable[Page], Declared], None]
     join: Callable[[IO[bytes], Iterable[IO[bytes]]], None]
+    require: Callable[[], None] = lambda: None
 
 
 # -- text --------------------------------------------------------------------------------------
@@ -113,12 +115,17 @@ def _open_arrow(file: IO[bytes], schema: Any) -> AbstractContextManager[_Writer]
     return writer
 
 
-def _write_batches(file: IO[bytes], pages: Iterable[Page], declared: Declared) -> None:
-    """Write a part of Arrow and of Parquet; the latter is compressed once, where it is joined.
+def _require_pyarrow() -> None:
+    """Check that pyarrow is installed.
 
     Raises:
-        ConfigurationError: pyarrow is not installed.
+        ConfigurationError: it is not.
     """
+    from sidelight.store import arrow_schema as _  # noqa: F401, PLC0415  # an extra
+
+
+def _write_batches(file: IO[bytes], pages: Iterable[Page], declared: Declared) -> None:
+    """Write a part of Arrow and of Parquet; the latter is compressed once, where it is joined."""
     from sidelight.store import arrow_schema  # noqa: PLC0415  # an extra
 
     schema = arrow_schema(declared)
@@ -160,9 +167,9 @@ def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    ".parquet": Format(_write_batches, _join_batches(_open_parquet)),
+    ".parquet": Format(_write_batches, _join_batches(_open_parquet), _require_pyarrow),
     ".csv": Format(_write_csv, _join_csv),
     ".jsonl": Format(_write_jsonl, _join_text),
-    ".arrow": Format(_write_batches, _join_batches(_open_arrow)),
+    ".arrow": Format(_write_batches, _join_batches(_open_arrow), _require_pyarrow),
 }
 """The formats by the end of a file's name."""

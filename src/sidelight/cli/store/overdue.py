@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -20,8 +21,13 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import AMBER, GREY, RED
 from sidelight.cli.spool.waiting import marks_here
-from sidelight.cli.store.alerts import Alert, Told, follow_overdue, measured_by
-from sidelight.cli.store.expected import ExpectMap, ExpectModules, expectations_of
+from sidelight.cli.store.alerts import Alert, Told, check_webhook, follow_overdue, measured_by
+from sidelight.cli.store.expected import (
+    ExpectMap,
+    ExpectModules,
+    complain_of_unknown_types,
+    expectations_of,
+)
 from sidelight.cli.store.latency import remark_large
 from sidelight.cli.tables import print_table
 from sidelight.record import parse_duration
@@ -35,6 +41,7 @@ from sidelight.store import (
     whole_seconds,
 )
 
+_EVERY: Final = 10.0  # seconds
 _UNKNOWN: Final = 3  # exit code: nothing is overdue, but something is unknown
 
 
@@ -54,7 +61,8 @@ def overdue(
         typer.Option(
             "--without",
             metavar="PROCESS",
-            help="Expect nothing more from this process (its instance id). Repeatable.",
+            help="Expect nothing more from this process: its instance id, which the reason of an "
+            "unknown tells. Repeatable.",
         ),
     ] = None,
     follow: Annotated[
@@ -83,8 +91,14 @@ def overdue(
         ),
     ] = None,
     every: Annotated[
-        float, typer.Option("--every", metavar="SECONDS", min=0.1, help="Look so often.")
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            "--every",
+            metavar="SECONDS",
+            min=0.1,
+            help=f"With --follow: look so often. Default: {_EVERY:g}.",
+        ),
+    ] = None,
     time_limit: TimeLimit = None,
     as_json: AsJson = False,
 ) -> None:
@@ -106,21 +120,28 @@ def overdue(
 
       sidelight overdue --follow --webhook https://example.com/alerts
     """
-    for option, given in (("--command", command), ("--webhook", webhook), ("--state", state)):
+    needs = {"--command": command, "--webhook": webhook, "--state": state, "--every": every}
+    for option, given in needs.items():
         if given is not None and not follow:
             raise typer.BadParameter(f"{option} needs --follow")
-    expectations = expectations_of(map_, modules or [])
-    if not expectations:
+    if webhook is not None:
+        check_webhook(webhook)
+    expected = expectations_of(map_, modules or [])
+    if not expected.expectations:
         complain(
             "nothing is expected; write [[expect]] into sidelight.toml (or --map FILE), or name a"
             " module that calls catalogue.expect: --catalogue MODULE"
         )
         raise typer.Exit(2)
     with Store(store) as opened:
+        complain_of_unknown_types(expected, (each.type for each in opened.types()))
+        running = {each.process for each in opened.processes(running=True)} if without else set()
+        for each in {*(without or ())} - running:
+            complain(f"--without {each}: no process that may still run has this instance id")
 
         def look() -> Judgement:
             return opened.overdue(
-                expectations,
+                expected.expectations,
                 since=since,
                 organization_id=organization,
                 where=where or None,
@@ -132,8 +153,8 @@ def overdue(
         if follow:
             try:
                 with exporting_metrics():
-                    measured = measured_by(expectations, look)
-                    follow_overdue(measured, Alert(command, webhook), Told(state), every)
+                    measured = measured_by(expected.expectations, look)
+                    follow_overdue(measured, Alert(command, webhook), Told(state), every or _EVERY)
             except KeyboardInterrupt:
                 return
         found = look()
@@ -161,16 +182,29 @@ def _print(found: Judgement, since: str, *, as_json: bool) -> None:
             "last event": [_last(each) for each in found],
         }
         print_table(columns, right=["late"], lead=["", "artifact", "organization"])
-    number = sum(each.state == "overdue" for each in found)
+    late = [each for each in found if each.state == "overdue"]
+    unknown = [each for each in found if each.state == "unknown"]
     if not as_json:
         window = f"in the last {since}" if parse_duration(since) is not None else f"since {since}"
-        remark(f"{plural(number, 'artifact')} overdue, of those whose wait began {window}")
-        if unknown := len(found) - number:
-            remark(f"{plural(unknown, 'artifact')} unknown:")
+        remark(f"{_artifacts(late)} overdue, of those whose wait began {window}")
+        if unknown:
+            remark(f"{_artifacts(unknown)} unknown:")
     for reason in found.unknown:
         complain(f"unknown: {reason}")
+    if not as_json and any(each.process for each in unknown):
+        remark("of a process that never comes back: --without INSTANCE expects nothing more")
+    if found.not_judged:
+        decides = "; ".join(found.awaited)
+        remark(f"{plural(found.not_judged, 'wait')} not judged yet, because of {decides}")
     remark_left_out("artifacts that began", found.left_out)
     remark_large(found.large)
+
+
+def _artifacts(waits: Sequence[Overdue]) -> str:
+    """``2 artifacts``; where an artifact waits for several events: ``2 artifacts (3 waits)``."""
+    artifacts = {each.artifact_id for each in waits}
+    more = f" ({plural(len(waits), 'wait')})" if len(artifacts) < len(waits) else ""
+    return plural(len(artifacts), "artifact") + more
 
 
 def _last(each: Overdue) -> Text:
