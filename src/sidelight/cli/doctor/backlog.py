@@ -140,11 +140,11 @@ def _why_waiting(
     first = segments[0]
     if any(each.stopped for each in segments):
         return "wrong", "which is stopped (SIGSTOP)", f"kill -CONT {first.meta.get('pid')}"
-    needs_relay = not first.alive or first.meta.get("relay") == "external"
-    if relay is not None and needs_relay:
+    left = [each for each in segments if each.meta.get("relay") == "external"]
+    if relay is not None and (left or not first.alive):
         remedy = f"kill -CONT {relay.meta.get('pid')}, or end it and start another"
         return "wrong", f"which waits for {relay.writer}: that is stopped (SIGSTOP)", remedy
-    if needs_relay and not all(each.attended for each in segments):
+    if any(not each.attended for each in left):
         return "wrong", "which is running: no relay reads them", "start `sidelight relay`"
     time.sleep(_LOOK_AGAIN)
     writer = "which is running" if first.alive else "which has ended"
