@@ -187,15 +187,14 @@ def _remedy(
     meta = segment.meta
     if segment.has_writer and is_stopped(path, meta):
         return f"{writer_of(meta)} is stopped: `kill -CONT {meta.get('pid')}`"
-    has_own_relay = meta.get("relay") != "external"
-    is_alive = any(each.get("instance") == meta.get("instance") for _, each in living)
-    if is_alive and has_own_relay:
+    own = [each for _, each in living if each.get("instance") == meta.get("instance")]
+    if own and all(each.get("relay") != "external" for each in own):
         return ""
     for relay, each in living:
         if each.get("role") == "relay" and is_stopped(relay, each):
             return f"{writer_of(each)} is stopped: `kill -CONT {each.get('pid')}`"
     if segment.has_reader:
         return ""
-    if is_alive:
+    if own:
         return f"no relay reads them: start `sidelight relay{options}`"
     return f"their process has ended: `sidelight relay --once{options}` delivers them"
