@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -120,10 +120,10 @@ def overdue(
 
       sidelight overdue --follow --webhook https://example.com/alerts
     """
-    needs = {"--command": command, "--webhook": webhook, "--state": state, "--every": every}
-    for option, given in needs.items():
-        if given is not None and not follow:
-            raise typer.BadParameter(f"{option} needs --follow")
+    if not follow:
+        _refuse_given(
+            {"--command": command, "--webhook": webhook, "--state": state, "--every": every}
+        )
     if webhook is not None:
         check_webhook(webhook)
     expected = expectations_of(map_, modules or [])
@@ -135,9 +135,7 @@ def overdue(
         raise typer.Exit(2)
     with Store(store) as opened:
         complain_of_unknown_types(expected, (each.type for each in opened.types()))
-        running = {each.process for each in opened.processes(running=True)} if without else set()
-        for each in {*(without or ())} - running:
-            complain(f"--without {each}: no process that may still run has this instance id")
+        _complain_of_unknown_processes(opened, without or ())
 
         def look() -> Judgement:
             return opened.overdue(
@@ -163,6 +161,23 @@ def overdue(
         raise typer.Exit(1)
     if found:
         raise typer.Exit(_UNKNOWN)
+
+
+def _refuse_given(options: Mapping[str, object]) -> None:
+    """Refuse options that only a follower takes.
+
+    Raises:
+        typer.BadParameter: one is given.
+    """
+    for option, given in options.items():
+        if given is not None:
+            raise typer.BadParameter(f"{option} needs --follow")
+
+
+def _complain_of_unknown_processes(store: Store, without: Collection[str]) -> None:
+    running = {each.process for each in store.processes(running=True)} if without else set()
+    for each in sorted({*without} - running):
+        complain(f"--without {each}: no process that may still run has this instance id")
 
 
 def _print(found: Judgement, since: str, *, as_json: bool) -> None:
