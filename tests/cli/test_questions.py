@@ -136,11 +136,12 @@ def test_a_timeline_tells_the_attributes_at_every_width(filled, columns):
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        *((["events", *each], 0) for each in (["--type", "none"], ["--organization", "none"])),
+        (["events", "--organization", "none"], 0),
         (["artifacts", "--organization", "none"], 0),
-        *((["counts", *each], 0) for each in (["--type", "none"], ["--since", "2999-01-01"])),
-        *(([each, "none", "none"], 0) for each in ("latency", "funnel")),
-        (["export", "--to", "none.csv", "--type", "none"], 0),
+        (["counts", "--since", "2999-01-01"], 0),
+        *(([each, "--type", "order_paked"], 0) for each in ("events", "counts")),
+        *(([each, "order_paked", "order_packed"], 0) for each in ("latency", "funnel")),
+        (["export", "--to", "none.csv", "--type", "order_paked"], 0),
         *(([each, "--artifact", "order-1", "--failed"], 0) for each in ("events", "counts")),
         (["export", "--to", "of.csv", "--artifact", "order-1", "--failed"], 0),
         (["timeline", "order-1", "--failed"], 0),
@@ -158,6 +159,8 @@ def test_an_empty_answer_is_an_answer_and_an_unknown_artifact_is_none(
     assert (said.code, said.out) == (code, "") or command[0] == "funnel", said
     hint = "holds no events of the artifact ordre-1; did you mean order-1?"
     assert (hint in said.err) == bool(code), said
+    hint = "no event in the store has the type order_paked; did you mean order_packed?"
+    assert said.err.count(hint) == ("order_paked" in command), said
     if "--to" not in command:
         assert sidelight(*command, "--json", *of(filled)).code == code
 
@@ -365,6 +368,19 @@ def test_a_postgresql_that_cannot_answer():
     [
         (["events", "--since", "soon"], 2, "since: 'soon' is not a time; write 2026-07-25"),
         (["events", "--since", "99999999d"], 2, "since: '99999999d'"),
+        *(
+            ([*command, "--since", "2026-07-26", "--until", "2026-07-25"], 2, "not earlier than")
+            for command in (
+                ["events"],
+                ["counts"],
+                ["artifacts"],
+                ["latency", "a", "b"],
+                ["funnel", "a"],
+            )
+        ),
+        (["latency", "a", "b,,"], 2, "end: a name is empty in 'b,,'; write the name"),
+        (["funnel", "a,", "b"], 2, "steps: a name is empty in 'a,'"),
+        (["events", "--where", "size>"], 2, "where: 'size>' has no value; write one behind >"),
         (["events", "--trace", "12"], 2, "32 hexadecimal digits"),
         (["events", "-n", "9" * 30], 2, "is not a count; give a number from 1 to"),
         (["events", "--where", "words"], 2, "'words' is no condition; write name=value"),

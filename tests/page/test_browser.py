@@ -95,7 +95,7 @@ def test_the_pages_are_accessible(browser, pages: Served):
 
 
 def test_an_artifact_is_found_by_keyboard_alone(browser, pages: Served):
-    watched = Watched(browser, timezone_id="Asia/Tokyo")
+    watched = Watched(browser, timezone_id="Asia/Tokyo", viewport={"width": 320, "height": 900})
     page = watched.page
     page.goto(pages.address)
     for _ in range(12):
@@ -107,13 +107,15 @@ def test_an_artifact_is_found_by_keyboard_alone(browser, pages: Served):
     expect(page.locator("h1")).to_have_text("order-3")
     expect(page.locator(".tl tbody tr")).to_have_count(3)
     began = page.locator(".facts time")
-    expect(began).to_contain_text("UTC")
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:", began.inner_text())  # with its day, also narrow
+    expect(page.get_by_text("times are UTC")).to_be_visible()
     expect(began).to_have_attribute("title", re.compile(r"^\d{4}-.*GMT\+9$"))
     utc = datetime.fromisoformat(began.get_attribute("datetime") or "")
     page.get_by_role("button", name="times in Asia/Tokyo").press("Enter")
     for _ in range(2):
         here = f"{utc.astimezone(ZoneInfo('Asia/Tokyo')):%Y-%m-%d %H:%M:%S}"
         expect(began).to_have_text(re.compile(rf"^{here}\.\d{{3}} GMT\+9$"))
+        expect(page.get_by_text("times are UTC")).to_be_hidden()
         page.reload()  # the choice holds for all pages
     watched.close()
 
@@ -147,6 +149,10 @@ def test_the_tail_is_live_until_it_is_paused(browser, tmp_path: Path):
         expect(page.locator("#tail tr")).to_have_count(2)
         page.get_by_role("button", name="paused").click()
         expect(page.locator("#tail tr").first).to_contain_text("third", timeout=60_000)
+        emit("[receive(f'n{n}') for n in range(5000)]; sidelight.flush(60)", path)
+        expect(page.locator("#tail tr").first).to_contain_text("n4999", timeout=60_000)
+        expect(page.locator("#tail tr")).to_have_count(50)
+        expect(page.locator("#more")).to_contain_text(re.compile(r"^[1-4],\d{3} events came too"))
         with page.expect_event("requestfailed", lambda request: "/live" in request.url):
             page.evaluate(HIDE, True)
         with page.expect_request(lambda request: "/live" in request.url):

@@ -1,7 +1,9 @@
 """A page that has no time for all that a store holds says what it left out."""
 
+import contextlib
 import html
 import re
+import sqlite3
 import time
 from datetime import timedelta
 
@@ -43,13 +45,25 @@ def shown(store, name, found):
 
 FLOW = "received packed"
 TIME = [
-    ("flow", lambda store: answers.flow(store, FLOW), "Artifacts that began before .* left out"),
-    ("flow", lambda store: answers.flow(store, FLOW), "Not all artifacts that began before .* are"),
+    (
+        "flow",
+        lambda store: answers.flow(store, BESIDE, FLOW),
+        "Artifacts that began before .* left out",
+    ),
+    (
+        "flow",
+        lambda store: answers.flow(store, BESIDE, FLOW),
+        "Not all artifacts that began before .* are",
+    ),
     ("now", lambda store: answers.now(store, BESIDE), "began before .* were not examined"),
     ("artifacts", lambda store: answers.search(store, "size<3"), "before .* were not searched"),
 ]
 LARGE = [
-    ("flow", lambda store: answers.flow(store, FLOW), "600 artifacts .* left out.* 600 artifacts"),
+    (
+        "flow",
+        lambda store: answers.flow(store, BESIDE, FLOW),
+        "600 artifacts .* left out.* 600 artifacts",
+    ),
     ("now", lambda store: answers.now(store, BESIDE), "600 artifacts with more than .* left out"),
 ]
 
@@ -78,3 +92,10 @@ def test_only_the_latest_losses_are_read(asked, monkeypatch):
     monkeypatch.setattr(answers, "_REPORTS", 1)
     found = shown(asked, "now", answers.now(asked, BESIDE))
     assert re.search("no room .* 2 .*latest 1 reports.* sidelight doctor counts all", found)
+
+
+def test_calls_that_were_abandoned_stand_in_the_funnel(asked, tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "events.db")) as connection, connection:
+        connection.execute("UPDATE events SET outcome = 'abandoned' WHERE attributes LIKE '%:7}'")
+    found = shown(asked, "flow", answers.flow(asked, BESIDE, "received sent"))
+    assert re.search(r"600 stay here; their last event: [^;]*; ⊘ 1 abandoned", found)

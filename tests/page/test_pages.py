@@ -17,9 +17,10 @@ from tests.support.pages import HOSTILE, serve
 from tests.support.ports import free_ports
 from tests.support.stored import BACKENDS
 
-from sidelight.page import answers, looks
+from sidelight.page import answers
 from sidelight.record import frame
 from sidelight.spool import Segment
+from sidelight.store import OUTCOMES, symbol
 
 ON_EACH = pytest.mark.parametrize("pages", sorted(BACKENDS), indirect=True)
 ADDRESSES = [
@@ -90,7 +91,32 @@ def test_a_search(pages, wanted, found):
 def test_a_search_by_the_id_leads_to_the_artifact(pages):
     answer = pages.client.get("/artifacts", params={"q": "order-7"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/artifact/order-7")
-    assert "write" in words(pages.text("/artifacts?q=>", 400))
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "told"),
+    [
+        ("/artifacts?q=>", 400, "where: '>' is no condition; write name=value"),
+        ("/artifacts?q=size>", 400, "where: 'size>' has no value; write one behind >"),
+        ("/flow?steps=order_received,,", 400, "steps: a name is empty in 'order_received,,'"),
+        ("/flow?steps=a+b+c+d+e+f+g+h+i+j+k", 400, "steps: there are 11; give at most 10"),
+        (
+            "/flow?steps=order_recieved",
+            200,
+            "the type order_recieved; did you mean order_received?",
+        ),
+        ("/flow?steps=<b>", 200, "no event in the store has the type <b>; `sidelight counts --by"),
+        (
+            "/flow?steps=order_received+transcription_completed",
+            200,
+            "transcription_completed 0 · 0 %",
+        ),
+    ],
+)
+def test_what_a_query_asks_in_vain_is_told(pages, address, status, told):
+    shown = words(pages.text(address, status))
+    assert told in shown
+    assert ("has the type" in shown) == ("has the type" in told or "did you" in told)
 
 
 @ON_EACH
@@ -162,7 +188,8 @@ def test_what_is_expected_of_an_artifact(pages):
 def test_what_is_overdue_and_what_waits_for_a_sink(pages, tmp_path):
     shown = words(pages.text("/"))
     for number in range(16, 20):
-        waits = rf"✗ overdue order-{number} \w+ order_packed or packing_failed"
+        last = "order_received (.* ago|just now)"
+        waits = rf"✗ overdue order-{number} \w+ order_packed or packing_failed [^✗]* {last}"
         assert re.search(waits, shown), number
     assert "order-15" not in shown[shown.index("Overdue") : shown.index("Sinks")]
     assert re.search("The spool is empty|store nothing", shown)
@@ -258,8 +285,8 @@ def test_a_store_that_goes_away_is_told_and_comes_back(tmp_path):
 
 def test_the_legend_of_an_artifact_names_every_outcome(pages):
     shown = words(pages.text("/artifact/order-3"))
-    for outcome, glyph in looks._GLYPHS.items():
-        assert f"{glyph} {outcome}" in shown
+    for outcome in OUTCOMES:
+        assert f"{symbol(outcome)} {outcome}" in shown
 
 
 def test_the_pages_say_how_far_back_their_answers_reach(pages):

@@ -94,8 +94,13 @@ def test_a_day_is_one_of_utc_and_nanoseconds_are_exact():
         ({"type": ["made", None]}, "type: .* is not a type"),
         ({"trace_id": "abc"}, "trace_id: 'abc' is not a trace's id; give 32 hexadecimal digits"),
         ({"trace_id": "0x" + "1" * 30}, "is not a trace's id"),
+        ({"type": ["made", ""]}, "type: a name is empty in 'made,'; write the name"),
+        ({"point": ""}, "point: a name is empty in ''"),
         ({"since": "soon"}, "since: 'soon' is not a time"),
         ({"until": 5}, "until: 5 is not a time"),
+        ({"since": "2h", "until": "3h"}, "since: 2h is not earlier than until: 3h; exchange the"),
+        ({"since": date(2026, 7, 26), "until": "2026-07-25"}, "since: 2026-07-26 is not earlier"),
+        ({"since": "2026-07-25T12:00Z", "until": "2026-07-25T12:00Z"}, "or give a later end"),
         ({"limit": 0}, "limit: 0 is not a count; give a number from 1 to"),
         ({"limit": True}, "limit: True is not a count"),
         ({"limit": "5"}, "limit: '5' is not a count"),
@@ -106,6 +111,9 @@ def test_invalid_arguments_are_refused_at_once_and_by_name(url, asked, message):
     with Store(url) as opened:
         with pytest.raises(QueryError, match=message) as refused:
             opened.events(**asked)
+        if asked.keys() == {"since", "until"}:
+            with pytest.raises(QueryError, match=message):
+                opened.artifacts(**asked)
         if asked.keys() <= {"artifact_id", "organization_id", "type", "trace_id"}:
             with pytest.raises(QueryError, match=message):
                 opened.follow(**asked)

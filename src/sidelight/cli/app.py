@@ -105,9 +105,20 @@ def _unwrap(command: Any) -> None:
         else " ".join(each.split("\n"))
         for each in paragraphs
     )
+    command.get_help_option = _without_type(command.get_help_option)
     command.format_help = _in_readable_colours(command.format_help)
     for below in getattr(command, "commands", {}).values():
         _unwrap(below)
+
+
+def _without_type(get_help_option: Callable[..., Any]) -> Callable[..., Any]:
+    def found(*arguments: Any) -> Any:
+        option = get_help_option(*arguments)
+        if option is not None:
+            option.metavar = ""  # typer would write <bool>
+        return option
+
+    return found
 
 
 def _use_readable_colours() -> None:

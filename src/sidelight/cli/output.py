@@ -19,7 +19,7 @@ from rich.text import Text
 
 from sidelight.cli.palette import AMBER, BLUE, CYAN, GREEN, GREY, MAGENTA, RED
 from sidelight.host import monotonic
-from sidelight.store import from_ns, moment
+from sidelight.store import from_ns, moment, symbol
 
 if TYPE_CHECKING:
     from sidelight.store import Event
@@ -31,15 +31,18 @@ _PIPED_WIDTH: Final = 1_000_000  # columns: nothing is cut or folded in a pipe
 _NONE: Final = "·"
 
 OUTCOME_LOOKS: Final[Mapping[str, tuple[str, str]]] = {
-    "started": ("▸", BLUE),
-    "succeeded": ("✓", GREEN),
-    "failed": ("✗", RED),
-    "closed": ("◂", AMBER),
-    "abandoned": ("⊘", RED),
-    "emitted": ("•", CYAN),
+    outcome: (symbol(outcome), colour)
+    for outcome, colour in {
+        "started": BLUE,
+        "succeeded": GREEN,
+        "failed": RED,
+        "closed": AMBER,
+        "abandoned": RED,
+        "emitted": CYAN,
+    }.items()
 }
 """Symbol and colour of each outcome."""
-_OTHER_LOOK: Final = ("?", MAGENTA)
+_OTHER_LOOK: Final = (symbol("unknown"), MAGENTA)
 
 
 # -- where text goes -------------------------------------------------------------------------
@@ -185,8 +188,8 @@ def outcome_look(event: Event) -> tuple[str, str]:
 
 def outcome_symbol(event: Event) -> Text:
     """Return the outcome as one coloured character."""
-    symbol, colour = outcome_look(event)
-    return Text(symbol, style=colour)
+    character, colour = outcome_look(event)
+    return Text(character, style=colour)
 
 
 def attributes(event: Event) -> Text:

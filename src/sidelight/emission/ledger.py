@@ -179,7 +179,8 @@ class Ledger:
                 self._logged[reason] = count
                 problem = self._emitter.problems.get(reason)
                 told = f" ({problem})" if problem else ""
-                log_warning("sidelight: %s, %d times%s", reason, new, told)
+                how_often = "once" if new == 1 else f"{new} times"
+                log_warning("sidelight: %s, %s%s", reason, how_often, told)
 
 
 def _append(append: Callable[[bytes], object], content: dict[str, Any]) -> None:

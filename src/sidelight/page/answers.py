@@ -8,13 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any, Final
 
+from sidelight.exceptions import QueryError
 from sidelight.page.beside import Beside
+from sidelight.page.live import SHOWN
 from sidelight.page.picture import bars_of, flow_of, main_way, rate_of, spread_of
 from sidelight.page.waits import waits_of
-from sidelight.store import Judgement, Loss, Store, duration
+from sidelight.store import Judgement, Loss, Store, duration, no_such_type
 
 _SECONDS: Final = 0.2  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
@@ -44,9 +46,11 @@ def now(store: Store, beside: Beside) -> dict[str, Any]:
         "left_out": recent[-1].occurred_at if len(recent) == _RECENT else found.left_out,
         "recent": len(recent),
         "latest": latest,
+        "longest": SHOWN,
         "after": max((event.recorded_ns for event in latest), default=1),
         "overdue": _overdue(store, beside, since=_WINDOW),
         "expected": beside.expectations,
+        "unknown": _unknown(store, beside, (each.after for each in beside.expectations)),
         "lags": beside.lags(),
         "losses": _by_reason(losses),
         "more_losses": len(losses) == _REPORTS,
@@ -68,6 +72,12 @@ def _overdue(store: Store, beside: Beside, **which: Any) -> Judgement:
     """Judge the expectations, in the time that a page may take."""
     limit = _SECONDS / max(len(beside.expectations), 1)
     return store.overdue(beside.expectations, waiting=beside.waiting(), time_limit=limit, **which)
+
+
+def _unknown(store: Store, beside: Beside, types: Iterable[str]) -> list[str]:
+    """Return a hint for each type that neither the store nor the catalogue knows."""
+    unknown = store.unknown_types(types, declared=(each.name for each in beside.declared))
+    return [no_such_type(name, close) for name, close in unknown.items()]
 
 
 def search(store: Store, wanted: str) -> dict[str, Any]:
@@ -116,18 +126,26 @@ def artifact(store: Store, beside: Beside, artifact_id: str) -> dict[str, Any]:
     }
 
 
-def flow(store: Store, asked: str) -> dict[str, Any]:
+def flow(store: Store, beside: Beside, asked: str) -> dict[str, Any]:
     """Return the way of the artifacts, the funnel over some steps, and the latency of each step.
 
     Args:
         store: the store.
+        beside: names the declared types.
         asked: the steps as a person writes them, ``received transcribed completed,failed``; ""
             stands for the usual way.
+
+    Raises:
+        QueryError: a step is none.
     """
     recent = store.events(newest_first=True, limit=_FLOWING, time_limit=_SECONDS)
     drawn = flow_of(list(recent))
     words = asked.replace("→", " ").split() or main_way(drawn)
-    steps = [names for word in words if (names := [n for n in word.split(",") if n])][:_STEPS]
+    steps = [word.split(",") for word in words]
+    if len(steps) > _STEPS:
+        raise QueryError(
+            argument="steps", problem=f"there are {len(steps)}", remedy=f"give at most {_STEPS}"
+        )
     each_limit = _SECONDS / max(len(steps) - 1, 1)
     measured = [
         store.latency(start, end, since=_WINDOW, time_limit=each_limit)
@@ -139,6 +157,7 @@ def flow(store: Store, asked: str) -> dict[str, Any]:
         "left_out": recent.left_out,
         "steps": " ".join(",".join(step) for step in steps),
         "funnel": store.funnel(steps, since=_WINDOW, time_limit=_SECONDS) if steps else None,
+        "unknown": _unknown(store, beside, chain.from_iterable(steps)),
         "latencies": list(zip(pairwise(steps), latencies, spread_of(latencies), strict=True)),
         "unmeasured": max((each.left_out for each in measured if each.left_out), default=None),
         "large": max((each.large for each in measured), default=0),

@@ -13,16 +13,17 @@ import msgspec
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from sidelight.store import Event, ago, duration, from_ns, number, size, whole_seconds
+from sidelight.store import (
+    Event,
+    ago,
+    duration,
+    from_ns,
+    number,
+    size,
+    symbol,
+    whole_seconds,
+)
 
-_GLYPHS: Final = {
-    "started": "▸",
-    "succeeded": "✓",
-    "failed": "✗",
-    "closed": "◂",
-    "emitted": "•",
-    "abandoned": "✝",
-}
 _LONGEST: Final = 300  # characters of one attribute on a page
 
 
@@ -34,7 +35,7 @@ def register(templates: Environment) -> None:
         "ago": ago,
         "time": from_ns,
         "moment": moment,
-        "glyph": glyph,
+        "symbol": symbol,
         "attributes": attributes,
         "artifact": artifact,
         "size": size,
@@ -42,11 +43,6 @@ def register(templates: Environment) -> None:
         "heights": heights,
         "breakable": breakable,
     }
-
-
-def glyph(event: Event) -> str:
-    """Return the outcome of an event as one character."""
-    return _GLYPHS.get(event.outcome, "?")
 
 
 def attributes(event: Event) -> list[tuple[str, str]]:

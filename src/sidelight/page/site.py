@@ -100,7 +100,9 @@ class Site:
         return self._page("artifact", {**shown, "trace": trace})
 
     def _flow(self, request: Request) -> Response:
-        return self._page("flow", answers.flow(self._store, request.query_params.get("steps", "")))
+        asked = request.query_params.get("steps", "")
+        shown = answers.flow(self._store, self._beside, asked)
+        return self._page("flow", shown)
 
     def _points(self, _: Request) -> Response:
         return self._page("points", answers.points(self._store, self._beside))
@@ -121,9 +123,9 @@ class Site:
     def _missing(self, _: Request, error: Exception) -> Response:
         status = getattr(error, "status_code", 500)
         detail = getattr(error, "detail", "the page failed")
-        return self._page("error", {"problem": detail, "remedy": ""}, status)
+        return self._page("error", {"problem": detail, "again": None}, status)
 
-    def _refused(self, _: Request, error: Exception) -> Response:
-        remedy = getattr(error, "remedy", "")
-        shown = {"problem": getattr(error, "problem", error), "remedy": remedy}
-        return self._page("error", shown, 400 if isinstance(error, QueryError) else 503)
+    def _refused(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, QueryError):
+            return self._page("error", {"problem": error, "again": request.url.path}, 400)
+        return self._page("error", {"problem": error, "again": None}, 503)

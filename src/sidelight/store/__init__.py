@@ -48,7 +48,17 @@ if TYPE_CHECKING:
     from sidelight.store.sqlite import connect_file, is_unusable
     from sidelight.store.stretches import Axis, Stretch, stretches_of
     from sidelight.store.times import beginning_ns, from_ns
-    from sidelight.store.words import ago, duration, moment, number, plural, size, whole_seconds
+    from sidelight.store.words import (
+        ago,
+        duration,
+        moment,
+        no_such_type,
+        number,
+        plural,
+        size,
+        symbol,
+        whole_seconds,
+    )
 
 __all__ = [
     "EVENT_COLUMNS",
@@ -105,11 +115,13 @@ __all__ = [
     "mark_undeclared",
     "metadata",
     "moment",
+    "no_such_type",
     "number",
     "parse_url",
     "plural",
     "size",
     "stretches_of",
+    "symbol",
     "whole_seconds",
 ]
 
@@ -141,6 +153,6 @@ __getattr__ = lazily(
         "sqlite": "connect_file is_unusable",
         "stretches": "Axis Stretch stretches_of",
         "times": "beginning_ns from_ns",
-        "words": "ago duration moment number plural size whole_seconds",
+        "words": "ago duration moment no_such_type number plural size symbol whole_seconds",
     },
 )

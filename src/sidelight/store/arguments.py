@@ -36,11 +36,13 @@ def checked_names(argument: str, given: object) -> frozenset[str]:
         QueryError: the value is neither a name nor a collection of names.
     """
     names = [given] if isinstance(given, str) else given
-    if (
-        isinstance(names, Collection)
-        and names
-        and all(isinstance(name, str) and name for name in names)
-    ):
+    if isinstance(names, Collection) and names and all(isinstance(name, str) for name in names):
+        if not all(names):
+            raise QueryError(
+                argument=argument,
+                problem=f"a name is empty in {','.join(names)!r}",
+                remedy="write the name, or leave it out",
+            )
         return frozenset(fit_to_index(text(name, sys.maxsize)) for name in names)
     raise QueryError(
         argument=argument,

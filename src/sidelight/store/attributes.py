@@ -94,6 +94,19 @@ class Condition(NamedTuple):
                 remedy="write name=value, or one of != > >= < <= between them: words>100",
             )
         name, operator, value = found.groups()
+        if not value:
+            raise QueryError(
+                argument="where",
+                problem=f"{written!r} has no value",
+                remedy=f'write one behind {operator}, or {name}{operator}"" for the empty text',
+            )
+        if value[0] in "=<>":
+            raise QueryError(
+                argument="where",
+                problem=f"{operator}{value[0]} in {written!r} is no comparison",
+                remedy="write one of = != > >= < <=, and a text that begins with one in quotes:"
+                f' {name}="{value}"',
+            )
         kind, plain = _kind_of(value)
         if kind == "constant" and operator not in {"=", "!="}:
             raise QueryError(

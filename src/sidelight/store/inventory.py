@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import date
+from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, Final
 
@@ -24,9 +25,10 @@ from sidelight.store.schema import (
     retention,
 )
 from sidelight.store.selection import Row
-from sidelight.store.times import When, beginning_ns, day_of, end_ns, from_ns
+from sidelight.store.times import When, beginning_ns, day_of, from_ns, window_ns
 
 _MOST: Final = 2**31 - 1
+_COMPARED: Final = 1_000  # types that a misspelled one is compared with
 _TYPES: Final = text(
     "WITH RECURSIVE types(type) AS (SELECT min(type) FROM events UNION ALL"
     " SELECT (SELECT min(type) FROM events WHERE events.type > types.type) FROM types"
@@ -67,10 +69,11 @@ class Inventory(Reader):
             if owner == NO_ORGANIZATION:
                 owners.append([table.organization_id.is_(None)])
         conditions: list[ColumnElement[bool]] = []
-        if since is not None:
-            conditions.append(table.last_event_at >= beginning_ns("since", since))
-        if until is not None:
-            conditions.append(table.last_event_at < end_ns("until", until))
+        begin, end = window_ns(since, until)
+        if begin is not None:
+            conditions.append(table.last_event_at >= begin)
+        if end is not None:
+            conditions.append(table.last_event_at < end)
         checked_limit(limit)
         queries = [_latest(artifacts, limit, *mine, *conditions) for mine in owners]
         query = queries[0]
@@ -212,6 +215,30 @@ class Inventory(Reader):
                 last_event_at=from_ns(row.last) if type(row.last) is int else None,
             ),
         )
+
+    def unknown_types(
+        self, types: Iterable[str], *, declared: Iterable[str] = ()
+    ) -> dict[str, str]:
+        """Return which of some types no event has, each with the type that it looks like, or "".
+
+        Such a type may be misspelled, or not yet emitted. Nothing is returned for a store without
+        events.
+
+        Args:
+            types: the types.
+            declared: types that are known from a catalogue.
+        """
+        declared = {*declared}
+        asked = sorted({*types} - declared)
+        column = events.c.type
+        unknown = [
+            name for name in asked if not self._read(select(column).where(column == name).limit(1))
+        ]
+        known = unknown and [row.type for row in self._read(_TYPES.bindparams(limit=_COMPARED))]
+        if not known:
+            return {}
+        known = [*declared, *(name for name in known if isinstance(name, str))]
+        return {name: "".join(get_close_matches(name, known, n=1)) for name in unknown}
 
     def size(self) -> int:
         """Number of events in the store."""

@@ -25,7 +25,7 @@ from sidelight.store.arguments import (
 from sidelight.store.attributes import conditions_of
 from sidelight.store.keys import NO_ORGANIZATION
 from sidelight.store.schema import deliveries, events, processes
-from sidelight.store.times import When, beginning_ns, end_ns
+from sidelight.store.times import When, window_ns
 
 Conditions: TypeAlias = list[ColumnElement[bool] | TextClause]
 Row: TypeAlias = Any
@@ -125,10 +125,7 @@ class Selection:
             known = [condition.containment(at) for at, condition in conditions if has_index]
             indexed = [each for each in known if each is not None]
             filters += indexed
-        times, keys = _between(
-            None if since is None else beginning_ns("since", since),
-            None if until is None else end_ns("until", until),
-        )
+        times, keys = _between(*window_ns(since, until))
         return cls(
             artifact_id=None if artifact_id is None else checked_id("artifact_id", artifact_id),
             organization_id=None

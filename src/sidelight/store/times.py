@@ -52,6 +52,23 @@ def end_ns(argument: str, when: When) -> int:
     return _ns(_parsed(argument, when), days=1)
 
 
+def window_ns(since: When | None, until: When | None) -> tuple[int | None, int | None]:
+    """Return the first moment of a range and the first after it; None where it is open.
+
+    Raises:
+        QueryError: one of them is not a time, or the range ends before it begins.
+    """
+    begin = None if since is None else beginning_ns("since", since)
+    end = None if until is None else end_ns("until", until)
+    if begin is not None and end is not None and (begin > end or 0 < begin == end < _LAST):
+        raise QueryError(
+            argument="since",
+            problem=f"{since} is not earlier than until: {until}",
+            remedy="exchange the two, or give a later end",
+        )
+    return begin, end
+
+
 def day_of(argument: str, when: When) -> date:
     """Return the day (UTC) that contains ``when``.
 

@@ -1,4 +1,4 @@
-"""Durations, times, sizes and numbers in words, for people."""
+"""Durations, times, sizes and numbers in words and symbols, for people."""
 
 from __future__ import annotations
 
@@ -7,6 +7,28 @@ from typing import Final
 
 _UNITS: Final = ((1_000, "ns"), (1_000_000, "µs"), (1_000_000_000, "ms"))
 _SECOND: Final = 1_000_000_000
+
+_SYMBOLS: Final = {
+    # outcomes
+    "started": "▸",
+    "succeeded": "✓",
+    "failed": "✗",
+    "closed": "◂",
+    "abandoned": "⊘",
+    "emitted": "•",
+    # waits for an expected event
+    "kept": "✓",
+    "late": "✗",
+    "waiting": "▸",
+    "overdue": "✗",
+    # ends of processes
+    "exited": "✓",
+    "died": "✝",
+    # findings of the doctor
+    "ok": "✓",
+    "note": "!",
+    "wrong": "✗",
+}
 
 
 def duration(ns: int | None) -> str:
@@ -43,6 +65,17 @@ def _three_digits(value: float) -> str:
     if value == int(value) and value < 1000:
         return str(int(value))
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def no_such_type(name: str, close: str) -> str:
+    """Return the hint for a type that no event has; ``close`` is one that events have, or ""."""
+    hint = f"did you mean {close}?" if close else "`sidelight counts --by type` lists the types"
+    return f"no event in the store has the type {name}; {hint}"
+
+
+def symbol(state: str) -> str:
+    """Return the character for an outcome or another state, the same wherever it is shown."""
+    return _SYMBOLS.get(state, "?")
 
 
 def whole_seconds(ns: int) -> str:

@@ -20,9 +20,12 @@ from sidelight.cli.output import clean, console, print_json
 from sidelight.cli.palette import AMBER, GREEN, RED
 from sidelight.host import is_directory, not_kept
 from sidelight.settings import Settings, disabled, settle
-from sidelight.store import plural
+from sidelight.store import plural, symbol
 
-_LOOKS: Final = {"ok": ("✓", GREEN), "note": ("!", AMBER), "wrong": ("✗", RED)}
+_LOOKS: Final = {
+    state: (symbol(state), colour)
+    for state, colour in {"ok": GREEN, "note": AMBER, "wrong": RED}.items()
+}
 _CHECK_WIDTH: Final = 10  # columns
 
 

@@ -30,6 +30,7 @@ from sidelight.cli.output import (
 from sidelight.cli.palette import CYAN
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.artifacts import require_artifact
+from sidelight.cli.store.unknown import remark_unknown_types
 from sidelight.cli.tables import print_table, width_of
 from sidelight.store import Store, number, plural
 
@@ -95,6 +96,7 @@ def counts(
             **filters,
         )
         url = opened.url
+        remark_unknown_types(opened, {*(types or ())}.difference(each.type for each in found))
     parts = [part for part in By if part in (by or By)]
     sums: Counter[tuple[object, ...]] = Counter()
     for each in found:

@@ -36,6 +36,7 @@ from sidelight.cli.output import (
 from sidelight.cli.palette import CYAN, GREY
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.artifacts import require_artifact
+from sidelight.cli.store.unknown import remark_unknown_types
 from sidelight.cli.tables import print_table
 from sidelight.store import Event, Store, duration, moment
 
@@ -91,6 +92,7 @@ def events(
             time_limit=seconds_of(time_limit, as_json=as_json),
             **filters,
         )
+        remark_unknown_types(opened, types)
         found: Iterable[Event] = answer
         if shown is not None and not newest_first:
             found = reversed(list(answer))
@@ -156,6 +158,7 @@ def tail(
                 last=last,
                 **filters,
             )
+            remark_unknown_types(opened, types)
             if as_json:
                 print_json(following)
             out = console()

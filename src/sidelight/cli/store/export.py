@@ -29,6 +29,7 @@ from sidelight.cli.output import complain, print_json, remark, stdout_kept_clean
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.artifacts import require_artifact
 from sidelight.cli.store.formats import FORMATS
+from sidelight.cli.store.unknown import remark_unknown_types
 from sidelight.record import catalogue
 from sidelight.store import Page, Store, beginning_ns, declared_columns, from_ns, number, plural
 
@@ -109,6 +110,7 @@ def export(
     declared = declared_columns(catalogue if modules else ())
     with Store(store) as opened:
         require_artifact(opened, store, artifact)
+        remark_unknown_types(opened, types)
         parts = _Parts(to, {"store": opened.url, "asked": asked, "declared": declared})
         try:
             parts.open()

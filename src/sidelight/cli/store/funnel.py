@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated, Final
 
 import typer
@@ -20,6 +21,7 @@ from sidelight.cli.options import (
 from sidelight.cli.output import clean, print_json, remark, remark_left_out
 from sidelight.cli.palette import AMBER, GREY
 from sidelight.cli.store.latency import remark_large
+from sidelight.cli.store.unknown import remark_unknown_types
 from sidelight.cli.tables import print_table
 from sidelight.store import Funnel, Step, Store, duration, number
 
@@ -51,15 +53,17 @@ def funnel(
     Examples:
       sidelight funnel received transcribed completed,failed --since 7d
     """
+    types = [step.split(",") for step in steps]
     with Store(store) as opened:
         found = opened.funnel(
-            [step.split(",") for step in steps],
+            types,
             since=since,
             until=until,
             time_limit=seconds_of(time_limit, as_json=as_json),
             **filters,
         )
         url = opened.url
+        remark_unknown_types(opened, chain.from_iterable(types))
     if as_json:
         print_json([found])
     elif found.steps[0].reached:

@@ -20,6 +20,7 @@ from sidelight.cli.options import (
 )
 from sidelight.cli.output import named, print_json, remark, remark_left_out
 from sidelight.cli.palette import AMBER, GREY
+from sidelight.cli.store.unknown import remark_unknown_types
 from sidelight.cli.tables import print_table
 from sidelight.store import Latencies, Store, ago, duration, number, plural
 
@@ -69,10 +70,11 @@ def latency(
 
       sidelight latency received completed,failed --by day
     """
+    starts, ends = start.split(","), end.split(",")
     with Store(store) as opened:
         found = opened.latency(
-            start.split(","),
-            end.split(","),
+            starts,
+            ends,
             by=[each.value for each in by or ()],
             since=since,
             until=until,
@@ -80,6 +82,7 @@ def latency(
             **filters,
         )
         url = opened.url
+        remark_unknown_types(opened, [*starts, *ends])
     if as_json:
         print_json(found)
     elif any(each.arrived or each.waiting for each in found):

@@ -38,6 +38,7 @@ from sidelight.store import (
     duration,
     moment,
     plural,
+    symbol,
     whole_seconds,
 )
 
@@ -186,7 +187,7 @@ def _print(found: Judgement, since: str, *, as_json: bool) -> None:
     elif found:
         columns = {
             "": [
-                Text("✗", style=RED) if each.state == "overdue" else Text("?", style=AMBER)
+                Text(symbol(each.state), style=RED if each.state == "overdue" else AMBER)
                 for each in found
             ],
             "artifact": [named(each.artifact_id) for each in found],

@@ -31,10 +31,11 @@ function showTimes(root) {
 
 function choose(isHere) {
   chosen.setAttribute("aria-pressed", String(isHere));
+  document.getElementById("utc").hidden = isHere;
   showTimes(document);
 }
 
-chosen.textContent = `times in ${HERE}`;
+chosen.textContent = `times in ${HERE}`; // "times are UTC" stands beside it until it is pressed
 chosen.hidden = HERE === "UTC";
 chosen.addEventListener("click", () => {
   const isHere = chosen.getAttribute("aria-pressed") !== "true";
@@ -45,12 +46,13 @@ choose(document.cookie.split("; ").includes("zone=here"));
 
 const tail = document.getElementById("tail");
 if (tail) {
-  const LONGEST = 50;
   const button = document.getElementById("live");
   const away = document.getElementById("away");
   const more = document.getElementById("more");
   let source = null;
   let after = tail.dataset.after;
+  let leftOut = 0;
+  let atLeast = "";
 
   const show = (message) => {
     away.hidden = true;
@@ -60,14 +62,22 @@ if (tail) {
     showTimes(made.content);
     tail.querySelector(".none")?.remove();
     tail.prepend(made.content);
-    while (tail.children.length > LONGEST) tail.lastElementChild.remove();
+    while (tail.children.length > tail.dataset.longest) tail.lastElementChild.remove();
+  };
+
+  const tellMore = (message) => {
+    const told = JSON.parse(message.data);
+    leftOut += told.left_out;
+    if (!told.is_exact) atLeast = "At least ";
+    more.querySelector("b").textContent = `${atLeast}${leftOut.toLocaleString("en")}`;
+    more.hidden = false;
   };
 
   const open = () => {
     if (source || document.hidden || button.getAttribute("aria-pressed") !== "true") return;
     source = new EventSource(`/live?after=${encodeURIComponent(after)}`);
     source.onmessage = show;
-    source.addEventListener("more", () => { more.hidden = false; });
+    source.addEventListener("more", tellMore);
     source.addEventListener("away", () => { away.hidden = false; });
   };
 
