@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from sidelight.cli.options import AsJson, OfOrganization, Since, StoreUrl, Until
-from sidelight.cli.output import complain, named, print_json, remark
-from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.cli.output import named, print_json, remark
 from sidelight.cli.tables import print_table
 from sidelight.store import Store, ago, moment, number
 
@@ -48,24 +46,3 @@ def artifacts(
         "last event": [Text(ago(each.last_event_at)) for each in found],
     }
     print_table(columns, right=["events"], lead=["artifact", "organization"])
-
-
-def require_artifact(store: Store, url: str | None, artifact: str | None) -> None:
-    """End a command that names an artifact of which the store holds no event.
-
-    Args:
-        store: the store.
-        url: of the store, as the command line gives it.
-        artifact: its id; None where the command names none.
-
-    Raises:
-        typer.Exit: with exit code 1. stderr names an artifact with a similar id.
-    """
-    if artifact is None or next(store.events(artifact_id=artifact, limit=1), None) is not None:
-        return
-    remark_waiting(url)
-    known = [each.artifact_id for each in store.artifacts(limit=1000)]
-    close = difflib.get_close_matches(artifact, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else "`sidelight artifacts` lists them"
-    complain(f"{store.url} holds no events of the artifact {artifact}; {hint}")
-    raise typer.Exit(1)

@@ -29,8 +29,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import CYAN
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.cli.store.artifacts import require_artifact
-from sidelight.cli.store.unknown import remark_unknown_types
+from sidelight.cli.store.unknown import remark_unknown_types, require_artifact
 from sidelight.cli.tables import print_table, width_of
 from sidelight.store import Store, number, plural
 

@@ -35,8 +35,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import CYAN, GREY
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.cli.store.artifacts import require_artifact
-from sidelight.cli.store.unknown import remark_unknown_types
+from sidelight.cli.store.unknown import remark_unknown_types, require_artifact
 from sidelight.cli.tables import print_table
 from sidelight.store import Event, Store, duration, moment
 

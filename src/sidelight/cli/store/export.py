@@ -27,9 +27,8 @@ from sidelight.cli.options import (
 )
 from sidelight.cli.output import complain, print_json, remark, stdout_kept_clean, with_progress
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.cli.store.artifacts import require_artifact
 from sidelight.cli.store.formats import FORMATS
-from sidelight.cli.store.unknown import remark_unknown_types
+from sidelight.cli.store.unknown import remark_unknown_types, require_artifact
 from sidelight.record import catalogue
 from sidelight.store import Page, Store, beginning_ns, declared_columns, from_ns, number, plural
 

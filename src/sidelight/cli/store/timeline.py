@@ -29,7 +29,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import GREY, RED
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.cli.store.artifacts import require_artifact
+from sidelight.cli.store.unknown import require_artifact
 from sidelight.cli.tables import broken
 from sidelight.store import (
     Axis,

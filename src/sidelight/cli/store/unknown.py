@@ -1,14 +1,44 @@
-"""Tell on stderr which types a command names that no event has: they may be misspelled."""
+"""Tell what a command names that the store does not know, because it may be misspelled."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
-from sidelight.cli.output import remark
+import typer
+
+from sidelight.cli.output import complain, remark
+from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.store import Store, no_such_type
 
 
 def remark_unknown_types(store: Store, types: Iterable[str] | None) -> None:
-    """Tell which of the types no event has, with the type that each looks like."""
+    """Tell on stderr which of some types no event has; an answer without them is an answer.
+
+    Args:
+        store: the store.
+        types: that the command names; None where it names none.
+    """
     for name, close in store.unknown_types(types or ()).items():
         remark(no_such_type(name, close))
+
+
+def require_artifact(store: Store, url: str | None, artifact: str | None) -> None:
+    """End a command that names an artifact of which the store holds no event.
+
+    Args:
+        store: the store.
+        url: of the store, as the command line gives it.
+        artifact: its id; None where the command names none.
+
+    Raises:
+        typer.Exit: with exit code 1. stderr names an artifact with a similar id.
+    """
+    if artifact is None or next(store.events(artifact_id=artifact, limit=1), None) is not None:
+        return
+    remark_waiting(url)
+    known = [each.artifact_id for each in store.artifacts(limit=1000)]
+    close = difflib.get_close_matches(artifact, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "`sidelight artifacts` lists them"
+    complain(f"{store.url} holds no events of the artifact {artifact}; {hint}")
+    raise typer.Exit(1)
