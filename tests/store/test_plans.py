@@ -38,6 +38,8 @@ QUESTIONS = {
     ),
     "waits of an artifact": lambda store: store.overdue([EXPECT], artifact_id="a00001"),
     "types": lambda store: store.types(since="1d"),
+    "unknown types": lambda store: store.unknown_types(["recieved", "failed"]),
+    "costs": lambda store: store.costs(latest=20),
     "artifacts of an organization": lambda store: store.artifacts(
         organization_id="north", limit=20
     ),
@@ -68,12 +70,12 @@ def asked(request, tmp_path_factory):
 
 
 def plans(opened, question):
-    """The plan of each query of a question that reads `events` or `artifacts`."""
+    """The plan of each query of a question that reads events, artifacts or costs."""
     asked = []
     engine = opened._engine
 
     def note(_connection, _cursor, statement, parameters, *_):
-        if re.search("FROM (events|artifacts)", statement):
+        if re.search("FROM (events|artifacts|costs)", statement):
             asked.append((statement, parameters))
 
     event.listen(engine, "before_cursor_execute", note)
@@ -95,12 +97,12 @@ def plans(opened, question):
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_every_query_reads_along_an_index(asked, question):
     for plan in plans(asked, QUESTIONS[question]):
-        tables = re.compile("events|artifacts")
+        tables = re.compile("events|artifacts|costs")
         lines = [line for line in plan.splitlines() if tables.search(line)]
         lines = [line for line in lines if "json_each" not in line]
         assert any("USING" in line or "Index" in line for line in lines), plan
         assert not any("SCAN" in line and "USING" not in line for line in lines), plan
-        assert not re.search("Seq Scan on (events|artifacts)", plan)
+        assert not re.search("Seq Scan on (events|artifacts|costs)", plan)
         if "artifact" in question.split()[-1]:  # not all of a type, to find those of an artifact
             assert not re.search("events_by_(type|organization)", plan), plan
         if question.startswith("artifacts of"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from sidelight.store.database import Connection
 from sidelight.store.keys import first_key
@@ -114,5 +114,11 @@ def _to_6(connection: Connection) -> None:
     )
 
 
-UPGRADES: Final[tuple[Callable[[Connection], None], ...]] = (_to_2, _to_3, _to_4, _to_5, _to_6)
+def _to_7(connection: Connection) -> None:
+    """Find the latest reports of costs, of which a store of a year has a million."""
+    connection.execute("CREATE INDEX costs_by_last_report ON costs (last_at)")
+
+
+_Step: TypeAlias = Callable[[Connection], None]
+UPGRADES: Final[tuple[_Step, ...]] = (_to_2, _to_3, _to_4, _to_5, _to_6, _to_7)
 """The steps: from version 1 to 2, from 2 to 3, and so on."""

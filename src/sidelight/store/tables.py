@@ -169,6 +169,7 @@ COSTS: Final = Table(
         Column("last_at", "n"),
     ),
     key=("process", "point"),
+    indexes={"costs_by_last_report": ("last_at",)},
 )
 
 ATTRIBUTION_WORK: Final = Table(
