@@ -58,6 +58,15 @@ TIME = [
     ("now", lambda store: answers.now(store, BESIDE), "began before .* were not examined"),
     ("artifacts", lambda store: answers.search(store, "size<3"), "before .* were not searched"),
 ]
+MANY = [
+    (
+        "flow",
+        lambda store: answers.flow(store, BESIDE, FLOW),
+        "Events before .* not in this picture",
+    ),
+    ("artifacts", lambda store: answers.search(store, ""), "The latest 3 are shown"),
+    ("artifacts", lambda store: answers.search(store, "size<4"), "The latest 3 are shown"),
+]
 LARGE = [
     (
         "flow",
@@ -72,6 +81,16 @@ LARGE = [
 def test_what_a_page_has_no_time_for(asked, monkeypatch, page, ask, words):
     assert not re.search(words, shown(asked, page, ask(asked)))
     monkeypatch.setattr(answers, "_SECONDS", 0)
+    assert re.search(words, shown(asked, page, ask(asked)))
+
+
+@pytest.mark.parametrize(("page", "ask", "words"), MANY)
+def test_what_a_page_has_no_room_for(asked, monkeypatch, page, ask, words):
+    for name in ("_FLOWING", "_SHOWN"):
+        monkeypatch.setattr(answers, name, 2_000)
+    assert not re.search(words, shown(asked, page, ask(asked)))
+    for name in ("_FLOWING", "_SHOWN"):
+        monkeypatch.setattr(answers, name, 3)
     assert re.search(words, shown(asked, page, ask(asked)))
 
 

@@ -89,11 +89,15 @@ def search(store: Store, wanted: str) -> dict[str, Any]:
         QueryError: the condition on an attribute is not one.
     """
     if any(sign in wanted for sign in "=<>"):
-        events = store.events(where=[wanted], newest_first=True, limit=_RECENT, time_limit=_SECONDS)
+        asked = store.events(where=[wanted], newest_first=True, limit=_RECENT, time_limit=_SECONDS)
+        events = list(asked)
         ids = list(dict.fromkeys(event.artifact_id for event in events if event.artifact_id))
-        return {"q": wanted, "found": [], "ids": ids[:_SHOWN], "left_out": events.left_out}
-    found = store.artifacts(organization_id=wanted or None, limit=_SHOWN)
-    return {"q": wanted, "found": found, "ids": [], "left_out": None}
+        left_out = events[-1].occurred_at if len(events) == _RECENT else asked.left_out
+        shown = {"found": [], "ids": ids[:_SHOWN], "left_out": left_out}
+        return {"q": wanted, "more": len(ids) > _SHOWN and _SHOWN, **shown}
+    found = store.artifacts(organization_id=wanted or None, limit=_SHOWN + 1)
+    shown = {"found": found[:_SHOWN], "ids": [], "left_out": None}
+    return {"q": wanted, "more": len(found) > _SHOWN and _SHOWN, **shown}
 
 
 def knows(store: Store, artifact_id: str) -> bool:
@@ -138,8 +142,8 @@ def flow(store: Store, beside: Beside, asked: str) -> dict[str, Any]:
     Raises:
         QueryError: a step is none.
     """
-    recent = store.events(newest_first=True, limit=_FLOWING, time_limit=_SECONDS)
-    drawn = flow_of(list(recent))
+    recent = list(store.events(newest_first=True, limit=_FLOWING))
+    drawn = flow_of(recent)
     words = asked.replace("→", " ").split() or main_way(drawn)
     steps = [word.split(",") for word in words]
     if len(steps) > _STEPS:
@@ -154,7 +158,7 @@ def flow(store: Store, beside: Beside, asked: str) -> dict[str, Any]:
     latencies = [answer[0] for answer in measured]
     return {
         "flow": drawn,
-        "left_out": recent.left_out,
+        "left_out": recent[-1].occurred_at if len(recent) == _FLOWING else None,
         "steps": " ".join(",".join(step) for step in steps),
         "funnel": store.funnel(steps, since=_WINDOW, time_limit=_SECONDS) if steps else None,
         "unknown": _unknown(store, beside, chain.from_iterable(steps)),
