@@ -93,11 +93,11 @@ def search(store: Store, wanted: str) -> dict[str, Any]:
         events = list(asked)
         ids = list(dict.fromkeys(event.artifact_id for event in events if event.artifact_id))
         left_out = events[-1].occurred_at if len(events) == _RECENT else asked.left_out
-        shown = {"found": [], "ids": ids[:_SHOWN], "left_out": left_out}
-        return {"q": wanted, "more": len(ids) > _SHOWN and _SHOWN, **shown}
+        more = len(ids) > _SHOWN and _SHOWN
+        return {"q": wanted, "more": more, "found": [], "ids": ids[:_SHOWN], "left_out": left_out}
     found = store.artifacts(organization_id=wanted or None, limit=_SHOWN + 1)
-    shown = {"found": found[:_SHOWN], "ids": [], "left_out": None}
-    return {"q": wanted, "more": len(found) > _SHOWN and _SHOWN, **shown}
+    more = len(found) > _SHOWN and _SHOWN
+    return {"q": wanted, "more": more, "found": found[:_SHOWN], "ids": [], "left_out": None}
 
 
 def knows(store: Store, artifact_id: str) -> bool:
