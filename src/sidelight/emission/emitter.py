@@ -293,8 +293,13 @@ class Emitter:
 class ClosedSpool:
     """The spool before it is opened and after it was closed; a write opens it by ``reopen``."""
 
-    def __init__(self, reopen: Callable[[], Appendable] | None = None) -> None:
+    def __init__(
+        self,
+        reopen: Callable[[], Appendable] | None = None,
+        position: Callable[[], tuple[int, int]] = lambda: (sys.maxsize, 0),
+    ) -> None:
         self._reopen = reopen
+        self.position = position  # beyond every store, as long as the frame waits for the spool
 
     def write(self, frame: bytes) -> None:
         """Open the spool, then append to it."""
@@ -313,10 +318,6 @@ class ClosedSpool:
                 remedy="call sidelight.configure()",
             )
         self._reopen().append(frame)
-
-    def position(self) -> tuple[int, int]:
-        """Return a position beyond every store, because the frame may still wait for the spool."""
-        return (sys.maxsize, 0)
 
 
 def _described(error: BaseException) -> str:

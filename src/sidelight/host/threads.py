@@ -20,13 +20,13 @@ import importlib
 import mmap
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
 from sidelight.host.clock import cpu_clock_of, monotonic
 from sidelight.host.imports import imported
+from sidelight.host.log import log_failure
 from sidelight.host.platform import IS_LINUX
 
 
@@ -47,6 +47,7 @@ _start_new_thread: Final[Callable[..., int]] = native("_thread", "start_new_thre
 sleep: Final[Callable[[float], None]] = native("time", "sleep")
 _get_ident: Final[Callable[[], int]] = native("_thread", "get_ident")
 _POLL: Final = 0.0002  # seconds
+_AFTER_FAILURE: Final = 1.0  # seconds
 
 
 def thread_cpu_clock() -> int:
@@ -85,14 +86,27 @@ def interrupt(thread: int, kind: type[BaseException]) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
 
 
+class _Life:
+    """One thread of a loop, from the decision to start it until its end."""
+
+    def __init__(self, *, is_over: bool = False) -> None:
+        self.is_over = is_over
+        self.begun = allocate_lock()  # taken by the thread
+        self.ended = allocate_lock()  # held until the thread has ended
+        if not is_over:
+            self.ended.acquire()
+
+
 class Loop:
     """A daemon thread that runs a function until it is halted, and can be started again.
 
     It is not a `threading.Thread`, because `Thread.start` waits for the new thread to run, which
-    takes long beside busy threads.
+    takes long beside busy threads. An exception does not end the thread. An interrupt may end a
+    `start` at any step; the next one makes up for it.
 
     Attributes:
-        name: the thread's name.
+        name: the thread's name; empty for a thread that is not worth one.
+        halting: whether the thread is to end.
         cpu_clock: the CPU clock of the thread; None before the first.
     """
 
@@ -101,26 +115,29 @@ class Loop:
 
         Args:
             name: the thread's name, of which the system shows 15 characters.
-            run: a function that returns soon after `halting` has become true.
+            run: a function that returns soon after `halting` has become true. The thread ends
+                when it returns, unless `start` was called meanwhile.
         """
         self.name = name
-        self._run = run
-        self._halts: deque[bool] = deque()
-        self._ended = allocate_lock()  # held while there is a thread
-        self._native_id = 0
+        self.halting = False
         self.cpu_clock: int | None = None
+        self._run = run
+        self._asked = False  # `start` was called, and no run of the function has begun since
+        self._life = _Life(is_over=True)
+        self._deciding = allocate_lock()  # whether the thread goes on
+        self._native_id = 0
         self._wake = allocate_lock()  # held while there is no reason to wake up
         self._wake.acquire()
 
     @property
-    def halting(self) -> bool:
-        """Whether the thread is to end."""
-        return bool(self._halts)
+    def is_running(self) -> bool:
+        """Whether there is a thread, or is to be one."""
+        return bool(self._life.ended.locked())
 
     @property
-    def is_running(self) -> bool:
-        """Whether there is a thread."""
-        return bool(self._ended.locked())
+    def has_begun(self) -> bool:
+        """Whether there is a thread; False also where an interrupt has ended `start` before."""
+        return self.is_running and bool(self._life.begun.locked())
 
     def start(self) -> None:
         """Run the function, in the running thread or else in a new one.
@@ -128,22 +145,23 @@ class Loop:
         Raises:
             RuntimeError: no thread can be started, for one because the interpreter is ending.
         """
-        with contextlib.suppress(IndexError):
-            self._halts.pop()  # the thread has not seen it, and keeps running
-            if self.is_running:
-                return
-        self._ended = ended = allocate_lock()
-        ended.acquire()
-        try:
-            start_new_thread(partial(self._run_thread, ended))
-        except RuntimeError:
-            ended.release()
-            raise
+        with self._deciding:
+            self._asked, self.halting = True, False
+            if self._life.is_over:
+                self._life = _Life()
+            life = self._life
+        if not life.begun.locked():  # a second thread for the same life ends at once
+            try:
+                start_new_thread(partial(self._run_thread, life))
+            except RuntimeError:
+                life.is_over = True
+                life.ended.release()
+                raise
 
     def halt(self) -> None:
         """Tell the thread to end."""
-        if not self._halts:
-            self._halts.append(True)
+        with self._deciding:
+            self._asked, self.halting = False, True
 
     def wake(self) -> None:
         """Wake the thread from its `pause`, or from its next one."""
@@ -169,30 +187,51 @@ class Loop:
         Returns:
             Whether it has ended.
         """
-        if not self._ended.acquire(timeout=max(0.0, until - monotonic())):
-            return False
-        self._ended.release()
+        while self.is_running:  # not by `acquire`: an interrupt could leave it locked
+            if monotonic() >= until:
+                return False
+            sleep(_POLL)
         # Also wait for the system, because Python 3.12 warns at a fork where it counts threads.
         task = f"/proc/self/task/{self._native_id}"
         while self._native_id and os.access(task, os.F_OK) and monotonic() < until:
             sleep(_POLL)
         return True
 
-    def _run_thread(self, ended: Any) -> None:
+    def _run_thread(self, life: _Life) -> None:
+        if not life.begun.acquire(blocking=False):
+            return
         try:
             self._native_id = threading.get_native_id()
             self.cpu_clock = thread_cpu_clock()
+            self._show_name()
+            self._asked = False
+            while True:
+                try:
+                    self._run()
+                except BaseException as error:  # noqa: BLE001  # nothing else would start it again
+                    with contextlib.suppress(BaseException):
+                        log_failure("sidelight: a thread failed, and goes on: %s", repr(error))
+                    self.pause(_AFTER_FAILURE)
+                    self._asked = not self.halting
+                if not self._is_wanted(life):
+                    return
+        finally:
+            life.is_over = True
+            life.ended.release()
+
+    def _show_name(self) -> None:
+        if self.name:
             threading.current_thread().name = self.name
             comm = f"/proc/self/task/{self._native_id}/comm"
             with contextlib.suppress(OSError), open(comm, "w") as file:  # noqa: PTH123  # slow to import
                 file.write(self.name[:15])
-            while True:
-                self._run()
-                with contextlib.suppress(IndexError):
-                    self._halts.pop()
-                    return
-        finally:
-            ended.release()
+
+    def _is_wanted(self, life: _Life) -> bool:
+        with self._deciding:
+            if life.is_over or not self._asked:
+                life.is_over, self.halting = True, False
+            self._asked = False
+            return not life.is_over
 
 
 _MADV_WIPEONFORK: Final = 18  # Linux; the mmap module has no name for it yet

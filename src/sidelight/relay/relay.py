@@ -77,7 +77,7 @@ class Relay:
         self._loops = [self.housekeeping.loop, *(each.loop for each in self._members)]
 
     def start(self) -> None:
-        """Start the threads, also after a `halt`.
+        """Start the threads that do not run, also after a `halt`.
 
         Raises:
             RuntimeError: no thread can be started, as at the end of the interpreter.
@@ -87,6 +87,10 @@ class Relay:
         self.watermark.contention.relay_clocks = self._clocks
         for loop in self._loops:
             loop.start()
+
+    def is_running(self) -> bool:
+        """Return whether all threads run; one that has just been started may not yet."""
+        return all(loop.has_begun for loop in self._loops)
 
     def await_store(self, seconds: float) -> None:
         """Wait until the store has answered for the first time, or has failed to."""

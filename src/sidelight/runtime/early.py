@@ -61,9 +61,10 @@ class EarlyFrames:
         self.claim()
         while self._frames:
             try:
-                spool.append(self._frames.popleft())
+                spool.append(self._frames[0])
             except (SpoolError, OSError) as error:
                 EMITTER.count("no room in the spool", error_message(error))
+            self._frames.popleft()  # last: an interrupt must not take it
 
     def count_lost(self, problem: str) -> None:
         """Count all frames as lost, because the spool cannot be opened."""

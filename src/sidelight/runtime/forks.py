@@ -26,13 +26,14 @@ _HALT_WITHIN: Final = 0.3  # s; a fork waits for the relay longer than the relay
 _IMPORTS_WITHIN: Final = 5.0  # s; a fork waits for the relay's imports
 
 _forking: Final[dict[int, Segment | None]] = {}
-"""The segment that each forking thread gives its child; the thread holds `Runtime.starting`."""
+"""The segment that each forking thread gives its child; the thread's id is its ticket."""
 
 
 def _before() -> None:
     """End the relay's threads, wait until none is importing, and share what waits for settings."""
-    if RUNTIME.starting.acquire(timeout=_IMPORTS_WITHIN):
-        _forking[get_ident()] = None
+    if not RUNTIME.starting.take(get_ident(), _IMPORTS_WITHIN):
+        RUNTIME.starting.pop(get_ident(), None)
+    else:
         if RUNTIME.relay is not None:
             RUNTIME.relay.halt(_HALT_WITHIN, briefly=True)
         if RUNTIME.spool is not None:
@@ -43,13 +44,13 @@ def _before() -> None:
 
 
 def _after_in_parent() -> None:
-    if get_ident() in _forking:
-        given = _forking.pop(get_ident())
-        if given is not None:
+    try:
+        if (given := _forking.pop(get_ident(), None)) is not None:
             given.close()
-        if not RUNTIME.ending:
+        if get_ident() in RUNTIME.starting and not RUNTIME.ending:
             RUNTIME.start_threads()
-        RUNTIME.starting.release()
+    finally:
+        RUNTIME.starting.pop(get_ident(), None)
 
 
 def _after_in_child() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sidelight.host import guarded
+from sidelight.runtime.turns import Turns
 
 if TYPE_CHECKING:
     from sidelight.spool import Health
@@ -19,24 +20,27 @@ _API: Final = "opentelemetry.metrics"
 
 
 def offer_metrics(
-    health: Callable[[], Mapping[str, Health]], usage: Callable[[], int], starting: Any
+    health: Callable[[], Mapping[str, Health]], usage: Callable[[], int], starting: Turns
 ) -> None:
     """Make the instruments of sidelight's own metrics, once: see `metrics.register`.
 
     Args:
         health: returns the state of each sink.
         usage: returns the bytes in the spool's directory.
-        starting: the lock that a fork holds. An import during a fork breaks the child, so a later
+        starting: the turn that a fork takes. An import during a fork breaks the child, so a later
             call does it.
     """
-    if _API in sys.modules and starting.acquire(blocking=False):
-        try:
+    if _API not in sys.modules:
+        return
+    ticket = object()
+    try:
+        if starting.take(ticket, 0.0):
             with guarded():  # the application's MeterProvider
                 from sidelight.runtime.metrics import register  # noqa: PLC0415
 
                 register(health, usage)
-        finally:
-            starting.release()
+    finally:
+        starting.pop(ticket, None)
 
 
 def observe_stored(rows: Sequence[Sequence[Any]]) -> None:

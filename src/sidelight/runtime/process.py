@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
+import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import partial
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
@@ -20,34 +21,33 @@ from sidelight.emission import EMITTER, TRACING, ClosedSpool, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import (
     HAS_FILE_LOCKS,
-    allocate_lock,
     guarded,
-    log_detail,
-    log_failure,
     log_warning,
     mark_process,
     monotonic,
     sleep,
-    start_new_thread,
 )
 from sidelight.record import random_bits, reseed
 from sidelight.runtime.early import EarlyFrames
 from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
 from sidelight.runtime.measuring import offer_metrics
+from sidelight.runtime.starting import Starter, log_no_thread, relay_of
+from sidelight.runtime.turns import Turns
 from sidelight.runtime.writer import meta_of_child, writer_meta
 from sidelight.settings import Settings
 from sidelight.spool import Spool, hot_directory, is_volatile, usable_directory
 from sidelight.transactions import forget_outboxes, prepare_libraries
 
 if TYPE_CHECKING:
+    from sidelight.record import CheckedSpool
     from sidelight.relay import Relay
     from sidelight.spool import Health, Segment
 
 EXIT_WITHIN: Final = 0.6
 """Seconds that the end of the process may wait for the relay to deliver."""
 _IMPORTS_WITHIN: Final = 0.2  # s more, for a relay that is still being imported
-_RETRY_AFTER: Final = 0.5  # s; the first back-off of a relay that cannot start
+_POLL: Final = 0.001  # s
 _OPEN_WITHIN: Final = 1.0  # s; at exit, another thread that opens may be frozen for ever
 
 
@@ -60,7 +60,7 @@ class Runtime:
         relay: None until it has been imported, and where it is external.
         early: the frames that wait for the spool.
         ending: whether the process is ending, so that no thread can start.
-        starting: held while the relay is imported and started, and during a fork.
+        starting: the turn to import and start the relay, or to fork.
     """
 
     def __init__(self) -> None:
@@ -68,9 +68,10 @@ class Runtime:
         self.spool: Spool | None = None
         self.relay: Relay | None = None
         self.ending = False
-        self.starting = allocate_lock()
-        self._first_start = allocate_lock()  # held until the relay has started, or failed to
-        self._opening, self._is_opening = RLock(), False
+        self.starting = Turns()
+        self._starter = self._new_starter()
+        self._turns = Turns()
+        self._closed = ClosedSpool(self.open, self._position)
         self.early = EarlyFrames()
         self._ledger = Ledger(EMITTER)
         self._forgotten = ForgottenOutboxes(None)
@@ -79,75 +80,91 @@ class Runtime:
         self._meta: tuple[Settings, dict[str, Any]] | None = None
         self._traced_by: Settings | None = None
         self._given_segment: Segment | None = None
+        self._destination: CheckedSpool | None = None  # of frames, where it is not the spool
 
     def configure(self, settings: Settings) -> Spool:
         """Open the spool and the relay of ``settings``, and close what was open before."""
-        with self._exclusively():
+        ticket = object()
+        try:
+            if not self._turns.take(ticket, _OPEN_WITHIN):
+                raise _busy()
             until = monotonic() + EXIT_WITHIN
             self._await_start(until)
             previous = self.spool
             self.settings = settings
             forget_outboxes()
             prepare_libraries()
-            spool = self._open(settings)
-            self._deliver_and_close(previous, self._take_relay(), until)
-            if settings.relay == "thread":
-                try:
-                    self._start_relay(settings, spool)
-                except OSError:  # too many open files to import the relay
-                    self._start_soon(settings, spool)
-            return spool
+            spool, relay = self._open(settings)
+            self._deliver_and_close(previous, relay, until)
+            has_started = False
+            with contextlib.suppress(OSError):  # too many open files to import the relay
+                has_started = self._start_relay()
+            return self._complete(spool, has_started=has_started)
+        finally:
+            self._turns.pop(ticket, None)
 
     def open(self) -> Spool | EarlyFrames:
         """Open at the first emission; `inheritance.settled` has the settings unless configured.
 
-        The relay starts in the background, because its libraries take long to import.
+        The relay starts in the background. The emitter calls this until that has begun, so that an
+        emission makes up for an interrupted one.
 
         Raises:
             SpoolError: the environment is not valid; the log names the setting.
         """
-        with self._exclusively():
-            if self.spool is not None:
-                return self.spool
+        ticket = object()
+        try:
+            if not self._turns.take(ticket, _OPEN_WITHIN if self.spool is None else 0.0):
+                if self.spool is not None:
+                    return self.spool
+                if self._turns.is_of_this_thread():  # a signal handler or a log handler emits
+                    return self.early
+                raise _busy()
+            if self.spool is not None:  # an interrupt came before the end
+                return self._complete(self.spool)
             if self.settings is None and is_being_prepared() and not self.ending:
                 when_prepared(lambda: self.early.claim() and self.open())
                 return self.early
-            if self._is_opening:  # a signal handler or a log handler emits
-                return self.early
-            self._is_opening = True
-            try:
-                settings = self.settings = self.settings or settled()
-                spool = self._open(settings, on_call=True)
-                self.early.move_to(spool)
-            except ConfigurationError as error:
-                EMITTER.use(ClosedSpool())
-                self.early.count_lost(str(error))
-                log_warning("sidelight: every event is lost: %s", error)
-                raise SpoolError(
-                    directory="of this process",
-                    problem=str(error),
-                    remedy="then call sidelight.configure()",
-                ) from error
-            finally:
-                self._is_opening = False
-            if settings.relay == "thread" and not self.ending:
-                self._start_soon(settings, spool)
-            return spool
+            return self._open_on_call()
+        finally:
+            self._turns.pop(ticket, None)
 
-    @contextlib.contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        if not self._opening.acquire(timeout=_OPEN_WITHIN):
+    def _open_on_call(self) -> Spool:
+        try:
+            settings = self.settings = self.settings or settled()
+            spool, _ = self._open(settings, on_call=True)
+        except ConfigurationError as error:
+            EMITTER.use(ClosedSpool())
+            self.early.count_lost(str(error))
+            log_warning("sidelight: every event is lost: %s", error)
             raise SpoolError(
                 directory="of this process",
-                problem="another thread is opening it",
-                remedy="the next emission tries again",
-            )
-        try:
-            yield
-        finally:
-            self._opening.release()
+                problem=str(error),
+                remedy="then call sidelight.configure()",
+            ) from error
+        return self._complete(spool)
 
-    def _open(self, settings: Settings, *, on_call: bool = False) -> Spool:
+    def _complete(self, spool: Spool, *, has_started: bool = False) -> Spool:
+        """Do what an open spool lacks: early frames, the relay, at last the emitter."""
+        self.early.move_to(spool)
+        if not has_started and self._lacks_relay():
+            self._starter.start()
+        EMITTER.use(self._destination or spool)
+        return spool
+
+    def _lacks_relay(self) -> bool:
+        """Return whether the relay of an open spool is to be started, or started again."""
+        if self.spool is None or self.settings is None or self.ending:
+            return False
+        relay, is_own = self.relay, self.settings.relay == "thread"
+        return is_own and (relay is None or not relay.is_running())
+
+    def _position(self) -> tuple[int, int]:
+        """Return a position in the open spool; beyond every store for a frame that waits for it."""
+        return (sys.maxsize, 0) if self.spool is None else self.spool.position()
+
+    def _open(self, settings: Settings, *, on_call: bool = False) -> tuple[Spool, Relay | None]:
+        """Open a spool; return the relay of the one before as well."""
         if settings is not self._traced_by:  # a forked child has its parent's
             TRACING.configure(settings.environment)
             self._traced_by = settings
@@ -170,73 +187,50 @@ class Runtime:
         # Positions of another spool do not compare.
         EMITTER.watermark = Watermark(partial(is_volatile, spool.own))
         spool.on_lost = self._ledger.write_lost
-        self.spool = spool
-        EMITTER.use(spool)
         if settings.relay == "external":  # no relay here writes the ledger before the end
             spool.on_rotation = self.write_ledger
+        self._destination = None
         if settings.strict:
             from sidelight.record import CheckedSpool  # noqa: PLC0415  # pydantic is slow to import
 
-            EMITTER.use(CheckedSpool(spool))
-        return spool
+            self._destination = CheckedSpool(spool)
+        # `_start_relay` works in the opposite order: it sets the relay, then compares the spool. So
+        # one of the two sees the other, and a relay that is just starting is stopped.
+        self.spool, relay, self.relay = spool, self.relay, None
+        EMITTER.use(self._closed)
+        return spool, relay
 
-    def _start_soon(self, settings: Settings, spool: Spool) -> None:
-        """Start the relay in the background; the end of the process waits for the first attempt."""
-        self._first_start = begun = allocate_lock()
-        begun.acquire()
+    def _new_starter(self) -> Starter:
+        return Starter(self._start_relay, lambda: self.ending)
+
+    def _start_relay(self) -> bool:
+        """Make the relay of the open spool, and start its threads; return whether that is done."""
+        ticket = object()
         try:
-            # Not `Thread.start`, because that waits for the new thread, which imports.
-            start_new_thread(partial(self._start_in_background, settings, spool, begun))
-        except RuntimeError as error:
-            begun.release()
-            _log_no_thread(error)
-
-    def _start_in_background(self, settings: Settings, spool: Spool, begun: Any) -> None:
-        """Start the relay; where it cannot start (too many open files), retry with back-off."""
-        try:
-            self._start_relay(settings, spool)
-        except Exception:  # noqa: BLE001  # logged
-            if not self.ending:  # at exit nothing can be imported
-                log_failure("sidelight: the relay cannot start; events stay in the spool")
-        finally:
-            begun.release()
-        pause = _RETRY_AFTER
-        while self.relay is None and self.spool is spool and not self.ending:
-            sleep(pause)
-            pause = min(2 * pause, 30.0)
-            with guarded():
-                self._start_relay(settings, spool)
-
-    def _start_relay(self, settings: Settings, spool: Spool) -> None:
-        with self.starting:  # no fork during these imports, which are slow
-            from sidelight.relay import Relay  # noqa: PLC0415
-            from sidelight.runtime.outboxes import outboxes_of  # noqa: PLC0415
-            from sidelight.runtime.sinks import sinks_of  # noqa: PLC0415
-
-            sinks = sinks_of(settings, EMITTER.count)
-            outboxes = outboxes_of(settings, spool.meta, EMITTER.count)
-            if self.spool is not spool:  # closed or configured again meanwhile
-                return
-            self.relay = relay = Relay(
-                spool,
-                sinks,
-                EMITTER.watermark,
-                ledger=self.write_ledger,
-                count=EMITTER.count,
-                spans=partial(setattr, EMITTER, "spans"),
-                outboxes=outboxes,
-            )
-            if self.spool is not spool:
-                self.relay = None
-                return
+            self.starting.take(ticket, math.inf)  # no fork during these imports, which are slow
+            spool, settings = self.spool, self.settings
+            if spool is None or settings is None or settings.relay != "thread":
+                return True
+            relay = self.relay
+            if relay is None or relay.spool is not spool:
+                relay = relay_of(settings, spool, self.write_ledger)
+                if self.spool is not spool:  # closed or configured again meanwhile
+                    return self.spool is None
+                self.relay = relay
+                if self.spool is not spool:
+                    self.relay = None
+                    return self.spool is None
             started = self.start_threads()
             if self.spool is not spool:
                 relay.stop(EXIT_WITHIN)
-                return
+                return self.spool is None
             if not started and self.ending:  # Python 3.12 starts no thread at exit
                 relay.drain(retries=1)  # in this thread
-                return
+                return True
+        finally:
+            self.starting.pop(ticket, None)
         offer_metrics(self.health, self.usage, self.starting)
+        return started
 
     def start_threads(self) -> bool:
         """Start the relay's threads; False where none can start, and events stay in the spool."""
@@ -244,7 +238,7 @@ class Runtime:
             if self.relay is not None:
                 self.relay.start()
         except RuntimeError as error:
-            _log_no_thread(error)
+            log_no_thread(error, is_ending=self.ending)
             return False
         return True
 
@@ -263,6 +257,8 @@ class Runtime:
         """Wait for delivery: see `sidelight.flush` and `Relay.flush`."""
         until = monotonic() + timeout
         self.write_ledger(whole=True)
+        if self._lacks_relay():
+            self.open()
         while self.relay is None:
             if self.spool is None:
                 return not self._ledger.take_lost()  # nothing was emitted, or all was lost
@@ -290,36 +286,33 @@ class Runtime:
         Undelivered records stay in the spool.
         """
         until = monotonic() + seconds
-        with self._exclusively():
+        ticket = object()
+        try:
+            if not self._turns.take(ticket, _OPEN_WITHIN):
+                raise _busy()
             if self.spool is None:
                 return True
             with guarded():
                 self._forgotten.count_all()
                 self._ledger.write(self.spool, last=True, ended=self.relay is None)
             started = self._await_start(until + _IMPORTS_WITHIN)
-            EMITTER.use(ClosedSpool(self.open))
-            spool, self.spool = self.spool, None
-            relay = self._take_relay()
+            EMITTER.use(self._closed)
+            spool, relay, self.spool, self.relay = self.spool, self.relay, None, None
+        finally:
+            self._turns.pop(ticket, None)
         if not started and self.ending:
             spool.save()
             return False  # the relay may be delivering: leave the segments open until exit
         return self._deliver_and_close(spool, relay, until)
 
-    def _take_relay(self) -> Relay | None:
-        """Detach the relay of a spool that is no longer `self.spool`.
-
-        `_start_relay` works in the opposite order: it sets the relay, then compares the spool. So
-        one of the two sees the other, and a relay that is just starting is stopped.
-        """
-        relay, self.relay = self.relay, None
-        return relay
-
     def _await_start(self, until: float) -> bool:
         """Wait for a relay that is starting, because it may still deliver."""
-        for lock in (self._first_start, self.starting):
-            if not lock.acquire(timeout=max(0.0, until - monotonic())):
+        if not self._starter.await_attempt(until):
+            return False
+        while self.starting:
+            if monotonic() >= until:
                 return False
-            lock.release()
+            sleep(_POLL)
         return True
 
     def _deliver_and_close(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
@@ -354,8 +347,7 @@ class Runtime:
         reseed()
         self._instance = f"{random_bits(64):016x}"
         self._meta = self._meta and (self._meta[0], meta_of_child(self._meta[1], self._instance))
-        self._opening, self._is_opening = RLock(), False
-        self.starting, self._first_start = allocate_lock(), allocate_lock()
+        self._turns, self.starting, self._starter = Turns(), Turns(), self._new_starter()
         self.early = self.early.in_child()
         if self._given_segment is not None:  # of the grandparent, and unused
             self._given_segment.close()
@@ -368,7 +360,7 @@ class Runtime:
             if not self.relay.disown() and self.settings is not None:
                 self.settings = replace(self.settings, relay="external")
         self.spool = self.relay = None
-        EMITTER.use(ClosedSpool(self.open))
+        EMITTER.use(self._closed)
         forget_outboxes()
         self._forgotten = ForgottenOutboxes(None)
         EMITTER.losses.clear()
@@ -377,13 +369,16 @@ class Runtime:
             costs.clear()
 
 
-def _log_no_thread(error: RuntimeError) -> None:
-    log = log_detail if RUNTIME.ending or "shutdown" in str(error) else log_warning
-    log("sidelight: the relay cannot start a thread (%s); events stay in the spool", error)
+def _busy() -> SpoolError:
+    return SpoolError(
+        directory="of this process",
+        problem="another thread is opening it",
+        remedy="the next emission tries again",
+    )
 
 
 RUNTIME: Final = Runtime()
-EMITTER.use(ClosedSpool(RUNTIME.open))
+EMITTER.use(RUNTIME._closed)  # noqa: SLF001
 EMITTER.abandon = RUNTIME.abandon_after_unseen_fork
 
 
