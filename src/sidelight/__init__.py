@@ -62,7 +62,8 @@ def _has_gil() -> bool:
 
 
 def _load_runtime() -> None:
-    # `configure` is imported with the rest, because a later import may find no free descriptor.
+    # All is imported at once, because a later import may find no free descriptor.
+    import sidelight.points.direct_emit  # noqa: F401, PLC0415
     from sidelight.runtime import RUNTIME, configure, flush, restore  # noqa: F401, PLC0415
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sidelight.exceptions import told_at_the_caller
+from sidelight.host import begin_use
 
 
 @told_at_the_caller
@@ -60,6 +61,7 @@ def configure(
     Raises:
         ConfigurationError: a setting is not valid; the error names the setting and the remedy.
     """
+    begin_use()  # a direct emission imports nothing after this
     from sidelight.runtime.applying import apply  # noqa: PLC0415  # see above
     from sidelight.settings import settle  # noqa: PLC0415
 

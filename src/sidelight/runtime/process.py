@@ -21,6 +21,7 @@ from sidelight.emission import EMITTER, TRACING, ClosedSpool, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import (
     HAS_FILE_LOCKS,
+    PROCESS_MARK,
     guarded,
     log_warning,
     mark_process,
@@ -377,6 +378,9 @@ def _busy() -> SpoolError:
     )
 
 
+if not PROCESS_MARK[0]:  # a parent that had no hooks for the fork yet, and nothing open
+    mark_process()
+    reseed()
 RUNTIME: Final = Runtime()
 EMITTER.use(RUNTIME._closed)  # noqa: SLF001
 EMITTER.abandon = RUNTIME.abandon_after_unseen_fork

@@ -86,11 +86,16 @@ def boot_id() -> bytes:
     """Return an id of this run of the machine; it changes with each boot.
 
     Where the system has none, each process gets an id of its own.
+
+    Raises:
+        OSError: no descriptor is left to read it.
     """
     try:
         with open(_BOOT_ID, "rb") as file:  # noqa: PTH123  # a Path would cost more
             return file.read().strip()
-    except OSError:
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise
         return _boot_session() or os.urandom(16)
 
 
