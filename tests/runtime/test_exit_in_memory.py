@@ -75,11 +75,12 @@ def test_what_finds_no_room_is_counted_where_files_may_not_be_so_large(tmp_path)
     assert f"lost at exit: store, {lost} times" in told
 
 
-def test_on_a_full_disk_what_is_lost_is_counted(tmp_path):
+@pytest.mark.parametrize("relay", ["thread", "external"])
+def test_on_a_full_disk_what_is_lost_is_counted(relay, tmp_path):
     path = tmp_path / "disk"
     with small_disk(path, 3):
         url = f"sqlite:///{path / 'events.db'}"
-        states, told = run(8000, store=url)
+        states, told = run(8000, store=url, relay=relay)
         subprocess.run(["mount", "-o", "remount,size=64m", path], check=True)
         stored, lost = stored_and_lost(url)
         assert stored + lost == 16_001
@@ -87,6 +88,8 @@ def test_on_a_full_disk_what_is_lost_is_counted(tmp_path):
         assert states.get("spooled", 0) + states.get("stored", 0) <= stored
         assert f"lost at exit: store, {lost} times" in told
         assert f"lost at exit: store: {lost:,} times" in wrong("losses", "--store", url)
+        with Store(url) as store:
+            assert {each.ended for each in store.processes()} == {"exited"}
 
 
 def test_without_any_file_the_store_is_told(tmp_path):

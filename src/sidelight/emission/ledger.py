@@ -88,18 +88,22 @@ class Ledger:
     def write_lost(self, rescue: Rescue, lost: Mapping[str, int]) -> None:
         """Count what an ending process could not bring to a file, and write all losses once more.
 
-        Earlier parts may be among what is lost.
+        Earlier parts may be among what is lost, and so may be the sign of the end.
 
         Args:
             rescue: takes the parts, as far as it has room for them.
             lost: the number of records, by sink.
         """
         for sink, count in lost.items():
+            if not count:
+                continue
             self._emitter.losses[f"{LOST_AT_EXIT}: {sink}"] += count
             self._emitter.problems[f"{LOST_AT_EXIT}: {sink}"] = rescue.cause
         self._losses = {}
         with contextlib.suppress(OSError):
             self._write_losses(rescue.append, size=_SMALL_PART)
+            if self._has_ended:
+                _append(rescue.append, {"began": self._began, "ended": True})
         self._losses = {}  # another spool may be open
         self._log_losses()
 

@@ -52,6 +52,8 @@ class Rescue:
     def save(self, room: Callable[[], int]) -> dict[str, int]:
         """Append to the file what is in memory; return how many records it did not take, by sink.
 
+        It is 0 where only ledgers are left.
+
         Args:
             room: returns the bytes that the spool may still grow by.
         """
@@ -68,8 +70,10 @@ class Rescue:
             with contextlib.suppress(OSError):
                 begin = self._take(segment, begin, free)
             for sink in needed:
-                lost[sink] += _records(segment, max(begin, segment.cursors[sink]))
-        return {sink: count for sink, count in lost.items() if count}
+                left = [*_frames(segment, max(begin, segment.cursors[sink]))]
+                if left:
+                    lost[sink] += sum(not is_ledger(frame[FRAME.size :]) for frame in left)
+        return lost
 
     def append(self, frame: bytes) -> None:
         """Append one frame to the page that is kept free for it; else hand it to the store.
@@ -177,8 +181,3 @@ def _frames(segment: Segment, offset: int) -> Iterator[bytes]:
         frame = segment.read(offset, length)
         yield frame
         offset += len(frame)
-
-
-def _records(segment: Segment, offset: int) -> int:
-    """Count the records from ``offset`` on; the ledgers of the process are none."""
-    return sum(not is_ledger(frame[FRAME.size :]) for frame in _frames(segment, offset))

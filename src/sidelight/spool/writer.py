@@ -170,13 +170,17 @@ class Spool:
         self.write = segment.write
 
     def _hand_over(self) -> None:
-        """Close full segments, so that the external relay can adopt them."""
+        """Close full segments, so that the external relay can adopt them.
+
+        While records are in memory, the newest file stays open for the `rescue`.
+        """
         if self._handing_over.acquire(blocking=False):
             try:
                 with contextlib.suppress(OSError):  # the next rotation tries again
                     self.move_to_disk(most=1)  # one only, because a caller waits for it
+                kept = newest_file(self.own) if self._current.path is None else self._current
                 for segment in tuple(self.own):
-                    is_full = segment.sealed and segment is not self._current
+                    is_full = segment.sealed and segment not in {kept, self._current}
                     if is_full and not segment.lacks_file():
                         self.own.remove(segment)
                         segment.close()
