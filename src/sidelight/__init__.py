@@ -63,7 +63,7 @@ def _has_gil() -> bool:
 
 def _load_runtime() -> None:
     # All is imported at once, because a later import may find no free descriptor.
-    import sidelight.points.direct_emit  # noqa: F401, PLC0415
+    from sidelight.points import emit  # noqa: F401, PLC0415
     from sidelight.runtime import RUNTIME, configure, flush, restore  # noqa: F401, PLC0415
 
 

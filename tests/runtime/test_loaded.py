@@ -73,7 +73,7 @@ OWN = {
     *("sidelight", "sidelight.exceptions", "sidelight.version", "sidelight.host"),
     *("sidelight.host.clock", "sidelight.host.guard", "sidelight.host.imports"),
     *("sidelight.host.otel_api", "sidelight.host.log", "sidelight.host.platform"),
-    "sidelight.host.threads",
+    *("sidelight.host.threads", "sidelight.host.turns"),
 }
 OF_THE_SYSTEM = {"errno", "fcntl", "importlib._abc", "importlib.util", "mmap"}
 #: What a program says → the modules that it loads besides those of ``opentelemetry.trace``.

@@ -44,6 +44,7 @@ from sidelight.host.threads import (
     start_new_thread,
     thread_cpu_clock,
 )
+from sidelight.host.turns import Turns
 
 __all__ = [
     "HAS_FILE_LOCKS",
@@ -53,6 +54,7 @@ __all__ = [
     "PROCESS_MARK",
     "SPAN_KEY",
     "Loop",
+    "Turns",
     "allocate_lock",
     "at_first_use",
     "begin_use",

@@ -31,8 +31,6 @@ from sidelight.record import (
 from sidelight.settings import disabled
 from sidelight.transactions import Joining
 
-begin_use()
-
 _heads: Final[dict[tuple[str, ...], Head]] = {}
 _WITHOUT_CODE: Final = (str, int, type(None), bool, float)
 #: The threads that are making a value plain for `emit`.
@@ -193,3 +191,6 @@ def _head(type_: str, mode: Mode, named: Mapping[str, Any]) -> Head:
         if len(_heads) < 10_000:
             _heads[key] = head
     return head
+
+
+begin_use()  # last, because that imports `emit`

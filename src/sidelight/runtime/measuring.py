@@ -10,8 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sidelight.host import guarded
-from sidelight.runtime.turns import Turns
+from sidelight.host import Turns, guarded
 
 if TYPE_CHECKING:
     from sidelight.spool import Health

@@ -22,6 +22,7 @@ from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import (
     HAS_FILE_LOCKS,
     PROCESS_MARK,
+    Turns,
     guarded,
     log_warning,
     mark_process,
@@ -34,7 +35,6 @@ from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
 from sidelight.runtime.measuring import offer_metrics
 from sidelight.runtime.starting import Starter, log_no_thread, relay_of
-from sidelight.runtime.turns import Turns
 from sidelight.runtime.writer import meta_of_child, writer_meta
 from sidelight.settings import Settings
 from sidelight.spool import Spool, hot_directory, is_volatile, usable_directory

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sidelight.exceptions import SpoolError
-from sidelight.host import allocate_lock, monotonic
+from sidelight.host import Turns, monotonic
 from sidelight.spool.adoption import Adopted
 from sidelight.spool.directory import NameSync, prepare_directory
 from sidelight.spool.disk import DISK, Disk
@@ -88,7 +88,7 @@ class Spool:
         self.adopted = Adopted(directory, self.meta, self.supply, self.names, count, disk)
         self.write: Callable[[bytes], int]
         self._relay_is_external = self.meta.get("relay") == "external"
-        self._handing_over = allocate_lock()
+        self._handing_over = Turns()
         self._successors: dict[int, tuple[Segment, Iterator[Segment]]] = {}
         first = self.supply.first(first, on_call=on_call)
         first.number = 1
@@ -170,22 +170,19 @@ class Spool:
         self.write = segment.write
 
     def _hand_over(self) -> None:
-        """Close full segments, so that the external relay can adopt them.
-
-        While records are in memory, the newest file stays open for the `rescue`.
-        """
-        if self._handing_over.acquire(blocking=False):
-            try:
+        """Close full segments for the external relay; the newest file is left for the `rescue`."""
+        ticket = object()
+        try:
+            if self._handing_over.take(ticket, 0.0):
                 with contextlib.suppress(OSError):  # the next rotation tries again
                     self.move_to_disk(most=1)  # one only, because a caller waits for it
                 kept = newest_file(self.own) if self._current.path is None else self._current
-                for segment in tuple(self.own):
-                    is_full = segment.sealed and segment not in {kept, self._current}
-                    if is_full and not segment.lacks_file():
+                for segment in [s for s in tuple(self.own) if s not in {kept, self._current}]:
+                    if segment.sealed and not segment.lacks_file():
                         self.own.remove(segment)
                         segment.close()
-            finally:
-                self._handing_over.release()
+        finally:
+            self._handing_over.pop(ticket, None)
 
     # -- the relay's side --------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Turns: one thread at a time opens, configures or closes, and an interrupt leaves no turn taken.
+"""Turns: one thread at a time does something, and an interrupt leaves no turn taken.
 
 A lock would stay locked where an exception from outside arrives between its acquisition and the
 ``try`` whose end releases it. A ticket exists before it is drawn, and one call of a C function
@@ -16,7 +16,8 @@ from __future__ import annotations
 from threading import get_ident
 from typing import Final
 
-from sidelight.host import monotonic, sleep
+from sidelight.host.clock import monotonic
+from sidelight.host.threads import sleep
 
 _POLL: Final = 0.0005  # seconds
 
