@@ -136,8 +136,8 @@ def test_a_timeline_tells_the_attributes_at_every_width(filled, columns):
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        (["events", "--organization", "none"], 0),
-        (["artifacts", "--organization", "none"], 0),
+        *(([each, "--organization", "nrth"], 0) for each in ("events", "artifacts", "counts")),
+        (["events", "--host", "nowhere-at-all"], 0),
         (["counts", "--since", "2999-01-01"], 0),
         *(([each, "--type", "order_paked"], 0) for each in ("events", "counts")),
         *(([each, "order_paked", "order_packed"], 0) for each in ("latency", "funnel")),
@@ -161,6 +161,10 @@ def test_an_empty_answer_is_an_answer_and_an_unknown_artifact_is_none(
     assert (hint in said.err) == bool(code), said
     hint = "no event in the store has the type order_paked; did you mean order_packed?"
     assert said.err.count(hint) == ("order_paked" in command), said
+    hint = "no event in the store has the organization nrth; did you mean north?"
+    assert said.err.count(hint) == ("nrth" in command), said
+    hint = "no process in the store has the host nowhere-at-all\n"
+    assert said.err.count(hint) == ("--host" in command), said
     if "--to" not in command:
         assert sidelight(*command, "--json", *of(filled)).code == code
 

@@ -38,7 +38,7 @@ QUESTIONS = {
     ),
     "waits of an artifact": lambda store: store.overdue([EXPECT], artifact_id="a00001"),
     "types": lambda store: store.types(since="1d"),
-    "unknown types": lambda store: store.unknown_types(["recieved", "failed"]),
+    "unknown types": lambda store: store.unknown_names("type", ["recieved", "failed"]),
     "costs": lambda store: store.costs(latest=20),
     "artifacts of an organization": lambda store: store.artifacts(
         organization_id="north", limit=20

@@ -15,7 +15,7 @@ import typer
 
 from sidelight.cli.options import AsJson, OfArtifact, OfType, Otlp, Since, StoreUrl, Stream, Until
 from sidelight.cli.output import complain, print_json, remark, with_progress
-from sidelight.cli.store.unknown import remark_unknown_types
+from sidelight.cli.store.unknown import remark_unknown
 from sidelight.exceptions import ConfigurationError, QueryError, SinkRefusedError
 from sidelight.exceptions import SinkUnavailableError as Unavailable
 from sidelight.otlp import OtlpSettings
@@ -69,7 +69,7 @@ def replay(
             chosen = opened.events(
                 since=since, until=until, type=types or None, artifact_id=artifact
             )
-            remark_unknown_types(opened, types)
+            remark_unknown(opened, types)
             total = opened.size()
             events = iter(with_progress(_behind(chosen, after), "sending", total))
             while batch := [*islice(events, _BATCH)]:

@@ -16,7 +16,7 @@ from sidelight.page.beside import Beside
 from sidelight.page.live import SHOWN
 from sidelight.page.picture import bars_of, flow_of, main_way, rate_of, spread_of
 from sidelight.page.waits import waits_of
-from sidelight.store import Judgement, Loss, Store, duration, no_such_type
+from sidelight.store import Judgement, Loss, Store, duration, no_such_name
 
 _SECONDS: Final = 0.2  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
@@ -76,8 +76,8 @@ def _overdue(store: Store, beside: Beside, **which: Any) -> Judgement:
 
 def _unknown(store: Store, beside: Beside, types: Iterable[str]) -> list[str]:
     """Return a hint for each type that neither the store nor the catalogue knows."""
-    unknown = store.unknown_types(types, declared=(each.name for each in beside.declared))
-    return [no_such_type(name, close) for name, close in unknown.items()]
+    unknown = store.unknown_names("type", types, declared=(d.name for d in beside.declared))
+    return [no_such_name("type", name, close) for name, close in unknown.items()]
 
 
 def search(store: Store, wanted: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sidelight.host import lazily
 
 if TYPE_CHECKING:
     from sidelight.store.address import Address, parse_url
-    from sidelight.store.arguments import OUTCOMES
+    from sidelight.store.arguments import OUTCOMES, NameFilter
     from sidelight.store.arrow import arrow_schema
     from sidelight.store.columns import EVENT_COLUMNS, declared_columns
     from sidelight.store.database import Connection, DatabaseError
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         ago,
         duration,
         moment,
-        no_such_type,
+        no_such_name,
         number,
         plural,
         size,
@@ -85,6 +85,7 @@ __all__ = [
     "Latency",
     "Loss",
     "Mark",
+    "NameFilter",
     "Overdue",
     "Page",
     "Plan",
@@ -115,7 +116,7 @@ __all__ = [
     "mark_undeclared",
     "metadata",
     "moment",
-    "no_such_type",
+    "no_such_name",
     "number",
     "parse_url",
     "plural",
@@ -128,7 +129,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "arguments": "OUTCOMES",
+        "arguments": "OUTCOMES NameFilter",
         "address": "Address parse_url",
         "arrow": "arrow_schema",
         "columns": "EVENT_COLUMNS declared_columns",
@@ -153,6 +154,6 @@ __getattr__ = lazily(
         "sqlite": "connect_file is_unusable",
         "stretches": "Axis Stretch stretches_of",
         "times": "beginning_ns from_ns",
-        "words": "ago duration moment no_such_type number plural size symbol whole_seconds",
+        "words": "ago duration moment no_such_name number plural size symbol whole_seconds",
     },
 )

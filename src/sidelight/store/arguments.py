@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from sidelight.exceptions import QueryError
@@ -13,6 +13,7 @@ from sidelight.store.keys import fit_to_index
 
 Id: TypeAlias = str | int | UUID
 Types: TypeAlias = str | Collection[str]
+NameFilter: TypeAlias = Literal["type", "organization_id", "service", "host"]
 OUTCOMES: Final = ("started", "succeeded", "failed", "closed", "emitted", "abandoned")
 
 

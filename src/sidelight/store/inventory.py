@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, FromClause, Select, func, select, text, union_all
 
 from sidelight.record import CostSummary, event_id, read_snapshot
-from sidelight.store.arguments import Id, checked_id, checked_limit
+from sidelight.store.arguments import Id, NameFilter, checked_id, checked_limit
 from sidelight.store.event import Artifact, Loss, Process, TypeUse
 from sidelight.store.keys import NO_ORGANIZATION
 from sidelight.store.reader import Reader, checked_text, checked_time
@@ -28,7 +28,13 @@ from sidelight.store.selection import Row
 from sidelight.store.times import When, beginning_ns, day_of, from_ns, window_ns
 
 _MOST: Final = 2**31 - 1
-_COMPARED: Final = 1_000  # types that a misspelled one is compared with
+_COMPARED: Final = 1_000  # names that a misspelled one is compared with
+_NAMES: Final = {
+    "type": events.c.type,
+    "organization_id": event_counts.c.organization_id,
+    "service": processes.c.service,
+    "host": processes.c.host,
+}
 _TYPES: Final = text(
     "WITH RECURSIVE types(type) AS (SELECT min(type) FROM events UNION ALL"
     " SELECT (SELECT min(type) FROM events WHERE events.type > types.type) FROM types"
@@ -216,28 +222,37 @@ class Inventory(Reader):
             ),
         )
 
-    def unknown_types(
-        self, types: Iterable[str], *, declared: Iterable[str] = ()
+    def unknown_names(
+        self,
+        filter: NameFilter,  # noqa: A002
+        names: Iterable[str],
+        *,
+        declared: Iterable[str] = (),
     ) -> dict[str, str]:
-        """Return which of some types no event has, each with the type that it looks like, or "".
+        """Return which of some names the store does not know, each with one that it looks like.
 
-        Such a type may be misspelled, or not yet emitted. Nothing is returned for a store without
-        events.
+        Such a name may be misspelled, or not yet emitted. "" stands where no known name looks like
+        it. Nothing is returned for a store without events.
 
         Args:
-            types: the types.
-            declared: types that are known from a catalogue.
+            filter: the filter whose values the names are.
+            names: event types, ids of organizations, services or machines.
+            declared: names that are known otherwise, as the types of a catalogue.
         """
         declared = {*declared}
-        asked = sorted({*types} - declared)
-        column = events.c.type
+        asked = sorted({*names} - declared - {NO_ORGANIZATION})
+        column = _NAMES[filter]
         unknown = [
             name for name in asked if not self._read(select(column).where(column == name).limit(1))
         ]
-        known = unknown and [row.type for row in self._read(_TYPES.bindparams(limit=_COMPARED))]
+        if not unknown:
+            return {}
+        each = select(column).distinct().limit(_COMPARED)
+        listed = self._read(_TYPES.bindparams(limit=_COMPARED) if filter == "type" else each)
+        known = [str(row[0]) for row in listed if row[0]]
         if not known:
             return {}
-        known = [*declared, *(name for name in known if isinstance(name, str))]
+        known += declared
         return {name: "".join(get_close_matches(name, known, n=1)) for name in unknown}
 
     def size(self) -> int:

@@ -67,10 +67,21 @@ def _three_digits(value: float) -> str:
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
-def no_such_type(name: str, close: str) -> str:
-    """Return the hint for a type that no event has; ``close`` is one that events have, or ""."""
-    hint = f"did you mean {close}?" if close else "`sidelight counts --by type` lists the types"
-    return f"no event in the store has the type {name}; {hint}"
+def no_such_name(argument: str, name: str, close: str) -> str:
+    """Return the hint for a name that a store does not know.
+
+    Args:
+        argument: "type", "organization_id", "service" or "host".
+        name: the name.
+        close: a known name that it looks like, or "".
+    """
+    what = argument.removesuffix("_id")
+    if argument in {"service", "host"}:
+        told, listed = f"no process in the store has the {what} {name}", ""
+    else:
+        told = f"no event in the store has the {what} {name}"
+        listed = f"; `sidelight counts --by {what}` lists them"
+    return f"{told}; did you mean {close}?" if close else f"{told}{listed}"
 
 
 def symbol(state: str) -> str:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from sidelight.cli.options import AsJson, OfOrganization, Since, StoreUrl, Until
 from sidelight.cli.output import named, print_json, remark
+from sidelight.cli.store.unknown import remark_unknown
 from sidelight.cli.tables import print_table
 from sidelight.store import Store, ago, moment, number
 
@@ -32,6 +33,7 @@ def artifacts(
             organization_id=organization, since=since, until=until, limit=limit
         )
         url = opened.url
+        remark_unknown(opened, filters={"organization_id": organization})
     if as_json:
         print_json(found)
         return

@@ -29,7 +29,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import CYAN
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.cli.store.unknown import remark_unknown_types, require_artifact
+from sidelight.cli.store.unknown import remark_unknown, require_artifact
 from sidelight.cli.tables import print_table, width_of
 from sidelight.store import Store, number, plural
 
@@ -95,7 +95,7 @@ def counts(
             **filters,
         )
         url = opened.url
-        remark_unknown_types(opened, {*(types or ())}.difference(each.type for each in found))
+        remark_unknown(opened, {*(types or ())}.difference(each.type for each in found), filters)
     parts = [part for part in By if part in (by or By)]
     sums: Counter[tuple[object, ...]] = Counter()
     for each in found:

@@ -35,7 +35,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import CYAN, GREY
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.cli.store.unknown import remark_unknown_types, require_artifact
+from sidelight.cli.store.unknown import remark_unknown, require_artifact
 from sidelight.cli.tables import print_table
 from sidelight.store import Event, Store, duration, moment
 
@@ -91,7 +91,7 @@ def events(
             time_limit=seconds_of(time_limit, as_json=as_json),
             **filters,
         )
-        remark_unknown_types(opened, types)
+        remark_unknown(opened, types, filters)
         found: Iterable[Event] = answer
         if shown is not None and not newest_first:
             found = reversed(list(answer))
@@ -157,7 +157,7 @@ def tail(
                 last=last,
                 **filters,
             )
-            remark_unknown_types(opened, types)
+            remark_unknown(opened, types, filters)
             if as_json:
                 print_json(following)
             out = console()

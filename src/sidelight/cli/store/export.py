@@ -28,7 +28,7 @@ from sidelight.cli.options import (
 from sidelight.cli.output import complain, print_json, remark, stdout_kept_clean, with_progress
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.formats import FORMATS
-from sidelight.cli.store.unknown import remark_unknown_types, require_artifact
+from sidelight.cli.store.unknown import remark_unknown, require_artifact
 from sidelight.record import catalogue
 from sidelight.store import Page, Store, beginning_ns, declared_columns, from_ns, number, plural
 
@@ -109,7 +109,7 @@ def export(
     declared = declared_columns(catalogue if modules else ())
     with Store(store) as opened:
         require_artifact(opened, store, artifact)
-        remark_unknown_types(opened, types)
+        remark_unknown(opened, types, filters)
         parts = _Parts(to, {"store": opened.url, "asked": asked, "declared": declared})
         try:
             parts.open()

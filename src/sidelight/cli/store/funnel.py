@@ -21,7 +21,7 @@ from sidelight.cli.options import (
 from sidelight.cli.output import clean, print_json, remark, remark_left_out
 from sidelight.cli.palette import AMBER, GREY
 from sidelight.cli.store.latency import remark_large
-from sidelight.cli.store.unknown import remark_unknown_types
+from sidelight.cli.store.unknown import remark_unknown
 from sidelight.cli.tables import print_table
 from sidelight.store import Funnel, Step, Store, duration, number
 
@@ -63,7 +63,7 @@ def funnel(
             **filters,
         )
         url = opened.url
-        remark_unknown_types(opened, chain.from_iterable(types))
+        remark_unknown(opened, chain.from_iterable(types), filters)
     if as_json:
         print_json([found])
     elif found.steps[0].reached:

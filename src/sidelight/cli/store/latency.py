@@ -20,7 +20,7 @@ from sidelight.cli.options import (
 )
 from sidelight.cli.output import named, print_json, remark, remark_left_out
 from sidelight.cli.palette import AMBER, GREY
-from sidelight.cli.store.unknown import remark_unknown_types
+from sidelight.cli.store.unknown import remark_unknown
 from sidelight.cli.tables import print_table
 from sidelight.store import Latencies, Store, ago, duration, number, plural
 
@@ -82,7 +82,7 @@ def latency(
             **filters,
         )
         url = opened.url
-        remark_unknown_types(opened, [*starts, *ends])
+        remark_unknown(opened, [*starts, *ends], filters)
     if as_json:
         print_json(found)
     elif any(each.arrived or each.waiting for each in found):

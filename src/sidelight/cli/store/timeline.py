@@ -29,7 +29,7 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import GREY, RED
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.cli.store.unknown import require_artifact
+from sidelight.cli.store.unknown import remark_unknown, require_artifact
 from sidelight.cli.tables import broken
 from sidelight.store import (
     Axis,
@@ -77,6 +77,7 @@ def timeline(
     with Store(store) as opened:
         require_artifact(opened, store, artifact)
         found = opened.timeline(artifact, **filters)
+        remark_unknown(opened, filters=filters)
         url = opened.url
     remark_waiting(store)
     if as_json:

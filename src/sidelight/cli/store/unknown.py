@@ -7,20 +7,33 @@ from collections.abc import Iterable
 
 import typer
 
+from sidelight.cli.options import EventFilters
 from sidelight.cli.output import complain, remark
 from sidelight.cli.spool.waiting import remark_waiting
-from sidelight.store import Store, no_such_type
+from sidelight.store import NameFilter, Store, no_such_name
 
 
-def remark_unknown_types(store: Store, types: Iterable[str] | None) -> None:
-    """Tell on stderr which of some types no event has; an answer without them is an answer.
+def remark_unknown(
+    store: Store, types: Iterable[str] | None = None, filters: EventFilters | None = None
+) -> None:
+    """Tell on stderr which names the store does not know; an answer without them is an answer.
 
     Args:
         store: the store.
-        types: that the command names; None where it names none.
+        types: the event types that the command names; None where it names none.
+        filters: its other filters.
     """
-    for name, close in store.unknown_types(types or ()).items():
-        remark(no_such_type(name, close))
+    chosen = filters or {}
+    owner = chosen.get("organization_id")
+    given: dict[NameFilter, Iterable[str]] = {
+        "type": types or (),
+        "organization_id": [str(owner)] if owner else (),
+        "service": chosen.get("service") or (),
+        "host": chosen.get("host") or (),
+    }
+    for argument, names in given.items():
+        for name, close in store.unknown_names(argument, names).items():
+            remark(no_such_name(argument, name, close))
 
 
 def require_artifact(store: Store, url: str | None, artifact: str | None) -> None:
