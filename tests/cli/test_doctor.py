@@ -371,7 +371,7 @@ def no_store(at):
 
 @row
 def a_store_that_is_replaced(at):
-    """By an older copy, by a file that is no store, by none: under a process that lives."""
+    """By an older copy, a part of itself, a file that is no store, none: under a living process."""
     at.first()
     copy = at.tmp / "copy.db"
     with contextlib.closing(sqlite3.connect(at.path)) as live:
@@ -385,6 +385,8 @@ def a_store_that_is_replaced(at):
     for n in (2, 3):
         living.emit(n)
     yield OK, "store", ": 3 events"
+    os.truncate(at.path, at.path.stat().st_size // 2)
+    yield WRONG, "store", "(malformed|has cut its file) → put a sound copy in its place"
     (at.tmp / "text").write_text("no database" * 1000)
     (at.tmp / "text").replace(at.path)
     yield WRONG, "store", "(malformed|not a database) → put a sound copy in its place"

@@ -1,6 +1,7 @@
 """Row 24: the file of a SQLite store is replaced while a program emits, as restore tools do."""
 
 import contextlib
+import os
 import sqlite3
 
 import pytest
@@ -88,6 +89,50 @@ def test_later_events_are_in_the_new_file(tmp_path, replace, row):
         verdict=balance(acknowledged, found, counted=counted),
     )
     assert gone <= earlier
+    nothing_left(url)
+
+
+def is_sound(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        try:
+            return connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+        except sqlite3.DatabaseError:
+            return False
+
+
+@pytest.mark.parametrize("share", [0, 0.5], ids=["nothing is left", "half is left"])
+def test_no_event_is_acknowledged_by_a_file_that_was_cut(tmp_path, share, row):
+    """A commit succeeds, because SQLite has pages in memory and in its log.
+
+    What the log still has is written into the file when it is closed, so that an empty file may
+    become one that is malformed.
+    """
+    path, backup = tmp_path / "events.db", tmp_path / "backup.db"
+    url = f"sqlite:///{path}"
+    with running(url, order=Order(pause=0.002, configure={})) as program:
+        program.emit(300)
+        caught_up(url, program)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as source:
+            source.execute("PRAGMA wal_checkpoint")
+            source.execute("VACUUM INTO ?", (str(backup),))
+        os.truncate(path, int(path.stat().st_size * share))
+        program.emit(20)
+        earlier = set(program.reports.numbers)
+        program.emit(200)
+        assert program.stop() == 0, program.told()
+    if is_put_back := not is_sound(path):  # else the relay has made the tables again
+        remove_sidecars(path)
+        backup.rename(path)
+    deliver(url)
+    found = [event.attributes["n"] for event in exact(url)]
+    acknowledged = set(program.reports.numbers)
+    with Store(url) as opened:
+        counted = sum(loss.count for loss in opened.losses() if loss.reason == GONE)
+    # The relay that has noticed it counts what is gone; the one that finds a copy knows of nothing.
+    known = acknowledged - (earlier - set(found) if is_put_back else set())
+    verdict = balance(known, found, counted=counted)
+    row(24, f"store: cut to {share}", injected=1, verdict=verdict)
+    assert acknowledged - set(found) <= earlier
     nothing_left(url)
 
 

@@ -317,6 +317,7 @@ class StoreSink:
         self, parts: Sequence[Part], claim: Claim | None, *, undo: bool, in_order: bool
     ) -> Sequence[Record]:
         connection = self._opened(create=not undo)
+        _check_file(connection)
         contents = [contents_of(*part, in_order=in_order) for part in parts]
         drafts = drafts_in_order(contents)
         if self._partitions is not None and not undo:
@@ -343,10 +344,7 @@ class StoreSink:
                     store_process(connection, statements, each, new, recorded_at)
             if undo:
                 statements.check_constraints()
-        if isinstance(connection, SqliteConnection) and connection.is_replaced():
-            self.close()
-            problem = "its file was replaced during a transaction"
-            raise SinkUnavailableError(sink=self._display_url, problem=problem)
+        _check_file(connection)
         self.has_deferred_work |= stored.has_noted_work
         if not undo:
             self._report_erased(stored.erased)
@@ -359,6 +357,12 @@ class StoreSink:
         for *_, static, moment in drafts:
             self._count("erased", f"{static.point}: {static.type}")
             self.erased.append(moment.random)
+
+
+def _check_file(connection: Connection) -> None:
+    """See `SqliteConnection.check_file`."""
+    if isinstance(connection, SqliteConnection):
+        connection.check_file()
 
 
 def _next_recorded_at(connection: Connection, own: int) -> tuple[int, bool]:

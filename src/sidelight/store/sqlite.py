@@ -25,6 +25,9 @@ from sidelight.spool import (
 from sidelight.store.database import Connection, DatabaseError
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
+_CHECKPOINT: Final = 1.0  # seconds within which a checkpoint writes the pages behind the header
+_HEADER: Final = 100  # bytes
+_LARGEST_PAGE: Final = 65536  # bytes; the header says 1 for it
 _EVERYONE: Final = (
     # Write no temporary files, because in a container only volumes may be writable.
     "temp_store = MEMORY",
@@ -59,6 +62,33 @@ class StoreFile(sqlite3.Connection):
         files = {each.file for each in self.descriptors}
         return files == {each.file for each in self.descriptors if each.is_own()}
 
+    def check(self) -> None:
+        """Check that the file and its log are at their path, and that no program has cut the file.
+
+        A commit into such a file succeeds: SQLite has pages of it in memory and in the log.
+
+        Raises:
+            sqlite3.OperationalError: the file was replaced, or is cut.
+        """
+        if not self.identity.is_current():
+            raise sqlite3.OperationalError(_REPLACED)
+        until = monotonic() + _CHECKPOINT
+        while self._is_short():
+            if monotonic() > until:
+                _cut.update(each.file for each in self.descriptors)
+                raise sqlite3.OperationalError(_CUT)
+            sleep(0.01)
+
+    def _is_short(self) -> bool:
+        """Return whether the file has fewer pages than its header says, or no header."""
+        for each in self.descriptors:
+            if each.file == self.identity.file and each.is_own():
+                header, size = os.pread(each, _HEADER, 0), os.fstat(each).st_size
+                page = int.from_bytes(header[16:18])
+                pages = int.from_bytes(header[28:32])
+                return size < max(pages * (_LARGEST_PAGE if page == 1 else page), _HEADER)
+        return False
+
     def close(self) -> None:
         """Close; keep the connection for ever where a descriptor of it is another file's now.
 
@@ -76,6 +106,9 @@ _CANNOT_CREATE: Final = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL}
 )
 _unusable: Final[set[tuple[int, int]]] = set()  # the device and inode of files
+_cut: Final[set[tuple[int, int]]] = set()
+_REPLACED: Final = "its file was replaced"
+_CUT: Final = "another program has cut its file"
 _DESCRIPTORS_CLOSED: Final = "other code has closed the descriptors of this file"
 
 
@@ -139,9 +172,16 @@ class SqliteConnection(Connection):
         query = "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ?"
         return self.execute(query, (name,)).fetchone() is not None
 
-    def is_replaced(self) -> bool:
-        """Return whether the file, or its write-ahead log, is no longer the one at its path."""
-        return not self.raw.identity.is_current()
+    def check_file(self) -> None:
+        """Check that a commit reaches the file: see `StoreFile.check`.
+
+        Raises:
+            DatabaseError: it does not.
+        """
+        try:
+            self.raw.check()
+        except (sqlite3.Error, OSError) as error:
+            raise DatabaseError("COMMIT", error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -193,10 +233,25 @@ def open_file(path: Path, *, read_only: bool) -> StoreFile:
             connection.identity = FileIdentity(path, _created_log(connection, path))
             files = path, Path(f"{path}-wal"), Path(f"{path}-shm")
             connection.descriptors |= descriptors_of(*files)
+            _check_content(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _check_content(connection: StoreFile) -> None:
+    """Check the file, and where a program has cut it also its pages.
+
+    Raises:
+        sqlite3.Error: it cannot be used.
+    """
+    connection.check()
+    if connection.identity.file in _cut:
+        (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if answer != "ok":
+            raise sqlite3.DatabaseError(f"{_CUT}: {answer}")
+        _cut.discard(connection.identity.file)
 
 
 def _created_log(connection: sqlite3.Connection, path: Path) -> Path:
@@ -280,6 +335,12 @@ class FileIdentity:
     def __init__(self, *paths: Path, content: bool = False) -> None:
         self._content = content
         self._found = {path: self._look_at(path) for path in paths}
+
+    @property
+    def file(self) -> tuple[int, ...] | None:
+        """The device and inode of the first file."""
+        found = next(iter(self._found.values()))
+        return found and found[:2]
 
     def is_current(self) -> bool:
         """Return whether the paths still name the same files."""

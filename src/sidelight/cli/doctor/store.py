@@ -34,8 +34,8 @@ from sidelight.store import (
 )
 
 _REMEDIES: Final = {
-    "malformed|file is not a database": "put a sound copy in its place, and remove the -wal and"
-    " -shm files of the one before; the records wait in the spool",
+    "malformed|file is not a database|has cut its file": "put a sound copy in its place, and remove"
+    " the -wal and -shm files of the one before; the records wait in the spool",
     "no such (table|column)|(relation|column) .* does not exist": "put back what another program"
     " has dropped or renamed, from a copy; a relay makes tables in an empty database only, and the"
     " records wait in the spool",
