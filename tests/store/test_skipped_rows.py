@@ -91,6 +91,47 @@ def test_an_event_that_a_trigger_leaves_out_because_it_is_there_is_stored(url, s
     assert [event.artifact_id for event in exact(url)] == ["a0", "a1"]
 
 
+def deletes(url, table, deferred):
+    """Statements that make a trigger which deletes an event after a row was written, and end it."""
+    delete = "DELETE FROM {}events WHERE artifact_id = 'poison';"
+    if url.startswith("sqlite"):
+        verbs = ("INSERT", "UPDATE")
+        then = f"BEGIN {delete.format('')} END"
+        make = [f"CREATE TRIGGER gone_{verb} AFTER {verb} ON {table} {then}" for verb in verbs]
+        return make, [f"DROP TRIGGER gone_{verb}" for verb in verbs]
+    kind, when = ("CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED") if deferred else ("", "")
+    make = f"""
+        CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN {delete.format("sidelight.")} RETURN NULL; END $$;
+        CREATE {kind} TRIGGER gone AFTER INSERT OR UPDATE ON sidelight.{table} {when}
+            FOR EACH ROW EXECUTE FUNCTION gone()
+    """
+    return [make], ["DROP FUNCTION gone CASCADE"]
+
+
+@pytest.mark.parametrize("deferred", [False, True], ids=["at once", "deferred"])
+@pytest.mark.parametrize("table", ["events", "artifacts", "event_counts", "deliveries"])
+def test_an_event_that_is_deleted_again_in_its_transaction_is_refused(url, sink, table, deferred):
+    if deferred and url.startswith("sqlite"):
+        pytest.skip("SQLite defers no trigger")
+    make, end = deletes(url, table, deferred)
+    alter(url, *make)
+    batch = [record(artifact=each, bits=n) for n, each in enumerate(["a1", "poison", "a0"], 2)]
+    early = table in {"artifacts", "deliveries"} and not deferred  # before there is an event
+    with (
+        contextlib.nullcontext()
+        if early
+        else pytest.raises(
+            SinkRefusedError, match="deleted again without an error; look for a trigger"
+        )
+    ):
+        sink.write(batch, {"instance": "p1", "resource": {}})
+    assert len(exact(url)) == (4 if early else 1)
+    alter(url, *end)
+    sink.write(batch, {"instance": "p1", "resource": {}})
+    assert [event.artifact_id for event in exact(url)] == ["a0", "a1", "poison", "a0"]
+
+
 @pytest.mark.parametrize(
     ("table", "batch", "error"),
     [

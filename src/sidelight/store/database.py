@@ -26,15 +26,23 @@ class DatabaseError(Exception):
 class RowsSkippedError(DatabaseError):
     """A database took a statement without an error, but left out rows of it."""
 
-    def __init__(self, statement: str, table: str, count: int) -> None:
-        """Name the table, and how many rows it lacks."""
+    how = "skipped without an error"
+
+    def __init__(self, statement: str, table: str, count: int, cause: str = "") -> None:
+        """Name the table, how many rows it lacks, and where the cause may be."""
         super().__init__(
             statement,
             RuntimeError(
-                f"{count} {'row' if count == 1 else 'rows'} of {table} skipped without an error;"
-                f" look for a trigger, a rule or a policy on {table}"
+                f"{count} {'row' if count == 1 else 'rows'} of {table} {self.how};"
+                f" look for a trigger, a rule or a policy on {cause or table}"
             ),
         )
+
+
+class RowsDeletedError(RowsSkippedError):
+    """A database has deleted rows again, in the transaction that has inserted them."""
+
+    how = "deleted again without an error"
 
 
 class Connection:

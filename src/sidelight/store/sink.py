@@ -39,7 +39,7 @@ from sidelight.store.partitions import MonthlyPartitions
 from sidelight.store.processes import abandon_calls, store_death, store_life, store_process
 from sidelight.store.rows import KEY, Draft, Row, mark_undeclared
 from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
-from sidelight.store.statements import batch_statements, last_recorded
+from sidelight.store.statements import batch_statements, check_kept, last_recorded
 from sidelight.store.times import from_ns
 from sidelight.store.witness import Witness
 
@@ -344,6 +344,7 @@ class StoreSink:
                     store_process(connection, statements, each, new, recorded_at)
             if undo:
                 statements.check_constraints()
+            check_kept(statements, stored.new, range(recorded_at, recorded_at + len(contents)))
         _check_file(connection)
         self.has_deferred_work |= stored.has_noted_work
         if not undo:

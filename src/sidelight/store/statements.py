@@ -10,13 +10,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
-from sidelight.store.database import Connection, DatabaseError, RowsSkippedError
+from sidelight.store.database import (
+    Connection,
+    DatabaseError,
+    RowsDeletedError,
+    RowsSkippedError,
+)
 from sidelight.store.partitions import RETENTION_LOCK
 from sidelight.store.rows import CHUNK, KEY, RECORDED, Row
 from sidelight.store.tables import DELIVERIES, EVENTS, Table
 
 _ID: Final = "event_id::text"
 _UNLESS_STORED: Final = "ON CONFLICT DO NOTHING"
+_RECORDED: Final = "SELECT count(*) FROM events WHERE recorded_at BETWEEN ? AND ?"
+_NOW: Final = "SET CONSTRAINTS ALL IMMEDIATE"
 _MARKS: Final = "SELECT kept_since, erasures FROM retention"
 
 
@@ -106,6 +113,17 @@ class BatchStatements(Protocol):
         """Check deferred constraints now, as a commit would."""
         ...
 
+    def count_recorded(self, new: Sequence[Row], times: range) -> int:
+        """Return how many rows of `events` a transaction has at its end.
+
+        Deferred triggers run now, because one of them may delete a row.
+
+        Args:
+            new: the rows that the transaction has inserted.
+            times: its ``recorded_at``.
+        """
+        ...
+
 
 def batch_statements(connection: Connection) -> BatchStatements:
     """Return the statements of this connection's database."""
@@ -167,6 +185,23 @@ def check_changed(
     query = f"SELECT 1 FROM {table.name}, ("  # noqa: S608
     if left := statements.run(query, types, rows, f") AS given WHERE {condition}"):
         raise RowsSkippedError(f"UPDATE {table.name}", table.name, len(left))
+
+
+def check_kept(statements: BatchStatements, new: Sequence[Row], times: range) -> None:
+    """Check that the new rows of `events` are there, as the last statement before the commit.
+
+    A trigger of any table that the transaction has written may have deleted them.
+
+    Args:
+        statements: of the connection.
+        new: the rows that the transaction has inserted.
+        times: its ``recorded_at``.
+
+    Raises:
+        RowsDeletedError: some are not.
+    """
+    if new and (missing := len(new) - statements.count_recorded(new, times)) > 0:
+        raise RowsDeletedError(EVENTS.insert, EVENTS.name, missing, "the tables of the store")
 
 
 def change_one(connection: Connection, table: Table, statement: str, *parameters: object) -> None:
@@ -245,6 +280,9 @@ class _SqliteStatements:
 
     def check_constraints(self) -> None:
         """Do nothing: SQLite checks no foreign keys unless a connection asks for it."""
+
+    def count_recorded(self, new: Sequence[Row], times: range) -> int:  # noqa: ARG002  # the protocol
+        return int(self._connection.execute(_RECORDED, (times[0], times[-1])).fetchone()[0])
 
     def _execute(self, before: str, width: int, rows: Sequence[Row], after: str) -> Any:
         statement = _values(before, width, len(rows), after)
@@ -338,7 +376,15 @@ class _PostgresStatements:
         return [row for row in copied if row[KEY] in mine]
 
     def check_constraints(self) -> None:
-        self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        self._connection.execute(_NOW)
+
+    def count_recorded(self, new: Sequence[Row], times: range) -> int:
+        keys = [row[KEY] for row in new]  # so that the server looks into few partitions
+        among = f"event_id BETWEEN '{min(keys)}' AND '{max(keys)}'"
+        count = _RECORDED.replace("?", "{}").format(times[0], times[-1])
+        cursor = self._connection.execute(f"{_NOW}; {count} AND {among}")  # one message
+        cursor.nextset()
+        return int(cursor.fetchone()[0])
 
     def _copy(self, chunks: Iterator[list[Row]], copied: list[Row]) -> int | None:
         """Insert by COPY, the cheapest way.
@@ -354,17 +400,17 @@ class _PostgresStatements:
             with (
                 connection.transaction(),  # a savepoint, because a transaction has begun
                 connection.cursor() as cursor,
-                cursor.copy("COPY events FROM STDIN") as copy,
             ):
-                for chunk in chunks:
-                    copied.extend(chunk)
-                    for row in chunk:
-                        copy.write_row(row)
+                with cursor.copy("COPY events FROM STDIN") as copy:
+                    for chunk in chunks:
+                        copied.extend(chunk)
+                        for row in chunk:
+                            copy.write_row(row)
+                return int(cursor.rowcount)  # a closed cursor has none
         except UniqueViolation:
             return None
         except Error as error:
             raise DatabaseError("COPY", error) from error
-        return int(cursor.rowcount)
 
 
 _ARRAYS: Final = {"t": "text[]", "n": "bigint[]", "u": "uuid[]", "j": "json[]"}
