@@ -370,6 +370,15 @@ def no_store(at):
 
 
 @row
+def events_that_another_program_deletes(at):
+    at.first()
+    yield OK, "counters", r"as many events as were counted \(compared: all 1 event\)"
+    with contextlib.closing(sqlite3.connect(at.path, isolation_level=None)) as other:
+        other.execute("DELETE FROM events")
+    yield WRONG, "counters", "1 event that was counted is no longer there .* → find what deletes"
+
+
+@row
 def a_store_that_is_replaced(at):
     """By an older copy, a part of itself, a file that is no store, none: under a living process."""
     at.first()

@@ -10,6 +10,7 @@ from sidelight.host import lazily
 
 if TYPE_CHECKING:
     from sidelight.store.address import Address, parse_url
+    from sidelight.store.agreement import compare_counters
     from sidelight.store.arguments import OUTCOMES, NameFilter
     from sidelight.store.arrow import arrow_schema
     from sidelight.store.columns import EVENT_COLUMNS, declared_columns
@@ -103,6 +104,7 @@ __all__ = [
     "begin_statement",
     "beginning_ns",
     "call_of",
+    "compare_counters",
     "connect",
     "connect_file",
     "connect_server",
@@ -129,6 +131,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "agreement": "compare_counters",
         "arguments": "OUTCOMES NameFilter",
         "address": "Address parse_url",
         "arrow": "arrow_schema",

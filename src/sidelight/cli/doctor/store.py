@@ -27,6 +27,7 @@ from sidelight.store import (
     Process,
     Store,
     ago,
+    compare_counters,
     connect,
     duration,
     metadata,
@@ -76,6 +77,7 @@ def check_store(settings: Settings, quarantined: Collection[str]) -> Iterator[Fi
             here = {each.process for each in known if each.host == host_name()}
             costs = store.costs(since=_RECENT)
             yield from _check_rows(store)
+            yield from _check_counters(store)
     except StoreError as error:
         if isinstance(error, StoreMissingError):
             error = missing_beside_spool(error, settings.spool)
@@ -177,6 +179,40 @@ def _check_rows(store: Store) -> Iterator[Finding]:
             "`sidelight events --json` shows what is wrong with an event; correct or delete the "
             "rows, and find the program that writes them",
         )
+
+
+def _check_counters(store: Store) -> Iterator[Finding]:
+    """Compare the counters with the events; what other programs delete stays counted."""
+    found = compare_counters(store)
+    if not (found.events or found.missing):
+        return
+    scope = f"all {plural(found.events, 'event')}"
+    if found.since:
+        scope = (
+            f"{plural(found.events, 'event')} since {found.since}, and one of each of the"
+            f" {plural(found.earlier, 'day')} before"
+        )
+    if found.missing:
+        yield Finding(
+            "counters",
+            "wrong",
+            f"{plural(found.missing, 'event')} that "
+            f"{'was' if found.missing == 1 else 'were'} counted "
+            f"{'is' if found.missing == 1 else 'are'} no longer there (compared: {scope})",
+            "find what deletes rows of the store (a program, a trigger, a partition that was "
+            "detached), and put them back from a copy; `sidelight prune` and `sidelight erase` "
+            "delete without this",
+        )
+    if found.uncounted:
+        yield Finding(
+            "counters",
+            "wrong",
+            f"{plural(found.uncounted, 'event')} of the store in no counter (compared: {scope})",
+            "find the program or the trigger that changes event_counts, or inserts events; put the "
+            "counters back from a copy",
+        )
+    if not (found.missing or found.uncounted):
+        yield Finding("counters", "ok", f"as many events as were counted (compared: {scope})")
 
 
 def _check_writable(url: str) -> Iterator[Finding]:
