@@ -16,14 +16,9 @@ from typing import Final, NamedTuple, TypeAlias
 from sidelight.record import to_json
 from sidelight.store.database import Connection, RowsSkippedError
 from sidelight.store.keys import NO_ORGANIZATION, day_text
+from sidelight.store.proved import change_one, check_changed, delete_all
 from sidelight.store.rows import Draft
-from sidelight.store.statements import (
-    BatchStatements,
-    change_one,
-    check_changed,
-    delete_all,
-    put_missing,
-)
+from sidelight.store.statements import BatchStatements, put_missing
 from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, ERASURES, EVENTS
 from sidelight.store.tally import Tally, add_to_counters
 

@@ -27,15 +27,9 @@ from sidelight.store.erasure import (
     take_off_artifacts,
 )
 from sidelight.store.keys import first_key
+from sidelight.store.proved import check_changed, delete_all, put_all
 from sidelight.store.rows import ARTIFACT, Draft, Row, rows_of
-from sidelight.store.statements import (
-    BatchStatements,
-    Delivery,
-    check_changed,
-    delete_all,
-    put_all,
-    put_missing,
-)
+from sidelight.store.statements import BatchStatements, Delivery, put_missing
 from sidelight.store.tables import ARTIFACTS, ATTRIBUTION_WORK, EVENTS
 from sidelight.store.tally import Tally, add_to_counters, tally_move, tally_rows
 

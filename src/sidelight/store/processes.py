@@ -14,14 +14,9 @@ from typing import Any, Final
 from sidelight.store.database import Connection, RowsSkippedError
 from sidelight.store.deliveries import Contents, number_of
 from sidelight.store.keys import fit_to_index
+from sidelight.store.proved import check_changed, delete_all, put_all
 from sidelight.store.rows import Ledger, Row
-from sidelight.store.statements import (
-    BatchStatements,
-    check_changed,
-    delete_all,
-    put_all,
-    put_missing,
-)
+from sidelight.store.statements import BatchStatements, put_missing
 from sidelight.store.tables import EVENTS, OPEN_CALLS, PROCESSES
 
 _DELIVERED_UNTIL: Final = 7  # a column

@@ -37,9 +37,10 @@ from sidelight.store.ledgers import store_ledgers
 from sidelight.store.opening import open_store
 from sidelight.store.partitions import MonthlyPartitions
 from sidelight.store.processes import abandon_calls, store_death, store_life, store_process
+from sidelight.store.proved import check_kept
 from sidelight.store.rows import KEY, Draft, Row, mark_undeclared
 from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
-from sidelight.store.statements import batch_statements, check_kept, last_recorded
+from sidelight.store.statements import batch_statements, last_recorded
 from sidelight.store.times import from_ns
 from sidelight.store.witness import Witness
 

@@ -23,11 +23,10 @@ from sidelight.spool import (
     sync_directory,
 )
 from sidelight.store.database import Connection, DatabaseError
+from sidelight.store.file_identity import FileIdentity, is_cut
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
 _CHECKPOINT: Final = 1.0  # seconds within which a checkpoint writes the pages behind the header
-_HEADER: Final = 100  # bytes
-_LARGEST_PAGE: Final = 65536  # bytes; the header says 1 for it
 _EVERYONE: Final = (
     # Write no temporary files, because in a container only volumes may be writable.
     "temp_store = MEMORY",
@@ -73,21 +72,11 @@ class StoreFile(sqlite3.Connection):
         if not self.identity.is_current():
             raise sqlite3.OperationalError(_REPLACED)
         until = monotonic() + _CHECKPOINT
-        while self._is_short():
+        while is_cut(self.descriptors, self.identity):
             if monotonic() > until:
                 _cut.update(each.file for each in self.descriptors)
                 raise sqlite3.OperationalError(_CUT)
             sleep(0.01)
-
-    def _is_short(self) -> bool:
-        """Return whether the file has fewer pages than its header says, or no header."""
-        for each in self.descriptors:
-            if each.file == self.identity.file and each.is_own():
-                header, size = os.pread(each, _HEADER, 0), os.fstat(each).st_size
-                page = int.from_bytes(header[16:18])
-                pages = int.from_bytes(header[28:32])
-                return size < max(pages * (_LARGEST_PAGE if page == 1 else page), _HEADER)
-        return False
 
     def close(self) -> None:
         """Close; keep the connection for ever where a descriptor of it is another file's now.
@@ -319,40 +308,6 @@ def _connect_immutable(path: Path, log: Path, cause: str) -> StoreFile:
             f" ({cause}): copy both files to a writable directory"
         )
     return _connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
-
-
-class FileIdentity:
-    """The device and inode of files when they were opened.
-
-    A restore tool or a log rotation may put another file in place of a store. Commits into the old
-    file succeed, but no reader finds them.
-
-    Args:
-        paths: the files.
-        content: compare size and time of change as well, for a file that SQLite does not watch.
-    """
-
-    def __init__(self, *paths: Path, content: bool = False) -> None:
-        self._content = content
-        self._found = {path: self._look_at(path) for path in paths}
-
-    @property
-    def file(self) -> tuple[int, ...] | None:
-        """The device and inode of the first file."""
-        found = next(iter(self._found.values()))
-        return found and found[:2]
-
-    def is_current(self) -> bool:
-        """Return whether the paths still name the same files."""
-        return all(self._look_at(path) == found for path, found in self._found.items())
-
-    def _look_at(self, path: Path) -> tuple[int, ...] | None:
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        content = (found.st_size, found.st_mtime_ns) if self._content else ()
-        return found.st_dev, found.st_ino, *content
 
 
 def connect_file(*arguments: Any, **named: Any) -> sqlite3.Connection:

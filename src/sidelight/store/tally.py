@@ -9,8 +9,9 @@ from operator import itemgetter
 from typing import Final, TypeAlias
 
 from sidelight.store.keys import DAY, NO_ORGANIZATION, day_text
+from sidelight.store.proved import put_all
 from sidelight.store.rows import OCCURRED, ORGANIZATION, TYPE, Row
-from sidelight.store.statements import BatchStatements, put_all
+from sidelight.store.statements import BatchStatements
 from sidelight.store.tables import EVENT_COUNTS
 
 Tally: TypeAlias = Counter[tuple[str, str, str]]

@@ -1,0 +1,65 @@
+"""Tell whether the file of a SQLite store is still the one that was opened, and whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from sidelight.spool import Descriptor
+
+_HEADER: Final = 100  # bytes
+_LARGEST_PAGE: Final = 65536  # bytes; the header says 1 for it
+
+
+class FileIdentity:
+    """The device and inode of files when they were opened.
+
+    A restore tool or a log rotation may put another file in place of a store. Commits into the old
+    file succeed, but no reader finds them.
+
+    Args:
+        paths: the files.
+        content: compare size and time of change as well, for a file that SQLite does not watch.
+    """
+
+    def __init__(self, *paths: Path, content: bool = False) -> None:
+        self._content = content
+        self._found = {path: self._look_at(path) for path in paths}
+
+    @property
+    def file(self) -> tuple[int, ...] | None:
+        """The device and inode of the first file."""
+        found = next(iter(self._found.values()))
+        return found and found[:2]
+
+    def is_current(self) -> bool:
+        """Return whether the paths still name the same files."""
+        return all(self._look_at(path) == found for path, found in self._found.items())
+
+    def _look_at(self, path: Path) -> tuple[int, ...] | None:
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        content = (found.st_size, found.st_mtime_ns) if self._content else ()
+        return found.st_dev, found.st_ino, *content
+
+
+def is_cut(descriptors: Iterable[Descriptor], identity: FileIdentity) -> bool:
+    """Return whether a file has fewer pages than its header says, or no header.
+
+    A checkpoint of another process writes the header before the pages behind it.
+
+    Args:
+        descriptors: of this process for the file, because to open it and to close it again would
+            release the locks of SQLite in this process. Without one the answer is False.
+        identity: of the file.
+    """
+    for each in descriptors:
+        if each.file == identity.file and each.is_own():
+            header, size = os.pread(each, _HEADER, 0), os.fstat(each).st_size
+            page, pages = int.from_bytes(header[16:18]), int.from_bytes(header[28:32])
+            return size < max(pages * (_LARGEST_PAGE if page == 1 else page), _HEADER)
+    return False
