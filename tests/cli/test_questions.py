@@ -432,6 +432,7 @@ def test_help_of_each_command(command):
     said = sidelight(*command.split(), "--help", columns=80)
     assert said.code == 0
     assert max(map(len, said.out.splitlines())) <= 80
+    assert "<bool>" not in said.out
     _, told, after = said.out.partition(" Examples:")
     assert bool(told) != (command == "outbox")
     examples = [line for line in after.partition("╭")[0].splitlines() if line.strip()]

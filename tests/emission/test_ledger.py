@@ -55,6 +55,17 @@ def test_losses_of_several_threads_are_counted_exactly(impatient):
     assert emitter.losses == {"made up": THREADS * TIMES}
 
 
+@pytest.mark.parametrize(
+    ("times", "words"), [(1, "made up, once (no"), (2, "made up, 2 times (no")]
+)
+def test_losses_are_logged_with_their_number(caplog, times, words):
+    emitter = Emitter()
+    for _ in range(times):
+        emitter.count("made up", "no room")
+    Ledger(emitter)._log_losses()
+    assert words in caplog.text
+
+
 def test_costs_of_several_threads_are_counted_exactly(impatient):
     costs = Costs()
 
