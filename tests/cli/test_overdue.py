@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import timedelta
 from typing import ClassVar
+from unittest import mock
 
 import pytest
 from tests.support.commands import (
@@ -25,7 +26,9 @@ from tests.support.commands import (
 from tests.support.stored import BACKENDS
 
 from sidelight import Store
+from sidelight.cli.store.alerts import Alert, Told, follow_overdue
 from sidelight.record import Expectation
+from sidelight.store import Judgement
 
 EXPECT = """
 [[expect]]
@@ -272,6 +275,21 @@ def test_a_follower_tells_each_overdue_once_and_retries(here):
         "order-1",
         "order-2",
     ]
+
+
+def test_a_follower_tells_a_reason_once_although_its_seconds_change(monkeypatch, capsys):
+    silent = iter([50, 60, 70])
+
+    def look():
+        found = Judgement([mock.Mock(state="unknown", process="i1")])
+        found.unknown = [f"shop 7 (instance i1) has been silent for {next(silent)} s"]
+        return found
+
+    monkeypatch.setattr("sidelight.cli.store.alerts.time.sleep", lambda _: None)
+    with pytest.raises(StopIteration):
+        follow_overdue(look, Alert(None, None), Told(None), 1)
+    told = "unknown: shop 7 (instance i1) has been silent for 50 s"
+    assert capsys.readouterr().err.splitlines() == [told]
 
 
 def test_a_command_that_fails_is_tried_again(here):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from sidelight.cli.spool.segments import writer_of
 from sidelight.cli.spool.writers import is_stopped
 from sidelight.exceptions import SidelightError, StoreMissingError
 from sidelight.record import Moment, decode, is_same_store, occurred_at
-from sidelight.settings import public_url, settle
+from sidelight.settings import settle
 from sidelight.spool import PAGE, Scanner, Segment, segments_in
 from sidelight.store import Mark, plural, whole_seconds
 
@@ -114,12 +113,12 @@ def waiting_in(directory: Path, store: str) -> Iterator[Moment]:
 
 def _options(store: str | None, spool: Path | None = None) -> str:
     """Return the options that a command needs to reach the same places as this one."""
-    named = {"--store": (store, "SIDELIGHT_STORE"), "--spool": (spool, "SIDELIGHT_SPOOL")}
-    return "".join(
-        f" {option} {public_url(str(place))}"
-        for option, (place, variable) in named.items()
-        if place is not None and str(place) != os.environ.get(variable)
-    )
+    options = ""
+    if store is not None and settle().named_store != settle(store).named_store:
+        options += f" --store {settle(store).named_store}"
+    if spool is not None and settle(store).spool != spool.absolute():
+        options += f" --spool {spool}"
+    return options
 
 
 def _waiting_in(directory: Path, store: str, options: str) -> _Waiting:

@@ -30,7 +30,7 @@ from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.formats import FORMATS
 from sidelight.cli.store.unknown import remark_unknown, require_artifact
 from sidelight.record import catalogue
-from sidelight.store import Page, Store, beginning_ns, declared_columns, from_ns, number, plural
+from sidelight.store import Page, Store, beginning_ns, declared_columns, from_ns, plural
 
 _PAGES: Final = 25  # of a part: about 500,000 events
 _FORM: Final = 2  # of the parts; a version that writes others continues none of these
@@ -129,13 +129,19 @@ def export(
                 f"cannot write {error.filename or to}: {error.strerror}; the same command continues"
             )
             raise typer.Exit(1) from error
-    continued = _text_of(max(begin, parts.recorded_until - _OVERLAP))
-    if as_json:
-        print_json([{"file": str(to), "events": parts.events, "recorded_until": continued}])
-    else:
-        remark(f"{number(parts.events)} events in {to}")
-        remark(f"later events: --recorded-after {continued}; drop those whose event_id you have")
+    _tell(to, parts.events, max(begin, parts.recorded_until - _OVERLAP), as_json=as_json)
     remark_waiting(store)
+
+
+def _tell(to: Path, events: int, until: int, *, as_json: bool) -> None:
+    """Tell what the file holds, and where a later export continues (ns; 0 is the beginning)."""
+    continued = from_ns(until).isoformat()
+    if as_json:
+        print_json([{"file": str(to), "events": events, "recorded_until": continued}])
+        return
+    remark(f"{plural(events, 'event')} in {to}")
+    if until:
+        remark(f"later events: --recorded-after {continued}; drop those whose event_id you have")
 
 
 @contextmanager
@@ -148,10 +154,6 @@ def _without_collector() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _text_of(ns: int) -> str:
-    return from_ns(ns).isoformat()
 
 
 class _Parts:

@@ -227,6 +227,8 @@ def _last(each: Overdue) -> Text:
     text = Text(clean(each.last_type))
     if each.last_outcome == "abandoned":
         text.append(" abandoned", style=RED)
+    if each.last_at == each.since:  # the event that began the wait
+        return text
     return text.append(f" after {duration(_ns_between(each))}", style=GREY)
 
 
