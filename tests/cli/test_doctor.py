@@ -590,6 +590,11 @@ def an_outbox_that_nobody_drains(at):
     yield NOTE, "outbox", "journal mode delete: .* → `sidelight outbox create`"
     sidelight("relay", "--once", *of(at.path), "--outbox", shop)
     yield OK, "outbox", "0 events wait"
+    deleting = "AFTER INSERT ON orders BEGIN DELETE FROM sidelight_outbox; END"
+    with contextlib.closing(sqlite3.connect(shop.removeprefix("sqlite:///"))) as business:
+        business.execute("CREATE TABLE orders (id)")
+        business.execute(f"CREATE TRIGGER tidy {deleting}")
+    yield WRONG, "outbox", r"deletes rows of sidelight_outbox \(tidy on orders\).* → drop the tri"
     at.options = (*of(at.path), "--outbox", f"sqlite:///{at.tmp / 'other.db'}")
     sqlite3.connect(at.tmp / "other.db").close()
     yield WRONG, "outbox", "there is no table sidelight_outbox → `sidelight outbox create`"

@@ -180,6 +180,23 @@ def test_a_row_that_cannot_be_erased_is_told(application, url, store):
     assert sidelight(*arguments).code == 0
 
 
+def test_a_trigger_of_another_table_that_deletes_rows_is_named(url):
+    """By its text, because such a row looks to a relay as if it had been rolled back."""
+    assert outbox_status(url).deleting_triggers == []
+    then = "DELETE FROM sidelight_outbox;"
+    if url.startswith("sqlite"):
+        alter(url, f"CREATE TRIGGER tidy AFTER INSERT ON orders BEGIN {then} END")
+    else:
+        then = then.replace("FROM ", "FROM public.")
+        alter(
+            url,
+            "CREATE FUNCTION public.tidy() RETURNS trigger LANGUAGE plpgsql"
+            f" AS $$ BEGIN {then} RETURN NULL; END $$",
+            "CREATE TRIGGER tidy AFTER INSERT ON public.orders EXECUTE FUNCTION public.tidy()",
+        )
+    assert outbox_status(url).deleting_triggers == ["tidy on orders"]
+
+
 def test_an_outbox_that_is_not_there_is_told(tmp_path, store):
     url = f"sqlite:///{tmp_path / 'nowhere.db'}"
     done = sidelight("relay", "--once", *of(store), "--outbox", url)

@@ -35,6 +35,14 @@ def check_outboxes(urls: Iterable[str]) -> Iterator[Finding]:
             )
         else:
             yield Finding("outbox", "ok", f"{status.url}: {waits}")
+        if status.deleting_triggers:
+            yield Finding(
+                "outbox",
+                "wrong",
+                f"{status.url}: a trigger deletes rows of sidelight_outbox "
+                f"({', '.join(status.deleting_triggers)}): events of committed work may be missing",
+                "drop the trigger; nothing proves that a row is there at the commit",
+            )
         if status.journal_mode not in {None, "wal"}:
             yield Finding(
                 "outbox",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +30,13 @@ _READ: Final = (
     " WHERE (position, event_id) > (:position, :event_id)"
     " ORDER BY position, event_id LIMIT :at_once"
 )
+_TRIGGERS: Final = {
+    "sqlite": "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT t.tgname, c.relname, p.prosrc FROM pg_catalog.pg_trigger t"
+    " JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid"
+    " WHERE NOT t.tgisinternal",
+}
+_DELETES: Final = re.compile(rf"\b(DELETE\s+FROM|TRUNCATE)\b[^;]*\b{TABLE_NAME}\b", re.IGNORECASE)
 _LOOK: Final = "SELECT 1 FROM {table} WHERE position = :position AND event_id = :event_id"
 _WRITE: Final = (
     "UPDATE {table} SET record = :record WHERE position = :position AND event_id = :event_id"
@@ -45,6 +53,7 @@ class OutboxStatus:
         oldest_ns: when the oldest waiting event occurred (Unix time); None where none waits.
         moved: number of rows that were moved and that the next joined event deletes (SQLite only).
         journal_mode: of a SQLite database.
+        deleting_triggers: triggers whose text deletes rows of the outbox, with their tables.
     """
 
     url: str
@@ -52,6 +61,7 @@ class OutboxStatus:
     oldest_ns: int | None
     moved: int = 0
     journal_mode: str | None = None
+    deleting_triggers: Sequence[str] = ()
 
 
 def create_outbox(url: str) -> bool:
@@ -95,6 +105,7 @@ def outbox_status(url: str) -> OutboxStatus:
             oldest_ns=min(map(_occurred, ids), default=None),
             moved=total - len(ids),
             journal_mode=str(mode),
+            deleting_triggers=_deleting_triggers(connection),
         )
 
 
@@ -154,7 +165,7 @@ def _erase_from(connection: Connection, table: str, choose: Choose, shown: str) 
             return erased
 
 
-def _status_of_postgres(connection: Any, url: str) -> OutboxStatus:
+def _status_of_postgres(connection: Connection, url: str) -> OutboxStatus:
     """Add up the outboxes of all schemas."""
     schemas = connection.exec_driver_sql(FIND_TABLES).scalars().all()  # the first column
     if not schemas:
@@ -166,8 +177,17 @@ def _status_of_postgres(connection: Any, url: str) -> OutboxStatus:
         counts.append(count)
         times += [] if oldest is None else [oldest]
     return OutboxStatus(
-        url=public_url(url), waiting=sum(counts), oldest_ns=min(times, default=None)
+        url=public_url(url),
+        waiting=sum(counts),
+        oldest_ns=min(times, default=None),
+        deleting_triggers=_deleting_triggers(connection),
     )
+
+
+def _deleting_triggers(connection: Connection) -> list[str]:
+    """Return the triggers whose own text deletes rows of the outbox; a guess, by that text."""
+    found = connection.exec_driver_sql(_TRIGGERS[connection.dialect.name])
+    return sorted(f"{name} on {table}" for name, table, text in found if _DELETES.search(text))
 
 
 def _missing(url: str) -> OutboxError:
