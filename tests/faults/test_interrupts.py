@@ -10,9 +10,11 @@ import time
 import pytest
 from tests.support.emitting import Order
 from tests.support.programs import running
-from tests.support.stepping import FIRST_CALLS
+from tests.support.stepping import FIRST_CALLS, Interrupt, Steps
 
+import sidelight
 from sidelight import Store
+from sidelight.runtime import RUNTIME, forks
 
 TIMES_FULL, TIMES_SHORT = 20_000, 400
 FAULTS = {
@@ -57,3 +59,27 @@ def test_an_exception_in_the_first_call_of_a_process(kind, store, tmp_path, full
     with Store(store) as events:
         delivered = {event.artifact_id for event in events.events()}
     assert {str(2 * step + 1) for step in range(first, told["steps"] + 1, every)} <= delivered
+
+
+def test_an_exception_in_the_hooks_of_a_fork(store, full):
+    """Python would drop it there. It is raised after the fork, and the relay goes on."""
+    sidelight.configure(store)
+    every = 1 if full else 11
+    step = random.randrange(every)
+    while True:
+        steps, arrived = Steps(step), False
+        try:
+            arrived = steps.run(lambda: (forks._before(), forks._after_in_parent()))
+            until = time.monotonic() + 20
+            while steps.place and not arrived and time.monotonic() < until:
+                time.sleep(0.001)
+        except Interrupt:
+            arrived = True
+        if steps.place is None:
+            break
+        assert arrived, steps.place
+        sidelight.emit("after", artifact_id=step)
+        assert sidelight.flush(20), steps.place
+        step += every
+    RUNTIME.close(5)
+    assert step > 50

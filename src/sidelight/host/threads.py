@@ -47,6 +47,7 @@ _start_new_thread: Final[Callable[..., int]] = native("_thread", "start_new_thre
 sleep: Final[Callable[[float], None]] = native("time", "sleep")
 _get_ident: Final[Callable[[], int]] = native("_thread", "get_ident")
 _POLL: Final = 0.0002  # seconds
+_SOON: Final = 0.001  # seconds
 _AFTER_FAILURE: Final = 1.0  # seconds
 
 
@@ -84,6 +85,16 @@ def interrupt(thread: int, kind: type[BaseException]) -> None:
     import ctypes  # noqa: PLC0415  # seldom needed
 
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
+
+
+def interrupt_soon(kind: type[BaseException]) -> None:
+    """Raise an exception in this thread as soon as it has left its present function."""
+
+    def later(thread: int) -> None:
+        sleep(_SOON)
+        interrupt(thread, kind)
+
+    start_new_thread(partial(later, _get_ident()))
 
 
 class _Life:

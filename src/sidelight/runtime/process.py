@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Collection
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
@@ -149,6 +150,7 @@ class Runtime:
         """Do what an open spool lacks: early frames, the relay, at last the emitter."""
         self.early.move_to(spool)
         if not has_started and self._lacks_relay():
+            self.starting.pop(get_ident(), None)  # an interrupt has skipped the hook after a fork
             self._starter.start()
         EMITTER.use(self._destination or spool)
         return spool
