@@ -133,7 +133,14 @@ def test_answers_say_how_many_events_still_wait_in_the_spool(tmp_path):
     emit(TWO_ORDERS, path)
     assert "still in the spool" not in sidelight("events", *of(path)).err
     emit(KILLED, path, ends=signal.SIGKILL)
-    for command in (["events"], ["counts"], ["timeline", "order-1"]):
+    way = ["order_received", "order_packed"]
+    for command in (
+        ["events"],
+        ["counts"],
+        ["timeline", "order-1"],
+        ["latency", *way],
+        ["funnel", *way],
+    ):
         for form in ([], ["--json"]):
             said = sidelight(*command, *form, *of(path))
             assert f"\n500 events still in the spool; {hint}\n" in f"\n{said.err}"

@@ -269,7 +269,7 @@ def test_a_follower_tells_each_overdue_once_and_retries(here):
         "order-2",
     ]
     assert said.code == 0
-    assert "the webhook failed: HTTPError; trying again in 1 s" in said.err
+    assert "the webhook failed: it answers 503; trying again in 1 s" in said.err
     assert [json.loads(line)["artifact_id"] for line in told.read_text().splitlines()] == [
         "order-1",
         "order-1",

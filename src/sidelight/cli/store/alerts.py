@@ -73,15 +73,17 @@ class Alert:
             import requests  # noqa: PLC0415  # slow to import, and each `--help` would wait for it
 
             try:
-                requests.post(
+                answer = requests.post(
                     self._webhook,
                     data=line.encode(),
                     headers={"content-type": "application/json"},
                     timeout=_ANSWER_WITHIN,
                     allow_redirects=False,
-                ).raise_for_status()
-            except requests.RequestException as error:
+                )
+            except requests.RequestException as error:  # its words may hold secrets of the URL
                 return f"the webhook failed: {type(error).__name__}"
+            if not answer.ok:
+                return f"the webhook failed: it answers {answer.status_code}"
         sys.stdout.write(line)
         sys.stdout.flush()
         return ""

@@ -20,6 +20,7 @@ from sidelight.cli.options import (
 )
 from sidelight.cli.output import clean, print_json, remark, remark_left_out
 from sidelight.cli.palette import AMBER, GREY
+from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.latency import remark_large
 from sidelight.cli.store.unknown import remark_unknown
 from sidelight.cli.tables import print_table
@@ -72,6 +73,7 @@ def funnel(
         remark(f"{url} holds no such artifacts")
     remark_left_out("artifacts that began", found.left_out)
     remark_large(found.large)
+    remark_waiting(store)
 
 
 def _print(found: Funnel) -> None:

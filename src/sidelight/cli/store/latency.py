@@ -20,6 +20,7 @@ from sidelight.cli.options import (
 )
 from sidelight.cli.output import named, print_json, remark, remark_left_out
 from sidelight.cli.palette import AMBER, GREY
+from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.unknown import remark_unknown
 from sidelight.cli.tables import print_table
 from sidelight.store import Latencies, Store, ago, duration, number, plural
@@ -91,6 +92,7 @@ def latency(
         remark(f"{url} holds no such artifacts")
     remark_left_out("artifacts that began", found.left_out)
     remark_large(found.large)
+    remark_waiting(store)
 
 
 def remark_large(large: int) -> None:
