@@ -82,7 +82,7 @@ class Alert:
                 )
             except requests.RequestException as error:  # its words may hold secrets of the URL
                 return f"the webhook failed: {type(error).__name__}"
-            if not answer.ok:
+            if answer.status_code // 100 != 2:  # behind a redirect the POST has not arrived
                 return f"the webhook failed: it answers {answer.status_code}"
         sys.stdout.write(line)
         sys.stdout.flush()
