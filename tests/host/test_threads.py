@@ -2,12 +2,11 @@
 
 import ctypes
 import itertools
-import os
 import threading
 import time
 
 import pytest
-from tests.support.children import sidelight_threads
+from tests.support.children import in_a_forked_child, sidelight_threads
 from tests.support.programs import wait_until
 
 import sidelight
@@ -130,13 +129,15 @@ def test_they_end_before_a_fork_and_start_again_after_it(tmp_path):
     wait_until(lambda: sidelight_threads() == [])
 
 
+def have_no_threads():
+    assert sidelight_threads() == []
+
+
 def test_a_forked_child_has_none(tmp_path):
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}")
     try:
-        child = os.fork()
-        if child == 0:
-            os._exit(len(sidelight_threads()))
-        assert os.waitpid(child, 0)[1] == 0
+        wait_until(lambda: sidelight_threads() != [])
+        in_a_forked_child(have_no_threads)
     finally:
         process.RUNTIME.close(5.0)
 

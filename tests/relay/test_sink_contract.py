@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import signal
 import sqlite3
 import threading
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 from tests.support import kafka
+from tests.support.children import in_a_forked_child
 from tests.support.consuming import events_in
 from tests.support.otlp_server import POISON, OtlpServer
 from tests.support.postgres import connected, new_database
@@ -242,12 +242,11 @@ def test_another_thread_syncs_while_one_writes(peer, sink):
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_a_forked_child_disowns_the_sink_and_the_parent_writes_on(peer, sink, busy):
     deliver(sink, records(0), WRITER)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)
-        may_use = sink.disown(busy=busy)
+
+    def disown():
+        assert sink.disown(busy=busy) is (peer.busy_child_may_use_it or not busy)
         gc.collect()
-        os._exit(may_use is not (peer.busy_child_may_use_it or not busy))
-    assert os.waitpid(child, 0)[1] == 0
+
+    in_a_forked_child(disown)
     deliver(sink, records(1), WRITER)
     assert peer.arrived() == [0, 1]

@@ -1,6 +1,5 @@
 """Adoption: which segments of other processes a relay opens, and how many at once."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import textwrap
 
 import pytest
 from tests.spool.test_spool import payloads_of, write
+from tests.support.children import in_a_forked_child
 from tests.support.platforms import needs_spool_files
 
 from sidelight.spool import Spool, prepare_directory, segments_in
@@ -149,11 +149,7 @@ def test_a_closed_spool_and_a_forked_child_hold_no_adopted_segment(tmp_path, clo
 
 def test_a_forked_child_leaves_the_parents_lock_alone(tmp_path):
     spool, other = live(tmp_path), Spool(tmp_path, {})
-    child = os.fork()
-    if child == 0:
-        spool.abandon()
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+    in_a_forked_child(spool.abandon)
     other.adopt()
     assert not other.adopted
     write(spool, b"y")

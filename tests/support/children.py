@@ -13,6 +13,8 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +73,22 @@ def start(script: str, store: Path, **environment: str) -> Child:
         del env[name]
     code = textwrap.dedent(PRELUDE) + textwrap.dedent(script)
     return Child(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env))
+
+
+def in_a_forked_child(work: Callable[[], object], seconds: int = 20) -> None:
+    """Run a part of a test in a child of this process; it fails where the part raises or hangs."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(seconds)
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:  # the child must not go on with the test session
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def sidelight_threads() -> list[str]:
