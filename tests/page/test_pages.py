@@ -12,15 +12,16 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from tests.store.test_processes import sign
 from tests.support.commands import emit, spawn, url_of, wait_for
-from tests.support.pages import HOSTILE, serve
+from tests.support.pages import EXPECT, HOSTILE, serve
 from tests.support.ports import free_ports
-from tests.support.stored import BACKENDS
+from tests.support.stored import BACKENDS, deliver, record
 
 from sidelight.page import answers
 from sidelight.record import frame
 from sidelight.spool import Segment
-from sidelight.store import OUTCOMES, symbol
+from sidelight.store import OUTCOMES, StoreSink, symbol
 
 ON_EACH = pytest.mark.parametrize("pages", sorted(BACKENDS), indirect=True)
 ADDRESSES = [
@@ -201,6 +202,18 @@ def test_what_is_overdue_and_what_waits_for_a_sink(pages, tmp_path):
         shown = words(served.text("/"))
         assert re.search(r"store \d+ bytes (.* ago|just now) ", shown)
         assert "Nothing is expected" in shown
+
+
+def test_what_is_not_judged_yet_is_told(tmp_path):
+    path, map_ = tmp_path / "events.db", tmp_path / "map.toml"
+    map_.write_text(EXPECT)
+    now = time.time_ns()
+    with contextlib.closing(StoreSink(url_of(path))) as sink:
+        deliver(sink, [record("order_received", now), sign(now)])
+    with serve(path, "--map", map_) as served:
+        shown = words(served.text("/"))
+    assert re.search("Not judged yet, because of the next sign of life of .*: 1 whose", shown)
+    assert "Nothing is overdue" not in shown
 
 
 def test_a_record_that_cannot_be_read_waits_too(tmp_path):
