@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from sidelight.spool import Descriptor
+from sidelight.spool import Descriptor, pread
 
 _HEADER: Final = 100  # bytes
 _LARGEST_PAGE: Final = 65536  # bytes; the header says 1 for it
@@ -59,7 +59,7 @@ def is_cut(descriptors: Iterable[Descriptor], identity: FileIdentity) -> bool:
     """
     for each in descriptors:
         if each.file == identity.file and each.is_own():
-            header, size = os.pread(each, _HEADER, 0), os.fstat(each).st_size
+            header, size = pread(each, _HEADER, 0), os.fstat(each).st_size
             page, pages = int.from_bytes(header[16:18]), int.from_bytes(header[28:32])
             return size < max(pages * (_LARGEST_PAGE if page == 1 else page), _HEADER)
     return False
