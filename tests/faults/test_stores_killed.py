@@ -25,9 +25,11 @@ WHERE application_name = 'sidelight' AND datname = current_database()
 """
 IN_COMMIT = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database()
-AND application_name = 'sidelight' AND query ILIKE 'commit%%' AND wait_event = %s
+AND application_name = 'sidelight' AND wait_event = %s
+AND (query ILIKE 'commit%%' OR query ILIKE 'set constraints%%')
 """
-#: At the end of a transaction that has counted something, so that a test can meet it in its COMMIT.
+#: At the end of a transaction that has counted something, so that a test can meet it there: the
+#: relay lets deferred triggers run in its last statement before the COMMIT.
 GATED_COMMIT = """
 CREATE FUNCTION sidelight.gate() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN PERFORM pg_advisory_xact_lock_shared(5); RETURN NULL; END $$;
@@ -126,7 +128,7 @@ def test_sessions_terminated(url, program, rounds, randomness, progress, finish)
 
 
 def in_commit(connection, event):
-    """Wait for a session that waits for ``event`` in its COMMIT. Return its process id."""
+    """Wait for a session that waits for ``event`` at the end of its transaction. Return its pid."""
     found = []
 
     def look():
@@ -147,7 +149,7 @@ def gate(url, program):
 
 @contextlib.contextmanager
 def held(gate):
-    """Hold back each COMMIT until the block ends."""
+    """Hold back the end of each transaction until the block ends."""
     gate.execute("SELECT pg_advisory_lock(5)")
     yield
     gate.execute("SELECT pg_advisory_unlock(5)")
