@@ -10,7 +10,6 @@ from typing import Final
 from sidelight.spool import Descriptor, pread
 
 _HEADER: Final = 100  # bytes
-_LARGEST_PAGE: Final = 65536  # bytes; the header says 1 for it
 
 
 class FileIdentity:
@@ -48,18 +47,16 @@ class FileIdentity:
 
 
 def is_cut(descriptors: Iterable[Descriptor], identity: FileIdentity) -> bool:
-    """Return whether a file has fewer pages than its header says, or no header.
+    """Return whether a file has no header any more.
 
-    A checkpoint of another process writes the header before the pages behind it.
+    A file that is shorter than its header says may be sound: a checkpoint that was interrupted has
+    written the header first, and the log has the pages.
 
     Args:
-        descriptors: of this process for the file, because to open it and to close it again would
-            release the locks of SQLite in this process. Without one the answer is False.
+        descriptors: of this process for the file. Without one the answer is False.
         identity: of the file.
     """
     for each in descriptors:
         if each.file == identity.file and each.is_own():
-            header, size = pread(each, _HEADER, 0), os.fstat(each).st_size
-            page, pages = int.from_bytes(header[16:18]), int.from_bytes(header[28:32])
-            return size < max(pages * (_LARGEST_PAGE if page == 1 else page), _HEADER)
+            return os.fstat(each).st_size < _HEADER
     return False
