@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from sidelight.spool import Descriptor, pread
+from sidelight.spool import Descriptor
 
 _HEADER: Final = 100  # bytes
 
