@@ -70,7 +70,7 @@ test-bare: $(DEV) ## the suite without any server or tool: what needs one skips 
 test-pythons: $(DEV) ## a short form of the suite on every Python of this machine
 	$(BIN)/python -m tests.support.pythons
 
-test-platforms: $(DEV) ## a short form of the suite as on macOS and Windows, by hiding what they lack
+test-platforms: $(DEV) ## the unit tests as on macOS and Windows, by hiding what they lack
 	$(BIN)/python -m tests.support.platforms
 
 wheel: $(DEV) ## build the wheel, and try it in an empty environment

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.commands import of, sidelight
+from tests.support.platforms import needs_tmpfs
 from tests.support.stored import record, sqlite, store
 
 from sidelight.settings import settle
@@ -53,6 +54,7 @@ def test_a_probe_fails_where_every_event_is_lost(tmp_path, monkeypatch):
     assert "every event is lost" in said.out
 
 
+@needs_tmpfs
 def test_the_doctor_makes_no_directory_for_hot_segments(tmp_path, monkeypatch):
     hot = "/dev/shm"
     monkeypatch.setenv("SIDELIGHT_HOT", hot)

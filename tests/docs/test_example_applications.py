@@ -177,8 +177,8 @@ def test_a_notebook_run_by_a_command_that_a_map_traces(home):
 
 
 def test_django_and_celery(home):
-    requires("celery", "django", "gunicorn", "httpx")
-    httpx = sys.modules["httpx"]
+    requires("celery", "django", "gunicorn")
+    httpx = pytest.importorskip("httpx", reason="no httpx: pip install -e '.[test]'")
     port, tickets = free_ports(1)[0], {}
     address = f"http://127.0.0.1:{port}"
     settings = {"DJANGO_SETTINGS_MODULE": "tickets.settings", "SECRET_KEY": "s"}

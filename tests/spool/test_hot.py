@@ -10,19 +10,18 @@ from pathlib import Path
 
 import pytest
 from tests.support.commands import sidelight
+from tests.support.platforms import needs_tmpfs
 
 from sidelight import Store
 from sidelight.exceptions import ConfigurationError
 from sidelight.record import frame
-from sidelight.spool import HotSegment, Scanner, Segment, Spool, filesystem, hot_directory
+from sidelight.spool import HotSegment, Scanner, Segment, Spool, hot_directory
 from sidelight.spool.directory import segments_in
 from sidelight.spool.header import PAGE
 
 TMPFS = Path("/dev/shm")
 META = {"instance": "i", "sinks": ["store"]}
-pytestmark = pytest.mark.skipif(
-    filesystem(TMPFS) != "tmpfs", reason="/dev/shm is no tmpfs here: mount one there"
-)
+pytestmark = needs_tmpfs
 
 
 @pytest.fixture

@@ -15,20 +15,22 @@ from typing import Final
 import pytest
 
 from sidelight.host import HAS_FILE_LOCKS
+from sidelight.spool import filesystem
 
 ROOT: Final = Path(__file__).parents[2]
 PLATFORMS: Final = ("darwin", "windows")
 _HIDDEN: Final = ROOT / "tests" / "support" / "hidden"
 _SUITES: Final = (
-    *("record", "spool", "points/test_callables.py", "points/test_expressions.py"),
-    *("points/test_refusals.py", "points/test_tasks_and_annotations.py"),
-    *("emission/test_guard.py", "emission/test_ledger.py", "emission/test_contention.py"),
-    *("emission/test_loops.py", "emission/test_waiting.py", "relay/test_relay.py"),
-    *("runtime", "store/test_store_contract.py", "store/test_processes.py"),
-    *("otlp/test_http_exporter.py", "otlp/test_otlp_sink.py", "testing"),
+    *("record", "host", "spool", "points", "emission", "transactions", "relay", "runtime", "store"),
+    *("otlp", "maps", "testing", "voice_notes", "cli"),
 )
 
+_JOBS: Final = str((os.cpu_count() or 1) + 1)
+
 PLATFORM: Final = os.environ.get("SIDELIGHT_TEST_PLATFORM", "linux")
+needs_tmpfs = pytest.mark.skipif(
+    filesystem(Path("/dev/shm")) != "tmpfs", reason="/dev/shm is no tmpfs here: mount one there"
+)
 needs_spool_files = pytest.mark.skipif(
     not HAS_FILE_LOCKS, reason="without file locks the spool lies in memory"
 )
@@ -44,7 +46,7 @@ def _run(platform: str) -> bool:
     print(f"as on {platform}:", flush=True)
     suites = (f"tests/{suite}" for suite in _SUITES)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "2", "-k", "not postgres", *suites],
+        [sys.executable, "-m", "pytest", "-q", "-n", _JOBS, "-k", "not postgres", *suites],
         cwd=ROOT,
         env=seen_as(platform),
         check=False,

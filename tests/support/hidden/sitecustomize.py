@@ -5,6 +5,7 @@ same system. Only modules of sidelight see it: tests, libraries and Python itsel
 """
 
 import builtins
+import ctypes
 import fcntl
 import os
 import struct
@@ -32,7 +33,8 @@ _WINDOWS = {
     "resource": None,
     "pwd": None,
 }
-LACKING = {"darwin": _BOTH, "windows": _WINDOWS}.get(SYSTEM, {})
+_DARWIN = {**_BOTH, "ctypes": set()}  # its libc has a function more
+LACKING = {"darwin": _DARWIN, "windows": _WINDOWS}.get(SYSTEM, {})
 
 
 class Lacking(types.ModuleType):
@@ -58,7 +60,26 @@ def _locking(fd, mode, size):
         raise PermissionError(error.errno, error.strerror) from None
 
 
+class _Libc:
+    """The functions of libc, and one that tells this run of the machine as macOS does."""
+
+    def __init__(self, *arguments):
+        self._libc = ctypes.CDLL(*arguments)
+
+    def __getattr__(self, name):
+        return getattr(self._libc, name)
+
+    def sysctlbyname(self, name, found, *_):
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:  # noqa: PTH123
+            found.value = file.read().strip()
+        return name != b"kern.bootsessionuuid"
+
+
 def _seen_by_sidelight(name):
+    if name == "ctypes":
+        seen = Lacking(ctypes, set())
+        seen.CDLL = _Libc
+        return seen
     if name == "msvcrt" and SYSTEM == "windows":
         return types.SimpleNamespace(locking=_locking, LK_NBLCK=2, LK_UNLCK=0)
     if LACKING[name] is None:
