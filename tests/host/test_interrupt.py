@@ -1,15 +1,21 @@
 """An exception that another thread sets passes the guard; one of foreign code does not."""
 
 import ctypes
+import sqlite3
 import sys
 import threading
+from functools import partial
 
 import pytest
 from opentelemetry import trace
+from sqlalchemy import create_engine
+from tests.support.telemetry import restore
 
+import sidelight
 from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
 from sidelight.testing import capture
+from sidelight.transactions import create_outbox
 
 
 class Limit(Exception):
@@ -55,12 +61,30 @@ def test_an_exception_set_while_a_value_is_read_passes(error):
         assert recorded.losses == {}
 
 
+class Driver(sqlite3.Connection):
+    """A connection whose cursors act before each statement on the outbox."""
+
+    def cursor(self, *_):
+        return super().cursor(Cursor)
+
+
+class Cursor(sqlite3.Cursor):
+    def execute(self, statement, *values):
+        if "sidelight_outbox" in statement:
+            self.act()
+        return super().execute(statement, *values)
+
+
 def quits():
     sys.exit(3)
 
 
 def raises():
     raise Stop
+
+
+def raises_limit():
+    raise Limit
 
 
 @pytest.mark.parametrize("way", [quits, raises])
@@ -115,6 +139,37 @@ def test_an_exception_set_while_the_span_is_changed_passes(error):
     with capture(strict=False), pytest.raises(error):
         emits("x")(work)()
     assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (partial(send, Limit), Limit),
+        (partial(send, Stop), Stop),
+        (raises_limit, None),
+        (partial(send, TimeoutError), None),  # a driver raises one of Python's without a frame
+    ],
+)
+def test_an_exception_set_in_a_driver_passes(act, error, tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    create_outbox(url)
+    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False)
+    monkeypatch.setattr(Cursor, "act", staticmethod(act), raising=False)
+    engine = create_engine(url, connect_args={"factory": Driver})
+    work = emits("x", transaction=arg.connection)(lambda connection: 5)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            if error is None:
+                assert work(connection) == 5
+            else:
+                with pytest.raises(error):
+                    work(connection)
+            connection.commit()
+            assert bool(EMITTER.losses) is (error is None)
+    finally:
+        engine.dispose()
+        restore()
 
 
 def test_a_recursion_error_of_a_value_is_contained():

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol
 from sidelight.emission.receipt import Receipt
 from sidelight.emission.waiting import Watermark
 from sidelight.exceptions import InstrumentationError, SidelightError, SpoolError
-from sidelight.host import PROCESS_MARK, is_interrupt, mark_process
+from sidelight.host import PROCESS_MARK, Ran, is_interrupt, mark_process
 from sidelight.record import (
     CUT,
     FRAME,
@@ -213,7 +213,7 @@ class Emitter:
         return head.encoded + body
 
     def _encoded_plain(self, head: Head, moment: MomentTuple, error: Exception) -> bytes:
-        if is_interrupt(error, foreign_code=False):
+        if is_interrupt(error, ran="sidelight"):
             raise error
         return encode(head.made_plain(moment))
 
@@ -229,7 +229,7 @@ class Emitter:
         try:
             self.spool.append(frame)
         except (SpoolError, OSError) as error:
-            self.lost("no room in the spool", head.static.point, error, foreign_code=False)
+            self.lost("no room in the spool", head.static.point, error, ran="sidelight")
             return False
         return True
 
@@ -246,22 +246,20 @@ class Emitter:
         """Return the seconds that a wait may last after ``spent`` (ns) of the deadline."""
         return self.deadline - MARGIN - spent / 1e9
 
-    def lost(
-        self, reason: str, point: str, error: BaseException, *, foreign_code: bool = True
-    ) -> None:
+    def lost(self, reason: str, point: str, error: BaseException, *, ran: Ran = "value") -> None:
         """Count a record, or a part of one, that could not be written.
 
         Args:
             reason: the reason for loss.
             point: the path of the point.
             error: the exception that the guard has caught.
-            foreign_code: see `is_interrupt`.
+            ran: see `is_interrupt`.
 
         Raises:
             BaseException: ``error``, where it is an interrupt.
             InstrumentationError: in strict mode.
         """
-        if is_interrupt(error, foreign_code=foreign_code):
+        if is_interrupt(error, ran=ran):
             raise error
         self.count(reason, f"{point}: {_described(error)}")
         if self.strict and not isinstance(error, InstrumentationError):

@@ -68,7 +68,7 @@ def ids_of(span: Any) -> tuple[bytes | None, int, int]:
             return None, 0, 0
         return _trace_bytes(context), context.span_id, record_flags(context.trace_flags)
     except Exception as error:  # a foreign span
-        if is_interrupt(error):
+        if is_interrupt(error, ran="library"):
             raise
         return None, 0, 0
 
@@ -154,7 +154,9 @@ class Tracing:
             except Exception as error:  # noqa: BLE001  # the guard
                 provided = self.checks_provider or providers._TRACER_PROVIDER is not None  # noqa: SLF001
                 foreign = provided and self.configured  # a first call reads the environment
-                emitter.lost("span not begun", name, error, foreign_code=foreign)
+                emitter.lost(
+                    "span not begun", name, error, ran="library" if foreign else "sidelight"
+                )
             span.time = _wall()
             span.call = now = _clock()
             span.cost = now - begun
@@ -222,7 +224,7 @@ def begin_without_span(emitter: Emitter, name: str) -> Callable[[], LightSpan]:
             traced, span.id, span.flags = ids_of(get_context().get(SPAN_KEY))
             span.trace = traced or b""
         except Exception as error:  # noqa: BLE001  # the guard
-            emitter.lost("context not read", name, error, foreign_code=False)
+            emitter.lost("context not read", name, error, ran="sidelight")
         span.time = _wall()
         span.call = now = _clock()
         span.cost = now - begun

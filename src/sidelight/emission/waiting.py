@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from sidelight.emission.contention import Contention
 from sidelight.emission.event_loops import signal
-from sidelight.host import perf_counter_ns
+from sidelight.host import Ran, perf_counter_ns
 
 if TYPE_CHECKING:
     from sidelight.emission.light_span import LightSpan
@@ -144,9 +144,7 @@ class Waitable(Protocol):
         """Return the seconds that a wait may last after ``spent`` (ns) of the deadline."""
         ...
 
-    def lost(
-        self, reason: str, point: str, error: BaseException, *, foreign_code: bool = True
-    ) -> None:
+    def lost(self, reason: str, point: str, error: BaseException, *, ran: Ran = "value") -> None:
         """Count a loss."""
 
 
@@ -212,7 +210,7 @@ class PointWaits:
             task.cancel(*cancelled.args)
 
     def _not_awaited(self, problem: Exception) -> None:
-        self._emitter.lost("store not awaited", self._path, problem, foreign_code=False)
+        self._emitter.lost("store not awaited", self._path, problem, ran="sidelight")
 
     def _count(self, span: LightSpan, begun: int) -> None:
         self._costs.add(span.cost + _clock() - begun)

@@ -11,7 +11,14 @@ from sidelight.host.clock import (
     process_time_ns,
     read_cpu_clock,
 )
-from sidelight.host.guard import guarded, is_interrupt, signal_handlers, traceback_of, without_frame
+from sidelight.host.guard import (
+    Ran,
+    guarded,
+    is_interrupt,
+    signal_handlers,
+    traceback_of,
+    without_frame,
+)
 from sidelight.host.imports import at_first_use, begin_use, imported, lazily, when_imported
 from sidelight.host.log import log_detail, log_failure, log_warning
 from sidelight.host.otel_api import (
@@ -55,6 +62,7 @@ __all__ = [
     "PROCESS_MARK",
     "SPAN_KEY",
     "Loop",
+    "Ran",
     "Turns",
     "allocate_lock",
     "at_first_use",

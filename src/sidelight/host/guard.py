@@ -14,9 +14,12 @@ interrupt by where it was raised:
   awaits or yields. sidelight reads a value without either.
 - Only sidelight's own code ran, and the exception was thrown into a waiting coroutine, or its class
   belongs neither to Python nor to a library that sidelight calls there.
+- Only sidelight's code and a library's ran, no ``raise`` raised the exception, it has no arguments,
+  and its class belongs to a package of Python code: the application's, or a job queue's.
 
 An Exception that another thread sets while a value is read looks like one of the value, and is
-contained. The exception itself may be hostile: only `type` and `BaseException` read it.
+contained. So is one of Python's own classes that is set within a library. The exception itself may
+be hostile: only `type` and `BaseException` read it.
 """
 
 from __future__ import annotations
@@ -28,11 +31,13 @@ import sys
 from collections.abc import Callable
 from opcode import opmap
 from types import CodeType, FrameType, TracebackType
-from typing import Final, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from sidelight.host.imports import imported
 
 _Error = TypeVar("_Error", bound=BaseException)
+Ran: TypeAlias = Literal["sidelight", "library", "value"]
+"""The code that may have run where an exception was caught: see `is_interrupt`."""
 #: The signals for which programs install handlers that raise.
 _SIGNALS: Final = (
     *("SIGALRM", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"),
@@ -55,6 +60,8 @@ _OWN_FILES: Final = ("<sidelight ", os.path.join(os.path.dirname(os.path.dirname
 _KNOWN: Final = frozenset(
     {"asyncio.exceptions", "builtins", "msgspec", "sidelight.exceptions", "struct", "zlib"}
 )
+_COMPILED: Final = (".so", ".pyd")
+_arguments: Final[Callable[[BaseException], Any]] = BaseException.__dict__["args"].__get__
 _module: Final = type.__dict__["__module__"].__get__
 traceback_of: Final[Callable[[BaseException], TracebackType | None]] = BaseException.__dict__[
     "__traceback__"
@@ -78,22 +85,22 @@ class guarded(contextlib.ContextDecorator):  # noqa: N801  # used like a functio
             provider.load()
     """
 
-    __slots__ = ("_foreign_code", "_report")
+    __slots__ = ("_ran", "_report")
 
     def __init__(
         self,
         report: Callable[[Exception], object] | None = None,
         *,
-        foreign_code: bool = True,
+        ran: Ran = "value",
     ) -> None:
         """Make a guard.
 
         Args:
             report: called with the exception; None contains it silently.
-            foreign_code: see `is_interrupt`.
+            ran: see `is_interrupt`.
         """
         self._report = report
-        self._foreign_code = foreign_code
+        self._ran: Ran = ran
 
     def __enter__(self) -> None:
         """Begin the block."""
@@ -104,19 +111,20 @@ class guarded(contextlib.ContextDecorator):  # noqa: N801  # used like a functio
         """Contain an Exception that is not an interrupt."""
         if not isinstance(error, Exception):
             return False
-        if is_interrupt(error, foreign_code=self._foreign_code):
+        if is_interrupt(error, ran=self._ran):
             return False
         if self._report is not None:
             self._report(error)
         return True
 
 
-def is_interrupt(error: BaseException, *, foreign_code: bool = True) -> bool:
+def is_interrupt(error: BaseException, *, ran: Ran = "value") -> bool:
     """Return whether a caught exception interrupted the guarded code instead of being raised by it.
 
     Args:
         error: the exception as it was caught.
-        foreign_code: whether code of others may have run: a value was read, or a foreign span used.
+        ran: the code that may have run: only sidelight's; that of a library, such as a database's
+            driver; or that of a value, which may be any.
     """
     kind = type(error)
     if issubclass(kind, RecursionError | MemoryError):
@@ -132,7 +140,7 @@ def is_interrupt(error: BaseException, *, foreign_code: bool = True) -> bool:
         traceback, innermost, before = traceback.tb_next, traceback, frame
     if innermost is None:
         return issubclass(kind, KeyboardInterrupt)
-    return _was_set(kind, innermost, foreign_code=foreign_code)
+    return _was_set(error, innermost, ran)
 
 
 def _handles_signal(frame: FrameType, before: FrameType | None) -> bool:
@@ -145,13 +153,13 @@ def _handles_signal(frame: FrameType, before: FrameType | None) -> bool:
     return any(each is before for each in frame.f_locals.values())
 
 
-def _was_set(kind: type[BaseException], raised: TracebackType, *, foreign_code: bool) -> bool:
+def _was_set(error: BaseException, raised: TracebackType, ran: Ran) -> bool:
     """Return whether another thread, or a throw into a coroutine, set the exception."""
-    code = raised.tb_frame.f_code
+    kind, code = type(error), raised.tb_frame.f_code
     instruction, argument = code.co_code[raised.tb_lasti : raised.tb_lasti + 2]
     resumes = instruction == _RESUME and bool(argument & _AFTER_YIELD)
     an_exception = issubclass(kind, Exception)
-    if foreign_code and _ends_coroutines(kind):
+    if ran != "sidelight" and _ends_coroutines(kind):
         return False
     if instruction in _CHECKS and not (an_exception and resumes) and not _is_compiled(code):
         return True
@@ -159,7 +167,27 @@ def _was_set(kind: type[BaseException], raised: TracebackType, *, foreign_code: 
         own = code.co_filename.startswith(_OWN_FILES)
         return own or not (instruction in _RAISES or _EXITS.intersection(code.co_names))
     thrown_in = resumes or instruction in _RESUMED
-    return not foreign_code and (thrown_in or _module(kind) not in _KNOWN)
+    if ran == "sidelight":
+        return thrown_in or _module(kind) not in _KNOWN
+    if ran == "value" or thrown_in or instruction in _RAISES or _is_compiled(code):
+        return False
+    return not _arguments(error) and _is_of_python_code(kind)
+
+
+def _is_of_python_code(kind: type[BaseException]) -> bool:
+    """Return whether a class belongs to a package that has no compiled module.
+
+    Only a compiled module raises without a ``raise``, and it raises the classes of its package or
+    Python's. The compiled part of a package may be a package beside it: psycopg and psycopg_binary.
+    """
+    package = str(_module(kind)).partition(".")[0]
+    if package == "sidelight" or package in sys.stdlib_module_names:
+        return False
+    return not any(
+        f"{name.lstrip('_')}.".startswith((f"{package}.", f"{package}_"))
+        and str(getattr(module, "__file__", "")).endswith(_COMPILED)
+        for name, module in list(sys.modules.items())
+    )
 
 
 def _ends_coroutines(kind: type[BaseException]) -> bool:

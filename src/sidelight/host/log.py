@@ -36,5 +36,5 @@ def _log(level: int, message: str, arguments: tuple[object, ...], **options: Any
     try:
         _LOGGER.log(level, message, *arguments, stacklevel=_CALLER, **options)
     except BaseException as error:
-        if is_interrupt(error):
+        if is_interrupt(error, ran="library"):
             raise

@@ -161,7 +161,7 @@ def _lost(error: Exception, type_: Any) -> None:
     if isinstance(error, TransactionError):
         raise error
     reason = "emit refused" if isinstance(error, PointError) else "internal error"
-    EMITTER.lost(reason, _named(type_), error, foreign_code=False)
+    EMITTER.lost(reason, _named(type_), error, ran="sidelight")
 
 
 def _named(type_: Any) -> str:

@@ -128,7 +128,7 @@ def _first_call_of(
             write(wrapper)
     except Exception as problem:  # noqa: BLE001  # the guard
         reason = "recursion limit" if isinstance(problem, RecursionError) else "internal error"
-        EMITTER.lost(reason, point.path, problem, foreign_code=False)
+        EMITTER.lost(reason, point.path, problem, ran="sidelight")
         called = function
     values = list(arguments.values())
     positional, all_named = code.co_argcount, code.co_argcount + code.co_kwonlyargcount

@@ -27,6 +27,7 @@ from sidelight.emission import (
 )
 from sidelight.exceptions import InstrumentationError, TransactionError
 from sidelight.host import (
+    Ran,
     begin_use,
     get_context,
     is_interrupt,
@@ -189,10 +190,11 @@ def namespace(point: Point, function: Any, kind: Kind) -> dict[str, Any]:
 def _guard(point: Point) -> dict[str, Any]:
     """Return the functions that count a problem, and keep it from the caller."""
     path = point.path
-    foreign_code = any(d.joins for d in point.declarations)  # a database's driver
+    joins = any(d.joins for d in point.declarations)
+    ran: Ran = "library" if joins else "sidelight"  # a database's driver
 
     def lost(reason: str, problem: BaseException) -> None:
-        EMITTER.lost(reason, path, problem, foreign_code=foreign_code)
+        EMITTER.lost(reason, path, problem, ran=ran)
 
     def uncaptured(field: str, problem: BaseException) -> None:
         EMITTER.lost(f"field {field} not captured", path, problem)

@@ -42,7 +42,7 @@ def _whole(hook: Callable[[], None]) -> None:
         try:
             return hook()
         except BaseException as error:
-            if not is_interrupt(error, foreign_code=False):
+            if not is_interrupt(error, ran="sidelight"):
                 raise
             _interrupts[get_ident()] = type(error)
     return None

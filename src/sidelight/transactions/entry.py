@@ -217,7 +217,7 @@ class Guard:
             return False
         if isinstance(error, TransactionError) or not isinstance(error, Exception):
             return False
-        if is_interrupt(error):
+        if is_interrupt(error, ran="library"):
             return False
         if isinstance(error, UndoneError):
             return True

@@ -174,7 +174,7 @@ class Joining:
         try:
             return Ticket(self, transaction_of(target))
         except Exception as error:
-            if is_interrupt(error):
+            if is_interrupt(error, ran="library"):
                 raise
             EMITTER.lost("transaction not looked at", self.point, error)
             return Ticket(self, None)

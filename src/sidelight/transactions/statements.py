@@ -188,7 +188,7 @@ def _undo(error: BaseException) -> Statements:
         yield _UNDO
     except Exception:  # noqa: BLE001  # of any driver
         was_made = sqlstate(error) not in _WITHOUT_SAVEPOINT
-        if was_made and isinstance(error, Exception) and not is_interrupt(error):
+        if was_made and isinstance(error, Exception) and not is_interrupt(error, ran="library"):
             raise RolledBackError from error
 
 
@@ -331,7 +331,7 @@ def sqlite_insert(
         if moved.number > 1:
             cursor.execute(_SWEEP, moved)
     except Exception as error:
-        if was_open and not raw.in_transaction and not is_interrupt(error):
+        if was_open and not raw.in_transaction and not is_interrupt(error, ran="library"):
             raise RolledBackError from error
         raise
 

@@ -113,6 +113,6 @@ def _emit(entries: list[Entry]) -> None:
         except InstrumentationError:  # strict mode
             raise
         except Exception as error:
-            if is_interrupt(error):
+            if is_interrupt(error, ran="library"):
                 raise
             EMITTER.lost("internal error", entry.point, error)
