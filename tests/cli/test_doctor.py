@@ -38,6 +38,7 @@ from tests.support.commands import (
 )
 from tests.support.crafted import PAYLOADS, segment_in
 from tests.support.disks import small_disk
+from tests.support.platforms import needs_linux
 from tests.support.postgres import Postgres, binaries, new_database, own_server
 from tests.support.proxy import Proxy
 from tests.support.rules import alter, rule
@@ -89,7 +90,10 @@ def row(function):
     """Enter a row; one with parameters is entered for each of them."""
     for given in getattr(function, "given", [()]):
         name = "-".join([function.__name__, *map(str, given)])
-        ROWS.append(pytest.param(lambda at, given=given: function(at, *given), id=name))
+        marks = getattr(function, "pytestmark", [])
+        ROWS.append(
+            pytest.param(lambda at, given=given: function(at, *given), id=name, marks=marks)
+        )
     return function
 
 
@@ -154,6 +158,7 @@ def orphaned_records(at):
 
 
 @row
+@needs_linux
 def a_process_that_is_stopped(at):
     at.first()
     living = at.stack.enter_context(Living(at.path))
@@ -166,6 +171,7 @@ def a_process_that_is_stopped(at):
 
 
 @row
+@needs_linux
 def an_application_that_is_stopped_with_its_own_relay(at):
     """Nothing waits: only the process itself tells."""
     script = f'{FIRST}\nprint("ready", flush=True)\ntime.sleep(600)'
@@ -194,6 +200,7 @@ def records_that_name_another_store(at):
 
 
 @row
+@needs_linux
 def a_relay_that_is_stopped(at):
     at.first()
     relay = at.stack.enter_context(relaying(*at.options))
@@ -263,6 +270,7 @@ time.sleep(600)
 
 
 @row
+@needs_linux
 @given("FORKED_IN_C", "CLOSED_IN_PLACE")
 def a_process_that_had_to_leave_its_events_to_another_relay(at, program):
     program = globals()[program]
@@ -274,6 +282,7 @@ def a_process_that_had_to_leave_its_events_to_another_relay(at, program):
 
 
 @row
+@needs_linux
 def a_process_whose_parent_has_a_relay_that_reads_its_events(at):
     """The relay looks for such segments every 2 s."""
     at.stack.enter_context(running(FORKED_BY_A_LIVING_PARENT, at.path))
@@ -284,6 +293,7 @@ def a_process_whose_parent_has_a_relay_that_reads_its_events(at):
 
 
 @row
+@needs_linux
 @given("moved", "replaced", "turned", "deleted")
 def a_spool_that_left_its_path_under_a_process(at, how):
     """A process without a relay of its own writes on, where no relay looks."""
@@ -831,6 +841,7 @@ def a_file_that_is_named_like_a_segment(at):
 
 
 @row
+@needs_linux
 def a_spool_on_a_filesystem_without_files(at):
     at.first()
     at.options = (*of(at.path), "--spool", "/proc/foo")
@@ -1058,6 +1069,7 @@ def test_no_line_in_a_pipe_ends_with_spaces(tmp_path):
         assert [line for line in said.splitlines() if line != line.rstrip()] == []
 
 
+@needs_linux
 def test_words_on_a_terminal(tmp_path, monkeypatch):
     path = tmp_path / "events.db"
     emit(TWO_ORDERS, path)

@@ -31,6 +31,9 @@ PLATFORM: Final = os.environ.get("SIDELIGHT_TEST_PLATFORM", "linux")
 needs_tmpfs = pytest.mark.skipif(
     filesystem(Path("/dev/shm")) != "tmpfs", reason="/dev/shm is no tmpfs here: mount one there"
 )
+needs_linux = pytest.mark.skipif(
+    PLATFORM != "linux", reason="only Linux shows what another process does"
+)
 needs_spool_files = pytest.mark.skipif(
     not HAS_FILE_LOCKS, reason="without file locks the spool lies in memory"
 )

@@ -75,6 +75,10 @@ def not_kept() -> list[tuple[str, str]]:
                 "a process whose spool was moved or deleted under it is not found from outside",
                 "restart processes with relay=external after moving a spool",
             ),
+            (
+                "a process that is stopped (SIGSTOP) is not told from one that works",
+                "look at the state of a silent process with `ps`",
+            ),
         ]
     if not HAS_THREAD_CLOCKS:
         problem = (
