@@ -13,6 +13,8 @@ NO_ROW = {
     "test_an_external_relay_reads_along": "a reader",
     "test_what_waits_for_the_spool_is_not_taken_into_a_child": "frames in memory",
     "test_the_lock_of_a_store_is_open_only_while_it_is_held": "a lock",
+    "test_an_exception_in_the_first_call_of_a_process": "single calls, each judged by its next one",
+    "test_an_exception_in_the_hooks_of_a_fork": "hooks without an emission",
     "test_too_few_replicas_in_sync_are_told_in_words": "words of the doctor",
     "test_without_the_gil_the_import_is_refused": "an import",
     "test_a_python_that_names_its_instructions_otherwise": "an import",
