@@ -186,6 +186,8 @@ def an_application_that_is_stopped_with_its_own_relay(at):
     yield WRONG, "process", rf"process {process.pid} on .* its last sign of life .* old: its relay"
     process.kill()
     process.wait()
+    words = rf"process {process.pid} on .* its end is not noted: .* → `sidelight relay --once .*`"
+    yield WRONG, "process", words
     shutil.rmtree(at.spool)
     yield NOTE, "process", r"1 process silent .*\(instance [0-9a-f]{16}\).* → .*--without INSTANCE"
 

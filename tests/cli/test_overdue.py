@@ -26,7 +26,8 @@ from tests.support.commands import (
 from tests.support.stored import BACKENDS
 
 from sidelight import Store
-from sidelight.cli.store.alerts import Alert, Told, follow_overdue
+from sidelight.cli.store.alerts import Told, follow_overdue
+from sidelight.cli.store.channels import channels_of
 from sidelight.record import Expectation
 from sidelight.store import Judgement
 
@@ -62,7 +63,7 @@ def judged(url, *options):
 
 
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
-def test_a_killed_process_abandons_its_calls(here, backend):
+def test_a_killed_process_abandons_its_calls(here, monkeypatch, backend):
     url = BACKENDS[backend](here)
     spool = {"SIDELIGHT_SPOOL": str(here / "spool")}
     relay = ["relay", "--once", "--spool", here / "spool", *of(url)]
@@ -76,7 +77,14 @@ def test_a_killed_process_abandons_its_calls(here, backend):
             Expectation(after="order_received", one_of=("order_packed",), within=timedelta(0.1))
         ]
         assert opened.overdue(late) == []  # not due
-    assert sidelight(*relay).code == 0
+    monkeypatch.setenv("SIDELIGHT_SPOOL", spool["SIDELIGHT_SPOOL"])
+    code, states, told = judged(url)
+    assert (code, states["order-2"]) == (3, "unknown"), told
+    assert "has ended, and its end is not noted: `sidelight relay --once --store " in told
+    assert "not judged yet" not in told
+    said = sidelight(*relay)
+    assert (said.code, "noted that 1 process has ended" in said.err) == (0, True)
+    assert "noted that" not in sidelight(*relay).err
     assert [(e.type, e.outcome) for e in events_of(url) if e.artifact_id == "order-2"] == [
         ("order_received", "succeeded"),
         ("packing_started", "abandoned"),
@@ -247,11 +255,11 @@ def test_a_follower_tells_each_overdue_once_and_retries(here):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    told = here / "told.jsonl"
+    told, where = here / "told.jsonl", f"http://127.0.0.1:{server.server_port}"
     try:
         process = spawn(
             *("overdue", "--follow", "--every", "0.2", "--command", f"cat >> {told}"),
-            *("--webhook", f"http://127.0.0.1:{server.server_port}/", *of(url)),
+            *("--webhook", f"http://me:secret@{where[7:]}/secret?secret", *of(url)),
         )
         wait_for(lambda: len(Hook.got) == 2)
         deliver('receive("order-2")', url)
@@ -269,9 +277,10 @@ def test_a_follower_tells_each_overdue_once_and_retries(here):
         "order-2",
     ]
     assert said.code == 0
-    assert "the webhook failed: it answers 302; trying again in 1 s" in said.err
+    problem = f"the webhook failed for the overdue order-1: {where}/… answered 302; trying again"
+    assert f"{problem} in 1 s" in said.err
+    assert "secret" not in said.err
     assert [json.loads(line)["artifact_id"] for line in told.read_text().splitlines()] == [
-        "order-1",
         "order-1",
         "order-2",
     ]
@@ -287,7 +296,7 @@ def test_a_follower_tells_a_reason_once_although_its_seconds_change(monkeypatch,
 
     monkeypatch.setattr("sidelight.cli.store.alerts.time.sleep", lambda _: None)
     with pytest.raises(StopIteration):
-        follow_overdue(look, Alert(None, None), Told(None), 1)
+        follow_overdue(look, channels_of(None, None), Told(None), 1)
     told = "unknown: shop 7 (instance i1) has been silent for 50 s"
     assert capsys.readouterr().err.splitlines() == [told]
 
@@ -304,16 +313,30 @@ def test_a_command_that_fails_is_tried_again(here):
     (here / "ready").touch()
     assert json.loads(process.stdout.readline())["artifact_id"] == "order-1"
     process.send_signal(signal.SIGINT)
-    assert "the command failed" in end(process).err
+    said = end(process).err
+    assert "the command failed for the overdue order-1: exit code 1; trying again in 1 s" in said
 
 
 def test_a_restart_tells_nothing_twice(here):
+    """Also a channel that was told, where another failed."""
     url = f"sqlite:///{here / 'events.db'}"
     deliver('receive("order-1")', url)
     options = ("overdue", "--follow", "--every", "0.2", "--state", here / "told.json", *of(url))
+    paged = here / "paged"
+    both = ("--command", f"cat >> {paged}; echo >> {paged}", "--webhook", "http://127.0.0.1:1/")
+    process = spawn(*options, *both)
+    problem = "the webhook failed for the overdue order-1: http://127.0.0.1:1/… was not reached"
+    assert f"{problem}: Connection refused" in process.stderr.readline()
+    process.kill()
+    end(process)
+    process = spawn(*options, *both)
+    assert problem in process.stderr.readline()
+    process.kill()
+    end(process)
+    assert paged.read_text().count("order-1") == 1
     process = spawn(*options)
     assert json.loads(process.stdout.readline())["artifact_id"] == "order-1"
-    wait_for((here / "told.json").exists)
+    wait_for(lambda: json.loads((here / "told.json").read_text())["told"])
     process.kill()
     end(process)
     assert (here / "told.json").stat().st_mode & 0o777 == 0o600

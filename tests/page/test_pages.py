@@ -212,7 +212,7 @@ def test_what_is_not_judged_yet_is_told(tmp_path):
         deliver(sink, [record("order_received", now), sign(now)])
     with serve(path, "--map", map_) as served:
         shown = words(served.text("/"))
-    assert re.search("Not judged yet, because of the next sign of life of .*: 1 whose", shown)
+    assert re.search("Not judged yet, until .* gives its next sign of life: 1 whose", shown)
     assert "Nothing is overdue" not in shown
 
 

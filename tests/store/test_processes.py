@@ -247,7 +247,7 @@ def test_what_is_just_due_waits_for_the_next_sign_of_life(url):
     deliver(url, record("received", now - 60 * MINUTE - SECOND), sign(now - 2 * SECOND))
     states, found = judged(url)
     assert (states, found.not_judged) == ({}, 1)
-    assert found.awaited == ["the next sign of life of shop 7 on here"]
+    assert found.awaited == ["shop 7 on here gives its next sign of life"]
     deliver(url, sign(now + 5 * SECOND))
     assert judged(url)[0] == {"a1": "overdue"}
 

@@ -201,7 +201,9 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
         sinks = sinks_of(settings, EMITTER.count)
         answering = [sink for sink in sinks if sink.name not in failing]
         for sink, each in _drain(settings, answering, spool.meta["instance"]).items():
-            each.delivered += health.get(sink, Health()).delivered
+            earlier = health.get(sink, Health())
+            each.delivered += earlier.delivered
+            each.ended += earlier.ended
             health[sink] = each
     _print_health(health, as_json=as_json)
     _print_what_is_left(settings, health)
@@ -243,6 +245,9 @@ def _print_health(health: Mapping[str, Health], *, as_json: bool) -> None:
         "records delivered": [Text(number(each.delivered)) for each in health.values()],
     }
     print_table(columns, right=["records delivered"])
+    if ended := max((each.ended for each in health.values()), default=0):
+        noted = plural(ended, "process has", "processes have")
+        remark(f"noted that {noted} ended; calls that were open then are abandoned")
 
 
 def _print_what_is_left(settings: Settings, health: Mapping[str, Health]) -> bool:

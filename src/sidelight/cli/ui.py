@@ -101,7 +101,7 @@ def ui(
                     for found in run_checks(settings)
                 ],
                 lags=lags,
-                waiting=lambda: marks_here(store),
+                waiting=lambda: marks_here(store, opened.processes(running=True)),
                 expectations=expected.expectations,
                 declared=list(catalogue) if modules else [],
                 trace_url=trace_url,

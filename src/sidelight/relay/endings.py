@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.host import monotonic
-from sidelight.spool import Segment, Sink, segments_in
+from sidelight.spool import Health, Segment, Sink, segments_in
 
 _EVERY: Final = 5.0  # seconds between two notes of a process …
 _IDLE: Final = 20.0  # … of one that emits nothing: the pause doubles up to this
@@ -49,7 +49,7 @@ def note_alive(sink: Sink, segment: Segment) -> None:
         note(segment.meta, time.time_ns())
 
 
-def note_end(sink: Sink, segment: Segment) -> bool:
+def note_end(sink: Sink, segment: Segment, health: Health) -> bool:
     """Note the end of an orphaned segment's writer, if this was the last of its segments.
 
     The lock of an orphaned segment is free. A process has a segment that it holds as long as it
@@ -59,6 +59,7 @@ def note_end(sink: Sink, segment: Segment) -> bool:
     Args:
         sink: the store or the stream; other sinks do not note the end of a process.
         segment: all of its records were delivered.
+        health: of the sink; it counts the ends that were noted.
 
     Returns:
         False where the sink does not answer: try again later.
@@ -73,6 +74,7 @@ def note_end(sink: Sink, segment: Segment) -> bool:
         note(segment.meta)
     except SinkUnavailableError:
         return False
+    health.ended += 1
     return True
 
 

@@ -204,7 +204,7 @@ class Worker(msgspec.Struct, eq=False, dict=True):
             self._quarantine(segment, "unreadable record", problem, payload)
         if len(reading):
             self._deliver(segment, reading, retries)
-        elif is_final and note_end(self.sink, segment):
+        elif is_final and note_end(self.sink, segment, self.health):
             self._finish(segment)
         elif reading.damaged:
             self._advance(segment, reading.end)

@@ -76,12 +76,14 @@ class Health(msgspec.Struct, repr_omit_defaults=True):
 
     Attributes:
         delivered: number of records that the sink took or set aside.
+        ended: number of processes whose end was noted: all of their records are delivered.
         failing_since: wall clock at the first failure of the current outage (s); None while the
             sink answers.
         problem: the latest failure in words.
     """
 
     delivered: int = 0
+    ended: int = 0
     failing_since: float | None = None
     problem: str = ""
     _is_reported: bool = False

@@ -116,7 +116,8 @@ class Analysis(Inventory):
             time_limit: as in `latency`, for each expectation.
             without: ids of processes from which nothing more is expected, such as those of a
                 machine that is gone.
-            waiting: further limits of the delivery, such as records in a spool of this machine.
+            waiting: further limits of the delivery, such as records in a spool of this machine. The
+                limit of a process stands in the place of the store's own.
             filters: conditions on the event that begins the wait; see `Filters`.
 
         Raises:
@@ -124,7 +125,8 @@ class Analysis(Inventory):
         """
         now = time.time_ns()
         # Read first: what comes between the two reads is judged by the next call.
-        marks = [*marks_of(self._running(), without, now), *waiting]
+        told = [mark for mark in waiting if mark.process not in without]
+        marks = marks_of(self._running(), {*without, *(mark.process for mark in told)}, now) + told
         expected = []
         for each in expectations:
             scan = Scan(time_limit)

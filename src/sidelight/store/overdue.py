@@ -66,7 +66,7 @@ class Judgement(list[Overdue]):
         unknown: the reasons for which something is unknown; at most ten.
         not_judged: how many waits are over in time, and not judged yet: what was written until then
             is about to be delivered.
-        awaited: what decides these, in words; at most ten.
+        awaited: the conditions that decide these, in words; at most ten.
         left_out: artifacts that began before this time were not examined, because the time limit
             ended the search; None if all were.
         large: how many artifacts were left out because they have more than 10,000 events.
@@ -85,7 +85,7 @@ class Mark(NamedTuple):
     Attributes:
         until: what was written before this time (ns) has been delivered.
         reason: why it is not further; "" for a delay as short as that of every delivery.
-        awaited: what must come for the delivery to be further, in words.
+        awaited: the condition for the delivery to be further, in words.
         process: the instance id of the process; "" for another limit.
     """
 
@@ -93,6 +93,12 @@ class Mark(NamedTuple):
     reason: str
     awaited: str = ""
     process: str = ""
+
+    @classmethod
+    def of(cls, process: Process, reason: str) -> Mark:
+        """Return how far the delivery of a process is."""
+        awaited = f"{process} gives its next sign of life"
+        return cls(process.delivered_until_ns - _MARGIN, reason, awaited, process.process)
 
 
 def marks_of(running: Iterable[Process] | None, without: Collection[str], now: int) -> list[Mark]:
@@ -106,14 +112,7 @@ def marks_of(running: Iterable[Process] | None, without: Collection[str], now: i
     if running is None:
         return [Mark(0, "no process has told the store that it lives; is a relay running?")]
     return [
-        Mark(
-            each.delivered_until_ns - _MARGIN,
-            _why_behind(each, now),
-            f"the next sign of life of {each}",
-            each.process,
-        )
-        for each in running
-        if each.process not in without
+        Mark.of(each, _why_behind(each, now)) for each in running if each.process not in without
     ]
 
 

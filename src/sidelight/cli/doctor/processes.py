@@ -44,6 +44,31 @@ def check_stopped(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
             )
 
 
+def check_ended(
+    ended: Iterable[tuple[Process, str]], segments: Sequence[SegmentReport]
+) -> Iterator[Finding]:
+    """Find processes that have ended without a noted end; where records wait, the backlog tells.
+
+    Args:
+        ended: the processes, with the commands that note their ends; see `ended_in`.
+        segments: of the spool.
+    """
+    waiting = {
+        each.meta.get("instance")
+        for each in segments
+        if any(backlog.records for backlog in each.backlog.values())
+    }
+    for process, command in ended:
+        if process.process not in waiting:
+            yield Finding(
+                "process",
+                "wrong",
+                f"{process} has ended, and its end is not noted: `sidelight overdue` says unknown,"
+                " and its open calls do not count as abandoned",
+                f"`{command}` notes its end",
+            )
+
+
 def check_silent(
     processes: Iterable[Process], segments: Sequence[SegmentReport]
 ) -> Iterator[Finding]:

@@ -10,8 +10,14 @@ from typing import Final
 from sidelight.cli.doctor.backlog import check_backlog, check_relays
 from sidelight.cli.doctor.directory import check_directory
 from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.doctor.processes import check_limits, check_silent, check_stopped
+from sidelight.cli.doctor.processes import (
+    check_ended,
+    check_limits,
+    check_silent,
+    check_stopped,
+)
 from sidelight.cli.output import time_of
+from sidelight.cli.spool.ended import ended_in
 from sidelight.cli.spool.segments import SegmentReport, read_spool, writer_of
 from sidelight.host import HAS_FILE_LOCKS, is_directory
 from sidelight.settings import Settings
@@ -61,7 +67,10 @@ def check_spool(
     yield from _check_clock(segments)
     yield from check_limits(segments)
     yield from check_stopped(segments)
-    yield from check_silent(processes, segments)
+    ended = ended_in(directory, settings.named_store, processes)
+    yield from check_ended(ended, segments)
+    told = {process for process, _ in ended}
+    yield from check_silent([each for each in processes if each not in told], segments)
     yield from check_relays(segments)
     yield from check_backlog(segments, settings, answers=answers)
     yield from _check_damage(segments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from sidelight.cli.output import remark
+from sidelight.cli.spool.ended import ended_in
 from sidelight.cli.spool.segments import writer_of
 from sidelight.cli.spool.writers import is_stopped
 from sidelight.exceptions import SidelightError, StoreMissingError
 from sidelight.record import Moment, decode, is_same_store, occurred_at
 from sidelight.settings import settle
 from sidelight.spool import PAGE, Scanner, Segment, segments_in
-from sidelight.store import Mark, plural, whole_seconds
+from sidelight.store import Mark, Process, plural, whole_seconds
 
 _MOST: Final = 10_000  # events to count
 _BATCH: Final = 2000
@@ -60,23 +61,33 @@ def remark_waiting(store: str | None) -> None:
             remark(f"{waiting} still in the spool; {more}")
 
 
-def marks_here(store: str | None) -> list[Mark]:
+def marks_here(store: str | None, running: Iterable[Process]) -> list[Mark]:
     """Return how far a store is with the spool of this machine: at its oldest waiting event.
 
+    A process that has ended without a noted end gives no further sign of life.
     A spool that cannot be read is no reason to judge nothing, because it may be of another store.
+
+    Args:
+        store: its URL, as the command line gives it.
+        running: the processes whose end it does not know.
     """
-    waiting = _Waiting()
+    waiting, marks = _Waiting(), list[Mark]()
     with contextlib.suppress(SidelightError, OSError):
         settings = settle(store)
-        waiting = _waiting_in(settings.spool, settings.require_store(), _options(store))
+        url = settings.require_store()
+        for process, command in ended_in(settings.spool, url, running):
+            problem = f"{process} (instance {process.process}) has ended, and its end is not noted"
+            marks.append(Mark.of(process, f"{problem}: `{command}` notes it"))
+        waiting = _waiting_in(settings.spool, url, _options(store))
     if not waiting.events:
-        return []
+        return marks
     late = time.time_ns() - waiting.oldest_ns
     reason = ""
     if late >= PATIENCE:
         told = [f"events wait in the spool here for {whole_seconds(late)}", *waiting.remedies]
         reason = "; ".join(told)
-    return [Mark(waiting.oldest_ns, reason, "events that wait in the spool here")]
+    awaited = "events that wait in the spool here are delivered"
+    return [*marks, Mark(waiting.oldest_ns, reason, awaited)]
 
 
 def missing_beside_spool(error: StoreMissingError, spool: Path | None = None) -> StoreMissingError:

@@ -1,96 +1,31 @@
-"""Tell of overdue artifacts: each once, to a command or a webhook, with retries."""
+"""Tell of overdue artifacts: each once to each channel, with retries."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
 
 from opentelemetry.metrics import get_meter
 
-from sidelight.cli.output import complain, json_line
+from sidelight.cli.output import complain
+from sidelight.cli.store.channels import Backoff, Channel
 from sidelight.exceptions import ConfigurationError, StoreError
 from sidelight.record import Expectation
-from sidelight.settings import without_password
 from sidelight.store import Judgement, Overdue
 from sidelight.version import __version__
 
-_FIRST_PAUSE: Final = 1.0  # s; doubles with each failed attempt to tell
-_LONGEST_PAUSE: Final = 60.0
-_ANSWER_WITHIN: Final = 30.0  # s that a command or a webhook may take
+_LAST: Final = "stdout"  # the channel that is told when all others were
 
 Key: TypeAlias = tuple[str, str, tuple[str, ...]]
 
 
-def check_webhook(url: str) -> None:
-    """Check that a webhook can be posted to.
-
-    Raises:
-        ConfigurationError: it is no URL of HTTP.
-    """
-    try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # no port, or brackets
-        is_url = False
-    if not is_url or url != url.strip() or not url.isprintable():
-        raise ConfigurationError(
-            setting="--webhook",
-            problem=f"{without_password(url)!r} is no http or https URL",
-            remedy="write https://host/path",
-        )
-
-
-class Alert:
-    """Tells of one overdue: to a command, to a webhook, and on stdout."""
-
-    def __init__(self, command: str | None, webhook: str | None) -> None:
-        self._command = command
-        self._webhook = webhook
-
-    def tell(self, line: str) -> str:
-        """Tell; return the problem, or ""."""
-        if self._command is not None:
-            try:
-                subprocess.run(  # noqa: S602  # the user's own command
-                    self._command,
-                    shell=True,
-                    input=line,
-                    text=True,
-                    timeout=_ANSWER_WITHIN,
-                    check=True,
-                )
-            except (subprocess.SubprocessError, OSError) as error:
-                return f"the command failed: {error}"
-        if self._webhook is not None:
-            import requests  # noqa: PLC0415  # slow to import, and each `--help` would wait for it
-
-            try:
-                answer = requests.post(
-                    self._webhook,
-                    data=line.encode(),
-                    headers={"content-type": "application/json"},
-                    timeout=_ANSWER_WITHIN,
-                    allow_redirects=False,
-                )
-            except requests.RequestException as error:  # its words may hold secrets of the URL
-                return f"the webhook failed: {type(error).__name__}"
-            if answer.status_code // 100 != 2:  # behind a redirect the POST has not arrived
-                return f"the webhook failed: it answers {answer.status_code}"
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        return ""
-
-
 class Told:
-    """What was told, in a file that a restart reads; without a file in memory.
+    """What was told to which channel, in a file that a restart reads; without a file in memory.
 
     Raises:
         ConfigurationError: the file is not one of these, or cannot be read.
@@ -98,21 +33,23 @@ class Told:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._keys: set[Key] = set() if path is None else _read(path)
+        self._channels: dict[Key, frozenset[str]] = {} if path is None else _read(path)
 
-    def __contains__(self, each: Overdue) -> bool:
-        return _key(each) in self._keys
+    def has(self, each: Overdue, channel: str) -> bool:
+        """Return whether a channel was told, or all were."""
+        return bool(self._channels.get(_key(each), frozenset()) & {channel, _LAST})
 
-    def add(self, each: Overdue) -> None:
-        """Note that an overdue was told."""
-        self._keys.add(_key(each))
+    def add(self, each: Overdue, channel: str) -> None:
+        """Note that a channel was told of an overdue."""
+        self._channels[_key(each)] = self._channels.get(_key(each), frozenset()) | {channel}
         self._write()
 
     def keep(self, found: Iterable[Overdue]) -> None:
         """Forget what is no longer waited for."""
-        left = self._keys & {_key(each) for each in found}
-        if left != self._keys:
-            self._keys = left
+        waiting = {_key(each) for each in found}
+        if gone := self._channels.keys() - waiting:
+            for key in gone:
+                del self._channels[key]
             self._write()
 
     def _write(self) -> None:
@@ -127,23 +64,35 @@ class Told:
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(fd, "w", encoding="utf-8") as file:  # noqa: PTH123  # with its mode
-                json.dump({"told": sorted(self._keys)}, file)
+                json.dump(self._content(), file)
                 file.flush()
                 os.fsync(fd)
             temporary.replace(self._path)
         except OSError as error:
             raise _bad_state(self._path, error.strerror) from error
 
+    def _content(self) -> dict[str, object]:
+        """Return what was told to all channels, and what to some."""
+        told = sorted(key for key, names in self._channels.items() if _LAST in names)
+        some = sorted(
+            (key, sorted(names)) for key, names in self._channels.items() if _LAST not in names
+        )
+        return {"told": told, "partly": some} if some else {"told": told}
 
-def _read(path: Path) -> set[Key]:
+
+def _read(path: Path) -> dict[Key, frozenset[str]]:
     try:
-        keys = json.loads(path.read_text("utf-8"))["told"]
-        return {(artifact, after, tuple(one_of)) for artifact, after, one_of in keys}
+        content = json.loads(path.read_text("utf-8"))
+        told = [*((key, [_LAST]) for key in content["told"]), *content.get("partly", ())]
+        return {
+            (artifact, after, tuple(one_of)): frozenset(names)
+            for (artifact, after, one_of), names in told
+        }
     except FileNotFoundError:
-        return set()
+        return {}
     except OSError as error:
         raise _bad_state(path, error.strerror) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _bad_state(path, "it holds something else") from error
 
 
@@ -182,34 +131,42 @@ def measured_by(
     return measure
 
 
-def follow_overdue(look: Callable[[], Judgement], alert: Alert, told: Told, every: float) -> None:
-    """Tell each overdue once; retry what could not be told. Ends by an interrupt only."""
+def follow_overdue(
+    look: Callable[[], Judgement], channels: Sequence[Channel], told: Told, every: float
+) -> None:
+    """Tell each overdue once to each channel; retry a failure. Ends by an interrupt only."""
     silent: set[str] = set()
-    pause = _FIRST_PAUSE
+    store = Backoff()
     while True:
-        problem = ""
         try:
             found = look()
         except StoreError as error:
-            found, problem = None, str(error)
-        if found is not None:
-            before, silent = silent, {each.process for each in found if each.state == "unknown"}
-            if silent != before:  # the seconds in a reason are others at each look
-                for reason in found.unknown:
-                    complain(f"unknown: {reason}")
-            problem = _tell(found, alert, told)
-        if problem:
-            complain(f"{problem}; trying again in {pause:g} s")
-        time.sleep(pause if problem else every)
-        pause = min(2 * pause, _LONGEST_PAUSE) if problem else _FIRST_PAUSE
+            complain(f"{error}; trying again in {store.fail():g} s")
+            time.sleep(store.rest)
+            continue
+        store.succeed()
+        before, silent = silent, {each.process for each in found if each.state == "unknown"}
+        if silent != before:  # the seconds in a reason are others at each look
+            for reason in found.unknown:
+                complain(f"unknown: {reason}")
+        _tell(found, channels, told)
+        time.sleep(min([every, *(each.backoff.rest for each in channels if each.backoff.rest)]))
 
 
-def _tell(found: Judgement, alert: Alert, told: Told) -> str:
-    """Tell what was not told yet, up to the first problem; return that, or ""."""
+def _tell(found: Judgement, channels: Sequence[Channel], told: Told) -> None:
+    """Tell each channel what it was not told yet, up to its first problem."""
     told.keep(found)
     for each in found:
-        if each.state == "overdue" and each not in told:
-            if problem := alert.tell(json_line(each)):
-                return problem
-            told.add(each)
-    return ""
+        if each.state != "overdue":
+            continue
+        for channel in channels:
+            if told.has(each, channel.name):
+                continue
+            if channel.name == _LAST and not all(told.has(each, c.name) for c in channels[:-1]):
+                continue
+            if channel.backoff.rest:
+                continue
+            if problem := channel.tell(each):
+                complain(problem)
+            else:
+                told.add(each, channel.name)

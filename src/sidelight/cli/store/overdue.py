@@ -21,7 +21,8 @@ from sidelight.cli.output import (
 )
 from sidelight.cli.palette import AMBER, GREY, RED
 from sidelight.cli.spool.waiting import marks_here
-from sidelight.cli.store.alerts import Alert, Told, check_webhook, follow_overdue, measured_by
+from sidelight.cli.store.alerts import Told, follow_overdue, measured_by
+from sidelight.cli.store.channels import channels_of, check_webhook
 from sidelight.cli.store.expected import (
     ExpectMap,
     ExpectModules,
@@ -145,7 +146,7 @@ def overdue(
                 organization_id=organization,
                 where=where or None,
                 without=without or (),
-                waiting=marks_here(store),
+                waiting=marks_here(store, opened.processes(running=True)),
                 time_limit=seconds_of(time_limit, as_json=as_json or follow),
             )
 
@@ -153,7 +154,8 @@ def overdue(
             try:
                 with exporting_metrics():
                     measured = measured_by(expected.expectations, look)
-                    follow_overdue(measured, Alert(command, webhook), Told(state), every or _EVERY)
+                    channels = channels_of(command, webhook)
+                    follow_overdue(measured, channels, Told(state), every or _EVERY)
             except KeyboardInterrupt:
                 return
         found = look()
@@ -211,7 +213,7 @@ def _print(found: Judgement, since: str, *, as_json: bool) -> None:
         remark("of a process that never comes back: --without INSTANCE expects nothing more")
     if found.not_judged:
         decides = "; ".join(found.awaited)
-        remark(f"{plural(found.not_judged, 'wait')} not judged yet, because of {decides}")
+        remark(f"{plural(found.not_judged, 'wait')} not judged yet, until {decides}")
     remark_left_out("artifacts that began", found.left_out)
     remark_large(found.large)
 
