@@ -118,6 +118,27 @@ def test_a_map_that_fits(shop):
     assert shop((ORDERS, *factory("arg.order")), options=["--import"]).code == 0
 
 
+EXPECTED = """
+[[expect]]
+after = "order_billed"
+one_of = {}
+within = "1h"
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ('["order_lost", "order_returned"]', "2 points, 1 expectation, and all of it fits"),
+        ('["order_snet"]', "emit has the type order_snet; did you mean order_sent?"),
+    ],
+)
+def test_an_expected_type_that_looks_misspelt_is_named(shop, ends, told):
+    """One that occurs elsewhere, or nowhere yet, is none."""
+    checked = shop(before_send(EXPECTED.format(ends)))
+    assert (checked.code, told in checked.err) == (int("fits" not in told), True)
+
+
 TWICE = '[[point]]\nfunction = "shop.orders:send"\nsuccess = "order_sent"\n'
 BILL = '[[point]]\nfunction = "shop.orders:bill"\nsuccess = "order_billed"\n'
 WITHOUT_SUCCESS = (

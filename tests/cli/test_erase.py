@@ -189,10 +189,10 @@ def test_late_events_are_dropped_and_told_until_the_tombstone_is_lifted(path):
         assert [each.reason for each in opened.losses()] == ["erased"]
     before = path.stat().st_mtime_ns, path.read_bytes()
     dry = sidelight("erase", *of(path), "--artifact", "first", "--lift", "--dry-run")
-    assert (dry.code, dry.err) == (0, "relays would store its events again\n")
+    assert (dry.code, dry.err) == (0, "artifact first: relays would store its events again\n")
     assert before == (path.stat().st_mtime_ns, path.read_bytes())
     assert (
-        "relays store its events again"
+        "artifact first: relays store its events again"
         in sidelight("erase", *of(path), "--artifact", "first", "--lift").err
     )
     emit(late.format(state="stored"), path)
@@ -221,6 +221,7 @@ def test_a_subject_that_is_unknown_here_is_told(path):
     unknown = "neither the store nor the spool here has an event of"
     for kind, name, told in (
         ("artifact", "frist", "; did you mean first?"),
+        ("artifact", "0ther", "; did you mean other?"),
         ("artifact", "x", "; an erasure drops those that come later"),
         ("organization", "acmee", "; did you mean acme?"),
         ("artifact", "order-7", None),

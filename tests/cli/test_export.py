@@ -296,12 +296,19 @@ def test_an_export_of_a_damaged_store_ends_with_the_problem(tmp_path):
 
 def test_what_cannot_be_exported_is_refused(filled, tmp_path):
     said = sidelight("export", "--to", tmp_path / "events.xlsx", *of(filled))
-    assert (said.code, "name a file that ends in" in said.err) == (2, True)
+    assert (said.code, "--to names a file that ends in" in said.err) == (2, True)
     (tmp_path / "events.csv").write_text("")
     said = sidelight("export", "--to", tmp_path / "events.csv", *of(filled))
     assert (said.code, "exists; remove it" in said.err) == (1, True)
     said = sidelight("export", "--to", tmp_path / "no" / "where.csv", *of(filled))
-    assert (said.code, "cannot write" in said.err) == (1, True)
+    told = f"the directory {tmp_path / 'no'} does not exist; make it, or name another file"
+    assert (said.code, told in said.err) == (1, True)
+    said = sidelight("export", "--to", "", *of(filled), columns=200)
+    assert (said.code, "--to names a file that ends in" in said.err, ": ." in said.err) == (
+        2,
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize("format", sorted(READERS))

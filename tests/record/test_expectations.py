@@ -8,7 +8,7 @@ import pytest
 
 from sidelight.exceptions import CatalogueError, MapError
 from sidelight.maps.reader import parse_map
-from sidelight.record import Expectation
+from sidelight.record import Expectation, alike
 from sidelight.record.event_types import Catalogue
 
 MAP = """
@@ -80,3 +80,20 @@ def test_a_mistake_in_code_has_a_remedy(given, message):
     named = {"after": "received", "one_of": ["completed"], "within": "1m", **given}
     with pytest.raises(CatalogueError, match=re.escape(message)):
         Catalogue().expect(**named)
+
+
+ORDERS = [f"order-{number:03}" for number in range(1, 40)]
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("order-0O1", "order-001"),
+        ("order-4", "order-004, order-014 or order-024"),
+        ("ordre-012", "order-012"),
+        ("invoice", ""),
+    ],
+)
+def test_a_hint_names_all_names_that_are_equally_near(name, near):
+    assert alike(name, ORDERS) == near
+    assert alike(name, []) == ""

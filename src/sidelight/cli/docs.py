@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from rich.theme import Theme
 from sidelight.cli.output import complain, console, remark
 from sidelight.cli.palette import AMBER, CYAN, GREY
 from sidelight.cli.tables import print_table
+from sidelight.record import alike
 
 _PACKAGE: Final = Path(__file__).parents[1]
 _PLACES: Final = (_PACKAGE / "docs", _PACKAGE.parents[1] / "docs")
@@ -72,8 +72,8 @@ def docs(
         return
     name = page.partition("#")[0].rpartition("/")[2].removesuffix(".md")
     if name not in pages:
-        close = difflib.get_close_matches(name, pages, n=1)
-        hint = f"did you mean {close[0]}?" if close else "`sidelight docs` lists them"
+        close = alike(name, pages)
+        hint = f"did you mean {close}?" if close else "`sidelight docs` lists them"
         complain(f"there is no page {page}; {hint}")
         raise typer.Exit(1)
     text = pages[name].read_text("utf-8")

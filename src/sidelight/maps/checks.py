@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from inspect import Signature as PythonSignature
 from typing import Any, Final, Protocol
 
@@ -22,6 +21,7 @@ from sidelight.maps.static.functions import (
 )
 from sidelight.maps.static.modules import relative_place
 from sidelight.points import Signature, check_fields
+from sidelight.record import alike
 
 TWICE: Final = ("another point of the map emits the same, which is not emitted twice", "keep one")
 
@@ -163,8 +163,8 @@ class Checks:
             types = dict.fromkeys(t for phase in PHASES for t in each.declared.types(phase))
             for type_ in types:
                 if type_ not in declared:
-                    close = get_close_matches(type_, declared, 1)
-                    remedy = f"did you mean {close[0]}?" if close else "declare it"
+                    close = alike(type_, declared)
+                    remedy = f"did you mean {close}?" if close else "declare it"
                     yield each.differs(f"{type_} is not in the catalogue", remedy)
 
     def _types_without_emitter(self) -> Iterator[Difference]:

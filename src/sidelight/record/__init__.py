@@ -95,6 +95,7 @@ if TYPE_CHECKING:
         validate_frame,
     )
     from sidelight.record.expectations import Expectation
+    from sidelight.record.misspelt import alike, unknown_types
 
 __all__ = [
     "ARTIFACT_KEY",
@@ -135,6 +136,7 @@ __all__ = [
     "Origin",
     "Outcome",
     "Static",
+    "alike",
     "blank_payload",
     "catalogue",
     "decode",
@@ -179,6 +181,7 @@ __all__ = [
     "status_description",
     "text",
     "to_json",
+    "unknown_types",
     "validate_frame",
     "w3c_flags",
     "wrong_port",
@@ -189,5 +192,6 @@ __getattr__ = lazily(
     {
         "event_types": "Catalogue CheckedSpool Declared catalogue validate_frame",
         "expectations": "Expectation",
+        "misspelt": "alike unknown_types",
     },
 )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import date
-from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, FromClause, Select, func, select, text, union_all
 
-from sidelight.record import CostSummary, event_id, read_snapshot
+from sidelight.record import CostSummary, alike, event_id, read_snapshot
 from sidelight.store.arguments import Id, NameFilter, checked_id, checked_limit
 from sidelight.store.event import Artifact, Loss, Process, TypeUse
 from sidelight.store.keys import NO_ORGANIZATION
@@ -229,10 +228,11 @@ class Inventory(Reader):
         *,
         declared: Iterable[str] = (),
     ) -> dict[str, str]:
-        """Return which of some names the store does not know, each with one that it looks like.
+        """Return which of some names the store does not know, each with those that it looks like.
 
-        Such a name may be misspelled, or not yet emitted. "" stands where no known name looks like
-        it. Nothing is returned for a store without events.
+        Such a name may be misspelled, or not yet emitted. At most three known names are given, as
+        in "a or b"; "" stands where none looks like it. Nothing is returned for a store without
+        events.
 
         Args:
             filter: the filter whose values the names are.
@@ -253,7 +253,7 @@ class Inventory(Reader):
         if not known:
             return {}
         known += declared
-        return {name: "".join(get_close_matches(name, known, n=1)) for name in unknown}
+        return {name: alike(name, known) for name in unknown}
 
     def size(self) -> int:
         """Number of events in the store."""

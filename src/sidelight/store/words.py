@@ -73,7 +73,7 @@ def no_such_name(argument: str, name: str, close: str) -> str:
     Args:
         argument: "type", "organization_id", "service" or "host".
         name: the name.
-        close: a known name that it looks like, or "".
+        close: the known names that it looks like, or "".
     """
     what = argument.removesuffix("_id")
     if argument in {"service", "host"}:

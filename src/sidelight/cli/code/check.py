@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import typer
 from sidelight.cli.code.reading import read_by_import, read_source, search_current_directory
 from sidelight.cli.output import clean, complain, print_json, remark
 from sidelight.maps import (
+    PHASES,
     Checks,
     Codebase,
     Difference,
     FoundFunction,
+    ListedPoint,
     Map,
     MissingFunction,
     SourceFunctions,
@@ -26,7 +29,7 @@ from sidelight.maps import (
     read_map,
     weaving_errors,
 )
-from sidelight.record import catalogue
+from sidelight.record import catalogue, unknown_types
 from sidelight.store import plural
 
 
@@ -77,11 +80,41 @@ def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool)
     ]
     for note in (*reading.remarks, *warnings, *types.remarks, *checks.remarks):
         remark(note)
-    for problem in reading.problems:
+    emitted = types.declared.keys() | types.emitted
+    problems = [*reading.problems, *_misspelt_types(points, reading.points, emitted)]
+    for problem in problems:
         complain(problem)
-    if differences or reading.problems:
+    if differences or problems:
         raise typer.Exit(1)
-    remark(f"{path}: {plural(len(points.points), 'point')}, and all of it fits")
+    remark(f"{path}: {_content(points)}, and all of it fits")
+
+
+def _content(points: Map) -> str:
+    expectations = len(points.expectations)
+    more = f", {plural(expectations, 'expectation')}" if expectations else ""
+    return plural(len(points.points), "point") + more
+
+
+def _misspelt_types(
+    points: Map, listed: Iterable[ListedPoint], others: Iterable[str]
+) -> Iterator[str]:
+    """Yield the expected types that nothing emits, where an emitted one has almost the same name.
+
+    Another may be emitted by code that was not read, or may not be meant to occur.
+
+    Args:
+        points: the map.
+        listed: the points of the code.
+        others: the types of the catalogue, and those of calls of ``emit``.
+    """
+    declared = chain(points.points, *(each.declarations for each in listed))
+    known = {name for each in declared for phase in PHASES for name in each.types(phase)}
+    for each, name, close in unknown_types(points.expectations, known.union(others)):
+        if close:
+            yield (
+                f"{points.path}: {each}: no point, catalogue or emit has the type {name};"
+                f" did you mean {close}?"
+            )
 
 
 def _weaving_differences(points: Map, known: Container[str]) -> Iterator[Difference]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from sidelight.cli.spool.segments import require_named
 from sidelight.cli.spool.waiting import missing_beside_spool, waiting_in
 from sidelight.cli.tables import print_table
 from sidelight.exceptions import OutboxError, StoreMissingError
+from sidelight.record import alike
 from sidelight.settings import Settings, settle
 from sidelight.store import Eraser, Erasure, Store, id_text, number, plural
 from sidelight.transactions import erase_from_outbox
@@ -134,11 +134,10 @@ def _lift(eraser: Eraser, plan: Erasure, *, dry_run: bool, as_json: bool) -> Non
         told = {"artifact_id": plan.artifact_id, "organization_id": plan.organization_id}
         print_json([{**told, "dry_run": dry_run, "lifted": lifted}])
     elif lifted:
-        remark(
-            "relays would store its events again" if dry_run else "relays store its events again"
-        )
+        do = "would store" if dry_run else "store"
+        remark(f"{_named(plan)}: relays {do} its events again")
     else:
-        remark("it was not erased")
+        remark(f"{_named(plan)} was not erased")
 
 
 def _remark_unknown(plan: Erasure, settings: Settings) -> None:
@@ -152,8 +151,8 @@ def _remark_unknown(plan: Erasure, settings: Settings) -> None:
             return
     with Store(url) as store:
         known = {getattr(each, kind) for each in store.artifacts(limit=_LATEST)} - {None}
-    close = difflib.get_close_matches(name or "", known, n=1)
-    meant = f"; did you mean {close[0]}?" if close else "; an erasure drops those that come later"
+    close = alike(name or "", known)
+    meant = f"; did you mean {close}?" if close else "; an erasure drops those that come later"
     remark(f"neither the store nor the spool here has an event of {_named(plan)}{meant}")
 
 

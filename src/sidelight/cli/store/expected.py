@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
@@ -12,10 +11,9 @@ import typer
 from sidelight.cli.code.reading import import_all
 from sidelight.cli.output import complain, stdout_kept_clean
 from sidelight.maps import PHASES, read_map
-from sidelight.record import Expectation, catalogue
+from sidelight.record import Expectation, catalogue, unknown_types
 
 _MAP: Final = Path("sidelight.toml")
-_ALIKE: Final = 0.9  # of 1: names that differ in a few letters
 
 ExpectMap = Annotated[
     Path | None,
@@ -80,15 +78,7 @@ def complain_of_unknown_types(expected: Expected, stored: Iterable[str]) -> None
     same name.
     """
     known = expected.types.union(stored)
-    told = set[str]()
-    for each in expected.expectations:
-        others = known - {each.after, *each.one_of}
-        for name in (each.after, *each.one_of):
-            if name in known or name in told:
-                continue
-            alike = 0.6 if name == each.after else _ALIKE
-            close = difflib.get_close_matches(name, others, 1, alike)
-            if close or name == each.after:
-                told.add(name)
-                more = f"did you mean {close[0]}?" if close else "nothing waits until one occurs"
-                complain(f"{each}: no event of the type {name} is known; {more}")
+    for each, name, close in unknown_types(expected.expectations, known, least_of_first=0.6):
+        if close or name == each.after:
+            more = f"did you mean {close}?" if close else "nothing waits until one occurs"
+            complain(f"{each}: no event of the type {name} is known; {more}")

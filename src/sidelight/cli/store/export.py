@@ -86,7 +86,12 @@ def export(
       sidelight export --to failures.csv --failed --since 30d
     """
     if to.suffix not in FORMATS:
-        raise typer.BadParameter(f"name a file that ends in {', '.join(FORMATS)}: {to}")
+        ends = ", ".join(FORMATS)
+        given = f": {to}" if to.name else ""  # an empty name is the working directory
+        raise typer.BadParameter(f"--to names a file that ends in {ends}{given}")
+    if not to.parent.is_dir():
+        complain(f"the directory {to.parent} does not exist; make it, or name another file")
+        raise typer.Exit(1)
     if to.exists():
         complain(f"{to} exists; remove it, or name another file")
         raise typer.Exit(1)

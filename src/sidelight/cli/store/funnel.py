@@ -81,7 +81,7 @@ def _print(found: Funnel) -> None:
     columns = {
         "step": [Text(_name(step), style="bold") for step in steps],
         "reached": [Text(number(step.reached)) for step in steps],
-        "": [Text(f"{step.reached / all_of_them:.1%}", style=GREY) for step in steps],
+        "share": [Text(f"{step.reached / all_of_them:.1%}", style=GREY) for step in steps],
         "p50": [Text(duration(step.p50_ns)) for step in steps],
         "p90": [Text(duration(step.p90_ns)) for step in steps],
         "max": [Text(duration(step.max_ns)) for step in steps],
@@ -90,7 +90,7 @@ def _print(found: Funnel) -> None:
     }
     print_table(
         columns,
-        right=["reached", "", "p50", "p90", "max", "stayed"],
+        right=["reached", "share", "p50", "p90", "max", "stayed"],
         prose="last event",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from sidelight.cli.options import EventFilters
 from sidelight.cli.output import complain, remark
 from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.record import alike
 from sidelight.store import NameFilter, Store, no_such_name
 
 
@@ -45,13 +45,13 @@ def require_artifact(store: Store, url: str | None, artifact: str | None) -> Non
         artifact: its id; None where the command names none.
 
     Raises:
-        typer.Exit: with exit code 1. stderr names an artifact with a similar id.
+        typer.Exit: with exit code 1. stderr names artifacts with a similar id.
     """
     if artifact is None or next(store.events(artifact_id=artifact, limit=1), None) is not None:
         return
     remark_waiting(url)
     known = [each.artifact_id for each in store.artifacts(limit=1000)]
-    close = difflib.get_close_matches(artifact, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else "`sidelight artifacts` lists them"
+    close = alike(artifact, known)
+    hint = f"did you mean {close}?" if close else "`sidelight artifacts` lists them"
     complain(f"{store.url} holds no events of the artifact {artifact}; {hint}")
     raise typer.Exit(1)

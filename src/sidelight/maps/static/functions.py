@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from difflib import get_close_matches
 from inspect import Parameter
 from itertools import pairwise
 from typing import Final, TypeAlias
@@ -14,6 +13,7 @@ from sidelight.maps.listing import Registrar
 from sidelight.maps.static.modules import find
 from sidelight.maps.static.names import Codebase, Definition, External, Function, Scope
 from sidelight.maps.static.registrars import has_decorator, registrars_on, unknown_decorator
+from sidelight.record import alike
 from sidelight.transactions import ANNOTATIONS
 
 LOCALS: Final = "<locals>"
@@ -145,8 +145,8 @@ class SourceFunctions:
             known |= scope.bindings.keys()
         if not certain:
             return UnknownFunction(f"the source does not show where {name} comes from")
-        close = get_close_matches(name, known, 1)
-        remedy = f"did you mean {close[0]}?" if close else "name its successor"
+        close = alike(name, known)
+        remedy = f"did you mean {close}?" if close else "name its successor"
         return MissingFunction("it is not there", remedy)
 
     def _transaction(self, node: Function, scope: Scope) -> str:
