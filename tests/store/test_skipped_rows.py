@@ -13,7 +13,7 @@ from tests.support.stored import DAY, NOON, SECOND, exact, ledger, record, store
 
 from sidelight import Store
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, StoreError
-from sidelight.record.format import CALL
+from sidelight.record.format import CALL, event_id
 from sidelight.store import ingest
 from sidelight.store.eraser import Eraser
 from sidelight.store.erasure import Subject
@@ -91,40 +91,59 @@ def test_an_event_that_a_trigger_leaves_out_because_it_is_there_is_stored(url, s
     assert [event.artifact_id for event in exact(url)] == ["a0", "a1"]
 
 
-def deletes(url, table, deferred):
-    """Statements that make a trigger which deletes an event after a row was written, and end it."""
-    delete = "DELETE FROM {}events WHERE artifact_id = 'poison';"
+OTHER = event_id(NOON, 4)  # between those of the batch
+WAYS = {
+    "delete": "DELETE FROM {}events WHERE artifact_id = 'poison'",
+    "rename": f"UPDATE {{}}events SET event_id = '{OTHER}' WHERE artifact_id = 'poison'"
+    f" AND event_id <> '{OTHER}'",
+    "raise": "IF EXISTS (SELECT FROM {}events WHERE artifact_id = 'poison')"
+    " THEN RAISE 'no poison'; END IF",
+    "raise a code": "IF EXISTS (SELECT FROM {}events WHERE artifact_id = 'poison')"
+    " THEN RAISE 'no poison' USING ERRCODE = 'AB123'; END IF",
+    "refuse": ("RAISE 'no poison'", "SELECT RAISE(ABORT, 'no poison')"),
+}
+
+
+def afterwards(url, table, way, deferred):
+    """Statements that make a trigger which acts on an event after a row was written, and end it."""
+    act = WAYS[way][url.startswith("sqlite")] if way == "refuse" else WAYS[way]
+    act = act.format("" if url.startswith("sqlite") else "sidelight.")
     if url.startswith("sqlite"):
         verbs = ("INSERT", "UPDATE")
-        then = f"BEGIN {delete.format('')} END"
+        then = f"BEGIN {act}; END"
         make = [f"CREATE TRIGGER gone_{verb} AFTER {verb} ON {table} {then}" for verb in verbs]
         return make, [f"DROP TRIGGER gone_{verb}" for verb in verbs]
     kind, when = ("CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED") if deferred else ("", "")
     make = f"""
         CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN {delete.format("sidelight.")} RETURN NULL; END $$;
+        $$ BEGIN {act}; RETURN NULL; END $$;
         CREATE {kind} TRIGGER gone AFTER INSERT OR UPDATE ON sidelight.{table} {when}
             FOR EACH ROW EXECUTE FUNCTION gone()
     """
     return [make], ["DROP FUNCTION gone CASCADE"]
 
 
-@pytest.mark.parametrize("deferred", [False, True], ids=["at once", "deferred"])
+@pytest.mark.parametrize(
+    ("way", "deferred"),
+    [
+        ("delete", False),
+        ("delete", True),
+        ("rename", False),
+        ("rename", True),
+        ("raise", True),
+        ("raise a code", True),
+    ],
+)
 @pytest.mark.parametrize("table", ["events", "artifacts", "event_counts", "deliveries"])
-def test_an_event_that_is_deleted_again_in_its_transaction_is_refused(url, sink, table, deferred):
+def test_an_event_that_its_transaction_loses_again_is_refused(url, sink, table, way, deferred):
     if deferred and url.startswith("sqlite"):
         pytest.skip("SQLite defers no trigger")
-    make, end = deletes(url, table, deferred)
+    make, end = afterwards(url, table, way, deferred)
     alter(url, *make)
-    batch = [record(artifact=each, bits=n) for n, each in enumerate(["a1", "poison", "a0"], 2)]
+    batch = [record(artifact=each, bits=n) for n, each in ((2, "a1"), (3, "poison"), (5, "a0"))]
     early = table in {"artifacts", "deliveries"} and not deferred  # before there is an event
-    with (
-        contextlib.nullcontext()
-        if early
-        else pytest.raises(
-            SinkRefusedError, match="deleted again without an error; look for a trigger"
-        )
-    ):
+    problem = "no poison" if "raise" in way else "without an error; look for a trigger"
+    with contextlib.nullcontext() if early else pytest.raises(SinkRefusedError, match=problem):
         sink.write(batch, {"instance": "p1", "resource": {}})
     assert len(exact(url)) == (4 if early else 1)
     alter(url, *end)
@@ -168,6 +187,51 @@ def test_a_sign_of_life_is_not_skipped_in_silence(url, sink):
     sink.note_alive(writer, NOON - 1)
     sink.note_end(writer)
     sink.note_end(writer)
+
+
+SIGN = record(None, outcome="ledger", artifact=None, attributes={"began": NOON})
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "error"),
+    [
+        pytest.param("losses", lambda sink: sink.write([TOLD], {}), SinkRefusedError, id="losses"),
+        pytest.param("processes", lambda sink: sink.write([SIGN], {}), None, id="a sign of life"),
+        pytest.param(
+            "processes", lambda sink: sink.note_alive({}, NOON), SinkUnavailableError, id="alive"
+        ),
+        pytest.param("processes", lambda sink: sink.note_end({}), SinkUnavailableError, id="end"),
+    ],
+)
+def test_a_refusal_without_an_event(url, sink, table, change, error):
+    """PostgreSQL refuses at the commit, and does not say which row was the cause."""
+    make, end = afterwards(url, table, "refuse", deferred=True)
+    alter(url, *make)
+    error = error or (SinkUnavailableError if url.startswith("sqlite") else SinkRefusedError)
+    with pytest.raises(error, match="no poison"):
+        change(sink)
+    alter(url, *end)
+    change(sink)
+
+
+def test_a_deferred_constraint_refuses_the_record(url, sink):
+    """SQLite checks such constraints where a program has built it so."""
+    schema = "" if url.startswith("sqlite") else "sidelight."
+    alter(url, f"CREATE TABLE {schema}known (id TEXT PRIMARY KEY)")
+    alter(url, f"INSERT INTO {schema}known VALUES ('a0'), ('a1')")
+    references = f"REFERENCES {schema}known (id) DEFERRABLE INITIALLY DEFERRED"
+    if url.startswith("sqlite"):
+        alter(url, f"ALTER TABLE events ADD COLUMN known TEXT {references}")
+        copy = "UPDATE events SET known = artifact_id WHERE event_id = NEW.event_id"
+        alter(url, f"CREATE TRIGGER copy AFTER INSERT ON events BEGIN {copy}; END")
+        sink.write([], {})
+        sink._connection.execute("PRAGMA foreign_keys = ON")
+    else:
+        alter(url, f"ALTER TABLE sidelight.events ADD FOREIGN KEY (artifact_id) {references}")
+    with pytest.raises(SinkRefusedError, match=r"(?i)foreign key"):
+        sink.write([record(artifact="a1", bits=2), record(artifact="poison", bits=3)], {})
+    sink.write([record(artifact="a1", bits=2)], {})
+    assert [event.artifact_id for event in exact(url)] == ["a0", "a1"]
 
 
 def keeps(url, table, verb):

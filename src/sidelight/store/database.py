@@ -40,9 +40,9 @@ class RowsSkippedError(DatabaseError):
 
 
 class RowsDeletedError(RowsSkippedError):
-    """A database has deleted rows again, in the transaction that has inserted them."""
+    """A database has deleted rows, or changed their keys, in the transaction that inserted them."""
 
-    how = "deleted again without an error"
+    how = "deleted again, or given another key, without an error"
 
 
 class Connection:

@@ -10,7 +10,17 @@ import re
 from typing import Any, Final
 
 from sidelight.store.database import DatabaseError, RowsSkippedError
-from sidelight.store.tables import COSTS, EVENTS, LOSSES
+from sidelight.store.statements import RUN_DEFERRED
+from sidelight.store.tables import (
+    ARTIFACTS,
+    COSTS,
+    DELIVERIES,
+    EVENT_COUNTS,
+    EVENTS,
+    LOSSES,
+    OPEN_CALLS,
+    PROCESSES,
+)
 
 _VALUE_ERRORS: Final = frozenset({"22", "23", "54"})
 """SQLSTATE classes for errors in values: data, constraints, limits."""
@@ -20,13 +30,19 @@ _TEXT_ERRORS: Final = frozenset({"22021", "22P05"})
 """SQLSTATEs of a text that the database's encoding cannot hold, whichever statement has it."""
 _RAISED_BY_TRIGGER: Final = "P0"
 """SQLSTATE class of an error that a trigger raises without a class of its own."""
+_OF_SERVER: Final = ("08", "25", "28", "40", "42501", "53", "55", "57", "58", "F0", "XX")
+"""SQLSTATEs, and classes of them, that say that the server or the connection cannot work now."""
+_AT_COMMIT: Final = ("COMMIT", RUN_DEFERRED)
+"""Statements that run deferred triggers, of whichever table. They execute nothing else."""
 _CHECK_VIOLATION: Final = "23514"
 _RECORD_STATEMENTS: Final = ("COPY", "INSERT INTO events", "UPDATE events")
 """Statements that write the values of records."""
 _ROWS_OF_RECORDS: Final = (EVENTS.insert, LOSSES.insert, COSTS.insert)
 """Statements whose rows are records' own."""
-_SUM_STATEMENTS: Final = ("INSERT INTO artifacts", "INSERT INTO event_counts")
-"""Statements that write sums of records."""
+_BOOKKEEPING: Final = tuple(
+    table.insert for table in (ARTIFACTS, EVENT_COUNTS, DELIVERIES, OPEN_CALLS, PROCESSES)
+)
+"""Statements that write what the store itself keeps of records and of processes."""
 _RECORD_TABLES: Final = re.compile(rf"({EVENTS.name}|{LOSSES.name}|{COSTS.name})(_\w+)?")
 """Tables (and their partitions) that hold the values of records."""
 _SQLITE_CONSTRAINT: Final = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (\w+)\.")
@@ -37,6 +53,7 @@ def is_record_refused(error: DatabaseError) -> bool:  # noqa: PLR0911
 
     False where it refused a row of counters, or a row that a trigger writes into a foreign table:
     the record is not the cause, and a retry may succeed. A row that is skipped is one refused.
+    True where a deferred trigger refuses: its error does not tell for which row.
     """
     original: Any = error.original
     statement = error.statement
@@ -45,13 +62,15 @@ def is_record_refused(error: DatabaseError) -> bool:  # noqa: PLR0911
     state = getattr(original, "sqlstate", None)
     if state in _TEXT_ERRORS:
         return True
-    if statement.startswith(_SUM_STATEMENTS):
+    if statement.startswith(_BOOKKEEPING):
         return False
     if state is None:
         named = _SQLITE_CONSTRAINT.match(str(original))
         kinds = {kind.__name__ for kind in type(original).__mro__}  # of sqlite3 or of psycopg
         return not kinds.isdisjoint(_VALUE_KINDS) and _holds_records(named and named[1])
     table = original.diag.table_name
+    if statement.startswith(_AT_COMMIT):
+        return not state.startswith(_OF_SERVER) and _holds_records(table)
     if state == _CHECK_VIOLATION and table and not original.diag.constraint_name:
         return False  # a partition's bound: another relay has made a partition meanwhile
     if state.startswith(_RAISED_BY_TRIGGER):

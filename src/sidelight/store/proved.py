@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sidelight.store.database import Connection, RowsDeletedError, RowsSkippedError
-from sidelight.store.rows import Row
+from sidelight.store.rows import KEY, Row
 from sidelight.store.statements import BatchStatements
 from sidelight.store.tables import EVENTS, Table
 
@@ -61,7 +61,8 @@ def check_changed(
 def check_kept(statements: BatchStatements, new: Sequence[Row], times: range) -> None:
     """Check that the new rows of `events` are there, as the last statement before the commit.
 
-    A trigger of any table that the transaction has written may have deleted them.
+    A trigger of any table that the transaction has written may have deleted them, or given them
+    other ids.
 
     Args:
         statements: of the connection.
@@ -71,8 +72,11 @@ def check_kept(statements: BatchStatements, new: Sequence[Row], times: range) ->
     Raises:
         RowsDeletedError: some are not.
     """
-    if new and (missing := len(new) - statements.count_recorded(new, times)) > 0:
-        raise RowsDeletedError(EVENTS.insert, EVENTS.name, missing, "the tables of the store")
+    if not new:
+        return
+    missing = {row[KEY] for row in new}.difference(statements.recorded_keys(new, times).split(","))
+    if missing:
+        raise RowsDeletedError(EVENTS.insert, EVENTS.name, len(missing), "the tables of the store")
 
 
 def change_one(connection: Connection, table: Table, statement: str, *parameters: object) -> None:

@@ -198,7 +198,9 @@ class StoreSink:
         in_order: bool = True,
     ) -> Sequence[Record]:
         """Store a piece; return the records that are older than the store keeps."""
-        return self._attempt(lambda: self._write(parts, claim, undo=undo, in_order=in_order))
+        return self._attempt(
+            lambda: self._write(parts, claim, undo=undo, in_order=in_order), of_records=True
+        )
 
     def _attribute_step(self) -> None:
         if self._connection is not None:
@@ -207,8 +209,13 @@ class StoreSink:
                     self._connection, batch_statements(self._connection)
                 )
 
-    def _attempt(self, transaction: Callable[[], _T]) -> _T:
-        """Run a transaction, and translate the errors of the database."""
+    def _attempt(self, transaction: Callable[[], _T], *, of_records: bool = False) -> _T:
+        """Run a transaction, and translate the errors of the database.
+
+        Args:
+            transaction: what to run.
+            of_records: it stores records, which the database may refuse.
+        """
         try:
             with self._lock:
                 return transaction()
@@ -220,7 +227,7 @@ class StoreSink:
             self.close()
             raise SinkUnavailableError(sink=self._display_url, problem=error) from error
         except DatabaseError as error:
-            if is_record_refused(error):
+            if of_records and is_record_refused(error):
                 raise SinkRefusedError(sink=self._display_url, problem=str(error)) from error
             self.close()
             raise SinkUnavailableError(sink=self._display_url, problem=str(error)) from error
