@@ -7,12 +7,14 @@ import time
 
 import pytest
 from tests.support.commands import sidelight as run
+from tests.support.rules import alter, rule
 from tests.support.telemetry import configured, stored
 
 import sidelight
-from sidelight import emits
+from sidelight import Store, emits
 from sidelight.emission.emitter import EMITTER
 from sidelight.emission.waiting import MAX_REFUSED, Watermark
+from sidelight.runtime.process import RUNTIME
 
 REFUSE = """
 CREATE TRIGGER poison BEFORE INSERT ON events WHEN NEW.artifact_id = 'poison'
@@ -84,6 +86,39 @@ def test_an_event_that_is_older_than_the_store_keeps_can_be_stored_later(path):
     assert run("prune", "--keep-since", "2d", "--store", url).code == 0
     assert run("spool", "replay", "--store", url).code == 0
     assert len(stored(path)) == 101
+
+
+@pytest.mark.parametrize("table", ["losses", "costs"])
+def test_a_ledger_that_is_refused_makes_no_other(path, table):
+    """The store also skips what the process tells. Each loss makes another ledger."""
+
+    @emits("made", artifact_id="b")
+    def make():
+        pass
+
+    url = f"sqlite:///{path}"
+    skip, end = rule(url, table, name="untold", then="SELECT RAISE(IGNORE)")
+    alter(url, skip)
+    poison = sidelight.emit("made", artifact_id="poison")
+    for _ in range(5):
+        make()
+        sidelight.flush(20.0)  # writes the ledger
+    assert len([*RUNTIME.spool.quarantine.entries()]) == 2
+    assert EMITTER.losses == {"refused by store": 2}
+    assert poison.state == "refused"
+    doctor = run("doctor", "--store", url)
+    assert doctor.code == 1
+    assert "2 entries: refused by store" in doctor.out
+    answer = run("spool", "quarantined", "--store", url, "--json")
+    problems = {each["artifact_id"]: each["problem"] for each in answer.json}
+    assert f"of {table} skipped without an error" in problems[None]
+    assert set(problems) == {None, "poison"}
+    assert "losses, costs" in run("spool", "quarantined", "--store", url).out
+    alter(url, end)
+    run("spool", "replay", "--store", url)
+    with Store(url) as opened:
+        assert opened.losses() if table == "losses" else opened.costs()
+    assert {event["artifact_id"] for event in stored(path)} == {"a", "b"}
 
 
 def test_a_watermark_remembers_the_latest_refused_events():

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections import Counter
 
+import msgspec
 import pytest
 from opentelemetry import context as otel_context
 from tests.support.platforms import needs_spool_files
@@ -15,6 +16,7 @@ from sidelight.emission import Watermark
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
 from sidelight.host import HAS_FILE_LOCKS
 from sidelight.record import Static, decode, encode, encode_static, frame, random_bits
+from sidelight.record.ledger import LedgerPart, ledger_part
 from sidelight.relay import Relay
 from sidelight.relay.housekeeping import Housekeeping
 from sidelight.relay.refusals import DOUBTFUL
@@ -256,6 +258,31 @@ def test_a_flood_of_poison_fills_no_disk_and_is_counted(
     assert len(entries(spool)) == 20
     assert reasons() == {"refused by store": 99, "not kept in quarantine": 79}
     assert ("not kept in quarantine", "refused by store: the quarantine is full") in losses
+
+
+@pytest.mark.parametrize("limit", [1000, 0], ids=["kept", "not kept"])
+def test_refused_ledgers_are_one_entry_and_counted_once(worker, spool, reasons, monkeypatch, limit):
+    """Each loss makes another ledger: else a store that refuses ledgers fills the quarantine."""
+    monkeypatch.setattr("sidelight.spool.quarantine.LIMIT", limit)
+    worker.sink.poison = {None}
+    parts = (
+        {"losses": {"a": 1, "b": 5}, "problems": {"b": "late"}},
+        {"losses": {"a": 3, "b": 4}, "problems": {"a": "new", "b": "early"}, "began": 7},
+        {"costs": {"m:f": {"count": 2, "over": 0, "max": 9, "buckets": [[1, 2]]}}, "ended": True},
+        {"costs": {"m:f": {"count": 1, "over": 0, "max": 1, "buckets": [[1, 1]]}}},
+    )
+    for n, part in enumerate(parts):
+        spool.write(frame(LEDGER + encode((n, n, *[None] * 4, 0, 0, 0, part, None))))
+        drain(worker)
+    emit(spool, 1)
+    drain(worker)
+    assert worker.sink.taken == [1]
+    once = {"refused by store": 1} | ({} if limit else {"not kept in quarantine": 1})
+    assert reasons() == once
+    told = [ledger_part(decode(entry.payload)[1]) for entry in entries(spool)]
+    latest = {"losses": {"a": 3, "b": 5}, "problems": {"a": "new", "b": "late"}}
+    whole = msgspec.convert(parts[1] | parts[2] | latest, LedgerPart)
+    assert told == ([whole] if limit else [])
 
 
 def close_store(worker):

@@ -51,6 +51,7 @@ from sidelight.record.ledger import (
     is_ledger,
     ledger_frame,
     ledger_part,
+    merge_ledgers,
 )
 from sidelight.record.limits import DEFAULT_LIMITS, Limits, limits_from, limits_of
 from sidelight.record.semconv import (
@@ -161,6 +162,7 @@ __all__ = [
     "limits_from",
     "limits_of",
     "longest_text",
+    "merge_ledgers",
     "moment_source",
     "new_buffer",
     "occurred_at",

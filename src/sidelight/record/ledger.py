@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from sidelight.record.encoding import encode
-from sidelight.record.format import Moment, Static, encode_static, frame
+from sidelight.record.format import Moment, Static, decode, encode_static, frame
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Bucket: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=4096)]
@@ -82,6 +82,35 @@ def blank_payload(length: int, time_ns: int) -> bytes | None:
 def _padded(name: str, room: int, time_ns: int) -> bytes:
     padding = {name: "-" * room}  # a field that no `LedgerPart` has
     return _HEAD + encode((time_ns, 0, None, None, None, None, 0, 0, 0, padding, None))
+
+
+def merge_ledgers(earlier: bytes, later: bytes) -> bytes:
+    """Return the payload of one part that tells what two parts of the same process tell.
+
+    Where one of them does not have the shape of a ledger, return the later one.
+    """
+    try:
+        moments = [decode(each)[1] for each in (earlier, later)]
+        one, other = map(ledger_part, moments)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return later
+    newer = [each for each, count in other.losses.items() if count >= one.losses.get(each, 0)]
+    merged = LedgerPart(
+        one.losses | {reason: other.losses[reason] for reason in newer},
+        one.problems | {each: other.problems[each] for each in newer if each in other.problems},
+        one.costs
+        | {
+            point: snapshot
+            for point, snapshot in other.costs.items()
+            if point not in one.costs or snapshot.count >= one.costs[point].count
+        },
+        one.began if other.began is None else other.began,
+        one.ended or other.ended,
+    )
+    time_ns = max(moment.time for moment in moments)
+    return _HEAD + encode(
+        (time_ns, moments[1].random, None, None, None, None, 0, 0, 0, merged, None)
+    )
 
 
 def ledger_part(moment: Moment) -> LedgerPart:

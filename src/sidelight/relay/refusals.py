@@ -177,5 +177,9 @@ def quarantine(
         if spool.quarantine.keep(entry):  # else another sink's worker has counted it
             count(reason, problem)
     except OSError as error:
+        if entry.is_refused_ledger:  # a count makes another ledger, which would be refused as well
+            if entry.name in spool.quarantine.unkept:
+                return
+            spool.quarantine.unkept.add(entry.name)
         count(reason, problem)
         count("not kept in quarantine", f"{reason}: {error.strerror}")

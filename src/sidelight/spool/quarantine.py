@@ -2,8 +2,9 @@
 
 An entry tells its kind, the reason, the writer, and the sinks that lack it, so that it can be
 inspected and delivered again later. The name of an entry is derived from its content, so that a
-record that is refused twice is one entry. The number and the bytes of entries are limited for each
-sink, so that a flood of refusals fills no disk and one sink takes no room from another.
+record that is refused twice is one entry. The ledgers of a process that a sink refuses are one
+entry, because another ledger comes after each loss. The number and the bytes of entries are limited
+for each sink, so that a flood of refusals fills no disk and one sink takes no room from another.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from sidelight.host import allocate_lock, monotonic, status_of
-from sidelight.record import encode, random_bits
+from sidelight.record import encode, is_ledger, merge_ledgers, random_bits
 from sidelight.spool.allocation import write_all
 from sidelight.spool.disk import DISK, make_private_directory
 
@@ -65,10 +66,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         """Name of its file, derived from its content and the sink that it is kept for."""
         from hashlib import blake2b  # noqa: PLC0415  # slow to import, seldom needed
 
-        digest = blake2b(self.payload, digest_size=8)
+        content = self.payload
+        if self.is_refused_ledger:
+            content = str(self.writer.get("instance")).encode()
+        digest = blake2b(content, digest_size=8)
         if self.refused_by is None:  # two damaged stretches may have the same bytes
             digest.update(f"{self.segment} {self.offset}".encode())
         return f"{digest.hexdigest()}-{self.bucket}.msgpack"
+
+    @property
+    def is_refused_ledger(self) -> bool:
+        """Whether it holds what a process tells of its losses and costs, as far as refused."""
+        return self.refused_by is not None and is_ledger(self.payload)
 
     @property
     def bucket(self) -> str:
@@ -79,6 +88,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 class Quarantine:
     """The directory of entries; several threads may use one.
 
+    Attributes:
+        directory: of the entries; None where none are kept.
+        unkept: the names of ledgers that could not be kept, and were counted.
+
     Args:
         spool: the spool's directory; None where it cannot be used: then no entries are kept.
     """
@@ -87,13 +100,15 @@ class Quarantine:
         self.directory = None if spool is None else spool / DIRECTORY
         self._lock = allocate_lock()
         self._held: dict[str, list[int]] = {}
+        self.unkept: Final[set[str]] = set()
         self._counted = 0.0
 
     def keep(self, entry: Entry) -> bool:
         """Keep an entry, so that it survives a power loss.
 
         Returns:
-            Whether it is new. An entry that is here already gets the additional sinks.
+            Whether it is new. An entry that is here already gets the additional sinks; a ledger
+            also gets the additional losses and costs.
 
         Raises:
             OSError: the entry cannot be kept: no directory, no room on the disk, or the limit is
@@ -106,7 +121,10 @@ class Quarantine:
             known = _read(path)
             if known is not None:
                 sinks = tuple(sorted({*known.sinks, *entry.sinks}))
-                _write(path, msgspec.structs.replace(entry, sinks=sinks))
+                payload = entry.payload
+                if known.is_refused_ledger and entry.is_refused_ledger:
+                    payload = merge_ledgers(known.payload, payload)
+                _write(path, msgspec.structs.replace(entry, sinks=sinks, payload=payload))
                 return False
             count, size = held = self._tally(self.directory, entry.bucket)
             if count >= LIMIT or size + len(entry.payload) > LIMIT_BYTES:

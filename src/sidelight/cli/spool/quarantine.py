@@ -262,8 +262,9 @@ def _cells(entry: Entry | None) -> tuple[Text, Text, Text]:
             shown += f", {plural(whole, 'whole record')} in it"
         return Text(shown), named(None), named(None)
     artifact, occurred = content["artifact_id"], content["occurred_at"]
+    other = "losses, costs" if content["outcome"] == "ledger" else f"span {content['span']}"
     return (
-        Text(clean(content["type"] or f"span {content['span']}")),
+        Text(clean(content["type"] or other)),
         named(None if artifact is None else str(artifact)),
         named(None if occurred is None else moment(occurred)),
     )
