@@ -87,7 +87,7 @@ class StoreSink:
         self._display_url = self.address.shown
         self._count = count
         self._observe = observe
-        self._witness = Witness(count)
+        self._witness = Witness(count, self._display_url)
         self.has_deferred_work = False
         self.erased: list[int] = []
         self._connection: Connection | None = None

@@ -21,13 +21,16 @@ _REMEMBERED: Final = 1000  # commits of a sink
 class Witness:
     """The latest commits of one sink."""
 
-    def __init__(self, count: Callable[[str, str], None]) -> None:
+    def __init__(self, count: Callable[[str, str], None], store: str) -> None:
         """Remember nothing yet.
 
         Args:
             count: called with reason and problem for each event that is gone.
+            store: names the store in the problem, because the process reports all its losses to
+                the store that is configured then.
         """
         self._count = count
+        self._store: Final = store
         self._commits: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
 
     @property
@@ -66,7 +69,8 @@ class Witness:
             wanted = ", ".join(str(recorded_at) for recorded_at, _ in self._commits)
             query = f"SELECT recorded_at FROM deliveries WHERE recorded_at IN ({wanted})"  # noqa: S608  # numbers
             there = {recorded_at for (recorded_at,) in connection.execute(query)}
-        problem = "the store has lost commits: it was restored, replaced, or its replica was behind"
+        cause = "it was restored, replaced, or its replica was behind"
+        problem = f"{self._store} has lost commits: {cause}"
         for recorded_at, events in self._commits:
             if recorded_at not in there and recorded_at >= kept_since:
                 for _ in range(events):
