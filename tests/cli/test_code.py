@@ -104,7 +104,7 @@ def test_what_cannot_be_imported_is_named_beside_the_rest(shop):
     said = points(shop, "shop", "missing", "--import")
     assert said.code == 1
     assert "cannot import shop.broken: ModuleNotFoundError" in said.err
-    assert "cannot import missing: ModuleNotFoundError: No module named 'missing'" in said.err
+    assert "cannot import missing: there is no module missing; name it as in an import" in said.err
     assert "Packer.pack" in said.out
 
 

@@ -57,6 +57,9 @@ class Watched:
 CUT = """[...document.querySelectorAll(".wide")].filter(each =>
     each.innerText && each.scrollWidth > each.clientWidth).map(each => each.innerText)"""
 """The tables of which a part is to be seen by scrolling only."""
+OVER = """[...document.querySelectorAll(".st td")].filter(each =>
+    each.innerText && each.scrollWidth > each.clientWidth).map(each => each.innerText)"""
+"""The cells whose words run into the next cell."""
 LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (320, 800, 1400)]
 
 
@@ -72,6 +75,7 @@ def test_every_page_fits_and_asks_no_other_host(browser, pages: Served):
             wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
             assert page.evaluate(wide) == 0, (address, scheme, width)
             assert page.evaluate(CUT) == [], (address, scheme, width)
+            assert page.evaluate(OVER) == [], (address, scheme, width)
             colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
             colours.add((scheme, colour))
     assert colours == {("dark", "rgb(20, 22, 26)"), ("light", "rgb(251, 251, 249)")}

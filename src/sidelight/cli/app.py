@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import os
+import re
 import sys
 from collections import UserDict
 from collections.abc import Callable, Sequence
@@ -21,6 +22,14 @@ from sidelight.cli.palette import HELP
 from sidelight.exceptions import QueryError, SidelightError, StoreMissingError
 from sidelight.version import __version__
 
+_WORDS: Final = {
+    r"^Value error, ": "",
+    r"Input should be a valid integer.*": "write a whole number",
+    r"Input should be a valid number.*": "write a number",
+    r"Input should be greater than or equal to": "write a number of at least",
+    r"Input should be less than or equal to": "write a number of at most",
+}
+"""The words of pydantic for bad values, and ours."""
 _GROUPS: Final = {
     "Questions to the store": {
         "events": "store.events",
@@ -137,6 +146,13 @@ def _in_readable_colours(format_help: Callable[..., None]) -> Callable[..., None
     return styled
 
 
+def _in_our_words(message: str) -> str:
+    """Replace the words that pydantic, by which typer converts arguments, has for bad ones."""
+    for theirs, ours in _WORDS.items():
+        message = re.sub(theirs, ours, message)
+    return message
+
+
 class _Group(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -149,6 +165,7 @@ class _Group(TyperGroup):
         except Exception as error:
             if hasattr(error, "format_message"):  # typer prints it
                 _use_readable_colours()
+                error.message = _in_our_words(error.message)  # type: ignore[attr-defined]
             raise
 
 

@@ -19,7 +19,7 @@ from sidelight.settings import disabled
 
 Modules: TypeAlias = Annotated[
     list[str] | None,
-    typer.Argument(metavar="MODULE...", help="Modules or packages, submodules included."),
+    typer.Argument(metavar="MODULE", help="Modules or packages, submodules included."),
 ]
 
 
@@ -97,11 +97,18 @@ def _submodules(package: Any, name: str, problems: list[str]) -> Iterator[str]:
 def _imported(name: str, problems: list[str]) -> Any | None:
     try:
         return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        problem = f"cannot import {name}: {type(error).__name__}: {error}"
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            problem = (
+                f"cannot import {name}: there is no module {error.name}; name it as in an import"
+                " statement, where this directory or the installed packages have it"
+            )
     except (Exception, SystemExit) as error:  # noqa: BLE001  # the module may raise anything
         problem = f"cannot import {name}: {type(error).__name__}: {error}"
-        if problem not in problems:
-            problems.append(problem)
-        return None
+    if problem not in problems:
+        problems.append(problem)
+    return None
 
 
 def _is_file(name: str) -> bool:

@@ -33,9 +33,7 @@ _TOLD: Final = 3  # types of last events
 def funnel(
     steps: Annotated[
         list[str],
-        typer.Argument(
-            metavar="TYPE…", help="The type of each step; TYPE,TYPE for one of several."
-        ),
+        typer.Argument(metavar="TYPE", help="The type of each step; TYPE,TYPE for one of several."),
     ],
     *,
     store: StoreUrl = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import typer
 
@@ -11,6 +12,8 @@ from sidelight.cli.output import complain, remark
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.record import alike
 from sidelight.store import NameFilter, Store, no_such_name
+
+_REPORTS: Final = 10_000  # each is that of one process on one point
 
 
 def remark_unknown(
@@ -33,7 +36,21 @@ def remark_unknown(
     }
     for argument, names in given.items():
         for name, close in store.unknown_names(argument, names).items():
-            remark(no_such_name(argument, name, close))
+            if argument == "type" and "," in name:
+                remark(f"no event in the store has the type {name}; repeat --type for several")
+            else:
+                remark(no_such_name(argument, name, close))
+    if points := chosen.get("point"):
+        _remark_unknown_points(store, points)
+
+
+def _remark_unknown_points(store: Store, points: Iterable[str]) -> None:
+    """Tell which points no process has reported its costs of; the latest reports are read."""
+    known = {each.point for each in store.costs(latest=_REPORTS)}
+    for name in sorted({*points} - known) if known else ():
+        close = alike(name, known)
+        meant = f"did you mean {close}?" if close else "`sidelight budget` lists them"
+        remark(f"the store knows no point {name}; {meant}")
 
 
 def require_artifact(store: Store, url: str | None, artifact: str | None) -> None:
