@@ -157,6 +157,9 @@ def settle(
             _refuse(name, f"{number!r} is not a number", remedy)
         if not low <= number <= high or number == float("inf"):  # NaN compares with nothing
             _refuse(name, f"{number} is out of range", remedy)
+    drained = _outboxes(outboxes, env)
+    if drained and not HAS_FILE_LOCKS:
+        _refuse("outboxes", IN_MEMORY, "name none; then transaction= emits after the commit")
     _check_endpoint(otlp)
     traces, logs = _signals(otlp, env)
     return Settings(
@@ -167,7 +170,7 @@ def settle(
         otlp_traces=traces,
         otlp_logs=logs,
         otlp_endpoint=otlp if isinstance(otlp, str) else None,
-        outboxes=_outboxes(outboxes, env),
+        outboxes=drained,
         relay=relay,
         spool_limit=int(spool_limit),
         deadline=float(deadline),

@@ -49,7 +49,10 @@ RUNTIME.spool.append(ledger_frame({"costs": {"p": {"count": []}}}, 1, 1))
 STORE = ("--store", "sqlite:///events.db")
 DELIVERS = "assert sidelight.flush(100)"
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-REFUSED = "import sidelight; sidelight.configure('sqlite:///events.db', relay='external')"
+REFUSED = [
+    f"import sidelight; sidelight.configure('sqlite:///events.db', {option})"
+    for option in ("relay='external'", "outboxes=['sqlite:///app.db']")
+]
 
 
 def run(program, platform, tmp_path, *arguments):
@@ -112,8 +115,8 @@ def test_windows_keeps_what_the_store_refuses(tmp_path):
     assert len(listed.stdout.splitlines()) == 1, listed.stderr
 
 
-def test_windows_refuses_a_relay_outside_the_process(tmp_path):
-    refused = [run(REFUSED, "windows", tmp_path)]
+def test_windows_refuses_what_needs_a_spool_in_files(tmp_path):
+    refused = [run(each, "windows", tmp_path) for each in REFUSED]
     refused += [run("", "windows", tmp_path, *each) for each in (["relay"], ["spool"])]
     for each in refused:
         assert each.returncode
