@@ -159,7 +159,11 @@ def settle(
             _refuse(name, f"{number} is out of range", remedy)
     drained = _outboxes(outboxes, env)
     if drained and not HAS_FILE_LOCKS:
-        _refuse("outboxes", IN_MEMORY, "name none; then transaction= emits after the commit")
+        _refuse(
+            "outboxes",
+            IN_MEMORY,
+            "move their events by `sidelight relay --outbox` on Linux or macOS",
+        )
     _check_endpoint(otlp)
     traces, logs = _signals(otlp, env)
     return Settings(
