@@ -76,6 +76,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             # The business would wait for the store's transactions, and time out.
             remedy = "give the store a file of its own: SQLite has one writer at a time"
             _refuse("outboxes", f"{self.store} is also the events store", remedy)
+        if self.outboxes and not HAS_FILE_LOCKS:
+            remedy = "move their events by `sidelight relay --outbox` on Linux or macOS"
+            _refuse("outboxes", IN_MEMORY, remedy)
 
     __repr__ = object.__repr__  # the environment, or a URL, may hold passwords
 
@@ -157,13 +160,6 @@ def settle(
             _refuse(name, f"{number!r} is not a number", remedy)
         if not low <= number <= high or number == float("inf"):  # NaN compares with nothing
             _refuse(name, f"{number} is out of range", remedy)
-    drained = _outboxes(outboxes, env)
-    if drained and not HAS_FILE_LOCKS:
-        _refuse(
-            "outboxes",
-            IN_MEMORY,
-            "move their events by `sidelight relay --outbox` on Linux or macOS",
-        )
     _check_endpoint(otlp)
     traces, logs = _signals(otlp, env)
     return Settings(
@@ -174,7 +170,7 @@ def settle(
         otlp_traces=traces,
         otlp_logs=logs,
         otlp_endpoint=otlp if isinstance(otlp, str) else None,
-        outboxes=drained,
+        outboxes=_outboxes(outboxes, env),
         relay=relay,
         spool_limit=int(spool_limit),
         deadline=float(deadline),

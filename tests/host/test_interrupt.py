@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from opentelemetry import trace
 from sqlalchemy import create_engine
+from tests.support.platforms import needs_spool_files
 from tests.support.telemetry import restore
 
 import sidelight
@@ -141,6 +142,7 @@ def test_an_exception_set_while_the_span_is_changed_passes(error):
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
+@needs_spool_files
 @pytest.mark.parametrize(
     ("act", "error"),
     [

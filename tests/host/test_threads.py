@@ -7,6 +7,7 @@ import time
 
 import pytest
 from tests.support.children import in_a_forked_child, sidelight_threads
+from tests.support.platforms import needs_spool_files
 from tests.support.programs import wait_until
 
 import sidelight
@@ -142,6 +143,7 @@ def test_a_forked_child_has_none(tmp_path):
         process.RUNTIME.close(5.0)
 
 
+@needs_spool_files
 def test_the_watermark_of_an_old_spool_does_not_count_for_a_new_one(tmp_path):
     """Positions in two spools cannot be compared."""
     sidelight.configure(f"sqlite:///{tmp_path / 'a.db'}")

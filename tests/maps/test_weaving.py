@@ -12,6 +12,7 @@ import zlib
 import pytest
 from tests.support.commands import sidelight as command
 from tests.support.commands import wrong
+from tests.support.platforms import needs_spool_files
 
 import sidelight
 from sidelight import emits
@@ -383,6 +384,7 @@ def test_the_check_sees_what_weaving_sees(aliases):
     assert len(done.stdout.splitlines()) == 1
 
 
+@needs_spool_files
 def test_a_point_whose_module_no_import_brings_is_told(aliases):
     (aliases / "sidelight.toml").write_text(point("aka_later:send", success="x"))
     program = "import sidelight; sidelight.weave('sidelight.toml'); import makes_later, aka_later"
@@ -395,6 +397,7 @@ def test_a_point_whose_module_no_import_brings_is_told(aliases):
         assert [(loss.reason, loss.count) for loss in store.losses()] == [("point not woven", 1)]
 
 
+@needs_spool_files
 def test_losses_of_a_process_that_emits_nothing_reach_the_store(tmp_path):
     (tmp_path / "shop.py").write_text("def send(order):\n    return order\n")
     (tmp_path / "app.py").write_text("import shop\nshop.send(1)\nprint('done')\n")

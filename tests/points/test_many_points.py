@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 
 import pytest
+from tests.support.platforms import needs_spool_files
 
 import sidelight
 from sidelight import arg, emits
@@ -61,6 +62,7 @@ def called_and_gone(number):
     made(number)("a1")
 
 
+@needs_spool_files
 @pytest.mark.parametrize(
     ("make", "most", "before"),
     [

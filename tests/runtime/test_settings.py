@@ -4,6 +4,7 @@ import inspect
 import math
 
 import pytest
+from tests.support.platforms import needs_spool_files
 
 import sidelight
 from sidelight.exceptions import ConfigurationError
@@ -95,6 +96,7 @@ def test_a_postgresql_may_be_both():
     assert settle(url, outboxes=[url], environment={}).outboxes == (url,)
 
 
+@needs_spool_files
 @pytest.mark.parametrize(
     ("text", "urls"),
     [

@@ -22,13 +22,10 @@ PLATFORMS: Final = ("darwin", "windows")
 _HIDDEN: Final = ROOT / "tests" / "support" / "hidden"
 _SUITES: Final = (
     *("record", "host", "spool", "points", "emission", "relay", "runtime", "store", "otlp", "maps"),
-    *("testing", "voice_notes"),
+    "testing",
 )
-_OF_FILES: Final = (
-    "transactions",
-    "cli",
-)  # outboxes, and what commands tell, need a spool in files
-
+#: Outboxes, the reference pipeline that has one, and what commands tell: a spool in files.
+_OF_FILES: Final = ("transactions", "voice_notes", "cli")
 _JOBS: Final = str((os.cpu_count() or 1) + 1)
 
 PLATFORM: Final = os.environ.get("SIDELIGHT_TEST_PLATFORM", "linux")

@@ -26,6 +26,8 @@ from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.file_identity import FileIdentity, is_cut
 
 _LOCK_TIMEOUT: Final = 0.25  # seconds
+_OPENING: Final = 1.0  # seconds for another connection to be closed
+_PAUSE: Final = 0.005  # seconds
 _CHECKPOINT: Final = 1.0  # seconds within which a checkpoint writes the pages behind the header
 _EVERYONE: Final = (
     # Write no temporary files, because in a container only volumes may be writable.
@@ -204,6 +206,23 @@ def _create_file(path: Path, *, create: bool) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
+def _set(connection: StoreFile, pragma: str) -> None:
+    """Set a property of a connection.
+
+    SQLite does not wait for a lock here where the last other connection is just being closed.
+    """
+    until = monotonic() + _OPENING
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or monotonic() > until:
+                raise
+            sleep(_PAUSE)
+        else:
+            return
+
+
 def open_file(path: Path, *, read_only: bool) -> StoreFile:
     """Open the file of a store.
 
@@ -217,7 +236,7 @@ def open_file(path: Path, *, read_only: bool) -> StoreFile:
         if not read_only:
             connection.descriptors = frozenset(descriptors_of(path))
         for pragma in _READER if read_only else _WRITER:
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+            _set(connection, pragma)
         if not read_only:
             connection.identity = FileIdentity(path, _created_log(connection, path))
             files = path, Path(f"{path}-wal"), Path(f"{path}-shm")
