@@ -105,7 +105,10 @@ FAILURES = [
         (SinkUnavailableError, state, "event_counts", when)
         for state in NOT_THE_RECORDS.split()
         for when in ("IMMEDIATE", "DEFERRED")
+        if (state, when) != ("P0001", "DEFERRED")
     ),
+    # PostgreSQL does not tell of which table a deferred trigger is that raises.
+    (SinkRefusedError, "P0001", "event_counts", "DEFERRED"),
     # A sum is refused, after `events` has taken the values.
     *(
         (SinkUnavailableError, state, table, "IMMEDIATE")

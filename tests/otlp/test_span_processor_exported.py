@@ -193,7 +193,8 @@ def test_an_external_relay(shared_collector, tmp_path, application):
         tmp_path / "events.db",
         OTEL_EXPORTER_OTLP_ENDPOINT=shared_collector.http_endpoint,
     )
-    finish(relay)
+    ended = "noted that 1 process has ended; calls that were open then are abandoned\n"
+    finish(relay, told=ended)
     assert eventually(lambda: application.arrived(shared_collector) == [*range(20)])
 
 

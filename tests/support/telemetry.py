@@ -239,13 +239,13 @@ def child(script: str, store: Path, **environment: str) -> subprocess.Popen[str]
     )
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 30.0) -> str:
-    """Wait for a child; it must end well and say nothing on standard error. Answers its output."""
+def finish(process: subprocess.Popen[str], seconds: float = 30.0, *, told: str = "") -> str:
+    """Wait for a child; it must end well and tell this on standard error. Answers its output."""
     try:
         output, errors = process.communicate(timeout=seconds)
     finally:
         process.kill()
-    assert (process.returncode, errors) == (0, ""), f"exit code {process.returncode}: {errors}"
+    assert (process.returncode, errors) == (0, told), f"exit code {process.returncode}: {errors}"
     return output
 
 
