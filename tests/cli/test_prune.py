@@ -16,15 +16,13 @@ from sidelight import Store
 from sidelight.cli.store import prune as command
 from sidelight.store import steps
 
-TODAY = time.time_ns() // DAY * DAY
-
 
 def records(count, days):
     """Events of so many days, the last of them yesterday; an artifact has two of them."""
     return [
         record(
             "made",
-            TODAY - days * DAY + n * (days - 1) * DAY // count,
+            (time.time_ns() // DAY - days) * DAY + n * (days - 1) * DAY // count,
             artifact=f"a{n // 2}",
             attributes={"text": "x" * 400},
         )

@@ -1,6 +1,7 @@
 """Retention: pruned events stay away, kept events are counted exactly, and relays go on writing."""
 
 import contextlib
+import functools
 import random
 import re
 import signal
@@ -40,12 +41,13 @@ from sidelight.store.retention import Pruner
 from sidelight.store.schema import deliveries, processes
 from sidelight.store.sink import StoreSink
 
-TODAY = time.time_ns() // DAY * DAY
-
 
 def ago(days, hours=0):
-    """The time (ns) so many days before the start of today, and hours later."""
-    return TODAY - days * DAY + hours * 3600 * SECOND
+    """The time (ns) so many days before the start of today, and hours later.
+
+    Of today only the start is over for certain, and a session may run over midnight.
+    """
+    return (int(time.time()) * SECOND // DAY - days) * DAY + hours * 3600 * SECOND
 
 
 def day(days):
@@ -72,24 +74,40 @@ def slowly(monkeypatch):
     monkeypatch.setattr(steps, "_TARGET", 0.0)
 
 
-RECENT = [record("made", ago(days, 1), artifact=f"a{days}") for days in (0, 5, 29, 31, 50)]
-YEAR = [
-    record("made", ago(400, 1), artifact="ended", organization="o1"),
-    record("sent", ago(380, 1), artifact="ended"),
-    record("made", ago(370, 23), artifact="long", organization="o2"),
-    record("sent", ago(366, 23), artifact="long"),
-    record("sent", ago(365, 0), artifact="long"),
-    record("made", ago(364, 1), artifact=None),
-    record("made", ago(2, 5), artifact="young"),
-]
+@functools.cache
+def _recent(_):
+    return [record("made", ago(days), artifact=f"a{days}") for days in (0, 5, 29, 31, 50)]
+
+
+@functools.cache
+def _year(_):
+    return [
+        record("made", ago(400, 1), artifact="ended", organization="o1"),
+        record("sent", ago(380, 1), artifact="ended"),
+        record("made", ago(370, 23), artifact="long", organization="o2"),
+        record("sent", ago(366, 23), artifact="long"),
+        record("sent", ago(365, 0), artifact="long"),
+        record("made", ago(364, 1), artifact=None),
+        record("made", ago(2, 5), artifact="young"),
+    ]
+
+
+def recent():
+    return _recent(ago(0))
+
+
+def year():
+    return _year(ago(0))
 
 
 def test_older_events_go_and_the_rest_is_exact(url, ask):
-    store(url, YEAR)
+    store(url, year())
     before = counted(url)
     plan = prune(url, timedelta(days=365))
     assert (plan.kept_since, plan.events, plan.artifacts) == (day(365), 4, 1)
-    assert [e.occurred_ns for e in exact(url, day(365))] == [moment.time for _, moment in YEAR[4:]]
+    assert [e.occurred_ns for e in exact(url, day(365))] == [
+        moment.time for _, moment in year()[4:]
+    ]
     assert counted(url) == before
     (long,) = (a for a in ask(Store.artifacts) if a.artifact_id == "long")
     assert (long.events, long.organization_id) == (3, "o2")
@@ -115,7 +133,7 @@ def test_processes_that_have_ended_go_with_their_last_event(url, ask):
 
 
 def test_counters_of_pruned_days_go_on_demand(url):
-    store(url, YEAR)
+    store(url, year())
     before = counted(url)
     prune(url, "365d", counts=True)
     assert counted(url) == {key: n for key, n in before.items() if key[2] >= day(365)}
@@ -123,14 +141,14 @@ def test_counters_of_pruned_days_go_on_demand(url):
 
 
 def test_a_day_goes_as_a_whole(url):
-    store(url, [record(at=ago(10, hours), bits=hours) for hours in range(24)], RECENT[:1])
+    store(url, [record(at=ago(10, hours), bits=hours) for hours in range(24)], recent()[:1])
     assert prune(url, datetime.fromtimestamp(ago(10, 15) // SECOND, UTC)).events == 0
     assert prune(url, day(9)).events == 24
     assert len(exact(url, day(9))) == 1
 
 
 def test_a_plan_is_exact_and_changes_nothing(url):
-    store(url, YEAR)
+    store(url, year())
     before = exact(url), counted(url)
     with Pruner(url, dry=True) as pruner:
         plan = pruner.plan("365d")
@@ -178,16 +196,16 @@ def too_old(url, *batches):
 
 
 def test_a_pruned_event_that_is_delivered_again_does_not_come_back(url, ask):
-    store(url, YEAR)
+    store(url, year())
     prune(url, "365d")
     before = counted(url), ask(Store.artifacts)
-    assert too_old(url, YEAR, YEAR[:4]) == YEAR[:4] * 2
+    assert too_old(url, year(), year()[:4]) == year()[:4] * 2
     assert (counted(url), ask(Store.artifacts)) == before
     exact(url, day(365))
 
 
 def test_a_late_event_is_refused_and_the_rest_of_its_batch_is_stored(url, ask):
-    store(url, YEAR)
+    store(url, year())
     prune(url, "365d")
     late = [record("late", ago(366), artifact="x"), record("late", ago(365), artifact="y")]
     assert too_old(url, late) == late[:1]
@@ -196,11 +214,11 @@ def test_a_late_event_is_refused_and_the_rest_of_its_batch_is_stored(url, ask):
 
 
 def test_a_later_pruning_moves_nothing_back(url):
-    store(url, YEAR)
+    store(url, year())
     prune(url, "365d")
     plan = prune(url, "5000d")
     assert (plan.kept_since, plan.events) == (day(365), 0)
-    assert too_old(url, YEAR) == YEAR[:4]
+    assert too_old(url, year()) == year()[:4]
     exact(url, day(365))
 
 
@@ -220,7 +238,7 @@ def clock(monkeypatch):
 
 @pytest.mark.parametrize("days", [2, 40, 365, 4000])
 def test_a_clock_that_is_ahead_deletes_nothing_that_is_younger(url, clock, days):
-    store(url, RECENT)
+    store(url, recent())
     clock(days)
     plan = prune(url, "30d")
     clock(0)
@@ -237,7 +255,7 @@ def test_a_day_after_the_newest_event_is_refused_and_an_empty_store_is_not_prune
     assert prune(url, "30d").events == 0
     with Store(url) as opened:
         assert opened.kept_since() is None
-    store(url, RECENT)
+    store(url, recent())
     with Pruner(url) as pruner:
         with pytest.raises(QueryError, match=r"before the newest event.*--trust-clock"):
             pruner.plan(day(-10))
@@ -247,9 +265,9 @@ def test_a_day_after_the_newest_event_is_refused_and_an_empty_store_is_not_prune
 
 
 def test_a_mark_can_be_taken_back(url):
-    store(url, YEAR)
+    store(url, year())
     prune(url, "365d")
-    late = [YEAR[0], record("late", ago(380), artifact="x"), YEAR[1]]
+    late = [year()[0], record("late", ago(380), artifact="x"), year()[1]]
     assert too_old(url, late) == late
     with Pruner(url) as pruner:
         assert pruner.take_back("2999-01-01") == day(365)
@@ -257,13 +275,13 @@ def test_a_mark_can_be_taken_back(url):
     assert too_old(url, late) == late[:1]
     with Store(url) as opened:
         assert opened.kept_since() == day(390)
-        assert opened.size() == len(list(opened.events())) == len(YEAR[4:]) + 2
+        assert opened.size() == len(list(opened.events())) == len(year()[4:]) + 2
     assert prune(url, "365d").events == 2
-    assert len(exact(url, day(365))) == len(YEAR[4:])
+    assert len(exact(url, day(365))) == len(year()[4:])
 
 
 def test_the_organization_becomes_known_after_the_first_events_are_pruned(url):
-    store(url, [record("made", ago(days), artifact="a") for days in (400, 300)], RECENT[:1])
+    store(url, [record("made", ago(days), artifact="a") for days in (400, 300)], recent()[:1])
     prune(url, "365d", counts=True)
     store(url, [record("named", ago(200), artifact="a", organization="o1")])
     events = [event for event in exact(url, day(365)) if event.artifact_id == "a"]
@@ -397,7 +415,7 @@ def test_two_processes_may_prune_at_once(url):
 
 
 def test_a_store_that_stays_locked_is_named(url, monkeypatch):
-    store(url, YEAR)
+    store(url, year())
     monkeypatch.setattr(steps, "_LOCK_TIMEOUT", 0.3)
     with Pruner(url) as other, Pruner(url) as pruner:
         plan = pruner.plan("365d")
