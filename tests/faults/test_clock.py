@@ -91,7 +91,7 @@ def test_the_clock_steps_while_programs_run(store, tmp_path, shim, full, progres
     ((shortest, longest),) = rows(tmp_path, "SELECT min(duration), max(duration) FROM events")
     assert 0 <= shortest <= longest < 10e9
     ((days,),) = rows(tmp_path, "SELECT count(DISTINCT day) FROM event_counts")
-    assert days == 2
+    assert days in {2, 3}  # three within the first hour of a day
     assert shim.met("open") == 0
     nothing_left(store)
 
