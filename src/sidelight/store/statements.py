@@ -10,11 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
-from sidelight.store.database import (
-    Connection,
-    DatabaseError,
-    RowsSkippedError,
-)
+from sidelight.store.database import Connection, DatabaseError, RowsSkippedError
 from sidelight.store.partitions import RETENTION_LOCK
 from sidelight.store.rows import CHUNK, KEY, RECORDED, Row
 from sidelight.store.tables import DELIVERIES, EVENTS, Table

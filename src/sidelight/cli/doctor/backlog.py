@@ -12,10 +12,11 @@ from typing import Final
 import msgspec
 
 from sidelight.cli.doctor.findings import Finding, State
+from sidelight.cli.spool.ended import as_options, destinations_beside
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_again
 from sidelight.cli.spool.waiting import PATIENCE
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.record import decode, is_same_store, is_same_stream
+from sidelight.record import decode, is_same_store
 from sidelight.settings import Settings, sqlite_path
 from sidelight.spool import PAGE, Scanner, Segment
 from sidelight.store import StoreSink
@@ -106,14 +107,9 @@ def _why_orphaned(
         settings: name the sinks.
         store: the URL of a store that answers, to try whether it takes the records.
     """
-    meta, options, known = segments[0].meta, "", [*settings.sinks]
-    if (stream := meta.get("stream")) and not is_same_stream(stream, settings.stream):
-        options += f" --stream {stream}"
-        known.append("stream")
-    if not is_same_store(named := meta.get("store"), settings.named_store):
-        options += f" --store {named}"
-        known.append("store")
-    if sink not in known:
+    beside = destinations_beside(segments[0].meta, settings)
+    options = as_options(beside)
+    if sink not in {*settings.sinks, *beside}:
         options += " --otlp URL" if sink in {"traces", "logs"} else f" --{sink} URL"
     deliver = f"`sidelight relay --once{options}` delivers them"
     if options or sink != "store":

@@ -13,7 +13,7 @@ from typing import Any
 
 from sidelight.exceptions import SidelightError
 from sidelight.record import is_same_store, is_same_stream
-from sidelight.settings import settle
+from sidelight.settings import Settings, settle
 from sidelight.spool import Segment, segments_in
 from sidelight.store import Process
 
@@ -43,6 +43,21 @@ def ended_in(
     return found
 
 
+def destinations_beside(meta: Mapping[str, Any], settings: Settings) -> dict[str, str]:
+    """Return the stream and the store that a process names and the settings do not, by option."""
+    found = {}
+    if (stream := meta.get("stream")) and not is_same_stream(stream, settings.stream):
+        found["stream"] = stream
+    if (store := meta.get("store")) and not is_same_store(store, settings.named_store):
+        found["store"] = store
+    return found
+
+
+def as_options(named: Mapping[str, str]) -> str:
+    """Return options of the command line, each behind a space."""
+    return "".join(f" --{name} {value}" for name, value in named.items())
+
+
 def _orphans(directory: Path) -> dict[Any, Mapping[str, Any]]:
     """Return the headers, by process, of processes of which no segment has a writer or a reader."""
     held = set[Any]()
@@ -61,13 +76,9 @@ def _orphans(directory: Path) -> dict[Any, Mapping[str, Any]]:
 
 def _options(meta: Mapping[str, Any], directory: Path) -> str:
     """Return the options with which a relay reaches a spool and the destination of its records."""
-    options, store, stream = "", meta.get("store"), meta.get("stream")
+    options = ""
     with contextlib.suppress(SidelightError):
-        here = settle()
-        if store and not is_same_store(store, here.named_store):
-            options += f" --store {store}"
-        if stream and not is_same_stream(stream, here.stream):
-            options += f" --stream {stream}"
-        if settle(store, stream=stream).spool == directory:
+        options = as_options(destinations_beside(meta, settle()))
+        if settle(meta.get("store"), stream=meta.get("stream")).spool == directory:
             return options
     return f"{options} --spool {directory}"
