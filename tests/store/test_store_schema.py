@@ -1,6 +1,7 @@
 """The tables: created once, upgraded once, and never those of another application."""
 
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from sidelight.store.engine import connect
 from sidelight.store.keys import MAX_KEY, fit_to_index
 from sidelight.store.retention import Pruner
 from sidelight.store.sink import StoreSink
+from sidelight.store.sqlite import open_file
 
 NOW = time.time_ns()
 YEARS = 365 * DAY
@@ -268,3 +270,14 @@ def test_any_id_is_stored_and_found_again(url, ask, key):
 
 def test_long_ids_with_the_same_beginning_stay_apart():
     assert len({fit_to_index("x" * 4096 + str(n)) for n in range(100)}) == 100
+
+
+def test_a_file_is_opened_although_another_connection_holds_it(tmp_path, monkeypatch):
+    """SQLite refuses the mode of the log at once, or after its short timeout."""
+    path = tmp_path / "events.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE events (n)")
+        other.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr("sidelight.store.sqlite.sleep", lambda _: other.rollback())
+        with closing(open_file(path, read_only=False)) as opened:
+            assert opened.execute("PRAGMA journal_mode").fetchone() == ("wal",)
