@@ -22,6 +22,7 @@ import pytest
 from tests.support.callable_kinds import BASIC, KINDS, built
 
 from sidelight import arg, emits
+from sidelight.points import codegen
 from sidelight.testing import capture
 
 
@@ -161,6 +162,11 @@ def test_two_functions_of_one_name_show_their_own_source():
 def test_source_is_kept_as_long_as_its_function(monkeypatch):
     """Decorating at run time, again and again, takes no more and more memory."""
 
+    def forget_the_latest():
+        for n in range(16):  # as many sources are kept in any case
+            codegen.define(f"def other(): {n}", {}, filename="<sidelight other>")
+        gc.collect()
+
     def make(n):
         scope = {"__name__": __name__}
         exec(f"def varying(a, b{n}=0): raise ValueError('x')", scope)
@@ -180,14 +186,34 @@ def test_source_is_kept_as_long_as_its_function(monkeypatch):
         (frame,) = (f for f in frames(lambda n=n: made[n](1)) if f.filename in kept)
         assert frame.line.startswith("_result = ")
     del made[3]
-    gc.collect()
+    forget_the_latest()
     assert sources() == kept
     del made[1:], frame  # from Python 3.13 on, the summary of a frame has its code
-    gc.collect()
+    forget_the_latest()
     assert len(sources()) == 2
     made.clear()
-    gc.collect()
+    forget_the_latest()
     assert sources() == set()
+
+
+def test_a_source_stays_when_its_last_older_code_goes_before_the_new_one_is_known():
+    text, names = "def made(): raise ValueError", {}
+
+    def make():
+        return codegen.define(text, names, filename="<sidelight collected>")["made"]
+
+    older = make()
+    codegen.keep_source(older.__code__)
+    made = make()
+    del older
+    gc.collect()
+    codegen.keep_source(made.__code__)
+    assert linecache.getline(made.__code__.co_filename, 1) == text
+    del made
+    for n in range(40):
+        codegen.define(f"def made(): {n}", names, filename="<sidelight collected>")
+    gc.collect()
+    assert len([name for name in linecache.cache if name.startswith("<sidelight collected")]) <= 16
 
 
 # -- what it looks like ---------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import keyword
 import linecache
 import re
 import weakref
+from collections import deque
 from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, Final, TypeAlias
@@ -132,6 +133,10 @@ _Source: TypeAlias = tuple[str, tuple[str, ...]]
 _filenames: Final[dict[_Source, str]] = {}
 _sources: Final[dict[str, _Source]] = {}
 _numbers: Final = itertools.count(2)
+#: The file names that were given last. Their sources stay, because `keep_source` comes after
+#: `define`, and in between the last older code with the same source may be collected.
+_latest: Final[deque[str]] = deque()
+_LATEST: Final = 16
 
 
 def _registered(stem: str, text: str) -> str:
@@ -140,15 +145,21 @@ def _registered(stem: str, text: str) -> str:
     if filename is None:
         taken = stem in _sources
         filename = f"{stem[:-1]} #{next(_numbers)}>" if taken else stem
-        _filenames[source], _sources[filename] = filename, source
+    _latest.append(filename)
+    _filenames[source], _sources[filename] = filename, source
     linecache.cache[filename] = (len(text), None, list(source[1]), filename)
+    if len(_latest) > _LATEST:
+        _drop_unused(_latest.popleft())
     return filename
 
 
 def _release(filename: str, identity: int) -> None:
-    users = _users.get(filename, set())
-    users.discard(identity)
-    if not users and filename in _sources:
+    _users.get(filename, set()).discard(identity)
+    _drop_unused(filename)
+
+
+def _drop_unused(filename: str) -> None:
+    if not _users.get(filename) and filename in _sources and filename not in _latest:
         _users.pop(filename, None)
         _filenames.pop(_sources.pop(filename), None)
         linecache.cache.pop(filename, None)
