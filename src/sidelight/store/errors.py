@@ -30,6 +30,8 @@ _TEXT_ERRORS: Final = frozenset({"22021", "22P05"})
 """SQLSTATEs of a text that the database's encoding cannot hold, whichever statement has it."""
 _RAISED_BY_TRIGGER: Final = "P0"
 """SQLSTATE class of an error that a trigger raises without a class of its own."""
+_UNKNOWN_ERROR: Final = "DatabaseError"
+"""Name of psycopg's class for a SQLSTATE that only a trigger can have raised."""
 _OF_SERVER: Final = ("08", "25", "28", "40", "42501", "53", "55", "57", "58", "F0", "XX")
 """SQLSTATEs, and classes of them, that say that the server or the connection cannot work now."""
 _AT_COMMIT: Final = ("COMMIT", RUN_DEFERRED)
@@ -73,7 +75,7 @@ def is_record_refused(error: DatabaseError) -> bool:  # noqa: PLR0911
         return not state.startswith(_OF_SERVER) and _holds_records(table)
     if state == _CHECK_VIOLATION and table and not original.diag.constraint_name:
         return False  # a partition's bound: another relay has made a partition meanwhile
-    if state.startswith(_RAISED_BY_TRIGGER):
+    if state.startswith(_RAISED_BY_TRIGGER) or type(original).__name__ == _UNKNOWN_ERROR:
         return statement.startswith(_RECORD_STATEMENTS)
     return state[:2] in _VALUE_ERRORS and _holds_records(table)
 
