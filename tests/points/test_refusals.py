@@ -104,6 +104,14 @@ def test_positions():
             "strict= goes with transaction=; name the transaction, or leave it out",
         ),
         ({"transaction": arg.artifact_id, "strict": "yes"}, "strict='yes'; use strict=True or"),
+        *(
+            (
+                {way: "artifact_id"},
+                f"{way}='artifact_id' is the alias of a Django database, not the parameter; name"
+                f" the argument: {way}=arg.artifact_id",
+            )
+            for way in ("transaction", "after_commit")
+        ),
         (
             {"transaction": result.session},
             "transaction=result.session is not known before the call; name an argument",

@@ -120,6 +120,11 @@ class _Compiler:
             return None
         name = "after_commit" if declaration.transaction is None else "transaction"
         field = getattr(declaration, name)
+        if isinstance(field, str) and self._signature.has(field):
+            self._refuse(
+                f"{name}={field!r} is the alias of a Django database, not the parameter",
+                f"name the argument: {name}=arg.{field}",
+            )
         if not isinstance(field, Expression) and not inspect.isroutine(field):
             return Source(self._names.give("constant", field))
         source = self.value(field, mapped=False)
