@@ -107,8 +107,7 @@ def test_positions():
         *(
             (
                 {way: "artifact_id"},
-                f"{way}='artifact_id' is the alias of a Django database, not the parameter; name"
-                f" the argument: {way}=arg.artifact_id",
+                f"{way}='artifact_id' is the alias of a Django database, not the parameter; name",
             )
             for way in ("transaction", "after_commit")
         ),
