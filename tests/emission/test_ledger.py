@@ -1,5 +1,6 @@
 """Losses and costs: counted exactly, and delivered whole."""
 
+import gc
 import random
 import sys
 import threading
@@ -11,7 +12,8 @@ from tests.support.platforms import needs_spool_files
 from tests.support.telemetry import restore
 
 import sidelight
-from sidelight.emission import Ledger
+from sidelight import emits
+from sidelight.emission import EMITTER, Ledger
 from sidelight.emission.emitter import Emitter
 from sidelight.record import (
     BUDGET_NS,
@@ -25,6 +27,7 @@ from sidelight.record import (
     ledger_part,
 )
 from sidelight.runtime import RUNTIME
+from sidelight.testing import capture
 
 THREADS, TIMES = 4, 30_000
 ADDED = 200
@@ -86,6 +89,38 @@ def test_costs_of_a_point_that_is_never_called_take_little_room():
     assert (never.count(), never.snapshot()["buckets"]) == (0, [])
     once.clear()
     assert (once.count(), len(once.fine)) == (0, 1024)
+
+
+def test_costs_of_a_point_whose_code_is_gone_take_little_room():
+    costs = Costs()
+    costs.add(1_000)
+    wrappers = costs.fine
+    costs.compact()
+    assert costs.fine is wrappers
+    wrappers[1_000 >> SHIFT] += 1
+    before = costs.snapshot()
+    del wrappers
+    costs.compact()
+    assert sys.getsizeof(costs.fine) < 100
+    assert costs.snapshot() == before
+    costs.add(1_000)
+    assert costs.snapshot()["buckets"] == [[1_000 >> SHIFT, 3]]
+
+
+def test_functions_made_at_run_time_leave_no_fine_buckets():
+    """Names that are ever new are points for ever, of a small size."""
+    with capture():
+        for n in range(3):
+            scope = {"__name__": "made"}
+            exec(f"def made_{n}(): pass", scope)
+            emits("made")(scope.pop(f"made_{n}"))()
+        del scope
+        gc.collect()
+        ledger = Ledger(EMITTER)
+        for _ in range(2):
+            ledger._write_costs(lambda _: None, whole=True)
+        found = [EMITTER.costs[f"made:made_{n}"] for n in range(3)]
+        assert [(each.count(), each.fine) for each in found] == [(1, [])] * 3
 
 
 def test_costs_that_grow_in_several_threads_are_counted_exactly(impatient):

@@ -152,6 +152,9 @@ class Ledger:
             for point, count in counts.items()
             if point in written and written[point][0] != count
         ]
+        for point, count in counts.items():
+            if point in written and written[point][0] == count:
+                costs[point].compact()
         old.sort(key=lambda point: written[point][1])  # the one written longest ago first
         uncalled = [
             point

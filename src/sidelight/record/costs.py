@@ -7,6 +7,7 @@ there are eight buckets to the octave.
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import repeat
@@ -28,7 +29,8 @@ class Costs:
 
     The caller's path does ``costs.fine[ns >> SHIFT] += 1`` and, on IndexError, ``costs.add(ns)``.
     Both are exact among threads, because CPython switches threads only at calls and at jumps back.
-    A point that is never called has no fine buckets, which would take 8 kB.
+    A point that is never called has no fine buckets, which would take 8 kB; nor has one whose
+    functions are gone.
     """
 
     def __init__(self) -> None:
@@ -42,12 +44,36 @@ class Costs:
         """Count a cost (ns) that the fine buckets may not hold."""
         if 0 <= ns < _FINE_END:
             self.fine.extend(self._zeros)
-            self.fine[ns >> SHIFT] += 1
+            try:
+                self.fine[ns >> SHIFT] += 1
+            except IndexError:  # `compact` came in between
+                self.coarse[ns >> SHIFT] += 1
             return
         bucket = _FINE + int(math.log2(max(ns, _FINE_END) / _FINE_END) * _STEPS)
         self.coarse[bucket] += 1
         self.highest = max(self.highest, ns)
         self.over_budget += ns > BUDGET_NS
+
+    def compact(self) -> None:
+        """Move the counts out of the fine buckets where no code refers to these any more.
+
+        A later call of the point makes new ones. Code that another thread makes meanwhile may refer
+        to either list: the one that it does not share with this object is left empty, and such code
+        counts by `add`, which is slower.
+        """
+        new: list[int] = []
+        fine, zeros = self.fine, self._zeros
+        own = sys.getrefcount(new)
+        if not fine or sys.getrefcount(fine) > own + 1:
+            return
+        self.fine, self._zeros = new, repeat(0, _FINE)
+        if sys.getrefcount(fine) > own:
+            self.fine, self._zeros, fine = fine, zeros, new
+        # In one statement without a call, so that no thread counts in between.
+        counts, fine[:] = fine[:], []
+        for index, count in enumerate(counts):
+            if count:
+                self.coarse[index] += count
 
     def count(self) -> int:
         """Return the number of emissions so far."""
@@ -63,9 +89,12 @@ class Costs:
 
     def snapshot(self) -> dict[str, Any]:
         """Copy the state as plain values; it is cumulative, so that the latest one replaces all."""
-        buckets = {index: count for index, count in enumerate(self.fine) if count}
+        found = self.coarse.copy()
+        for index, count in enumerate(self.fine):
+            if count:
+                found[index] += count
+        buckets = dict(sorted(found.items()))
         highest = self.highest or ((max(buckets) + 1 << SHIFT) if buckets else 0)
-        buckets.update(sorted(self.coarse.copy().items()))
         return {
             "count": sum(buckets.values()),
             "over": self.over_budget,
