@@ -1,6 +1,7 @@
 """What a store holds is sent again, with the same ids."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -67,6 +68,23 @@ def test_a_wait_for_an_endpoint_is_told_at_once(url):
         assert process.poll() is None
         process.terminate()
         process.stderr.read()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_a_run_that_is_ended_names_the_last_event_that_was_sent(url, ending):
+    with Store(url) as store:
+        last = [event.event_id for event in store.events()][299]
+    command = [sys.executable, "-m", "sidelight", "replay", "--store", url, "--to", "otlp"]
+    with subprocess.Popen(
+        [*command, "--otlp", "http://127.0.0.1:1", "--after", last],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr.readline().startswith("waiting for http://127.0.0.1:1: no answer")
+        process.send_signal(ending)
+        assert process.stderr.read().splitlines()[-1] == f"interrupted; go on with --after {last}"
+    assert process.returncode == 1
 
 
 def test_a_stream_that_is_not_named_is_refused(url):

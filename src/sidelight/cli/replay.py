@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -52,8 +53,8 @@ def replay(
 ) -> None:
     """Send events that the store holds again, with the same ids, in the order of their time.
 
-    Over OTLP, events are sent as log records; the store keeps no spans. A run that is interrupted
-    names the last event that was sent: --after goes on behind it.
+    Over OTLP, events are sent as log records; the store keeps no spans. A run that is ended by
+    SIGTERM or Ctrl-C names the last event that was sent: --after goes on behind it.
 
     Examples:
       sidelight replay --to stream --since 2026-07-25
@@ -62,6 +63,7 @@ def replay(
     """
     settings = settle(store, stream=stream, otlp=otlp)
     sink = _sink(to, settings)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sent, last = 0, after
     problem = ""
     try:

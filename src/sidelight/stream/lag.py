@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     Consumer,
+    KafkaError,
     KafkaException,
     TopicPartition,
 )
@@ -21,7 +22,16 @@ from sidelight.stream.connection import StreamAddress, client_properties
 from sidelight.stream.problems import error_of, words
 
 _ASK_WITHIN: Final = 5.0  # seconds
+_ASK_AGAIN: Final = 0.1  # seconds
 _MEASURED: Final = 1.0  # seconds in which the rate of a group is measured
+#: The broker that knows the group's offsets has just changed, or is about to know them.
+_COORDINATOR_MOVES: Final = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +104,27 @@ def reached_of(consumer: Any, topic: str, partitions: Iterable[int]) -> dict[int
         SinkUnavailableError: the brokers do not answer.
     """
     try:
-        committed = consumer.committed([TopicPartition(topic, n) for n in partitions], _ASK_WITHIN)
+        committed = _committed(consumer, [TopicPartition(topic, n) for n in partitions])
         reached = {each.partition: _stored_until(each) for each in committed}
         unread = [number for number, offset in reached.items() if offset < 0]
         first = _offsets(consumer, topic, unread, OFFSET_BEGINNING) if unread else {}
     except KafkaException as exception:
         raise _unavailable(topic, exception) from exception
     return {**reached, **first}
+
+
+def _committed(consumer: Any, places: Sequence[TopicPartition]) -> Sequence[TopicPartition]:
+    """Ask for the committed offsets, again while the group's coordinator moves."""
+    until = monotonic() + _ASK_WITHIN
+    while True:
+        try:
+            answer: Sequence[TopicPartition] = consumer.committed(places, _ASK_WITHIN)
+        except KafkaException as exception:
+            if error_of(exception).code() not in _COORDINATOR_MOVES or monotonic() >= until:
+                raise
+            sleep(_ASK_AGAIN)
+        else:
+            return answer
 
 
 def _stored_until(committed: TopicPartition) -> int:
