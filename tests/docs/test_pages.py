@@ -106,6 +106,21 @@ def test_a_page_that_claims_links_to_where_the_claim_ends(page):
         assert linked or not re.search(words, page.prose), f"{page.name}: {words}"
 
 
+def test_each_guarantee_of_the_readme_links_to_where_it_ends():
+    _, _, rest = Page(ROOT / "README.md").prose.partition("\n## What is guaranteed")
+    items = [line for line in rest.partition("\n#")[0].splitlines() if line.startswith("- ")]
+    claims = CLAIMS | {"never-lost": r"loses no event"}
+    claiming = [
+        (section, item)
+        for item in items
+        for section, words in claims.items()
+        if re.search(words, item)
+    ]
+    assert {section for section, _ in claiming} == set(CLAIMS)
+    for section, item in claiming:
+        assert f"(docs/explanation/what-is-promised.md#{section})" in item
+
+
 # -- what is there is not denied -----------------------------------------------------------------
 
 DENIAL = re.compile(

@@ -1,19 +1,24 @@
 """Whatever driver is below SQLAlchemy: where one begins late, takes turns, or commits by itself."""
 
 import asyncio
+import itertools
 
 import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from tests.support import business
 from tests.support.postgres import new_database
+from tests.support.telemetry import restore
 
+import sidelight
 from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
 from sidelight.transactions.sqlalchemy import drivers
 
 ASYNCHRONOUS = ("psycopg", "asyncpg")
+ENDS = ("rollback", "close", "commit")
 
 
 @pytest.fixture
@@ -89,6 +94,52 @@ async def test_who_commits_each_statement_has_no_commit_to_wait_for(engine, watc
         await connection.execute(sqlalchemy.text("SELECT 1"))
         told(connection, "at once")
         assert watched.names() == {"at once"}
+    assert not EMITTER.losses
+
+
+SESSIONS = {
+    "psycopg": "postgresql",
+    "psycopg2": "postgresql",
+    "sqlite3": "sqlite",
+}
+
+
+def insert(session, name):
+    session.execute(sqlalchemy.insert(business.Order).values(name=name))
+
+
+def insert_and_flush(session, name):
+    session.add(business.Order(name=name))
+    session.flush()
+
+
+def add(session, name):
+    session.add(business.Order(name=name))
+
+
+@pytest.mark.parametrize("driver", SESSIONS)
+def test_a_session_that_commits_each_statement_has_an_event_for_each(driver, tmp_path):
+    """A rollback or a close of the session does not undo what the server has committed."""
+    url = business.DATABASES[SESSIONS[driver]](tmp_path)
+    business.create_tables(url)
+    sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", otlp=False, deadline=1.0)
+    if driver == "psycopg2":
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+    there = url.replace("postgresql://", f"postgresql+{driver}://")
+    engine = sqlalchemy.create_engine(there, isolation_level="AUTOCOMMIT")
+    for function, end in itertools.product((insert, insert_and_flush, add), ENDS):
+        emitting = emits("ordered", after_commit=arg.session, n=arg.name)(function)
+        with Session(engine) as session:
+            emitting(session, f"{function.__name__} {end}")
+            getattr(session, end)()
+        with Session(engine) as session:
+            emitting(session, f"{function.__name__}, flushed, {end}")
+            session.flush()
+            getattr(session, end)()
+    engine.dispose()
+    names = business.Watched(f"sqlite:///{tmp_path / 'events.db'}").names()
+    restore()
+    assert names == business.committed(url) != set()
     assert not EMITTER.losses
 
 

@@ -28,6 +28,7 @@ from sidelight.transactions.entry import (
 )
 from sidelight.transactions.outbox.table import outbox_table
 from sidelight.transactions.sqlalchemy.connections import insert, watch
+from sidelight.transactions.sqlalchemy.drivers import driver_of
 from sidelight.transactions.transaction import CountedTransaction
 
 _ATTRIBUTE: Final = "_sidelight_events"
@@ -158,6 +159,10 @@ def _wait(session: Session, entry: Entry) -> None:
     assert events is not None  # noqa: S101  # a ticket has made them
     if _is_clean(session):
         entry.settle()
+        begun = _connections(_innermost(session))
+        if begun and driver_of(begun[0]).commits_itself(begun[0]):
+            entry.emit()  # the work is done
+            return
     else:
         events.unsettled.append(entry)
     events.unattached.append((_innermost(session), entry))
@@ -201,6 +206,9 @@ def _began(session: Session, _: _Part, connection: Connection) -> None:
 def _flushed(session: Session, _context: object) -> None:
     if (events := _events(session)) is not None:
         _take_in(session, events, first=False)
+        for connection in _connections(_innermost(session)):
+            if watch(connection) and driver_of(connection).commits_itself(connection):
+                watch(connection).committed()  # the flush has committed each statement
 
 
 def _take_in(session: Session, events: _Events, *, first: bool) -> None:
