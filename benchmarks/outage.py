@@ -62,6 +62,11 @@ class Plan:
     topic_bytes: float
     store_bytes: float
 
+    @property
+    def partition_bytes(self) -> float:
+        """Of one month's partition of `events`, in each store."""
+        return self.store_bytes * 30 / self.stores
+
 
 @dataclass(frozen=True, slots=True)
 class Outage:
@@ -136,9 +141,10 @@ def table(sizes: Sequence[int], rates: Rates) -> list[str]:
     lines = [
         (
             "| events an hour | a second | relays | partitions | consumers | stores"
-            " | topic, 3 days | store, a day | behind after an hour | caught up after |"
+            " | topic, 3 days | store, a day | partition of a month | behind after an hour"
+            " | caught up after |"
         ),
-        "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for size in sizes:
         planned = plan(size, rates)
@@ -147,7 +153,8 @@ def table(sizes: Sequence[int], rates: Rates) -> list[str]:
         lines.append(
             f"| {size:,} | {planned.rate:,.0f} | {planned.relays} | {planned.partitions}"
             f" | {planned.consumers} | {planned.stores} | {_size(planned.topic_bytes)}"
-            f" | {_size(planned.store_bytes)} | {happened.peak:,.0f}"
+            f" | {_size(planned.store_bytes)} | {_size(planned.partition_bytes)}"
+            f" | {happened.peak:,.0f}"
             f" | {'never' if caught_up is None else _minutes(caught_up)} |"
         )
     return lines

@@ -46,5 +46,11 @@ def test_every_plan_catches_up_with_an_hour_within_an_hour(events, rates):
     assert outage(planned, rates).caught_up <= HOUR
 
 
+def test_a_partition_is_a_month_of_one_store():
+    planned = plan(10**9, RATES)
+    assert planned.stores > 1
+    assert planned.partition_bytes * planned.stores == pytest.approx(planned.store_bytes * 30)
+
+
 def test_the_page_shows_the_table_of_the_model():
     assert "\n".join(table(SIZES, MEASURED)) in PAGE.read_text("utf-8")
