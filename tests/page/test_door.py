@@ -89,3 +89,16 @@ def test_what_cannot_be_served_is_refused_with_the_remedy(store, options, words)
         said = sidelight("ui", "--store", url_of(store), *given)
     assert said.code == 1
     assert words in said.err
+
+
+def test_the_printed_address_holds_any_token(store):
+    """The address is opened as it is printed."""
+    (port,) = free_ports(1)
+    process = spawn("ui", "--store", url_of(store), "--port", port, "--token", "a&b#c+d %41")
+    try:
+        address = process.stderr.readline().removeprefix("open ").partition(" (")[0]
+        answer = httpx.get(address, timeout=60)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    finally:
+        process.kill()
+        process.communicate(timeout=60)

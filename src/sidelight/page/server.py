@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlencode
 
 import uvicorn
 
@@ -58,7 +59,7 @@ def serve(
         )
     )
     shown = f"[{door.host}]" if ":" in door.host else door.host
-    query = f"?token={door.token}" if door.token else ""
+    query = f"?{urlencode({'token': door.token})}" if door.token else ""
     ready(f"http://{shown}:{door.port}/{query}")
     server.run(sockets=[listening])
 
