@@ -101,7 +101,10 @@ def test_orphaned_records_are_delivered_once(tmp_path, backend):
     assert re.search(r"store +500", said.out)
     assert stored(url) == 500
     again = once("--json", *of(url), "--spool", spool)
-    assert (again.code, again.json) == (0, [{"sink": "store", "delivered": 0, "problem": None}])
+    assert (again.code, again.json) == (
+        0,
+        [{"sink": "store", "delivered": 0, "ended": 0, "problem": None}],
+    )
     assert list(spool.iterdir()) == []
 
 
@@ -109,7 +112,9 @@ def test_the_records_name_their_store(tmp_path):
     one, two, spool = tmp_path / "one.db", tmp_path / "two.db", tmp_path / "spool"
     there = ("--spool", spool)
     emit(KILLED, one, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(spool))
-    assert once("--json", *there).json[0]["delivered"] == stored(one) == 500
+    (delivery,) = once("--json", *there).json
+    assert delivery["delivered"] == stored(one) == 500
+    assert delivery["ended"] == 1
     said = once(*there)
     assert said.code == 1
     assert "store: no record in" in said.err

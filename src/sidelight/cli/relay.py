@@ -235,6 +235,7 @@ def _print_health(health: Mapping[str, Health], *, as_json: bool) -> None:
             {
                 "sink": sink,
                 "delivered": each.delivered,
+                "ended": each.ended,
                 "problem": each.problem if each.failing_since is not None else None,
             }
             for sink, each in health.items()

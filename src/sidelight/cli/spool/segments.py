@@ -35,22 +35,27 @@ class Backlog:
     """The records that a sink has not taken.
 
     Attributes:
+        events: how many of them are events; others are spans, losses, costs and signs of life.
         oldest_ns: when the oldest of them occurred; None where the record cannot be read.
     """
 
     records: int = 0
+    events: int = 0
     bytes: int = 0
     oldest_ns: int | None = None
 
     def add(self, other: Backlog) -> None:
         """Add the backlog of another segment."""
         self.records += other.records
+        self.events += other.events
         self.bytes += other.bytes
         times = [ns for ns in (self.oldest_ns, other.oldest_ns) if ns is not None]
         self.oldest_ns = min(times, default=None)
 
     def __str__(self) -> str:
         text = f"{plural(self.records, 'record')} ({size(self.bytes)})"
+        if self.events < self.records:
+            text += f", {plural(self.events, 'event')} among them"
         return text if self.oldest_ns is None else f"{text}, the oldest {duration(self.age_ns)} old"
 
     @property
@@ -250,10 +255,11 @@ def _scan(segment: Segment, cursor: int) -> tuple[Backlog, int, int]:
         backlog.records += len(batch.payloads)
         for payload in batch.payloads:
             try:
-                moment = decode(payload)[1]
+                static, moment = decode(payload)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 foreign += 1
                 continue
+            backlog.events += static.type is not None
             if backlog.oldest_ns is None:
                 backlog.oldest_ns = occurred_at(moment)
 
