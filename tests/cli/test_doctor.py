@@ -148,7 +148,7 @@ def orphaned_records(at):
     before = {each: each.read_bytes() for each in at.spool.iterdir()}
     words = (
         r"^store: 500 records \([\d.]+ kB\), the oldest .* old, of shop \d+, which has ended → "
-        r"`sidelight relay --once` delivers them"
+        rf"`sidelight relay --once --store sqlite:///{at.path}` delivers them"
     )
     yield WRONG, "backlog", words
     assert before == {each: each.read_bytes() for each in at.spool.iterdir()}
@@ -198,7 +198,11 @@ def records_that_name_another_store(at):
     other = at.tmp / "other.db"
     emit(KILLED, other, ends=signal.SIGKILL, SIDELIGHT_SPOOL=str(at.spool))
     at.options = (*of(at.path), "--spool", at.spool)
-    yield WRONG, "backlog", f"which has ended → `sidelight relay --once --store sqlite:///{other}`"
+    yield (
+        WRONG,
+        "backlog",
+        f"which has ended → `sidelight relay --once --store sqlite:///{other} --spool {at.spool}`",
+    )
 
 
 @row
@@ -235,7 +239,11 @@ def records_that_are_left_to_a_relay(at):
     living = at.stack.enter_context(Living(at.path))
     yield NOTE, "relay", r"no relay runs, and process \d+ leaves all records to one → start"
     living.emit(1)
-    yield WRONG, "backlog", "which is running: no relay reads them → start `sidelight relay`"
+    yield (
+        WRONG,
+        "backlog",
+        "which is running: no relay reads them → start `sidelight relay --store .*`",
+    )
     at.monkeypatch.setattr("sidelight.cli.doctor.backlog.PATIENCE", 60 * 10**9)
     yield OK, "backlog", "records are on their way"
     at.monkeypatch.setattr("sidelight.cli.doctor.backlog.PATIENCE", 0)
@@ -363,7 +371,7 @@ def a_relay_that_is_late(at):
     at.first()
     at.stack.enter_context(running(BUSY, at.path))
     wait_for(lambda: stored(at.path) > 1, 60)
-    yield NOTE, "backlog", "they are delivered late → run `sidelight relay` beside it"
+    yield NOTE, "backlog", "they are delivered late → start `sidelight relay --store .*` beside it"
 
 
 # -- the store -------------------------------------------------------------------------------
@@ -378,7 +386,7 @@ def no_store(at):
     at.options = of(at.path)
     emit(KILLED, at.path, ends=signal.SIGKILL)
     yield WRONG, "store", "there is no store at .* → 500 events wait in .*: `sidelight relay --once"
-    yield WRONG, "backlog", "which has ended → `sidelight relay --once` delivers them"
+    yield WRONG, "backlog", "which has ended → `sidelight relay --once --store .*` delivers them"
 
 
 @row
@@ -957,7 +965,11 @@ sys.stdin.readline()
     yield WRONG, "backlog", f"which is running: {refused}"
     child.kill()
     child.wait()
-    yield WRONG, "backlog", f"which has ended: {refused}; `sidelight relay --once` delivers"
+    yield (
+        WRONG,
+        "backlog",
+        f"which has ended: {refused}; `sidelight relay --once --store .*` delivers",
+    )
     alter(at.options[1], "DROP TRIGGER keep")
     sidelight("relay", "--once", *at.options)
     yield OK, "backlog", "no record waits"
@@ -983,7 +995,7 @@ def rows_that_no_relay_writes(at):
 def a_record_that_sidelight_does_not_write(at):
     at.first()
     segment_in(at.spool, f"sqlite:///{at.path}", [PAYLOADS["less deep attributes"]])
-    words = r"^1 record in the segments cannot be read: .* → `sidelight relay --once` quarantines"
+    words = "^1 record in the segments cannot be read: .* → `sidelight relay --once .*` quarantines"
     yield WRONG, "spool", words
     sidelight("relay", "--once", *at.options)
     yield WRONG, "quarantine", r"^1 entry: unreadable record; "

@@ -12,11 +12,11 @@ from typing import Final
 import msgspec
 
 from sidelight.cli.doctor.findings import Finding, State
-from sidelight.cli.spool.ended import as_options, destinations_beside
+from sidelight.cli.spool.commands import relay_command
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_again
 from sidelight.cli.spool.waiting import PATIENCE
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
-from sidelight.record import decode, is_same_store
+from sidelight.record import decode, is_same_store, is_same_stream
 from sidelight.settings import Settings, sqlite_path
 from sidelight.spool import PAGE, Scanner, Segment
 from sidelight.store import StoreSink
@@ -30,7 +30,7 @@ def _relays_in(segments: Sequence[SegmentReport]) -> list[SegmentReport]:
     return [each for each in segments if each.written and each.meta.get("role") == "relay"]
 
 
-def check_relays(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
+def check_relays(segments: Sequence[SegmentReport], settings: Settings) -> Iterator[Finding]:
     """Find processes that need a relay where none runs."""
     left = [
         each
@@ -43,8 +43,13 @@ def check_relays(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
             "relay",
             "note",
             f"no relay runs, and {writers} leaves all records to one",
-            "start `sidelight relay`",
+            _start(settings),
         )
+
+
+def _start(settings: Settings) -> str:
+    places = settings.spool, settings.named_store, settings.stream
+    return f"start `{relay_command(*places, once=False)}`"
 
 
 @dataclass(slots=True)
@@ -81,7 +86,7 @@ def check_backlog(
         if alive or attended:
             if each.backlog.age_ns <= PATIENCE:
                 continue
-            state, problem, remedy = _why_waiting(sink, each.segments, store, stopped)
+            state, problem, remedy = _why_waiting(sink, each.segments, settings, store, stopped)
         else:
             tries = store if len(waiting) <= _WRITERS else None
             problem, remedy = _why_orphaned(sink, each.segments, settings, tries)
@@ -107,12 +112,19 @@ def _why_orphaned(
         settings: name the sinks.
         store: the URL of a store that answers, to try whether it takes the records.
     """
-    beside = destinations_beside(segments[0].meta, settings)
-    options = as_options(beside)
-    if sink not in {*settings.sinks, *beside}:
-        options += " --otlp URL" if sink in {"traces", "logs"} else f" --{sink} URL"
-    deliver = f"`sidelight relay --once{options}` delivers them"
-    if options or sink != "store":
+    meta = segments[0].meta
+    store_of, stream_of, otlp = meta.get("store") or settings.named_store, meta.get("stream"), None
+    missing = None if sink in settings.sinks else "URL"
+    if sink in {"traces", "logs"}:
+        otlp = settings.otlp_endpoint or missing
+    elif sink == "stream":
+        stream_of = stream_of or missing
+    else:
+        store_of = store_of or missing
+    command = relay_command(settings.spool, store_of, stream_of, otlp=otlp)
+    deliver = f"`{command}` delivers them"
+    is_elsewhere = not is_same_store(meta.get("store") or None, settings.named_store)
+    if sink != "store" or is_elsewhere or not is_same_stream(meta.get("stream"), settings.stream):
         return "", deliver
     if store is not None and (problem := _refusal(store, segments)):
         return f": the store does not take them: {problem}", f"correct what refuses them; {deliver}"
@@ -122,6 +134,7 @@ def _why_orphaned(
 def _why_waiting(
     sink: str,
     segments: Sequence[SegmentReport],
+    settings: Settings,
     store: str | None,
     relay: SegmentReport | None,
 ) -> tuple[State, str, str]:
@@ -130,6 +143,7 @@ def _why_waiting(
     Args:
         sink: that has not taken them.
         segments: of one writer.
+        settings: name the places that a relay must reach.
         store: the URL of a store that answers.
         relay: one that is stopped.
     """
@@ -141,11 +155,11 @@ def _why_waiting(
         remedy = f"kill -CONT {relay.meta.get('pid')}, or end it and start another"
         return "wrong", f"which waits for {relay.writer}: that is stopped (SIGSTOP)", remedy
     if any(not each.attended for each in left):
-        return "wrong", "which is running: no relay reads them", "start `sidelight relay`"
+        return "wrong", "which is running: no relay reads them", _start(settings)
     time.sleep(_LOOK_AGAIN)
     writer = "which is running" if first.alive else "which has ended"
     if any(_advances(sink, each) for each in segments):
-        remedy = "run `sidelight relay` beside it, if other threads keep the GIL from its relay"
+        remedy = f"{_start(settings)} beside it, if other threads keep the GIL from its relay"
         return "note", f"{writer}: they are delivered late", remedy
     if sink == "store" and store is not None and (problem := _refusal(store, segments)):
         remedy = "correct what refuses them; until then they wait, and nothing is lost"

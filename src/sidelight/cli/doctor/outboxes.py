@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from sidelight.cli.doctor.findings import Finding
+from sidelight.cli.spool.commands import as_command
 from sidelight.cli.spool.waiting import PATIENCE
 from sidelight.exceptions import OutboxError
 from sidelight.store import plural, whole_seconds
@@ -30,8 +31,8 @@ def check_outboxes(urls: Iterable[str]) -> Iterator[Finding]:
                 "outbox",
                 "wrong",
                 f"{status.url}: {waits}, the oldest for {whole_seconds(age)}: no relay drains it",
-                f"`sidelight relay --outbox {status.url}`, or configure(outboxes=[…]) in a process "
-                "with a relay",
+                f"`{as_command('relay', outbox=status.url)}`, or configure(outboxes=[…]) in a "
+                "process with a relay",
             )
         else:
             yield Finding("outbox", "ok", f"{status.url}: {waits}")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sidelight.cli.doctor.findings import Finding
+from sidelight.cli.spool.commands import as_command
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_spool
 from sidelight.host import is_directory, state_directory
 from sidelight.record import BESIDE, DEFAULT_SPOOL, is_same_store, spool_beside
@@ -56,7 +57,7 @@ def _check_sibling(sibling: Path, store: str | None) -> Iterator[Finding]:
                 "wrong" if is_ours else "note",
                 f"{backlog}, for {named or 'an unnamed store'}, of processes that have ended, are "
                 f"in {sibling}: no relay of {'this store' if is_ours else 'that spool'} reads them",
-                f"`sidelight relay --once --spool {sibling}` delivers them",
+                f"`{as_command('relay', '--once', spool=sibling)}` delivers them",
             )
 
 

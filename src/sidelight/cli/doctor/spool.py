@@ -17,6 +17,7 @@ from sidelight.cli.doctor.processes import (
     check_stopped,
 )
 from sidelight.cli.output import time_of
+from sidelight.cli.spool.commands import as_command, relay_command
 from sidelight.cli.spool.ended import ended_in
 from sidelight.cli.spool.segments import SegmentReport, read_spool, writer_of
 from sidelight.host import HAS_FILE_LOCKS, is_directory
@@ -71,9 +72,10 @@ def check_spool(
     yield from check_ended(ended, segments)
     told = {process for process, _ in ended}
     yield from check_silent([each for each in processes if each not in told], segments)
-    yield from check_relays(segments)
+    yield from check_relays(segments, settings)
     yield from check_backlog(segments, settings, answers=answers)
-    yield from _check_damage(segments)
+    deliver = relay_command(directory, settings.named_store, settings.stream)
+    yield from _check_damage(segments, deliver)
     yield from _check_quarantine(entries)
 
 
@@ -100,7 +102,8 @@ def _check_strays(directory: Path) -> Iterator[Finding]:
                 f"{writer} writes to {path}, which was moved out of {directory}: no relay there"
                 " sees its records"
             )
-            remedy += f"; `sidelight relay --once --spool {path.parent}` delivers them now"
+            command = as_command("relay", "--once", spool=path.parent)
+            remedy += f"; `{command}` delivers them now"
         yield Finding("spool", "wrong", problem, remedy)
 
 
@@ -170,7 +173,13 @@ def _check_clock(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
         )
 
 
-def _check_damage(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
+def _check_damage(segments: Sequence[SegmentReport], deliver: str) -> Iterator[Finding]:
+    """Find what is no record.
+
+    Args:
+        segments: of the spool.
+        deliver: the command that delivers the records around it.
+    """
     strange = [each for each in segments if not each.meta and not NAME.fullmatch(each.path.name)]
     if strange:
         yield Finding(
@@ -187,7 +196,7 @@ def _check_damage(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
             "spool",
             "wrong",
             f"{size(damaged)} in the segments are damaged: they are no records",
-            "`sidelight relay --once` quarantines them, and delivers the records around them",
+            f"`{deliver}` quarantines them, and delivers the records around them",
         )
     foreign = sum(segment.foreign for segment in segments)
     if foreign:
@@ -196,7 +205,7 @@ def _check_damage(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
             "wrong",
             f"{plural(foreign, 'record')} in the segments cannot be read: sidelight writes no such"
             " records",
-            "`sidelight relay --once` quarantines them, and delivers the others",
+            f"`{deliver}` quarantines them, and delivers the others",
         )
     nameless = [each for each in segments if not each.meta and each.end > PAGE]
     if nameless:
@@ -204,7 +213,7 @@ def _check_damage(segments: Sequence[SegmentReport]) -> Iterator[Finding]:
             "spool",
             "wrong",
             f"{plural(len(nameless), 'segment')} with a damaged header, which names no writer",
-            "`sidelight relay --once` delivers the records",
+            f"`{deliver}` delivers the records",
         )
 
 

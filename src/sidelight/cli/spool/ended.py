@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sidelight.exceptions import SidelightError
-from sidelight.record import is_same_store, is_same_stream
-from sidelight.settings import Settings, settle
+from sidelight.cli.spool.commands import relay_command
+from sidelight.record import is_same_store
 from sidelight.spool import Segment, segments_in
 from sidelight.store import Process
 
@@ -39,23 +38,9 @@ def ended_in(
     for instance, meta in _orphans(directory).items():
         named = meta.get("store")
         if instance in known and (named is None or is_same_store(named, store)):
-            found.append((known[instance], f"sidelight relay --once{_options(meta, directory)}"))
+            command = relay_command(directory, named, meta.get("stream"))
+            found.append((known[instance], command))
     return found
-
-
-def destinations_beside(meta: Mapping[str, Any], settings: Settings) -> dict[str, str]:
-    """Return the stream and the store that a process names and the settings do not, by option."""
-    found = {}
-    if (stream := meta.get("stream")) and not is_same_stream(stream, settings.stream):
-        found["stream"] = stream
-    if (store := meta.get("store")) and not is_same_store(store, settings.named_store):
-        found["store"] = store
-    return found
-
-
-def as_options(named: Mapping[str, str]) -> str:
-    """Return options of the command line, each behind a space."""
-    return "".join(f" --{name} {value}" for name, value in named.items())
 
 
 def _orphans(directory: Path) -> dict[Any, Mapping[str, Any]]:
@@ -72,13 +57,3 @@ def _orphans(directory: Path) -> dict[Any, Mapping[str, Any]]:
                 held.add(instance)
             free[instance] = segment.meta
     return {instance: meta for instance, meta in free.items() if instance not in held}
-
-
-def _options(meta: Mapping[str, Any], directory: Path) -> str:
-    """Return the options with which a relay reaches a spool and the destination of its records."""
-    options = ""
-    with contextlib.suppress(SidelightError):
-        options = as_options(destinations_beside(meta, settle()))
-        if settle(meta.get("store"), stream=meta.get("stream")).spool == directory:
-            return options
-    return f"{options} --spool {directory}"

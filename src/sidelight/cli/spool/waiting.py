@@ -13,12 +13,13 @@ from typing import Any, Final
 import msgspec
 
 from sidelight.cli.output import remark
+from sidelight.cli.spool.commands import relay_command
 from sidelight.cli.spool.ended import ended_in
 from sidelight.cli.spool.segments import writer_of
 from sidelight.cli.spool.writers import is_stopped
 from sidelight.exceptions import SidelightError, StoreMissingError
 from sidelight.record import Moment, decode, is_same_store, occurred_at
-from sidelight.settings import settle
+from sidelight.settings import public_url, settle
 from sidelight.spool import PAGE, Scanner, Segment, segments_in
 from sidelight.store import Mark, Process, plural, whole_seconds
 
@@ -52,7 +53,7 @@ def remark_waiting(store: str | None) -> None:
     with contextlib.suppress(SidelightError):  # the store's own error says more
         settings = settle(store)
         try:
-            waiting = _waiting_in(settings.spool, settings.require_store(), _options(store))
+            waiting = _waiting_in(settings.spool, settings.require_store())
         except OSError as error:
             remark(f"events may wait in {settings.spool}, which cannot be read: {error.strerror}")
             return
@@ -78,7 +79,7 @@ def marks_here(store: str | None, running: Iterable[Process]) -> list[Mark]:
         for process, command in ended_in(settings.spool, url, running):
             problem = f"{process} (instance {process.process}) has ended, and its end is not noted"
             marks.append(Mark.of(process, f"{problem}: `{command}` notes it"))
-        waiting = _waiting_in(settings.spool, url, _options(store))
+        waiting = _waiting_in(settings.spool, url)
     if not waiting.events:
         return marks
     late = time.time_ns() - waiting.oldest_ns
@@ -100,7 +101,7 @@ def missing_beside_spool(error: StoreMissingError, spool: Path | None = None) ->
     with contextlib.suppress(SidelightError, OSError):
         url = str(error.facts["url"])
         directory = settle(url, spool=spool).spool
-        waiting = _waiting_in(directory, url, _options(url, spool))
+        waiting = _waiting_in(directory, url)
         if waiting.events:
             more = "; ".join(waiting.remedies) or "see `sidelight doctor`"
             return StoreMissingError(url=url, remedy=f"{waiting} wait in {directory}; {more}")
@@ -122,23 +123,12 @@ def waiting_in(directory: Path, store: str) -> Iterator[Moment]:
                 yield from _events_of(segment)
 
 
-def _options(store: str | None, spool: Path | None = None) -> str:
-    """Return the options that a command needs to reach the same places as this one."""
-    options = ""
-    if store is not None and settle().named_store != settle(store).named_store:
-        options += f" --store {settle(store).named_store}"
-    if spool is not None and settle(store).spool != spool.absolute():
-        options += f" --spool {spool}"
-    return options
-
-
-def _waiting_in(directory: Path, store: str, options: str) -> _Waiting:
+def _waiting_in(directory: Path, store: str) -> _Waiting:
     """Return the events in a spool that a store has not taken.
 
     Args:
         directory: of the spool.
         store: the URL of the store.
-        options: of a command that reaches the same places.
 
     Raises:
         OSError: the spool cannot be read.
@@ -159,7 +149,7 @@ def _waiting_in(directory: Path, store: str, options: str) -> _Waiting:
             waiting.events += len(times)
             waiting.oldest_ns = min([waiting.oldest_ns or times[0], *times])
             living = _living_in(directory) if living is None else living
-            remedy = _remedy(path, segment, living, options)
+            remedy = _remedy(path, segment, living, (directory, public_url(store)))
             if remedy and remedy not in waiting.remedies:
                 waiting.remedies.append(remedy)
         if waiting.events >= _MOST:
@@ -191,9 +181,16 @@ def _remedy(
     path: Path,
     segment: Segment,
     living: Sequence[tuple[Path, Mapping[str, Any]]],
-    options: str,
+    places: tuple[Path, str],
 ) -> str:
-    """Return why no relay delivers a segment, and what helps; "" where one may."""
+    """Return why no relay delivers a segment, and what helps; "" where one may.
+
+    Args:
+        path: of the segment.
+        segment: it has events that wait.
+        living: the segments whose writer lives.
+        places: the spool, and the store that a relay must reach.
+    """
     meta = segment.meta
     if segment.has_writer and is_stopped(path, meta):
         return f"{writer_of(meta)} is stopped: `kill -CONT {meta.get('pid')}`"
@@ -205,6 +202,7 @@ def _remedy(
             return f"{writer_of(each)} is stopped: `kill -CONT {each.get('pid')}`"
     if segment.has_reader:
         return ""
+    command = relay_command(*places, meta.get("stream"), once=not own)
     if own:
-        return f"no relay reads them: start `sidelight relay{options}`"
-    return f"their process has ended: `sidelight relay --once{options}` delivers them"
+        return f"no relay reads them: start `{command}`"
+    return f"their process has ended: `{command}` delivers them"
