@@ -143,6 +143,32 @@ def test_a_session_that_commits_each_statement_has_an_event_for_each(driver, tmp
     assert not EMITTER.losses
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg"])
+async def test_a_commit_that_the_driver_does_not_send_is_none(driver, url, watched):
+    """In autocommit mode psycopg2 and asyncpg leave a transaction open that SQL has begun."""
+    if driver == "psycopg2":
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+    there = url.replace("://", f"+{driver}://")
+    begin, statement = sqlalchemy.text("BEGIN"), sqlalchemy.insert(business.Order)
+    if driver == "asyncpg":
+        engine = business.async_engine_on(url, driver, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.execute(begin)
+            await connection.execute(statement.values(name="one"))
+            told(connection, "one")
+            await connection.commit()
+        await engine.dispose()
+    else:
+        engine = sqlalchemy.create_engine(there, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(begin)
+            connection.execute(statement.values(name="one"))
+            told(connection, "one")
+            connection.commit()
+        engine.dispose()
+    assert watched.names() == business.committed(url)
+
+
 def test_a_driver_without_an_outbox_has_commits(url, watched, monkeypatch):
     monkeypatch.setattr(drivers, "_POSTGRESQL", {})
     engine = business.engine_on(url)

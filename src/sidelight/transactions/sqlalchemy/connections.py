@@ -33,7 +33,7 @@ class Watch(Waiting):
     Attributes:
         has_begun: whether the driver was in a transaction when an event began to wait.
         is_doubtful: whether an error may have undone work of a driver that does not tell.
-        was_in_vain: whether the server answered the last commit by a rollback.
+        was_in_vain: whether the last commit was answered by a rollback, or not sent at all.
     """
 
     def __init__(self) -> None:
@@ -93,12 +93,23 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
             raise
         if not is_sound:
             found.rolled_back()
+        elif found and _is_left_open(connection):
+            found.was_in_vain = True
         elif found.is_doubtful:
             found.unknown()
         else:
             found.committed()
 
     connection.__dict__[name] = commit_and_emit
+
+
+def _is_left_open(connection: Connection) -> bool:
+    """Return whether the driver has sent no COMMIT: a transaction of SQL in autocommit mode."""
+    if connection.invalidated:
+        return False
+    driver = driver_of(connection)
+    is_autocommit = getattr(connection.connection.dbapi_connection, "autocommit", False)
+    return bool(is_autocommit) and driver.tells_its_state and driver.has_begun(connection)
 
 
 def _listen(engine: Engine) -> None:
