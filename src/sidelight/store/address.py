@@ -21,10 +21,11 @@ from sidelight.store.tables import Backend
 _URL: Final = re.compile(
     r"(?P<scheme>\w+)(?:\+\w+)?://"
     r"(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
-    r"(?:(?:\[(?P<ipv6>[^/?]+)\]|(?P<host>[^/:?]+))?(?::(?P<port>[^/?]*))?)?"
+    r"(?P<hosts>[^/?]*)"
     r"(?:/(?P<dbname>[^?]*))?"
     r"(?:\?(?P<query>.*))?"
 )
+_HOST: Final = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:]*))(?::(?P<port>[0-9]*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,14 @@ def parse_url(url: str, setting: str = "store") -> Address:
         ConfigurationError: the text is not a URL, or names a database that is not supported.
     """
     parsed = _URL.match(url)
-    if parsed is None or not (parsed["port"] or "0").isdecimal():
+    if parsed is None or (hosts := _hosts(parsed["hosts"])) is None:
         raise ConfigurationError(
             setting=setting,
             problem=f"{public_url(url)!r} is not a URL",
             remedy="write sqlite:///events.db or postgresql://host/database",
         )
     if parsed["scheme"] == "postgresql":
-        return _server(url, parsed, setting)
+        return _server(url, parsed, hosts, setting)
     if parsed["scheme"] != "sqlite":
         raise ConfigurationError(
             setting=setting,
@@ -85,7 +86,17 @@ def parse_url(url: str, setting: str = "store") -> Address:
     return Address("sqlite", url, path, {})
 
 
-def _server(url: str, parsed: re.Match[str], setting: str) -> Address:
+def _hosts(text: str) -> tuple[str, str] | None:
+    """Split ``host:port,[ipv6]:port`` into libpq's lists; None where a part is no host."""
+    parts = [_HOST.fullmatch(part) for part in text.split(",")]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        return None
+    ports = ",".join(part["port"] or "" for part in found)
+    return ",".join(part["ipv6"] or part["host"] for part in found), ports.strip(",") and ports
+
+
+def _server(url: str, parsed: re.Match[str], hosts: tuple[str, str], setting: str) -> Address:
     if importlib.util.find_spec("psycopg") is None:
         raise ConfigurationError(
             setting=setting,
@@ -93,8 +104,8 @@ def _server(url: str, parsed: re.Match[str], setting: str) -> Address:
             remedy="pip install 'sidelight[postgres]'",
         )
     given = {
-        "host": parsed["ipv6"] or parsed["host"],
-        "port": parsed["port"],
+        "host": hosts[0],
+        "port": hosts[1],
         "dbname": unquote(parsed["dbname"] or ""),
         "user": unquote(parsed["user"] or ""),
         "password": unquote(parsed["password"] or ""),
@@ -102,10 +113,8 @@ def _server(url: str, parsed: re.Match[str], setting: str) -> Address:
     parameters = {name: value for name, value in given.items() if value}
     query = parse_qs(parsed["query"] or "")
     parameters |= {name: ",".join(values) for name, values in query.items()}
-    if any(":" in host for host in query.get("host", ())) and "port" not in query:
+    if "port" not in query and (named := _hosts(",".join(query.get("host", ())))) and named[1]:
         # host=one:5432&host=two:5433. A host that begins with "/" is the directory of a socket.
-        parts = [host.partition(":") for host in query["host"]]
-        parameters["host"] = ",".join(host for host, *_ in parts)
-        parameters["port"] = ",".join(port for *_, port in parts)
+        parameters["host"], parameters["port"] = named
     shown = public_url(re.sub(r"^(\w+)\+\w+://", r"\1://", url))
     return Address("postgresql", shown, Path(), parameters)
