@@ -41,11 +41,16 @@ def demo(
     for arguments in (
         ["points", "voice_notes"],
         ["events", "--store", STORE],
-        ["ui", "--store", STORE],
         ["--help"],
     ):
-        console.print(f"  {shlex.join([sidelight, *arguments])}", style="bold", soft_wrap=True)
+        _suggest(sidelight, *arguments)
+    console.print("Open the pages of the store in a browser with")
+    _suggest(sidelight, "ui", "--store", STORE)
     raise typer.Exit(code)
+
+
+def _suggest(*command: str) -> None:
+    console.print(f"  {shlex.join(command)}", style="bold", soft_wrap=True)
 
 
 def run(*command: str) -> int:
