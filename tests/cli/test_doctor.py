@@ -36,7 +36,7 @@ from tests.support.commands import (
     stored,
     wait_for,
 )
-from tests.support.crafted import PAYLOADS, segment_in
+from tests.support.crafted import LEDGER, PAYLOADS, moment, segment_in
 from tests.support.disks import small_disk
 from tests.support.platforms import needs_linux
 from tests.support.postgres import Postgres, binaries, new_database, own_server
@@ -190,6 +190,17 @@ def an_application_that_is_stopped_with_its_own_relay(at):
     yield WRONG, "process", words
     shutil.rmtree(at.spool)
     yield NOTE, "process", r"1 process silent .*\(instance [0-9a-f]{16}\).* → .*--without INSTANCE"
+
+
+@row
+def records_that_are_no_events(at):
+    at.first()
+    note = LEDGER + moment(artifact_id=None)
+    segment_in(at.spool, f"sqlite:///{at.path}", [note])
+    yield WRONG, "backlog", r"^store: 11 records \(\d+ bytes\), 10 events among them, the oldest"
+    sidelight("relay", "--once", *at.options)
+    segment_in(at.spool, f"sqlite:///{at.path}", [note], count=0)
+    yield WRONG, "backlog", r"^store: 1 record \(\d+ bytes\), no event among them, the oldest"
 
 
 @row

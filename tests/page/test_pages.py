@@ -14,6 +14,7 @@ import httpx
 import pytest
 from tests.store.test_processes import sign
 from tests.support.commands import emit, spawn, url_of, wait_for
+from tests.support.crafted import LEDGER, moment
 from tests.support.pages import EXPECT, HOSTILE, serve
 from tests.support.ports import free_ports
 from tests.support.stored import BACKENDS, deliver, record
@@ -216,16 +217,27 @@ def test_what_is_not_judged_yet_is_told(tmp_path):
     assert "Nothing is overdue" not in shown
 
 
-def test_a_record_that_cannot_be_read_waits_too(tmp_path):
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (b"no record", r"\d+ bytes it cannot be read; see Health"),
+        (
+            LEDGER + moment(artifact_id=None),
+            r"no event \(\d+ bytes of other records\) (.* ago|just now)",
+        ),
+    ],
+    ids=["unreadable", "note"],
+)
+def test_a_record_that_is_no_event_waits_too(tmp_path, payload, told):
     path, spool = tmp_path / "events.db", tmp_path / "spool"
     emit('receive("first"); sidelight.flush(60)', path)
     spool.mkdir(mode=0o700)
     header = {"instance": "i", "store": url_of(path), "sinks": ["store"], "resource": {}}
     with contextlib.closing(Segment.create(spool, 1 << 20, header)) as segment:
-        segment.write(frame(b"no record"))
+        segment.write(frame(payload))
     with serve(path, SIDELIGHT_SPOOL=str(spool)) as served:
         shown = words(served.text("/"))
-    assert re.search(r"store \d+ bytes it cannot be read; see Health", shown), shown
+    assert re.search(f"store {told}", shown), shown
 
 
 @ON_EACH

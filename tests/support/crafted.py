@@ -89,6 +89,7 @@ def segment_in(
     /,
     *,
     first: int = 0,
+    count: int = GOOD,
     **changed: Any,
 ) -> set[str]:
     """Make a segment whose crafted records stand between good ones; return the good ones' ids.
@@ -98,6 +99,7 @@ def segment_in(
         store: URL of the store that the segment names.
         payloads: the crafted records.
         first: makes the ids of good records differ from another segment's.
+        count: how many records are good.
         changed: entries of the header.
     """
     directory.mkdir(mode=0o700, exist_ok=True)
@@ -114,9 +116,9 @@ def segment_in(
     }
     segment = Segment.create(directory, 1 << 20, {**meta, **changed})
     at = time.time_ns()
-    good = [HEAD + moment(time=at, random=first + n) for n in range(GOOD)]
-    half = GOOD // 2
+    good = [HEAD + moment(time=at, random=first + n) for n in range(count)]
+    half = count // 2
     for each in (*good[:half], *payloads, *good[half:]):
         segment.write(frame(each))
     segment.close()
-    return {event_id(at, first + n) for n in range(GOOD)}
+    return {event_id(at, first + n) for n in range(count)}

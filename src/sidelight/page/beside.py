@@ -34,11 +34,14 @@ class Lag(NamedTuple):
         waiting: bytes that the sink has not taken.
         oldest_ns: when the oldest record occurred that begins a segment's rest; None where nothing
             waits, or where it cannot be read.
+        is_wanted: whether an event, or for "traces" a span, may be among it; else only notes wait,
+            such as that of a process's end.
     """
 
     sink: str
     waiting: int
     oldest_ns: int | None
+    is_wanted: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,42 +4,61 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from sidelight.cli.spool.segments import end_of
 from sidelight.page import Lag
-from sidelight.record import decode, occurred_at
-from sidelight.spool import PAGE, Batch, Scanner, Segment, segments_in
+from sidelight.record import SPAN, decode, occurred_at
+from sidelight.spool import PAGE, Scanner, Segment, segments_in
+
+_LOOKED_AT: Final = 100  # records of a segment
 
 
 def lags_of(directory: Path) -> list[Lag]:
     """Sum up the segments of a spool directory by sink, from their cursors.
 
+    Of each segment the first 100 records that wait are read.
+
     Raises:
         OSError: the directory or a segment cannot be read.
     """
-    waiting: dict[str, int] = {}
-    oldest: dict[str, int] = {}
+    lags: dict[str, Lag] = {}
     for path in segments_in(directory):
         with (
             contextlib.suppress(FileNotFoundError),  # delivered and deleted meanwhile
             contextlib.closing(Segment.inspect(path)) as segment,
         ):
             for sink in segment.meta.get("sinks", ("store",)):
-                cursor = segment.cursors.get(sink, PAGE)
-                first = Scanner(segment, cursor).batch(1)
-                has_more = bool(first.payloads or first.damaged)
-                size = max(end_of(segment) - cursor, 0) if has_more else 0
-                waiting[sink] = waiting.get(sink, 0) + size
-                if (occurred := _occurred(first)) is not None:
-                    oldest[sink] = min(occurred, oldest.get(sink, occurred))
-    return [Lag(sink, size, oldest.get(sink)) for sink, size in sorted(waiting.items())]
+                found = _lag_in(segment, sink)
+                lags[sink] = _together(lags[sink], found) if sink in lags else found
+    return [lag for _, lag in sorted(lags.items())]
 
 
-def _occurred(batch: Batch) -> int | None:
-    """Return when the record of a batch occurred; None where it has none that can be read."""
-    for payload in batch.payloads:
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            return occurred_at(decode(payload)[1])
-    return None
+def _lag_in(segment: Segment, sink: str) -> Lag:
+    """Return what waits for a sink in one segment."""
+    cursor = segment.cursors.get(sink, PAGE)
+    first = Scanner(segment, cursor).batch(_LOOKED_AT)
+    if not (first.payloads or first.damaged):
+        return Lag(sink, 0, None, is_wanted=False)
+    oldest, is_wanted = None, bool(first.damaged) or len(first.payloads) == _LOOKED_AT
+    for payload in first.payloads:
+        try:
+            static, moment = decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            is_wanted = True
+            continue
+        is_wanted |= bool(moment.flags & SPAN) if sink == "traces" else static.type is not None
+        oldest = occurred_at(moment) if oldest is None else oldest
+    return Lag(sink, max(end_of(segment) - cursor, 0), oldest, is_wanted=is_wanted)
+
+
+def _together(one: Lag, other: Lag) -> Lag:
+    times = [each.oldest_ns for each in (one, other) if each.oldest_ns is not None]
+    return Lag(
+        one.sink,
+        one.waiting + other.waiting,
+        min(times, default=None),
+        is_wanted=one.is_wanted or other.is_wanted,
+    )

@@ -55,7 +55,7 @@ class Backlog:
     def __str__(self) -> str:
         text = f"{plural(self.records, 'record')} ({size(self.bytes)})"
         if self.events < self.records:
-            text += f", {plural(self.events, 'event')} among them"
+            text += f", {plural(self.events, 'event') if self.events else 'no event'} among them"
         return text if self.oldest_ns is None else f"{text}, the oldest {duration(self.age_ns)} old"
 
     @property
