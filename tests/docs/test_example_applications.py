@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
-from tests.docs.pages import ROOT, page
+from tests.docs.pages import ROOT, every_page, page, rows
 from tests.support.commands import sidelight
 from tests.support.ports import free_ports
 from tests.support.postgres import new_database
@@ -26,12 +26,14 @@ from tests.support.postgres import new_database
 from sidelight import Store, configure, emit, flush
 
 EXAMPLES = ROOT / "docs" / "examples"
+HERE = Path(__file__).name
 
 
-def steps(section):
-    """The arguments of the commands that the page shows, without those that prepare the machine."""
-    text = page("how-to/example-applications.md").sections(r"(.+)")[section]
-    lines = re.findall(r"^\$ (?!pip|createdb|export)(.+)$", text, re.MULTILINE)
+def steps(name):
+    """The arguments of the commands on a page, without those that prepare the machine."""
+    shown = [block for block in page(f"how-to/{name}.md").blocks if HERE in block.value]
+    lines = re.findall(r"^\$ (?!pip|createdb|export)(.+)$", shown[0].text, re.MULTILINE)
+    assert len(shown) == 1
     return [[*filter(lambda word: word != "python", shlex.split(line))] for line in lines]
 
 
@@ -111,10 +113,25 @@ def until_stored(home, count):
     return events
 
 
+def test_each_page_with_an_example_is_run():
+    told = {each.path.stem for each in every_page() if any(HERE in b.value for b in each.blocks)}
+    assert told == set(re.findall(r'steps\("([\w-]+)"\)', Path(__file__).read_text()))
+
+
+def test_each_example_has_a_page_of_its_tool():
+    index = page("how-to/example-applications.md")
+    for told, examples, _ in rows(index.text):
+        name = re.search(r"\(([\w-]+\.md)", told)[1]
+        linked = page(f"how-to/{name}").links
+        assert set(re.findall(r"\(([^)]+)\)", examples)) <= set(linked), name
+    listed = {Path(link).name for link in index.links if link.startswith("../examples/")}
+    assert listed == {each.name for each in EXAMPLES.iterdir() if each.name != "__pycache__"}
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_a_batch(home, method):
     requires("joblib", "pandas", "tenacity")
-    assert steps("A batch") == [["batch.py", "spawn"]]
+    assert steps("batches") == [["batch.py", "spawn"]]
     run(home, "batch.py", method)
     events = delivered(home)
     types = ("shop_summed", "sending_failed", "sending_tried", "report_sent", "shop_archived")
@@ -127,7 +144,7 @@ def test_a_batch(home, method):
 
 
 def test_commands_of_click_and_typer(home):
-    greet, count = steps("A command line")
+    greet, count = steps("command-lines")
     assert run(home, *greet) == "hello bob\n" * 2
     run(home, "greetings.py", "bob", "--times", "0", code=2)
     assert run(home, *count) == "1 2 3\n"
@@ -143,7 +160,7 @@ def test_tests_of_an_application_with_a_factory(home, options):
     (home / "pytest.ini").write_text("[pytest]\n")
     chosen = ["-psidelight.testing.pytest_plugin", "-pxdist"]  # other plugins are slow to load
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    assert steps("Tests") == [["pytest", "test_shop.py", "-n", "2"]]
+    assert steps("testing") == [["pytest", "test_shop.py", "-n", "2"]]
     told = run(home, "-m", "pytest", "-q", *chosen, "test_shop.py", *options, **alone)
     assert "3 passed" in told
     assert not (home / "production.db").exists()
@@ -152,7 +169,8 @@ def test_tests_of_an_application_with_a_factory(home, options):
 def test_a_notebook_run_by_a_command_that_a_map_traces(home):
     requires("IPython", "ipykernel", "matplotlib", "nbclient", "pandas")
     jupyter = str(Path(sys.executable).with_name("jupyter"))
-    command, _ = steps("A command of somebody else")
+    command, _ = steps("without-touching-the-code")
+    assert steps("notebooks") == [["jupyter", "notebook", "latencies.ipynb"]]
     notebook = json.loads((home / "latencies.ipynb").read_text())
     again = [{**cell, "id": f"{cell['id']}-again"} for cell in notebook["cells"][1:3]]
     notebook["cells"][3:3] = again
@@ -184,7 +202,7 @@ def test_django_and_celery(home):
     settings = {"DJANGO_SETTINGS_MODULE": "tickets.settings", "SECRET_KEY": "s"}
     settings |= {f"DJANGO_SUPERUSER_{name}": "ann" for name in ("USERNAME", "PASSWORD")}
     settings["DJANGO_SUPERUSER_EMAIL"] = "ann@example.org"
-    outbox, migrate, create, server, worker = steps("Django and Celery")
+    outbox, migrate, create, server, worker = steps("django-and-celery")
     run(home, "-m", *outbox, **settings)
     run(home, *migrate, "--verbosity=0", **settings)
     run(home, *create, "--noinput", "--verbosity=0", **settings)
@@ -237,7 +255,7 @@ def web(home):
     database = new_database().replace("postgresql:", "postgresql+psycopg:")
     port = free_ports(1)[0]
     settings = {"DATABASE": database, "SIDELIGHT_STORE": "sqlite:///events.db"}
-    create, serve = steps("A web application")
+    create, serve = steps("fastapi")
     run(home, *create, **settings)
     with program(home, *serve, "--port", str(port), "--log-level", "error", **settings) as server:
         until_it_listens(port, server)
