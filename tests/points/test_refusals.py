@@ -256,6 +256,27 @@ def test_emits_and_emit_refuse_alike(given, named, message):
     assert f"emit: {message}"[:60] in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (("y" * 300,), {}),
+        ((["y"] * 300,), {}),
+        (("x",), {"mode": "y" * 300}),
+        (("x",), {"strict": ["y"] * 300}),
+        (("x",), {"attributes": ["y"] * 300}),
+        (("x",), {"failed": "y" * 300}),
+        (("x",), {"attributes": {("y",) * 300: 1}}),
+    ],
+    ids=str,
+)
+def test_a_refusal_shows_the_beginning_of_a_long_value(given, named):
+    assert refused(*given, **named).count("y") < 80
+    with capture(), pytest.raises(InstrumentationError) as caught:
+        emit(*given, **named)
+    assert "…" in str(caught.value)
+    assert str(caught.value).count("y") < 160
+
+
 def test_what_emit_alone_refuses():
     class Session:
         pass

@@ -27,6 +27,7 @@ EVENT_PHASES: Final[Mapping[Phase, str]] = {
     "failure": "failure=, when it raises",
 }
 """The phases that can have an event, with the argument that declares it."""
+_SHOWN: Final = 60  # characters of a value in an error
 OPTIONS: Final = frozenset(
     {"start", "failure", "mode", "span", "transaction", "after_commit", "strict"}
 )
@@ -186,18 +187,21 @@ class _Check:
             if isinstance(value, Choice) and not value.types:
                 self.refuse(f"{name}: choose() has no cases", "give at least one value → type")
             if isinstance(value, Choice) and not is_computed(value.by):
-                self.refuse(f"{name}: choose({value.by!r}, …)", "choose by arg.NAME, for example")
+                self.refuse(
+                    f"{name}: choose({_shown(value.by)}, …)", "choose by arg.NAME, for example"
+                )
 
     def _type(self, name: str, value: Any) -> None:
         if isinstance(value, Expression):
             remedy = "list its values: choose(…, {value: type})"
             if name in {"start", "failure"}:
                 remedy += f'; for an attribute: attributes={{"{name}": …}}'
-            self.refuse(f"{name} is {value!r}", remedy)
+            self.refuse(f"{name} is {_shown(value)}", remedy)
         if value is not None and not is_type_name(value):
             self.refuse(
-                f"{name} is {repr(value)[:200]}",
-                "use a name of letters, digits and _ . - that starts with a letter, or choose(…)",
+                f"{name} is {_shown(value)}",
+                "use a name of letters, digits and _ . - (at most 128) that starts with a letter,"
+                " or choose(…)",
             )
 
     def mode(self, mode: Any) -> None:
@@ -207,17 +211,17 @@ class _Check:
         self._computed("mode", mode)
         close = _close(mode, known)
         meant = f'did you mean mode="{close}"?' if close else "use " + " or ".join(map(repr, known))
-        self.refuse(f"mode={mode!r} is not known", meant)
+        self.refuse(f"mode={_shown(mode)} is not known", meant)
 
     def switch(self, name: str, value: Any) -> None:
         if isinstance(value, bool):
             return
         self._computed(name, value)
-        self.refuse(f"{name}={value!r}", f"use {name}=True or {name}=False")
+        self.refuse(f"{name}={_shown(value)}", f"use {name}=True or {name}=False")
 
     def _computed(self, name: str, value: Any) -> None:
         if isinstance(value, Expression):
-            problem = f"{name}={value!r}, but {name}= is an option"
+            problem = f"{name}={_shown(value)}, but {name}= is an option"
             self.refuse(problem, f'for an attribute: attributes={{"{name}": …}}')
 
     def transaction(
@@ -242,10 +246,12 @@ class _Check:
 
     def attributes(self, attributes: Any, fields: Mapping[str, Any]) -> None:
         if not isinstance(attributes, Mapping | None):
-            self.refuse(f"attributes={attributes!r} is no mapping", 'write {"name": value}')
+            self.refuse(f"attributes={_shown(attributes)} is no mapping", 'write {"name": value}')
         for name in attributes or ():
             if not isinstance(name, str) or not name:
-                self.refuse(f"attributes= has the name {name!r}", "give a text that is not empty")
+                self.refuse(
+                    f"attributes= has the name {_shown(name)}", "give a text that is not empty"
+                )
             if name in {"artifact_id", "organization_id"}:
                 self.refuse(f"attributes= has {name}", f"give {name}= as an argument of its own")
             if name in fields:
@@ -259,7 +265,7 @@ class _Check:
     def names(self, fields: Mapping[str, Any]) -> None:
         for name, value in fields.items():
             if isinstance(value, str) and (meant := _LIKE_OPTIONS.get(name)):
-                self.refuse(f"{name}={value!r} is not known", meant)
+                self.refuse(f"{name}={_shown(value)} is not known", meant)
             self._column(name)
             close = None
             if name not in _OFTEN_MISSPELT:
@@ -282,16 +288,22 @@ class _Check:
             return
         else:
             self.refuse(
-                f"{name}={value!r} is nothing that can be recorded",
+                f"{name}={_shown(value)} is nothing that can be recorded",
                 "give a str, a number or the like, an expression, or a callable",
             )
         for each in inside:
             if isinstance(each, Expression):
                 self.refuse(
-                    f"{name}= has {each!r} inside a {type(value).__name__}",
+                    f"{name}= has {_shown(each)} inside a {type(value).__name__}",
                     "give a callable that makes the whole value",
                 )
             self._constant(name, each)
+
+
+def _shown(value: Any) -> str:
+    """Return what an error shows of a value of the user's: at most a line of it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def _close(name: Any, known: Any, cutoff: float = 0.6) -> str | None:
