@@ -29,6 +29,7 @@ from sidelight.settings import public_url
 from sidelight.spool.supply import SMALLEST
 from sidelight.spool.writer import Spool
 from sidelight.transactions import outbox_status
+from sidelight.transactions.outbox.sqlite import SqliteOutbox
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -401,6 +402,77 @@ def test_a_relay_keeps_no_file_of_sqlite_open(tmp_path, store):
     finally:
         application.close()
         restore()
+
+
+def _left_by(path):
+    return [f"{path}{suffix}" for suffix in ("-wal", "-shm") if Path(f"{path}{suffix}").exists()]
+
+
+@pytest.mark.parametrize("how", ["thread", "--once"])
+def test_a_relay_leaves_no_log_beside_a_sqlite_database_that_is_closed(how, tmp_path, store):
+    """Each application that closes last leaves one file, which is then whole."""
+    url = business.sqlite(tmp_path)
+    business.create_tables(url)
+    path = url.removeprefix("sqlite:///")
+    relay = "external" if how == "--once" else how
+    library.configure(f"sqlite:///{store}", outboxes=[url], relay=relay, otlp=False, deadline=1.0)
+    application = business.WithSession(url, "transaction")
+    try:
+        order_many(application, 5, each=5)
+        application.close()
+        if how == "--once":
+            assert sidelight("relay", "--once", *of(store), "--outbox", url).code == 0
+        wait_for(lambda: stored(store) == 5)
+        for _ in range(5):  # it stays so
+            wait_for(lambda: _left_by(path) == [], 10)
+            time.sleep(0.1)
+        assert _left_by(path) == []
+    finally:
+        application.close()
+        restore()
+
+
+def test_a_log_that_stayed_because_a_relay_was_reading_is_put_into_the_file(tmp_path):
+    """The application closes while a relay reads: the relay closes last."""
+    url = business.sqlite(tmp_path)
+    business.create_tables(url)
+    path = Path(url.removeprefix("sqlite:///"))
+    application = sqlite3.connect(path)
+    application.execute("INSERT INTO orders (name) VALUES ('first')")
+    application.commit()
+    reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    reader.execute("SELECT * FROM orders").fetchall()
+    application.close()
+    reader.close()
+    assert Path(f"{path}-wal").stat().st_size > 0
+    outbox = SqliteOutbox(path)
+    until = time.monotonic() + 10
+    while _left_by(path) and time.monotonic() < until:
+        assert outbox.move(lambda _: None, 10) in {0, None}
+        time.sleep(0.05)
+    outbox.close()
+    assert _left_by(path) == []
+    shutil.copy(path, tmp_path / "copy.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("SELECT name FROM orders").fetchall() == [("first",)]
+
+
+def test_a_quiet_database_is_not_opened_again_and_again(tmp_path, monkeypatch):
+    url = business.sqlite(tmp_path)
+    business.create_tables(url)
+    outbox, opened = SqliteOutbox(Path(url.removeprefix("sqlite:///"))), []
+    real = outbox._opened
+    monkeypatch.setattr(SqliteOutbox, "_opened", lambda *a: opened.append(a) or real(*a[1:]))
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        assert outbox.move(lambda _: None, 10) == 0
+        time.sleep(0.02)
+    seen = len(opened)
+    assert 1 <= seen < 20
+    time.sleep(0.2)
+    assert outbox.move(lambda _: None, 10) == 0
+    assert len(opened) == seen
+    outbox.close()
 
 
 def _is(fd, path):
