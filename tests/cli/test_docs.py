@@ -39,6 +39,8 @@ def test_every_page_on_a_terminal():
         assert max(map(len, words.splitlines())) <= 80, name
         assert not re.search(r"\]\([\w./-]+\.md|<!--|```", words), name
         assert "\x1b[48" not in text, name
+        colours = set(re.findall(r"\x1b\[(?:[134];)?(?:3[0-7]|9\d)m", text))
+        assert not colours, (name, "the first 16 colours are another colour in each terminal")
 
 
 def test_errors_name_pages_that_exist():

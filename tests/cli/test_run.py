@@ -148,10 +148,13 @@ def bare_python(tmp_path_factory):
 def test_an_interpreter_without_sidelight(app, bare_python):
     (app / "serve").write_text(f"#!{bare_python}\nimport app\n")
     (app / "serve").chmod(0o755)
-    for command in ([bare_python, "app.py", "o1"], [app / "serve"]):
+    for command, subject in (
+        ([bare_python, "app.py", "o1"], bare_python),
+        ([app / "serve"], f"{bare_python} runs {app / 'serve'} and"),
+    ):
         said = refused("--", *command)
         assert said.code == 2
-        assert f"{bare_python} runs {command[0]} and cannot import sidelight" in said.err
+        assert f"{subject} cannot import sidelight" in said.err
         assert f"install sidelight for it, or use {sys.executable}" in said.err
     script = f"import subprocess; subprocess.run([{str(bare_python)!r}, '-c', 'print(1)'])"
     done = run("--", sys.executable, "-c", script)
@@ -160,7 +163,10 @@ def test_an_interpreter_without_sidelight(app, bare_python):
     assert line.startswith(f"sidelight: not instrumented: {bare_python} cannot import sidelight")
 
 
-@pytest.mark.parametrize("options", ["-S", "-E", "-I", "-uS", "-X dev -I", "-Wignore -E"])
+PYCS = "--check-hash-based-pycs default -E"
+
+
+@pytest.mark.parametrize("options", ["-S", "-E", "-I", "-uS", "-X dev -I", "-Wignore -E", PYCS])
 def test_interpreter_options_that_keep_the_map_out(app, options):
     said = refused("--", sys.executable, *options.split(), "app.py", "o1")
     assert said.code == 2
@@ -175,7 +181,14 @@ def test_interpreter_options_that_keep_the_map_out(app, options):
             ["nice", "-n", "1", "{python}", "-I", "-c", "print(1)"],
             "starts {python}: python -I does",
         ),
-        (["env", "A=b", "{bare}", "-c", "1"], "{bare} runs {bare} and cannot import"),
+        (["env", "A=b", "{bare}", "-c", "1"], "starts {bare}: {bare} cannot import"),
+        (["env", "-i", "A=b", "{python}", "-c", "1"], "env keeps the map from the program"),
+        (["env", "-u", "PYTHONPATH", "{python}", "-c", "1"], "env keeps the map from the program"),
+        (
+            ["env", "-uPYTHONPATH", "{python}", "-c", "1"],
+            "env … sidelight run --map FILE -- python",
+        ),
+        (["env", "-u", "OTHER", "{python}", "app.py", "o1"], ""),
         (["nice", "{script}"], ""),
         (["nice", "true"], "no Python is seen behind nice; the map reaches only interpreters"),
         (["sh", "-c", "{python} app.py o1"], "Better: sh … sidelight run --map FILE -- python …"),

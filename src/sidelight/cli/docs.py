@@ -14,7 +14,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from sidelight.cli.output import complain, console, remark
-from sidelight.cli.palette import AMBER, CYAN, GREY
+from sidelight.cli.palette import AMBER, BLUE, CYAN, GREY
 from sidelight.cli.tables import print_table
 from sidelight.record import alike
 
@@ -35,6 +35,8 @@ _LOOKS: Final = {
     "markdown.h3": "bold",
     "markdown.item.bullet": AMBER,
     "markdown.item.number": AMBER,
+    "markdown.link": BLUE,
+    "markdown.link_url": f"underline {BLUE}",
     "markdown.table.border": GREY,
     "markdown.table.header": "bold",
 }

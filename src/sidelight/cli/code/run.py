@@ -23,6 +23,10 @@ _PYTHON: Final = re.compile(r"(python|pypy)[\d.]*t?")
 _LONG_SHEBANG: Final = re.compile(rb"""'''exec' "?([^"\n]+?)"? "\$0\"""")
 """The second line of a script of pip whose interpreter's path is too long for a first line."""
 _OPTIONS_WITH_VALUE: Final = "WX"
+_LONG_OPTION_WITH_VALUE: Final = "--check-hash-based-pycs"
+_CLEARS: Final = re.compile(r"-|-[0v]*i.*|--i\S*|-u ?PYTHONPATH|--unset=PYTHONPATH")
+_UNSETS: Final = re.compile(r"(-u|--unset) PYTHONPATH")
+"""Options of `env`, by which a program gets no PYTHONPATH."""
 _PROBE: Final = "import sys; sys.path = [p for p in sys.path if p]; import sidelight.maps.weaving"
 """Without the current directory, which sitecustomize does not search either."""
 _PROBE_TIMEOUT: Final = 60.0  # seconds that another interpreter has to import sidelight
@@ -99,12 +103,27 @@ def _remark_on(command: Sequence[str]) -> None:
     for place, word in enumerate(command[1:], 1):
         found = shutil.which(word)
         if found is not None and _is_python(found):
-            if reason := _why_not_woven(found, command[place + 1 :]):
+            if _keeps_environment_out(starter, command[1:place]):
+                remark(
+                    f"{starter} keeps the map from the program, because it passes on no PYTHONPATH;"
+                    f" put sidelight behind it: {starter} … sidelight run --map FILE -- python …"
+                )
+            elif reason := _why_not_woven(found, command[place + 1 :]):
                 remark(f"not instrumented, if {starter} starts {word}: {reason}")
             return
     remark(
         f"no Python is seen behind {starter}; the map reaches only interpreters that have sidelight"
         f" and get PYTHONPATH. Better: {starter} … sidelight run --map FILE -- python …"
+    )
+
+
+def _keeps_environment_out(starter: str, options: Sequence[str]) -> bool:
+    """Return whether a starter hides PYTHONPATH from what it starts."""
+    if starter != "env":
+        return starter in {"sudo", "doas"}
+    return any(
+        _CLEARS.fullmatch(each) or _UNSETS.fullmatch(f"{each} {following}")
+        for each, following in zip(options, [*options[1:], ""], strict=True)
     )
 
 
@@ -129,7 +148,8 @@ def _why_not_woven(program: str, arguments: Sequence[str]) -> str:
     if not problem:
         return ""
     remedy = f"install sidelight for it, or use {sys.executable}"
-    return f"{interpreter} runs {program} and cannot import sidelight ({problem}); {remedy}"
+    subject = interpreter if interpreter == program else f"{interpreter} runs {program} and"
+    return f"{subject} cannot import sidelight ({problem}); {remedy}"
 
 
 def _shebang(program: str) -> list[str]:
@@ -158,6 +178,8 @@ def _isolating_option(arguments: Sequence[str]) -> str:
     for argument in rest:
         if not argument.startswith("-") or argument in {"-", "--"}:
             return ""
+        if argument == _LONG_OPTION_WITH_VALUE:
+            next(rest, None)
         if argument.startswith("--"):
             continue
         for position, letter in enumerate(argument[1:], 2):
