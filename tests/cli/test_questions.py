@@ -110,6 +110,16 @@ def test_artifacts(filled):
     assert listed == ["order-2", "order-1"]
 
 
+def test_an_artifact_of_several_organizations_shows_none_of_them(tmp_path):
+    url = sqlite(tmp_path)
+    store(url, [record(artifact=1, organization=owner) for owner in ("acme", "globex")])
+    assert re.search(r"1 +several +2", sidelight("artifacts", "--store", url).out)
+    (listed,) = json_of("artifacts", "--store", url)
+    assert (listed["organization_id"], listed["is_shared"]) == (None, True)
+    heading = sidelight("timeline", "1", "--store", url).out.splitlines()[0]
+    assert heading.startswith("1 · acme, globex · 2 events")
+
+
 def test_a_timeline(filled, tmp_path):
     assert [event["type"] for event in json_of("timeline", "order-1", *of(filled))] == TYPES[:3]
     heading, times, *lines = sidelight("timeline", "order-1", *of(filled)).out.splitlines()

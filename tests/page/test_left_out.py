@@ -118,3 +118,12 @@ def test_calls_that_were_abandoned_stand_in_the_funnel(asked, tmp_path):
         connection.execute("UPDATE events SET outcome = 'abandoned' WHERE attributes LIKE '%:7}'")
     found = shown(asked, "flow", answers.flow(asked, BESIDE, "received sent"))
     assert re.search(r"600 stay here; their last event: [^;]*; ⊘ 1 abandoned", found)
+
+
+def test_an_artifact_of_several_organizations_shows_none_of_them(tmp_path):
+    url = sqlite(tmp_path)
+    store(url, [record(artifact=1, organization=owner) for owner in ("acme", "globex")])
+    with Store(url) as opened:
+        assert re.search("1 several 2", shown(opened, "artifacts", answers.search(opened, "")))
+        one = shown(opened, "artifact", answers.artifact(opened, BESIDE, "1"))
+    assert "organization acme, globex" in one

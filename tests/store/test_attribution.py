@@ -7,12 +7,14 @@ from collections import defaultdict
 from contextlib import closing
 
 import pytest
+from sqlalchemy import select
 from tests.support.stored import NOON, batches_of, deliver, exact, record, store, together
 from tests.support.telemetry import configured, eventually, stored
 
 import sidelight
 from sidelight import Store
 from sidelight.store import ingest
+from sidelight.store.schema import artifacts as of_artifacts
 from sidelight.store.sink import StoreSink
 
 ACME, GLOBEX, NONE = "acme", "globex", None
@@ -58,7 +60,7 @@ def test_relays_that_name_different_organizations_at_once(url):
         if event.type == "bare":
             given[event.artifact_id].add(event.organization_id)
     with Store(url) as opened:
-        first = {each.artifact_id: each.organization_id for each in opened.artifacts()}
+        first = {row.artifact_id: row.organization_id for row in opened._read(select(of_artifacts))}
     for artifact, owners in given.items():
         assert owners <= {None, first[artifact]}
 
@@ -129,6 +131,22 @@ def test_a_relay_moves_on_without_new_events(tmp_path):
         path = tmp_path / "events.db"
         assert eventually(lambda: all(row["organization_id"] for row in stored(path)))
     assert len(exact(f"sqlite:///{path}")) == 501
+
+
+def test_an_artifact_of_several_organizations_has_none_of_them(url):
+    named = [(1, ACME), (1, GLOBEX), (1, NONE), (2, ACME), (3, NONE)]
+    store(url, *([record(artifact=id, organization=owner)] for id, owner in named))
+
+    def found(owner=None):
+        with Store(url) as opened:
+            return {
+                each.artifact_id: (each.organization_id, each.is_shared)
+                for each in opened.artifacts(organization_id=owner)
+            }
+
+    assert found() == {"1": (NONE, True), "2": (ACME, False), "3": (NONE, False)}
+    assert found(ACME).keys() == {"1", "2"}
+    assert found("").keys() == {"3"}
 
 
 def test_every_artifact_of_several_organizations_is_named(url):

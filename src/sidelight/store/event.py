@@ -193,10 +193,16 @@ class Counts(list[Count]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """One artifact: its organization, first and last event (UTC), and number of events."""
+    """One artifact: its organization, first and last event (UTC), and number of events.
+
+    Attributes:
+        organization_id: the one that its events name; None where they name none, or several.
+        is_shared: its events name several organizations.
+    """
 
     artifact_id: str
     organization_id: str | None
+    is_shared: bool
     first_event_at: datetime
     last_event_at: datetime
     events: int

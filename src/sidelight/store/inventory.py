@@ -58,7 +58,8 @@ class Inventory(Reader):
         """Artifacts, sorted by their last event, the latest first.
 
         Args:
-            organization_id: only artifacts of this organization; "" for those without one.
+            organization_id: only artifacts of this organization; "" for those without one. An
+                artifact that several use is found by the one that an event named first.
             since: only artifacts whose last event is at or after this time.
             until: only artifacts whose last event is before this time.
             limit: at most this many.
@@ -88,13 +89,7 @@ class Inventory(Reader):
         return self._readable(
             "artifacts",
             self._read(query),
-            lambda row: Artifact(
-                artifact_id=checked_text(row.artifact_id),
-                organization_id=row.organization_id and checked_text(row.organization_id),
-                first_event_at=from_ns(row.first_event_at),
-                last_event_at=from_ns(row.last_event_at),
-                events=int(row.events),
-            ),
+            _artifact_from,
         )
 
     def shared_artifacts(self) -> list[str]:
@@ -287,6 +282,19 @@ def _latest(
     """Return the query of the latest artifacts."""
     last, key = source.c.last_event_at, source.c.artifact_id
     return select(source).where(*conditions).order_by(last.desc(), key).limit(limit)
+
+
+def _artifact_from(row: Row) -> Artifact:
+    is_shared = row.ambiguous == 1
+    owner = None if is_shared else row.organization_id
+    return Artifact(
+        artifact_id=checked_text(row.artifact_id),
+        organization_id=owner and checked_text(owner),
+        is_shared=is_shared,
+        first_event_at=from_ns(row.first_event_at),
+        last_event_at=from_ns(row.last_event_at),
+        events=int(row.events),
+    )
 
 
 def _process(row: Row) -> Process:

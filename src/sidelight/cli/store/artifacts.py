@@ -42,7 +42,9 @@ def artifacts(
         return
     columns = {
         "artifact": [named(each.artifact_id) for each in found],
-        "organization": [named(each.organization_id) for each in found],
+        "organization": [
+            Text("several") if each.is_shared else named(each.organization_id) for each in found
+        ],
         "events": [Text(number(each.events)) for each in found],
         "first event (UTC)": [Text(moment(each.first_event_at)) for each in found],
         "last event": [Text(ago(each.last_event_at)) for each in found],

@@ -135,12 +135,12 @@ class Picture:
         yield from self._lines(options.max_width)
 
     def _heading(self) -> Text:
-        owner = next((e.organization_id for e in self.events if e.organization_id), None)
+        owners = sorted({e.organization_id for e in self.events if e.organization_id})
         begin = from_ns(self.first)
         end = self.events[-1].occurred_at
         heading = Text()
         heading.append(clean(self.artifact_id), style="bold")
-        heading.append(f" · {clean(owner)}" if owner else " · no organization")
+        heading.append(f" · {', '.join(map(clean, owners)) or 'no organization'}")
         heading.append(f" · {plural(len(self.events), 'event')}")
         heading.append(f" · {duration(self.events[-1].occurred_ns - self.first)}")
         heading.append(f"\n{moment(begin)} to {moment(end, today=begin.date())} UTC", style=GREY)
