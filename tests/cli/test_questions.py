@@ -307,6 +307,15 @@ def test_what_is_cut_is_named(tmp_path):
     assert (" many" * 100 in wide.out, wide.err) == (True, "")
 
 
+@pytest.mark.parametrize("columns", [80, 100])
+def test_a_long_word_that_is_cut_fills_its_line(tmp_path, columns):
+    store(sqlite(tmp_path), [record(attributes={"a": 1, "url": "shop.example/" + "y" * 600})])
+    said = sidelight("events", *of(sqlite(tmp_path)), columns=columns)
+    line = said.out.rstrip().splitlines()[-1]
+    assert line.endswith("yyy…")
+    assert len(line) == columns
+
+
 def test_emitted_text_cannot_move_the_cursor(tmp_path):
     url, evil = sqlite(tmp_path), "evil \x1b[2J\x07 \r\n id [red]x"
     title = {"size": "\x1b]0;title\x07"}

@@ -178,11 +178,7 @@ def broken(text: Text, width: int) -> list[Text]:
 
 def _end_of_line(text: str, width: int) -> int:
     """Return how many characters come into a line."""
-    near = text[: _CHARACTERS * width]
-    # Characters that join, as those of an emoji, take other room than their sum.
-    fitting = bisect_right(range(len(near) + 1), width, key=lambda end: cell_len(near[:end])) - 1
-    if text[fitting : fitting + 1] == _WIDENS:
-        fitting -= 1
+    fitting = _fitting(text, width)
     if text[fitting : fitting + 1] == " ":
         return fitting + 1
     if space := text.rfind(" ", 0, fitting) + 1:
@@ -191,12 +187,24 @@ def _end_of_line(text: str, width: int) -> int:
     return max(breakable, default=max(1, fitting))
 
 
+def _fitting(text: str, width: int) -> int:
+    """Return how many characters have room in a line, wherever that breaks them."""
+    near = text[: _CHARACTERS * width]
+    # Characters that join, as those of an emoji, take other room than their sum.
+    fitting = bisect_right(range(len(near) + 1), width, key=lambda end: cell_len(near[:end])) - 1
+    if text[fitting : fitting + 1] == _WIDENS:
+        fitting -= 1
+    return fitting
+
+
 def _shortened(text: Text, width: int, most: int | None) -> tuple[Text, bool]:
     """Cut a text, so that it takes at most so many lines; return whether something was cut."""
     lines = broken(text, width)
     if most is None or len(lines) <= most:
         return text, False
-    last = lines[most - 1]
-    last.truncate(width - 1)
+    last, following = lines[most - 1 : most + 1]
+    if last.plain + following.plain in text.plain:  # inside a word: show as much as has room
+        last.append(following)
+    lines[most - 1] = last = last[: _fitting(last.plain, width - 1)]
     last.append("…")
     return Text("\n").join(lines[:most]), True
