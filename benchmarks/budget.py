@@ -17,7 +17,7 @@ from typing import Final
 
 from benchmarks import ours
 from benchmarks.houses import Address, opened
-from benchmarks.scenarios import BESIDE_THREE, TIGHT, Condition
+from benchmarks.scenarios import BESIDE_THREE, PAUSING, TIGHT, Condition
 from benchmarks.stats import Measured, Summary
 from benchmarks.timing import Order
 
@@ -119,7 +119,7 @@ def full() -> list[Check]:
 
 def smoke() -> list[Check]:
     """The least that says something, in seconds."""
-    quiet = Condition(pausing=True, threads=0)
+    quiet = PAUSING
     checks = [Check(store, _SCHEDULED, TIGHT, 100_000) for store in ours.STORES[:3]]
     checks.append(Check("frozen", _AWAITED, TIGHT, 100_000, seconds=1))
     return [*checks, Check("working", _SCHEDULED, quiet, 1500)]

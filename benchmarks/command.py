@@ -27,7 +27,7 @@ from benchmarks.report import (
     save,
     show,
 )
-from benchmarks.scenarios import TIGHT, Effort, run
+from benchmarks.scenarios import PAUSING, TIGHT, Effort, run
 from benchmarks.whole_cost import whole_cost
 
 _TELL_EVERY: Final = 10.0  # seconds
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with console.status("") as status:
         tell = status.update if console.is_terminal else _Log(console)
         if options.readme:
-            matrix = run(Effort(rounds=options.rounds or 10), tell, (TIGHT,), IN_README)
+            matrix = run(Effort(rounds=options.rounds or 10), tell, (TIGHT, PAUSING), IN_README)
             findings = Findings(facts, (), matrix, whole=whole_cost(tell))
             return _into_readme(findings, console)
         findings = Findings(facts, ())

@@ -11,7 +11,7 @@ from benchmarks.floor import FLOOR
 from benchmarks.import_time import ImportTime
 from benchmarks.peers import SPAN
 from benchmarks.relay_speed import RelaySpeed
-from benchmarks.scenarios import BESIDE_THREE, TIGHT, Condition, Matrix
+from benchmarks.scenarios import BESIDE_THREE, PAUSING, TIGHT, Matrix
 from benchmarks.stats import Measured
 from benchmarks.whole_cost import SDK, STORE_AND_OTLP, WholeCost
 
@@ -38,7 +38,7 @@ def goals(
 ) -> list[Goal]:
     """All of them."""
     tight = matrix.cells[TIGHT]
-    slow = matrix.cells[Condition(pausing=True, threads=0)]
+    slow = matrix.cells[PAUSING]
     scheduled = tight[_SCHEDULED]
     found = [
         _most(

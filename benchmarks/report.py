@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from benchmarks.import_time import OURS, THEIRS, ImportTime
 from benchmarks.peers import SPAN
 from benchmarks.picture import draw
 from benchmarks.relay_speed import RelaySpeed
-from benchmarks.scenarios import TIGHT, Condition, Matrix
+from benchmarks.scenarios import PAUSING, TIGHT, Condition, Matrix
 from benchmarks.stats import Measured
 from benchmarks.whole_cost import COMMAND, WholeCost
 
@@ -188,16 +188,20 @@ def into_readme(findings: Findings, readme: Path = README) -> None:
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"{readme} has no {begin.strip()} … {end}")
-    sheets = [_readme_sheet(findings.matrix.cells[TIGHT]), _whole_sheet(findings.whole)]
+    sheets = [_readme_sheet(findings.matrix), _whole_sheet(findings.whole)]
     tables = "\n".join("\n".join(_table(sheet)) + "\n" for sheet in sheets)
     readme.write_text(f"{before}{begin}{tables}{end}{after}", encoding="utf-8")
 
 
-def _readme_sheet(cells: Mapping[str, Measured]) -> Sheet:
+def _readme_sheet(matrix: Matrix) -> Sheet:
     """The calls that README shows, the cheapest first; the bare call has no ratios."""
+    cells, pausing = matrix.cells[TIGHT], matrix.cells[PAUSING]
     sheet = Sheet(
         "",
-        ("one call in a tight loop", "p50, µs", "p99, µs", "÷ sidelight", "÷ SDK span"),
+        (
+            *("one call in a tight loop", "p50, µs", "p99, µs"),
+            *("÷ sidelight", "÷ SDK span", "p50 after a pause of 2 ms, µs"),
+        ),
     )
     titles = [title for title in IN_README if title in cells]
     mine = cells[f"{ours.title('scheduled')}, relay idle"]
@@ -210,6 +214,7 @@ def _readme_sheet(cells: Mapping[str, Measured]) -> Sheet:
                 micro(call.p50),
                 micro(call.p99),
                 *(["", ""] if title == BARE else ratios),
+                micro(pausing[title].summary().p50),
             )
         )
     return sheet

@@ -38,6 +38,7 @@ CONDITIONS: Final = tuple(
     Condition(pausing, threads) for pausing in (False, True) for threads in (0, 1, 3)
 )
 TIGHT: Final = CONDITIONS[0]
+PAUSING: Final = Condition(pausing=True, threads=0)
 BESIDE_THREE: Final = CONDITIONS[-1]
 
 

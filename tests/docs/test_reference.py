@@ -439,7 +439,7 @@ def test_the_benchmarks_write_their_tables_into_a_readme(tmp_path):
     from benchmarks import ours, report, whole_cost  # noqa: PLC0415
     from benchmarks.floor import BARE  # noqa: PLC0415
     from benchmarks.peers import SPAN  # noqa: PLC0415
-    from benchmarks.scenarios import TIGHT, Matrix  # noqa: PLC0415
+    from benchmarks.scenarios import PAUSING, TIGHT, Matrix  # noqa: PLC0415
     from benchmarks.stats import Measured  # noqa: PLC0415
     from benchmarks.timing import Samples  # noqa: PLC0415
 
@@ -450,17 +450,17 @@ def test_the_benchmarks_write_their_tables_into_a_readme(tmp_path):
     costs = whole_cost.WholeCost(
         10, 1, {whole_cost.CALLER: whole_cost.Cost(2.21, 2.71, 17_000, 1.66, 12.6, 90)}
     )
-    findings = report.Findings({}, (), Matrix({TIGHT: cells}), whole=costs)
+    findings = report.Findings({}, (), Matrix({TIGHT: cells, PAUSING: cells}), whole=costs)
     page = tmp_path / "README.md"
     page.write_text("before\n" + "old\n".join(report.MARKS) + "\nafter\n", encoding="utf-8")
     report.into_readme(findings, page)
     written = page.read_text(encoding="utf-8")
     assert written.startswith(f"before\n{report.MARKS[0]}|")
     assert written.endswith(f"{report.MARKS[1]}\nafter\n")
-    shown = [row for row in rows(written) if row[-1] != "÷ SDK span"]
+    shown = [row for row in rows(written) if "÷ SDK span" not in row]
     assert [row[1:] for row in shown] == [
-        ["0.10", "0.10", "", ""],
-        ["2.00", "2.00", "1", "0.2"],
-        ["10.0", "10.0", "5", "1"],
+        ["0.10", "0.10", "", "", "0.10"],
+        ["2.00", "2.00", "1", "0.2", "2.00"],
+        ["10.0", "10.0", "5", "1", "10.0"],
         ["2.2", "2.7", "17,000", "1.7", "13", "90"],
     ]
