@@ -77,7 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             remedy = "give the store a file of its own: SQLite has one writer at a time"
             _refuse("outboxes", f"{self.store} is also the events store", remedy)
         if self.outboxes and not HAS_FILE_LOCKS:
-            remedy = "move their events by `sidelight relay --outbox` on Linux or macOS"
+            remedy = "move their events by `sidelight relay --outbox URL` on Linux or macOS"
             _refuse("outboxes", IN_MEMORY, remedy)
 
     __repr__ = object.__repr__  # the environment, or a URL, may hold passwords

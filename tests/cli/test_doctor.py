@@ -29,11 +29,13 @@ from tests.support.commands import (
     emit,
     end,
     of,
+    printed,
     relaying,
     running,
     sidelight,
     spawn,
     stored,
+    understood,
     wait_for,
 )
 from tests.support.crafted import LEDGER, PAYLOADS, moment, segment_in
@@ -115,6 +117,9 @@ def snapshot(*costs):
 def findings(*arguments):
     """What the doctor reports, and its exit code."""
     said = sidelight("doctor", "--json", *arguments)
+    for each in said.json:
+        for command in printed(each["remedy"]):
+            assert understood(command), each
     return said.json, said.code
 
 
@@ -253,7 +258,7 @@ def records_that_are_left_to_a_relay(at):
     yield (
         WRONG,
         "backlog",
-        "which is running: no relay reads them → start `sidelight relay --store .*`",
+        f"which is running: no relay reads them → start `sidelight relay --store sqlite:///{at.path}`",
     )
     at.monkeypatch.setattr("sidelight.cli.doctor.backlog.PATIENCE", 60 * 10**9)
     yield OK, "backlog", "records are on their way"
@@ -382,7 +387,11 @@ def a_relay_that_is_late(at):
     at.first()
     at.stack.enter_context(running(BUSY, at.path))
     wait_for(lambda: stored(at.path) > 1, 60)
-    yield NOTE, "backlog", "they are delivered late → start `sidelight relay --store .*` beside it"
+    yield (
+        NOTE,
+        "backlog",
+        f"they are delivered late → start `sidelight relay --store sqlite:///{at.path}` beside it",
+    )
 
 
 # -- the store -------------------------------------------------------------------------------
@@ -397,7 +406,11 @@ def no_store(at):
     at.options = of(at.path)
     emit(KILLED, at.path, ends=signal.SIGKILL)
     yield WRONG, "store", "there is no store at .* → 500 events wait in .*: `sidelight relay --once"
-    yield WRONG, "backlog", "which has ended → `sidelight relay --once --store .*` delivers them"
+    yield (
+        WRONG,
+        "backlog",
+        f"which has ended → `sidelight relay --once --store sqlite:///{at.path}` delivers them",
+    )
 
 
 @row
@@ -847,7 +860,11 @@ def damage(at):
     yield WRONG, "spool", "1 segment with a damaged header, which names no writer"
     sidelight("relay", "--once", *at.options)
     yield WRONG, "quarantine", "1 entry: damaged stretch .*; the latest .* `sidelight spool quaran"
-    yield WRONG, "losses", "damaged stretch of the spool: 1 time .* `sidelight spool replay`"
+    yield (
+        WRONG,
+        "losses",
+        f"damaged stretch of the spool: 1 time .* `sidelight spool replay --store sqlite:///{at.path}`",
+    )
     sidelight("spool", "discard", "--all", *at.options)
     assert "quarantine" not in {each["check"] for each in findings(*at.options)[0]}
 
@@ -979,7 +996,7 @@ sys.stdin.readline()
     yield (
         WRONG,
         "backlog",
-        f"which has ended: {refused}; `sidelight relay --once --store .*` delivers",
+        f"which has ended: {refused}; `sidelight relay --once --store {at.options[1]}` delivers",
     )
     alter(at.options[1], "DROP TRIGGER keep")
     sidelight("relay", "--once", *at.options)
@@ -1006,7 +1023,10 @@ def rows_that_no_relay_writes(at):
 def a_record_that_sidelight_does_not_write(at):
     at.first()
     segment_in(at.spool, f"sqlite:///{at.path}", [PAYLOADS["less deep attributes"]])
-    words = "^1 record in the segments cannot be read: .* → `sidelight relay --once .*` quarantines"
+    words = (
+        "^1 record in the segments cannot be read: sidelight writes no such records → "
+        f"`sidelight relay --once --store sqlite:///{at.path}` quarantines"
+    )
     yield WRONG, "spool", words
     sidelight("relay", "--once", *at.options)
     yield WRONG, "quarantine", r"^1 entry: unreadable record; "

@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -224,7 +225,7 @@ def test_a_refused_record_is_listed_with_its_reason(refused):
     assert re.search(r"order_received +order-3 .* refused by store: no_order_3", said.words)
     said = sidelight("spool", *of(refused))
     assert "quarantine: 2 entries" in said.words
-    assert "sidelight spool replay" in said.err
+    assert f"`{shlex.join(['sidelight', 'spool', 'replay', *of(refused)])}` delivers" in said.err
     kinds = [each["kind"] for each in sidelight("spool", "--json", *of(refused)).json]
     assert kinds == ["spool", "quarantined", "quarantined"]
 
@@ -426,7 +427,10 @@ def test_discard_deletes_the_named_entries(refused):
 def test_commands_that_are_refused(refused, monkeypatch):
     said = sidelight("spool", "replay", "zzz", *of(refused))
     assert said.code == 2
-    assert "no id begins with 'zzz'; see `sidelight spool quarantined`" in said.err
+    assert (
+        f"no id begins with 'zzz'; see `sidelight spool quarantined --spool {spool_of(refused)}`"
+        in said.err
+    )
     for each in quarantined(refused):
         file = spool_of(refused) / "quarantine" / f"{each['id']}.msgpack"
         file.rename(file.with_name(f"aa{file.name[2:]}"))

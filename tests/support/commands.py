@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -131,6 +133,23 @@ def sidelight(*arguments: object, columns: int = 100) -> Answer:
     code = ended.value.code
     assert code is None or isinstance(code, int)
     return Answer(code or 0, out.getvalue(), err.getvalue())
+
+
+def printed(text: str) -> list[list[str]]:
+    """The commands in backticks in a text, as words behind the program's name."""
+    return [shlex.split(each) for each in re.findall(r"`sidelight ([^`]*)`", text)]
+
+
+def understood(words: Sequence[str]) -> dict[str, Any]:
+    """What the command line reads in a command, by the options' names in code.
+
+    Raises:
+        click.UsageError: it is not understood.
+    """
+    rest, command = [*words], _COMMANDS
+    while rest and rest[0] in getattr(command, "commands", ()):
+        command = command.commands[rest.pop(0)]  # type: ignore[attr-defined]
+    return command.make_context(command.name, rest).params
 
 
 def wrong(check: str, *options: object) -> str:

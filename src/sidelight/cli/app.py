@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from sidelight.cli.output import complain
 from sidelight.cli.palette import HELP
-from sidelight.exceptions import QueryError, SidelightError, StoreMissingError
+from sidelight.exceptions import QueryError, SidelightError, StoreError, StoreMissingError
 from sidelight.version import __version__
 
 _WORDS: Final = {
@@ -243,12 +243,16 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def _with_remedy(error: SidelightError) -> SidelightError:
-    """Name a better remedy than the store can, which does not know the spool."""
-    if not isinstance(error, StoreMissingError):
+    """Name a better remedy than the store can, which does not know the command line."""
+    if not isinstance(error, StoreError) or "remedy" not in error.facts:
         return error
-    from sidelight.cli.spool.waiting import missing_beside_spool  # noqa: PLC0415  # slow to import
+    from sidelight.cli.spool.commands import located  # noqa: PLC0415  # slow to import
+    from sidelight.cli.spool.waiting import missing_beside_spool  # noqa: PLC0415
 
-    return missing_beside_spool(error)
+    if isinstance(error, StoreMissingError):
+        return missing_beside_spool(error)
+    remedy = located(str(error.facts["remedy"]), None, error.facts.get("url"))
+    return type(error)(**{**error.facts, "remedy": remedy})
 
 
 def _takes_output() -> bool:

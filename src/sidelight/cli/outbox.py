@@ -9,6 +9,7 @@ import typer
 
 from sidelight.cli.options import AsJson
 from sidelight.cli.output import complain, console, print_json, time_of
+from sidelight.cli.spool.commands import as_command
 from sidelight.settings import public_url
 from sidelight.store import ago, plural
 from sidelight.transactions import create_outbox, outbox_status
@@ -65,5 +66,5 @@ def status(url: Url, *, as_json: AsJson = False) -> None:
     if found.journal_mode not in {None, "wal"}:
         complain(
             f"journal mode is {found.journal_mode}: a commit waits while a relay reads;"
-            " `sidelight outbox create` puts the database into WAL mode"
+            f" `{as_command('outbox', 'create', found.url)}` puts the database into WAL mode"
         )

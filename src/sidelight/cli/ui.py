@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from sidelight.cli.doctor.command import run_checks
-from sidelight.cli.options import StoreUrl
+from sidelight.cli.options import SpoolDirectory, StoreUrl
 from sidelight.cli.output import remark
 from sidelight.cli.spool.lag import lags_of
-from sidelight.cli.spool.waiting import marks_here
+from sidelight.cli.spool.waiting import complain_of_no_directory, marks_here
 from sidelight.cli.store.expected import (
     ExpectMap,
     ExpectModules,
@@ -28,6 +28,7 @@ from sidelight.store import Store
 def ui(
     *,
     store: StoreUrl = None,
+    spool: SpoolDirectory = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Listen here.")] = 8333,
     host: Annotated[
         str,
@@ -81,7 +82,8 @@ def ui(
             problem=f"{trace_url!r} has no place for the trace's id",
             remedy="write {trace_id} where the id belongs",
         )
-    settings = settle(store)
+    settings = settle(store, spool=spool)
+    complain_of_no_directory(spool)
     expected = expectations_of(map_, modules or [])
 
     def lags() -> Sequence[Lag] | None:
@@ -101,7 +103,7 @@ def ui(
                     for found in run_checks(settings)
                 ],
                 lags=lags,
-                waiting=lambda: marks_here(store, opened.processes(running=True)),
+                waiting=lambda: marks_here(store, opened.processes(running=True), spool),
                 expectations=expected.expectations,
                 declared=list(catalogue) if modules else [],
                 trace_url=trace_url,

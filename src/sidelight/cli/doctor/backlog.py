@@ -113,20 +113,22 @@ def _why_orphaned(
         store: the URL of a store that answers, to try whether it takes the records.
     """
     meta = segments[0].meta
-    store_of, stream_of, otlp = meta.get("store") or settings.named_store, meta.get("stream"), None
-    missing = None if sink in settings.sinks else "URL"
-    if sink in {"traces", "logs"}:
-        otlp = settings.otlp_endpoint or missing
-    elif sink == "stream":
-        stream_of = stream_of or missing
-    else:
-        store_of = store_of or missing
-    command = relay_command(settings.spool, store_of, stream_of, otlp=otlp)
+    is_telemetry = sink in {"traces", "logs"}
+    places = {
+        "store": meta.get("store") or settings.named_store,
+        "stream": meta.get("stream"),
+        "otlp": settings.otlp_endpoint if is_telemetry else None,
+    }
+    if sink not in settings.sinks:
+        place = "otlp" if is_telemetry else sink
+        places[place] = places.get(place) or "URL"
+    command = relay_command(settings.spool, places["store"], places["stream"], otlp=places["otlp"])
     deliver = f"`{command}` delivers them"
-    is_elsewhere = not is_same_store(meta.get("store") or None, settings.named_store)
-    if sink != "store" or is_elsewhere or not is_same_stream(meta.get("stream"), settings.stream):
-        return "", deliver
-    if store is not None and (problem := _refusal(store, segments)):
+    is_here = is_same_store(meta.get("store") or None, settings.named_store) and is_same_stream(
+        meta.get("stream"), settings.stream
+    )
+    tried = store if sink == "store" and is_here else None
+    if tried is not None and (problem := _refusal(tried, segments)):
         return f": the store does not take them: {problem}", f"correct what refuses them; {deliver}"
     return "", deliver
 

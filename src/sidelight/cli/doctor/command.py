@@ -105,11 +105,12 @@ def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding
     aside = quarantined_in(settings.spool)
     for finding in [] if settings.store is None else check_store(settings, aside):
         answers &= (finding.check, finding.state) != ("store", "wrong")
-        yield finding
+        yield finding.located(settings)
     if settings.stream is not None:
         from sidelight.cli.doctor.stream import check_stream  # noqa: PLC0415
 
-        yield from check_stream(settings.stream, settings.environment, group)
+        found = check_stream(settings.stream, settings.environment, group)
+        yield from (each.located(settings) for each in found)
     running = running_in(settings.store) if answers and settings.store is not None else []
     yield from check_spool(settings, running, answers=answers and settings.store is not None)
     yield from check_siblings(settings)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
+
+from sidelight.cli.spool.commands import located
+from sidelight.settings import Settings
 
 State: TypeAlias = Literal["ok", "note", "wrong"]
 
@@ -24,6 +27,11 @@ class Finding:
     state: State
     message: str
     remedy: str = ""
+
+    def located(self, settings: Settings) -> Finding:
+        """Return it with a remedy whose commands reach the places of the settings."""
+        places = settings.spool, settings.named_store, settings.stream
+        return replace(self, remedy=located(self.remedy, *places))
 
 
 _DEFECT: Final = "report this defect with its problem, which names the place"
@@ -59,12 +67,13 @@ REMEDIES: Final = {
     " `sidelight spool replay` store what was refused",
     "gone from the store": "keep a copy of the store from before it was restored or replaced: what"
     " is missing is there; make failovers wait for the replica (synchronous_commit)",
-    "erased": "stop the processes that still emit for what was erased, or `sidelight erase --lift`",
+    "erased": "stop the processes that still emit for what was erased, or take that back:"
+    " `sidelight erase --lift --artifact ID`",
     "unreadable record": _QUARANTINE,
     "damaged stretch of the spool": _QUARANTINE,
     "refused by …": _QUARANTINE,
-    "not kept in quarantine": "empty the quarantine (`sidelight spool replay` or `discard`), or "
-    "free the disk",
+    "not kept in quarantine": "free the disk, or empty the quarantine: `sidelight spool replay`"
+    " or `sidelight spool discard --all`",
     "… rejected by the OTLP endpoint": "read the Collector's log: it accepts only a part of them",
     "the OTLP endpoint takes no log records": "set OTEL_LOGS_EXPORTER=none to send none",
     "spool full: stream let go": "bring back the stream, or raise spool_limit;"

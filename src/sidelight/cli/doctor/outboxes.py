@@ -50,5 +50,5 @@ def check_outboxes(urls: Iterable[str]) -> Iterator[Finding]:
                 "note",
                 f"{status.url}: journal mode {status.journal_mode}: a commit waits while a relay "
                 "reads",
-                "`sidelight outbox create` puts the database into WAL mode",
+                f"`{as_command('outbox', 'create', status.url)}` puts the database into WAL mode",
             )

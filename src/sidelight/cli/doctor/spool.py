@@ -54,7 +54,7 @@ def check_spool(
         yield from check_directory(directory)
     yield from _check_strays(directory)
     if not is_directory(directory):
-        yield from check_silent(processes, [])
+        yield from (each.located(settings) for each in check_silent(processes, []))
         return
     try:
         segments = read_spool(directory)
@@ -71,12 +71,13 @@ def check_spool(
     ended = ended_in(directory, settings.named_store, processes)
     yield from check_ended(ended, segments)
     told = {process for process, _ in ended}
-    yield from check_silent([each for each in processes if each not in told], segments)
+    others = [each for each in processes if each not in told]
+    yield from (each.located(settings) for each in check_silent(others, segments))
     yield from check_relays(segments, settings)
     yield from check_backlog(segments, settings, answers=answers)
     deliver = relay_command(directory, settings.named_store, settings.stream)
     yield from _check_damage(segments, deliver)
-    yield from _check_quarantine(entries)
+    yield from (each.located(settings) for each in _check_quarantine(entries))
 
 
 def quarantined_in(directory: Path) -> set[str]:

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 
 from sidelight.cli.doctor.findings import Finding
+from sidelight.cli.spool.commands import as_command
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
 from sidelight.store import number, plural
 from sidelight.stream import StreamAddress
@@ -58,5 +59,7 @@ def _check_group(address: StreamAddress, environment: Mapping[str, str], name: s
     if behind and group.members:
         told += f", {number(group.rate)}/s stored"
     if behind and not group.members:
-        return Finding("consumers", "wrong", told, "start `sidelight consume`")
+        return Finding(
+            "consumers", "wrong", told, f"start `{as_command('consume', str(address), group=name)}`"
+        )
     return Finding("consumers", "ok", told)

@@ -13,6 +13,7 @@ from rich.text import Text
 from sidelight.cli.options import AsJson, SpoolDirectory, StoreUrl
 from sidelight.cli.output import clean, console, named, print_json, remark, time_of
 from sidelight.cli.palette import AMBER, GREEN, GREY, RED
+from sidelight.cli.spool.commands import located
 from sidelight.cli.spool.quarantine import (
     Listed,
     discard,
@@ -62,7 +63,8 @@ def show(
         if any(_is_given(context, name) for name in context.params):
             context.fail(f"write the options behind `{context.invoked_subcommand}`")
         return
-    where = settle(store, spool=directory).spool
+    settings = settle(store, spool=directory)
+    where = settings.spool
     require_directory(where)
     try:
         found = read_spool(where)
@@ -72,7 +74,7 @@ def show(
     if as_json:
         print_json(_plain(where, found, entries))
     else:
-        _print(where, found, entries)
+        _print(where, settings.named_store, found, entries)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -80,7 +82,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _print(where: Path, found: Sequence[SegmentReport], entries: Listed) -> None:
+def _print(where: Path, store: str, found: Sequence[SegmentReport], entries: Listed) -> None:
     out = console()
     out.print(Text(clean(_headline(where, found))))
     if found:
@@ -100,7 +102,8 @@ def _print(where: Path, found: Sequence[SegmentReport], entries: Listed) -> None
     if entries:
         out.print(Text(f"\nquarantine: {plural(len(entries), 'entry', 'entries')}"))
         print_entries(entries[-_LATEST:])
-        remark("`sidelight spool quarantined` lists all, `sidelight spool replay` delivers them")
+        told = "`sidelight spool quarantined` lists all, `sidelight spool replay` delivers them"
+        remark(located(told, where, store))
 
 
 def _headline(where: Path, found: Sequence[SegmentReport]) -> str:

@@ -23,6 +23,7 @@ from sidelight.cli.output import (
     with_progress,
 )
 from sidelight.cli.palette import RED
+from sidelight.cli.spool.commands import located
 from sidelight.cli.spool.replay import Outcome, Replay
 from sidelight.cli.spool.segments import require_named, settings_for, unreadable, writers_of
 from sidelight.cli.tables import print_table
@@ -154,7 +155,7 @@ def _cannot_change(where: Path, error: OSError) -> SpoolError:
     return SpoolError(
         directory=where,
         problem=f"the quarantine cannot be changed ({error.strerror})",
-        remedy="see `sidelight doctor`",
+        remedy=located("see `sidelight doctor`", where),
     )
 
 
@@ -176,10 +177,11 @@ def _chosen(quarantine: Quarantine, ids: Iterable[str] | None) -> Listed:
         matching = {identity: entry for identity, entry in listed if identity.startswith(wanted)}
         if len(matching) != 1:
             problem = f"{len(matching)} entries have ids that begin" if matching else "no id begins"
+            spool = None if quarantine.directory is None else quarantine.directory.parent
             raise QueryError(
                 argument="id",
                 problem=f"{problem} with {wanted!r}",
-                remedy="see `sidelight spool quarantined`",
+                remedy=located("see `sidelight spool quarantined`", spool),
             )
         chosen |= matching
     return [*chosen.items()]

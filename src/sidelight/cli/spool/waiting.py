@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import msgspec
 
-from sidelight.cli.output import remark
-from sidelight.cli.spool.commands import relay_command
+from sidelight.cli.output import complain, remark
+from sidelight.cli.spool.commands import located, relay_command
 from sidelight.cli.spool.ended import ended_in
 from sidelight.cli.spool.segments import writer_of
 from sidelight.cli.spool.writers import is_stopped
 from sidelight.exceptions import SidelightError, StoreMissingError
+from sidelight.host import is_directory
 from sidelight.record import Moment, decode, is_same_store, occurred_at
 from sidelight.settings import public_url, settle
 from sidelight.spool import PAGE, Scanner, Segment, segments_in
@@ -52,17 +53,22 @@ def remark_waiting(store: str | None) -> None:
     """Tell on stderr how many events wait for a store in the spool of this machine, and why."""
     with contextlib.suppress(SidelightError):  # the store's own error says more
         settings = settle(store)
+        url = settings.require_store()
         try:
-            waiting = _waiting_in(settings.spool, settings.require_store())
+            waiting = _waiting_in(settings.spool, url)
         except OSError as error:
             remark(f"events may wait in {settings.spool}, which cannot be read: {error.strerror}")
             return
         if waiting.events:
-            more = "; ".join(waiting.remedies) or "see `sidelight spool`"
+            more = "; ".join(waiting.remedies) or located(
+                "see `sidelight spool`", settings.spool, settings.named_store
+            )
             remark(f"{waiting} still in the spool; {more}")
 
 
-def marks_here(store: str | None, running: Iterable[Process]) -> list[Mark]:
+def marks_here(
+    store: str | None, running: Iterable[Process], spool: Path | None = None
+) -> list[Mark]:
     """Return how far a store is with the spool of this machine: at its oldest waiting event.
 
     A process that has ended without a noted end gives no further sign of life.
@@ -71,10 +77,11 @@ def marks_here(store: str | None, running: Iterable[Process]) -> list[Mark]:
     Args:
         store: its URL, as the command line gives it.
         running: the processes whose end it does not know.
+        spool: the directory; None for the one that belongs to the store.
     """
     waiting, marks = _Waiting(), list[Mark]()
     with contextlib.suppress(SidelightError, OSError):
-        settings = settle(store)
+        settings = settle(store, spool=spool)
         url = settings.require_store()
         for process, command in ended_in(settings.spool, url, running):
             problem = f"{process} (instance {process.process}) has ended, and its end is not noted"
@@ -91,6 +98,12 @@ def marks_here(store: str | None, running: Iterable[Process]) -> list[Mark]:
     return [*marks, Mark(waiting.oldest_ns, reason, awaited)]
 
 
+def complain_of_no_directory(spool: Path | None) -> None:
+    """Tell on stderr that a spool directory that the user named does not exist."""
+    if spool is not None and not is_directory(spool):
+        complain(f"the spool {spool} was named, and does not exist")
+
+
 def missing_beside_spool(error: StoreMissingError, spool: Path | None = None) -> StoreMissingError:
     """Name the remedy for a missing store whose events wait in a spool of this machine.
 
@@ -103,7 +116,9 @@ def missing_beside_spool(error: StoreMissingError, spool: Path | None = None) ->
         directory = settle(url, spool=spool).spool
         waiting = _waiting_in(directory, url)
         if waiting.events:
-            more = "; ".join(waiting.remedies) or "see `sidelight doctor`"
+            more = "; ".join(waiting.remedies) or located(
+                "see `sidelight doctor`", directory, public_url(url)
+            )
             return StoreMissingError(url=url, remedy=f"{waiting} wait in {directory}; {more}")
     return error
 

@@ -18,6 +18,7 @@ from sidelight.cli.output import (
     remark,
     with_progress,
 )
+from sidelight.cli.spool.commands import located
 from sidelight.cli.spool.erase import Local, chooser, erase_here
 from sidelight.cli.spool.segments import require_named
 from sidelight.cli.spool.waiting import missing_beside_spool, waiting_in
@@ -200,6 +201,8 @@ def _erase(eraser: Eraser, settings: Settings, receipt: Receipt) -> None:
             f"{plural(len(unreadable), 'record')} of the spool, the quarantine or the outboxes"
             " cannot be read, and may be of the subject; see `sidelight spool`"
         )
+    places = settings.spool, settings.named_store
+    receipt.problems = [located(each, *places) for each in receipt.problems]
     receipt.not_reached = [*eraser.remainder(), *_ELSEWHERE]
 
 

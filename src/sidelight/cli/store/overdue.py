@@ -10,7 +10,15 @@ import typer
 from rich.text import Text
 
 from sidelight.cli.metrics import exporting_metrics
-from sidelight.cli.options import AsJson, OfOrganization, StoreUrl, TimeLimit, Where, seconds_of
+from sidelight.cli.options import (
+    AsJson,
+    OfOrganization,
+    SpoolDirectory,
+    StoreUrl,
+    TimeLimit,
+    Where,
+    seconds_of,
+)
 from sidelight.cli.output import (
     clean,
     complain,
@@ -20,7 +28,7 @@ from sidelight.cli.output import (
     remark_left_out,
 )
 from sidelight.cli.palette import AMBER, GREY, RED
-from sidelight.cli.spool.waiting import marks_here
+from sidelight.cli.spool.waiting import complain_of_no_directory, marks_here
 from sidelight.cli.store.alerts import Told, follow_overdue, measured_by
 from sidelight.cli.store.channels import channels_of, check_webhook
 from sidelight.cli.store.expected import (
@@ -50,6 +58,7 @@ _UNKNOWN: Final = 3  # exit code: nothing is overdue, but something is unknown
 def overdue(
     *,
     store: StoreUrl = None,
+    spool: SpoolDirectory = None,
     map_: ExpectMap = None,
     modules: ExpectModules = None,
     since: Annotated[
@@ -128,6 +137,7 @@ def overdue(
         )
     if webhook is not None:
         check_webhook(webhook)
+    complain_of_no_directory(spool)
     expected = expectations_of(map_, modules or [])
     if not expected.expectations:
         complain(
@@ -146,7 +156,7 @@ def overdue(
                 organization_id=organization,
                 where=where or None,
                 without=without or (),
-                waiting=marks_here(store, opened.processes(running=True)),
+                waiting=marks_here(store, opened.processes(running=True), spool),
                 time_limit=seconds_of(time_limit, as_json=as_json or follow),
             )
 

@@ -9,6 +9,7 @@ import typer
 
 from sidelight.cli.options import EventFilters
 from sidelight.cli.output import complain, remark
+from sidelight.cli.spool.commands import located
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.record import alike
 from sidelight.store import NameFilter, Store, no_such_name
@@ -39,7 +40,7 @@ def remark_unknown(
             if argument == "type" and "," in name:
                 remark(f"no event in the store has the type {name}; repeat --type for several")
             else:
-                remark(no_such_name(argument, name, close))
+                remark(located(no_such_name(argument, name, close), None, store.url))
     if points := chosen.get("point"):
         _remark_unknown_points(store, points)
 
@@ -50,7 +51,7 @@ def _remark_unknown_points(store: Store, points: Iterable[str]) -> None:
     for name in sorted({*points} - known) if known else ():
         close = alike(name, known)
         meant = f"did you mean {close}?" if close else "`sidelight budget` lists them"
-        remark(f"the store knows no point {name}; {meant}")
+        remark(f"the store knows no point {name}; {located(meant, None, store.url)}")
 
 
 def require_artifact(store: Store, url: str | None, artifact: str | None) -> None:
@@ -70,5 +71,7 @@ def require_artifact(store: Store, url: str | None, artifact: str | None) -> Non
     known = [each.artifact_id for each in store.artifacts(limit=1000)]
     close = alike(artifact, known)
     hint = f"did you mean {close}?" if close else "`sidelight artifacts` lists them"
-    complain(f"{store.url} holds no events of the artifact {artifact}; {hint}")
+    complain(
+        f"{store.url} holds no events of the artifact {artifact}; {located(hint, None, store.url)}"
+    )
     raise typer.Exit(1)
