@@ -132,6 +132,14 @@ def test_a_command_reaches_the_places_that_were_asked(place, name):
     assert located(named, spool, url) == named
 
 
+def test_the_spool_of_a_stream_is_named_where_the_stream_is_not():
+    settings = settle(stream="kafka://b:9092/t")
+    (command,) = printed(
+        located(f"`sidelight {' '.join(LISTS)}`", settings.spool, "", settings.stream)
+    )
+    assert understood(command)["directory"] == settings.spool
+
+
 def test_no_option_repeats_the_environment(place, monkeypatch):
     path, spool = place
     monkeypatch.setenv("SIDELIGHT_STORE", of(path)[1])

@@ -74,13 +74,13 @@ def located(text: str, spool: Path | None, store: Any = None, stream: Any = None
         store: the URL of the store; None or "" where there is none.
         stream: the address of the stream; None or "" where there is none.
     """
-    places = _options(spool, store, stream)
 
     def complete(found: re.Match[str]) -> str:
         name, rest = found["name"], found["rest"]
         takes = TAKES.get(name) or TAKES.get(name.partition(" ")[0], ())
-        if any(f"--{each} " in rest for each in places):
+        if any(f"--{each} " in rest for each in ("store", "spool", "stream")):
             return found[0]
+        places = _options(spool, store, stream if "stream" in takes else None)
         missing = as_command(**{each: places[each] for each in takes}).removeprefix("sidelight")
         return f"`sidelight {name}{rest}{missing}`"
 
