@@ -24,6 +24,7 @@ from tests.support.commands import (
     stored,
     wait_for,
 )
+from tests.support.crafted import GOOD, LEDGER, moment, segment_in
 from tests.support.disks import small_disk
 from tests.support.stored import BACKENDS, record, store
 
@@ -98,14 +99,23 @@ def test_orphaned_records_are_delivered_once(tmp_path, backend):
     said = once(*of(url), "--spool", spool)
     told = "noted that 1 process has ended; calls that were open then are abandoned\n"
     assert (said.code, said.err) == (0, told)
-    assert re.search(r"store +500", said.out)
+    assert re.search(r"store +500 +500", said.out)
     assert stored(url) == 500
     again = once("--json", *of(url), "--spool", spool)
     assert (again.code, again.json) == (
         0,
-        [{"sink": "store", "delivered": 0, "ended": 0, "problem": None}],
+        [{"sink": "store", "delivered": 0, "events": 0, "ended": 0, "problem": None}],
     )
     assert list(spool.iterdir()) == []
+
+
+def test_the_events_among_the_records_are_told(tmp_path):
+    url, spool = f"sqlite:///{tmp_path / 'events.db'}", tmp_path / "spool"
+    segment_in(spool, url, [LEDGER + moment(artifact_id=None)])
+    said = once(*of(url), "--spool", spool)
+    assert re.search(
+        rf"records delivered +events among them[\s\S]*store +{GOOD + 1} +{GOOD}\n", said.out
+    )
 
 
 def test_the_records_name_their_store(tmp_path):

@@ -203,6 +203,7 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
         for sink, each in _drain(settings, answering, spool.meta["instance"]).items():
             earlier = health.get(sink, Health())
             each.delivered += earlier.delivered
+            each.events += earlier.events
             each.ended += earlier.ended
             health[sink] = each
     _print_health(health, as_json=as_json)
@@ -235,6 +236,7 @@ def _print_health(health: Mapping[str, Health], *, as_json: bool) -> None:
             {
                 "sink": sink,
                 "delivered": each.delivered,
+                "events": each.events,
                 "ended": each.ended,
                 "problem": each.problem if each.failing_since is not None else None,
             }
@@ -244,8 +246,9 @@ def _print_health(health: Mapping[str, Health], *, as_json: bool) -> None:
     columns = {
         "sink": [Text(sink) for sink in health],
         "records delivered": [Text(number(each.delivered)) for each in health.values()],
+        "events among them": [Text(number(each.events)) for each in health.values()],
     }
-    print_table(columns, right=["records delivered"])
+    print_table(columns, right=["records delivered", "events among them"])
     if ended := max((each.ended for each in health.values()), default=0):
         noted = plural(ended, "process has", "processes have")
         remark(f"noted that {noted} ended; calls that were open then are abandoned")

@@ -96,6 +96,7 @@ class Mover(msgspec.Struct, eq=False, dict=True):
             self._note_failure(error)
             if moved := _moved_before(error):
                 self.health.delivered += moved
+                self.health.events += moved
                 return moved
             return None if _may_hold_events(error) else 0
         except Exception as error:  # noqa: BLE001  # logged
@@ -106,6 +107,7 @@ class Mover(msgspec.Struct, eq=False, dict=True):
             self.busy = False
         self.health.recover()
         self.health.delivered += moved or 0
+        self.health.events += moved or 0
         return moved
 
     def request(self) -> Callable[[], bool]:

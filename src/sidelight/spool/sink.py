@@ -76,6 +76,7 @@ class Health(msgspec.Struct, repr_omit_defaults=True):
 
     Attributes:
         delivered: number of records that the sink took or set aside.
+        events: how many of them were events; others are spans, losses, costs and signs of life.
         ended: number of processes whose end was noted: all of their records are delivered.
         failing_since: wall clock at the first failure of the current outage (s); None while the
             sink answers.
@@ -83,6 +84,7 @@ class Health(msgspec.Struct, repr_omit_defaults=True):
     """
 
     delivered: int = 0
+    events: int = 0
     ended: int = 0
     failing_since: float | None = None
     problem: str = ""
