@@ -629,7 +629,7 @@ def an_outbox_that_nobody_drains(at):
     at.monkeypatch.delenv("SIDELIGHT_OUTBOXES")
     at.options = (*at.options, "--outbox", shop)
     yield WRONG, "outbox", waiting
-    yield NOTE, "outbox", "journal mode delete: .* → `sidelight outbox create`"
+    yield NOTE, "outbox", f"journal mode delete: .* → `sidelight outbox create {shop}` puts"
     sidelight("relay", "--once", *of(at.path), "--outbox", shop)
     yield OK, "outbox", "0 events wait"
     deleting = "AFTER INSERT ON orders BEGIN DELETE FROM sidelight_outbox; END"
@@ -639,7 +639,11 @@ def an_outbox_that_nobody_drains(at):
     yield WRONG, "outbox", r"deletes rows of sidelight_outbox \(tidy on orders\).* → drop the tri"
     at.options = (*of(at.path), "--outbox", f"sqlite:///{at.tmp / 'other.db'}")
     sqlite3.connect(at.tmp / "other.db").close()
-    yield WRONG, "outbox", "there is no table sidelight_outbox → `sidelight outbox create`"
+    yield (
+        WRONG,
+        "outbox",
+        "there is no table sidelight_outbox → `sidelight outbox create sqlite:///.*other.db`",
+    )
 
 
 # -- the Collector ---------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_once_upgrades_a_store_although_no_record_waits(backend, tmp_path, monke
     version1.create(url)
     refused = sidelight("events", *of(url))
     assert refused.code == 1
-    assert "run `sidelight relay --once`, which upgrades the store" in refused.err
+    assert f"run `sidelight relay --once --store {url}`, which upgrades the store" in refused.err
     sidelight("relay", "--once", *of(url))
     assert sidelight("events", *of(url)).code == 0
 

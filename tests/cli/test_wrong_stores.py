@@ -38,7 +38,10 @@ URLS = {
     "newer": ("sqlite:///DIR/newer.db", "upgrade sidelight, or name another store"),
     "other tables": ("sqlite:///DIR/other.db", "the database holds no sidelight tables"),
     "an empty file": ("sqlite:///DIR/zero.db", "the database holds no sidelight tables"),
-    "no database": ("sqlite:///DIR/text.db", "file is not a database; see `sidelight doctor`"),
+    "no database": (
+        "sqlite:///DIR/text.db",
+        "file is not a database; see `sidelight doctor --store sqlite:///",
+    ),
     "no URL": ("events.db", "'events.db' is not a URL; write sqlite:///events.db"),
     "another scheme": ("mysql://host/db", "mysql is not supported; use sqlite:///… or postgresql"),
     "no port": ("postgresql://host:99999/x", "'99999' is no port; give a number from 1 to 65535"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -194,7 +195,7 @@ def _missing(url: str) -> OutboxError:
     return OutboxError(
         url=public_url(url),
         problem=f"there is no table {TABLE_NAME}",
-        remedy="`sidelight outbox create` makes it",
+        remedy=f"`sidelight outbox create {shlex.quote(public_url(url))}` makes it",
     )
 
 
