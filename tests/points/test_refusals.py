@@ -8,6 +8,7 @@ import click
 import pytest
 
 from sidelight import SidelightError, arg, choose, emit, emits, error, result
+from sidelight.emission import EMITTER
 from sidelight.exceptions import InstrumentationError, PointError, UnknownParameterError
 from sidelight.testing import capture
 
@@ -68,6 +69,17 @@ def test_every_way_to_name_a_parameter_is_checked(field):
 def test_in_choose_too():
     message = refused(choose(arg.artefact_id, {"a": "x"}))
     assert message == "create_artifact has no parameter artefact_id; did you mean artifact_id?"
+
+
+@pytest.mark.parametrize("value", [1, [1]])  # with a list, no code waits for the first call
+@pytest.mark.parametrize("of", [len, create_artifact, functools.partial(create_artifact, 1)])
+def test_a_refused_decorator_leaves_no_point(of, value):
+    known = dict(EMITTER.costs)
+    refused("x", of=of, a=arg.zzz, other=value)
+    refused("x", of=of, a=lambda zzz: 1, other=value)
+    refused("x", of=of, a=error.code, other=value)
+    refused(choose(arg.zzz, {1: "x"}), of=of, other=value)
+    assert EMITTER.costs == known
 
 
 def test_positions():

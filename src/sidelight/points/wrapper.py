@@ -112,17 +112,18 @@ class _WrapperWriter:
         self._function = function
         self._kind = kind
         self._own = signature.own
-        objects = {} if globals_ is None else globals_
-        objects |= namespace(point, function, kind)
         self._is_fixed = globals_ is not None
-        self._names = names = Names(objects)
+        self._names = names = Names(globals_)
         declarations = point.declarations
+        # First, because the namespace enters the costs of a point, which a refused one has not.
+        fields = [compile_fields(declaration, signature, names) for declaration in declarations]
+        names.objects |= namespace(point, function, kind)
         awaited = any(declaration.mode == "awaited" for declaration in declarations)
         self._waits: Waits = "no" if not awaited else "outside" if kind.asynchronous else "here"
         self._joins = kind.asynchronous and any(d.joins for d in declarations)
         writer = PhaseWriter(
             point,
-            [compile_fields(declaration, signature, names) for declaration in declarations],
+            fields,
             names,
             waits=self._waits,
             asynchronous=kind.asynchronous,
