@@ -170,6 +170,10 @@ class Unit:
         """Roll back."""
         self.run(self.target.rollback())
 
+    def close(self) -> None:
+        """Close the connection or session."""
+        self.run(self.target.close())
+
     def flush(self) -> None:
         """Send what is pending, where this kind holds it back."""
         if isinstance(self.target, Session | AsyncSession):

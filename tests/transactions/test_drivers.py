@@ -166,6 +166,9 @@ async def test_a_commit_that_the_driver_does_not_send_is_none(driver, url, watch
             told(connection, "one")
             connection.commit()
         engine.dispose()
+    lost = {} if driver == "psycopg" else {"commit without an answer": 1}
+    assert lost == EMITTER.losses
+    assert sidelight.flush(20) is not bool(lost)
     assert watched.names() == business.committed(url)
 
 

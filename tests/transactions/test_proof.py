@@ -518,7 +518,7 @@ class Stepping:
             self._savepoints.pop().__exit__(None, None, None)
         elif step == ")":
             self._savepoints.pop().__exit__(KeyError, KeyError(), None)
-        elif step in {"commit", "rollback"}:
+        elif step in {"commit", "rollback", "close"}:
             getattr(unit, step)()
         else:
             unit.execute(step)

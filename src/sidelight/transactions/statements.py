@@ -361,7 +361,8 @@ def _insert_in_sqlite(
 
 def is_autocommit(raw: Any) -> bool:
     """Return whether each statement on a SQLite connection commits by itself."""
-    begins = raw.isolation_level is not None or getattr(raw, "autocommit", True) is False
+    mode = getattr(raw, "autocommit", -1)  # `sqlite3.LEGACY_TRANSACTION_CONTROL`: Python 3.12
+    begins = mode is False or (mode == -1 and raw.isolation_level is not None)
     return not (raw.in_transaction or begins)
 
 

@@ -95,6 +95,7 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
             found.rolled_back()
         elif found and _is_left_open(connection):
             found.was_in_vain = True
+            found.unknown()
         elif found.is_doubtful:
             found.unknown()
         else:
@@ -104,12 +105,8 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
 
 
 def _is_left_open(connection: Connection) -> bool:
-    """Return whether the driver has sent no COMMIT: a transaction of SQL in autocommit mode."""
-    if connection.invalidated:
-        return False
-    driver = driver_of(connection)
-    is_autocommit = getattr(connection.connection.dbapi_connection, "autocommit", False)
-    return bool(is_autocommit) and driver.tells_its_state and driver.has_begun(connection)
+    """Return whether a transaction stays open, which a later user of the pool may commit."""
+    return not connection.invalidated and driver_of(connection).leaves_open(connection)
 
 
 def _listen(engine: Engine) -> None:
@@ -124,7 +121,9 @@ def _listen(engine: Engine) -> None:
 
 def _rolled_back(connection: Connection, *_: object) -> None:
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
-    if found is not None:
+    if found and _is_left_open(connection):
+        found.unknown()
+    elif found is not None:
         found.rolled_back()
 
 
@@ -138,6 +137,8 @@ def _executed(connection: Connection, cursor: Any, statement: str, *_: object) -
                 found.unknown()
             elif each.verb == control.COMMIT:
                 _take_in_commit(found, driver_of(connection).answer(cursor, each.verb))
+            elif each.verb == control.RELEASE and not driver_of(connection).has_begun(connection):
+                found.committed()  # in SQLite a savepoint can be the whole transaction
             else:  # PREPARE TRANSACTION too: where it was in vain, COMMIT PREPARED fails
                 found.executed(each)
 

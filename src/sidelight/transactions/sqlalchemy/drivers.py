@@ -58,6 +58,13 @@ class Driver(Protocol):
         """Return whether each statement commits by itself, although SQLAlchemy has begun."""
         ...
 
+    def leaves_open(self, connection: Connection, /) -> bool:
+        """Return whether a transaction is open that the driver's commit and rollback do not end.
+
+        Some drivers send nothing in autocommit mode, also where SQL has begun the transaction.
+        """
+        ...
+
     @property
     def tells_its_state(self) -> bool:
         """Whether `has_begun` and `is_sound` know what an error has undone."""
@@ -132,6 +139,10 @@ class _Sqlite:
     def commits_itself(self, connection: Connection) -> bool:
         return is_autocommit(connection.connection.driver_connection)
 
+    def leaves_open(self, connection: Connection) -> bool:
+        raw: Any = connection.connection.driver_connection
+        return getattr(raw, "autocommit", False) is True and self.has_begun(connection)
+
     def has_begun(self, connection: Connection) -> bool:
         return bool(connection.connection.driver_connection.in_transaction)  # type: ignore[union-attr]
 
@@ -164,12 +175,19 @@ class _Psycopg2(_Server):
     def insert(self, connection: Connection, insertion: Insertion) -> None:
         pooled = connection.connection
         check_postgres(pooled.driver_connection)
+        if self.commits_itself(connection):
+            raise Refused("no transaction")
         with contextlib.closing(pooled.cursor()) as cursor:
             execute_all(_insert(connection, insertion), executing(cursor))
 
     def commits_itself(self, connection: Connection) -> bool:
+        # After a COMMIT or a ROLLBACK in SQL psycopg2 sends no BEGIN until its own commit.
         raw: Any = connection.connection.driver_connection
-        return bool(raw.autocommit) and raw.info.transaction_status == 0
+        return _status(connection) == _IDLE and (raw.autocommit or raw.status == _BEGUN)
+
+    def leaves_open(self, connection: Connection) -> bool:
+        raw: Any = connection.connection.driver_connection
+        return bool(raw.autocommit) and self.has_begun(connection)
 
     def has_begun(self, connection: Connection) -> bool:
         return _status(connection) != _IDLE
@@ -199,15 +217,22 @@ class _Psycopg(_Psycopg2):
         else:
             connections.execute(pooled.driver_connection, statements)
 
+    def commits_itself(self, connection: Connection) -> bool:
+        raw: Any = connection.connection.driver_connection
+        return bool(raw.autocommit) and _status(connection) == _IDLE
+
+    def leaves_open(self, _: Connection) -> bool:
+        return False
+
 
 class _Asyncpg(_Server):
     """asyncpg; SQLAlchemy prepares each statement, so the message goes to asyncpg itself."""
 
     def insert(self, connection: Connection, insertion: Insertion) -> None:
-        if self.commits_itself(connection):
-            raise Refused("autocommit")
         pooled = connection.connection
         adapter: Any = pooled.dbapi_connection
+        if self.commits_itself(connection):
+            raise Refused("autocommit" if adapter.autocommit else "no transaction")
         if not adapter.driver_connection.is_in_transaction():
             # SQLAlchemy delays the BEGIN until there is something to execute.
             with contextlib.closing(pooled.cursor()) as cursor:
@@ -227,8 +252,14 @@ class _Asyncpg(_Server):
         adapter.run_async(send)
 
     def commits_itself(self, connection: Connection) -> bool:
+        # After a COMMIT or a ROLLBACK in SQL the adapter begins nothing until its own commit.
         adapter: Any = connection.connection.dbapi_connection
-        return adapter.autocommit and not adapter.driver_connection.is_in_transaction()
+        is_idle = not adapter.driver_connection.is_in_transaction()
+        return is_idle and (adapter.autocommit or adapter._transaction is not None)  # noqa: SLF001
+
+    def leaves_open(self, connection: Connection) -> bool:
+        adapter: Any = connection.connection.dbapi_connection
+        return bool(adapter.autocommit) and self.has_begun(connection)
 
     def has_begun(self, connection: Connection) -> bool:
         adapter: Any = connection.connection.dbapi_connection
@@ -260,6 +291,9 @@ class _Other(_Server):
     def commits_itself(self, connection: Connection) -> bool:
         return connection._is_autocommit_isolation()  # noqa: SLF001
 
+    def leaves_open(self, _: Connection) -> bool:
+        return False
+
     def has_begun(self, _: Connection) -> bool:
         return True
 
@@ -279,6 +313,8 @@ def _insert(connection: Connection, insertion: Insertion) -> Statements:
 #: Transaction statuses in libpq's numbers.
 _IDLE: Final = 0
 _INTRANS: Final = 2
+#: The status of a connection that psycopg2 takes as in a transaction (`STATUS_BEGIN`).
+_BEGUN: Final = 2
 
 
 def _status(connection: Connection) -> int:
