@@ -221,7 +221,7 @@ class _Psycopg(_Psycopg2):
         raw: Any = connection.connection.driver_connection
         return bool(raw.autocommit) and _status(connection) == _IDLE
 
-    def leaves_open(self, _: Connection) -> bool:
+    def leaves_open(self, connection: Connection) -> bool:  # noqa: ARG002  # the protocol
         return False
 
 
