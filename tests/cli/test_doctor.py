@@ -18,6 +18,7 @@ import textwrap
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -45,8 +46,9 @@ from tests.support.postgres import Postgres, binaries, new_database, own_server
 from tests.support.proxy import Proxy
 from tests.support.rules import alter, rule
 from tests.support.shim import Shim
-from tests.support.stored import BACKENDS, NOON, ledger, record, store
+from tests.support.stored import BACKENDS, DAY, NOON, ledger, record, store
 
+from sidelight import Store
 from sidelight.record.costs import Costs
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
@@ -644,6 +646,92 @@ def an_outbox_that_nobody_drains(at):
         "outbox",
         "there is no table sidelight_outbox → `sidelight outbox create sqlite:///.*other.db`",
     )
+
+
+@row
+def a_store_that_is_pruned_by_a_wrong_clock(at):
+    """What occurs before the day of the pruning is refused, until the day is taken back."""
+    at.first()
+    now = time.time_ns
+    with at.monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: now() + 365 * DAY)
+        said = sidelight("prune", "--older-than", "50d", "--trust-clock", *of(at.path))
+    assert said.code == 0, said.err
+    emit('receive("late")\nassert not sidelight.flush(60)', at.path)
+    yield WRONG, "losses", "older than the store keeps: .* → check the clocks; .*--keep-since DAY"
+    yield WRONG, "quarantine", "1 entry: older than the store keeps"
+    day = datetime.now(UTC).date().isoformat()
+    assert sidelight("prune", "--keep-since", day, *of(at.path)).code == 0
+    assert sidelight("spool", "replay", *at.options).code == 0
+    yield OK, "store", "1 event"
+
+
+@row
+def earlier_events_of_an_artifact_are_still_given_their_organization(at):
+    """The store stands for nobody meanwhile."""
+    at.monkeypatch.setattr("sidelight.store.ingest.STEP", 20)
+    url = of(at.path)[1]
+    at.store(url, *(record(artifact="big", at=NOON + n, bits=n) for n in range(100)))
+    at.store(url, record(artifact="big", organization="acme", at=NOON + 200))
+    with Store(url) as opened:
+        assert any(event.organization_id is None for event in opened.events())
+    yield WELL
+
+
+@row
+def a_store_that_can_only_be_read(at):
+    """A copy in a place that cannot be written answers; a relay could not write there."""
+    at.first()
+    os_access = os.access
+    at.monkeypatch.setattr(
+        "sidelight.cli.doctor.store.os.access",
+        lambda path, mode: mode != os.W_OK and os_access(path, mode),
+    )
+    yield OK, "store", "1 event"
+    yield WRONG, "store", f"{at.path} is not writable → let the relay's user write there"
+
+
+@row
+@given(
+    ("not joined: no outbox table", "correct what the problem names"),
+    ("commit without an answer", "use transaction="),
+)
+def a_transaction_that_tells_nothing(at, reason, remedy):
+    at.store(of(at.path)[1], record(), ledger({reason: 2}, at=time.time_ns()))
+    yield WRONG, "losses", f"^{reason}: 2 times in 1 process, .* → {remedy}"
+
+
+@row
+def costs_of_more_points_than_a_record_holds(at):
+    """They come in several records, so that a loss beside them is told."""
+    script = """
+        import random
+        from sidelight.emission import EMITTER
+        receive("first")
+        for n in range(250):
+            costs = EMITTER.costs_of(f"shop.api:handler_{n}")
+            for _ in range(200):
+                costs.add(int(random.lognormvariate(8.3, 2)))
+        EMITTER.count("not recorded", "among many points")
+        assert not sidelight.flush(60)
+        sidelight.flush(60)
+        """
+    emit(script, at.path)
+    yield WRONG, "losses", "^not recorded: 1 time .*among many points"
+    assert "quarantine" not in {each["check"] for each in findings(*at.options)[0]}
+
+
+@row
+def an_outbox_that_lies_elsewhere(at):
+    """The database that the doctor was told of has no outbox; then it has one in a schema."""
+    at.first()
+    url = new_database(own_server())
+    at.options = (*of(at.path), "--outbox", url)
+    yield WRONG, "outbox", "sidelight_outbox → `sidelight outbox create"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA shop")
+    assert sidelight("outbox", "create", f"{url}?options=-csearch_path%3Dshop").code == 0
+    yield OK, "outbox", "0 events wait"
 
 
 # -- the Collector ---------------------------------------------------------------------------
