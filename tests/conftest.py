@@ -1,6 +1,7 @@
 """Isolate the tests from the environment of the person who runs them."""
 
 import gc
+import itertools
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from sidelight.emission import EMITTER
 from sidelight.record import catalogue
 from sidelight.runtime import RUNTIME
 
+_COUNT = itertools.count()
 _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 
 # The suite starts some thousand processes, and without bytecode each compiles all that it imports.
@@ -61,6 +63,13 @@ def pytest_sessionfinish():
     for kind in ("postgres", "kafka"):
         if servers := sys.modules.get(f"tests.support.{kind}"):
             servers.end()
+
+
+@pytest.fixture(autouse=True)
+def _state_of_one_test(tmp_path_factory, monkeypatch):
+    """Give each test a state directory, because the doctor tells of all spools there."""
+    base = tmp_path_factory.getbasetemp() / "states"
+    monkeypatch.setenv("XDG_STATE_HOME", str(base / f"{next(_COUNT)}"))
 
 
 @pytest.fixture(autouse=True)

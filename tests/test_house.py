@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import sidelight
+from sidelight.settings import settle
 
 ROOT = Path(sidelight.__file__).parent
 MODULES = [
@@ -55,3 +56,16 @@ def _as_ruff_sorts(name):
     """Constants first, then classes, then the rest."""
     bare = name.lstrip("_")
     return 0 if bare.isupper() else 1 if bare[:1].isupper() else 2, name
+
+
+def test_the_suite_leaves_nothing_in_the_users_state_directory(tmp_path_factory):
+    """A process that names no store, here and in a child, writes below the tests' directory."""
+    asked = (
+        "from sidelight.settings import settle; s = settle(); print(s.spool, s.store, sep='\\n')"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True
+    )
+    base = tmp_path_factory.getbasetemp()
+    for place in (*child.stdout.splitlines(), str(settle().spool), f"{settle().store}"):
+        assert Path(place.removeprefix("sqlite:///")).is_relative_to(base)

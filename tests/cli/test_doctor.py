@@ -355,7 +355,7 @@ def a_spool_that_left_its_path_under_a_process(at, how):
     else:
         words = (
             f"process {pid} writes to {moved}/.*, which was moved out of {at.spool}: .* → end it"
-            f" in order, .*relay --once --spool {moved}"
+            f" in order, .*relay --once .*--spool {moved}"
         )
     yield WRONG, "spool", words
     living.process.send_signal(signal.SIGINT)

@@ -1,5 +1,7 @@
 """Records in another default spool of the user are named, with the command that delivers them."""
 
+import re
+import shlex
 import signal
 
 import pytest
@@ -29,12 +31,37 @@ def test_records_in_a_sibling(is_same, tmp_path, monkeypatch):
     said = sidelight("doctor", columns=1000)
     assert said.code == int(is_same)
     assert "500 records" in said.out
-    assert f"`sidelight relay --once --spool {before}` delivers them" in said.out
-    if is_same:
-        assert sidelight("relay", "--once", "--spool", before).code == 0
-        said = sidelight("doctor", columns=1000)
-        assert said.code == 0
-        assert str(before) not in said.out
+    assert str(before) in said.out
+    assert sidelight(*_printed(said.out)).code == 0
+    said = sidelight("doctor", columns=1000)
+    assert said.code == 0
+    assert str(before) not in said.out
+
+
+def _printed(text):
+    """The words behind `sidelight` of the command that delivers the records of another spool."""
+    return shlex.split(re.search(r"`sidelight (relay --once[^`]*)` delivers them", text)[1])
+
+
+@pytest.mark.parametrize("place", ["named", "default", "beside"])
+def test_records_for_another_store_in_the_state_directory(place, tmp_path, monkeypatch):
+    """Wherever the store that is asked lies, what a killed process left for another is named."""
+    state = tmp_path / "state" / "sidelight"
+    state.mkdir(parents=True, mode=0o700)
+    left = state / ("events.db" if place == "beside" else "spool-0123abcd")
+    other = f"sqlite:///{state / 'events.db' if place == 'beside' else tmp_path / 'other.db'}"
+    environment = {} if place == "beside" else {"SIDELIGHT_SPOOL": str(left)}
+    emit(KILLED, other, ends=signal.SIGKILL, **environment)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    asked = f"sqlite:///{state / 'events.db' if place == 'default' else tmp_path / 'asked.db'}"
+    if place != "default":
+        monkeypatch.setenv("SIDELIGHT_STORE", asked)
+    store(asked, [record()])
+    said = sidelight("doctor", columns=1000)
+    assert f"for {other}, of processes that have ended, are in {state}" in said.out
+    assert said.code == 0
+    assert sidelight(*_printed(said.out)).code == 0
+    assert "of processes that have ended" not in sidelight("doctor", columns=1000).out
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "in another directory"])
@@ -48,8 +75,9 @@ def test_records_beside_a_link_to_the_store(elsewhere, tmp_path):
         emit(KILLED, left, ends=signal.SIGKILL)
         said = sidelight("doctor", "--store", f"sqlite:///{asked}", columns=1000)
         assert said.code == 1
-        assert f"`sidelight relay --once --spool {left}-spool` delivers them" in said.out
-        assert sidelight("relay", "--once", "--spool", f"{left}-spool").code == 0
+        assert f"are in {left}-spool" in said.out
+        assert sidelight(*_printed(said.out)).code == 0
+        assert not list(left.with_name(f"{left.name}-spool").glob("*.segment"))
 
 
 def test_names_that_lead_nowhere_stop_no_doctor(tmp_path):

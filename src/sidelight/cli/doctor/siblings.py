@@ -1,18 +1,19 @@
-"""Check the other default spools of this store: records may wait there that no relay delivers.
+"""Check the other default spools of this user: records may wait there that no relay delivers.
 
-The name of a default spool depends on the store's URL. A process with another URL of the same
-database, with another link to the same file, or of an older version may have left its records in
-another directory.
+The name of a default spool depends on the store's URL. A process with another store, with another
+URL of the same database, with another link to the same file, or of an older version may have left
+its records in another directory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from sidelight.cli.doctor.findings import Finding
-from sidelight.cli.spool.commands import as_command
+from sidelight.cli.spool.commands import relay_command
 from sidelight.cli.spool.segments import Backlog, SegmentReport, read_spool
 from sidelight.host import is_directory, state_directory
 from sidelight.record import BESIDE, DEFAULT_SPOOL, is_same_store, spool_beside
@@ -20,15 +21,15 @@ from sidelight.settings import Settings, sqlite_path
 
 
 def check_siblings(settings: Settings) -> Iterator[Finding]:
-    """Find default spools with records of ended processes, beside a spool that is one as well."""
+    """Find default spools with records of ended processes, apart from the spool of the settings."""
     for sibling in sorted(set(_siblings(settings)) - {settings.spool}):
         yield from _check_sibling(sibling, settings.store)
 
 
 def _siblings(settings: Settings) -> Iterator[Path]:
-    directory = settings.spool.parent
-    if directory == state_directory() and settings.spool.name.startswith(DEFAULT_SPOOL):
-        yield from directory.glob(f"{DEFAULT_SPOOL}*")
+    with contextlib.suppress(OSError):  # this user may not look there
+        for pattern in (f"{DEFAULT_SPOOL}*", f"*{BESIDE}"):
+            yield from state_directory().glob(pattern)
     file = sqlite_path(settings.store or "")
     if file is not None and settings.spool == spool_beside(file):
         place = os.path.realpath(file)
@@ -45,21 +46,23 @@ def _check_sibling(sibling: Path, store: str | None) -> Iterator[Finding]:
         yield Finding("spool", "note", f"cannot read {error.filename}", "ask the owner for access")
         return
     segments = [each for each in found if not each.alive and not each.attended]
-    for named in sorted({_destination(each) for each in segments}):
+    for store_of, stream in sorted({_destinations(each) for each in segments}):
         backlog = Backlog()
         for each in segments:
-            if _destination(each) == named:
+            if _destinations(each) == (store_of, stream):
                 backlog.add(max(each.backlog.values(), key=lambda some: some.records))
         if backlog.records:
-            is_ours = store is not None and bool(named) and is_same_store(named, store)
+            is_ours = store is not None and bool(store_of) and is_same_store(store_of, store)
             yield Finding(
                 "spool",
                 "wrong" if is_ours else "note",
-                f"{backlog}, for {named or 'an unnamed store'}, of processes that have ended, are "
-                f"in {sibling}: no relay of {'this store' if is_ours else 'that spool'} reads them",
-                f"`{as_command('relay', '--once', spool=sibling)}` delivers them",
+                f"{backlog}, for {store_of or stream or 'an unnamed store'}, of processes that have"
+                f" ended, are in {sibling}: no relay of {'this store' if is_ours else 'that spool'}"
+                " reads them",
+                f"`{relay_command(sibling, store_of, stream)}` delivers them",
             )
 
 
-def _destination(segment: SegmentReport) -> str:
-    return str(segment.meta.get("store") or segment.meta.get("stream") or "")
+def _destinations(segment: SegmentReport) -> tuple[str, str]:
+    """Return the store and the stream of a segment's writer; "" where there is none."""
+    return str(segment.meta.get("store") or ""), str(segment.meta.get("stream") or "")

@@ -17,7 +17,7 @@ from sidelight.cli.doctor.processes import (
     check_stopped,
 )
 from sidelight.cli.output import time_of
-from sidelight.cli.spool.commands import as_command, relay_command
+from sidelight.cli.spool.commands import relay_command
 from sidelight.cli.spool.ended import ended_in
 from sidelight.cli.spool.segments import SegmentReport, read_spool, writer_of
 from sidelight.host import HAS_FILE_LOCKS, is_directory
@@ -103,7 +103,7 @@ def _check_strays(directory: Path) -> Iterator[Finding]:
                 f"{writer} writes to {path}, which was moved out of {directory}: no relay there"
                 " sees its records"
             )
-            command = as_command("relay", "--once", spool=path.parent)
+            command = relay_command(path.parent, stray.meta.get("store"), stray.meta.get("stream"))
             remedy += f"; `{command}` delivers them now"
         yield Finding("spool", "wrong", problem, remedy)
 
