@@ -139,6 +139,18 @@ def test_an_expected_type_that_looks_misspelt_is_named(shop, ends, told):
     assert (checked.code, told in checked.err) == (int("fits" not in told), True)
 
 
+def test_an_expectation_that_no_code_meets_is_noted(shop):
+    """Another program may emit what it waits for, so this is no difference."""
+    checked = shop(before_send(EXPECTED.format('["order_flown"]')))
+    assert (checked.code, checked.out) == (0, "")
+    assert "order_billed → order_flown: no point, catalogue or emit has the type" in checked.err
+    assert "no wait ends" in checked.err
+    begins = EXPECTED.format('["order_lost"]').replace("order_billed", "zebra")
+    assert "the type zebra; unless code that was not read does, no wait begins" in (
+        " ".join(shop(before_send(begins)).err.split())
+    )
+
+
 TWICE = '[[point]]\nfunction = "shop.orders:send"\nsuccess = "order_sent"\n'
 BILL = '[[point]]\nfunction = "shop.orders:bill"\nsuccess = "order_billed"\n'
 WITHOUT_SUCCESS = (

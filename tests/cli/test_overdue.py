@@ -215,7 +215,20 @@ def test_waits_and_misspelt_types_are_told(here):
         ("order_recieved", "order_received"),
         ("packing_startd", "packing_started"),
     ]
-    assert "type order_lost" not in said.err
+    assert "order_lost: no event of the type order_lost is known; the wait does not" in said.err
+    assert "order_sent: no event of the type order_sent is known; the wait does not end" in said.err
+
+
+def test_a_type_that_may_end_a_wait_is_told_only_where_no_other_does(here):
+    url = f"sqlite:///{here / 'events.db'}"
+    emit('receive("order-1"); pack("order-1")', url)
+    expect = '[[expect]]\nafter = "order_received"\none_of = {}\nwithin = "1h"\n'
+    (here / "sidelight.toml").write_text(expect.format('["order_packed", "order_lost"]'))
+    assert "is known" not in sidelight("overdue", *of(url)).err
+    both = expect.format('["order_packed", "zebra"]') + expect.format('"zebra"')
+    (here / "sidelight.toml").write_text(both)
+    told = re.findall("order_received → (.*): no event of", sidelight("overdue", *of(url)).err)
+    assert told == ["zebra"]
 
 
 def test_a_spool_that_waits_makes_it_unknown(here):
@@ -320,7 +333,7 @@ def test_a_command_that_fails_is_tried_again(here):
 def test_a_restart_tells_nothing_twice(here):
     """Also a channel that was told, where another failed."""
     url = f"sqlite:///{here / 'events.db'}"
-    deliver('receive("order-1")', url)
+    deliver('receive("order-1"); pack("order-0")', url)
     options = ("overdue", "--follow", "--every", "0.2", "--state", here / "told.json", *of(url))
     paged = here / "paged"
     both = ("--command", f"cat >> {paged}; echo >> {paged}", "--webhook", "http://127.0.0.1:1/")
@@ -351,7 +364,7 @@ def test_a_restart_tells_nothing_twice(here):
 
 def test_a_follower_waits_for_a_store_that_is_away(here):
     url = f"sqlite:///{here / 'events.db'}"
-    deliver('receive("order-1")', url)
+    deliver('receive("order-1"); pack("order-0")', url)
     process = spawn("overdue", "--follow", "--every", "0.1", *of(url))
     process.stdout.readline()
     (here / "events.db").rename(here / "away.db")

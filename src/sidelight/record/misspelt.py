@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher, get_close_matches
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from sidelight.record.expectations import Expectation
@@ -34,24 +34,45 @@ def alike(name: str, known: Iterable[str], *, least: float = 0.6) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
+class UnknownType(NamedTuple):
+    """An expected event type that is not known.
+
+    Attributes:
+        expectation: it names the type.
+        name: of the type.
+        close: the known types that look like it; "" for none.
+        decides: whether the expectation depends on it: the wait begins with this type, or no type
+            is known that ends the wait.
+    """
+
+    expectation: Expectation
+    name: str
+    close: str
+    decides: bool
+
+
 def unknown_types(
     expectations: Iterable[Expectation], known: Collection[str], *, least_of_first: float = _ALIKE
-) -> Iterator[tuple[Expectation, str, str]]:
-    """Yield expected types that are not known, each once, with the known ones that look like it.
+) -> Collection[UnknownType]:
+    """Return expected types that are not known, each once.
 
     Args:
         expectations: of a map or a catalogue.
         known: the types that something emits.
         least_of_first: how near a known type must be to one that begins a wait, from 0 to 1.
     """
-    told = set[tuple[str, bool]]()
+    found: dict[tuple[str, bool], UnknownType] = {}
     for each in expectations:
         others = {*known} - {each.after, *each.one_of}
+        endless = {*known}.isdisjoint(each.one_of)
         for name in (each.after, *each.one_of):
             is_first = name == each.after
-            if name not in known and (name, is_first) not in told:
-                told.add((name, is_first))
-                yield each, name, alike(name, others, least=least_of_first if is_first else _ALIKE)
+            decides = is_first or endless
+            before = found.get((name, is_first))
+            if name not in known and (before is None or decides > before.decides):
+                close = alike(name, others, least=least_of_first if is_first else _ALIKE)
+                found[name, is_first] = UnknownType(each, name, close, decides)
+    return found.values()
 
 
 def _looks(name: str) -> str:

@@ -78,10 +78,11 @@ def check(path: Path, modules: Sequence[str], *, importing: bool, as_json: bool)
         for point in reading.points
         if point.registrar is not None and not point.registrar.certain
     ]
-    for note in (*reading.remarks, *warnings, *types.remarks, *checks.remarks):
-        remark(note)
     emitted = types.declared.keys() | types.emitted
-    problems = [*reading.problems, *_misspelt_types(points, reading.points, emitted)]
+    misspelt, not_emitted = _unknown_types(points, reading.points, emitted)
+    for note in (*reading.remarks, *warnings, *types.remarks, *checks.remarks, *not_emitted):
+        remark(note)
+    problems = [*reading.problems, *misspelt]
     for problem in problems:
         complain(problem)
     if differences or problems:
@@ -95,12 +96,13 @@ def _content(points: Map) -> str:
     return plural(len(points.points), "point") + more
 
 
-def _misspelt_types(
+def _unknown_types(
     points: Map, listed: Iterable[ListedPoint], others: Iterable[str]
-) -> Iterator[str]:
-    """Yield the expected types that nothing emits, where an emitted one has almost the same name.
+) -> tuple[list[str], list[str]]:
+    """Return what to say of the expected types that nothing emits.
 
-    Another may be emitted by code that was not read, or may not be meant to occur.
+    First of those where an emitted one has almost the same name. Then of those on which an
+    expectation depends: they may be emitted by code that was not read.
 
     Args:
         points: the map.
@@ -109,12 +111,15 @@ def _misspelt_types(
     """
     declared = chain(points.points, *(each.declarations for each in listed))
     known = {name for each in declared for phase in PHASES for name in each.types(phase)}
-    for each, name, close in unknown_types(points.expectations, known.union(others)):
+    misspelt, not_emitted = [], []
+    for each, name, close, decides in unknown_types(points.expectations, known.union(others)):
+        problem = f"{points.path}: {each}: no point, catalogue or emit has the type {name};"
         if close:
-            yield (
-                f"{points.path}: {each}: no point, catalogue or emit has the type {name};"
-                f" did you mean {close}?"
-            )
+            misspelt.append(f"{problem} did you mean {close}?")
+        elif decides:
+            never = "begins" if name == each.after else "ends"
+            not_emitted.append(f"{problem} unless code that was not read does, no wait {never}")
+    return misspelt, not_emitted
 
 
 def _weaving_differences(points: Map, known: Container[str]) -> Iterator[Difference]:

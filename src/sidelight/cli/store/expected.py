@@ -74,11 +74,14 @@ def expectations_of(map_: Path | None, modules: Sequence[str]) -> Expected:
 def complain_of_unknown_types(expected: Expected, stored: Iterable[str]) -> None:
     """Tell on stderr which expected event types nothing emits, as far as is known.
 
-    A type that ends a wait may never have occurred; it is told only where another has almost the
-    same name.
+    A type that ends a wait may never have occurred. It is told where another has almost the same
+    name, and where no known type ends the wait.
     """
     known = expected.types.union(stored)
-    for each, name, close in unknown_types(expected.expectations, known, least_of_first=0.6):
-        if close or name == each.after:
-            more = f"did you mean {close}?" if close else "nothing waits until one occurs"
+    for each, name, close, decides in unknown_types(
+        expected.expectations, known, least_of_first=0.6
+    ):
+        if close or decides:
+            until = "nothing waits" if name == each.after else "the wait does not end"
+            more = f"did you mean {close}?" if close else f"{until} until one occurs"
             complain(f"{each}: no event of the type {name} is known; {more}")
