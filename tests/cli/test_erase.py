@@ -202,7 +202,8 @@ def test_late_events_are_dropped_and_told_until_the_tombstone_is_lifted(path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "name an artifact or an organization"),
+        ((), "name an artifact or an organization (--artifact ID, --organization ID)"),
+        (("--lift",), "(--artifact ID, --organization ID)"),
         (("--organization", ""), "name an artifact or an organization"),
         (("--artifact", "shared"), "several organizations: acme, globex"),
     ],

@@ -142,7 +142,7 @@ class Eraser:
             raise QueryError(
                 argument="erase",
                 problem="no subject is given",
-                remedy="name an artifact or an organization",
+                remedy="name an artifact or an organization (--artifact ID, --organization ID)",
             )
         try:
             return self._plan(artifact, owner)
