@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from sidelight.host import host_name
 from sidelight.record import limits_from
-from sidelight.settings import Settings
+from sidelight.settings import Settings, public_url, sqlite_path
 
 
 def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
         "role": settings.role,
         "limit": settings.spool_limit,
         "sinks": list(settings.sinks),
+        **_outboxes(settings),
         "limits": list(limits_from(env)),
         "resource": {
             "service.name": "unknown_service",
@@ -38,6 +39,21 @@ def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
             **_resource_attributes(env.get("OTEL_RESOURCE_ATTRIBUTES", "")),
             **({"service.name": name} if (name := env.get("OTEL_SERVICE_NAME")) else {}),
         },
+    }
+
+
+def _outboxes(settings: Settings) -> dict[str, list[str]]:
+    """Return the outboxes that an external relay has to drain, without passwords."""
+    if settings.relay == "thread" or not settings.outboxes:
+        return {}
+    paths = {url: sqlite_path(url) for url in settings.outboxes}
+    return {
+        "outboxes": [
+            public_url(url).replace(":***@", "@")
+            if path is None
+            else f"sqlite:///{path.absolute()}"
+            for url, path in paths.items()
+        ]
     }
 
 

@@ -37,7 +37,10 @@ _MAGIC: Final = b"SIDELITE"
 _CURSOR: Final = struct.Struct("<II")
 _CURSORS_AT: Final = 64
 _META_AT: Final = 256
-_LONGEST_PATH: Final = 1024  # bytes; without the spool's path nothing but `strays_of` is missing
+_LONGEST: Final = {
+    "spool": 1024,  # bytes; without it nothing but `strays_of` is missing
+    "outboxes": 1024,  # without them only `sidelight doctor` has to be told of them
+}
 
 
 class _Meta(TypedDict, total=False):
@@ -52,6 +55,7 @@ class _Meta(TypedDict, total=False):
     role: str
     limit: Annotated[int, msgspec.Meta(gt=0)]
     sinks: list[str]
+    outboxes: list[str]
     resource: dict[str, Any]
 
 
@@ -73,8 +77,11 @@ def fit(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     Returns:
         What fits, and the names of the resource attributes that were left out.
     """
-    if len(str(meta.get("spool", "")).encode()) > _LONGEST_PATH:
-        meta = {name: value for name, value in meta.items() if name != "spool"}
+    meta = {
+        name: value
+        for name, value in meta.items()
+        if name not in _LONGEST or len(encode(value)) <= _LONGEST[name]
+    }
     resource = dict(meta.get("resource", ()))
     kept = {**meta, "resource": resource}
     left_out = []

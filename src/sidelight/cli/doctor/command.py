@@ -114,10 +114,9 @@ def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding
     running = running_in(settings.store) if answers and settings.store is not None else []
     yield from check_spool(settings, running, answers=answers and settings.store is not None)
     yield from check_siblings(settings)
-    if settings.outboxes:
-        from sidelight.cli.doctor.outboxes import check_outboxes  # noqa: PLC0415
+    from sidelight.cli.doctor.outboxes import check_outboxes, outboxes_named_in  # noqa: PLC0415
 
-        yield from check_outboxes(settings.outboxes)
+    yield from check_outboxes(settings.outboxes, outboxes_named_in(settings.spool))
 
     from sidelight.cli.doctor.endpoints import check_endpoints  # noqa: PLC0415
 
