@@ -84,6 +84,20 @@ def test_every_page_fits_and_asks_no_other_host(browser, pages: Served):
     watched.close()
 
 
+def test_long_waits_in_the_flow_are_seen_whole(browser, pages: Served):
+    watched = Watched(browser)
+    page = watched.page
+    page.goto(f"{pages.address}/flow")
+    page.evaluate(
+        "document.querySelectorAll('td.nowrap, td .nowrap').forEach("
+        "each => each.textContent = '59 min 59 s ago')"
+    )
+    for width in (500, 1010, 1280, 1600):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(CUT) == [], width
+    watched.close()
+
+
 def test_the_pages_are_accessible(browser, pages: Served):
     script = axe()
     watched = Watched(browser, bypass_csp=True)
