@@ -238,6 +238,18 @@ def test_a_subject_that_is_unknown_here_is_told(path):
         assert unknown not in erase(path, f"--{kind}", name).err
 
 
+def test_what_was_erased_is_told(path):
+    again = "artifact first was erased before, and the store holds nothing new of it"
+    assert again not in erase(path, "--artifact", "first").err
+    for question in (["timeline", "first"], ["events", "--artifact", "first"]):
+        said = sidelight(*question, *of(path))
+        assert (said.code, said.out) == (1, "")
+        assert said.err.endswith("holds no events of the artifact first: it was erased\n")
+    assert again in erase(path, "--artifact", "first").err
+    assert again in erase(path, "--artifact", "first", "--dry-run").err
+    assert ": it was erased" not in sidelight("timeline", "firsd", *of(path)).err
+
+
 def test_a_spool_that_is_named_must_exist(path, tmp_path):
     misspelt = ("--spool", tmp_path / "none")
     for command in (

@@ -113,7 +113,9 @@ def erase(
         if lift:
             _lift(eraser, plan, dry_run=dry_run, as_json=as_json)
             return
-        if not plan.events and not eraser.is_erased(plan.subject):
+        if not plan.events and eraser.is_erased(plan.subject):
+            remark(f"{_named(plan)} was erased before, and the store holds nothing new of it")
+        elif not plan.events:
             _remark_unknown(plan, settings)
         receipt = Receipt(plan)
         if not dry_run:

@@ -11,8 +11,9 @@ from sidelight.cli.options import EventFilters
 from sidelight.cli.output import complain, remark
 from sidelight.cli.spool.commands import located
 from sidelight.cli.spool.waiting import remark_waiting
+from sidelight.exceptions import StoreError
 from sidelight.record import alike
-from sidelight.store import NameFilter, Store, no_such_name
+from sidelight.store import Eraser, NameFilter, Store, Subject, no_such_name
 
 _REPORTS: Final = 10_000  # each is that of one process on one point
 
@@ -63,10 +64,14 @@ def require_artifact(store: Store, url: str | None, artifact: str | None) -> Non
         artifact: its id; None where the command names none.
 
     Raises:
-        typer.Exit: with exit code 1. stderr names artifacts with a similar id.
+        typer.Exit: with exit code 1. stderr tells that the artifact was erased, or names artifacts
+            with a similar id.
     """
     if artifact is None or next(store.events(artifact_id=artifact, limit=1), None) is not None:
         return
+    if _was_erased(url, artifact):
+        complain(f"{store.url} holds no events of the artifact {artifact}: it was erased")
+        raise typer.Exit(1)
     remark_waiting(url)
     known = [each.artifact_id for each in store.artifacts(limit=1000)]
     close = alike(artifact, known)
@@ -75,3 +80,11 @@ def require_artifact(store: Store, url: str | None, artifact: str | None) -> Non
         f"{store.url} holds no events of the artifact {artifact}; {located(hint, None, store.url)}"
     )
     raise typer.Exit(1)
+
+
+def _was_erased(url: str | None, artifact: str) -> bool:
+    try:
+        with Eraser(url, dry=True) as eraser:
+            return eraser.is_erased(Subject(artifact, None))
+    except StoreError:  # tables of an earlier version, which have no tombstones
+        return False
