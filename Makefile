@@ -21,16 +21,17 @@ help: ## show this list
 
 $(BIN)/python:
 	@test -n '$(PYTHON)' || { echo 'sidelight needs Python 3.11 or newer, and none is on the PATH: make PYTHON=/path/to/python3'; exit 1; }
+	@echo 'making the environment $(VENV) …'
 	@$(PYTHON) -m venv $(VENV) || { echo 'python -m venv failed: on Debian, apt-get install python3-venv'; rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
 
 $(RUN): $(BIN)/python pyproject.toml
-	@echo 'installing sidelight with its voice extra into $(VENV) …'
+	@echo 'installing sidelight with its voice extra into $(VENV); this takes about a minute …'
 	@$(BIN)/python -m pip install --quiet -e '.[voice]'
 	@touch $@
 
 $(DEV): $(RUN)
-	@echo 'installing the development tools into $(VENV) …'
+	@echo 'installing the development tools into $(VENV); this takes about a minute …'
 	@$(BIN)/python -m pip install --quiet -e '.[voice,postgres,kafka,test,lint]'
 	@touch $@
 

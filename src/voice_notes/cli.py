@@ -17,7 +17,7 @@ from voice_notes.database import open_database
 from voice_notes.directory import SHIPPED, Directory, OrganizationCandidate
 from voice_notes.errors import VoiceNoteError
 from voice_notes.pipeline import Pipeline
-from voice_notes.presentation import Presentation
+from voice_notes.presentation import Presentation, installed
 from voice_notes.review import standing_policy
 
 #: The default note.
@@ -62,7 +62,7 @@ def voice_notes(
         else:
             organizations = people.candidates()
     named = f" --store {shlex.quote(store)}" if store else ""
-    read_on = f"sidelight timeline {{artifact}}{named}"
+    read_on = f"{shlex.quote(installed('sidelight'))} timeline {{artifact}}{named}"
     with (
         _failures_in_words(database),
         open_database(database) as sessions,

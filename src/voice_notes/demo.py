@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
+
+from voice_notes.presentation import installed
 
 FOLDER: Final = Path("demo")
 STORE: Final = f"sqlite:///{FOLDER / 'events.db'}"
@@ -35,6 +34,11 @@ def demo(
     sidelight = installed("sidelight")
     run(sidelight, "counts", "--store", STORE)
     run(sidelight, "budget", "--store", STORE)
+    console.print(
+        "These are the first calls of a cold process; a busy machine delays any of them.\n"
+        "What the 10 ms promise, and what not: docs/explanation/what-is-promised.md#10-ms",
+        style="dim",
+    )
     run(sidelight, "timeline", latest_artifact(FOLDER / "events.db"), "--store", STORE)
     console.rule(style="dim")
     console.print("The note, its events and what they cost stand above. Look further with")
@@ -58,15 +62,6 @@ def run(*command: str) -> int:
     console.rule(style="dim")
     console.print(f"$ {shlex.join(command)}\n", style="bold", soft_wrap=True)
     return subprocess.run(command, check=False).returncode  # noqa: S603  # only programs of this project
-
-
-def installed(program: str) -> str:
-    """The path of a program of this environment, as short as it can be typed."""
-    beside = Path(sys.executable).with_name(program)
-    if shutil.which(program) == str(beside):
-        return program
-    relative = os.path.relpath(beside)
-    return str(beside) if relative.startswith("..") else relative
 
 
 def latest_artifact(store: Path) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rich.panel import Panel
@@ -156,3 +160,12 @@ def _panel(draft: Draft, verdict: str, look: str) -> Panel:
         title_align="left",
         border_style=look,
     )
+
+
+def installed(program: str) -> str:
+    """The path of a program of this environment, as short as it can be typed."""
+    beside = Path(sys.executable).with_name(program)
+    if shutil.which(program) == str(beside):
+        return program
+    relative = os.path.relpath(beside)
+    return str(beside) if relative.startswith("..") else relative

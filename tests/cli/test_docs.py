@@ -28,6 +28,7 @@ def test_a_page_that_does_not_exist():
     said = sidelight("docs", "mapp")
     assert (said.code, said.out) == (1, "")
     assert "there is no page mapp; did you mean map?" in said.err
+    assert "did you mean relay-as-a-service?" in sidelight("docs", "relay").err
     assert "`sidelight docs` lists them" in sidelight("docs", "zzz").err
 
 

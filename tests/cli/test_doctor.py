@@ -1135,11 +1135,12 @@ def events_of_what_was_erased(at):
 
 
 @row
-@given((0, OK), (5, NOTE), (30, WRONG))
+@given((0, OK), (2, OK), (5, NOTE), (30, WRONG))
 def emissions_over_the_budget(at, over, state):
     costs = {"__main__:receive": snapshot(*[1_000] * 100, *[25_000_000] * over)}
     at.store(of(at.path)[1], record(), ledger(costs=costs, at=time.time_ns()))
-    most = "" if state == OK else ".* most of them at __main__:receive,"
+    most = r" \(fewer than 3 may be chance\)" if over == 2 else ""
+    most = most if state == OK else ".* most of them at __main__:receive,"
     yield state, "budget", rf"\d+ of \d+ emissions .*took over 10 ms{most}"
 
 

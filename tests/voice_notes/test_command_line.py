@@ -1,6 +1,7 @@
 """The command line of the pipeline: `python -m voice_notes`."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -82,7 +83,14 @@ def test_the_shipped_recording(tmp_path):
     ]
     assert {row["organization_id"] for row in found} == {"northwind"}
     (artifact,) = {row["artifact_id"] for row in found}
-    assert f"sidelight timeline {artifact} --store sqlite:///{tmp_path}/events.db" in done.stdout
+    said = re.search(r"See what happened: (.*)", done.stdout)
+    assert said
+    assert said[1].endswith(f"sidelight timeline {artifact} --store sqlite:///{tmp_path}/events.db")
+    # Typed as it is, where the environment's programs are not on the PATH.
+    system = {**os.environ, "PATH": os.defpath}
+    shell = subprocess.run(said[1], shell=True, env=system, capture_output=True, text=True)
+    assert shell.returncode == 0, shell.stderr
+    assert artifact in shell.stdout
     # No spoken text and no name of a person leaves the business database.
     told = " ".join(str(row["attributes"]) for row in found)
     assert not any(word in told for word in ("Daniel", "Emma", "Maria", "budget", "@"))

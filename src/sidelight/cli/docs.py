@@ -74,7 +74,8 @@ def docs(
         return
     name = page.partition("#")[0].rpartition("/")[2].removesuffix(".md")
     if name not in pages:
-        close = alike(name, pages)
+        longer = [each for each in pages if name and name in each.split("-")]
+        close = " or ".join(longer) or alike(name, pages)
         hint = f"did you mean {close}?" if close else "`sidelight docs` lists them"
         complain(f"there is no page {page}; {hint}")
         raise typer.Exit(1)

@@ -308,7 +308,9 @@ def _check_costs(costs: Sequence[CostSummary]) -> Iterator[Finding]:
     if not count:
         return
     if over < _FEW or over <= _TOO_MANY * count:
-        yield Finding("budget", "ok", f"{over} of {plural(count, 'emission')} took over 10 ms")
+        chance = f" (fewer than {_FEW} may be chance)" if 0 < over < _FEW else ""
+        told = f"{over} of {plural(count, 'emission')} took over 10 ms{chance}"
+        yield Finding("budget", "ok", told)
         return
     worst = max(costs, key=lambda cost: cost.over_budget)
     yield Finding(

@@ -83,7 +83,9 @@ class SourceFunctions:
         """Find the definition of a path, by this name or another."""
         name, _, qualname = path.partition(":")
         if find(name) is None:
-            return MissingFunction(f"there is no module {name}", "name its successor")
+            here = find(name.partition(".")[0]) is not None
+            remedy = "name its successor" if here else "run this in the directory of the code"
+            return MissingFunction(f"there is no module {name}", remedy)
         try:
             module = self._code.load(name)
         except (SyntaxError, ValueError, OSError) as error:
