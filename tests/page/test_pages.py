@@ -89,6 +89,16 @@ def test_a_search(pages, wanted, found):
     assert set(re.findall(r'/artifact/(order-\d+)"', shown)) == found
 
 
+def test_a_search_shows_what_matches_and_what_was_meant(pages):
+    shown = words(pages.text("/artifacts?q=size>18"))
+    assert re.search(r"latest event that matches occurred order-19 north order_received ", shown)
+    for wanted, meant in (("nort", "organization north"), ("order_19", "artifact order-19")):
+        shown = words(pages.text(f"/artifacts?q={wanted}"))
+        assert f"Nothing was found for {wanted} ." in shown
+        assert f"Did you mean the {meant}?" in shown
+    assert "Did you mean" not in words(pages.text("/artifacts?q=zzzzzz"))
+
+
 @ON_EACH
 def test_a_search_by_the_id_leads_to_the_artifact(pages):
     answer = pages.client.get("/artifacts", params={"q": "order-7"})

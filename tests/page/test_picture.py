@@ -7,7 +7,13 @@ SECOND = 1_000_000_000
 
 
 def event(
-    type_: str, at: float, took: float | None = None, outcome="succeeded", artifact="a", span=None
+    type_: str,
+    at: float,
+    took: float | None = None,
+    outcome="succeeded",
+    artifact="a",
+    span=None,
+    point=None,
 ):
     """An event ``at`` seconds after the beginning."""
     return Event(
@@ -17,7 +23,7 @@ def event(
         organization_id=None,
         occurred_ns=round(at * SECOND),
         recorded_ns=round(at * SECOND),
-        point=f"m:{type_}",
+        point=point or f"m:{type_}",
         mode="scheduled",
         outcome=outcome,
         duration_ns=None if took is None else round(took * SECOND),
@@ -66,11 +72,11 @@ def test_a_flow_counts_each_step_and_finds_the_usual_way():
         ("middle", "done"): (9, 3 * SECOND),
         ("middle", "failed"): (1, 3 * SECOND),
     }
-    assert main_way(flow) == ["begun", "middle", "done"]
+    assert main_way(flow) == [["begun"], ["middle"], ["done"]]
     assert main_way(flow_of([])) == []
     # Artifacts whose beginnings are older than the events that were read.
     cut = flow_of([*events, *(event("done", n, artifact=f"old{n}") for n in range(30))])
-    assert main_way(cut) == ["begun", "middle", "done"]
+    assert main_way(cut) == [["begun"], ["middle"], ["done"]]
     assert (cut.types["done"], [*cut.types][:2]) == (39, ["begun", "middle"])
 
 
@@ -97,3 +103,19 @@ def test_latencies_lie_on_one_logarithmic_axis():
     assert nothing is None
     assert slow == (498, 664, 830, 996)
     assert spread_of([latency(0, 0, 0, 0)]) == [(0, 0, 0, 0)]
+
+
+def test_the_usual_way_has_all_that_one_call_may_emit():
+    """Types that it emits one after the other, on failure, or by `emit` are steps of their own."""
+    events = []
+    for n in range(10):
+        at = {"artifact": f"{n}"}
+        events += [event("ordered", n, **at), event("begun", n + 1, point="m:send", **at)]
+        sent = "flown" if n % 3 else "shipped"
+        if n == 9:
+            events.append(event("stuck", n + 2, outcome="failed", point="m:send", **at))
+            continue
+        events.append(event(sent, n + 2, point="m:send", **at))
+        noted = "paid" if n % 2 else "owed"
+        events.append(event(noted, n + 3, outcome="emitted", point="sidelight:emit", **at))
+    assert main_way(flow_of(events)) == [["ordered"], ["begun"], ["flown", "shipped"], ["owed"]]

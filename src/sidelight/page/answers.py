@@ -16,7 +16,8 @@ from sidelight.page.beside import Beside
 from sidelight.page.live import SHOWN
 from sidelight.page.picture import bars_of, flow_of, main_way, rate_of, spread_of
 from sidelight.page.waits import waits_of
-from sidelight.store import Judgement, Loss, Store, duration, no_such_name
+from sidelight.record import alike
+from sidelight.store import Event, Judgement, Loss, Store, duration, no_such_name
 
 _SECONDS: Final = 0.2  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
@@ -91,13 +92,38 @@ def search(store: Store, wanted: str) -> dict[str, Any]:
     if any(sign in wanted for sign in "=<>"):
         asked = store.events(where=[wanted], newest_first=True, limit=_RECENT, time_limit=_SECONDS)
         events = list(asked)
-        ids = list(dict.fromkeys(event.artifact_id for event in events if event.artifact_id))
+        matching: dict[str, Event] = {}
+        for event in events:
+            if event.artifact_id:
+                matching.setdefault(event.artifact_id, event)
         left_out = events[-1].occurred_at if len(events) == _RECENT else asked.left_out
-        more = len(ids) > _SHOWN and _SHOWN
-        return {"q": wanted, "more": more, "found": [], "ids": ids[:_SHOWN], "left_out": left_out}
+        more = len(matching) > _SHOWN and _SHOWN
+        return {
+            "q": wanted,
+            "more": more,
+            "found": [],
+            "matching": [*matching.values()][:_SHOWN],
+            "unknown": [],
+            "left_out": left_out,
+        }
     found = store.artifacts(organization_id=wanted or None, limit=_SHOWN + 1)
     more = len(found) > _SHOWN and _SHOWN
-    return {"q": wanted, "more": more, "found": found[:_SHOWN], "ids": [], "left_out": None}
+    return {
+        "q": wanted,
+        "more": more,
+        "found": found[:_SHOWN],
+        "matching": [],
+        "unknown": [] if found or not wanted else _like(store, wanted),
+        "left_out": None,
+    }
+
+
+def _like(store: Store, wanted: str) -> list[str]:
+    """Return hints: the organizations and the latest artifacts that a misspelt id looks like."""
+    organizations = store.unknown_names("organization_id", [wanted])
+    artifacts = alike(wanted, [each.artifact_id for each in store.artifacts(limit=_RECENT)])
+    hints = {"organization": organizations.get(wanted, ""), "artifact": artifacts}
+    return [f"Did you mean the {kind} {close}?" for kind, close in hints.items() if close]
 
 
 def knows(store: Store, artifact_id: str) -> bool:
@@ -144,8 +170,8 @@ def flow(store: Store, beside: Beside, asked: str) -> dict[str, Any]:
     """
     recent = list(store.events(newest_first=True, limit=_FLOWING))
     drawn = flow_of(recent)
-    words = asked.replace("→", " ").split() or main_way(drawn)
-    steps = [word.split(",") for word in words]
+    words = asked.replace("→", " ").split()
+    steps = [word.split(",") for word in words] or main_way(drawn)
     if len(steps) > _STEPS:
         raise QueryError(
             argument="steps", problem=f"there are {len(steps)}", remedy=f"give at most {_STEPS}"

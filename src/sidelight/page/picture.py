@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -142,12 +142,15 @@ class Flow:
         types: the types in the order in which they usually occur, with their numbers.
         steps: the most frequent first.
         points: the functions that emitted each type.
+        instead: the other types that a call may emit in place of each type: of the same function
+            and outcome. No artifact has both.
         artifacts: how many artifacts were examined.
     """
 
     types: dict[str, int]
     steps: list[Step]
     points: Mapping[str, list[str]]
+    instead: Mapping[str, list[str]]
     artifacts: int
 
 
@@ -191,22 +194,45 @@ def flow_of(events: Sequence[Event]) -> Flow:
         types={type_: numbers[type_] for type_ in order},
         steps=steps,
         points={type_: sorted(all_) for type_, all_ in points.items()},
+        instead=_instead(by_artifact.values()),
         artifacts=len(by_artifact),
     )
 
 
-def main_way(flow: Flow, longest: int = 8) -> list[str]:
-    """Return the usual path: from each type the most frequent step to the next."""
+def _instead(artifacts: Iterable[Sequence[Event]]) -> dict[str, list[str]]:
+    """Return the types that calls emit in place of each other; see `Flow`."""
+    of_call: dict[tuple[str, str], set[str]] = {}
+    together: dict[str, set[str]] = {}
+    for found in artifacts:
+        types = {event.type for event in found}
+        for event in found:
+            together.setdefault(event.type, set()).update(types)
+            if event.outcome != "emitted":  # by `emit`, whose events have one point
+                of_call.setdefault((event.point, event.outcome), set()).add(event.type)
+    instead: dict[str, set[str]] = {type_: set() for type_ in together}
+    for types in of_call.values():
+        for type_ in types:
+            instead[type_] |= types - together[type_]
+    return {type_: sorted(others) for type_, others in instead.items()}
+
+
+def main_way(flow: Flow, longest: int = 8) -> list[list[str]]:
+    """Return the usual path: from each type the most frequent step to the next.
+
+    With a type go those that a call may emit in its place.
+    """
     if not flow.types:
         return []
-    way = [max([*flow.types][:2], key=lambda type_: flow.types[type_])]
+    first = max([*flow.types][:2], key=lambda type_: flow.types[type_])
+    way, on_it = [[first, *flow.instead[first]]], {first, *flow.instead[first]}
     while len(way) < longest:
         following = next(
-            (s.end for s in flow.steps if s.start == way[-1] and s.end not in way), None
+            (s.end for s in flow.steps if s.start in way[-1] and s.end not in on_it), None
         )
         if following is None:
             break
-        way.append(following)
+        way.append([following, *(each for each in flow.instead[following] if each not in on_it)])
+        on_it.update(way[-1])
     return way
 
 
