@@ -1,13 +1,15 @@
 """A descriptor whose number was closed by other code and opened again is another file."""
 
 import contextlib
+import errno
 import os
 
 import pytest
 from tests.support.platforms import needs_spool_files
 
+from sidelight.exceptions import SpoolError
 from sidelight.record import frame
-from sidelight.spool import PAGE, Entry, Quarantine, Segment, system
+from sidelight.spool import PAGE, Entry, Quarantine, Segment, Spool, system
 from sidelight.store import sqlite
 
 pytestmark = needs_spool_files
@@ -87,3 +89,48 @@ def test_a_long_sync_closes_no_other_file(what, tmp_path, monkeypatch):
     assert files
     for file in files:
         file.close()  # fails where the descriptor is closed
+
+
+class _FakedOs:
+    """What pyfakefs puts in the place of `os`: `open` numbers its own files."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def open(self, *_args):
+        return self.number
+
+    def fstat(self, *_args):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    stat = close = fstat
+
+
+def test_a_replaced_file_system_opens_no_file_of_the_caller(tmp_path, monkeypatch):
+    """As pyfakefs replaces it, without sidelight's plugin for pytest."""
+    counted = []
+    own = tmp_path / "own"
+    own.write_bytes(b"of the caller")
+    spool = Spool(tmp_path / "spool", {}, count=lambda *each: counted.append(each))
+    with own.open("r+b") as file, monkeypatch.context() as patched:
+        for module in ("descriptor", "disk", "locks", "system"):
+            patched.setattr(f"sidelight.spool.{module}.os", _FakedOs(file.fileno()))
+        spool.append(b"before")
+        spool.replace_lost_segment()
+        assert not counted
+        with contextlib.suppress(OSError):
+            spool.provide()
+        spool.rotate(spool.own[-1])
+        spool.append(b"inside")
+        with pytest.raises(SpoolError, match="has no file"):
+            spool.sync()
+        assert "pyfakefs has replaced the file system" in str(counted)
+    assert own.read_bytes() == b"of the caller"
+    spool.provide()
+    spool.sync()
+    spool.close()
+    assert any(b"before" in each.read_bytes() for each in (tmp_path / "spool").glob("*.segment"))
+    assert any(b"inside" in each.read_bytes() for each in (tmp_path / "spool").glob("*.segment"))

@@ -1,19 +1,44 @@
 """The number of an open file, which knows whether it still is that file.
 
 A daemon closes every descriptor that it inherits, and its own files then get the numbers.
+
+pyfakefs replaces ``os`` in every module, for a time. Its `os.open` returns a number that may be the
+number of a real file. The system calls that pyfakefs does not replace would write into that file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Final, Self
 
 from sidelight.host import IS_LINUX
 
 OPEN_FILES: Final = "/proc/self/fd" if IS_LINUX else "/dev/fd"
 """The directory that names the descriptors of this process."""
+
+fstat: Final = partial(os.fstat)  # pyfakefs does not look into a partial
+"""Return the status of an open file, also while a test has replaced the file system."""
+_close: Final = partial(os.close)
+
+
+def is_faked() -> bool:
+    """Return whether a test has replaced the file system, so that a new descriptor is no file."""
+    return not isinstance(os, ModuleType)
+
+
+def require_files() -> None:
+    """Check that the file system is the real one.
+
+    Raises:
+        OSError: a test has replaced it.
+    """
+    if is_faked():
+        raise OSError(errno.ENOTSUP, "pyfakefs has replaced the file system")
 
 
 class Descriptor(int):
@@ -30,7 +55,12 @@ class Descriptor(int):
     lock_files: dict[int, Descriptor]
 
     def __new__(cls, number: int, path: Path = Path()) -> Self:
-        """Note which file has the number now."""
+        """Note which file has the number now.
+
+        Raises:
+            OSError: it is no descriptor, or a test has replaced the file system.
+        """
+        require_files()
         self = super().__new__(cls, number)
         self.file, self.path, self.lock_files = identity(number), path, {}
         return self
@@ -60,13 +90,13 @@ class Descriptor(int):
         """Close the file and its lock files, unless other code has closed them."""
         for each in (*self.lock_files.values(), self):
             if each.is_own():
-                os.close(each)
+                _close(each)
         self.lock_files.clear()
 
 
 def identity(fd: int) -> tuple[int, int]:
     """Device and inode of an open file."""
-    status = os.fstat(fd)
+    status = fstat(fd)
     return status.st_dev, status.st_ino
 
 

@@ -16,7 +16,15 @@ from typing import Final
 
 from sidelight.host import is_directory, status_of
 from sidelight.spool import locks, system
-from sidelight.spool.descriptor import OPEN_FILES, Descriptor, identity, keep_for_ever
+from sidelight.spool.descriptor import (
+    OPEN_FILES,
+    Descriptor,
+    fstat,
+    identity,
+    is_faked,
+    keep_for_ever,
+    require_files,
+)
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | system.BINARY
 _DUPLICATES: Final = sys.version_info < (3, 13)  # from then on a mapping needs no descriptor
@@ -72,6 +80,7 @@ class Disk:
 
     def names(self, directory: Path) -> list[str]:
         """List the names in a directory, in no order."""
+        require_files()
         return os.listdir(directory)  # noqa: PTH208  # there may be thousands of names
 
     def size_of(self, path: str) -> int:
@@ -146,18 +155,20 @@ class Disk:
 
     def size(self, fd: int) -> int:
         """Return the length of an open file in bytes; -1 for a file that is not regular."""
-        status = os.fstat(self._checked(fd))
+        status = fstat(self._checked(fd))
         return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
     def is_linked(self, fd: int) -> bool:
         """Return whether an open file still has a name."""
-        return os.fstat(self._checked(fd)).st_nlink > 0
+        return fstat(self._checked(fd)).st_nlink > 0
 
     def is_at(self, fd: int, path: Path) -> bool:
         """Return whether an open file is still at ``path``: not deleted, moved or replaced.
 
         A path that cannot be looked at, as after a change of user, counts as unchanged.
         """
+        if is_faked():
+            return True
         try:
             status = os.stat(path)  # noqa: PTH116  # often
         except (FileNotFoundError, NotADirectoryError):
