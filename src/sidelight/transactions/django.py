@@ -85,7 +85,7 @@ class DjangoTransaction(Transaction):
         if _is_psycopg(raw):
             from sidelight.transactions.psycopg.connections import execute  # noqa: PLC0415
 
-            execute(raw, statements)
+            execute(raw, statements, within)
         else:
             execute_all(statements, executing(cursor))
 

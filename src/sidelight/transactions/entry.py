@@ -16,6 +16,7 @@ LABEL: Final = "sidelight.not_joined"
 
 ENDED: Final = "ended by the function"
 BROKEN: Final = "broken transaction"
+BUSY: Final = "connection busy"
 NO_TABLE: Final = "no outbox table"
 TOO_SLOW: Final = "database too slow"
 INSERT_FAILED: Final = "insert failed"
@@ -27,6 +28,10 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     ENDED: ("the function has ended it", "leave the commit to the caller, or use after_commit="),
     "autocommit": ("the connection is in autocommit mode", "begin a transaction"),
     "pipeline mode": ("the connection is in pipeline mode", "call it outside of the pipeline"),
+    BUSY: (
+        "its connection is in the middle of a COPY, a stream or another statement",
+        "call it before or after that statement, or use after_commit=",
+    ),
     BROKEN: ("it has failed and can only be rolled back", "roll back first"),
     NO_TABLE: ("its database has none", "run `sidelight outbox create`"),
     TOO_SLOW: ("the INSERT took longer than the deadline", "use strict=True to wait"),

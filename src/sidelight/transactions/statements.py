@@ -14,6 +14,7 @@ from sidelight.emission import EMITTER, MARGIN
 from sidelight.host import is_interrupt, monotonic
 from sidelight.transactions.entry import (
     BROKEN,
+    BUSY,
     NO_TABLE,
     TOO_SLOW,
     UNPROVABLE,
@@ -69,6 +70,8 @@ _SWEEP: Final = (
 )
 _LAST: Final = "SELECT event_id FROM main.sidelight_outbox ORDER BY position DESC LIMIT 1"
 
+SHARE: Final = 0.5
+"""The part of the time for an INSERT that may pass until the connection is free."""
 _PAUSE: Final = 1.0  # seconds without an INSERT after one that has taken too long
 _paused_until: Final[dict[Hashable, float]] = {}
 
@@ -380,3 +383,5 @@ def check_postgres(raw: Any) -> None:
     pgconn = getattr(raw, "pgconn", None)
     if pgconn is not None and pgconn.pipeline_status:
         raise Refused("pipeline mode")
+    if status == 1 and pgconn is None:  # ACTIVE; psycopg's connection gives a turn
+        raise Refused(BUSY)

@@ -11,6 +11,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sidelight.transactions.entry import ENDED, Entry, Refused
+from sidelight.transactions.psycopg.turn import turn, turn_awaited
 from sidelight.transactions.psycopg.watch import AnyConnection, OwnText, watch
 from sidelight.transactions.statements import (
     Question,
@@ -23,36 +24,56 @@ from sidelight.transactions.statements import (
 )
 from sidelight.transactions.transaction import CountedTransaction
 
-_OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+#: During a statement the server does not tell whether a transaction is open; a turn tells.
+_PERHAPS_OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.ACTIVE)
+_WAITED_FOR: Final = (*_PERHAPS_OPEN, TransactionStatus.INERROR)
 
 
-def execute(connection: Connection[Any], statements: Statements) -> None:
-    """Execute statements, independently of the settings of the connection.
+def execute(
+    connection: Connection[Any],
+    statements: Statements,
+    within: float | None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Execute statements in one turn, independently of the settings of the connection.
+
+    Args:
+        connection: the caller's.
+        statements: to execute.
+        within: seconds that they may take; None for no limit.
+        check: called when the connection is free.
 
     Raises:
+        Refused: the connection is busy.
         psycopg.Error: the server refuses one of them.
     """
     # psycopg's own cursor, because the application's may log or count the statements; and never
     # prepared, because a message of several statements cannot be.
-    with Cursor(connection, row_factory=tuple_row) as cursor:
+    with turn(connection, within), Cursor(connection, row_factory=tuple_row) as cursor:
+        check()
 
         def run(text: str) -> Any:
-            cursor.execute(OwnText(text.encode()), prepare=False)
+            connection.wait(cursor._execute_gen(OwnText(text.encode()), prepare=False))  # noqa: SLF001
             return cursor.fetchall() if isinstance(text, Question) else None
 
         execute_all(statements, run)
 
 
-async def execute_awaited(connection: AsyncConnection[Any], statements: Statements) -> None:
-    """Execute statements, independently of the settings of the connection.
-
-    Raises:
-        psycopg.Error: the server refuses one of them.
-    """
-    async with AsyncCursor(connection, row_factory=tuple_row) as cursor:
+async def execute_awaited(
+    connection: AsyncConnection[Any],
+    statements: Statements,
+    within: float | None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """See `execute`."""
+    async with (
+        turn_awaited(connection, within),
+        AsyncCursor(connection, row_factory=tuple_row) as cursor,
+    ):
+        check()
 
         async def run(text: str) -> Any:
-            await cursor.execute(OwnText(text.encode()), prepare=False)
+            await connection.wait(cursor._execute_gen(OwnText(text.encode()), prepare=False))  # noqa: SLF001
             return await cursor.fetchall() if isinstance(text, Question) else None
 
         await execute_all_awaited(statements, run)
@@ -70,7 +91,7 @@ class _PsycopgTransaction(CountedTransaction):
         if self.is_committed:
             raise Refused(ENDED)
         check_postgres(self._target)
-        if self._target.pgconn.transaction_status != TransactionStatus.INTRANS:
+        if self._target.pgconn.transaction_status not in _PERHAPS_OPEN:
             raise self.missing()
 
     def after_commit(self, entry: Entry) -> None:
@@ -78,7 +99,7 @@ class _PsycopgTransaction(CountedTransaction):
         pgconn = self._target.pgconn
         if self.is_committed:
             entry.emit()  # the work is done
-        elif pgconn.transaction_status in _OPEN or pgconn.pipeline_status:
+        elif pgconn.transaction_status in _WAITED_FOR or pgconn.pipeline_status:
             self._watch.wait(entry)
         elif self._target.autocommit and not self.is_rolled_back:
             entry.emit()
@@ -100,7 +121,7 @@ class _PsycopgTransaction(CountedTransaction):
 class _Transaction(_PsycopgTransaction):
     def insert(self, entry: Entry) -> None:
         with self._bounded(entry) as within:
-            execute(self._target, self._statements(entry, within))
+            execute(self._target, self._statements(entry, within), within, self.check)
 
 
 class _AsyncTransaction(_PsycopgTransaction):
@@ -110,7 +131,7 @@ class _AsyncTransaction(_PsycopgTransaction):
 
     async def insert_awaited(self, entry: Entry) -> None:
         with self._bounded(entry) as within:
-            await execute_awaited(self._target, self._statements(entry, within))
+            await execute_awaited(self._target, self._statements(entry, within), within, self.check)
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], _PsycopgTransaction]]] = {

@@ -9,8 +9,10 @@ proof, provided that none of them fails. Events are counted as lost where nothin
 
 from __future__ import annotations
 
+import asyncio
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from threading import get_ident
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from psycopg import AsyncConnection, Connection
@@ -25,6 +27,7 @@ from sidelight.transactions.waiting import Waiting
 AnyConnection: TypeAlias = Connection[Any] | AsyncConnection[Any]
 
 _ATTRIBUTE: Final = "_sidelight_watch"
+_SOMEBODY: Final = object()
 _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _TAGS: Final = frozenset(tag.encode() for tag in control.TAGS)
 
@@ -32,8 +35,11 @@ _TAGS: Final = frozenset(tag.encode() for tag in control.TAGS)
 class Watch(Waiting):
     """The transactions of one connection since the watch began."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_async: bool, is_busy: bool) -> None:
         super().__init__()
+        self._runner: Callable[[], object] = asyncio.current_task if is_async else get_ident
+        # The task or the thread that runs an exchange; one that began before the watch is unknown.
+        self._running: object = _SOMEBODY if is_async and is_busy else None
         self._command: list[Statement] = []  # of psycopg's own, while it is sent
         # What was sent without a tag being seen, with the events that were added between.
         self._untagged: list[Statement | Entry] = []
@@ -49,6 +55,20 @@ class Watch(Waiting):
 
     def exchange(self, gen: Any, connection: Any) -> Generator[Any, Any, Any]:
         """Run a generator of psycopg, which is one exchange with the server."""
+        self._running = self._runner()
+        try:
+            return (yield from self._exchange(gen, connection))
+        finally:
+            self._running = None
+
+    def executes(self) -> bool:
+        """Return whether an exchange is running that is not the caller's own."""
+        running = self._running
+        if running is _SOMEBODY:
+            self._running = None  # a wait after this question shows whether it ends
+        return running not in {None, self._runner()}
+
+    def _exchange(self, gen: Any, connection: Any) -> Generator[Any, Any, Any]:
         before, ends = connection.pgconn.transaction_status, self.ends
         query = _Query.of(gen)
         try:
@@ -113,6 +133,8 @@ class Watch(Waiting):
         status = pgconn.transaction_status
         if status == TransactionStatus.ACTIVE:
             return
+        # A COPY or a stream that was running before the watch, and was a transaction of its own.
+        is_alone = before == TransactionStatus.ACTIVE and not self._untagged
         untagged, self._untagged = self._untagged, []
         failed, self._failed = self._failed, False
         if untagged:
@@ -124,7 +146,7 @@ class Watch(Waiting):
             self._take_in_untagged(each, before)
         if status == TransactionStatus.IDLE and self._entries:
             # An end that no statement explains; but a pipeline is a transaction of its own.
-            if untagged and before == TransactionStatus.IDLE and not failed:
+            if ((untagged and before == TransactionStatus.IDLE) or is_alone) and not failed:
                 self.committed()
             else:
                 self.unknown()
@@ -175,7 +197,9 @@ def watch(connection: AnyConnection) -> Watch:
     """Watch a connection; once for each."""
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
     if found is None:
-        found = connection.__dict__[_ATTRIBUTE] = Watch()
+        found = connection.__dict__[_ATTRIBUTE] = Watch(
+            is_async=isinstance(connection, AsyncConnection), is_busy=connection.lock.locked()
+        )
         # A weak reference, because a cycle would keep the connection from being closed at once.
         _overlay(weakref.ref(connection), type(connection), found)
     return found

@@ -6,16 +6,18 @@ The INSERT goes to the driver, past the listeners of the engine: the caller's lo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
-from sidelight.transactions.entry import Refused, Row
+from sidelight.transactions.entry import BUSY, Refused, Row
 from sidelight.transactions.statements import (
+    SHARE,
     Question,
     Statements,
     check_postgres,
@@ -212,10 +214,10 @@ class _Psycopg(_Psycopg2):
         statements = _insert(connection, insertion)
         if connection.dialect.is_async:
             pooled.dbapi_connection.run_async(
-                lambda raw: connections.execute_awaited(raw, statements)
+                lambda raw: connections.execute_awaited(raw, statements, insertion.within)
             )
         else:
-            connections.execute(pooled.driver_connection, statements)
+            connections.execute(pooled.driver_connection, statements, insertion.within)
 
     def commits_itself(self, connection: Connection) -> bool:
         raw: Any = connection.connection.driver_connection
@@ -233,6 +235,8 @@ class _Asyncpg(_Server):
         adapter: Any = pooled.dbapi_connection
         if self.commits_itself(connection):
             raise Refused("autocommit" if adapter.autocommit else "no transaction")
+        if not adapter.driver_connection._transport.is_reading():  # noqa: SLF001
+            raise Refused(BUSY)  # COPY TO: a statement would end asyncpg's connection
         if not adapter.driver_connection.is_in_transaction():
             # SQLAlchemy delays the BEGIN until there is something to execute.
             with contextlib.closing(pooled.cursor()) as cursor:
@@ -241,13 +245,18 @@ class _Asyncpg(_Server):
         taking_turns = adapter._execute_mutex  # noqa: SLF001  # as the statements of other tasks
 
         async def send(raw: Any) -> None:
-            async with taking_turns:
-                await execute_all_awaited(
-                    statements,
-                    lambda text: (raw.fetch if isinstance(text, Question) else raw.execute)(
+            async def execute(text: str) -> Any:
+                try:
+                    return await (raw.fetch if isinstance(text, Question) else raw.execute)(
                         str(text)
-                    ),
-                )
+                    )
+                except Exception as error:
+                    if "another operation is" in str(error):  # COPY; asyncpg has sent nothing
+                        raise Refused(BUSY) from error
+                    raise
+
+            async with _turn(taking_turns, insertion.within):
+                await execute_all_awaited(statements, execute)
 
         adapter.run_async(send)
 
@@ -278,6 +287,19 @@ class _Asyncpg(_Server):
 
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
         return None
+
+
+@contextlib.asynccontextmanager
+async def _turn(lock: asyncio.Lock, within: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(None if within is None else within * SHARE):
+            await lock.acquire()
+    except TimeoutError:
+        raise Refused(BUSY) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Other(_Server):

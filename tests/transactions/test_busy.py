@@ -1,0 +1,417 @@
+"""A decorated function returns while its connection is in the middle of another statement.
+
+Each way below holds the driver's lock, or leaves the server busy, while code of the caller runs.
+"""
+
+import asyncio
+import contextlib
+import io
+import itertools
+import threading
+import time
+
+import psycopg
+import pytest
+import sqlalchemy
+from django.db import connections, transaction
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from tests.support import business
+from tests.support.postgres import new_database
+from tests.support.telemetry import restore
+
+import sidelight
+from sidelight import arg, emits
+from sidelight.emission import EMITTER
+from sidelight.exceptions import TransactionError
+from sidelight.transactions.entry import BUSY, REASONS
+
+COPY = "COPY orders (name) FROM STDIN"
+MANY = "SELECT name FROM generate_series(1, 9) AS name"
+BUDGET = 0.9  # seconds; three times the deadline, because a busy machine takes some
+JOINED = "joined"
+
+#: How a point names the transaction.
+MODES = {
+    "transaction": {"transaction": arg.target},
+    "after_commit": {"after_commit": arg.target},
+    "strict": {"transaction": arg.target, "strict": True},
+}
+
+
+def slowly(function):
+    """Return what a function returns, and check that it did not wait."""
+    began = time.perf_counter()
+    try:
+        return function()
+    finally:
+        assert time.perf_counter() - began < BUDGET
+
+
+# -- ways: each calls `work` once while psycopg's connection is in the middle of something ---------
+
+
+def copy_in(raw, work):
+    with raw.cursor().copy(COPY) as copy:
+        copy.write_row(("mine",))
+        work()
+
+
+def copy_out(raw, work):
+    raw.execute("INSERT INTO orders (name) VALUES ('mine')")
+    with raw.cursor().copy("COPY orders TO STDOUT") as copy:
+        for _ in copy:
+            work()
+
+
+def stream(raw, work):
+    raw.execute("INSERT INTO orders (name) VALUES ('mine')")
+    rows = raw.cursor().stream(MANY)
+    next(rows)
+    work()
+    assert len(list(rows)) == 8
+
+
+def server_side_cursor(raw, work):
+    raw.execute("INSERT INTO orders (name) VALUES ('mine')")
+    with raw.cursor(name="many") as cursor:
+        cursor.execute(MANY)
+        cursor.fetchone()
+        work()
+        assert len(cursor.fetchall()) == 8
+
+
+def executemany(raw, work):
+    def rows():
+        yield ("mine",)
+        work()
+
+    raw.cursor().executemany("INSERT INTO orders (name) VALUES (%s)", rows())
+
+
+def other_thread(raw, work):
+    raw.execute("INSERT INTO orders (name) VALUES ('mine')")
+    thread = threading.Thread(target=raw.execute, args=("SELECT pg_sleep(1)",))
+    thread.start()
+    while not raw.lock.locked():
+        time.sleep(0.001)
+    time.sleep(0.05)
+    try:
+        work()
+    finally:
+        thread.join()
+
+
+def psycopg2_copy_in(raw, work):
+    class File(io.StringIO):
+        def read(self, size=-1):
+            read = super().read(size)
+            if read:
+                work()
+            return read
+
+    with raw.cursor() as cursor:
+        cursor.copy_expert(COPY, File("mine\n"))
+
+
+def psycopg2_copy_out(raw, work):
+    class File(io.StringIO):
+        def write(self, text):
+            work()
+            return super().write(text)
+
+    with raw.cursor() as cursor:
+        cursor.execute("INSERT INTO orders (name) VALUES ('mine')")
+        cursor.copy_expert("COPY orders TO STDOUT", File())
+
+
+def psycopg2_server_side_cursor(raw, work):
+    with raw.cursor() as cursor:
+        cursor.execute("INSERT INTO orders (name) VALUES ('mine')")
+    server_side_cursor_of = raw.cursor(name="many")
+    server_side_cursor_of.execute(MANY)
+    server_side_cursor_of.fetchone()
+    work()
+    assert len(server_side_cursor_of.fetchall()) == 8
+    server_side_cursor_of.close()
+
+
+PSYCOPG = {
+    copy_in: BUSY,
+    copy_out: BUSY,
+    stream: BUSY,
+    server_side_cursor: JOINED,
+    executemany: "pipeline mode",
+    other_thread: BUSY,
+}
+PSYCOPG2 = {
+    psycopg2_copy_in: BUSY,
+    psycopg2_copy_out: BUSY,
+    psycopg2_server_side_cursor: JOINED,
+}
+
+
+# -- targets: each yields what the point names, the driver's connection, and the end ---------------
+
+
+@contextlib.contextmanager
+def plain(url):
+    with psycopg.connect(url) as raw:
+        yield raw, raw, raw
+
+
+@contextlib.contextmanager
+def core(url, driver="psycopg"):
+    engine = sqlalchemy.create_engine(url.replace("://", f"+{driver}://"))
+    with engine.connect() as connection:
+        connection.begin()
+        yield connection, connection.connection.driver_connection, connection
+    engine.dispose()
+
+
+@contextlib.contextmanager
+def session(url, driver="psycopg"):
+    engine = sqlalchemy.create_engine(url.replace("://", f"+{driver}://"))
+    with Session(engine) as opened:
+        yield opened, opened.connection().connection.driver_connection, opened
+    engine.dispose()
+
+
+def core_psycopg2(url):
+    return core(url, "psycopg2")
+
+
+def session_psycopg2(url):
+    return session(url, "psycopg2")
+
+
+@contextlib.contextmanager
+def django(url):
+    alias = business.django_database(url)
+
+    class Unit:
+        @staticmethod
+        def rollback():
+            transaction.set_rollback(True, using=alias)
+
+        @staticmethod
+        def commit():
+            pass
+
+    with transaction.atomic(using=alias):
+        connections[alias].ensure_connection()
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+        yield alias, connections[alias].connection, Unit
+    connections[alias].close()
+
+
+TABLE = [
+    *itertools.product((plain, core, session, django), PSYCOPG.items()),
+    *itertools.product((core_psycopg2, session_psycopg2), PSYCOPG2.items()),
+]
+TABLE = [(target, way, reason) for target, (way, reason) in TABLE]
+#: Only a connection of psycopg itself may be shared by threads.
+TABLE = [each for each in TABLE if each[1] is not other_thread or each[0] is plain]
+
+
+def named(value):
+    return getattr(value, "__name__", value)
+
+
+@pytest.fixture
+def url(tmp_path):
+    url = new_database()
+    business.create_tables(url)
+    sidelight.configure(
+        f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False, deadline=0.3
+    )
+    join_once(url)
+    yield url
+    restore()
+
+
+def join_once(url):
+    """Learn of the outbox, which may take longer than the budget."""
+    with psycopg.connect(url) as connection:
+        connection.execute("SELECT 1")
+        emits("first", transaction=arg.target, strict=True)(lambda target: target)(connection)
+
+
+def told(tmp_path):
+    assert sidelight.flush(20)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        return [each.attributes.get("sidelight.not_joined") for each in store.events(type="held")]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("target", "way", "reason"), TABLE, ids=named)
+def test_the_caller_does_not_wait_and_the_event_follows_the_commit(
+    target, way, reason, mode, end, url, tmp_path
+):
+    if "psycopg2" in target.__name__:
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+    work = emits("held", **MODES[mode])(lambda target: target)
+    raised = []
+
+    def held():
+        try:
+            slowly(lambda: work(named_target))
+        except TransactionError as error:
+            raised.append(str(error))
+
+    with target(url) as (named_target, raw, unit):
+        way(raw, held)
+        getattr(unit, end)()
+    is_refused = reason != JOINED and mode != "after_commit"
+    if mode == "strict" and is_refused:
+        assert REASONS[reason][0] in raised[0]
+        assert not told(tmp_path)
+    else:
+        assert not raised
+        label = reason if is_refused else None
+        assert told(tmp_path) == ([] if end == "rollback" else [label])
+    assert business.committed(url) == (set() if end == "rollback" else {"mine"})
+    counted = {f"not joined: {reason}": 1} if is_refused and end == "commit" else {}
+    assert EMITTER.losses == ({} if mode == "strict" else counted)
+
+
+# -- asynchronous ----------------------------------------------------------------------------------
+
+
+async def copy_in_awaited(raw, work):
+    async with raw.cursor().copy(COPY) as copy:
+        await copy.write_row(("mine",))
+        await work()
+
+
+async def stream_awaited(raw, work):
+    await raw.execute("INSERT INTO orders (name) VALUES ('mine')")
+    rows = raw.cursor().stream(MANY)
+    await anext(rows)
+    await work()
+    assert len([row async for row in rows]) == 8
+
+
+async def other_task(raw, work):
+    await raw.execute("INSERT INTO orders (name) VALUES ('mine')")
+    other = asyncio.ensure_future(raw.execute("SELECT pg_sleep(0.3)"))
+    await asyncio.sleep(0.05)
+    await work()
+    await other
+
+
+async def asyncpg_copy_in(raw, work):
+    async def rows():
+        yield ("mine",)
+        await work()
+
+    await raw.copy_records_to_table("orders", columns=["name"], records=rows())
+
+
+async def asyncpg_copy_out(raw, work):
+    async def output(_):
+        await work()
+
+    await raw.execute("INSERT INTO orders (name) VALUES ('mine')")
+    await raw.copy_from_query("SELECT name FROM orders", output=output)
+
+
+async def asyncpg_cursor(raw, work):
+    await raw.execute("INSERT INTO orders (name) VALUES ('mine')")
+    async for _ in raw.cursor("SELECT 1"):
+        await work()
+
+
+async def asyncpg_other_task(raw, work):
+    await raw.execute("INSERT INTO orders (name) VALUES ('mine')")
+    other = asyncio.ensure_future(raw.execute("SELECT pg_sleep(0.3)"))
+    await asyncio.sleep(0.05)
+    await work()
+    await other
+
+
+@contextlib.asynccontextmanager
+async def plain_awaited(url):
+    async with await psycopg.AsyncConnection.connect(url) as raw:
+        yield raw, raw, raw
+
+
+@contextlib.asynccontextmanager
+async def core_awaited(url, driver="psycopg"):
+    engine = business.async_engine_on(url, driver)
+    async with engine.connect() as connection:
+        await connection.execute(sqlalchemy.text("SELECT 1"))
+        pooled = await connection.get_raw_connection()
+        yield connection, pooled.driver_connection, connection
+    await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def session_awaited(url, driver="psycopg"):
+    engine = business.async_engine_on(url, driver)
+    async with AsyncSession(engine) as opened:
+        await opened.execute(sqlalchemy.text("SELECT 1"))
+        pooled = await (await opened.connection()).get_raw_connection()
+        yield opened, pooled.driver_connection, opened
+    await engine.dispose()
+
+
+def core_asyncpg(url):
+    return core_awaited(url, "asyncpg")
+
+
+def session_asyncpg(url):
+    return session_awaited(url, "asyncpg")
+
+
+PSYCOPG_AWAITED = {copy_in_awaited: BUSY, stream_awaited: BUSY, other_task: BUSY}
+ASYNCPG = {
+    asyncpg_copy_in: BUSY,
+    asyncpg_copy_out: BUSY,
+    asyncpg_cursor: JOINED,
+    asyncpg_other_task: BUSY,
+}
+TABLE_AWAITED = [
+    *itertools.product((plain_awaited, core_awaited, session_awaited), PSYCOPG_AWAITED.items()),
+    *itertools.product((core_asyncpg, session_asyncpg), ASYNCPG.items()),
+]
+TABLE_AWAITED = [(target, way, reason) for target, (way, reason) in TABLE_AWAITED]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("target", "way", "reason"), TABLE_AWAITED, ids=named)
+async def test_the_same_awaited(target, way, reason, mode, end, url, tmp_path):
+    if way is other_task and mode == "strict":
+        reason = JOINED  # it waits for its turn
+
+    async def nothing(target):
+        return target
+
+    work = emits("held", **MODES[mode])(nothing)
+    raised = []
+
+    async def held():
+        began = time.perf_counter()
+        try:
+            await asyncio.wait_for(work(named_target), 20)
+        except TransactionError as error:
+            raised.append(str(error))
+        assert time.perf_counter() - began < BUDGET
+
+    async with target(url) as (named_target, raw, unit):
+        await way(raw, held)
+        await getattr(unit, end)()
+    is_refused = reason != JOINED and mode != "after_commit"
+    if mode == "strict" and is_refused:
+        assert REASONS[reason][0] in raised[0]
+        assert not told(tmp_path)
+    else:
+        assert not raised
+        label = reason if is_refused else None
+        assert told(tmp_path) == ([] if end == "rollback" else [label])
+    assert business.committed(url) == (set() if end == "rollback" else {"mine"})
+    counted = {f"not joined: {reason}": 1} if is_refused and end == "commit" else {}
+    assert EMITTER.losses == ({} if mode == "strict" else counted)
