@@ -386,6 +386,7 @@ def test_a_follower_waits_for_a_store_that_is_away(here):
         (("--follow", "--webhook", "ftp://host/"), "is no http or https URL"),
         (("--follow", "--webhook", "http://host:x/"), "is no http or https URL"),
         (("--follow", "--state", "sidelight.toml"), "it holds something else"),
+        (("--follow", "--state", "deep.json"), "it holds something else"),
         (("--follow", "--state", "."), "Is a directory"),
     ],
     ids=repr,
@@ -393,6 +394,7 @@ def test_a_follower_waits_for_a_store_that_is_away(here):
 def test_bad_options_are_refused(here, options, told):
     url = f"sqlite:///{here / 'events.db'}"
     deliver('receive("order-1")', url)
+    (here / "deep.json").write_text("[" * 100_000)
     said = sidelight("overdue", *options, *of(url), columns=200)
     assert said.code in {1, 2}
     assert told in said.err

@@ -145,3 +145,8 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(MapError, match="name a TOML file"):
         read_map(tmp_path / "binary")
+
+
+def test_a_map_that_is_nested_too_deeply_is_refused(tmp_path):
+    with pytest.raises(MapError, match="recursion"):
+        parse_map(f"points = {'[' * 5000}", tmp_path / "sidelight.toml")

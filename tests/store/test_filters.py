@@ -360,3 +360,10 @@ def test_a_search_ends_in_time_and_says_what_it_left_out(asked, monkeypatch):
     assert (sum(each.count for each in whole), whole.left_out) == (len(received(bool)), None)
     with pytest.raises(QueryError, match="time_limit: -1 is not a number of seconds"):
         asked.events(time_limit=-1)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_value_that_only_begins_like_json_is_a_text(opening):
+    """However deep it seems to be nested."""
+    value = opening * 5000
+    assert Condition.parse(f"x={value}")[:4] == ("x", "=", "text", value)

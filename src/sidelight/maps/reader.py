@@ -80,7 +80,7 @@ def parse_map(text: str, path: Path) -> Map:
     """
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise MapError(place=path, problem=str(error), remedy="see https://toml.io") from error
     if path.name == "pyproject.toml":
         content = content.get("tool", {}).get("sidelight", {})

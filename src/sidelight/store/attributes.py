@@ -187,7 +187,7 @@ def conditions_of(where: str | Sequence[str]) -> tuple[Condition, ...]:
 def _kind_of(written: str) -> tuple[str, Any]:
     try:
         value = msgspec.json.decode(written)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):  # a text that looks nested
         return "text", written
     if value is None or isinstance(value, bool):
         return "constant", written

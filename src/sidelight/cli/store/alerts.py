@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[Key, frozenset[str]]:
         return {}
     except OSError as error:
         raise _bad_state(path, error.strerror) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _bad_state(path, "it holds something else") from error
 
 

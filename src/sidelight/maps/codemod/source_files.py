@@ -95,7 +95,7 @@ def line_length(path: Path, default: int) -> int:
         for name in ("ruff.toml", "pyproject.toml"):
             try:
                 settings = tomllib.loads((folder / name).read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 continue
             tools = settings.get("tool", {})
             for each in (settings, tools.get("ruff", {}), tools.get("black", {})):
