@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import gc
 import itertools
 import sys
 import threading
@@ -145,7 +146,10 @@ class Interruption(BaseException):
 
 
 def interrupted_at(line, function):
-    """Call a function, and interrupt it at so many lines of `points`; return whether it was."""
+    """Call a function, and interrupt it at so many lines of `points`; return whether it was.
+
+    What is collected meanwhile is no part of it: its finalizers are lines of `points`, too.
+    """
     lines = itertools.count()
 
     def at_each_line(frame, event, _):
@@ -157,6 +161,7 @@ def interrupted_at(line, function):
         return at_each_line if frame.f_globals.get("__name__") in MODULES else None
 
     before = sys.gettrace()
+    gc.disable()
     sys.settrace(of_points)
     try:
         function(1)
@@ -164,6 +169,7 @@ def interrupted_at(line, function):
         return True
     finally:
         sys.settrace(before)
+        gc.enable()
     return False
 
 

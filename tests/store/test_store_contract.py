@@ -270,7 +270,7 @@ def test_an_event_may_belong_to_another_organization_than_its_artifact(url, ask)
     store(url, [record(organization="o1", bits=1)], [record(organization="o2", bits=2)])
     assert Counter(e.organization_id for e in ask(Store.events)) == {"o1": 1, "o2": 1}
     (artifact,) = ask(Store.artifacts)
-    assert artifact.organization_id == "o1"
+    assert (artifact.organization_id, artifact.is_shared) == (None, True)
 
 
 # -- order and pages -------------------------------------------------------------------------
