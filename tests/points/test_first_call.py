@@ -1,8 +1,8 @@
 """The code of a wrapper is written at its first call: what the caller sees is the same before."""
 
 import asyncio
-import inspect
 import gc
+import inspect
 import itertools
 import sys
 import threading
