@@ -511,8 +511,8 @@ class WithDjango(Application):
             return types.SimpleNamespace(id=cursor.fetchone()[0])
 
 
-def django_database(url: str) -> str:
-    """Tell Django of a database; answers its alias."""
+def django_database(url: str, **options: Any) -> str:
+    """Tell Django of a database that is set so; answers its alias."""
     import django  # noqa: PLC0415
     from django.conf import settings  # noqa: PLC0415
 
@@ -532,6 +532,7 @@ def django_database(url: str) -> str:
                 "HOST": given.host or "",
                 "PORT": given.port or "",
                 "PASSWORD": given.password or "",
+                **options,
             },
         }
     )[alias]

@@ -6,7 +6,6 @@ for any other order.
 """
 
 import asyncio
-import collections
 import contextlib
 import itertools
 import sys
@@ -17,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from tests.support import business
+from tests.support.proving import lost, told
 from tests.support.telemetry import restore
 from tests.transactions import test_proof as proof
 
 import sidelight
-from sidelight.emission import EMITTER
 
 #: Steps of `proof.Stepping`, separated by bars.
 FORMS = (
@@ -162,24 +161,6 @@ class Engines:
 def restored():
     yield
     restore()
-
-
-def lost():
-    """How many events were lost; what was not joined is there."""
-    return sum(number for reason, number in EMITTER.losses.items() if "not joined" not in reason)
-
-
-def told(names, stored, losses):
-    """The cases that are wrong: an event too many, or one too few that was not counted.
-
-    Args:
-        names: of the orders that are committed.
-        stored: names of the events that are stored.
-        losses: number of events that each case has counted as lost.
-    """
-    missing = collections.Counter(name.partition("|")[0] for name in names - stored)
-    phantoms = sorted(stored - names)
-    return phantoms, sorted(case for case in missing if missing[case] > losses[case])
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of a session that is broken

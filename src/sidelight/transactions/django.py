@@ -9,34 +9,52 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final
 
 from django.db import connections, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
-if TYPE_CHECKING:
-    from sidelight.transactions.psycopg.watch import Watch
-
-from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused, RolledBackError
+from sidelight.transactions import control
+from sidelight.transactions.control import Statement
+from sidelight.transactions.entry import (
+    BROKEN,
+    ENDED,
+    Entry,
+    Refused,
+    RolledBackError,
+    UndoneError,
+)
 from sidelight.transactions.statements import (
     bounded,
     check_postgres,
     execute_all,
     executing,
+    is_autocommit,
     postgres_insert,
     sqlite_insert,
 )
 from sidelight.transactions.transaction import Transaction
+from sidelight.transactions.waiting import Waiting
 
-#: Transaction statuses in libpq's numbers.
-_IDLE: Final = 0
-_INTRANS: Final = 2
+
+class _State(Enum):
+    """The state of a driver's transaction."""
+
+    IDLE = "there is none"
+    OPEN = "it can be committed"
+    FAILED = "it can only be rolled back"
+    GONE = "its connection has ended"
 
 
 class DjangoTransaction(Transaction):
-    """The transaction of a database in this thread."""
+    """The transaction of a database in this thread.
+
+    The driver tells whether one is open. Django does not know of what the caller begins and ends by
+    SQL, and `needs_rollback` can be unset.
+    """
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -45,20 +63,44 @@ class DjangoTransaction(Transaction):
         except ConnectionDoesNotExist as error:
             raise ValueError(f"there is no database {alias!r}") from error
         self._outermost = self._connection.atomic_blocks[:1]
+        self._begun = _watch(self._connection)
+        self._commits, self._rollbacks = self._begun.commits, self._begun.rollbacks
 
     def check(self) -> None:
         """See `Transaction.check`."""
         if self._outermost and self._connection.atomic_blocks[:1] != self._outermost:
             raise Refused(ENDED)
-        if not self._connection.in_atomic_block:
-            raise Refused("autocommit" if self._connection.get_autocommit() else "no transaction")
-        if self._connection.needs_rollback:
+        if self._is_committed:
+            raise Refused(ENDED)
+        state = _state(self._connection)
+        if state in {_State.FAILED, _State.GONE}:
             raise Refused(BROKEN)
+        if state is _State.IDLE:
+            self._check_idle()
+
+    def _check_idle(self) -> None:
+        """Check that the next statement begins a transaction of the caller's."""
+        if self._begun.rollbacks != self._rollbacks:
+            raise UndoneError
+        if _commits_itself(self._connection):
+            raise Refused("autocommit" if _is_autocommit(self._connection) else "no transaction")
+        if not self._connection.in_atomic_block:
+            raise Refused("no transaction")
+
+    @property
+    def _is_committed(self) -> bool:
+        """Whether the transaction was committed since the call of the point began."""
+        return bool(self._begun.commits != self._commits)
 
     def insert(self, entry: Entry) -> None:
         """See `Transaction.insert`."""
         if self._connection.vendor not in {"sqlite", "postgresql"}:
             raise Refused("unsupported database")
+        if self._connection.needs_rollback:
+            if entry.strict:
+                raise Refused(BROKEN)
+            self.after_commit(entry)  # the mark can be taken away again
+            return
         try:
             with (
                 bounded(self._alias, strict=entry.strict) as within,
@@ -69,6 +111,7 @@ class DjangoTransaction(Transaction):
                 else:
                     self._insert_in_postgres(cursor, entry, within)
         except RolledBackError:
+            _watch(self._connection).rolled_back()
             self._connection.needs_rollback = True  # so that Django takes no commit
             raise
 
@@ -91,133 +134,227 @@ class DjangoTransaction(Transaction):
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed; at once where there is none."""
-        waiting = _Waiting(entry, self._connection)
-        transaction.on_commit(waiting, using=self._alias, robust=True)
+        entry.settle()
+        state = _state(self._connection)
+        if self._is_committed:
+            entry.emit()  # the work is done
+        elif state is _State.GONE:
+            raise Refused(BROKEN)
+        elif state is not _State.IDLE:
+            watch = _watch(self._connection)
+            watch.wait(entry)
+            self._call_back(_Waiting(entry, watch))
+        elif self._begun.rollbacks != self._rollbacks:
+            raise UndoneError
+        elif _commits_itself(self._connection):
+            entry.emit()
+        elif self._connection.in_atomic_block:
+            self._call_back(_Idle(entry, _watch(self._connection)))
+        else:
+            raise Refused("no transaction")
+
+    def _call_back(self, callback: Callable[[], None]) -> None:
+        """Let Django call back, because tests call the hooks of blocks that never commit."""
+        if self._connection.in_atomic_block:
+            transaction.on_commit(callback, using=self._alias, robust=True)
 
 
 class _Waiting:
-    """An event that waits for a commit; without a commit, Django drops it.
+    """An event that waits for the driver's commit, unless a test calls Django's hooks."""
 
-    Django calls it after each commit, but the server may have answered by a rollback, because the
-    transaction had failed. The driver's connection knows that.
-    """
+    __slots__ = ("_entry", "_watch")
 
-    __slots__ = ("_entry", "_proof")
-
-    def __init__(self, entry: Entry, connection: Any) -> None:
-        self._proof = _proof(connection)
-        self._entry: Entry | None = entry  # last: `__del__` needs both
+    def __init__(self, entry: Entry, watch: Waiting) -> None:
+        self._entry = entry
+        self._watch = watch
 
     def __call__(self) -> None:
-        """Emit the event, or drop it where it was rolled back, or count it as lost."""
-        entry, self._entry = self._entry, None
-        if entry is None:
-            return
-        is_committed = self._proof.is_committed()
-        if is_committed:
-            entry.emit()
-        elif is_committed is None:
-            entry.forget()
-
-    def __del__(self) -> None:
-        entry: Entry | None = getattr(self, "_entry", None)
-        if entry is not None and self._proof.is_unknown():
-            entry.forget()
+        """Emit the event if it is waiting still."""
+        if self._watch.taken(self._entry):
+            self._entry.emit()
 
 
-class _Proof(Protocol):
-    """Tells how the transaction that was open when it was made has ended."""
+class _Idle:
+    """An event of a block that has sent nothing to the server, which needs no commit.
 
-    def is_committed(self) -> bool | None:
-        """Return whether a commit has succeeded; None where nothing tells. Asked after a commit."""
-        ...
+    Django calls it after each commit, but the server may have answered by a rollback, because the
+    transaction had failed.
+    """
 
-    def is_unknown(self) -> bool:
-        """Return whether nothing tells how it ended. Asked where Django has dropped the event."""
-        ...
+    __slots__ = ("_commits", "_ends", "_entry", "_watch")
 
+    def __init__(self, entry: Entry, watch: Waiting) -> None:
+        self._entry = entry
+        self._watch = watch
+        self._commits, self._ends = watch.commits, watch.ends
 
-class _Watched:
-    """psycopg: the command tags that the server has sent."""
-
-    def __init__(self, watched: Watch) -> None:
-        self._watch = watched
-        self._commits, self._ends = watched.commits, watched.ends
-
-    def is_committed(self) -> bool:
-        """See `_Proof.is_committed`."""
-        return self._watch.ends == self._ends or self._watch.commits != self._commits
-
-    def is_unknown(self) -> bool:
-        """See `_Proof.is_unknown`."""
-        return self._watch.is_unknown
+    def __call__(self) -> None:
+        """Emit the event, unless a transaction was begun and rolled back."""
+        if self._watch.ends == self._ends or self._watch.commits != self._commits:
+            self._entry.emit()
 
 
-class _Looked:
-    """sqlite3 and psycopg2: whether a sound transaction was open when Django committed it."""
+class _Watch(Waiting):
+    """How the transactions of sqlite3 and psycopg2 end, as their state before and after tells.
 
-    def __init__(self, looked: _Commits) -> None:
-        self._looked = looked
-        self._number, self._begun = looked.number, looked.is_open()
-
-    def is_committed(self) -> bool | None:
-        """See `_Proof.is_committed`; None where a statement of the caller has ended it."""
-        if self._looked.number == self._number:  # a test has called the hooks
-            return True
-        was_open = self._looked.was_open
-        return None if was_open is None and self._begun else was_open is not False
-
-    def is_unknown(self) -> bool:
-        """See `_Proof.is_unknown`."""
-        return False
-
-
-class _Commits:
-    """Looks at a driver's transaction before each commit of a Django connection.
-
-    Attributes:
-        number: of the last commit.
-        was_open: what `is_open` said before it.
+    Django has no hooks around a commit, so its methods that end a transaction are overlaid. The
+    caller's SQL is seen by an `execute_wrapper`. It is the outermost one, and the first of Django's
+    list, because Django takes the last one off.
     """
 
     def __init__(self, connection: Any) -> None:
-        self.number = 0
-        self.was_open: bool | None = None
+        super().__init__()
         self._connection = connection
-        self._commit = connection._commit  # noqa: SLF001  # there is no hook before a commit
-        connection._commit = self._look_and_commit  # noqa: SLF001
+        self._overlay("_commit", self._after_commit)
+        self._overlay("_rollback", self._after_rollback)
+        self._overlay("_close", self._after_rollback)
+        self._overlay("_set_autocommit", self._after_commit)  # sqlite3 commits
+        connection.execute_wrappers.insert(0, self._execute)
 
-    def _look_and_commit(self) -> Any:
-        self.number, self.was_open = self.number + 1, self.is_open()
-        return self._commit()
+    def wait(self, entry: Entry) -> None:
+        """Emit an event when the transaction has committed."""
+        self.add(entry)
 
-    def is_open(self) -> bool | None:
-        """Return whether a transaction is open.
+    def _overlay(self, name: str, ended: Callable[[_State], None]) -> None:
+        original = getattr(self._connection, name)
 
-        Return False where it has failed, None where there is none.
-        """
-        raw = self._connection.connection
-        if self._connection.vendor == "sqlite":
-            return raw.in_transaction or None
-        info = getattr(raw, "info", None)
-        status = _INTRANS if info is None else info.transaction_status
-        return None if status == _IDLE else status == _INTRANS
+        def call(*arguments: Any) -> Any:
+            before = self._looked()
+            try:
+                answer = original(*arguments)
+            except Exception:
+                self._has_failed([], before)
+                raise
+            if before is not _State.IDLE and self._is_over():
+                ended(before)
+            return answer
+
+        setattr(self._connection, name, call)
+
+    def _looked(self) -> _State:
+        """Return the state; count what waits for a transaction whose end was not seen."""
+        state = _state(self._connection)
+        if state is _State.IDLE and self:
+            self.unknown()
+        return state
+
+    def _is_over(self) -> bool:
+        return _state(self._connection) in {_State.IDLE, _State.GONE}
+
+    def _after_commit(self, before: _State) -> None:
+        if before is _State.OPEN:
+            self.committed()
+        else:
+            self.rolled_back()
+
+    def _after_rollback(self, _: _State) -> None:
+        self.rolled_back()
+
+    def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        before = self._looked()
+        try:
+            answer = execute(sql, params, many, context)
+        except Exception:
+            self._has_failed(_statements(sql, context), before)
+            raise
+        sent = _statements(sql, context)
+        for each in sent:
+            if each.verb == control.COMMIT:
+                self._take_in_commit(context["cursor"], is_alone=len(sent) == 1)
+            elif each.verb == control.RELEASE and self._is_over():
+                self.committed()  # in SQLite a savepoint can be the whole transaction
+            else:
+                self.executed(each)
+        return answer
+
+    def _take_in_commit(self, cursor: Any, *, is_alone: bool) -> None:
+        """Take in a COMMIT: psycopg2 has its tag, and in SQLite one that fails raises an error."""
+        tag = getattr(cursor, "statusmessage", control.COMMIT)
+        if not is_alone:
+            self.unknown()
+        elif tag == control.COMMIT:
+            self.committed()
+        else:
+            self.rolled_back()
+
+    def _has_failed(self, sent: Sequence[Statement], before: _State) -> None:
+        """Take in an error, which may have ended the transaction."""
+        verbs = [each.verb for each in sent]
+        ending = [verb for verb in verbs if verb in control.ENDS]
+        if before is _State.IDLE:
+            return
+        state = _state(self._connection)
+        if state is _State.GONE and control.COMMIT in ending:
+            self.unknown()
+        elif self._is_over() and (len(sent) < 2 or ending[:1] != [control.COMMIT]):
+            self.rolled_back()
+        elif len(sent) > 1 and (ending or control.ROLLBACK_TO in verbs):
+            self.unknown()  # nothing tells which of them has failed
 
 
-def _proof(connection: Any) -> _Proof:
+def _statements(sql: Any, context: Mapping[str, Any]) -> list[Statement]:
+    """Return the statements of a text that may control the transaction."""
+    if hasattr(sql, "as_string"):  # of psycopg2.sql
+        sql = sql.as_string(context["cursor"].connection)
+    text = sql.decode("utf-8", "replace") if isinstance(sql, bytes) else str(sql)
+    return list(control.statements(text)) if control.may_control(text) else []
+
+
+def _watch(connection: Any) -> Any:
+    """Watch the driver's connection, or Django's where the driver does not tell."""
     if _is_psycopg(connection.connection):
         from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg
 
-        return _Watched(watch(connection.connection))
-    looked = connection.__dict__.get("sidelight_commits")
-    if looked is None:
-        looked = connection.sidelight_commits = _Commits(connection)
-    return _Looked(looked)
+        return watch(connection.connection)
+    found = connection.__dict__.get("sidelight_watch")
+    if found is None:
+        found = connection.sidelight_watch = _Watch(connection)
+    return found
+
+
+def _state(connection: Any) -> _State:
+    """Return the state of the driver's transaction."""
+    raw = connection.connection
+    if raw is None:
+        return _State.IDLE
+    if connection.closed_in_transaction:
+        return _State.GONE
+    if connection.vendor == "sqlite":
+        try:
+            return _State.OPEN if raw.in_transaction else _State.IDLE
+        except raw.ProgrammingError:  # it is closed
+            return _State.GONE
+    info = getattr(raw, "info", None)
+    return _State.OPEN if info is None else _STATES.get(info.transaction_status, _State.GONE)
+
+
+def _is_autocommit(connection: Any) -> bool:
+    """Return whether Django is in autocommit mode, or will be once it connects."""
+    if connection.connection is None:
+        return bool(connection.settings_dict["AUTOCOMMIT"])
+    return bool(connection.autocommit)
+
+
+def _commits_itself(connection: Any) -> bool:
+    """Return whether each statement commits by itself while no transaction is open."""
+    raw = connection.connection
+    if raw is None:
+        return _is_autocommit(connection)
+    if connection.vendor == "sqlite":
+        return is_autocommit(raw)
+    # After a COMMIT or a ROLLBACK in SQL psycopg2 sends no BEGIN until its own commit.
+    return bool(raw.autocommit) or getattr(raw, "status", None) == _BEGUN
 
 
 def _is_psycopg(raw: Any) -> bool:
     psycopg = sys.modules.get("psycopg")
     return psycopg is not None and isinstance(raw, psycopg.Connection)
+
+
+#: By libpq's numbers of a transaction's status; of an unknown one the connection has ended.
+_STATES: Final = {0: _State.IDLE, 1: _State.OPEN, 2: _State.OPEN, 3: _State.FAILED}
+#: The status of a connection that psycopg2 takes as in a transaction (`STATUS_BEGIN`).
+_BEGUN: Final = 2
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], DjangoTransaction]]] = {str: DjangoTransaction}

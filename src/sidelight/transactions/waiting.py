@@ -42,6 +42,13 @@ class Waiting:
         """Emit an event when the transaction has committed."""
         self._entries.append((frozenset(mark for _, mark in self._savepoints), entry))
 
+    def taken(self, entry: Entry) -> bool:
+        """Take an event out; return whether it was waiting."""
+        left = [each for each in self._entries if each[1] is not entry]
+        was_waiting = len(left) < len(self._entries)
+        self._entries = left
+        return was_waiting
+
     def executed(self, statement: Statement) -> None:
         """Take in a statement that the server has executed."""
         match statement.verb:
