@@ -1,20 +1,18 @@
-"""Outboxes that events of this process have joined, but that no relay drains.
+"""Outboxes that events of this process have joined, but that its own relay does not drain.
 
 Another relay may drain them, on this machine or on another. The proof is an event that has joined
-the outbox and is in the store. With an external relay, the proof of the opposite is an event that
-waits in an outbox that the settings name.
+the outbox and is in the store.
 """
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from sidelight.emission import EMITTER
 from sidelight.exceptions import SidelightError
 from sidelight.host import monotonic, sleep
-from sidelight.settings import Settings, public_url
-from sidelight.transactions import Joined, outbox_status, outboxes_not_drained
+from sidelight.settings import Settings
+from sidelight.transactions import Joined, outboxes_not_drained
 
 _GRACE: Final = 10.0  # seconds; a transaction may be long, and another relay may be late
 _ASK_AGAIN: Final = 5.0  # seconds between two questions to the store
@@ -30,20 +28,14 @@ class ForgottenOutboxes:
         self._drained: set[str] = set()  # by another relay, as events have proved
         self._asked = -_ASK_AGAIN
 
-    def count_now_and_then(self, *, may_wait: bool) -> None:
-        """Count the outboxes whose events do not arrive; for the ledger, twice a second.
-
-        Args:
-            may_wait: whether the caller may wait for a business database.
-        """
-        if may_wait:
-            self._count_waiting()
+    def count_now_and_then(self) -> None:
+        """Count the outboxes whose events do not arrive; for the ledger, twice a second."""
         now = monotonic()
         for each in self._unproved():
             if now - each.since > _GRACE and now - self._asked > _ASK_AGAIN:
                 self._asked = now
                 if not self._arrived(each):
-                    _count(each.name)
+                    _count(each)
 
     def count_all(self) -> None:
         """Count the outboxes that nothing has proved to be drained.
@@ -51,26 +43,7 @@ class ForgottenOutboxes:
         The store is not asked, because that would take too long at the end of the process.
         """
         for each in self._unproved():
-            _count(each.name)
-        self._count_waiting()
-
-    def _count_waiting(self) -> None:
-        """Count the named outboxes whose events wait for an external relay.
-
-        The outboxes themselves are asked. An event that has just been committed may wait, because
-        the relay looks only now and then.
-        """
-        if self._settings is None or self._settings.relay == "thread":
-            return
-        if not outboxes_not_drained(()):
-            return  # nothing has joined an outbox
-        for url in self._settings.outboxes:
-            try:
-                oldest = outbox_status(url).oldest_ns
-            except SidelightError:  # the database does not answer now
-                continue
-            if oldest is not None and time.time_ns() - oldest > _GRACE * 1e9:
-                _count(public_url(url))
+            _count(each)
 
     def await_arrival(self, until: float) -> bool:
         """Wait until the latest joined events are in the store; for `flush`.
@@ -91,7 +64,7 @@ class ForgottenOutboxes:
 
     def _not_drained(self) -> list[Joined]:
         if self._settings is None or self._settings.relay != "thread":
-            return []  # `_count_waiting` looks
+            return []  # `sidelight doctor` looks into what the settings name
         return outboxes_not_drained(self._settings.outboxes)
 
     def _unproved(self) -> list[Joined]:
@@ -114,7 +87,7 @@ class ForgottenOutboxes:
         return found == ids if every else bool(found)
 
 
-def _count(name: str) -> None:
-    if f"outbox not drained: {name}" not in EMITTER.losses:
-        remedy = "name it to a relay: `sidelight relay --outbox`, or configure(outboxes=[…])"
-        EMITTER.count(f"outbox not drained: {name}", remedy)
+def _count(joined: Joined) -> None:
+    if f"outbox not drained: {joined.name}" not in EMITTER.losses:
+        remedy = "name it in configure(outboxes=[…]) or to a relay"
+        EMITTER.count(f"outbox not drained: {joined.name}", remedy)

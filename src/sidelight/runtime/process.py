@@ -248,7 +248,7 @@ class Runtime:
     def write_ledger(self, *, whole: bool = False) -> None:
         """Write the losses and costs of this process to the spool: see `Ledger.write`."""
         if self.spool is not None:  # not `EMITTER.spool`, which a test may replace
-            self._forgotten.count_now_and_then(may_wait=whole)
+            self._forgotten.count_now_and_then()
             self._ledger.write(self.spool, whole=whole)
             if self.relay is not None:
                 from sidelight.runtime.sinks import leave_lost_store  # noqa: PLC0415
