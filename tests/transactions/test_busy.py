@@ -280,6 +280,41 @@ def test_the_caller_does_not_wait_and_the_event_follows_the_commit(
 # -- asynchronous ----------------------------------------------------------------------------------
 
 
+#: In autocommit mode a COPY is a transaction of its own; psycopg2 does not tell how it ends.
+ALONE = {
+    "psycopg": (copy_in, [{"n": 1}], {}),
+    "psycopg2": (psycopg2_copy_in, [], {"commit without an answer": 1}),
+}
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback", "error"])
+@pytest.mark.parametrize("target", [core, session])
+@pytest.mark.parametrize("driver", ALONE)
+def test_a_copy_in_autocommit_mode_has_its_event_or_counts_it(driver, target, end, url, tmp_path):
+    way, events, losses = ALONE[driver]
+    if driver == "psycopg2":
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+    sidelight.flush(20)  # takes what other tests have lost
+
+    def work():
+        emits("ordered", n=arg.n, after_commit=arg.target)(lambda target, n: None)(named, 1)
+        if end == "error":
+            raise KeyError
+
+    with target(url, driver) as (named, raw, ending):
+        raw.rollback()
+        raw.autocommit = True
+        with contextlib.suppress(KeyError, getattr(raw, "DataError", psycopg.Error).__base__):
+            way(raw, work)
+        (ending.rollback if end == "rollback" else ending.commit)()
+        raw.autocommit = False
+    assert dict(EMITTER.losses) == losses
+    assert sidelight.flush(20) is not bool(losses)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        found = [dict(event.attributes) for event in store.events(type="ordered")]
+    assert found == ([] if end == "error" else events)
+
+
 async def copy_in_awaited(raw, work):
     async with raw.cursor().copy(COPY) as copy:
         await copy.write_row(("mine",))

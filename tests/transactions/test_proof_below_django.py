@@ -222,6 +222,7 @@ def perform(driver, url, *, full):
         for name, options in DRIVERS[driver][1].items()
     }
     losses = {}
+    sidelight.flush(60)  # takes what other tests have lost
     for number, (setting, steps) in enumerate(cases(driver, full=full)):
         before = lost()
         case = f"{number}: {setting}: {steps.replace('|', '-')}"

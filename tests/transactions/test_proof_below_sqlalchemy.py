@@ -172,6 +172,7 @@ def test_each_way_out_has_its_events_or_counts_them(driver, tmp_path, full):
         pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         there = url.replace("://", "+psycopg2://")
     losses = {}
+    sidelight.flush(60)  # takes what other tests have lost
     with asyncio.Runner() as runner:
         run = (lambda value: runner.run(proof._settled(value))) if asynchronous else lambda v: v
         engines = Engines(there, asynchronous, run)

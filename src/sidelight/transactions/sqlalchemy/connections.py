@@ -48,8 +48,10 @@ class Watch(Waiting):
 
     def wait(self, connection: Connection, entry: Entry) -> None:
         """Emit an event when the transaction of the connection has committed."""
-        self.has_begun = self.has_begun or driver_of(connection).has_begun(connection)
-        self.add(entry)
+        driver = driver_of(connection)
+        if not driver.takes(connection, entry):
+            self.has_begun = self.has_begun or driver.has_begun(connection)
+            self.add(entry)
 
     def is_sound(self, connection: Connection) -> bool:
         """Return whether the work of all events can still be committed."""

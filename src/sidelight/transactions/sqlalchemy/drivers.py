@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
-from sidelight.transactions.entry import BUSY, Refused, Row
+from sidelight.transactions.entry import BUSY, Entry, Refused, Row
 from sidelight.transactions.statements import (
     SHARE,
     Question,
@@ -64,6 +64,14 @@ class Driver(Protocol):
         """Return whether a transaction is open that the driver's commit and rollback do not end.
 
         Some drivers send nothing in autocommit mode, also where SQL has begun the transaction.
+        """
+        ...
+
+    def takes(self, connection: Connection, entry: Entry, /) -> bool:
+        """Take an event whose work may be a transaction of its own: a COPY in autocommit mode.
+
+        Returns:
+            Whether it is taken. Otherwise the event waits for the commit of SQLAlchemy.
         """
         ...
 
@@ -145,6 +153,9 @@ class _Sqlite:
         raw: Any = connection.connection.driver_connection
         return getattr(raw, "autocommit", False) is True and self.has_begun(connection)
 
+    def takes(self, *_: object) -> bool:
+        return False
+
     def has_begun(self, connection: Connection) -> bool:
         return bool(connection.connection.driver_connection.in_transaction)  # type: ignore[union-attr]
 
@@ -166,6 +177,9 @@ class _Server:
 
     tells_its_state = True
     may_undo_all = False
+
+    def takes(self, connection: Connection, entry: Entry) -> bool:  # noqa: ARG002  # the protocol
+        return False
 
     def ends_at_failed_commit(self, _: Connection) -> bool:
         return True
@@ -190,6 +204,12 @@ class _Psycopg2(_Server):
     def leaves_open(self, connection: Connection) -> bool:
         raw: Any = connection.connection.driver_connection
         return bool(raw.autocommit) and self.has_begun(connection)
+
+    def takes(self, connection: Connection, entry: Entry) -> bool:
+        is_alone = _runs_in_autocommit(connection)
+        if is_alone:
+            entry.forget()  # psycopg2 does not tell how the statement ends
+        return is_alone
 
     def has_begun(self, connection: Connection) -> bool:
         return _status(connection) != _IDLE
@@ -225,6 +245,15 @@ class _Psycopg(_Psycopg2):
 
     def leaves_open(self, connection: Connection) -> bool:  # noqa: ARG002  # the protocol
         return False
+
+    def takes(self, connection: Connection, entry: Entry) -> bool:
+        from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg
+
+        is_alone = _runs_in_autocommit(connection)
+        if is_alone:
+            raw: Any = connection.connection.driver_connection
+            watch(raw).wait(entry)
+        return is_alone
 
 
 class _Asyncpg(_Server):
@@ -334,6 +363,7 @@ def _insert(connection: Connection, insertion: Insertion) -> Statements:
 
 #: Transaction statuses in libpq's numbers.
 _IDLE: Final = 0
+_ACTIVE: Final = 1
 _INTRANS: Final = 2
 #: The status of a connection that psycopg2 takes as in a transaction (`STATUS_BEGIN`).
 _BEGUN: Final = 2
@@ -342,6 +372,12 @@ _BEGUN: Final = 2
 def _status(connection: Connection) -> int:
     raw: Any = connection.connection.driver_connection
     return int(raw.info.transaction_status)
+
+
+def _runs_in_autocommit(connection: Connection) -> bool:
+    """Return whether a statement is running in autocommit mode."""
+    raw: Any = connection.connection.driver_connection
+    return bool(raw.autocommit) and _status(connection) == _ACTIVE
 
 
 _SQLITE: Final = _Sqlite()
