@@ -22,6 +22,7 @@ _STREAM: Final = r"kafka://([^/?#\s]+)/([A-Za-z0-9._-]{1,249})(\?mode=\w+)?"
 _STREAM_MODES: Final = ("", "?mode=binary", "?mode=structured")
 _URL: Final = r"([A-Za-z][\w+.-]*://)([^\s'\"<>]+)"
 _USERINFO: Final = r"(^|[/\s'\"=])([^:/@\s'\"=]*):[^@\s/]+@"  # of a text without scheme
+_LOGIN: Final = re.compile(r"(?P<user>[^:/@]*):(?P<password>.*)@(?P<hosts>[^@]*)", re.DOTALL)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -247,6 +248,7 @@ def _database(url: str, setting: str = "store") -> str:
     if backend not in {"sqlite", "postgresql", "postgres"}:
         _refuse(setting, f"{backend} is not supported", "use sqlite:///… or postgresql://…")
     if backend != "sqlite":
+        require_escaped(setting, url)
         _check_ports(setting, re.split("[/?]", rest.rpartition("@")[2])[0])
         return url.replace("postgres://", "postgresql://", 1)
     if rest and not rest.startswith("/"):
@@ -289,15 +291,34 @@ def _without_password(rest: str) -> str:
     A password that was not escaped may hold any character. Hence everything up to the last "@"
     before the parameters is masked, although a part of it may be read as host or path.
     """
-    place, mark, parameters = rest.partition("?")
-    user, colon, secret = place.partition(":")
-    if colon and "@" not in place and "@" in parameters and not re.match(r"\d+(/|$)", secret):
-        place, mark, parameters = rest, "", ""  # the "?" is a part of the password
-        user, colon, secret = place.partition(":")
-    if colon and "@" in secret and not set(user) & set("/@"):
-        place = f"{user}:***@{secret.rpartition('@')[2]}"
+    place, mark, parameters = _place_and_parameters(rest)
+    if login := _LOGIN.fullmatch(place):
+        place = f"{login['user']}:***@{login['hosts']}"
     shown = [_without_value(each) for each in parameters.split("&")]
     return f"{place}{mark}{'&'.join(shown)}"
+
+
+def _place_and_parameters(rest: str) -> tuple[str, str, str]:
+    """Split the part of a URL behind its scheme at the "?", unless that is in the password."""
+    place, mark, parameters = rest.partition("?")
+    _, colon, secret = place.partition(":")
+    if colon and "@" not in place and "@" in parameters and not re.match(r"\d+(/|$)", secret):
+        return rest, "", ""
+    return place, mark, parameters
+
+
+def require_escaped(setting: str, url: str) -> None:
+    """Refuse a password with an "@", because a driver would take what follows for the host.
+
+    Its error would then name a part of the password as a host that does not exist.
+
+    Raises:
+        ConfigurationError: the password of the URL has an "@" that is not escaped.
+    """
+    login = _LOGIN.fullmatch(_place_and_parameters(url.partition("://")[2])[0])
+    if login is not None and "@" in login["password"]:
+        remedy = "write %40 for each @ of the password"
+        _refuse(setting, f"{public_url(url)!r} has an @ in its password", remedy)
 
 
 def _without_value(parameter: str) -> str:

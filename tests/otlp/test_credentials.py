@@ -42,6 +42,24 @@ def test_a_url_without_a_password_stays(url):
     assert public_url(url) == url
 
 
+@pytest.mark.parametrize("way", ["doctor", "counts", "relay", "outbox"])
+@pytest.mark.parametrize("secret", ["ge@heim", "ge@heim/x", "ge?x@heim"])
+def test_no_command_shows_what_is_behind_an_unescaped_at(way, secret, tmp_path):
+    """A driver would take it for the host, and its error would name it."""
+    url = f"postgresql://u:{secret}@127.0.0.1:1/d"
+    place = ["--store", url, "--spool", tmp_path]
+    commands = {
+        "doctor": ["doctor", *place],
+        "counts": ["counts", *place[:2]],
+        "relay": ["relay", "--once", *place],
+        "outbox": ["outbox", "status", url],
+    }
+    said = sidelight(*commands[way])
+    assert said.code == 1
+    assert "heim" not in said.out + said.err
+    assert "write %40 for each @ of the password" in said.err
+
+
 def test_netrc_does_not_replace_the_configured_authorization(tmp_path, monkeypatch):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import parse_qs, unquote
 
 from sidelight.exceptions import ConfigurationError
-from sidelight.settings import public_url, sqlite_path
+from sidelight.settings import public_url, require_escaped, sqlite_path
 from sidelight.store.tables import Backend
 
 _URL: Final = re.compile(
@@ -59,8 +59,11 @@ def parse_url(url: str, setting: str = "store") -> Address:
     """Parse a database's URL.
 
     Raises:
-        ConfigurationError: the text is not a URL, or names a database that is not supported.
+        ConfigurationError: the text is not a URL, its password is not escaped, or it names a
+            database that is not supported.
     """
+    if sqlite_path(url) is None:
+        require_escaped(setting, url)
     parsed = _URL.match(url)
     if parsed is None or (hosts := _hosts(parsed["hosts"])) is None:
         raise ConfigurationError(
