@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.commands import end, of, sidelight, spawn, stored, wait_for
+from tests.support.commands import end, of, printed, sidelight, spawn, stored, wait_for
 from tests.support.emitting import Order
 from tests.support.postgres import new_database
 from tests.support.preludes import padded
@@ -24,11 +24,15 @@ from tests.support.telemetry import restore
 
 import sidelight as library
 from sidelight.emission import EMITTER
+from sidelight.exceptions import OutboxError
 from sidelight.relay.outbox_mover import Mover
 from sidelight.settings import public_url
 from sidelight.spool.supply import SMALLEST
 from sidelight.spool.writer import Spool
+from sidelight.store import StoreSink
 from sidelight.transactions import outbox_status
+from sidelight.transactions.outbox.postgres import PostgresOutbox
+from sidelight.transactions.outbox.same_database import SameDatabaseOutbox
 from sidelight.transactions.outbox.sqlite import SqliteOutbox
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -102,6 +106,28 @@ def test_an_outbox_is_made_once(request, tmp_path):
         assert sidelight("outbox", "status", url, "--json").json[0]["waiting"] == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_remedy_of_an_outbox_names_its_database(tmp_path):
+    """Typed as it is, without a password."""
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    server = new_database()
+    sqlite3.connect(tmp_path / "my shop.db").close()
+    secret = server.replace("sidelight@", "sidelight:geheim@")
+    for outbox, shown in (
+        (SqliteOutbox(tmp_path / "my shop.db"), f"sqlite:///{tmp_path / 'my shop.db'}"),
+        (PostgresOutbox(secret), server.replace("sidelight@", "sidelight:***@")),
+        (SameDatabaseOutbox(PostgresOutbox(secret), StoreSink(store), {}), None),
+    ):
+        with pytest.raises(OutboxError) as met:
+            outbox.move(lambda _: None, 1)
+        (command,) = printed(str(met.value))
+        assert command == ["outbox", "create", shown or outbox.shown]
+        outbox.close()
+    down = PostgresOutbox("postgresql://u:geheim@127.0.0.1:1/d")
+    with pytest.raises(OutboxError) as met:
+        down.move(lambda _: None, 1)
+    assert printed(str(met.value)) == [["outbox", "status", "postgresql://u:***@127.0.0.1:1/d"]]
 
 
 def test_what_waits_is_told_and_delivered(application, url, store):

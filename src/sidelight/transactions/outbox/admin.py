@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,12 @@ from sidelight.settings import outbox_url, public_url, sqlite_path
 from sidelight.spool import Choose
 from sidelight.store import Address, parse_url
 from sidelight.transactions.outbox.position import read_position
-from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME, outbox_table
+from sidelight.transactions.outbox.table import (
+    FIND_TABLES,
+    TABLE_NAME,
+    outbox_command,
+    outbox_table,
+)
 
 _WITHIN: Final = 5.0  # seconds to wait for a SQLite file
 _WITHIN_SERVER: Final = 60.0  # seconds of one transaction
@@ -195,7 +199,7 @@ def _missing(url: str) -> OutboxError:
     return OutboxError(
         url=public_url(url),
         problem=f"there is no table {TABLE_NAME}",
-        remedy=f"`sidelight outbox create {shlex.quote(public_url(url))}` makes it",
+        remedy=f"{outbox_command('create', public_url(url))} makes it",
     )
 
 

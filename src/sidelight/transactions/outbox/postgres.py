@@ -23,7 +23,12 @@ from sidelight.store import (
     parse_url,
 )
 from sidelight.transactions.outbox import draining
-from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME, FoundTable
+from sidelight.transactions.outbox.table import (
+    FIND_TABLES,
+    TABLE_NAME,
+    FoundTable,
+    outbox_command,
+)
 
 _PEEK: Final = "SELECT position, event_id, record FROM {table} ORDER BY position LIMIT %s"
 _TAKE: Final = f"{_PEEK} FOR UPDATE SKIP LOCKED"
@@ -84,7 +89,7 @@ class PostgresOutbox:
             raise OutboxError(
                 url=self.shown,
                 problem=" ".join(str(error).split()),
-                remedy="see `sidelight outbox status`",
+                remedy=f"see {outbox_command('status', self.shown)}",
             ) from error
         finally:
             if self._connection is not None and (
@@ -144,7 +149,7 @@ class PostgresOutbox:
             raise OutboxError(
                 url=self.shown,
                 problem=f"there is no table {TABLE_NAME}",
-                remedy="`sidelight outbox create` makes it",
+                remedy=f"{outbox_command('create', self.shown)} makes it",
                 holds_events=False,
             )
         draining.drained(self.url, [table.ids for table in tables])

@@ -13,6 +13,7 @@ from sidelight.exceptions import OutboxError, SinkRefusedError, SinkUnavailableE
 from sidelight.record import decode
 from sidelight.store import Connection, StoreSink
 from sidelight.transactions.outbox.postgres import PostgresOutbox, kept_rows
+from sidelight.transactions.outbox.table import outbox_command
 
 _CLAIM: Final = (
     "WITH locked AS MATERIALIZED"
@@ -56,7 +57,7 @@ class SameDatabaseOutbox:
             raise OutboxError(
                 url=self.shown,
                 problem=" ".join(str(error).split()),
-                remedy="see `sidelight outbox status`",
+                remedy=f"see {outbox_command('status', self.shown)}",
             ) from error
 
     def _move_all(self, limit: int) -> int | None:

@@ -27,6 +27,7 @@ from sidelight.host import monotonic
 from sidelight.store import connect_file
 from sidelight.transactions.outbox import draining
 from sidelight.transactions.outbox.position import Position, PositionFile
+from sidelight.transactions.outbox.table import outbox_command
 
 _NEXT: Final = (
     "SELECT position, event_id, record FROM sidelight_outbox"
@@ -85,11 +86,14 @@ class SqliteOutbox:
                 self._state = state[0], None  # the log was deleted, and nothing was written
         except (sqlite3.Error, OSError) as error:
             self._position.close()
+            is_missing = "no such table" in str(error)
             raise OutboxError(
                 url=self.shown,
                 problem=error,
-                remedy="see `sidelight outbox status`",
-                holds_events="no such table" not in str(error),
+                remedy=f"{outbox_command('create', self.shown)} makes it"
+                if is_missing
+                else f"see {outbox_command('status', self.shown)}",
+                holds_events=not is_missing,
             ) from error
         return len(rows)
 

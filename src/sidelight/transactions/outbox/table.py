@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
 TABLE_NAME: Final = "sidelight_outbox"
+
+
+def outbox_command(name: str, shown: str) -> str:
+    """Return a command about an outbox, in backticks and quoted for a shell.
+
+    Args:
+        name: of the subcommand.
+        shown: the URL of the database, without the password.
+    """
+    return f"`sidelight outbox {name} {shlex.quote(shown)}`"
 
 
 @functools.cache
