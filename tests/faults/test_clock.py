@@ -120,7 +120,7 @@ def test_a_segment_keeps_the_order_of_the_calls(tmp_path, shim, full, settled):
     settled(11, "clock stepped, order kept", store, program, injected=len(steps(full)), spool=spool)
 
 
-def test_who_follows_misses_nothing(store, tmp_path, shim):
+def test_who_follows_misses_nothing(store, tmp_path, shim, settled):
     """`sidelight tail` goes on after the clock was set back."""
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "sidelight", "tail", "-n", "0", "--json", "--store", store]
@@ -142,3 +142,4 @@ def test_who_follows_misses_nothing(store, tmp_path, shim):
             finally:
                 following.terminate()
         assert program.stop() == 0, program.told()
+    settled(11, "clock stepped while `tail` follows", store, program, injected=2)

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from tests.support.balance import balance
 from tests.support.emitting import Order
 from tests.support.programs import running
 from tests.support.stepping import FIRST_CALLS, Interrupt, Steps
@@ -42,7 +43,7 @@ def test_an_exception_in_the_middle_of_a_call(by, store, full, seed, progress, s
 
 
 @pytest.mark.parametrize("kind", FIRST_CALLS)
-def test_an_exception_in_the_first_call_of_a_process(kind, store, tmp_path, full):
+def test_an_exception_in_the_first_call_of_a_process(kind, store, tmp_path, full, row):
     """It reaches the caller once. The next emission is delivered, and `flush()` is True."""
     every = 3 if full else 41
     first = random.randrange(every)
@@ -57,15 +58,18 @@ def test_an_exception_in_the_first_call_of_a_process(kind, store, tmp_path, full
     assert (told["wrong"], ran.stderr) == ([], "")
     assert told["steps"] > 500
     with Store(store) as events:
-        delivered = {event.artifact_id for event in events.events()}
-    assert {str(2 * step + 1) for step in range(first, told["steps"] + 1, every)} <= delivered
+        delivered = [event.artifact_id for event in events.events()]
+    later = [str(2 * step + 1) for step in range(first, told["steps"] + 1, every)]
+    verdict = balance(later, delivered)
+    row(14, f"exception in a first call, {kind}", injected=len(later), verdict=verdict)
 
 
-def test_an_exception_in_the_hooks_of_a_fork(store, full):
+def test_an_exception_in_the_hooks_of_a_fork(store, full, row):
     """Python would drop it there. It is raised after the fork, and the relay goes on."""
     sidelight.configure(store)
     every = 1 if full else 11
     step = random.randrange(every)
+    emitted = []
     while True:
         steps, arrived = Steps(step), False
         try:
@@ -79,7 +83,12 @@ def test_an_exception_in_the_hooks_of_a_fork(store, full):
             break
         assert arrived, steps.place
         sidelight.emit("after", artifact_id=step)
+        emitted.append(str(step))
         assert sidelight.flush(20), steps.place
         step += every
     RUNTIME.close(5)
     assert step > 50
+    with Store(store) as events:
+        stored = [event.artifact_id for event in events.events()]
+    verdict = balance(emitted, stored)
+    row(14, "exception in the hooks of a fork", injected=len(emitted), verdict=verdict)

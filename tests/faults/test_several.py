@@ -178,7 +178,7 @@ def test_external_relays_come_and_go(store, full, randomness, progress, settled)
     )
 
 
-def test_an_external_relay_reads_along(store):
+def test_an_external_relay_reads_along(store, settled):
     """The process has no relay thread. Another process delivers its events while it runs."""
     prelude = "threads = lambda: len(os.listdir('/proc/self/task'))"
     finale = "assert threads() == 1, threads(); time.sleep(60)"
@@ -192,6 +192,4 @@ def test_an_external_relay_reads_along(store):
         finally:
             relay.terminate()
             assert relay.wait(120) == 0
-    deliver(store)
-    judge(store, program).check()
-    nothing_left(store)
+    settled(3, "an external relay reads along", store, program, injected=1)
