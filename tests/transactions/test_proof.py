@@ -567,6 +567,34 @@ def test_sqlalchemy_tells_how_its_transactions_end(driver, tmp_path, full):
     assert check_events(url, tmp_path) == set()
 
 
+@pytest.mark.parametrize("way", ["rollback", "commit", "savepoint"])
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_flush_whose_error_is_swallowed_leaves_no_event(database, way, tmp_path):
+    url = created(tmp_path, database)
+    engine = business.engine_on(url)
+
+    def add(target, name, key):
+        target.add(order := business.Order(id=key, name=name))
+        return order
+
+    for key, join in enumerate(business.JOINS, start=1):
+        order = business.decorated(join, add)
+        with Session(engine) as session:
+            order(session, f"{join}: first", key)
+            session.flush()
+            inside = session.begin_nested() if way == "savepoint" else contextlib.nullcontext()
+            with contextlib.suppress(sqlalchemy.exc.IntegrityError), inside:
+                order(session, f"{join}: with the same key", key)
+                session.flush()
+            with contextlib.suppress(sqlalchemy.exc.PendingRollbackError):
+                session.rollback() if way == "rollback" else session.commit()
+        with Session(engine) as session:
+            order(session, f"{join}: later", 10 * key)
+            session.commit()
+    engine.dispose()
+    assert check_events(url, tmp_path) == set()
+
+
 @pytest.mark.parametrize("flushed", [True, False])
 @pytest.mark.parametrize("join", business.JOINS)
 def test_a_session_that_is_dropped_gives_its_connection_back(join, flushed, tmp_path, caplog):
