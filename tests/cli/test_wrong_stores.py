@@ -145,6 +145,7 @@ def as_nobody():
         (["counts", "--by", "typ"], "Invalid value for '--by': 'typ' is not one of"),
         (["timeline"], "Missing argument 'ARTIFACT'"),
         (["export"], "Missing option '--to'"),
+        (["export", "my out.jsonl"], "Missing option '--to'. Write --to 'my out.jsonl'"),
     ],
     ids=str,
 )

@@ -7,6 +7,7 @@ import errno
 import importlib
 import os
 import re
+import shlex
 import sys
 from collections import UserDict
 from collections.abc import Callable, Sequence
@@ -153,6 +154,14 @@ def _in_our_words(message: str) -> str:
     return message
 
 
+def _name_option(error: Any, given: str) -> None:
+    """Where an option is missing, and its value was given without it, name both together."""
+    missing: Any = getattr(error, "param", None)
+    is_option = getattr(missing, "param_type_name", "") == "option"
+    if is_option and given and not given.startswith("-") and not error.message:
+        error.message = f"Write {shlex.join([missing.opts[0], given])}"
+
+
 class _Group(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -160,12 +169,14 @@ class _Group(TyperGroup):
         self.commands = _Commands(dict.fromkeys(_PLACES))
 
     def invoke(self, ctx: Any) -> Any:
+        given = next(iter(ctx.args), "")  # the first argument of the command
         try:
             return super().invoke(ctx)
         except Exception as error:
             if hasattr(error, "format_message"):  # typer prints it
                 _use_readable_colours()
                 error.message = _in_our_words(error.message)  # type: ignore[attr-defined]
+                _name_option(error, given)
             raise
 
 

@@ -18,7 +18,7 @@ from sidelight.cli.store.expected import (
     complain_of_unknown_types,
     expectations_of,
 )
-from sidelight.exceptions import ConfigurationError
+from sidelight.exceptions import ConfigurationError, QueryError
 from sidelight.page import Lag
 from sidelight.record import catalogue
 from sidelight.settings import settle
@@ -77,8 +77,8 @@ def ui(
             remedy="pip install 'sidelight[ui]'",
         ) from error
     if trace_url is not None and "{trace_id}" not in trace_url:
-        raise ConfigurationError(
-            setting="trace_url",
+        raise QueryError(
+            argument="--trace-url",
             problem=f"{trace_url!r} has no place for the trace's id",
             remedy="write {trace_id} where the id belongs",
         )

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import uvicorn
 
-from sidelight.exceptions import ConfigurationError
+from sidelight.exceptions import ConfigurationError, QueryError
 from sidelight.page.beside import Beside
 from sidelight.page.door import Door, Guarded, is_loopback
 from sidelight.page.site import Site
@@ -33,17 +33,18 @@ def serve(
         ready: is called with the address to open, once the server listens.
 
     Raises:
-        ConfigurationError: the address cannot be listened on, or it needs a token.
+        ConfigurationError: the address cannot be listened on.
+        QueryError: the address needs a token, or the token is empty.
     """
     if door.token is None and not is_loopback(door.host):
-        raise ConfigurationError(
-            setting="host",
+        raise QueryError(
+            argument="--host",
             problem=f"{door.host} can be reached from other machines",
             remedy="give a --token as well, or leave --host out",
         )
     if door.token is not None and not door.token.strip():
-        raise ConfigurationError(
-            setting="token",
+        raise QueryError(
+            argument="--token",
             problem="an empty token lets everybody in",
             remedy="write a --token, or leave the option out",
         )
