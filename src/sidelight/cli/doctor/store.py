@@ -186,7 +186,7 @@ def _check_counters(store: Store) -> Iterator[Finding]:
     found = compare_counters(store)
     if not (found.events or found.missing):
         return
-    scope = f"all {plural(found.events, 'event')}"
+    scope = "the only event" if found.events == 1 else f"all {plural(found.events, 'event')}"
     if found.since:
         scope = (
             f"{plural(found.events, 'event')} since {found.since}, and one of each of the"

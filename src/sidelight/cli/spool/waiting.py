@@ -119,7 +119,8 @@ def missing_beside_spool(error: StoreMissingError, spool: Path | None = None) ->
             more = "; ".join(waiting.remedies) or located(
                 "see `sidelight doctor`", directory, public_url(url)
             )
-            return StoreMissingError(url=url, remedy=f"{waiting} wait in {directory}; {more}")
+            wait = "waits" if waiting.events == 1 else "wait"
+            return StoreMissingError(url=url, remedy=f"{waiting} {wait} in {directory}; {more}")
     return error
 
 

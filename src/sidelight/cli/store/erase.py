@@ -211,9 +211,10 @@ def _erase(eraser: Eraser, settings: Settings, receipt: Receipt) -> None:
 def _incomplete(local: Local) -> list[str]:
     told = []
     if local.waiting:
+        wait = "waits" if local.waiting == 1 else "wait"
         told.append(
-            f"{plural(local.waiting, 'record')} in the spool wait for a sink that does not answer;"
-            " the store drops them, but their bytes stay: run the command again"
+            f"{plural(local.waiting, 'record')} in the spool {wait} for a sink that does not"
+            " answer; the store drops them, but their bytes stay: run the command again"
         )
     if local.unreadable:
         what = plural(local.unreadable, "file")
