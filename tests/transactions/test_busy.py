@@ -244,6 +244,21 @@ def told(tmp_path):
         return [each.attributes.get("sidelight.not_joined") for each in store.events(type="held")]
 
 
+def check_told(mode, end, reason, raised, url, tmp_path):
+    """The event follows the commit, with the reason where it could not join, or the call raised."""
+    is_refused = reason != JOINED and mode != "after_commit"
+    if mode == "strict" and is_refused:
+        assert REASONS[reason][0] in raised[0]
+        assert not told(tmp_path)
+    else:
+        assert not raised
+        label = reason if is_refused else None
+        assert told(tmp_path) == ([] if end == "rollback" else [label])
+    assert business.committed(url) == (set() if end == "rollback" else {"mine"})
+    counted = {f"not joined: {reason}": 1} if is_refused and end == "commit" else {}
+    assert EMITTER.losses == ({} if mode == "strict" else counted)
+
+
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("target", "way", "reason"), TABLE, ids=named)
@@ -264,17 +279,7 @@ def test_the_caller_does_not_wait_and_the_event_follows_the_commit(
     with target(url) as (named_target, raw, unit):
         way(raw, held)
         getattr(unit, end)()
-    is_refused = reason != JOINED and mode != "after_commit"
-    if mode == "strict" and is_refused:
-        assert REASONS[reason][0] in raised[0]
-        assert not told(tmp_path)
-    else:
-        assert not raised
-        label = reason if is_refused else None
-        assert told(tmp_path) == ([] if end == "rollback" else [label])
-    assert business.committed(url) == (set() if end == "rollback" else {"mine"})
-    counted = {f"not joined: {reason}": 1} if is_refused and end == "commit" else {}
-    assert EMITTER.losses == ({} if mode == "strict" else counted)
+    check_told(mode, end, reason, raised, url, tmp_path)
 
 
 # -- asynchronous ----------------------------------------------------------------------------------
@@ -439,14 +444,4 @@ async def test_the_same_awaited(target, way, reason, mode, end, url, tmp_path):
     async with target(url) as (named_target, raw, unit):
         await way(raw, held)
         await getattr(unit, end)()
-    is_refused = reason != JOINED and mode != "after_commit"
-    if mode == "strict" and is_refused:
-        assert REASONS[reason][0] in raised[0]
-        assert not told(tmp_path)
-    else:
-        assert not raised
-        label = reason if is_refused else None
-        assert told(tmp_path) == ([] if end == "rollback" else [label])
-    assert business.committed(url) == (set() if end == "rollback" else {"mine"})
-    counted = {f"not joined: {reason}": 1} if is_refused and end == "commit" else {}
-    assert EMITTER.losses == ({} if mode == "strict" else counted)
+    check_told(mode, end, reason, raised, url, tmp_path)
