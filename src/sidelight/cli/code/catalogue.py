@@ -138,7 +138,7 @@ def _print(found: Sequence[Declared]) -> None:
         emitters = emitters_of(each)
         lines += [Text(clean(f"emitted by {path}"), style=GREY) for path in emitters]
         if not emitters:
-            lines.append(Text("emitted by nobody", style=AMBER))
+            lines.append(Text("emitted by no function", style=AMBER))
         for line in lines:
             for part in broken(line, out.width - 4):
                 out.print(Text("    ").append(part), soft_wrap=True)
@@ -159,7 +159,7 @@ def _markdown(found: Sequence[Declared]) -> list[str]:
             ]
             lines.append("")
         emitters = ", ".join(f"`{path}`" for path in emitters_of(each))
-        lines += [f"Emitted by {emitters or 'nobody'}.", ""]
+        lines += [f"Emitted by {emitters or 'no function'}.", ""]
     return lines
 
 
