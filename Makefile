@@ -12,8 +12,8 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 BENCH := $(VENV)/.installed-bench
-# One more than there are cores, because many tests wait for a process.
-JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Two for each core, because many tests wait for a process.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 2)
 unexport PYTHONDONTWRITEBYTECODE # the suite starts some thousand processes: each would compile anew
 
 help: ## show this list

@@ -46,7 +46,8 @@ ROOT = Path(sidelight.__file__).parent
 FINALIZED = {
     (".".join(path.with_suffix("").relative_to(ROOT.parent).parts), made.name)
     for path in ROOT.rglob("*.py")
-    for made in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if "def __del__" in (source := path.read_text(encoding="utf-8"))
+    for made in ast.walk(ast.parse(source))
     if isinstance(made, ast.ClassDef)
     and any(isinstance(each, ast.FunctionDef) and each.name == "__del__" for each in made.body)
 }
