@@ -83,7 +83,7 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
         connection = weakly()
         assert connection is not None  # noqa: S101  # its method is being called
         is_prepared = arguments[1:] == (True,)  # of `_commit_twophase_impl`
-        is_sound = is_prepared or found.is_sound(connection)
+        is_sound = is_prepared or _is_sound(found, connection)
         found.was_in_vain = not is_sound
         try:
             commit(connection, *arguments)
@@ -104,6 +104,18 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
             found.committed()
 
     connection.__dict__[name] = commit_and_emit
+
+
+def _is_sound(found: Watch, connection: Connection) -> bool:
+    """Ask whether the work of all events can be committed; a cancelled question ends it."""
+    try:
+        return found.is_sound(connection)
+    except BaseException as error:
+        # As where SQLAlchemy's COMMIT is cancelled: else the connection goes back to the pool with
+        # the transaction open, because SQLAlchemy takes a commit that has raised as ended.
+        found.rolled_back()
+        connection.invalidate(error)
+        raise
 
 
 def _is_left_open(connection: Connection) -> bool:
