@@ -9,7 +9,6 @@ carry to another machine, and each is the median of those of the rounds.
 from __future__ import annotations
 
 import contextlib
-import gc
 import re
 import resource
 import subprocess
@@ -28,6 +27,7 @@ from benchmarks.work import make_work
 from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
 from sidelight.emission.waiting import Watermark
+from sidelight.host import collecting_seldom
 from sidelight.relay.relay import Relay
 from sidelight.runtime.process import RUNTIME
 from sidelight.runtime.sinks import sinks_of
@@ -71,9 +71,10 @@ def drain() -> tuple[float, float]:
     relay = Relay(RUNTIME.spool, sinks_of(RUNTIME.settings, EMITTER.count), Watermark())
     for worker in relay.workers:
         worker.open()
-    begun, busy = time.perf_counter(), time.process_time()
-    relay.drain()
-    spent = time.perf_counter() - begun, time.process_time() - busy
+    with collecting_seldom():  # as `sidelight relay` does
+        begun, busy = time.perf_counter(), time.process_time()
+        relay.drain()
+        spent = time.perf_counter() - begun, time.process_time() - busy
     relay.stop(5.0)
     return spent
 
@@ -86,14 +87,13 @@ def consume(topic: str, url: str) -> tuple[float, float]:
         consumer = StreamConsumer(address, {}, "benchmark", sink, lambda *_: None)
         while not consumer.progress.stored:
             consumer.step(lambda: False)
-        gc.freeze()  # as `sidelight consume` does
         first = consumer.progress.stored
-        begun, busy = time.perf_counter(), time.process_time()
-        while consumer.progress.stored < EVENTS:
-            consumer.step(lambda: False)
-        share = EVENTS / (EVENTS - first)
-        spent = time.perf_counter() - begun, time.process_time() - busy
-        gc.unfreeze()
+        with collecting_seldom():  # as `sidelight consume` does
+            begun, busy = time.perf_counter(), time.process_time()
+            while consumer.progress.stored < EVENTS:
+                consumer.step(lambda: False)
+            share = EVENTS / (EVENTS - first)
+            spent = time.perf_counter() - begun, time.process_time() - busy
         consumer.close()
     return spent[0] * share, spent[1] * share
 

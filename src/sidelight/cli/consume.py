@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import time
@@ -17,7 +16,7 @@ from sidelight.cli.metrics import exporting_metrics
 from sidelight.cli.options import AsJson, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, print_json, remark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
-from sidelight.host import monotonic
+from sidelight.host import collecting_seldom, monotonic
 from sidelight.record import encode
 from sidelight.runtime import observe_stored, require_stream_client
 from sidelight.settings import Settings, settle
@@ -94,13 +93,13 @@ def consume(
     with exporting_metrics(), closing(store_sink) as sink:
         consumer = StreamConsumer(address, settings.environment, group, sink, aside)
         register(consumer.progress)
-        gc.freeze()  # else the collector walks all that is imported with every few batches
         try:
-            if once:
-                _run_once(consumer, lambda: bool(ended))
-            else:
-                remark(f"consuming {address} into {settings.named_store} as one of {group}")
-                _run(consumer, lambda: bool(ended))
+            with collecting_seldom():
+                if once:
+                    _run_once(consumer, lambda: bool(ended))
+                else:
+                    remark(f"consuming {address} into {settings.named_store} as one of {group}")
+                    _run(consumer, lambda: bool(ended))
         finally:
             consumer.close()
             _report(consumer, aside, as_json=as_json)

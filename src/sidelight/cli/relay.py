@@ -27,7 +27,7 @@ from sidelight.cli.spool.segments import (
 from sidelight.cli.tables import print_table
 from sidelight.emission import EMITTER, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
-from sidelight.host import monotonic
+from sidelight.host import collecting_seldom, monotonic
 from sidelight.record import is_same_store, is_same_stream, random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import RUNTIME, outboxes_of, sinks_of, writer_meta
@@ -102,7 +102,7 @@ def relay(
     )
     if outbox:
         settings = replace(settings, outboxes=tuple(map(outbox_url, outbox)))
-    with exporting_metrics():
+    with exporting_metrics(), collecting_seldom():
         if once:
             _deliver_once(settings, linger, as_json=as_json)
         else:

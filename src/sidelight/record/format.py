@@ -11,7 +11,7 @@ import _random
 import re
 import struct
 import zlib
-from binascii import unhexlify
+from binascii import hexlify, unhexlify
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, TypeAlias
 
@@ -269,17 +269,24 @@ def occurred_at(moment: Moment) -> int:
 
 _id: Final = struct.Struct(">QQ")
 _halves: Final = _id.pack
+#: The hexadecimal digits of an id, without that of the version: the 16th digit is not used.
+_groups: Final = struct.Struct("8s4s3sx4s12s").unpack
 _LENGTH_OF_ID: Final = 36
 
 
-def event_id(occurred_ns: int, random_bits: int) -> str:
+def event_id_ascii(occurred_ns: int, random_bits: int) -> bytes:
     """Derive an event's UUIDv7 (RFC 9562, method 3: the sub-millisecond part in rand_a)."""
-    milliseconds, rest = divmod(occurred_ns, 1_000_000)
-    pairs = _halves(
-        (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (rest << 12) // 1_000_000,
+    milliseconds = (occurred_ns << 12) // 1_000_000  # with 12 bits of a fraction
+    halves = _halves(
+        milliseconds << 4 & 0xFFFF_FFFF_FFFF_FFFF,
         0b10 << 62 | random_bits & 0x3FFF_FFFF_FFFF_FFFF,
-    ).hex("-", 2)
-    return f"{pairs[:4]}{pairs[5:29]}{pairs[30:34]}{pairs[35:]}"
+    )
+    return b"%b-%b-7%b-%b-%b" % _groups(hexlify(halves))
+
+
+def event_id(occurred_ns: int, random_bits: int) -> str:
+    """Derive an event's id as text: see `event_id_ascii`."""
+    return event_id_ascii(occurred_ns, random_bits).decode()
 
 
 def random_of(event_id: bytes, occurred_ns: int) -> int | None:
@@ -291,8 +298,8 @@ def random_of(event_id: bytes, occurred_ns: int) -> int | None:
     if len(event_id) != _LENGTH_OF_ID or event_id[8:24:5] != b"----":
         raise ValueError(f"its id {event_id.decode()!r} is no UUID")
     first, second = _id.unpack(unhexlify(event_id.replace(b"-", b"")))
-    milliseconds, rest = divmod(occurred_ns, 1_000_000)
-    expected = (milliseconds & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | (rest << 12) // 1_000_000
+    milliseconds = (occurred_ns << 12) // 1_000_000
+    expected = (milliseconds >> 12 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | milliseconds & 0xFFF
     if first != expected or second >> 62 != 0b10 or event_id != event_id.lower():
         return None
     return int(second & 0x3FFF_FFFF_FFFF_FFFF)

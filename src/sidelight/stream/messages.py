@@ -12,7 +12,7 @@ import functools
 import sys
 import time
 from binascii import hexlify
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
@@ -24,7 +24,7 @@ from sidelight.record import (
     SAMPLED,
     LedgerPart,
     Static,
-    event_id,
+    event_id_ascii,
     ledger_part,
     random_bits,
     to_json,
@@ -47,7 +47,6 @@ SECOND: Final = 1_000_000_000  # ns
 _TRACE_FLAGS: Final = SAMPLED | RANDOM
 _W3C_FLAGS: Final = tuple(b"-%02x" % w3c_flags(flags) for flags in range(_TRACE_FLAGS + 1))
 _MOST_HEADS: Final = 10_000
-_fit: Final = functools.lru_cache(maxsize=10_000)(id_text)
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -97,7 +96,8 @@ class MessageWriter:
         self._resource: dict[str, Any] = resource if isinstance(resource, dict) else {}
         pid = writer.get("pid")
         self._pid = pid if isinstance(pid, int) else 0
-        self._structured = structured
+        self._made: Callable[[bytes | None, bytes, Headers], Message]
+        self._made = _structured if structured else Message
         self._heads: dict[int, tuple[Static, Headers]] = {}
         self._declared: dict[str, Declared] = {}
         service = str(self._resource.get("service.name", ""))
@@ -130,31 +130,33 @@ class MessageWriter:
             return self.note(moment.time, moment.random, ledger=ledger_part(moment))
         known = self._heads.get(id(static))
         head = known[1] if known is not None and known[0] is static else self._head(static)
-        occurred = moment.time + (moment.duration or 0)
+        duration = moment.duration
+        occurred = moment.time + (duration or 0)
         second, rest = divmod(occurred, SECOND)
         headers = [
             *head,
-            ("ce_id", event_id(occurred, moment.random).encode()),
-            ("ce_time", b"%b.%09dZ" % (_second_text(second), rest)),
+            ("ce_id", event_id_ascii(occurred, moment.random)),
+            ("ce_time", _time_format(second) % rest),
         ]
+        add = headers.append
         key = None
         if (artifact := moment.artifact_id) is not None:
-            key = (_fit if type(artifact) is str else id_text)(artifact).encode() or None
+            key = (_text if type(artifact) is str else _id_of)(artifact) or None
             # A subject is not empty in CloudEvents.
-            headers.append(("ce_artifact", b"") if key is None else ("ce_subject", key))
+            add(("ce_artifact", b"") if key is None else ("ce_subject", key))
         if (organization := moment.organization_id) is not None:
-            text = (_fit if type(organization) is str else id_text)(organization)
-            headers.append(("ce_organization", text.encode()))
-        if moment.duration is not None:
-            headers.append(("ce_duration", b"%d" % moment.duration))
+            text = (_text if type(organization) is str else _id_of)(organization)
+            add(("ce_organization", text))
+        if duration is not None:
+            add(("ce_duration", b"%d" % duration))
         elif moment.flags & CALL and static.outcome == "started":
-            headers.append(("ce_call", b"open"))
+            add(("ce_call", b"open"))
         if (trace := moment.trace) is not None:
             flags = _W3C_FLAGS[moment.flags & _TRACE_FLAGS]
             parent = b"00-%b-%016x%b" % (hexlify(trace), moment.span_id, flags)
-            headers.append(("ce_traceparent", parent))
+            add(("ce_traceparent", parent))
             if moment.span_id:
-                headers.append(("traceparent", parent))
+                add(("traceparent", parent))
         return self._made(key, attributes_text(moment).encode(), headers)
 
     def write_ends(self, records: Sequence[Record]) -> Message:
@@ -180,14 +182,10 @@ class MessageWriter:
         headers = [
             *self._common,
             ("ce_type", PROCESS_TYPE.encode()),
-            ("ce_id", event_id(at, bits).encode()),
-            ("ce_time", b"%b.%09dZ" % (_second_text(second), rest)),
+            ("ce_id", event_id_ascii(at, bits)),
+            ("ce_time", _time_format(second) % rest),
         ]
         return self._made(self._key, to_json(note).encode(), headers)
-
-    def _made(self, key: bytes | None, value: bytes, headers: Headers) -> Message:
-        made = _structured if self._structured else Message
-        return made(key, value, headers)
 
     def _head(self, static: Static) -> Headers:
         """Return the headers that all events of one emission have in common."""
@@ -213,6 +211,14 @@ def _structured(key: bytes | None, value: bytes, headers: Headers) -> Message:
     return Message(key, to_json(event).encode(), [(CONTENT_TYPE, STRUCTURED), *plain])
 
 
+def _id_of(value: object) -> bytes:
+    return id_text(value).encode()
+
+
+_text: Final = functools.lru_cache(maxsize=10_000)(_id_of)  # of a str: True equals 1
+
+
 @functools.lru_cache(maxsize=1024)
-def _second_text(second: int) -> bytes:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+def _time_format(second: int) -> bytes:
+    """Return the time of a second, with a place for its nanoseconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%%09dZ", time.gmtime(second)).encode()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
+import struct
 from binascii import unhexlify
 from calendar import timegm
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import strptime
 from typing import Any, Final, NamedTuple, TypeAlias, get_args
 
@@ -37,6 +38,8 @@ _TIME: Final = re.compile(
 )
 _FLAGS: Final = {b"%02x" % flags: record_flags(flags) for flags in range(256)}
 _LENGTH_OF_TIME: Final = len("2026-07-25T12:00:00.000000000Z")
+_time_parts: Final = struct.Struct("20s9ss").unpack
+_trace_parts: Final = struct.Struct(">16sQ").unpack
 _CALL: Final = re.compile(r"([0-9a-f]{32})([0-9a-f]{16})")
 _MODES: Final = frozenset(get_args(Mode))
 _OUTCOMES: Final = frozenset(OUTCOMES)
@@ -109,10 +112,14 @@ def _read(value: bytes, headers: MessageHeaders) -> Event | Told:
         raise ValueError(f"its data is nested deeper than {DEEPEST} levels")
     static = _static(found["ce_type"], found["ce_point"], found["ce_mode"], found["ce_outcome"])
     moment = _moment(found, _data_decoder.decode(data))
-    return Event((static, moment), _writer(found.get("ce_instance"), found.get("ce_source")))
+    return _event(((static, moment), _writer(found.get("ce_instance"), found.get("ce_source"))))
 
 
 _PROCESS_TYPE: Final = PROCESS_TYPE.encode()
+#: Make an event without a call of Python.
+_event: Final[Callable[[tuple[Record, Mapping[str, Any]]], Event]] = functools.partial(
+    tuple.__new__, Event
+)
 _decode: Final = msgspec.json.decode
 _event_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text_decoder: Final = msgspec.json.Decoder(str)
@@ -177,10 +184,11 @@ def _random_of(uid: bytes, occurred: int) -> int:
 
 def _trace_of(parent: bytes) -> tuple[bytes, int, int]:
     """Read trace, span and flags of a traceparent."""
-    trace, span, known = parent[3:35], parent[36:52], _FLAGS.get(parent[53:])
-    if known is None or parent != b"00-%b-%b-%b" % (trace, span, parent[53:]):
+    known = _FLAGS.get(parent[53:])
+    if known is None or parent[:3] != b"00-" or parent[35:53:17] != b"--":
         raise ValueError(f"its traceparent is {parent.decode()!r}")
-    return unhexlify(trace), int.from_bytes(unhexlify(span), "big"), known
+    trace, span_id = _trace_parts(unhexlify(parent[3:35] + parent[36:52]))
+    return trace, span_id, known
 
 
 def _told(found: Mapping[str, bytes], data: bytes) -> Told:
@@ -218,15 +226,17 @@ def _bare_moment(
 
 
 def _nanoseconds(text: bytes) -> int:
-    fraction = text[20:29]
-    if len(text) == _LENGTH_OF_TIME and text[19::10] == b".Z" and fraction.isdigit():
-        return _second(text[:19]) * SECOND + int(fraction)
+    if len(text) == _LENGTH_OF_TIME:
+        until_point, fraction, zone = _time_parts(text)
+        if zone == b"Z" and fraction.isdigit():
+            return _second(until_point) + int(fraction)
     found = _TIME.fullmatch(text)
     if found is None:
         raise ValueError(f"its time is {text.decode()!r}")
-    return _second(found[1]) * SECOND + int((found[2] or b"0").ljust(9, b"0"))
+    return _second(found[1] + b".") + int((found[2] or b"0").ljust(9, b"0"))
 
 
 @functools.lru_cache(maxsize=1024)
 def _second(text: bytes) -> int:
-    return timegm(strptime(text.decode(), "%Y-%m-%dT%H:%M:%S"))
+    """Read a second with the point behind it (ns)."""
+    return timegm(strptime(text.decode(), "%Y-%m-%dT%H:%M:%S.")) * SECOND

@@ -175,12 +175,7 @@ class StreamSink:
     def _deliver_chunk(self, producer: StreamProducer) -> None:
         """Send the first chunk, wait for its reports, and decide about what has failed."""
         chunk = self._chunks[0]
-        while self._sent < len(chunk):
-            if not producer.send(self._message(chunk[self._sent]), _PATIENCE):
-                raise self._unavailable(producer, "the producer's queue is full")
-            self._sent += 1
-            if self._sent % _PIECE == 0:
-                sleep(0)
+        self._send(chunk, producer)
         if not producer.await_reports(_PATIENCE):
             raise self._unavailable(producer, "it acknowledges nothing")
         self._sent = 0
@@ -196,6 +191,17 @@ class StreamSink:
             self._refused_in_a_row = 0
         if failed:
             self._decide(producer, failed, next(iter(failures.values())))
+
+    def _send(self, chunk: Sequence[_Item], producer: StreamProducer) -> None:
+        """Put the rest of a chunk into the producer's queue."""
+        send = producer.send
+        while piece := chunk[self._sent : self._sent + _PIECE]:
+            for item in piece:
+                if not send(self._message(item), _PATIENCE):
+                    raise self._unavailable(producer, "the producer's queue is full")
+                self._sent += 1
+            if len(piece) == _PIECE:
+                sleep(0)
 
     def _decide(self, producer: StreamProducer, failed: Sequence[_Item], error: Any) -> None:
         """Find the messages that are the cause of a failure; all others are sent again."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
@@ -29,6 +27,7 @@ from sidelight.cli.output import complain, print_json, remark, stdout_kept_clean
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.formats import FORMATS
 from sidelight.cli.store.unknown import remark_unknown, require_artifact
+from sidelight.host import without_collector
 from sidelight.record import catalogue
 from sidelight.store import Page, Store, beginning_ns, declared_columns, from_ns, plural
 
@@ -122,7 +121,7 @@ def export(
                 remark(f"continuing behind {plural(parts.events, 'event')}")
                 asked["recorded_after"] = parts.recorded_until
             pages = with_progress(opened.pages(**asked), "exporting", opened.size(), len)
-            with _without_collector():
+            with without_collector():
                 while parts.write(islice(pages, _PAGES), declared):
                     pass
                 parts.join()
@@ -147,18 +146,6 @@ def _tell(to: Path, events: int, until: int, *, as_json: bool) -> None:
     remark(f"{plural(events, 'event')} in {to}")
     if until:
         remark(f"later events: --recorded-after {continued}; drop those whose event_id you have")
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Pause the garbage collector, because a page has thousands of new tuples and no cycle."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _Parts:
