@@ -16,7 +16,7 @@ from tests.support.stored import NOON, batches_of, record, sqlite
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.stream import StreamSink
 
-EVENTS = 10_000
+EVENTS = 30_000  # more than two batches
 MIB = 1024 * 1024
 
 

@@ -1,7 +1,7 @@
 """Batches of a topic: what a consumer keeps of the messages that it has read.
 
-While there is more to read than fits into a batch, the next batch is read by a thread of its own
-while the present one is stored, because the store's server works then.
+While there is more to read than half a batch, the next batch is read by a thread of its own while
+the present one is stored, because the store's server works then.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from sidelight.host import sleep
 from sidelight.stream.problems import error_of
 from sidelight.stream.reading import Event, Sourced, Told, read_message
 
-_BATCH: Final = 5_000  # messages of one transaction
+_BATCH: Final = 10_000  # messages of one transaction, as many as of a relay to the store
+_BEHIND: Final = 0.5  # the share of a batch that tells that there is more to read
 _IDLE: Final = 0.05  # seconds to wait for the first message of a batch …
 _LINGER: Final = 0.005  # … and for more; a larger batch gathers while this one is stored
 _READ_AT_ONCE: Final = 20  # messages between two offers of the GIL to the thread that stores
@@ -113,10 +114,10 @@ class BatchReader:
         self._ahead: Future[Batch] | None = None
 
     def next(self) -> Batch:
-        """Return the next batch; after a full one, begin to read another."""
+        """Return the next batch; after a large one, begin to read another."""
         ahead, self._ahead = self._ahead, None
         batch = self._read() if ahead is None else ahead.result()
-        if batch.messages >= _BATCH:
+        if batch.messages >= _BATCH * _BEHIND:
             self._ahead = self._thread.submit(self._read)
         return batch
 
