@@ -7,6 +7,7 @@ from tests.support.stored import NOON, exact, record, sqlite, store
 
 from sidelight.store import batch_size
 from sidelight.store.batch_size import BatchSizer
+from sidelight.store.statements import _pieces
 
 
 @pytest.fixture
@@ -54,3 +55,15 @@ def test_a_batch_is_stored_in_pieces(tmp_path, monkeypatch):
     events = exact(url)
     assert len(events) == 30
     assert len({event.recorded_ns for event in events}) > 1
+
+
+def test_the_statements_of_sqlite_have_few_sizes():
+    """SQLite compiles a statement for each size, which takes as long as to insert the rows."""
+    sizes = set()
+    for count in range(1100):
+        rows = [(n,) for n in range(count)]
+        pieces = [*_pieces(rows)]
+        assert [row for piece in pieces for row in piece] == rows
+        assert len(pieces) <= count // 500 + 4
+        sizes |= {len(piece) for piece in pieces}
+    assert sizes == {*range(1, 64), 64, 128, 256, 500}

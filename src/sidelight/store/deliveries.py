@@ -54,15 +54,12 @@ def contents_of(records: Sequence[Record], writer: Writer, *, in_order: bool = T
         msgspec.ValidationError: a ledger does not have the shape of one.
     """
     drafts, ledgers = drafts_of(records)
+    calls = [record for record in records if record[1].flags & CALL]  # few
+    ended = {call_of(moment) for static, moment in calls if ends_call(static, moment)}
     starts = {
         key: call_of(moment)
-        for _, key, _, _, static, moment in drafts
+        for _, key, _, _, static, moment in (drafts if calls else ())
         if moment.flags & CALL and static.outcome == "started" and moment.trace is not None
-    }
-    ended = {
-        call_of(moment)
-        for static, moment in records
-        if moment.flags & CALL and ends_call(static, moment)
     }
     return Contents(writer, drafts, ledgers, starts, ended, in_order)
 

@@ -54,10 +54,14 @@ def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
     """
     drafts: list[Draft] = []
     ledgers: list[Ledger] = []
+    latest, is_sorted = -1, True
     for static, moment in records:
         if static.type is not None:
             artifact, organization = moment.artifact_id, moment.organization_id
             occurred = moment.time + (moment.duration or 0)
+            if occurred <= latest:
+                is_sorted = False
+            latest = occurred
             drafts.append(
                 (
                     occurred,
@@ -70,7 +74,8 @@ def drafts_of(records: Iterable[Record]) -> tuple[list[Draft], list[Ledger]]:
             )
         elif static.outcome == "ledger":
             ledgers.append((ledger_part(moment), moment.time))
-    drafts.sort(key=_time_order)
+    if not is_sorted:
+        drafts.sort(key=_time_order)
     return drafts, ledgers
 
 

@@ -60,8 +60,8 @@ class StoreFile(sqlite3.Connection):
 
     def is_usable(self) -> bool:
         """Return whether each file that the connection has opened still has its descriptor."""
-        files = {each.file for each in self.descriptors}
-        return files == {each.file for each in self.descriptors if each.is_own()}
+        lost = {each.file for each in self.descriptors if not each.is_own()}
+        return not lost or lost <= {each.file for each in self.descriptors if each.is_own()}
 
     def check(self) -> None:
         """Check that the file and its log are at their path, and that no program has cut the file.

@@ -15,9 +15,11 @@ from sidelight.store.partitions import RETENTION_LOCK
 from sidelight.store.rows import CHUNK, KEY, RECORDED, Row
 from sidelight.store.tables import DELIVERIES, EVENTS, Table
 
+_EXACT: Final = 63  # rows that one statement of SQLite writes, however many they are
 _ID: Final = "event_id::text"
 _UNLESS_STORED: Final = "ON CONFLICT DO NOTHING"
 RUN_DEFERRED: Final = "SET CONSTRAINTS ALL IMMEDIATE"
+_TRIGGERS: Final = "SELECT 1 FROM sqlite_master WHERE type = 'trigger' LIMIT 1"
 _MARKS: Final = "SELECT kept_since, erasures FROM retention"
 
 
@@ -107,6 +109,10 @@ class BatchStatements(Protocol):
         """Check deferred constraints now, as a commit would."""
         ...
 
+    def may_run_triggers(self) -> bool:
+        """Return whether a trigger may change what the transaction writes."""
+        ...
+
     def recorded_keys(self, new: Sequence[Row], times: range) -> str:
         """Return the ids of the rows of `events` that a transaction has at its end, with commas.
 
@@ -181,28 +187,31 @@ class _SqliteStatements:
         self, before: str, types: str, rows: Sequence[Row], after: str = ""
     ) -> list[tuple[Any, ...]]:
         returned: list[tuple[Any, ...]] = []
-        for chunk in _chunks(rows):
-            returned.extend(self._execute(before, len(types), chunk, after))
+        for piece in _pieces(rows):
+            returned.extend(self._execute(before, len(types), piece, after))
         return returned
 
     def change(self, before: str, types: str, rows: Sequence[Row], after: str = "") -> int:
         width = len(types)
-        return sum(self._execute(before, width, each, after).rowcount for each in _chunks(rows))
+        return sum(self._execute(before, width, each, after).rowcount for each in _pieces(rows))
 
     def insert_new(self, chunks: Iterable[list[Row]]) -> Sequence[Row]:
         new: list[Row] = []
-        for chunk in chunks:
-            inserted = self._execute(EVENTS.insert, len(chunk[0]), chunk, _UNLESS_STORED)
-            if inserted.rowcount == len(chunk):
-                new.extend(chunk)
+        for piece in chain.from_iterable(map(_pieces, chunks)):
+            inserted = self._execute(EVENTS.insert, len(piece[0]), piece, _UNLESS_STORED)
+            if inserted.rowcount == len(piece):
+                new.extend(piece)
                 continue
             # Some were stored before. The rows of this transaction have its times.
-            recorded = _recorded(self, "event_id", "t", chunk)
-            new.extend(row for row in chunk if recorded[row[KEY]] == row[RECORDED])
+            recorded = _recorded(self, "event_id", "t", piece)
+            new.extend(row for row in piece if recorded[row[KEY]] == row[RECORDED])
         return new
 
     def check_constraints(self) -> None:
         """Do nothing: SQLite checks no foreign keys unless a connection asks for it."""
+
+    def may_run_triggers(self) -> bool:
+        return self._connection.execute(_TRIGGERS).fetchone() is not None
 
     def recorded_keys(self, new: Sequence[Row], times: range) -> str:  # noqa: ARG002  # the protocol
         query = "SELECT group_concat(event_id) FROM events WHERE recorded_at BETWEEN ? AND ?"
@@ -219,8 +228,18 @@ def _values(before: str, width: int, count: int, after: str) -> str:
     return f"{before} VALUES {', '.join([row] * count)} {after}"
 
 
-def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+def _pieces(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Split rows into pieces of few sizes: `CHUNK`, powers of two, and up to `_EXACT`.
+
+    SQLite compiles a statement for each size. That takes as long as it takes to insert the rows.
+    Few rows stay together, because each statement costs a turn of the GIL.
+    """
+    start = 0
+    while left := len(rows) - start:
+        size = left if left <= _EXACT else 1 << left.bit_length() - 1
+        end = start + (size if left < CHUNK else CHUNK)
+        yield rows[start:end]
+        start = end
 
 
 def _recorded(
@@ -301,6 +320,9 @@ class _PostgresStatements:
 
     def check_constraints(self) -> None:
         self._connection.execute(RUN_DEFERRED)
+
+    def may_run_triggers(self) -> bool:
+        return True  # which of them a user may see is a matter of rights
 
     def recorded_keys(self, new: Sequence[Row], times: range) -> str:
         keys = [row[KEY] for row in new]  # so that the server looks into few partitions
