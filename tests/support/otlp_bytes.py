@@ -18,9 +18,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 
-from sidelight.otlp.logs import encode_log
+from sidelight.otlp.logs import log_encoder
 from sidelight.otlp.requests import encode_request
-from sidelight.otlp.spans import encode_span
+from sidelight.otlp.spans import span_encoder
 from sidelight.otlp.wire import Attributes, message
 from sidelight.record.format import Moment, Static
 from sidelight.record.limits import DEFAULT_LIMITS, Limits
@@ -73,13 +73,13 @@ def by_the_sdk(
 
 def span_in(record: Record, limits: Limits = DEFAULT_LIMITS) -> Span | None:
     """The span that a record holds."""
-    encoded = encode_span(*record, limits)
+    encoded = span_encoder(limits)(*record)
     return None if encoded is None else ScopeSpans.FromString(encoded).spans[0]
 
 
 def log_in(record: Record, limits: Limits = DEFAULT_LIMITS, observed: int = 0) -> LogRecord | None:
     """The event that a record holds."""
-    encoded = encode_log(*record, limits, observed)
+    encoded = log_encoder(limits, observed)(*record)
     return None if encoded is None else ScopeLogs.FromString(encoded).log_records[0]
 
 
@@ -87,7 +87,7 @@ def spans_request(
     records: Iterable[Record], resource: Mapping[str, Any], limits: Limits = DEFAULT_LIMITS
 ) -> ExportTraceServiceRequest:
     """The request with the spans of records, whose writer has the resource."""
-    items = [(record[0].origin, encode_span(*record, limits)) for record in records]
+    items = [(record[0].origin, span_encoder(limits)(*record)) for record in records]
     written = encode_request([i for i in items if i[1] is not None], _resource(resource))
     return ExportTraceServiceRequest.FromString(written)
 
@@ -99,7 +99,7 @@ def logs_request(
     observed: int = 0,
 ) -> ExportLogsServiceRequest:
     """The request with the events of records, whose writer has the resource."""
-    items = [(record[0].origin, encode_log(*record, limits, observed)) for record in records]
+    items = [(record[0].origin, log_encoder(limits, observed)(*record)) for record in records]
     written = encode_request([i for i in items if i[1] is not None], _resource(resource))
     return ExportLogsServiceRequest.FromString(written)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from sidelight.otlp.wire import Attributes, Texts, bounded_value
 from sidelight.record import ARTIFACT_KEY, CUT, ORGANIZATION_KEY, Moment, Static, to_json
+
+Encode: TypeAlias = Callable[[Static, Moment], bytes | None]
+"""Writes what a record holds for one signal, as a field of the message around it."""
 
 
 def code_function(static: Static) -> str:
@@ -61,6 +65,19 @@ class Identity:
 def _id(value: Any) -> str:
     """Return an id as text, equal to the store's."""
     return str(value) if isinstance(value, str | int | float) else to_json(value)
+
+
+def usual_most(most: int | None, length: int | None, own: int) -> int:
+    """Return how many given attributes need no look at the limits; -1 where all need one.
+
+    Args:
+        most: limit of the number of attributes.
+        length: limit of the characters of a text.
+        own: how many attributes sidelight adds at most.
+    """
+    if length is not None:
+        return -1
+    return sys.maxsize if most is None else most - own
 
 
 def bounded(

@@ -9,9 +9,20 @@ from __future__ import annotations
 import struct
 from typing import Any, Final, TypeAlias
 
-from sidelight.otlp.fields import Identity, bounded, code_function, event_name, identity
+from sidelight.otlp.fields import (
+    Encode,
+    Identity,
+    bounded,
+    code_function,
+    event_name,
+    identity,
+    usual_most,
+)
 from sidelight.otlp.wire import (
     Attributes,
+    GivenAttributes,
+    Heads,
+    ReservedKeyError,
     any_value,
     message,
     number_field,
@@ -27,13 +38,14 @@ from sidelight.record import (
     Limits,
     Moment,
     Static,
-    event_id,
+    event_id_ascii,
     exception_attributes,
     w3c_flags,
 )
 
 _attributes: Final = Attributes(b"\x32")
 _identity: Final = Identity(_attributes)
+_beginnings: Final = Heads(b"\x12")
 _USUAL: Final = 1 << 62  # ns; a damaged record may say anything
 _duration: Final = _attributes["sidelight.duration"]
 _INFO: Final = (9, "INFO")
@@ -52,65 +64,68 @@ _OWN_KEYS: Final = frozenset(
         "log.record.uid",
     }
 )
-_OWN_MOST: Final = len(_OWN_KEYS)
+_given: Final = GivenAttributes(b"\x32", _OWN_KEYS)
 _NO_ATTRIBUTES: Final[dict[str, Any]] = {}
-#: time (1) and observed time (11) with their tags.
-_times: Final = struct.Struct("<cQcQ").pack
-#: The same, and trace_id (9), span_id (10) and flags (8) with their tags.
-_times_and_trace: Final = struct.Struct("<cQcQ2s16s2s8scI").pack
+#: time (1) or observed time (11) with its tag.
+_time: Final = struct.Struct("<cQ").pack
+#: time, trace_id (9), span_id (10) and flags (8) with their tags.
+_time_and_trace: Final = struct.Struct("<cQ2s16s2s8scI").pack
 _TRACE_FLAGS: Final = SAMPLED | RANDOM
 _W3C_FLAGS: Final = tuple(int(w3c_flags(flags)) for flags in range(_TRACE_FLAGS + 1))
 
 
-def encode_log(
-    static: Static, moment: Moment, limits: Limits = DEFAULT_LIMITS, observed: int = 0
-) -> bytes | None:
-    """Write the event that a record holds, as a field of ``ScopeLogs``; None if it holds none.
+def log_encoder(limits: Limits = DEFAULT_LIMITS, observed: int = 0) -> Encode:
+    """Return a function that writes the event that a record holds; None if it holds none.
 
     Args:
-        static: what the records of the point have in common.
-        moment: the call.
-        limits: of the process that wrote the record.
-        observed: when the relay has read the record (ns).
+        limits: of the process that wrote the records.
+        observed: when the relay has read the records (ns).
     """
-    if static.type is None:
-        return None
-    duration, trace, span_id = moment.duration, moment.trace, moment.span_id
-    occurred = moment.time + (duration or 0)
-    uid = event_id(occurred, moment.random)
-    given, details = moment.attributes or _NO_ATTRIBUTES, moment.details
-    if trace and span_id:
-        flags, span = _W3C_FLAGS[moment.flags & _TRACE_FLAGS], span_id.to_bytes(8, "big")
-        ids = b"\x4a\x10", trace, b"\x52\x08", span, b"\x45", flags
-        parts = [_times_and_trace(b"\x09", occurred, b"\x59", observed, *ids)]
-    else:
-        parts = [_times(b"\x09", occurred, b"\x59", observed)]
-    if (
-        (details is None or "error" not in details)
-        and limits.log_length is None
-        and ((most := limits.log_attributes) is None or len(given) + _OWN_MOST <= most)
-        and (not given or _OWN_KEYS.isdisjoint(given))
-    ):
-        known = _known.get(id(static))
-        head, about, tail = (
-            known[1] if known is not None and known[0] is static else _new_constants(static)
-        )
-        parts.append(head)
-        if given:
-            _attributes.add(parts, given.items())
-        parts.append(about)
-        if duration is not None:
-            if 0 <= duration < _USUAL:
+    most = usual_most(limits.log_attributes, limits.log_length, len(_OWN_KEYS))
+    observed_field = _time(b"\x59", observed)
+
+    def encode(static: Static, moment: Moment) -> bytes | None:
+        if static.type is None:
+            return None
+        duration, trace, span_id = moment.duration, moment.trace, moment.span_id
+        occurred = moment.time + (duration or 0)
+        uid = event_id_ascii(occurred, moment.random)
+        given, details = moment.attributes or _NO_ATTRIBUTES, moment.details
+        if trace and span_id:
+            flags, span = _W3C_FLAGS[moment.flags & _TRACE_FLAGS], span_id.to_bytes(8, "big")
+            begin = _time_and_trace(
+                b"\x09", occurred, b"\x4a\x10", trace, b"\x52\x08", span, b"\x45", flags
+            )
+        else:
+            begin = _time(b"\x09", occurred)
+        parts = [begin, observed_field]
+        is_usual = len(given) <= most and (details is None or "error" not in details)
+        if is_usual and given:
+            try:
+                _given.add(parts, given.items())
+            except ReservedKeyError:
+                is_usual = False
+                del parts[2:]
+        if not is_usual:
+            parts += _bounded_log(static, moment, uid.decode(), limits)
+        else:
+            known = _known.get(id(static))
+            head, about, tail = (
+                known[1] if known is not None and known[0] is static else _new_constants(static)
+            )
+            if duration is None:
+                parts += head, about
+            elif 0 <= duration < _USUAL:
                 number = varint(duration)
-                parts += _duration[-len(number)], number
+                parts += head, about, _duration[-len(number)], number
             else:
-                _attributes.add(parts, (("sidelight.duration", duration),))
-        _identity.add(parts, moment)
-        parts += tail, uid.encode()
-    else:
-        parts += _bounded_log(static, moment, uid, limits)
-    written = b"".join(parts)
-    return b"\x12" + varint(len(written)) + written
+                parts += head, about, _attributes.of({"sidelight.duration": duration})
+            _identity.add(parts, moment)
+            parts += tail, uid
+        written = b"".join(parts)
+        return _beginnings[len(written)] + written
+
+    return encode
 
 
 _Constants: TypeAlias = tuple[bytes, bytes, bytes]

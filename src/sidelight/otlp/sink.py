@@ -19,13 +19,13 @@ from sidelight.host import monotonic, sleep, suppressed
 from sidelight.otlp.endpoint import Endpoint
 from sidelight.otlp.exporter import Exporter, ExportError, SignalName
 from sidelight.otlp.http_exporter import HttpExporter
-from sidelight.otlp.logs import encode_log
+from sidelight.otlp.logs import log_encoder
 from sidelight.otlp.requests import encode_request, encode_resource
-from sidelight.otlp.spans import encode_span
+from sidelight.otlp.spans import span_encoder
 from sidelight.record import Limits, limits_of
 from sidelight.spool import Record
 
-_REQUEST: Final = 512  # records of one request …
+_REQUEST: Final = 1000  # records of one request …
 _REQUEST_BYTES: Final = 1024 * 1024  # … and their bytes; gRPC servers refuse more than 4 MiB
 _ENCODED_AT_ONCE: Final = 128  # records between two offers of the GIL
 _MAX_FAILURES: Final = 8  # internal errors of the endpoint before the records are the suspects
@@ -33,7 +33,7 @@ _UNSUPPORTED_RETRY: Final = 600.0  # seconds until a back end without logs is as
 
 Count: TypeAlias = Callable[[str, str], None]
 """Counts a loss: called with reason and problem."""
-_ENCODERS: Final = {"traces": encode_span, "logs": encode_log}
+_ENCODERS: Final = {"traces": span_encoder, "logs": log_encoder}
 _WORDS: Final[Mapping[SignalName, str]] = {"traces": "spans", "logs": "log records"}
 
 
@@ -140,7 +140,7 @@ class OtlpSink:
         self, records: Sequence[Record], limits: Limits
     ) -> tuple[int, list[tuple[Record, bytes]]]:
         """Encode the records of the next request; also return the index of the first one after."""
-        encode, observed = _ENCODERS[self.name], time.time_ns()
+        encode = _ENCODERS[self.name](limits, time.time_ns())
         pairs: list[tuple[Record, bytes]] = []
         end, size = self._sent, 0
         while len(pairs) < _REQUEST and size < _REQUEST_BYTES and end < len(records):
@@ -148,7 +148,7 @@ class OtlpSink:
                 end += 1
                 static, moment = record
                 try:
-                    encoded = encode(static, moment, limits, observed)
+                    encoded = encode(static, moment)
                 except Exception as error:  # noqa: BLE001  # a record of unexpected shape
                     self._refuse(record, f"{type(error).__name__}: {error}")
                     continue

@@ -12,14 +12,23 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sidelight.otlp.fields import Identity, bounded, code_function, identity
+from sidelight.otlp.fields import (
+    Encode,
+    Identity,
+    bounded,
+    code_function,
+    identity,
+    usual_most,
+)
 from sidelight.otlp.wire import (
     Attributes,
+    GivenAttributes,
+    Heads,
+    ReservedKeyError,
     any_value,
     message,
     number_field,
     text_field,
-    varint,
 )
 from sidelight.record import (
     ARTIFACT_KEY,
@@ -42,7 +51,7 @@ _MAX_HEADS: Final = 10_000
 _OWN_KEYS: Final = frozenset(
     {"code.function.name", ARTIFACT_KEY, ORGANIZATION_KEY, "sidelight.truncated"}
 )
-_OWN_MOST: Final = len(_OWN_KEYS)
+_given: Final = GivenAttributes(b"\x4a", _OWN_KEYS)
 _NONE_DROPPED: Final = (0, 0, 0)
 _NO_ATTRIBUTES: Final[dict[str, Any]] = {}
 #: trace_id (1), span_id (2), start (7) and end (8) with their tags.
@@ -55,6 +64,7 @@ _REMOTE: Final = b"\x85\x01" + struct.pack("<I", 0x300)
 
 _attributes: Final = Attributes(b"\x4a")
 _identity: Final = Identity(_attributes)
+_beginnings: Final = Heads(b"\x12")
 _event_attributes: Final = Attributes(b"\x1a")
 _link_attributes: Final = Attributes(b"\x22")
 _foreign_attributes: Final = Attributes(b"\x4a", any_value)
@@ -62,50 +72,58 @@ _foreign_event_attributes: Final = Attributes(b"\x1a", any_value)
 _foreign_link_attributes: Final = Attributes(b"\x22", any_value)
 
 
-def encode_span(
-    static: Static,
-    moment: Moment,
-    limits: Limits = DEFAULT_LIMITS,
-    observed: int = 0,  # noqa: ARG001  # as for log records
-) -> bytes | None:
-    """Write the span that a record holds, as a field of ``ScopeSpans``; None if it holds none."""
-    flags, trace = moment.flags, moment.trace
-    if not flags & SPAN or trace is None or static.span_name is None:
-        return None
-    given, details = moment.attributes or _NO_ATTRIBUTES, moment.details
-    if static.origin is not None:
-        parts = _foreign_span(moment, details or {})
-    elif (
-        details is None
-        and limits.span_length is None
-        and ((most := limits.attributes) is None or len(given) + _OWN_MOST <= most)
-        and (not given or _OWN_KEYS.isdisjoint(given))
-    ):
-        known = _heads.get(id(static))
-        parts = [known[1] if known is not None and known[0] is static else _new_head(static)]
-        _identity.add(parts, moment)
-        if given:
-            _attributes.add(parts, given.items())
-    else:
-        parts = _detailed_span(static, moment, details or {}, limits)
-    began, parent = moment.time, moment.parent_id
-    parts.append(
-        _ids_and_times(
-            b"\x0a\x10",
-            trace,
-            b"\x12\x08",
-            moment.span_id.to_bytes(8, "big"),
-            b"\x39",
-            began,
-            b"\x41",
-            began + (moment.duration or 0),
+def span_encoder(limits: Limits = DEFAULT_LIMITS, _observed: int = 0) -> Encode:
+    """Return a function that writes the span that a record holds; None if it holds none.
+
+    Args:
+        limits: of the process that wrote the records.
+    """
+    most = usual_most(limits.attributes, limits.span_length, len(_OWN_KEYS))
+
+    def encode(static: Static, moment: Moment) -> bytes | None:
+        flags, trace = moment.flags, moment.trace
+        if not flags & SPAN or trace is None or static.span_name is None:
+            return None
+        given, details = moment.attributes or _NO_ATTRIBUTES, moment.details
+        parts: list[bytes] = []
+        is_usual = details is None and len(given) <= most and static.origin is None
+        if is_usual:
+            known = _heads.get(id(static))
+            parts.append(
+                known[1] if known is not None and known[0] is static else _new_head(static)
+            )
+            _identity.add(parts, moment)
+            if given:
+                try:
+                    _given.add(parts, given.items())
+                except ReservedKeyError:
+                    is_usual = False
+        if not is_usual:
+            parts = (
+                _detailed_span(static, moment, details or {}, limits)
+                if static.origin is None
+                else _foreign_span(moment, details or {})
+            )
+        began, parent = moment.time, moment.parent_id
+        parts.append(
+            _ids_and_times(
+                b"\x0a\x10",
+                trace,
+                b"\x12\x08",
+                moment.span_id.to_bytes(8, "big"),
+                b"\x39",
+                began,
+                b"\x41",
+                began + (moment.duration or 0),
+            )
         )
-    )
-    if parent:
-        parts += b"\x22\x08", parent.to_bytes(8, "big")
-    parts.append(_REMOTE if parent and flags & REMOTE_PARENT else _LOCAL)
-    written = b"".join(parts)
-    return b"\x12" + varint(len(written)) + written
+        if parent:
+            parts += b"\x22\x08", parent.to_bytes(8, "big")
+        parts.append(_REMOTE if parent and flags & REMOTE_PARENT else _LOCAL)
+        written = b"".join(parts)
+        return _beginnings[len(written)] + written
+
+    return encode
 
 
 #: The common part of a point's spans; statics are the same objects for all records.

@@ -13,6 +13,7 @@ _INT64: Final = range(-(1 << 63), 1 << 63)
 _MASK: Final = (1 << 64) - 1
 _MAX_KEYS: Final = 500  # or texts of one key, whose encoded form is kept
 _SHORT: Final = 64  # bytes of a text
+_USUAL: Final = 2048  # bytes of a message
 _double: Final = struct.Struct("<cd").pack
 
 #: Small numbers, each as one byte.
@@ -40,6 +41,20 @@ def varint(number: int) -> bytes:
 def message(tag: bytes, content: bytes) -> bytes:
     """Write a field of variable length, also an empty one."""
     return tag + varint(len(content)) + content
+
+
+class Heads(dict[int, bytes]):
+    """The tag of a field of variable length and its length, by the length."""
+
+    def __init__(self, tag: bytes) -> None:
+        super().__init__()
+        self._tag = tag
+
+    def __missing__(self, length: int) -> bytes:
+        head = self._tag + varint(length)
+        if length < _USUAL:
+            self[length] = head
+        return head
 
 
 def text_field(tag: bytes, text: str | None) -> bytes:
@@ -139,30 +154,45 @@ class Attributes(dict[str, _Prefixes]):
 
     def add(self, parts: list[bytes], given: Iterable[tuple[str, Any]]) -> None:
         """Write attributes to ``parts``."""
-        append = parts.append
         for key, value in given:
             prefixes = self[key]
             kind = type(value)
             if kind is str:
                 text = value.encode()
-                if len(text) < _SHORT:
-                    append(prefixes[len(text)])
-                    append(text)
+                if (length := len(text)) < _SHORT:
+                    parts += prefixes[length], text
                     continue
             elif kind is int and 0 <= value < 1 << 63:
                 number = varint(value)
-                append(prefixes[-len(number)])
-                append(number)
+                parts += prefixes[-len(number)], number
                 continue
             encoded = self._any_value(value)
             if encoded is not None:
-                append(message(self.tag, prefixes.head + message(b"", encoded)))
+                parts.append(message(self.tag, prefixes.head + message(b"", encoded)))
 
     def of(self, given: Mapping[str, Any]) -> bytes:
         """Write attributes."""
         parts: list[bytes] = []
         self.add(parts, given.items())
         return b"".join(parts)
+
+
+class ReservedKeyError(KeyError):
+    """The key of an attribute is one that sidelight writes itself."""
+
+
+class GivenAttributes(Attributes):
+    """Writes the attributes that an application has given, unless one has a reserved key."""
+
+    def __init__(self, tag: bytes, reserved: frozenset[str]) -> None:
+        """Make a writer whose `add` raises `ReservedKeyError`."""
+        super().__init__(tag)
+        self._reserved = reserved
+
+    def __missing__(self, key: str) -> _Prefixes:
+        if key in self._reserved:
+            raise ReservedKeyError(key)
+        return super().__missing__(key)
 
 
 class Texts(dict[str, bytes]):
