@@ -394,6 +394,18 @@ def test_flush_waits_for_the_needed_sinks(spool, relay_of):
     assert relay.flush(10.0, needed=("traces",))
 
 
+def test_a_long_flush_looks_seldom(spool, relay_of, monkeypatch):
+    """Each look takes the GIL from the threads that deliver."""
+    relay, store = relay_of(spool, "store")
+    is_behind, looks = Worker.is_behind, []
+    monkeypatch.setattr(Worker, "is_behind", lambda self: looks.append(1) or is_behind(self))
+    store.down.set()
+    relay.start()
+    emit(spool, 1)
+    assert not relay.flush(1.0)
+    assert len(looks) < 150
+
+
 def test_exports_are_not_traced(spool, relay_of):
     relay, store = relay_of(spool, "store")
     write, seen = store.write, []

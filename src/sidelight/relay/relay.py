@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from sidelight.relay.outbox_mover import Mover, Outbox
 
 _BRIEFLY: Final = 0.05  # seconds
-_POLL: Final = 0.002  # seconds
+_POLL: Final = 0.002  # seconds …
+_LONGEST_POLL: Final = 0.02  # … and in a long wait
 _FOR_MEMORY: Final = 0.3  # seconds
 
 
@@ -127,7 +128,8 @@ class Relay:
         return is_delivered and not any(refused)
 
     def _await_delivery(self, seconds: float, needed: Collection[str], *, patient: bool) -> bool:
-        until = monotonic() + seconds
+        began = monotonic()
+        until = began + seconds
         requests = [(mover, mover.request()) for mover in self.movers]
         while True:
             is_stuck = not patient and any(w.failing for w in self.workers if w.is_store)
@@ -135,7 +137,7 @@ class Relay:
             if not is_stuck and any(moving):
                 if monotonic() >= until:
                     return False
-                time.sleep(_POLL)
+                time.sleep(_pause_after(monotonic() - began))
                 continue
             behind = [
                 worker
@@ -147,7 +149,7 @@ class Relay:
                 return not behind
             for worker in awaited:
                 worker.wake()
-            time.sleep(_POLL)
+            time.sleep(_pause_after(monotonic() - began))
 
     def drain(self, retries: int = 3) -> dict[str, int]:
         """Deliver everything in this thread; for `sidelight relay --once`.
@@ -268,6 +270,11 @@ class Relay:
         if all_ended := all([*ended, self.housekeeping.loop.join(until)]):
             self.spool.store_directly = self._store_directly
         return all_ended
+
+
+def _pause_after(waited: float) -> float:
+    """Return how long a flush that has waited so long pauses: each look takes the GIL."""
+    return min(max(waited / 20, _POLL), _LONGEST_POLL)
 
 
 def _movers(outboxes: Sequence[Outbox], spool: Spool, ready: Callable[[], bool]) -> list[Mover]:
