@@ -164,6 +164,7 @@ def restored():
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of a session that is broken
+@pytest.mark.filterwarnings("ignore:.+ServerCursor.+ still open:ResourceWarning")  # the same
 @pytest.mark.parametrize("driver", SETTINGS)
 def test_each_way_out_has_its_events_or_counts_them(driver, tmp_path, full):
     database, asynchronous = proof.DRIVERS[driver]
