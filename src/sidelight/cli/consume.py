@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from sidelight.cli.collector import collecting_seldom
 from sidelight.cli.metrics import exporting_metrics
 from sidelight.cli.options import AsJson, SpoolDirectory, StoreUrl
 from sidelight.cli.output import complain, print_json, remark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
-from sidelight.host import collecting_seldom, monotonic
+from sidelight.host import monotonic
 from sidelight.record import encode
 from sidelight.runtime import observe_stored, require_stream_client
 from sidelight.settings import Settings, settle

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from rich.text import Text
 
 from sidelight.cli.code import import_all
+from sidelight.cli.collector import collecting_seldom
 from sidelight.cli.metrics import exporting_metrics
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import complain, print_json, remark
@@ -27,7 +28,7 @@ from sidelight.cli.spool.segments import (
 from sidelight.cli.tables import print_table
 from sidelight.emission import EMITTER, Ledger, Watermark
 from sidelight.exceptions import ConfigurationError, SinkUnavailableError
-from sidelight.host import collecting_seldom, monotonic
+from sidelight.host import monotonic
 from sidelight.record import is_same_store, is_same_stream, random_bits
 from sidelight.relay import Relay
 from sidelight.runtime import RUNTIME, outboxes_of, sinks_of, writer_meta

@@ -11,7 +11,6 @@ from sidelight.host.clock import (
     process_time_ns,
     read_cpu_clock,
 )
-from sidelight.host.collector import collecting_seldom, without_collector
 from sidelight.host.guard import (
     Ran,
     guarded,
@@ -68,7 +67,6 @@ __all__ = [
     "allocate_lock",
     "at_first_use",
     "begin_use",
-    "collecting_seldom",
     "get_context",
     "guarded",
     "host_name",
@@ -101,6 +99,5 @@ __all__ = [
     "traceback_of",
     "when_imported",
     "with_span",
-    "without_collector",
     "without_frame",
 ]

@@ -13,6 +13,7 @@ from typing import IO, Annotated, Any, Final
 import typer
 
 from sidelight.cli.code.reading import import_all
+from sidelight.cli.collector import without_collector
 from sidelight.cli.options import (
     AsJson,
     EventFilters,
@@ -27,7 +28,6 @@ from sidelight.cli.output import complain, print_json, remark, stdout_kept_clean
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.cli.store.formats import FORMATS
 from sidelight.cli.store.unknown import remark_unknown, require_artifact
-from sidelight.host import without_collector
 from sidelight.record import catalogue
 from sidelight.store import Page, Store, beginning_ns, declared_columns, from_ns, plural
 

@@ -18,15 +18,13 @@ _NEW_OBJECTS: Final = 50_000
 
 @contextlib.contextmanager
 def collecting_seldom() -> Iterator[None]:
-    """Let the collector look seldom while the block runs, and never at what is there before."""
+    """Let the collector look seldom while the block runs."""
     before = gc.get_threshold()
-    gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, *before[1:])
     try:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 @contextlib.contextmanager
