@@ -83,6 +83,10 @@ class UndoneError(Exception):
     """The work of the event was rolled back already, or is certain to be."""
 
 
+class UnknownError(Exception):
+    """Nothing tells whether the work of the event is committed."""
+
+
 class Row(NamedTuple):
     """A row of the outbox: when the event occurred (ns), its id, and the record as in the spool."""
 
@@ -97,13 +101,16 @@ class Entry:
     Attributes:
         point: path of the point that emits the event.
         strict: whether the caller's work must not be done without the event.
+        is_partial: whether a commit may commit a part of its work only, because the rest waits for
+            a flush.
     """
 
-    __slots__ = ("_head", "_moment", "_refusal", "point", "receipt", "strict")
+    __slots__ = ("_head", "_moment", "_refusal", "is_partial", "point", "receipt", "strict")
 
     def __init__(self, point: str, head: Head, moment: tuple[Any, ...], *, strict: bool) -> None:
         self.point = point
         self.strict = strict
+        self.is_partial = False
         self._head = head
         self._moment: tuple[Any, ...] = moment
         self.receipt: JoinedReceipt | None = None
@@ -135,6 +142,9 @@ class Entry:
 
     def emit(self) -> None:
         """Write the event to the spool, because its transaction has committed."""
+        if self.is_partial:
+            self.forget()
+            return
         self.settle()
         written = EMITTER.write(self._head, self._moment)
         if self.receipt is not None:
@@ -145,6 +155,7 @@ class Entry:
 
     def forget(self) -> None:
         """Drop the event and count the loss, because nothing proves or disproves the commit."""
+        self.is_partial = False
         if self.receipt is not None:
             self.receipt.moved_to(None)
         problem = "nothing tells whether it was committed"
@@ -194,6 +205,10 @@ class Entry:
             wait(self)
         except Refused:  # there is no commit to wait for
             self.emit()
+        except UndoneError:
+            pass
+        except UnknownError:
+            self.forget()
 
 
 class Guard:
@@ -225,6 +240,10 @@ class Guard:
         if is_interrupt(error, ran="library"):
             return False
         if isinstance(error, UndoneError):
+            return True
+        if isinstance(error, UnknownError):
+            for entry in self._entries:
+                entry.refuse(BROKEN) if entry.strict else entry.forget()
             return True
         reason = error.reason if isinstance(error, Refused) else reason_of(error)
         cause = error.__cause__ if isinstance(error, RolledBackError) else error

@@ -15,7 +15,14 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection, ExceptionContext
 
 from sidelight.transactions import control
-from sidelight.transactions.entry import BROKEN, ENDED, Entry, Refused, RolledBackError
+from sidelight.transactions.entry import (
+    BROKEN,
+    ENDED,
+    Entry,
+    Refused,
+    RolledBackError,
+    UnknownError,
+)
 from sidelight.transactions.sqlalchemy.drivers import Insertion, driver_of
 from sidelight.transactions.statements import bounded
 from sidelight.transactions.transaction import CountedTransaction
@@ -34,6 +41,7 @@ class Watch(Waiting):
         has_begun: whether the driver was in a transaction when an event began to wait.
         is_doubtful: whether an error may have undone work of a driver that does not tell.
         was_in_vain: whether the last commit was answered by a rollback, or not sent at all.
+        statements: number of statements that were executed since the first event.
     """
 
     def __init__(self) -> None:
@@ -41,6 +49,7 @@ class Watch(Waiting):
         self.has_begun = False
         self.is_doubtful = False
         self.was_in_vain = False
+        self.statements = 0
 
     def _ended(self) -> list[Entry]:
         self.has_begun = self.is_doubtful = False
@@ -48,10 +57,16 @@ class Watch(Waiting):
 
     def wait(self, connection: Connection, entry: Entry) -> None:
         """Emit an event when the transaction of the connection has committed."""
-        driver = driver_of(connection)
-        if not driver.takes(connection, entry):
-            self.has_begun = self.has_begun or driver.has_begun(connection)
-            self.add(entry)
+        if connection.invalidated:  # its transaction is undone
+            if is_autocommit(connection):
+                entry.forget()
+        elif not driver_of(connection).takes(connection, entry):
+            self.hold(connection, entry)
+
+    def hold(self, connection: Connection, entry: Entry) -> None:
+        """Keep an event until the transaction of the connection ends."""
+        self.has_begun = self.has_begun or driver_of(connection).has_begun(connection)
+        self.add(entry)
 
     def is_sound(self, connection: Connection) -> bool:
         """Return whether the work of all events can still be committed."""
@@ -118,6 +133,17 @@ def _is_sound(found: Watch, connection: Connection) -> bool:
         raise
 
 
+def commits_itself(connection: Connection) -> bool:
+    """Return whether each statement commits by itself; a lost connection is not connected again."""
+    is_lost = connection.invalidated or connection.closed
+    return not is_lost and driver_of(connection).commits_itself(connection)
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Return whether each statement commits by itself, unless SQL has begun a transaction."""
+    return connection._is_autocommit_isolation()  # noqa: SLF001
+
+
 def _is_left_open(connection: Connection) -> bool:
     """Return whether a transaction stays open, which a later user of the pool may commit."""
     return not connection.invalidated and driver_of(connection).leaves_open(connection)
@@ -144,6 +170,8 @@ def _rolled_back(connection: Connection, *_: object) -> None:
 def _executed(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
     """Take in a statement, which may control the transaction: a savepoint, or one by hand."""
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if found is not None:
+        found.statements += 1
     if found and control.may_control(statement):
         statements = list(control.statements(statement))
         for each in statements:
@@ -185,6 +213,12 @@ class ConnectionTransaction(CountedTransaction):
         self._watch = watch(connection)
         super().__init__(self._watch)
 
+    def missing(self) -> Exception:
+        """See `CountedTransaction.missing`."""
+        if self._connection.closed and is_autocommit(self._connection):
+            return UnknownError()
+        return super().missing()
+
     def check(self) -> None:
         """See `Transaction.check`."""
         if self.is_committed:
@@ -204,7 +238,7 @@ class ConnectionTransaction(CountedTransaction):
         """See `Transaction.after_commit`."""
         entry.settle()
         connection = self._connection
-        if self.is_committed or driver_of(connection).commits_itself(connection):
+        if self.is_committed or commits_itself(connection):
             entry.emit()  # the work is done
         elif connection.in_transaction():
             self._watch.wait(connection, entry)
@@ -225,6 +259,8 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
         RolledBackError: the transaction is undone; SQLAlchemy then refuses to commit it.
         Exception: of the driver; the transaction is as it was.
     """
+    if connection.invalidated:
+        raise UnknownError if is_autocommit(connection) else Refused(BROKEN)
     rows = [entry.row() for entry in entries]
     try:
         with bounded(connection.engine.url, strict=entries[0].strict) as within:

@@ -2,14 +2,15 @@
 
 So the keys that the database generates are known, and the business's own statement is the one that
 takes the locks and fails. Where nothing is pending, the event is inserted at once. An event that
-waits for the commit waits at the session's connection, as soon as there is one.
+waits for the commit waits for the flush first, because the connection may commit past the session,
+and then at the session's connection, as soon as there is one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
@@ -27,13 +28,46 @@ from sidelight.transactions.entry import (
     reason_of,
 )
 from sidelight.transactions.outbox.table import outbox_table
-from sidelight.transactions.sqlalchemy.connections import insert, watch
-from sidelight.transactions.sqlalchemy.drivers import driver_of
+from sidelight.transactions.sqlalchemy.connections import (
+    Watch,
+    commits_itself,
+    insert,
+    is_autocommit,
+    watch,
+)
 from sidelight.transactions.transaction import CountedTransaction
 
 _ATTRIBUTE: Final = "_sidelight_events"
 #: Tells a session that has not begun on any of its databases which of them to take.
 _HINT: Final[dict[str, Any]] = {"clause": outbox_table()}
+
+
+class _Unflushed(NamedTuple):
+    """An event whose work waits for a flush, wholly or in part.
+
+    Attributes:
+        part: innermost transaction of the session around it.
+        entry: the event; partial if the function has also executed statements.
+        held_by: holds a partial event. If the connection commits before the flush, the event is
+            counted. None where the event is not partial, or the part of its work is committed.
+    """
+
+    part: _Part | None
+    entry: Entry
+    held_by: Watch | None
+
+    def is_whole(self) -> bool:
+        """Return whether the flush completes the work; an event that lost a part is counted."""
+        is_whole = self.held_by is None or self.held_by.taken(self.entry)
+        if self.entry.is_partial and not is_whole:
+            self.entry.forget()
+        self.entry.is_partial = False
+        return is_whole
+
+    def drop(self) -> None:
+        """Count the event if a part of its work is committed already."""
+        if self.entry.is_partial and self.held_by is None:
+            self.entry.forget()
 
 
 class _Events:
@@ -44,19 +78,23 @@ class _Events:
         rollbacks: number of its rollbacks.
         rows: events that wait for a flush, to become rows.
         unattached: events that wait for a commit, and whose transaction has no connection yet.
-        unsettled: events that wait for a commit, and whose values wait for a flush.
+        unflushed: events that wait for a flush, to wait for a commit then.
     """
 
     def __init__(self) -> None:
         self.commits = 0
         self.rollbacks = 0
-        self.rows: list[tuple[_Part | None, Entry]] = []
+        self.rows: list[_Unflushed] = []
+        self.unflushed: list[_Unflushed] = []
         self.unattached: list[tuple[_Part | None, Entry]] = []
-        self.unsettled: list[Entry] = []
 
     def drop(self, part: _Part) -> None:
         """Drop the events of a transaction that was rolled back."""
-        self.rows = [each for each in self.rows if each[0] is not part]
+        for each in (*self.rows, *self.unflushed):
+            if each.part is part:
+                each.drop()
+        self.rows = [each for each in self.rows if each.part is not part]
+        self.unflushed = [each for each in self.unflushed if each.part is not part]
         self.unattached = [each for each in self.unattached if each[0] is not part]
 
     def attach(self) -> None:
@@ -68,11 +106,16 @@ class _Events:
             else:
                 self.unattached.append((part, entry))
 
-    def settle(self) -> None:
-        """Read the values that the flush has made known."""
-        unsettled, self.unsettled = self.unsettled, []
-        for entry in unsettled:
-            entry.settle()
+    def flushed(self) -> list[Entry]:
+        """Let events wait for the commit, because their work is flushed; return those for rows."""
+        unflushed, self.unflushed = self.unflushed, []
+        for each in unflushed:
+            if each.is_whole():
+                each.entry.settle()
+                self.unattached.append((each.part, each.entry))
+        self.attach()
+        rows, self.rows = self.rows, []
+        return [each.entry for each in rows if each.is_whole()]
 
 
 def _events(session: Session) -> _Events | None:
@@ -87,9 +130,8 @@ class SessionTransaction(CountedTransaction):
         events = _events(session)
         if events is None:
             events = session.__dict__[_ATTRIBUTE] = _Events()
-        for connection in _connections(session.get_transaction()):
-            watch(connection)
         self._session = session
+        self._statements = _statements(session)
         self._events = events
         super().__init__(events)
 
@@ -126,7 +168,21 @@ class SessionTransaction(CountedTransaction):
 
     def insert_later(self, entry: Entry) -> None:
         """Insert an event into the outbox at the next flush, or at the commit."""
-        self._events.rows.append((_innermost(self._session), entry))
+        self._events.rows.append(self._unflushed(entry))
+
+    def _unflushed(self, entry: Entry) -> _Unflushed:
+        part = _innermost(self._session)
+        for connection, number in _statements(self._session).items():
+            if number == self._statements.get(connection, 0):
+                continue  # the function has executed nothing on it
+            if connection.invalidated:
+                entry.is_partial |= is_autocommit(connection)
+            else:
+                entry.is_partial = True
+                if not commits_itself(connection):
+                    watch(connection).hold(connection, entry)
+                    return _Unflushed(part, entry, watch(connection))
+        return _Unflushed(part, entry, None)
 
     def after_commit(self, entry: Entry) -> None:
         """See `Transaction.after_commit`."""
@@ -137,7 +193,10 @@ class SessionTransaction(CountedTransaction):
             raise self.missing()
         if not self._session.is_active:
             raise UndoneError
-        _wait(self._session, entry)
+        if self.is_clean:
+            _wait(self._session, entry)
+        else:
+            self._events.unflushed.append(self._unflushed(entry))
 
 
 def _is_clean(session: Session) -> bool:
@@ -154,17 +213,21 @@ def _connections(part: _Part | None) -> list[Connection]:
     return list(dict.fromkeys(connection for connection, *_ in begun))
 
 
+def _statements(session: Session) -> dict[Connection, int]:
+    """Return how many statements each connection of a session's transaction has executed."""
+    begun = _connections(session.get_transaction())
+    return {connection: watch(connection).statements for connection in begun}
+
+
 def _wait(session: Session, entry: Entry) -> None:
+    """Emit an event, whose work is flushed, when the transaction has committed."""
     events = _events(session)
     assert events is not None  # noqa: S101  # a ticket has made them
-    if _is_clean(session):
-        entry.settle()
-        begun = _connections(_innermost(session))
-        if begun and driver_of(begun[0]).commits_itself(begun[0]):
-            entry.emit()  # the work is done
-            return
-    else:
-        events.unsettled.append(entry)
+    entry.settle()
+    begun = _connections(_innermost(session))
+    if begun and commits_itself(begun[0]):
+        entry.emit()  # the work is done
+        return
     events.unattached.append((_innermost(session), entry))
     events.attach()
 
@@ -207,21 +270,19 @@ def _flushed(session: Session, _context: object) -> None:
     if (events := _events(session)) is not None:
         _take_in(session, events, first=False)
         for connection in _connections(_innermost(session)):
-            if watch(connection) and driver_of(connection).commits_itself(connection):
+            if watch(connection) and commits_itself(connection):
                 watch(connection).committed()  # the flush has committed each statement
 
 
 def _take_in(session: Session, events: _Events, *, first: bool) -> None:
-    events.settle()
-    rows, events.rows = events.rows, []
-    if rows:
-        _insert(session, [entry for _, entry in rows], first=first)
+    if rows := events.flushed():
+        _insert(session, rows, first=first)
 
 
 def _before_commit(session: Session) -> None:
     """Take in the events that no flush has taken in, because nothing was left to flush."""
     events = _events(session)
-    if events is None or not (events.rows or events.unsettled):
+    if events is None or not (events.rows or events.unflushed):
         return
     if not _is_clean(session):
         session.flush()  # as the commit would do next
@@ -265,9 +326,11 @@ def _ended(session: Session, part: _Part) -> None:
         return
     events.drop(part)
     if part.parent is None:
+        for each in (*events.rows, *events.unflushed):
+            each.drop()
         events.rows.clear()
+        events.unflushed.clear()
         events.unattached.clear()
-        events.unsettled.clear()
 
 
 # On the class, once: a listener on one session costs more than all the rest of this module.
