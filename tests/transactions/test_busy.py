@@ -445,3 +445,111 @@ async def test_the_same_awaited(target, way, reason, mode, end, url, tmp_path):
         await way(raw, held)
         await getattr(unit, end)()
     check_told(mode, end, reason, raised, url, tmp_path)
+
+
+@contextlib.asynccontextmanager
+async def core_autocommit(url, *, begins=True):
+    engine = business.async_engine_on(url, "asyncpg", isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        if begins:
+            await connection.execute(sqlalchemy.text("SELECT 1"))
+        pooled = await connection.get_raw_connection()
+        yield connection, pooled.driver_connection, connection
+    await engine.dispose()
+
+
+def core_autocommit_not_begun(url):
+    return core_autocommit(url, begins=False)
+
+
+@contextlib.asynccontextmanager
+async def session_autocommit(url):
+    engine = business.async_engine_on(url, "asyncpg", isolation_level="AUTOCOMMIT")
+    async with AsyncSession(engine) as opened:
+        pooled = await (await opened.connection()).get_raw_connection()
+        yield opened, pooled.driver_connection, opened
+    await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def core_that_has_sent_nothing(url):
+    """SQLAlchemy has begun, but sends its BEGIN before the first statement only."""
+    engine = business.async_engine_on(url, "asyncpg")
+    async with engine.connect() as connection:
+        await connection.begin()
+        pooled = await connection.get_raw_connection()
+        yield connection, pooled.driver_connection, connection
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("way", "end"),
+    [
+        *itertools.product([asyncpg_copy_in, asyncpg_copy_out], ["commit", "rollback"]),
+        (asyncpg_copy_in, "error"),  # an error in the output of a COPY blocks asyncpg for ever
+    ],
+)
+@pytest.mark.parametrize(
+    "target",
+    [
+        core_autocommit,
+        core_autocommit_not_begun,
+        session_autocommit,
+        core_that_has_sent_nothing,
+    ],
+)
+async def test_asyncpg_does_not_tell_how_a_copy_ends_that_is_a_transaction_of_its_own(
+    target, way, mode, end, url, tmp_path
+):
+    async def nothing(target):
+        return target
+
+    work = emits("held", **MODES[mode])(nothing)
+    raised = []
+
+    async def held():
+        try:
+            await asyncio.wait_for(work(named_target), 20)
+        except TransactionError as error:
+            raised.append(str(error))
+        if end == "error":
+            raise KeyError
+
+    sidelight.flush(20)  # takes what other tests have lost
+    async with target(url) as (named_target, raw, unit):
+        with contextlib.suppress(KeyError):
+            await way(raw, held)
+        await (unit.rollback if end == "rollback" else unit.commit)()
+    assert [REASONS[BUSY][0] in each for each in raised] == ([True] if mode == "strict" else [])
+    assert EMITTER.losses == ({} if raised else {"commit without an answer": 1})
+    assert sidelight.flush(20) is bool(raised)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        assert not list(store.events(type="held"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_asyncpg_has_committed_has_its_event_while_another_task_executes(
+    mode, url, tmp_path
+):
+    async def order(target):
+        await target.execute(sqlalchemy.text("INSERT INTO orders (name) VALUES ('mine')"))
+        other.append(asyncio.ensure_future(target.execute(sqlalchemy.text("SELECT pg_sleep(0.1)"))))
+        await asyncio.sleep(0.02)
+
+    other, raised = [], []
+    async with core_autocommit(url) as (target, _, _):
+        try:
+            await emits("held", **MODES[mode])(order)(target)
+        except TransactionError as error:
+            raised.append(str(error))
+        await asyncio.gather(*other)
+    check_told_at_once(mode, raised, tmp_path)
+
+
+def check_told_at_once(mode, raised, tmp_path):
+    """In autocommit mode the work is committed: the event is there, or the call has raised."""
+    label = "autocommit" if mode == "transaction" else None
+    assert [REASONS["autocommit"][0] in each for each in raised] == [True] * (mode == "strict")
+    assert told(tmp_path) == ([] if mode == "strict" else [label])
+    assert EMITTER.losses == ({"not joined: autocommit": 1} if label else {})

@@ -182,6 +182,7 @@ SCENARIOS = [
     ("autocommit", core, BOTH, (ASK,), AUTOCOMMIT, None),
     ("autocommit", session, BOTH, (ASK,), AUTOCOMMIT, None),
     ("autocommit", asyncpg, BOTH[:1], (ASK,), AUTOCOMMIT, None),
+    ("autocommit", psycopg2, BOTH[:1], (ASK,), AUTOCOMMIT, None),
     ("autocommit", django, BOTH, (), {}, None),
     ("pipeline mode", plain_psycopg, BOTH[:1], (ASK,), {"pipeline": True}, None),
     (BROKEN, plain_psycopg, BOTH[:1], (NOWHERE,), {}, None),
@@ -271,6 +272,24 @@ def test_guarded_it_waits_for_the_commit_and_says_why(case, tmp_path):
         unit.target.pipeline().__enter__().sync()
     assert stored(tmp_path) == ([] if reason in UNDONE else told)
     assert EMITTER.losses == ({} if reason in UNDONE else {f"not joined: {reason}": 1})
+
+
+class Paused(dict):
+    """Databases none of which was quick enough a moment ago."""
+
+    def get(self, database, default=None):
+        return float("inf")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [each for each in CASES if each[0] in {*AT_ONCE, BROKEN, "pipeline mode"}],
+    ids=lambda case: f"{case[0]}-{case[1].__name__}-{case[2]}",
+    indirect=True,
+)
+def test_after_an_insert_that_was_too_slow_the_reason_is_the_same(case, tmp_path, monkeypatch):
+    monkeypatch.setattr("sidelight.transactions.statements._paused_until", Paused())
+    test_guarded_it_waits_for_the_commit_and_says_why(case, tmp_path)
 
 
 def test_guarded_a_rollback_unmakes_it(case, tmp_path):

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, ExceptionContext
 from sidelight.transactions import control
 from sidelight.transactions.entry import (
     BROKEN,
+    BUSY,
     ENDED,
     Entry,
     Refused,
@@ -217,7 +218,14 @@ class ConnectionTransaction(CountedTransaction):
         """See `CountedTransaction.missing`."""
         if self._connection.closed and is_autocommit(self._connection):
             return UnknownError()
-        return super().missing()
+        return Refused(BUSY) if self._is_alone else super().missing()
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether a statement runs that is a transaction of its own."""
+        connection = self._connection
+        is_there = not (connection.closed or connection.invalidated)
+        return is_there and driver_of(connection).is_alone(connection)
 
     def check(self) -> None:
         """See `Transaction.check`."""
@@ -240,7 +248,7 @@ class ConnectionTransaction(CountedTransaction):
         connection = self._connection
         if self.is_committed or commits_itself(connection):
             entry.emit()  # the work is done
-        elif connection.in_transaction():
+        elif connection.in_transaction() or self._is_alone:
             self._watch.wait(connection, entry)
         else:
             raise self.missing()
@@ -262,9 +270,11 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
     if connection.invalidated:
         raise UnknownError if is_autocommit(connection) else Refused(BROKEN)
     rows = [entry.row() for entry in entries]
+    driver = driver_of(connection)
+    driver.check(connection)
     try:
         with bounded(connection.engine.url, strict=entries[0].strict) as within:
-            driver_of(connection).insert(connection, Insertion(rows, within, first))
+            driver.insert(connection, Insertion(rows, within, first))
     except RolledBackError:
         watch(connection).rolled_back()
         connection.invalidate()

@@ -6,18 +6,17 @@ The INSERT goes to the driver, past the listeners of the engine: the caller's lo
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
 from sidelight.transactions.entry import BUSY, Entry, Refused, Row
+from sidelight.transactions.sqlalchemy.asyncpg_turn import runs_past_sqlalchemy, turn
 from sidelight.transactions.statements import (
-    SHARE,
     Question,
     Statements,
     check_postgres,
@@ -47,11 +46,19 @@ class Insertion(NamedTuple):
 class Driver(Protocol):
     """A driver, on a connection that SQLAlchemy has in a transaction."""
 
+    def check(self, connection: Connection, /) -> None:
+        """Check that an INSERT can be part of a transaction.
+
+        Raises:
+            Refused: it cannot.
+        """
+        ...
+
     def insert(self, connection: Connection, insertion: Insertion, /) -> None:
         """Insert rows into the outbox.
 
         Raises:
-            Refused: the rows cannot be part of a transaction.
+            Refused: the connection is busy, or has no outbox.
             Exception: of the driver; the transaction is as it was, if there was a limit.
         """
         ...
@@ -67,8 +74,12 @@ class Driver(Protocol):
         """
         ...
 
+    def is_alone(self, connection: Connection, /) -> bool:
+        """Return whether a statement runs that is a transaction of its own: a COPY, for example."""
+        ...
+
     def takes(self, connection: Connection, entry: Entry, /) -> bool:
-        """Take an event whose work may be a transaction of its own: a COPY in autocommit mode.
+        """Take an event whose work may be the statement that `is_alone`.
 
         Returns:
             Whether it is taken. Otherwise the event waits for the commit of SQLAlchemy.
@@ -131,9 +142,11 @@ class _Sqlite:
     def __init__(self) -> None:
         self._files: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
 
-    def insert(self, connection: Connection, insertion: Insertion) -> None:
+    def check(self, connection: Connection) -> None:
         if self.commits_itself(connection):
             raise Refused("autocommit")
+
+    def insert(self, connection: Connection, insertion: Insertion) -> None:
         with contextlib.closing(connection.connection.cursor()) as cursor:
             path = self._files.get(connection.engine)
             if path is None:
@@ -152,6 +165,9 @@ class _Sqlite:
     def leaves_open(self, connection: Connection) -> bool:
         raw: Any = connection.connection.driver_connection
         return getattr(raw, "autocommit", False) is True and self.has_begun(connection)
+
+    def is_alone(self, _: Connection) -> bool:
+        return False
 
     def takes(self, *_: object) -> bool:
         return False
@@ -178,8 +194,14 @@ class _Server:
     tells_its_state = True
     may_undo_all = False
 
-    def takes(self, connection: Connection, entry: Entry) -> bool:  # noqa: ARG002  # the protocol
+    def is_alone(self, connection: Connection) -> bool:  # noqa: ARG002  # the protocol
         return False
+
+    def takes(self, connection: Connection, entry: Entry) -> bool:
+        is_alone = self.is_alone(connection)
+        if is_alone:
+            entry.forget()  # most drivers do not tell how the statement ends
+        return is_alone
 
     def ends_at_failed_commit(self, _: Connection) -> bool:
         return True
@@ -188,12 +210,13 @@ class _Server:
 class _Psycopg2(_Server):
     """psycopg2: one message takes several statements."""
 
-    def insert(self, connection: Connection, insertion: Insertion) -> None:
-        pooled = connection.connection
-        check_postgres(pooled.driver_connection)
+    def check(self, connection: Connection) -> None:
+        check_postgres(connection.connection.driver_connection)
         if self.commits_itself(connection):
             raise Refused("no transaction")
-        with contextlib.closing(pooled.cursor()) as cursor:
+
+    def insert(self, connection: Connection, insertion: Insertion) -> None:
+        with contextlib.closing(connection.connection.cursor()) as cursor:
             execute_all(_insert(connection, insertion), executing(cursor))
 
     def commits_itself(self, connection: Connection) -> bool:
@@ -205,11 +228,9 @@ class _Psycopg2(_Server):
         raw: Any = connection.connection.driver_connection
         return bool(raw.autocommit) and self.has_begun(connection)
 
-    def takes(self, connection: Connection, entry: Entry) -> bool:
-        is_alone = _runs_in_autocommit(connection)
-        if is_alone:
-            entry.forget()  # psycopg2 does not tell how the statement ends
-        return is_alone
+    def is_alone(self, connection: Connection) -> bool:
+        raw: Any = connection.connection.driver_connection
+        return bool(raw.autocommit) and _status(connection) == _ACTIVE
 
     def has_begun(self, connection: Connection) -> bool:
         return _status(connection) != _IDLE
@@ -230,7 +251,6 @@ class _Psycopg(_Psycopg2):
         from sidelight.transactions.psycopg import connections  # noqa: PLC0415  # needs psycopg
 
         pooled: Any = connection.connection
-        check_postgres(pooled.driver_connection)
         statements = _insert(connection, insertion)
         if connection.dialect.is_async:
             pooled.dbapi_connection.run_async(
@@ -249,7 +269,7 @@ class _Psycopg(_Psycopg2):
     def takes(self, connection: Connection, entry: Entry) -> bool:
         from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg
 
-        is_alone = _runs_in_autocommit(connection)
+        is_alone = self.is_alone(connection)
         if is_alone:
             raw: Any = connection.connection.driver_connection
             watch(raw).wait(entry)
@@ -259,19 +279,21 @@ class _Psycopg(_Psycopg2):
 class _Asyncpg(_Server):
     """asyncpg; SQLAlchemy prepares each statement, so the message goes to asyncpg itself."""
 
+    def check(self, connection: Connection) -> None:
+        adapter: Any = connection.connection.dbapi_connection
+        if runs_past_sqlalchemy(adapter):
+            raise Refused(BUSY)
+        if self.commits_itself(connection):
+            raise Refused("autocommit" if adapter.autocommit else "no transaction")
+
     def insert(self, connection: Connection, insertion: Insertion) -> None:
         pooled = connection.connection
         adapter: Any = pooled.dbapi_connection
-        if self.commits_itself(connection):
-            raise Refused("autocommit" if adapter.autocommit else "no transaction")
-        if not adapter.driver_connection._transport.is_reading():  # noqa: SLF001
-            raise Refused(BUSY)  # COPY TO: a statement would end asyncpg's connection
         if not adapter.driver_connection.is_in_transaction():
             # SQLAlchemy delays the BEGIN until there is something to execute.
             with contextlib.closing(pooled.cursor()) as cursor:
                 cursor.execute("SELECT 1")
         statements = _insert(connection, insertion)
-        taking_turns = adapter._execute_mutex  # noqa: SLF001  # as the statements of other tasks
 
         async def send(raw: Any) -> None:
             async def execute(text: str) -> Any:
@@ -284,7 +306,7 @@ class _Asyncpg(_Server):
                         raise Refused(BUSY) from error
                     raise
 
-            async with _turn(taking_turns, insertion.within):
+            async with turn(adapter, insertion.within):
                 await execute_all_awaited(statements, execute)
 
         adapter.run_async(send)
@@ -292,8 +314,12 @@ class _Asyncpg(_Server):
     def commits_itself(self, connection: Connection) -> bool:
         # After a COMMIT or a ROLLBACK in SQL the adapter begins nothing until its own commit.
         adapter: Any = connection.connection.dbapi_connection
-        is_idle = not adapter.driver_connection.is_in_transaction()
-        return is_idle and (adapter.autocommit or adapter._transaction is not None)  # noqa: SLF001
+        commits = adapter.autocommit or adapter._transaction is not None  # noqa: SLF001
+        return bool(commits and not self.has_begun(connection) and not self.is_alone(connection))
+
+    def is_alone(self, connection: Connection) -> bool:
+        adapter: Any = connection.connection.dbapi_connection
+        return not self.has_begun(connection) and runs_past_sqlalchemy(adapter)
 
     def leaves_open(self, connection: Connection) -> bool:
         adapter: Any = connection.connection.dbapi_connection
@@ -318,26 +344,16 @@ class _Asyncpg(_Server):
         return None
 
 
-@contextlib.asynccontextmanager
-async def _turn(lock: asyncio.Lock, within: float | None) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(None if within is None else within * SHARE):
-            await lock.acquire()
-    except TimeoutError:
-        raise Refused(BUSY) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 class _Other(_Server):
     """All other drivers: they have no outbox, but commits."""
 
     tells_its_state = False
 
-    def insert(self, *_: object, **__: object) -> None:
+    def check(self, _: Connection) -> None:
         raise Refused("unsupported database")
+
+    def insert(self, *_: object) -> None:
+        """Insert nothing: `check` refuses."""
 
     def commits_itself(self, connection: Connection) -> bool:
         return connection._is_autocommit_isolation()  # noqa: SLF001
@@ -372,12 +388,6 @@ _BEGUN: Final = 2
 def _status(connection: Connection) -> int:
     raw: Any = connection.connection.driver_connection
     return int(raw.info.transaction_status)
-
-
-def _runs_in_autocommit(connection: Connection) -> bool:
-    """Return whether a statement is running in autocommit mode."""
-    raw: Any = connection.connection.driver_connection
-    return bool(raw.autocommit) and _status(connection) == _ACTIVE
 
 
 _SQLITE: Final = _Sqlite()
