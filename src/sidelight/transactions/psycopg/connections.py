@@ -90,6 +90,8 @@ class _PsycopgTransaction(CountedTransaction):
     def check(self) -> None:
         if self.is_committed:
             raise Refused(ENDED)
+        if self._target.lock.locked() and self._watch.is_of_another:
+            return  # the state is another's; it is checked again when the connection is free
         check_postgres(self._target)
         if self._target.pgconn.transaction_status not in _PERHAPS_OPEN:
             raise self.missing()

@@ -2,7 +2,8 @@
 
 COPY, `stream` and `notifies` hold the connection's lock from their beginning to their end, also
 while code of the caller runs between two rows. The lock cannot be taken twice, so a wait for it
-would never end there. Such a statement holds the lock and executes nothing.
+would never end there. Such a statement holds the lock, executes nothing, and leaves the server
+busy. Another thread or task may go on with it; the caller's own cannot.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ def turn(connection: Connection[Any], within: float | None) -> Iterator[None]:
 
     Args:
         connection: the caller's.
-        within: seconds that an INSERT may take; None waits as long as a statement is executed.
+        within: seconds that an INSERT may take; None waits as long as others execute statements.
 
     Raises:
         Refused: the connection is busy.
     """
     lock = connection.lock
     if not lock.acquire(blocking=False):
-        _check_executes(connection)
+        seen = _check_goes_on(connection, within)
         while not lock.acquire(timeout=_seconds(within)):
-            _check_again(connection, within)
+            seen = _check_again(connection, within, seen)
     try:
         _check_status(connection)
         yield
@@ -51,15 +52,15 @@ async def turn_awaited(
 ) -> AsyncIterator[None]:
     """See `turn`."""
     lock = connection.lock
-    if lock.locked():
-        _check_executes(connection)
-    while True:
+    seen = _check_goes_on(connection, within) if lock.locked() else 0
+    if within is None:
+        await _acquire_in_turn(connection, seen)
+    else:
         try:
-            async with asyncio.timeout(_seconds(within)):
+            async with asyncio.timeout(within * SHARE):
                 await lock.acquire()
-            break
         except TimeoutError:
-            _check_again(connection, within)
+            _check_again(connection, within, seen)
     try:
         _check_status(connection)
         yield
@@ -67,19 +68,38 @@ async def turn_awaited(
         lock.release()
 
 
+async def _acquire_in_turn(connection: AnyConnection, seen: int) -> None:
+    """Acquire the lock, and keep the place among the tasks that wait for it."""
+    lock: Any = connection.lock
+    acquiring = asyncio.ensure_future(lock.acquire())
+    try:
+        while not (await asyncio.wait({acquiring}, timeout=_LOOK))[0]:
+            seen = _check_again(connection, None, seen)
+        acquiring.result()
+    except BaseException:
+        if not (acquiring.cancel() or acquiring.cancelled()):  # it has the lock
+            lock.release()
+        raise
+
+
 def _seconds(within: float | None) -> float:
     return _LOOK if within is None else within * SHARE
 
 
-def _check_again(connection: AnyConnection, within: float | None) -> None:
-    if within is not None:
+def _check_goes_on(connection: AnyConnection, within: float | None) -> int:
+    """Check that the holder of the lock may release it soon enough; return the exchanges so far."""
+    found = watch(connection)
+    if found.stands(connection.pgconn) and (within is not None or found.is_own):
         raise Refused(BUSY)
-    _check_executes(connection)
+    return found.exchanges
 
 
-def _check_executes(connection: AnyConnection) -> None:
-    if not watch(connection).executes():
+def _check_again(connection: AnyConnection, within: float | None, seen: int) -> int:
+    """Check that there is time, and that anything was executed since the last look."""
+    goes_on = watch(connection).goes_on(seen)
+    if within is not None or not goes_on:
         raise Refused(BUSY)
+    return _check_goes_on(connection, within)
 
 
 def _check_status(connection: AnyConnection) -> None:

@@ -27,19 +27,26 @@ from sidelight.transactions.waiting import Waiting
 AnyConnection: TypeAlias = Connection[Any] | AsyncConnection[Any]
 
 _ATTRIBUTE: Final = "_sidelight_watch"
-_SOMEBODY: Final = object()
+_SOMEBODY: Final = -1
 _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _TAGS: Final = frozenset(tag.encode() for tag in control.TAGS)
 
 
 class Watch(Waiting):
-    """The transactions of one connection since the watch began."""
+    """The transactions of one connection since the watch began.
+
+    Attributes:
+        exchanges: number of exchanges with the server that have begun.
+    """
 
     def __init__(self, *, is_async: bool, is_busy: bool) -> None:
         super().__init__()
-        self._runner: Callable[[], object] = asyncio.current_task if is_async else get_ident
-        # The task or the thread that runs an exchange; one that began before the watch is unknown.
-        self._running: object = _SOMEBODY if is_async and is_busy else None
+        self.exchanges = 0
+        # The number of the current task or thread. (A task itself would be kept alive.)
+        self._runner: Callable[[], int] = _task if is_async else get_ident
+        # What runs an exchange; one that began before the watch is unknown.
+        self._running: int | None = _SOMEBODY if is_async and is_busy else None
+        self._last: int | None = None  # what has begun the last exchange
         self._command: list[Statement] = []  # of psycopg's own, while it is sent
         # What was sent without a tag being seen, with the events that were added between.
         self._untagged: list[Statement | Entry] = []
@@ -55,18 +62,37 @@ class Watch(Waiting):
 
     def exchange(self, gen: Any, connection: Any) -> Generator[Any, Any, Any]:
         """Run a generator of psycopg, which is one exchange with the server."""
-        self._running = self._runner()
+        self._running = self._last = self._runner()
+        self.exchanges += 1
         try:
             return (yield from self._exchange(gen, connection))
         finally:
             self._running = None
 
-    def executes(self) -> bool:
-        """Return whether an exchange is running that is not the caller's own."""
-        running = self._running
-        if running is _SOMEBODY:
-            self._running = None  # a wait after this question shows whether it ends
-        return running not in {None, self._runner()}
+    @property
+    def is_own(self) -> bool:
+        """Whether the last exchange is of the current task or thread."""
+        return self._last == self._runner()
+
+    @property
+    def is_of_another(self) -> bool:
+        """Whether the last exchange is known, and not of the current task or thread."""
+        return self._last is not None and not self.is_own
+
+    def stands(self, pgconn: Any) -> bool:
+        """Return whether a statement has begun that does not go on by itself.
+
+        Such are a COPY and a stream between two rows, and a statement that runs this very code.
+        """
+        if self._running is None:
+            return bool(pgconn.transaction_status == TransactionStatus.ACTIVE)
+        return self._running == self._runner()
+
+    def goes_on(self, seen: int) -> bool:
+        """Return whether anything executes, or has executed since there were `seen` exchanges."""
+        if self._running == _SOMEBODY:
+            self._running = None  # the wait that has ended would have shown its end
+        return self._running is not None or self.exchanges != seen
 
     def _exchange(self, gen: Any, connection: Any) -> Generator[Any, Any, Any]:
         before, ends = connection.pgconn.transaction_status, self.ends
@@ -193,15 +219,19 @@ def _statements_in(sent: Sequence[Statement | Entry]) -> list[Statement]:
     return [each for each in sent if isinstance(each, Statement)]
 
 
+def _task() -> int:
+    return id(asyncio.current_task())
+
+
 def watch(connection: AnyConnection) -> Watch:
-    """Watch a connection; once for each."""
-    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
-    if found is None:
-        found = connection.__dict__[_ATTRIBUTE] = Watch(
-            is_async=isinstance(connection, AsyncConnection), is_busy=connection.lock.locked()
-        )
-        # A weak reference, because a cycle would keep the connection from being closed at once.
-        _overlay(weakref.ref(connection), type(connection), found)
+    """Watch a connection; once for each, also where several threads ask at the same time."""
+    known: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if known is not None:
+        return known
+    new = Watch(is_async=isinstance(connection, AsyncConnection), is_busy=connection.lock.locked())
+    found: Watch = connection.__dict__.setdefault(_ATTRIBUTE, new)
+    # A weak reference, because a cycle would keep the connection from being closed at once.
+    _overlay(weakref.ref(connection), type(connection), found)
     return found
 
 
