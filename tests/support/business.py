@@ -482,6 +482,10 @@ class DjangoUnit(Unit):
         """Leave the block that is open."""
         self._leave(RuntimeError())
 
+    def execute(self, text: str) -> None:
+        with connections[self.target].cursor() as cursor:
+            cursor.execute(text)
+
     def savepoint(self) -> contextlib.AbstractContextManager[None]:
         return transaction.atomic(using=self.target)
 

@@ -27,6 +27,7 @@ from sidelight.transactions.entry import (
     RolledBackError,
     UndoneError,
 )
+from sidelight.transactions.hooks import Contained
 from sidelight.transactions.statements import (
     bounded,
     check_postgres,
@@ -143,13 +144,13 @@ class DjangoTransaction(Transaction):
         elif state is not _State.IDLE:
             watch = _watch(self._connection)
             watch.wait(entry)
-            self._call_back(_Waiting(entry, watch))
+            self._call_back(_Waiting(entry, watch).emit)
         elif self._begun.rollbacks != self._rollbacks:
             raise UndoneError
         elif _commits_itself(self._connection):
             entry.emit()
         elif self._connection.in_atomic_block:
-            self._call_back(_Idle(entry, _watch(self._connection)))
+            self._call_back(_Idle(entry, _watch(self._connection)).emit)
         else:
             raise Refused("no transaction")
 
@@ -168,10 +169,11 @@ class _Waiting:
         self._entry = entry
         self._watch = watch
 
-    def __call__(self) -> None:
+    def emit(self) -> None:
         """Emit the event if it is waiting still."""
-        if self._watch.taken(self._entry):
-            self._entry.emit()
+        with Contained(self._entry.fail):
+            if self._watch.taken(self._entry):
+                self._entry.emit()
 
 
 class _Idle:
@@ -188,10 +190,11 @@ class _Idle:
         self._watch = watch
         self._commits, self._ends = watch.commits, watch.ends
 
-    def __call__(self) -> None:
+    def emit(self) -> None:
         """Emit the event, unless a transaction was begun and rolled back."""
-        if self._watch.ends == self._ends or self._watch.commits != self._commits:
-            self._entry.emit()
+        with Contained(self._entry.fail):
+            if self._watch.ends == self._ends or self._watch.commits != self._commits:
+                self._entry.emit()
 
 
 class _Watch(Waiting):
@@ -219,17 +222,25 @@ class _Watch(Waiting):
         original = getattr(self._connection, name)
 
         def call(*arguments: Any) -> Any:
-            before = self._looked()
+            before = _State.OPEN
+            with Contained(self._lose):
+                before = self._looked()
             try:
                 answer = original(*arguments)
             except Exception:
-                self._has_failed([], before)
+                with Contained(self._lose):
+                    self._has_failed([], before)
                 raise
-            if before is not _State.IDLE and self._is_over():
-                ended(before)
+            with Contained(self._lose):
+                if before is not _State.IDLE and self._is_over():
+                    ended(before)
             return answer
 
         setattr(self._connection, name, call)
+
+    def _lose(self, error: Exception) -> None:
+        """Drop the events and count them, because a hook has failed."""
+        (self.doubt if self._connection.in_atomic_block else self.lose)(error)
 
     def _looked(self) -> _State:
         """Return the state; count what waits for a transaction whose end was not seen."""
@@ -251,13 +262,20 @@ class _Watch(Waiting):
         self.rolled_back()
 
     def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        before = self._looked()
+        before = _State.OPEN
+        with Contained(self._lose):
+            before = self._looked()
         try:
             answer = execute(sql, params, many, context)
         except Exception:
-            self._has_failed(_statements(sql, context), before)
+            with Contained(self._lose):
+                self._has_failed(_statements(sql, context), before)
             raise
-        sent = _statements(sql, context)
+        with Contained(self._lose):
+            self._take_in(_statements(sql, context), context)
+        return answer
+
+    def _take_in(self, sent: Sequence[Statement], context: Mapping[str, Any]) -> None:
         for each in sent:
             if each.verb == control.COMMIT:
                 self._take_in_commit(context["cursor"], is_alone=len(sent) == 1)
@@ -265,7 +283,6 @@ class _Watch(Waiting):
                 self.committed()  # in SQLite a savepoint can be the whole transaction
             else:
                 self.executed(each)
-        return answer
 
     def _take_in_commit(self, cursor: Any, *, is_alone: bool) -> None:
         """Take in a COMMIT: psycopg2 has its tag, and in SQLite one that fails raises an error."""

@@ -9,6 +9,7 @@ from sidelight.emission import EMITTER, Deferred, Head, JoinedReceipt, resolved
 from sidelight.exceptions import TransactionError
 from sidelight.host import is_interrupt
 from sidelight.record import Moment, event_id, occurred_at, plain, replaced
+from sidelight.transactions.hooks import Contained
 from sidelight.transactions.registry import targets
 
 LABEL: Final = "sidelight.not_joined"
@@ -153,6 +154,13 @@ class Entry:
             reason, told = self._refusal
             EMITTER.lost(f"not joined: {reason}", self.point, told)
 
+    def fail(self, error: Exception) -> None:
+        """Drop the event and count the loss, because a hook of sidelight has failed."""
+        self.is_partial = False
+        if self.receipt is not None:
+            self.receipt.moved_to(None)
+        EMITTER.lost("internal error", self.point, error, ran="library")
+
     def forget(self) -> None:
         """Drop the event and count the loss, because nothing proves or disproves the commit."""
         self.is_partial = False
@@ -201,14 +209,15 @@ class Entry:
         if wait is None or reason in _WITHOUT_TRANSACTION:
             self.emit()
             return
-        try:
-            wait(self)
-        except Refused:  # there is no commit to wait for
-            self.emit()
-        except UndoneError:
-            pass
-        except UnknownError:
-            self.forget()
+        with Contained(self.fail):
+            try:
+                wait(self)
+            except Refused:  # there is no commit to wait for
+                self.emit()
+            except UndoneError:
+                return
+            except UnknownError:
+                self.forget()
 
 
 class Guard:

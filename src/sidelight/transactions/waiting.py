@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sidelight.emission import EMITTER
-from sidelight.exceptions import InstrumentationError
-from sidelight.host import is_interrupt
+from collections.abc import Iterable
+
 from sidelight.transactions import control
 from sidelight.transactions.control import Statement
 from sidelight.transactions.entry import Entry
+from sidelight.transactions.hooks import Contained
 
 
 class Waiting:
@@ -19,13 +19,13 @@ class Waiting:
     Attributes:
         commits: number of transactions that were committed or prepared.
         rollbacks: number of transactions that were rolled back.
-        is_unknown: whether the last transaction ended, and nothing tells how.
+        is_doubtful: whether it is unknown what of the transaction can still be committed.
     """
 
     def __init__(self) -> None:
         self.commits = 0
         self.rollbacks = 0
-        self.is_unknown = False
+        self.is_doubtful = False
         self._savepoints: list[tuple[str, object]] = []
         self._entries: list[tuple[frozenset[object], Entry]] = []
         self._prepared: dict[str, list[Entry]] = {}
@@ -66,14 +66,17 @@ class Waiting:
                 self._prepared[statement.name] = self._ended()
                 self.commits += 1
             case control.COMMIT_PREPARED:
-                _emit(self._prepared.pop(statement.name, []))
+                emit(self._prepared.pop(statement.name, []))
             case control.ROLLBACK_PREPARED:
                 self._prepared.pop(statement.name, None)
 
     def committed(self) -> None:
         """Emit the events, because the transaction has committed."""
+        if self.is_doubtful:
+            self.unknown()
+            return
         self.commits += 1
-        _emit(self._ended())
+        emit(self._ended())
 
     def rolled_back(self) -> None:
         """Drop the events, because the transaction was rolled back."""
@@ -83,16 +86,27 @@ class Waiting:
     def unknown(self) -> None:
         """Drop the events and count them, because nothing tells how the transaction has ended."""
         self.rollbacks += 1
-        entries = self._ended()
-        self.is_unknown = True
-        for entry in entries:
+        for entry in self._ended():
             entry.forget()
+
+    def doubt(self, error: Exception) -> None:
+        """Drop the events and count them, because a hook has failed within the transaction."""
+        self.is_doubtful = True
+        entries, self._entries = self._entries, []
+        for _, entry in entries:
+            entry.fail(error)
+
+    def lose(self, error: Exception) -> None:
+        """Drop the events and count them, because a hook has failed at the transaction's end."""
+        self.doubt(error)
+        self.rollbacks += 1
+        self._ended()
 
     def _ended(self) -> list[Entry]:
         entries = [entry for _, entry in self._entries]
         self._entries.clear()
         self._savepoints.clear()
-        self.is_unknown = False
+        self.is_doubtful = False
         return entries
 
     def _rolled_back_to(self, name: str) -> None:
@@ -113,13 +127,8 @@ class Waiting:
                 entry.forget()
 
 
-def _emit(entries: list[Entry]) -> None:
+def emit(entries: Iterable[Entry]) -> None:
+    """Emit events, because their transaction has committed."""
     for entry in entries:
-        try:
+        with Contained(entry.fail):
             entry.emit()
-        except InstrumentationError:  # strict mode
-            raise
-        except Exception as error:
-            if is_interrupt(error, ran="library"):
-                raise
-            EMITTER.lost("internal error", entry.point, error)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from threading import get_ident
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -22,6 +23,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from sidelight.transactions import control
 from sidelight.transactions.control import Statement
 from sidelight.transactions.entry import Entry
+from sidelight.transactions.hooks import Contained
 from sidelight.transactions.waiting import Waiting
 
 AnyConnection: TypeAlias = Connection[Any] | AsyncConnection[Any]
@@ -96,33 +98,51 @@ class Watch(Waiting):
 
     def _exchange(self, gen: Any, connection: Any) -> Generator[Any, Any, Any]:
         before, ends = connection.pgconn.transaction_status, self.ends
-        query = _Query.of(gen)
+        contained, query = Contained(partial(self._lose, connection)), None
+        with contained:
+            query = _Query.of(gen)
         try:
             answer = yield from gen
         except BaseException as error:
-            sent = self._command or ([] if query is None else query.statements(connection))
-            self._command = []
-            if _is_unparsed(error):  # nothing was executed
-                sent = sent[:1]
-            self._has_failed(sent, connection.pgconn, before, ends)
+            with contained:
+                sent = self._command or ([] if query is None else query.statements(connection))
+                self._command = []
+                if _is_unparsed(error):  # nothing was executed
+                    sent = sent[:1]
+                self._has_failed(sent, connection.pgconn, before, ends)
             raise
-        if query is not None:
-            self._has_answered(query, connection, before)
-        self._settle(connection.pgconn, before, ends)
+        with contained:
+            if query is not None:
+                self._has_answered(query, connection, before)
+            self._settle(connection.pgconn, before, ends)
         return answer
+
+    def _lose(self, connection: Any, error: Exception) -> None:
+        """Drop the events and count them, because a hook has failed."""
+        untagged, self._untagged, self._command = self._untagged, [], []
+        self._failed = False
+        for each in untagged:
+            if isinstance(each, Entry):
+                self.add(each)
+        is_over = connection.pgconn.transaction_status == TransactionStatus.IDLE
+        (self.lose if is_over else self.doubt)(error)
 
     def command(
         self, gen: Generator[Any, Any, Any], command: Any, connection: Any
     ) -> Generator[Any, Any, Any]:
         """Run a generator that sends one command of psycopg's own."""
         before = connection.pgconn.transaction_status
-        self._command = sent = list(control.statements(_plain(command, connection)))
+        contained = Contained(partial(self._lose, connection))
+        sent: list[Statement] = []
+        with contained:
+            self._command = sent = list(control.statements(_plain(command, connection)))
         answer = yield from gen
-        self._command = []
-        if answer is None:  # a pipeline
-            self._send(sent, before)
-        else:
-            self._take_in(sent, [answer.command_status or b""])
+        with contained:
+            self._command = []
+            if answer is None:  # a pipeline
+                self._send(sent, before)
+            else:
+                self._take_in(sent, [answer.command_status or b""])
         return answer
 
     def _has_answered(self, query: _Query, connection: Any, before: int) -> None:

@@ -24,6 +24,7 @@ from sidelight.transactions.entry import (
     RolledBackError,
     UnknownError,
 )
+from sidelight.transactions.hooks import Contained
 from sidelight.transactions.sqlalchemy.drivers import Insertion, driver_of
 from sidelight.transactions.statements import bounded
 from sidelight.transactions.transaction import CountedTransaction
@@ -40,7 +41,6 @@ class Watch(Waiting):
 
     Attributes:
         has_begun: whether the driver was in a transaction when an event began to wait.
-        is_doubtful: whether an error may have undone work of a driver that does not tell.
         was_in_vain: whether the last commit was answered by a rollback, or not sent at all.
         statements: number of statements that were executed since the first event.
     """
@@ -48,12 +48,11 @@ class Watch(Waiting):
     def __init__(self) -> None:
         super().__init__()
         self.has_begun = False
-        self.is_doubtful = False
         self.was_in_vain = False
         self.statements = 0
 
     def _ended(self) -> list[Entry]:
-        self.has_begun = self.is_doubtful = False
+        self.has_begun = False
         return super()._ended()
 
     def wait(self, connection: Connection, entry: Entry) -> None:
@@ -99,25 +98,15 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
         connection = weakly()
         assert connection is not None  # noqa: S101  # its method is being called
         is_prepared = arguments[1:] == (True,)  # of `_commit_twophase_impl`
-        is_sound = is_prepared or _is_sound(found, connection)
-        found.was_in_vain = not is_sound
+        found.was_in_vain = not (is_prepared or _is_sound(found, connection))
         try:
             commit(connection, *arguments)
         except BaseException:
-            if connection.invalidated:
-                found.unknown()
-            elif driver_of(connection).ends_at_failed_commit(connection):
-                found.rolled_back()
+            with Contained(found.lose):
+                _take_in_failed_commit(found, connection)
             raise
-        if not is_sound:
-            found.rolled_back()
-        elif found and _is_left_open(connection):
-            found.was_in_vain = True
-            found.unknown()
-        elif found.is_doubtful:
-            found.unknown()
-        else:
-            found.committed()
+        with Contained(found.lose):
+            _take_in_returned_commit(found, connection)
 
     connection.__dict__[name] = commit_and_emit
 
@@ -125,13 +114,32 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
 def _is_sound(found: Watch, connection: Connection) -> bool:
     """Ask whether the work of all events can be committed; a cancelled question ends it."""
     try:
-        return found.is_sound(connection)
+        with Contained(found.doubt):
+            return found.is_sound(connection)
     except BaseException as error:
         # As where SQLAlchemy's COMMIT is cancelled: else the connection goes back to the pool with
         # the transaction open, because SQLAlchemy takes a commit that has raised as ended.
         found.rolled_back()
         connection.invalidate(error)
         raise
+    return True
+
+
+def _take_in_failed_commit(found: Watch, connection: Connection) -> None:
+    if connection.invalidated:
+        found.unknown()
+    elif driver_of(connection).ends_at_failed_commit(connection):
+        found.rolled_back()
+
+
+def _take_in_returned_commit(found: Watch, connection: Connection) -> None:
+    if found.was_in_vain:
+        found.rolled_back()
+    elif found and _is_left_open(connection):
+        found.was_in_vain = True
+        found.unknown()
+    else:
+        found.committed()
 
 
 def commits_itself(connection: Connection) -> bool:
@@ -162,18 +170,26 @@ def _listen(engine: Engine) -> None:
 
 def _rolled_back(connection: Connection, *_: object) -> None:
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
-    if found and _is_left_open(connection):
-        found.unknown()
-    elif found is not None:
-        found.rolled_back()
+    if found is not None:
+        with Contained(found.lose):
+            if found and _is_left_open(connection):
+                found.unknown()
+            else:
+                found.rolled_back()
 
 
 def _executed(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
-    """Take in a statement, which may control the transaction: a savepoint, or one by hand."""
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
     if found is not None:
         found.statements += 1
-    if found and control.may_control(statement):
+    if found:
+        with Contained(found.doubt):
+            _take_in(found, connection, cursor, statement)
+
+
+def _take_in(found: Watch, connection: Connection, cursor: Any, statement: str) -> None:
+    """Take in a statement, which may control the transaction: a savepoint, or one by hand."""
+    if control.may_control(statement):
         statements = list(control.statements(statement))
         for each in statements:
             if each.verb == control.COMMIT and len(statements) > 1:
@@ -200,10 +216,11 @@ def _failed(context: ExceptionContext) -> None:
     connection = context.connection
     found: Watch | None = None if connection is None else connection.__dict__.get(_ATTRIBUTE)
     if connection is not None and found and not context.is_disconnect:
-        driver = driver_of(connection)
-        found.is_doubtful = found.is_doubtful or not driver.tells_its_state
-        if driver.may_undo_all and found.has_begun and not driver.has_begun(connection):
-            found.rolled_back()
+        with Contained(found.doubt):
+            driver = driver_of(connection)
+            found.is_doubtful = found.is_doubtful or not driver.tells_its_state
+            if driver.may_undo_all and found.has_begun and not driver.has_begun(connection):
+                found.rolled_back()
 
 
 class ConnectionTransaction(CountedTransaction):

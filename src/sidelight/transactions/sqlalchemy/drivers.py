@@ -156,15 +156,13 @@ class _Sqlite:
             if not path:  # in memory
                 raise Refused("unsupported database")
             within = insertion.within if insertion.first else None
-            raw: Any = connection.connection.driver_connection
-            sqlite_insert(cursor, raw, insertion.rows, path, within=within)
+            sqlite_insert(cursor, _raw(connection), insertion.rows, path, within=within)
 
     def commits_itself(self, connection: Connection) -> bool:
-        return is_autocommit(connection.connection.driver_connection)
+        return is_autocommit(_raw(connection))
 
     def leaves_open(self, connection: Connection) -> bool:
-        raw: Any = connection.connection.driver_connection
-        return getattr(raw, "autocommit", False) is True and self.has_begun(connection)
+        return getattr(_raw(connection), "autocommit", False) is True and self.has_begun(connection)
 
     def is_alone(self, _: Connection) -> bool:
         return False
@@ -173,7 +171,7 @@ class _Sqlite:
         return False
 
     def has_begun(self, connection: Connection) -> bool:
-        return bool(connection.connection.driver_connection.in_transaction)  # type: ignore[union-attr]
+        return bool(_raw(connection).in_transaction)
 
     def is_sound(self, connection: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
         # An error undoes the statement, or the whole transaction.
@@ -211,7 +209,7 @@ class _Psycopg2(_Server):
     """psycopg2: one message takes several statements."""
 
     def check(self, connection: Connection) -> None:
-        check_postgres(connection.connection.driver_connection)
+        check_postgres(_raw(connection))
         if self.commits_itself(connection):
             raise Refused("no transaction")
 
@@ -221,16 +219,14 @@ class _Psycopg2(_Server):
 
     def commits_itself(self, connection: Connection) -> bool:
         # After a COMMIT or a ROLLBACK in SQL psycopg2 sends no BEGIN until its own commit.
-        raw: Any = connection.connection.driver_connection
+        raw = _raw(connection)
         return _status(connection) == _IDLE and (raw.autocommit or raw.status == _BEGUN)
 
     def leaves_open(self, connection: Connection) -> bool:
-        raw: Any = connection.connection.driver_connection
-        return bool(raw.autocommit) and self.has_begun(connection)
+        return bool(_raw(connection).autocommit) and self.has_begun(connection)
 
     def is_alone(self, connection: Connection) -> bool:
-        raw: Any = connection.connection.driver_connection
-        return bool(raw.autocommit) and _status(connection) == _ACTIVE
+        return bool(_raw(connection).autocommit) and _status(connection) == _ACTIVE
 
     def has_begun(self, connection: Connection) -> bool:
         return _status(connection) != _IDLE
@@ -257,11 +253,10 @@ class _Psycopg(_Psycopg2):
                 lambda raw: connections.execute_awaited(raw, statements, insertion.within)
             )
         else:
-            connections.execute(pooled.driver_connection, statements, insertion.within)
+            connections.execute(_raw(connection), statements, insertion.within)
 
     def commits_itself(self, connection: Connection) -> bool:
-        raw: Any = connection.connection.driver_connection
-        return bool(raw.autocommit) and _status(connection) == _IDLE
+        return bool(_raw(connection).autocommit) and _status(connection) == _IDLE
 
     def leaves_open(self, connection: Connection) -> bool:  # noqa: ARG002  # the protocol
         return False
@@ -271,8 +266,7 @@ class _Psycopg(_Psycopg2):
 
         is_alone = self.is_alone(connection)
         if is_alone:
-            raw: Any = connection.connection.driver_connection
-            watch(raw).wait(entry)
+            watch(_raw(connection)).wait(entry)
         return is_alone
 
 
@@ -385,9 +379,14 @@ _INTRANS: Final = 2
 _BEGUN: Final = 2
 
 
+def _raw(connection: Connection) -> Any:
+    """Return the driver's connection; SQLAlchemy's own property has none after a `detach`."""
+    below: Any = connection.connection.dbapi_connection
+    return connection.dialect.get_driver_connection(below)
+
+
 def _status(connection: Connection) -> int:
-    raw: Any = connection.connection.driver_connection
-    return int(raw.info.transaction_status)
+    return int(_raw(connection).info.transaction_status)
 
 
 _SQLITE: Final = _Sqlite()

@@ -9,6 +9,7 @@ and then at the session's connection, as soon as there is one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,7 @@ from sqlalchemy.orm import SessionTransaction as _Part
 from sidelight.transactions.entry import (
     BROKEN,
     ENDED,
+    INSERT_FAILED,
     NO_TABLE,
     Entry,
     Guard,
@@ -27,6 +29,7 @@ from sidelight.transactions.entry import (
     UndoneError,
     reason_of,
 )
+from sidelight.transactions.hooks import Contained
 from sidelight.transactions.outbox.table import outbox_table
 from sidelight.transactions.sqlalchemy.connections import (
     Watch,
@@ -36,6 +39,7 @@ from sidelight.transactions.sqlalchemy.connections import (
     watch,
 )
 from sidelight.transactions.transaction import CountedTransaction
+from sidelight.transactions.waiting import emit
 
 _ATTRIBUTE: Final = "_sidelight_events"
 #: Tells a session that has not begun on any of its databases which of them to take.
@@ -101,18 +105,50 @@ class _Events:
         """Let the events wait at the connections of their transactions."""
         unattached, self.unattached = self.unattached, []
         for part, entry in unattached:
-            if connections := _connections(part):
-                watch(connections[0]).wait(connections[0], entry)
-            else:
-                self.unattached.append((part, entry))
+            with Contained(entry.fail):
+                if connections := _connections(part):
+                    watch(connections[0]).wait(connections[0], entry)
+                else:
+                    self.unattached.append((part, entry))
+
+    def refuse(self, error: Exception) -> None:
+        """Drop all events and count them, because a hook has failed before the commit.
+
+        Raises:
+            TransactionError: a strict event was still to be inserted.
+        """
+        strict = [each.entry for each in self.rows if each.entry.strict]
+        self.rows = [each for each in self.rows if not each.entry.strict]
+        self.lose(error)
+        for entry in strict:
+            entry.refuse(INSERT_FAILED, error)
+
+    def lose(self, error: Exception) -> None:
+        """Drop all events and count them, because a hook has failed."""
+        lost = [entry for _, entry in self.unattached]
+        lost += [
+            each.entry
+            for each in (*self.rows, *self.unflushed)
+            if each.held_by is None or each.held_by.taken(each.entry)
+        ]
+        self.clear()
+        for entry in lost:
+            entry.fail(error)
+
+    def clear(self) -> None:
+        """Drop all events."""
+        self.rows.clear()
+        self.unattached.clear()
+        self.unflushed.clear()
 
     def flushed(self) -> list[Entry]:
         """Let events wait for the commit, because their work is flushed; return those for rows."""
         unflushed, self.unflushed = self.unflushed, []
         for each in unflushed:
-            if each.is_whole():
-                each.entry.settle()
-                self.unattached.append((each.part, each.entry))
+            with Contained(each.entry.fail):
+                if each.is_whole():
+                    each.entry.settle()
+                    self.unattached.append((each.part, each.entry))
         self.attach()
         rows, self.rows = self.rows, []
         return [each.entry for each in rows if each.is_whole()]
@@ -260,18 +296,41 @@ def _insert_anywhere(session: Session, entries: list[Entry], *, first: bool) -> 
 # -- events of sessions ------------------------------------------------------------------------
 
 
-def _began(session: Session, _: _Part, connection: Connection) -> None:
-    if (events := _events(session)) is not None:
-        watch(connection)
-        events.attach()
+def _hook(
+    name: str, failed: Callable[[_Events, Exception], None]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Listen to an event of all sessions; one with events of ours calls the function.
+
+    Args:
+        name: of SQLAlchemy's event.
+        failed: called where the function raises an error.
+    """
+
+    def listen(listener: Callable[..., None]) -> Callable[..., None]:
+        def call(session: Session, *arguments: object) -> None:
+            if (events := _events(session)) is not None:
+                with Contained(partial(failed, events)):
+                    listener(session, events, *arguments)
+
+        # On the class, once: a listener on one session costs more than all the rest of this module.
+        event.listen(Session, name, call)
+        return listener
+
+    return listen
 
 
-def _flushed(session: Session, _context: object) -> None:
-    if (events := _events(session)) is not None:
-        _take_in(session, events, first=False)
-        for connection in _connections(_innermost(session)):
-            if watch(connection) and commits_itself(connection):
-                watch(connection).committed()  # the flush has committed each statement
+@_hook("after_begin", _Events.refuse)
+def _began(_session: Session, events: _Events, _: _Part, connection: Connection) -> None:
+    watch(connection)
+    events.attach()
+
+
+@_hook("after_flush_postexec", _Events.refuse)
+def _flushed(session: Session, events: _Events, _context: object) -> None:
+    _take_in(session, events, first=False)
+    for connection in _connections(_innermost(session)):
+        if watch(connection) and commits_itself(connection):
+            watch(connection).committed()  # the flush has committed each statement
 
 
 def _take_in(session: Session, events: _Events, *, first: bool) -> None:
@@ -279,20 +338,25 @@ def _take_in(session: Session, events: _Events, *, first: bool) -> None:
         _insert(session, rows, first=first)
 
 
-def _before_commit(session: Session) -> None:
-    """Take in the events that no flush has taken in, because nothing was left to flush."""
+def _flush(session: Session) -> None:
+    """Flush where events wait for it, as the commit would do next."""
     events = _events(session)
-    if events is None or not (events.rows or events.unflushed):
-        return
-    if not _is_clean(session):
-        session.flush()  # as the commit would do next
+    if events is not None and (events.rows or events.unflushed) and not _is_clean(session):
+        session.flush()
+
+
+# Not a `_hook`, because the errors are those of the caller's flush.
+event.listen(Session, "before_commit", _flush)
+
+
+@_hook("before_commit", _Events.refuse)
+def _before_commit(session: Session, events: _Events) -> None:
+    """Take in the events that no flush has taken in, because nothing was left to flush."""
     _take_in(session, events, first=True)
 
 
-def _committed(session: Session) -> None:
-    events = _events(session)
-    if events is None:
-        return
+@_hook("after_commit", _Events.lose)
+def _committed(session: Session, events: _Events) -> None:
     part = _innermost(session)
     if part is not None and part.nested:
         outer = part.parent
@@ -308,41 +372,25 @@ def _committed(session: Session) -> None:
         return
     events.commits += 1
     unattached, events.unattached = events.unattached, []
-    for _, entry in unattached:
-        with Guard(None, entry):
-            entry.emit()
+    emit(entry for _, entry in unattached)
 
 
-def _rolled_back(session: Session, part: _Part) -> None:
-    if (events := _events(session)) is not None:
-        events.drop(part)
-        if part.parent is None:
-            events.rollbacks += 1
+@_hook("after_soft_rollback", _Events.lose)
+def _rolled_back(_session: Session, events: _Events, part: _Part) -> None:
+    events.drop(part)
+    if part.parent is None:
+        events.rollbacks += 1
 
 
-def _ended(session: Session, part: _Part) -> None:
+@_hook("after_transaction_end", _Events.lose)
+def _ended(_session: Session, events: _Events, part: _Part) -> None:
     """Drop the events that no commit has taken, however the transaction has ended."""
-    if (events := _events(session)) is None:
-        return
     events.drop(part)
     if part.parent is None:
         for each in (*events.rows, *events.unflushed):
             each.drop()
-        events.rows.clear()
-        events.unflushed.clear()
-        events.unattached.clear()
+        events.clear()
 
-
-# On the class, once: a listener on one session costs more than all the rest of this module.
-for _name, _hook in (
-    ("after_begin", _began),
-    ("after_flush_postexec", _flushed),
-    ("before_commit", _before_commit),
-    ("after_commit", _committed),
-    ("after_soft_rollback", _rolled_back),
-    ("after_transaction_end", _ended),
-):
-    event.listen(Session, _name, _hook)
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], SessionTransaction]]] = {
     Session: SessionTransaction,

@@ -1,0 +1,111 @@
+"""No hook of sidelight raises into the commit, the rollback or the close of its caller.
+
+Each function below the hooks is made to raise in turn, while the caller ends its transaction in
+each way. Its work is done as without sidelight; no event is false, and each missing event is
+counted.
+"""
+
+import contextlib
+import inspect
+
+import pytest
+from tests.support.business import committed
+from tests.support.proving import lost
+from tests.transactions.test_iff_committed import Changed
+
+import sidelight
+from sidelight.transactions import control, django, waiting
+from sidelight.transactions.entry import Entry
+from sidelight.transactions.psycopg import watch as psycopg
+from sidelight.transactions.sqlalchemy import connections, drivers, sessions
+
+#: What counts the events of a hook that has failed.
+COUNTING = {"doubt", "lose", "_lose", "refuse", "fail", "forget", "clear", "_ended"}
+#: The hooks themselves, and look-ups in a dictionary.
+HOOKS = {"_exchange", "exchange", "command", "_events", "_is_clean", "_flush", "_is_sound"}
+PARTS = (
+    *(control, waiting.Waiting, Entry, django, django._Watch, psycopg, psycopg.Watch),
+    *(psycopg._Query, connections, connections.Watch, sessions, sessions._Events, drivers),
+    *(drivers._Sqlite, drivers._Server, drivers._Psycopg2, drivers._Psycopg, drivers._Asyncpg),
+)
+
+
+def _insides():
+    for part in PARTS:
+        for name, found in vars(part).items():
+            is_own = inspect.getmodule(found) is (inspect.getmodule(part) or part)
+            is_inside = not name.startswith("__") and name not in COUNTING | HOOKS
+            if inspect.isfunction(found) and is_own and is_inside:
+                yield part, name
+
+
+INSIDES = sorted(_insides(), key=lambda each: (each[0].__name__, each[1]))
+
+
+def commit(unit):
+    with unit.savepoint():
+        unit.execute("SELECT 1")
+    unit.commit()
+
+
+def roll_back_to_a_savepoint(unit):
+    with contextlib.suppress(Changed), unit.savepoint():
+        unit.execute("SELECT 1")
+        raise Changed
+    unit.commit()
+
+
+def roll_back(unit):
+    unit.execute("SELECT 1")
+    unit.rollback()
+
+
+def close(unit):
+    unit.close()
+
+
+COMMITS = {commit: True, roll_back_to_a_savepoint: True, roll_back: False, close: False}
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of a session that is broken
+def test_the_work_is_done_whatever_fails_within(application, watched, url, monkeypatch):
+    expected, seen, losses = set(), set(), lost()
+    for way, commits in COMMITS.items():
+        reached = set()
+
+        def ended(number, patches, way=way, commits=commits):
+            name = f"{way.__name__} {number}"
+            with application.unit() as unit:
+                application.order(unit.target, name)
+                unit.flush()
+                with monkeypatch.context() as patch:
+                    for part, inside, replaced in patches:
+                        patch.setattr(part, inside, replaced)
+                    way(unit)
+            if commits:
+                expected.add(name)
+
+        ended(0, [(*each, _noting(*each, reached)) for each in INSIDES])
+        for number, (part, inside) in enumerate(sorted(reached, key=repr), 1):
+            ended(number, [(part, inside, _failing)])
+        seen |= reached
+    assert committed(url) == expected
+    assert len(seen) > 3, seen
+    sidelight.flush(20)
+    told = watched.stored_names()
+    assert told <= expected
+    assert len(expected - told) <= lost() - losses
+
+
+def _noting(part, inside, reached):
+    original = getattr(part, inside)
+
+    def note(*arguments, **named):
+        reached.add((part, inside))
+        return original(*arguments, **named)
+
+    return note
+
+
+def _failing(*_, **__):
+    raise RuntimeError("a defect")
