@@ -7,6 +7,7 @@ the COMMIT of a failed transaction by a rollback and no error.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -68,6 +69,15 @@ class Watch(Waiting):
         self.has_begun = self.has_begun or driver_of(connection).has_begun(connection)
         self.add(entry)
 
+    def check_open(self, connection: Connection) -> None:
+        """Count what waits for a transaction that has ended past SQLAlchemy, by the driver."""
+        if self and self.has_begun and not connection.invalidated:
+            is_open = True
+            with contextlib.suppress(Exception):  # the driver's connection may be closed
+                is_open = driver_of(connection).has_begun(connection)
+            if not is_open:
+                self.unknown()
+
     def is_sound(self, connection: Connection) -> bool:
         """Return whether the work of all events can still be committed."""
         if connection.invalidated:
@@ -98,6 +108,9 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
         connection = weakly()
         assert connection is not None  # noqa: S101  # its method is being called
         is_prepared = arguments[1:] == (True,)  # of `_commit_twophase_impl`
+        if not is_prepared:
+            with Contained(found.lose):
+                found.check_open(connection)
         found.was_in_vain = not (is_prepared or _is_sound(found, connection))
         try:
             commit(connection, *arguments)
@@ -164,14 +177,24 @@ def _listen(engine: Engine) -> None:
         _engines.add(engine)
         event.listen(engine, "rollback", _rolled_back)
         event.listen(engine, "rollback_twophase", _rolled_back)
+        event.listen(engine, "before_cursor_execute", _executes)
         event.listen(engine, "after_cursor_execute", _executed)
         event.listen(engine, "handle_error", _failed)
 
 
-def _rolled_back(connection: Connection, *_: object) -> None:
+def _executes(connection: Connection, *_: object) -> None:
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
     if found is not None:
         with Contained(found.lose):
+            found.check_open(connection)
+
+
+def _rolled_back(connection: Connection, *arguments: object) -> None:
+    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if found is not None:
+        with Contained(found.lose):
+            if arguments[1:] != (True,):  # prepared, of `rollback_twophase`
+                found.check_open(connection)
             if found and _is_left_open(connection):
                 found.unknown()
             else:
