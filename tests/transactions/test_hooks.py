@@ -17,7 +17,7 @@ import sidelight
 from sidelight.transactions import control, django, waiting
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.psycopg import watch as psycopg
-from sidelight.transactions.sqlalchemy import connections, drivers, sessions
+from sidelight.transactions.sqlalchemy import connections, drivers, events, sessions
 
 #: What counts the events of a hook that has failed.
 COUNTING = {"doubt", "lose", "_lose", "refuse", "fail", "forget", "clear", "_ended"}
@@ -25,7 +25,17 @@ COUNTING = {"doubt", "lose", "_lose", "refuse", "fail", "forget", "clear", "_end
 HOOKS = {"_exchange", "exchange", "command", "_events", "_is_clean", "_flush", "_is_sound"}
 PARTS = (
     *(control, waiting.Waiting, Entry, django, django._Watch, psycopg, psycopg.Watch),
-    *(psycopg._Query, connections, connections.Watch, sessions, sessions._Events, drivers),
+    *(
+        psycopg._Query,
+        connections,
+        connections.Watch,
+        sessions,
+        events,
+        events.Events,
+        events.Called,
+        events.Unflushed,
+        drivers,
+    ),
     *(drivers._Sqlite, drivers._Server, drivers._Psycopg2, drivers._Psycopg, drivers._Asyncpg),
 )
 

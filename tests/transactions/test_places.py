@@ -106,16 +106,18 @@ class Routing(Session):
 
 
 @pytest.mark.parametrize("binds", ["bases", "bases and outbox", "default", "routing"])
-def test_on_one_of_the_databases_of_a_session(binds, stored):
+def test_on_one_of_the_databases_of_a_session_in_two_phases(binds, stored):
     urls = [new_database(), new_database()]
     shop, log = engines = [create_engine(url.replace(":", "+psycopg:", 1)) for url in urls]
     Shop.metadata.create_all(shop)
     Log.metadata.create_all(log)
     make = {
-        "bases": lambda: Session(binds={Log: log, Shop: shop}),
-        "bases and outbox": lambda: Session(binds={Shop: shop, Log: log, OUTBOX: shop}),
-        "default": lambda: Session(shop, binds={Log: log}),
-        "routing": lambda: Routing(info={"shop": shop, "log": log}),
+        "bases": lambda: Session(binds={Log: log, Shop: shop}, twophase=True),
+        "bases and outbox": lambda: Session(
+            binds={Shop: shop, Log: log, OUTBOX: shop}, twophase=True
+        ),
+        "default": lambda: Session(shop, binds={Log: log}, twophase=True),
+        "routing": lambda: Routing(info={"shop": shop, "log": log}, twophase=True),
     }[binds]
     stored.of(urls[0])
     with make() as session:

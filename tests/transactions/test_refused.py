@@ -18,7 +18,15 @@ import sidelight
 from sidelight import arg, emits
 from sidelight.emission import EMITTER
 from sidelight.exceptions import OutboxError, TransactionError
-from sidelight.transactions.entry import BROKEN, BUSY, ENDED, REASONS, ROLLED_BACK, UNPROVABLE
+from sidelight.transactions.entry import (
+    BROKEN,
+    BUSY,
+    ENDED,
+    REASONS,
+    ROLLED_BACK,
+    SEVERAL,
+    UNPROVABLE,
+)
 from sidelight.transactions.outbox.postgres import PostgresOutbox
 
 #: These events have no commit to wait for.
@@ -75,6 +83,15 @@ def core(url, *statements, session=False, **options):
 
 def session(url, *statements, **options):
     return core(url, *statements, session=True, **options)
+
+
+@contextlib.contextmanager
+def several(url, *statements):
+    """A session that has begun on another engine, too."""
+    with session(url, *statements) as unit:
+        engine = business.engine_on(url, poolclass=sqlalchemy.NullPool)
+        unit.target.execute(sqlalchemy.text(ASK), bind_arguments={"bind": engine})
+        yield unit
 
 
 def psycopg2(url, *statements, **options):
@@ -214,6 +231,7 @@ SCENARIOS = [
     (UNPROVABLE, plain_psycopg, BOTH[:1], AS_BLIND, {}, BLIND + ";" + INSTEAD),
     ("unsupported database", session, ("memory",), ("SELECT 1",), {}, None),
     ("unknown kind", no_transaction, BOTH[1:], (), {}, None),
+    (SEVERAL, several, BOTH, (ASK,), {}, None),
     ("not awaited", unawaited, BOTH, (ASK,), {}, None),
 ]
 CASES = [(*each[:2], database, *each[3:]) for each in SCENARIOS for database in each[2]]

@@ -23,6 +23,7 @@ TOO_SLOW: Final = "database too slow"
 INSERT_FAILED: Final = "insert failed"
 UNPROVABLE: Final = "unprovable outbox"
 ROLLED_BACK: Final = "rolled back"
+SEVERAL: Final = "several databases"
 
 REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "no transaction": ("none is open", "begin one, or let the function do something in it"),
@@ -45,6 +46,10 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     ROLLED_BACK: (
         "the INSERT has ended it, and all of its work is undone",
         "roll back, and do the work again",
+    ),
+    SEVERAL: (
+        "the function has used several databases of its session, and each has its own",
+        "name one: session.connection(bind_arguments={'mapper': …})",
     ),
     "not awaited": ("an async connection in a call that cannot await", "make it async"),
     "unknown kind": ("sidelight does not know this kind of object", f"give {targets()}"),

@@ -11,18 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
-from sqlalchemy.orm import SessionTransaction as _Part
+from sqlalchemy.orm import SessionTransaction as Part
 
 from sidelight.transactions.entry import (
     BROKEN,
     ENDED,
-    INSERT_FAILED,
     NO_TABLE,
+    SEVERAL,
     Entry,
     Guard,
     Refused,
@@ -32,11 +32,17 @@ from sidelight.transactions.entry import (
 from sidelight.transactions.hooks import Contained
 from sidelight.transactions.outbox.table import outbox_table
 from sidelight.transactions.sqlalchemy.connections import (
-    Watch,
     commits_itself,
     insert,
     is_autocommit,
     watch,
+)
+from sidelight.transactions.sqlalchemy.events import (
+    Called,
+    Events,
+    Unflushed,
+    connections_of,
+    statements_of,
 )
 from sidelight.transactions.transaction import CountedTransaction
 from sidelight.transactions.waiting import emit
@@ -46,115 +52,7 @@ _ATTRIBUTE: Final = "_sidelight_events"
 _HINT: Final[dict[str, Any]] = {"clause": outbox_table()}
 
 
-class _Unflushed(NamedTuple):
-    """An event whose work waits for a flush, wholly or in part.
-
-    Attributes:
-        part: innermost transaction of the session around it.
-        entry: the event; partial if the function has also executed statements.
-        held_by: holds a partial event. If the connection commits before the flush, the event is
-            counted. None where the event is not partial, or the part of its work is committed.
-    """
-
-    part: _Part | None
-    entry: Entry
-    held_by: Watch | None
-
-    def is_whole(self) -> bool:
-        """Return whether the flush completes the work; an event that lost a part is counted."""
-        is_whole = self.held_by is None or self.held_by.taken(self.entry)
-        if self.entry.is_partial and not is_whole:
-            self.entry.forget()
-        self.entry.is_partial = False
-        return is_whole
-
-    def drop(self) -> None:
-        """Count the event if a part of its work is committed already."""
-        if self.entry.is_partial and self.held_by is None:
-            self.entry.forget()
-
-
-class _Events:
-    """The events of one session, each with the innermost transaction of the session around it.
-
-    Attributes:
-        commits: number of commits of the outermost transaction since the first event.
-        rollbacks: number of its rollbacks.
-        rows: events that wait for a flush, to become rows.
-        unattached: events that wait for a commit, and whose transaction has no connection yet.
-        unflushed: events that wait for a flush, to wait for a commit then.
-    """
-
-    def __init__(self) -> None:
-        self.commits = 0
-        self.rollbacks = 0
-        self.rows: list[_Unflushed] = []
-        self.unflushed: list[_Unflushed] = []
-        self.unattached: list[tuple[_Part | None, Entry]] = []
-
-    def drop(self, part: _Part) -> None:
-        """Drop the events of a transaction that was rolled back."""
-        for each in (*self.rows, *self.unflushed):
-            if each.part is part:
-                each.drop()
-        self.rows = [each for each in self.rows if each.part is not part]
-        self.unflushed = [each for each in self.unflushed if each.part is not part]
-        self.unattached = [each for each in self.unattached if each[0] is not part]
-
-    def attach(self) -> None:
-        """Let the events wait at the connections of their transactions."""
-        unattached, self.unattached = self.unattached, []
-        for part, entry in unattached:
-            with Contained(entry.fail):
-                if connections := _connections(part):
-                    watch(connections[0]).wait(connections[0], entry)
-                else:
-                    self.unattached.append((part, entry))
-
-    def refuse(self, error: Exception) -> None:
-        """Drop all events and count them, because a hook has failed before the commit.
-
-        Raises:
-            TransactionError: a strict event was still to be inserted.
-        """
-        strict = [each.entry for each in self.rows if each.entry.strict]
-        self.rows = [each for each in self.rows if not each.entry.strict]
-        self.lose(error)
-        for entry in strict:
-            entry.refuse(INSERT_FAILED, error)
-
-    def lose(self, error: Exception) -> None:
-        """Drop all events and count them, because a hook has failed."""
-        lost = [entry for _, entry in self.unattached]
-        lost += [
-            each.entry
-            for each in (*self.rows, *self.unflushed)
-            if each.held_by is None or each.held_by.taken(each.entry)
-        ]
-        self.clear()
-        for entry in lost:
-            entry.fail(error)
-
-    def clear(self) -> None:
-        """Drop all events."""
-        self.rows.clear()
-        self.unattached.clear()
-        self.unflushed.clear()
-
-    def flushed(self) -> list[Entry]:
-        """Let events wait for the commit, because their work is flushed; return those for rows."""
-        unflushed, self.unflushed = self.unflushed, []
-        for each in unflushed:
-            with Contained(each.entry.fail):
-                if each.is_whole():
-                    each.entry.settle()
-                    self.unattached.append((each.part, each.entry))
-        self.attach()
-        rows, self.rows = self.rows, []
-        return [each.entry for each in rows if each.is_whole()]
-
-
-def _events(session: Session) -> _Events | None:
+def _events(session: Session) -> Events | None:
     # In the session itself: a weak dictionary would keep sessions that its values refer to.
     return session.__dict__.get(_ATTRIBUTE)
 
@@ -165,9 +63,11 @@ class SessionTransaction(CountedTransaction):
     def __init__(self, session: Session) -> None:
         events = _events(session)
         if events is None:
-            events = session.__dict__[_ATTRIBUTE] = _Events()
+            events = session.__dict__[_ATTRIBUTE] = Events()
         self._session = session
-        self._statements = _statements(session)
+        for connection in connections_of(session.get_transaction()):
+            events.begin(connection)
+        self._statements = statements_of(session)
         self._events = events
         super().__init__(events)
 
@@ -198,7 +98,7 @@ class SessionTransaction(CountedTransaction):
     def insert(self, entry: Entry) -> None:
         """See `Transaction.insert`."""
         if self.is_clean:
-            _insert(self._session, [entry], first=True)
+            _insert(self._session, [self._called(entry)], first=True)
         else:
             self.insert_later(entry)
 
@@ -206,9 +106,9 @@ class SessionTransaction(CountedTransaction):
         """Insert an event into the outbox at the next flush, or at the commit."""
         self._events.rows.append(self._unflushed(entry))
 
-    def _unflushed(self, entry: Entry) -> _Unflushed:
-        part = _innermost(self._session)
-        for connection, number in _statements(self._session).items():
+    def _unflushed(self, entry: Entry) -> Unflushed:
+        called = self._called(entry)
+        for connection, number in statements_of(self._session).items():
             if number == self._statements.get(connection, 0):
                 continue  # the function has executed nothing on it
             if connection.invalidated:
@@ -217,8 +117,11 @@ class SessionTransaction(CountedTransaction):
                 entry.is_partial = True
                 if not commits_itself(connection):
                     watch(connection).hold(connection, entry)
-                    return _Unflushed(part, entry, watch(connection))
-        return _Unflushed(part, entry, None)
+                    return Unflushed(called, watch(connection))
+        return Unflushed(called, None)
+
+    def _called(self, entry: Entry) -> Called:
+        return Called(_innermost(self._session), entry, self._statements)
 
     def after_commit(self, entry: Entry) -> None:
         """See `Transaction.after_commit`."""
@@ -230,7 +133,7 @@ class SessionTransaction(CountedTransaction):
         if not self._session.is_active:
             raise UndoneError
         if self.is_clean:
-            _wait(self._session, entry)
+            _wait(self._session, self._called(entry))
         else:
             self._events.unflushed.append(self._unflushed(entry))
 
@@ -239,49 +142,49 @@ def _is_clean(session: Session) -> bool:
     return not (session.new or session.dirty or session.deleted)
 
 
-def _innermost(session: Session) -> _Part | None:
+def _innermost(session: Session) -> Part | None:
     return session.get_nested_transaction() or session.get_transaction()
 
 
-def _connections(part: _Part | None) -> list[Connection]:
-    """Return the connections that a transaction of a session has begun on, in order."""
-    begun = () if part is None else part._connections.values()  # noqa: SLF001
-    return list(dict.fromkeys(connection for connection, *_ in begun))
-
-
-def _statements(session: Session) -> dict[Connection, int]:
-    """Return how many statements each connection of a session's transaction has executed."""
-    begun = _connections(session.get_transaction())
-    return {connection: watch(connection).statements for connection in begun}
-
-
-def _wait(session: Session, entry: Entry) -> None:
+def _wait(session: Session, called: Called) -> None:
     """Emit an event, whose work is flushed, when the transaction has committed."""
     events = _events(session)
     assert events is not None  # noqa: S101  # a ticket has made them
-    entry.settle()
-    begun = _connections(_innermost(session))
-    if begun and commits_itself(begun[0]):
-        entry.emit()  # the work is done
-        return
-    events.unattached.append((_innermost(session), entry))
-    events.attach()
+    called.entry.settle()
+    begun = connections_of(called.part)
+    if begun and all(commits_itself(connection) for connection in begun):
+        called.entry.emit()  # the work is done
+    else:
+        events.add(session, called)
 
 
-def _insert(session: Session, entries: list[Entry], *, first: bool) -> None:
-    for _, group in groupby(entries, key=lambda entry: entry.strict):
-        alike = list(group)
-        with Guard(lambda entry: _wait(session, entry), *alike):
-            _insert_anywhere(session, alike, first=first)
+def _insert(session: Session, events: list[Called], *, first: bool) -> None:
+    def place(called: Called) -> tuple[bool, list[Connection]]:
+        return called.entry.strict, called.connections(session)
+
+    for (_, connections), group in groupby(events, key=place):
+        by_entry = {id(called.entry): called for called in group}
+        entries = [called.entry for called in by_entry.values()]
+        with Guard(lambda entry, known=by_entry: _wait(session, known[id(entry)]), *entries):  # type: ignore[misc]
+            _insert_into(session, connections, entries, first=first)
 
 
-def _insert_anywhere(session: Session, entries: list[Entry], *, first: bool) -> None:
-    """Insert into the first database of the session's transaction that has an outbox.
+def _insert_into(
+    session: Session, connections: list[Connection], entries: list[Entry], *, first: bool
+) -> None:
+    """Insert into the database that has the work.
+
+    In two phases all databases of the session commit or none, so that any with an outbox will do.
 
     Raises:
+        Refused: several databases may have the work.
         Exception: of the last database.
     """
-    binds = [{"bind": each.engine} for each in _connections(session.get_transaction())]
+    if session.twophase:
+        connections = connections_of(session.get_transaction())
+    elif len(connections) > 1:
+        raise Refused(SEVERAL)
+    binds = [{"bind": each.engine} for each in connections]
     for number, bind in enumerate(binds or [_HINT], 1):
         try:
             insert(session.connection(bind_arguments=bind), entries, first=first)
@@ -297,7 +200,7 @@ def _insert_anywhere(session: Session, entries: list[Entry], *, first: bool) -> 
 
 
 def _hook(
-    name: str, failed: Callable[[_Events, Exception], None]
+    name: str, failed: Callable[[Events, Exception], None]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Listen to an event of all sessions; one with events of ours calls the function.
 
@@ -319,22 +222,22 @@ def _hook(
     return listen
 
 
-@_hook("after_begin", _Events.refuse)
-def _began(_session: Session, events: _Events, _: _Part, connection: Connection) -> None:
-    watch(connection)
-    events.attach()
+@_hook("after_begin", Events.refuse)
+def _began(session: Session, events: Events, _: Part, connection: Connection) -> None:
+    events.begin(connection)
+    events.attach(session)
 
 
-@_hook("after_flush_postexec", _Events.refuse)
-def _flushed(session: Session, events: _Events, _context: object) -> None:
+@_hook("after_flush_postexec", Events.refuse)
+def _flushed(session: Session, events: Events, _context: object) -> None:
     _take_in(session, events, first=False)
-    for connection in _connections(_innermost(session)):
+    for connection in connections_of(_innermost(session)):
         if watch(connection) and commits_itself(connection):
             watch(connection).committed()  # the flush has committed each statement
 
 
-def _take_in(session: Session, events: _Events, *, first: bool) -> None:
-    if rows := events.flushed():
+def _take_in(session: Session, events: Events, *, first: bool) -> None:
+    if rows := events.flushed(session):
         _insert(session, rows, first=first)
 
 
@@ -349,47 +252,46 @@ def _flush(session: Session) -> None:
 event.listen(Session, "before_commit", _flush)
 
 
-@_hook("before_commit", _Events.refuse)
-def _before_commit(session: Session, events: _Events) -> None:
+@_hook("before_commit", Events.refuse)
+def _before_commit(session: Session, events: Events) -> None:
     """Take in the events that no flush has taken in, because nothing was left to flush."""
     _take_in(session, events, first=True)
 
 
-@_hook("after_commit", _Events.lose)
-def _committed(session: Session, events: _Events) -> None:
+@_hook("after_commit", Events.lose)
+def _committed(session: Session, events: Events) -> None:
     part = _innermost(session)
     if part is not None and part.nested:
         outer = part.parent
         while outer is not None and not outer.nested and outer.parent is not None:
             outer = outer.parent
         events.unattached = [
-            (outer if each is part else each, entry) for each, entry in events.unattached
+            each._replace(part=outer) if each.part is part else each for each in events.unattached
         ]
-        events.attach()
+        events.attach(session)
         return
-    if any(watch(connection).was_in_vain for connection in _connections(part)):
+    if any(watch(connection).was_in_vain for connection in connections_of(part)):
         events.rollbacks += 1
         return
     events.commits += 1
     unattached, events.unattached = events.unattached, []
-    emit(entry for _, entry in unattached)
+    emit(each.entry for each in unattached)
 
 
-@_hook("after_soft_rollback", _Events.lose)
-def _rolled_back(_session: Session, events: _Events, part: _Part) -> None:
+@_hook("after_soft_rollback", Events.lose)
+def _rolled_back(_session: Session, events: Events, part: Part) -> None:
     events.drop(part)
     if part.parent is None:
         events.rollbacks += 1
 
 
-@_hook("after_transaction_end", _Events.lose)
-def _ended(_session: Session, events: _Events, part: _Part) -> None:
+@_hook("after_transaction_end", Events.lose)
+def _ended(_session: Session, events: Events, part: Part) -> None:
     """Drop the events that no commit has taken, however the transaction has ended."""
-    events.drop(part)
     if part.parent is None:
-        for each in (*events.rows, *events.unflushed):
-            each.drop()
-        events.clear()
+        events.end()
+    else:
+        events.drop(part)
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], SessionTransaction]]] = {

@@ -1,0 +1,208 @@
+"""The events of one session that wait: for a flush, then for the commit.
+
+A session over several databases has a transaction in each, and SQLAlchemy commits one after the
+other. So an event belongs to the connection on which its function has executed statements. Where
+there are several, nothing tells which of them has the work, and the event waits until all have
+committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+from sqlalchemy.orm import SessionTransaction as Part
+
+from sidelight.transactions.entry import INSERT_FAILED, Entry
+from sidelight.transactions.hooks import Contained
+from sidelight.transactions.sqlalchemy.connections import Watch, is_autocommit, watch
+
+#: No number of commits: a connection in autocommit mode has always committed.
+_ALWAYS: Final = -1
+
+
+class Called(NamedTuple):
+    """An event of a function.
+
+    Attributes:
+        part: innermost transaction of the session around it.
+        entry: the event.
+        before: what `statements_of` the session was before the call of the function.
+    """
+
+    part: Part | None
+    entry: Entry
+    before: Mapping[Connection, int]
+
+    def connections(self, session: Session) -> list[Connection]:
+        """Return the connections that may have the work of the function; one, where that is known.
+
+        Statements of others that were executed until now count as those of the function.
+        """
+        now = statements_of(session)
+        used = [each for each in now if now[each] != self.before.get(each, 0)]
+        return used or list(now)
+
+
+class Unflushed(NamedTuple):
+    """An event whose work waits for a flush, wholly or in part.
+
+    Attributes:
+        called: the event; partial if the function has also executed statements.
+        held_by: holds a partial event. If the connection commits before the flush, the event is
+            counted. None where the event is not partial, or the part of its work is committed.
+    """
+
+    called: Called
+    held_by: Watch | None
+
+    @property
+    def entry(self) -> Entry:
+        """The event."""
+        return self.called.entry
+
+    def is_whole(self) -> bool:
+        """Return whether the flush completes the work; an event that lost a part is counted."""
+        is_whole = self.held_by is None or self.held_by.taken(self.entry)
+        if self.entry.is_partial and not is_whole:
+            self.entry.forget()
+        self.entry.is_partial = False
+        return is_whole
+
+    def drop(self) -> None:
+        """Count the event if a part of its work is committed already."""
+        if self.entry.is_partial and self.held_by is None:
+            self.entry.forget()
+
+
+class Unattached(NamedTuple):
+    """An event that waits for a commit, and not at a connection yet.
+
+    Attributes:
+        part: innermost transaction of the session around it.
+        entry: the event.
+        connections: those that may have its work; none where the session had none.
+    """
+
+    part: Part | None
+    entry: Entry
+    connections: list[Connection]
+
+
+class Events:
+    """The events of one session.
+
+    Attributes:
+        commits: number of commits of the outermost transaction since the first event.
+        rollbacks: number of its rollbacks.
+        rows: events that wait for a flush, to become rows.
+        unattached: events that wait for a commit, and at no connection yet.
+        unflushed: events that wait for a flush, to wait for a commit then.
+    """
+
+    def __init__(self) -> None:
+        self.commits = 0
+        self.rollbacks = 0
+        self.rows: list[Unflushed] = []
+        self.unflushed: list[Unflushed] = []
+        self.unattached: list[Unattached] = []
+        self._begun: dict[Watch, int] = {}
+
+    def begin(self, connection: Connection) -> None:
+        """Watch a connection on which the transaction has begun."""
+        found = watch(connection)
+        self._begun.setdefault(found, _ALWAYS if is_autocommit(connection) else found.commits)
+
+    def drop(self, part: Part) -> None:
+        """Drop the events of a transaction that was rolled back."""
+        for each in (*self.rows, *self.unflushed):
+            if each.called.part is part:
+                each.drop()
+        self.rows = [each for each in self.rows if each.called.part is not part]
+        self.unflushed = [each for each in self.unflushed if each.called.part is not part]
+        self.unattached = [each for each in self.unattached if each.part is not part]
+
+    def add(self, session: Session, called: Called) -> None:
+        """Emit an event, whose work is flushed, when the transaction has committed."""
+        connections = called.connections(session)
+        self.unattached.append(Unattached(called.part, called.entry, connections))
+        self.attach(session)
+
+    def attach(self, session: Session) -> None:
+        """Let each event wait at the connection that has its work, if that is known."""
+        begun = connections_of(session.get_transaction())
+        unattached, self.unattached = self.unattached, []
+        for each in unattached:
+            with Contained(each.entry.fail):
+                connections = each.connections or begun
+                if len(connections) == 1 and connections[0] in connections_of(each.part):
+                    watch(connections[0]).wait(connections[0], each.entry)
+                else:
+                    self.unattached.append(each)
+
+    def refuse(self, error: Exception) -> None:
+        """Drop all events and count them, because a hook has failed before the commit.
+
+        Raises:
+            TransactionError: a strict event was still to be inserted.
+        """
+        strict = [each.entry for each in self.rows if each.entry.strict]
+        self.rows = [each for each in self.rows if not each.entry.strict]
+        self.lose(error)
+        for entry in strict:
+            entry.refuse(INSERT_FAILED, error)
+
+    def lose(self, error: Exception) -> None:
+        """Drop all events and count them, because a hook has failed."""
+        lost = [each.entry for each in self.unattached]
+        lost += [
+            each.entry
+            for each in (*self.rows, *self.unflushed)
+            if each.held_by is None or each.held_by.taken(each.entry)
+        ]
+        self.clear()
+        for entry in lost:
+            entry.fail(error)
+
+    def clear(self) -> None:
+        """Drop all events."""
+        self.rows.clear()
+        self.unattached.clear()
+        self.unflushed.clear()
+
+    def end(self) -> None:
+        """Drop the events that no commit has taken; count those whose work may be committed."""
+        begun, self._begun = self._begun, {}
+        unattached = [each.entry for each in self.unattached if len(each.connections) > 1]
+        unflushed = [*self.rows, *self.unflushed]
+        self.clear()
+        for each in unflushed:
+            each.drop()
+        if any(found.commits != commits for found, commits in begun.items()):
+            for entry in unattached:  # one of their databases has committed, and another has not
+                entry.forget()
+
+    def flushed(self, session: Session) -> list[Called]:
+        """Let events wait for the commit, because their work is flushed; return those for rows."""
+        unflushed, self.unflushed = self.unflushed, []
+        for each in unflushed:
+            with Contained(each.entry.fail):
+                if each.is_whole():
+                    each.entry.settle()
+                    self.add(session, each.called)
+        rows, self.rows = self.rows, []
+        return [each.called for each in rows if each.is_whole()]
+
+
+def connections_of(part: Part | None) -> list[Connection]:
+    """Return the connections that a transaction of a session has begun on, in order."""
+    begun = () if part is None else part._connections.values()  # noqa: SLF001
+    return list(dict.fromkeys(connection for connection, *_ in begun))
+
+
+def statements_of(session: Session) -> dict[Connection, int]:
+    """Return how many statements each connection of a session's transaction has executed."""
+    begun = connections_of(session.get_transaction())
+    return {connection: watch(connection).statements for connection in begun}
