@@ -190,6 +190,7 @@ class Watch(Waiting):
             untagged = [each for each in untagged if isinstance(each, Entry)]
         for each in untagged:
             self._take_in_untagged(each, before)
+            before = _status_after(each, before)
         if status == TransactionStatus.IDLE and self._entries:
             # An end that no statement explains; but a pipeline is a transaction of its own.
             if ((untagged and before == TransactionStatus.IDLE) or is_alone) and not failed:
@@ -233,6 +234,15 @@ class Watch(Waiting):
             self.rolled_back()
         else:
             self.unknown()
+
+
+def _status_after(each: Statement | Entry, before: int) -> int:
+    """Return the status of a transaction after a statement that has succeeded."""
+    if isinstance(each, Entry):
+        return before
+    if each.begins:
+        return TransactionStatus.INTRANS
+    return TransactionStatus.IDLE if each.verb in control.ENDS else before
 
 
 def _statements_in(sent: Sequence[Statement | Entry]) -> list[Statement]:

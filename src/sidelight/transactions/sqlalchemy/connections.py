@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Engine, event
@@ -26,7 +27,8 @@ from sidelight.transactions.entry import (
     UnknownError,
 )
 from sidelight.transactions.hooks import Contained
-from sidelight.transactions.sqlalchemy.drivers import Insertion, driver_of
+from sidelight.transactions.sqlalchemy.drivers import driver_of
+from sidelight.transactions.sqlalchemy.protocol import Answers, Insertion
 from sidelight.transactions.statements import bounded
 from sidelight.transactions.transaction import CountedTransaction
 from sidelight.transactions.waiting import Waiting
@@ -44,6 +46,8 @@ class Watch(Waiting):
         has_begun: whether the driver was in a transaction when an event began to wait.
         was_in_vain: whether the last commit was answered by a rollback, or not sent at all.
         statements: number of statements that were executed since the first event.
+        is_blind: whether SQL has ended the transaction in a pipeline. psycopg sends no BEGIN there,
+            so that nothing tells whether the next statement is committed.
     """
 
     def __init__(self) -> None:
@@ -51,9 +55,10 @@ class Watch(Waiting):
         self.has_begun = False
         self.was_in_vain = False
         self.statements = 0
+        self.is_blind = False
 
     def _ended(self) -> list[Entry]:
-        self.has_begun = False
+        self.has_begun = self.is_blind = False
         return super()._ended()
 
     def wait(self, connection: Connection, entry: Entry) -> None:
@@ -61,6 +66,8 @@ class Watch(Waiting):
         if connection.invalidated:  # its transaction is undone
             if is_autocommit(connection):
                 entry.forget()
+        elif self.is_blind:
+            entry.forget()
         elif not driver_of(connection).takes(connection, entry):
             self.hold(connection, entry)
 
@@ -107,6 +114,12 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
     def commit_and_emit(*arguments: Any) -> None:
         connection = weakly()
         assert connection is not None  # noqa: S101  # its method is being called
+        answers = None
+        with Contained(found.doubt):
+            answers = driver_of(connection).own_answers(connection)
+        if answers is not None:
+            _commit_in_pipeline(found, connection, answers, partial(commit, connection, *arguments))
+            return
         is_prepared = arguments[1:] == (True,)  # of `_commit_twophase_impl`
         if not is_prepared:
             with Contained(found.lose):
@@ -166,6 +179,30 @@ def is_autocommit(connection: Connection) -> bool:
     return connection._is_autocommit_isolation()  # noqa: SLF001
 
 
+def _commit_in_pipeline(
+    found: Watch, connection: Connection, answers: Answers, commit: Callable[[], None]
+) -> None:
+    """Commit and emit where only the answer to the COMMIT tells whether it was sound."""
+    is_empty, has_returned, found.was_in_vain = False, False, True
+    tags: list[bytes] = []
+    with contextlib.ExitStack() as collecting:
+        with Contained(found.doubt):
+            is_empty = not driver_of(connection).has_begun(connection)
+            tags = collecting.enter_context(answers)
+        try:
+            commit()
+            has_returned = True
+        finally:
+            with Contained(found.lose):
+                if tags[-1:] == [b"COMMIT"] or (has_returned and is_empty):
+                    found.was_in_vain = False
+                    found.committed()
+                elif connection.invalidated or (has_returned and not tags):
+                    found.unknown()  # the COMMIT of two phases is answered later
+                else:
+                    found.rolled_back()
+
+
 def _is_left_open(connection: Connection) -> bool:
     """Return whether a transaction stays open, which a later user of the pool may commit."""
     return not connection.invalidated and driver_of(connection).leaves_open(connection)
@@ -205,24 +242,26 @@ def _executed(connection: Connection, cursor: Any, statement: str, *_: object) -
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
     if found is not None:
         found.statements += 1
-    if found:
         with Contained(found.doubt):
             _take_in(found, connection, cursor, statement)
 
 
 def _take_in(found: Watch, connection: Connection, cursor: Any, statement: str) -> None:
     """Take in a statement, which may control the transaction: a savepoint, or one by hand."""
-    if control.may_control(statement):
-        statements = list(control.statements(statement))
-        for each in statements:
-            if each.verb == control.COMMIT and len(statements) > 1:
-                found.unknown()
-            elif each.verb == control.COMMIT:
-                _take_in_commit(found, driver_of(connection).answer(cursor, each.verb))
-            elif each.verb == control.RELEASE and not driver_of(connection).has_begun(connection):
-                found.committed()  # in SQLite a savepoint can be the whole transaction
-            else:  # PREPARE TRANSACTION too: where it was in vain, COMMIT PREPARED fails
-                found.executed(each)
+    if not control.may_control(statement):
+        return
+    statements = list(control.statements(statement))
+    for each in statements if found else ():
+        if each.verb == control.COMMIT and len(statements) > 1:
+            found.unknown()
+        elif each.verb == control.COMMIT:
+            _take_in_commit(found, driver_of(connection).answer(cursor, each.verb))
+        elif each.verb == control.RELEASE and not driver_of(connection).has_begun(connection):
+            found.committed()  # in SQLite a savepoint can be the whole transaction
+        else:  # PREPARE TRANSACTION too: where it was in vain, COMMIT PREPARED fails
+            found.executed(each)
+    if any(each.verb in control.ENDS for each in statements):
+        found.is_blind = driver_of(connection).own_answers(connection) is not None
 
 
 def _take_in_commit(found: Watch, tag: str | None) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
-from sidelight.transactions.entry import BUSY, Entry, Refused, Row
+from sidelight.transactions.entry import BUSY, Entry, Refused
 from sidelight.transactions.sqlalchemy.asyncpg_turn import runs_past_sqlalchemy, turn
+from sidelight.transactions.sqlalchemy.protocol import Answers, Driver, Insertion
 from sidelight.transactions.statements import (
     Question,
     Statements,
@@ -27,100 +27,6 @@ from sidelight.transactions.statements import (
     postgres_insert,
     sqlite_insert,
 )
-
-
-class Insertion(NamedTuple):
-    """Rows to insert into an outbox.
-
-    Attributes:
-        rows: the rows.
-        within: seconds that the INSERT may take; None keeps the connection's own limit.
-        first: whether it may have to wait for other writers: nothing was flushed before.
-    """
-
-    rows: Sequence[Row]
-    within: float | None
-    first: bool
-
-
-class Driver(Protocol):
-    """A driver, on a connection that SQLAlchemy has in a transaction."""
-
-    def check(self, connection: Connection, /) -> None:
-        """Check that an INSERT can be part of a transaction.
-
-        Raises:
-            Refused: it cannot.
-        """
-        ...
-
-    def insert(self, connection: Connection, insertion: Insertion, /) -> None:
-        """Insert rows into the outbox.
-
-        Raises:
-            Refused: the connection is busy, or has no outbox.
-            Exception: of the driver; the transaction is as it was, if there was a limit.
-        """
-        ...
-
-    def commits_itself(self, connection: Connection, /) -> bool:
-        """Return whether each statement commits by itself, although SQLAlchemy has begun."""
-        ...
-
-    def leaves_open(self, connection: Connection, /) -> bool:
-        """Return whether a transaction is open that the driver's commit and rollback do not end.
-
-        Some drivers send nothing in autocommit mode, also where SQL has begun the transaction.
-        """
-        ...
-
-    def is_alone(self, connection: Connection, /) -> bool:
-        """Return whether a statement runs that is a transaction of its own: a COPY, for example."""
-        ...
-
-    def takes(self, connection: Connection, entry: Entry, /) -> bool:
-        """Take an event whose work may be the statement that `is_alone`.
-
-        Returns:
-            Whether it is taken. Otherwise the event waits for the commit of SQLAlchemy.
-        """
-        ...
-
-    @property
-    def tells_its_state(self) -> bool:
-        """Whether `has_begun` and `is_sound` know what an error has undone."""
-        ...
-
-    @property
-    def may_undo_all(self) -> bool:
-        """Whether an error may undo the whole transaction at once; `has_begun` tells that then."""
-        ...
-
-    def has_begun(self, connection: Connection, /) -> bool:
-        """Return whether the driver is in a transaction; some begin later than SQLAlchemy."""
-        ...
-
-    def is_sound(self, connection: Connection, /, *, ask: bool) -> bool:
-        """Return whether the transaction can be committed.
-
-        Args:
-            connection: the caller's.
-            ask: whether to ask the server where the driver does not know.
-        """
-        ...
-
-    def ends_at_failed_commit(self, connection: Connection, /) -> bool:
-        """Return whether a commit that has raised an error has ended the transaction."""
-        ...
-
-    def answer(self, cursor: Any, verb: str) -> str | None:
-        """Return the command tag by which the server has answered; None where nothing tells.
-
-        Args:
-            cursor: that has executed the statement without an error.
-            verb: of the statement.
-        """
-        ...
 
 
 def driver_of(connection: Connection) -> Driver:
@@ -181,6 +87,9 @@ class _Sqlite:
         # The commit of a locked database can be repeated.
         return not self.has_begun(connection)
 
+    def own_answers(self, _: Connection) -> Answers | None:
+        return None
+
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
         # There are no tags, but a failed commit raises an error.
         return verb
@@ -203,6 +112,9 @@ class _Server:
 
     def ends_at_failed_commit(self, _: Connection) -> bool:
         return True
+
+    def own_answers(self, _: Connection) -> Answers | None:
+        return None
 
 
 class _Psycopg2(_Server):
@@ -260,6 +172,12 @@ class _Psycopg(_Psycopg2):
 
     def leaves_open(self, connection: Connection) -> bool:  # noqa: ARG002  # the protocol
         return False
+
+    def own_answers(self, connection: Connection) -> Answers | None:
+        from sidelight.transactions.psycopg.pipelines import own_answers  # noqa: PLC0415
+
+        raw = None if connection.invalidated else _raw(connection)
+        return own_answers(raw) if raw is not None and raw.pgconn.pipeline_status else None
 
     def takes(self, connection: Connection, entry: Entry) -> bool:
         from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg

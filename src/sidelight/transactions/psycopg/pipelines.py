@@ -1,0 +1,35 @@
+"""What the server answers in a pipeline of psycopg, which reads answers later than it sends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg.pq import ExecStatus
+
+
+@contextlib.contextmanager
+def own_answers(connection: Any) -> Iterator[list[bytes]]:
+    """Collect the command tags that answer psycopg's own commands, the newest last.
+
+    Args:
+        connection: of either kind, in a pipeline.
+
+    Yields:
+        The tags that are read in the block; empty ones stand for commands that have failed.
+    """
+    pipeline = connection._pipeline  # noqa: SLF001
+    process = pipeline._process_results  # noqa: SLF001
+    tags: list[bytes] = []
+
+    def collect(queued: Any, results: Any) -> None:
+        if queued is None and results[-1].status != ExecStatus.PIPELINE_SYNC:
+            tags.append(results[-1].command_status or b"")
+        process(queued, results)
+
+    pipeline._process_results = collect  # noqa: SLF001
+    try:
+        yield tags
+    finally:
+        del pipeline._process_results  # noqa: SLF001
