@@ -113,7 +113,7 @@ class _Server:
     def ends_at_failed_commit(self, _: Connection) -> bool:
         return True
 
-    def own_answers(self, _: Connection) -> Answers | None:
+    def own_answers(self, connection: Connection) -> Answers | None:  # noqa: ARG002  # the protocol
         return None
 
 
