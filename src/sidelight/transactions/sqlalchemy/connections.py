@@ -358,6 +358,20 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
         watch(connection).rolled_back()
         connection.invalidate()
         raise
+    except BaseException as error:
+        # As SQLAlchemy does for its own statements. Otherwise the caller's rollback would raise an
+        # error, or a commit without the event would succeed.
+        if not isinstance(error, Exception) or _is_disconnect(connection, error):
+            connection.invalidate(error)
+        raise
+
+
+def _is_disconnect(connection: Connection, error: Exception) -> bool:
+    """Return whether an error has ended the connection to the database."""
+    dialect: Any = connection.dialect
+    raw: Any = connection.connection.dbapi_connection
+    is_answer = isinstance(error, Refused)
+    return not is_answer and dialect.is_disconnect(error, raw, None)
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], ConnectionTransaction]]] = {
