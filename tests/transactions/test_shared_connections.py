@@ -73,13 +73,13 @@ def stream(connection, name):
 WORKS = (execute, executemany, copy, stream)
 
 
-def names(works):
+def named(works):
     """The id of a case, which is the same in each process."""
     return " ".join(work.__name__ for work in works)
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("works", [*[(work,) for work in WORKS], WORKS], ids=names)
+@pytest.mark.parametrize("works", [*[(work,) for work in WORKS], WORKS], ids=named)
 def test_each_thread_has_its_events(works, mode, url, tmp_path):
     raised = []
 
@@ -219,7 +219,7 @@ AWAITED = (execute_awaited, executemany_awaited, copy_awaited, stream_awaited, s
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("works", [*[(work,) for work in AWAITED], AWAITED], ids=names)
+@pytest.mark.parametrize("works", [*[(work,) for work in AWAITED], AWAITED], ids=named)
 async def test_each_task_has_its_events(works, mode, url, tmp_path):
     raised = []
 
