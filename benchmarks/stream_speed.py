@@ -25,9 +25,9 @@ from tests.support.postgres import end, new_database
 import sidelight
 from benchmarks.work import make_work
 from sidelight import arg, emits
+from sidelight.cli.collector import collecting_seldom
 from sidelight.emission.emitter import EMITTER
 from sidelight.emission.waiting import Watermark
-from sidelight.host import collecting_seldom
 from sidelight.relay.relay import Relay
 from sidelight.runtime.process import RUNTIME
 from sidelight.runtime.sinks import sinks_of
