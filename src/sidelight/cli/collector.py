@@ -20,6 +20,7 @@ _NEW_OBJECTS: Final = 50_000
 def collecting_seldom() -> Iterator[None]:
     """Let the collector look seldom while the block runs."""
     before = gc.get_threshold()
+    # The older generations follow as often as before, counted in looks at the youngest.
     gc.set_threshold(_NEW_OBJECTS, *before[1:])
     try:
         yield

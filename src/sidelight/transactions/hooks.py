@@ -1,4 +1,7 @@
-"""The guard around the hooks that run inside a commit, a rollback or a statement of the caller."""
+"""The guard around the hooks that run inside a commit, a rollback or a statement of the caller.
+
+A hook that raised there would end the caller's work for the sake of an event.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""What the server answers in a pipeline of psycopg, which reads answers later than it sends."""
+"""What the server answers in a pipeline of psycopg, which reads answers later than it sends.
+
+psycopg keeps a queue of what it has sent: a cursor for a statement of the caller, None for a
+command of its own, as BEGIN and COMMIT are. When it reads, it passes each element of the queue with
+its results to one method, which is overlaid here for the time of a commit.
+"""
 
 from __future__ import annotations
 
