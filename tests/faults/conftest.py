@@ -48,7 +48,7 @@ FAULTS = pytest.StashKey[list[pytest.Item]]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    config.stash[FAULTS] = [item for item in items if "faults" in item.path.parts]
+    config.stash[FAULTS] = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in config.stash[FAULTS]:
         item.add_marker("faults")
 
