@@ -22,7 +22,7 @@ STRETCH: Final = 2000
 _MOST: Final = 10_000  # records that are kept, which take some 10 MB
 _KEPT_FOR: Final = 2.0  # seconds
 _LOOKED_AT: Final = 3  # of the oldest stretches, each time
-_DECODED_AT_ONCE: Final = 250  # records between two offers of the GIL
+_DECODED_AT_ONCE: Final = 100  # records between two offers of the GIL
 
 
 class Reading(msgspec.Struct, eq=False):
@@ -33,14 +33,12 @@ class Reading(msgspec.Struct, eq=False):
         unreadable: payloads that hold no record of this format, each with the problem.
         damaged: stretches that are no frames, each with its offset.
         end: the offset behind all of it.
-        events: how many of the records are events.
     """
 
     records: list[Record] = msgspec.field(default_factory=list)
     unreadable: list[tuple[bytes, str]] = msgspec.field(default_factory=list)
     damaged: list[tuple[int, bytes]] = msgspec.field(default_factory=list)
     end: int = 0
-    events: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -56,7 +54,6 @@ class Reading(msgspec.Struct, eq=False):
         self.records += other.records
         self.unreadable += other.unreadable
         self.damaged += other.damaged
-        self.events += other.events
         self.end = other.end
 
 
@@ -77,7 +74,6 @@ def decoded(batch: Batch, is_contended: Callable[[], bool]) -> Reading:
                 reading.unreadable.append((payload, str(error)))
         if len(batch.payloads) > start + _DECODED_AT_ONCE and not is_contended():
             sleep(0)
-    reading.events = sum([static.type is not None for static, _ in records])
     return reading
 
 

@@ -63,7 +63,7 @@ class PoisonDetector:
 
     def note_delivery(self, records: Sequence[Record]) -> None:
         """Note that the store took records; only events tell that it takes events."""
-        if any(static.type is not None for static, _ in records):
+        if _events(records):
             self._refused_in_a_row = 0
             self._deliveries += 1
 

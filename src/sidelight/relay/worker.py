@@ -257,7 +257,7 @@ class Worker(msgspec.Struct, eq=False, dict=True):
                     middle = len(piece) // 2
                     pieces += piece[middle:], piece[:middle]
         self.health.delivered += len(records)
-        self.health.events += reading.events
+        self.health.events += sum(static.type is not None for static, _ in records)
         self._advance(segment, reading.end)
 
     def _attempt(self, records: Sequence[Record], writer: dict[str, Any]) -> Outcome:
