@@ -172,7 +172,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-MEASURED: Final = Rates(relay=51_101, consumer=35_381, store=50_409, message=102, row=695)
+MEASURED: Final = Rates(relay=51_106, consumer=43_229, store=47_072, message=102, row=695)
 """By ``python -m benchmarks.stream_speed``; see docs/explanation/at-scale.md for the machine."""
 
 
