@@ -7,6 +7,7 @@ import doctest
 import functools
 import gc
 import inspect
+import itertools
 import linecache
 import pickle
 import pydoc
@@ -214,6 +215,40 @@ def test_a_source_stays_when_its_last_older_code_goes_before_the_new_one_is_know
         codegen.define(f"def made(): {n}", names, filename="<sidelight collected>")
     gc.collect()
     assert len([name for name in linecache.cache if name.startswith("<sidelight collected")]) <= 16
+
+
+def test_an_interrupted_definition_does_not_keep_more_sources():
+    """A `KeyboardInterrupt` at any line of the bookkeeping: later definitions catch up."""
+
+    def define(n):
+        codegen.define(f"def made(): {n}", {}, filename="<sidelight interrupted>")
+
+    def interrupt(lines):
+        def trace(frame, event, _):
+            nonlocal lines
+            if frame.f_code is codegen._registered.__code__ and event == "line":
+                lines -= 1
+                if lines == 0:
+                    raise KeyboardInterrupt
+            return trace
+
+        return trace
+
+    numbers, interrupted, before = itertools.count(), 0, sys.gettrace()
+    for _ in range(16):
+        define(next(numbers))
+    for lines in range(1, 20):
+        sys.settrace(interrupt(lines))
+        try:
+            define(next(numbers))
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(before)
+    assert 5 < interrupted < 19
+    for _ in range(16):
+        define(next(numbers))
+    assert len(codegen._latest) == 16
 
 
 # -- what it looks like ---------------------------------------------------------------------------

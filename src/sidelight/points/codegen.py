@@ -148,7 +148,7 @@ def _registered(stem: str, text: str) -> str:
     _latest.append(filename)
     _filenames[source], _sources[filename] = filename, source
     linecache.cache[filename] = (len(text), None, list(source[1]), filename)
-    if len(_latest) > _LATEST:
+    while len(_latest) > _LATEST:  # more than one after an interruption here
         _drop_unused(_latest.popleft())
     return filename
 
