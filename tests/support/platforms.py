@@ -7,26 +7,25 @@ Windows lack, in the test process and in the programs that it starts.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
+from tests.support.suites import passes
 
 from sidelight.host import HAS_FILE_LOCKS
 from sidelight.spool import filesystem
 
-ROOT: Final = Path(__file__).parents[2]
 PLATFORMS: Final = ("darwin", "windows")
-_HIDDEN: Final = ROOT / "tests" / "support" / "hidden"
+_HIDDEN: Final = Path(__file__).with_name("hidden")
 _SUITES: Final = (
     *("record", "host", "spool", "points", "emission", "relay", "runtime", "store", "otlp", "maps"),
     "testing",
 )
 #: Outboxes, the reference pipeline that has one, and what commands tell: a spool in files.
 _OF_FILES: Final = ("transactions", "voice_notes", "cli")
-_JOBS: Final = str((os.cpu_count() or 1) + 1)
+_JOBS: Final = (os.cpu_count() or 1) + 1
 
 PLATFORM: Final = os.environ.get("SIDELIGHT_TEST_PLATFORM", "linux")
 needs_tmpfs = pytest.mark.skipif(
@@ -50,13 +49,9 @@ def _run(platform: str) -> bool:
     print(f"as on {platform}:", flush=True)
     of_files = () if platform == "windows" else _OF_FILES
     suites = (f"tests/{suite}" for suite in (*_SUITES, *of_files))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", _JOBS, "-k", "not postgres", *suites],
-        cwd=ROOT,
-        env=seen_as(platform),
-        check=False,
+    return passes(
+        sys.executable, suites, "-k", "not postgres", jobs=_JOBS, environment=seen_as(platform)
     )
-    return done.returncode == 0
 
 
 if __name__ == "__main__":

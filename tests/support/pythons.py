@@ -7,11 +7,11 @@ of the interpreter more than others do. Each Python gets an environment once; se
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from typing import Final
 
 from tests.support.interpreters import HERE, ROOT, VERSIONS, how_to_get, interpreter
+from tests.support.suites import passes
 
 _SUITES: Final = (
     *("points/test_callables.py", "points/test_generators.py", "points/test_transparency.py"),
@@ -47,22 +47,9 @@ def _run(version: str) -> bool:
         print(how_to_get(version))
         return True
     print(f"Python {version}: {python}", flush=True)
-    done = subprocess.run(
-        [
-            python,
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "2",
-            *_PLUGIN,
-            *(f"tests/{suite}" for suite in _SUITES),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.fspath(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
-        check=False,
-    )
-    return done.returncode == 0
+    path = {"PYTHONPATH": os.fspath(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    suites = (f"tests/{suite}" for suite in _SUITES)
+    return passes(python, suites, *_PLUGIN, jobs=2, environment={**os.environ, **path})
 
 
 if __name__ == "__main__":
