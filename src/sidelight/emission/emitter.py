@@ -47,6 +47,7 @@ LOST: Final = (
     "not recorded",
     "internal error",
     "recursion limit",
+    "emit refused",
     "commit without an answer",
 )
 """The reasons for which an event is lost before it is in the spool."""
