@@ -52,6 +52,12 @@ def test_a_face_states_its_contract_and_is_sorted_and_whole(name):
         assert getattr(face, public) is not None
 
 
+def test_dir_shows_what_is_public():
+    modules = {"exceptions", "otel", "outbox", "testing"}
+    assert {*sidelight.__all__} <= {*dir(sidelight)} <= {*sidelight.__all__, *modules}
+    assert "exceptions" in dir(sidelight)
+
+
 def _as_ruff_sorts(name):
     """Constants first, then classes, then the rest."""
     bare = name.lstrip("_")

@@ -53,8 +53,11 @@ __getattr__ = lazily(
 )
 
 
+_PUBLIC_MODULES = {"exceptions", "otel", "outbox", "testing"}
+
+
 def __dir__() -> list[str]:
-    return sorted({*__all__, *globals()})
+    return sorted({*__all__, *(_PUBLIC_MODULES & globals().keys())})
 
 
 def _has_gil() -> bool:

@@ -35,6 +35,8 @@ def demo(
     run(sidelight, "counts", "--store", STORE)
     run(sidelight, "budget", "--store", STORE)
     console.print(
+        "There are more emissions than events: the end of a call counts also where it\n"
+        "has no event, because it ends the call's span.\n"
         "These are the first calls of a cold process; a busy machine delays any of them.\n"
         "What the 10 ms promise, and what not: docs/explanation/what-is-promised.md#10-ms",
         style="dim",

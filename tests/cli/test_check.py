@@ -216,6 +216,20 @@ DIFFERENCES = {
         order_billed?
         shop/events.py:10: order_billed: nothing emits it; EMIT""",
     ),
+    "emitted by a decorator only, and less like a type that nothing emits": (
+        (ORDERS, "order_billed", "order_given"),
+        """shop/orders.py:21: shop.orders:bill: order_given is not in the catalogue; declare it
+        shop/events.py:10: order_billed: nothing emits it; EMIT""",
+    ),
+    "like a type that another point emits": (
+        (ORDERS, '@emits("order_billed"', '@emits("order_opened")\n@emits("order_billed"'),
+        "shop/orders.py:21: shop.orders:bill: order_opened is not in the catalogue; declare it",
+    ),
+    "almost a type that another point emits": (
+        (ORDERS, '@emits("order_billed"', '@emits("order_bileld")\n@emits("order_billed"'),
+        """shop/orders.py:21: shop.orders:bill: order_bileld is not in the catalogue; did you mean
+        order_billed?""",
+    ),
     "emitted nowhere": (
         (ORDERS, 'sidelight.emit("order_mailed")', "..."),
         "shop/events.py:9: order_mailed: nothing emits it; EMIT",

@@ -82,6 +82,10 @@ def test_a_killed_process_abandons_its_calls(here, monkeypatch, backend):
     assert (code, states["order-2"]) == (3, "unknown"), told
     assert "has ended, and its end is not noted: `sidelight relay --once --store " in told
     assert "not judged yet" not in told
+    assert (
+        "add --without INSTANCE for each process that never comes back"
+        in sidelight("overdue", *of(url)).err
+    )
     said = sidelight(*relay)
     assert (said.code, "noted that 1 process has ended" in said.err) == (0, True)
     assert "noted that" not in sidelight(*relay).err

@@ -1,5 +1,6 @@
 """The map file: everything that it can state, and how the reader refuses mistakes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,42 @@ def test_texts_that_are_no_expressions(text):
         ),
         (point(SENT, 'artifact_id = { call = "os:f()" }'), ":5: ", "write package.module:Class"),
         (point(SENT, 'artifact_id = "arg.a.class"'), ":5: ", "is no expression"),
-        (point('succes = "sent"'), ":4: ", "succes is not known; a point has after_commit, arti"),
+        *(
+            (
+                point(*lines),
+                place,
+                rf"^[^ ]* {re.escape(name)} is not known; did you mean {meant}\?",
+            )
+            for lines, place, name, meant in (
+                (['succes = "sent"'], ":4: ", "succes", "success"),
+                ([SENT, 'failiure = "sent"'], ":5: ", "failiure", "failure"),
+                ([SENT, "attribute = { a = 'arg.a' }"], ":5: ", "attribute", "attributes"),
+                (["success = { chose = 'arg.a', cases = {} }"], ":4: ", "success.chose", "choose"),
+                ([SENT, "artifact_id = { calls = 'a:b' }"], ":5: ", "artifact_id.calls", "call"),
+                (
+                    [SENT, "[point.attributes]", "a.vale = 'x'"],
+                    ":6: ",
+                    "attributes.a.vale",
+                    "value",
+                ),
+            )
+        ),
+        (
+            '[[expect]]\nafter = "a"\none_off = ["b"]\nwithin = "1 s"',
+            ":3: ",
+            r"^[^ ]* one_off is not known; did you mean one_of\?$",
+        ),
+        (
+            '[[expect]]\nafter = "a"\none_of = ["b"]\nwithin = "1 s"\ncolour = 1',
+            ":5: ",
+            "colour is not known; an expectation has after, one_of, within$",
+        ),
+        (
+            point(SENT, 'size = "arg.a"'),
+            ":5: ",
+            "size is not known; a point has after_commit, arti",
+        ),
+        (point(SENT, 'size = "arg.a"'), ":5: ", "; further values belong into attributes$"),
         (f"[[point]]\n{SENT}", ":1: ", "function is missing"),
         (point(), ":2: ", "no event is named; give a type"),
         (point('success = "1st"'), ":2: ", "use a name of letters"),

@@ -231,6 +231,26 @@ def test_what_would_be_a_constant_by_mistake_is_refused(write):
         write()
 
 
+@pytest.mark.parametrize(
+    ("expression", "parameter"),
+    [
+        (arg.x, "x"),
+        (arg.audio.seconds, "audio"),
+        (arg["audio"], "audio"),
+        (arg[0].seconds, "NAME"),
+        (arg["a b"], "NAME"),
+        (arg["class"], "NAME"),
+        (arg, "NAME"),
+        (result, "result"),
+        (result.id, "result"),
+        (error.code, "error"),
+    ],
+)
+def test_a_refusal_shows_the_callable_with_the_parameter_that_it_needs(expression, parameter):
+    with pytest.raises(ExpressionError, match=rf"give a callable: lambda {parameter}: …"):
+        str(expression)
+
+
 def test_other_protocols_see_nothing_in_an_expression():
     assert not hasattr(arg.x, "__wrapped__")
     assert inspect.unwrap(arg.x) is not None

@@ -26,4 +26,6 @@ def test_the_page_is_named_as_such(tmp_path, monkeypatch, capsys):
     opens = (
         r"Open the pages of the store in a browser with\n +\S*sidelight ui --store sqlite:///demo"
     )
-    assert re.search(opens, capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert re.search(opens, said)
+    assert "more emissions than events" in said

@@ -23,6 +23,8 @@ from sidelight.maps.static.modules import relative_place
 from sidelight.points import Signature, check_fields
 from sidelight.record import alike
 
+_ALIKE: Final = 0.9  # of 1: event types that differ in a letter or two
+_LESS_ALIKE: Final = 0.75
 TWICE: Final = ("another point of the map emits the same, which is not emitted twice", "keep one")
 
 
@@ -90,6 +92,9 @@ class Checks:
             for p in listed
             for declared in p.declarations
         ]
+        self._emitted = types.emitted | {
+            type_ for each in self._statements for _, type_ in each.declared.emitted
+        }
         self.remarks: list[str] = []
 
     def differences(self) -> Iterator[Difference]:
@@ -159,18 +164,20 @@ class Checks:
 
     def _undeclared_types(self) -> Iterator[Difference]:
         declared = self._types.declared
+        waiting = [type_ for type_ in declared if type_ not in self._emitted]
         for each in self._statements if declared else ():
             types = dict.fromkeys(t for phase in PHASES for t in each.declared.types(phase))
             for type_ in types:
                 if type_ not in declared:
-                    close = alike(type_, declared)
+                    # A misspelt type leaves the type that was meant without an emitter.
+                    close = alike(type_, waiting, least=_LESS_ALIKE)
+                    close = close or alike(type_, declared, least=_ALIKE)
                     remedy = f"did you mean {close}?" if close else "declare it"
                     yield each.differs(f"{type_} is not in the catalogue", remedy)
 
     def _types_without_emitter(self) -> Iterator[Difference]:
-        emitted = {type_ for each in self._statements for _, type_ in each.declared.emitted}
         for type_, place in self._types.declared.items():
-            if type_ not in emitted | self._types.emitted:
+            if type_ not in self._emitted:
                 remedy = "emit it, or name the function that does: emitted_by="
                 yield Difference(relative_place(place), type_, "nothing emits it", remedy)
 

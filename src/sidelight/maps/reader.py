@@ -15,13 +15,15 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidelight.exceptions import MapError, PointError
-from sidelight.maps.declarations import MapPoint
-from sidelight.record import Expectation
+from sidelight.maps.declarations import PHASES, Call, Cases, Constant, MapPoint
+from sidelight.record import Expectation, alike
 
 _HEADER: Final = re.compile(r"^\s*\[\[\s*(?:tool\.sidelight\.)?(point|expect)\s*\]\]")
-_REMEDIES: Final = {
-    "point": f"a point has {', '.join(sorted(MapPoint.model_fields))}",
-    "expect": f"an expectation has {', '.join(Expectation.model_fields)}",
+_KEYS: Final = {
+    "point": ("a point", sorted(MapPoint.model_fields)),
+    "expect": ("an expectation", list(Expectation.model_fields)),
+    "choice": ("a choice", list(Cases.model_fields)),
+    "value": ("a value", [*Call.model_fields, *Constant.model_fields]),
 }
 _UNION_TAGS: Final = frozenset({"str", "bool", "int", "float"})
 
@@ -115,23 +117,30 @@ def _map_error(
 ) -> MapError:
     """Return the first mistake, with its line as far as the text shows it."""
     # A value may be one of several types: the longest location is the type that comes nearest.
-    first = max(error.errors(include_url=False), key=lambda each: len(each["loc"]))
+    # A key that no type knows may be the one that is missing, misspelt.
+    first = max(
+        error.errors(include_url=False),
+        key=lambda each: (len(each["loc"]), _is_misspelt(each["type"], [*map(str, each["loc"])])),
+    )
     where = [str(part) for part in first["loc"]]
     place, names = str(path), where
     if len(where) > 1 and where[0] in lines and where[1].isdigit():
         headers = lines[where[0]]
         begin = headers[int(where[1])] if int(where[1]) < len(headers) else 1
-        names = [part for part in where[2:] if part.islower() and part.isidentifier()]
-        names = [name for name in names if name not in _UNION_TAGS]
+        names = _names(where)
         place = f"{path}:{_line(text, begin, names)}"
     key = ".".join(names[:2]) or "the file"
     if first["type"] == "extra_forbidden":
-        problem = f"{key} is not known"
-        remedy = _REMEDIES.get(where[0], "write [[point]] or [[expect]]")
-        if where[0] == "point" and len(names) == 1:
-            remedy += "; further values belong into attributes"
+        problem = f"{'.'.join(names)} is not known"
+        remedy = "write [[point]] or [[expect]]"
+        if place != str(path):
+            what, known = _keys(where[0], names)
+            if names[-1] in known:
+                problem = f"{'.'.join(names)} is one key too many"
+            remedy = _remedy(names[-1], what, known)
     elif first["type"] == "missing":
-        problem, remedy = f"{key} is missing", f"every {where[0]} needs it"
+        problem = f"{key} is missing"
+        remedy = f"every {where[0]} needs it" if len(names) == 1 else "add it"
     else:
         problem, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
         problem = problem if problem.startswith("'") else f"{key}: {problem}"
@@ -140,6 +149,43 @@ def _map_error(
         problem=problem,
         remedy=remedy or "`sidelight docs map` shows the form of a map",
     )
+
+
+def _names(where: Sequence[str]) -> list[str]:
+    """Return the keys of a location, from its table on; pydantic names types in between."""
+    names = [part for part in where[2:] if part.islower() and part.isidentifier()]
+    return [name for name in names if name not in _UNION_TAGS]
+
+
+def _keys(table: str, names: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Return what has the key to which ``names`` lead, in words, and the keys that it may have.
+
+    Args:
+        table: ``point`` or ``expect``.
+        names: the keys from the table on.
+    """
+    is_choice = len(names) > 1 and names[-2] in PHASES
+    return _KEYS[table if len(names) == 1 else "choice" if is_choice else "value"]
+
+
+def _is_misspelt(problem: str, where: Sequence[str]) -> bool:
+    """Return whether pydantic's problem is a key that no type of the value has."""
+    if problem != "extra_forbidden" or where[0] not in _KEYS:
+        return False
+    names = _names(where)
+    return bool(names) and names[-1] not in _keys(where[0], names)[1]
+
+
+def _remedy(name: str, what: str, known: Sequence[str]) -> str:
+    """Return what helps against a key that is not known."""
+    if name in known:
+        return f"{what} has one of {', '.join(known)}"
+    further = "further values belong into attributes"
+    if close := alike(name, known):
+        hint = f"did you mean {close}?"
+        return f"{hint} If not, {further}" if what == "a point" else hint
+    has = f"{what} has {', '.join(known)}"
+    return f"{has}; {further}" if what == "a point" else has
 
 
 def _line(text: str, begin: int, names: Sequence[str]) -> int:

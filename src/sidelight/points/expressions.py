@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from sidelight.exceptions import ExpressionError, told_at_the_caller
+from sidelight.points.codegen import is_identifier
 
 Phase: TypeAlias = Literal["start", "success", "failure", "closed"]
 """A moment of one call; "closed" ends a generator or coroutine that its consumer did not finish."""
@@ -79,12 +80,18 @@ def parts(expression: Expression) -> tuple[str, tuple[tuple[str, Any], ...]]:
     return get(expression, "_Expression__root"), get(expression, "_Expression__steps")
 
 
+def _parameter(expression: Expression) -> str:
+    """Return the parameter of a callable that computes the same: ``audio`` for ``arg.audio.id``."""
+    root, steps = parts(expression)
+    named = [key for _, key in steps[:1] if is_identifier(key)]
+    return root if root != "arg" else named[0] if named else "NAME"
+
+
 def _refusal(action: str) -> Callable[..., NoReturn]:
     @told_at_the_caller
     def refuse(self: Expression, *_: object, **__: object) -> NoReturn:
-        raise ExpressionError(
-            expression=repr(self), action=action, remedy="give a callable: lambda result: …"
-        )
+        remedy = f"give a callable: lambda {_parameter(self)}: …"
+        raise ExpressionError(expression=repr(self), action=action, remedy=remedy)
 
     return refuse
 

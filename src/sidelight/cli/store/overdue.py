@@ -220,7 +220,7 @@ def _print(found: Judgement, since: str, *, as_json: bool) -> None:
     for reason in found.unknown:
         complain(f"unknown: {reason}")
     if not as_json and any(each.process for each in unknown):
-        remark("of a process that never comes back: --without INSTANCE expects nothing more")
+        remark("add --without INSTANCE for each process that never comes back")
     if found.not_judged:
         decides = "; ".join(found.awaited)
         remark(f"{plural(found.not_judged, 'wait')} not judged yet, until {decides}")
