@@ -409,6 +409,17 @@ def test_a_figure_of_a_page_is_the_codes(name, text, numbers):
     assert text.format(*numbers) in page(name).text
 
 
+def test_the_faults_of_the_tests_are_those_of_the_page():
+    """Each number of the page stands once, and at least one test enters a row with it."""
+    _, _, after = page("explanation/under-fault.md").text.partition("## The faults")
+    told = [int(row[0]) for row in rows(after.partition("## ")[0])]
+    assert told == [*range(1, len(told) + 1)]
+    entered = re.compile(r"\b(?:row|settled)(?:\.of_receipts)?\(\s*(\d+),")
+    tests = (ROOT / "tests" / "faults").glob("test_*.py")
+    numbers = {int(each) for test in tests for each in entered.findall(test.read_text("utf-8"))}
+    assert numbers - {0} == {*told}  # 0 is of the table's own test
+
+
 # -- the costs -----------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ def test_good_records_beside_all_kinds_of_bad_ones(store, tmp_path, row):
     found = [event_id if event_id in good else "odd" for event_id in stored]
     assert len(set(stored)) == len(stored)
     row(
-        26,
+        24,
         "crafted records and headers",
         injected=len(PAYLOADS) + len(META),
         verdict=balance([*good, *["odd"] * len(PAYLOADS)], found, counted=counted),
@@ -173,4 +173,4 @@ def test_generated_records_headers_entries_and_rows(full, row):
 
     (run if piece is None else hypothesis.seed(int(piece))(run))()
     verdict = balance(every, found)
-    row(26, "generated records, headers, entries, rows", injected=seen, verdict=verdict)
+    row(24, "generated records, headers, entries, rows", injected=seen, verdict=verdict)

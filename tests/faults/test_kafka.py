@@ -173,7 +173,7 @@ def test_the_cluster_breaks(fault, full, cluster, stream, randomness, tmp_path, 
             deliver_to_stream(stream, spool)
         caught_up(store, *programs)
         assert consumers.stop() == [0, 0]
-    row(25, f"Kafka: {fault}", injected=rounds, verdict=judge(store, *programs))
+    row(21, f"Kafka: {fault}", injected=rounds, verdict=judge(store, *programs))
 
 
 @pytest.mark.long
@@ -204,7 +204,7 @@ def test_relays_and_consumers_are_killed_at_random(cluster, stream, randomness, 
         caught_up(store, program)
         assert consumers.stop() == [0, 0]
     verdict = judge(store, program)
-    row(25, "Kafka: relays and consumers are killed at random", injected=kills, verdict=verdict)
+    row(21, "Kafka: relays and consumers are killed at random", injected=kills, verdict=verdict)
 
 
 def relaying_to(stream, spool):
@@ -240,7 +240,7 @@ def test_the_store_is_away_while_consumers_hold(cluster, stream, tmp_path, row):
         deliver_to_stream(stream, spool)
         caught_up(direct, program)
         assert consumers.stop() == [0, 0]
-    row(25, "Kafka: the store is away", injected=1, verdict=judge(direct, program))
+    row(21, "Kafka: the store is away", injected=1, verdict=judge(direct, program))
 
 
 def members_of(cluster):
@@ -301,4 +301,4 @@ def test_the_network_to_the_brokers_breaks(mode, cluster, stream, tmp_path, row)
             assert program.stop() == 0, program.told()
         deliver_to_stream(through, spool)
     consume_once(stream, store, tmp_path / "consumer")
-    row(25, f"Kafka: a proxy that is in mode {mode}", injected=1, verdict=judge(store, program))
+    row(21, f"Kafka: a proxy that is in mode {mode}", injected=1, verdict=judge(store, program))

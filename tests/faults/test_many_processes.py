@@ -60,5 +60,5 @@ def test_idle_processes_hold_little(store, tmp_path, full, row):
     deliver(store)
     found = Told.read(told.iterdir())
     assert found.more == [{"spans": True, "on_disk": True, "losses": {}}] * count
-    row.of_receipts(25, f"{count} idle processes", store, found, injected=count, others=1)
+    row.of_receipts(23, f"{count} idle processes", store, found, injected=count, others=1)
     nothing_left(store)

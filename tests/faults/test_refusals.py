@@ -43,7 +43,7 @@ def test_a_database_of_another_encoding(encoding, tmp_path, row):
     told = told_by(FOREIGN, store, tmp_path / "spool", path=tmp_path / "told")
     assert told.flushed is (encoding == "SQL_ASCII")
     assert sum(state == "refused" for _, state in told.receipts) == 20 * (encoding == "LATIN1")
-    row.of_receipts(27, f"encoding {encoding}", store, told, injected=20)
+    row.of_receipts(25, f"encoding {encoding}", store, told, injected=20)
 
 
 LATE = """
@@ -67,7 +67,7 @@ def test_a_store_that_was_pruned_by_a_wrong_clock(store, tmp_path, row, monkeypa
     told = told_by(LATE, store, path=tmp_path / "told")
     assert {state for _, state in told.receipts} == {"refused"}
     assert told.flushed is False
-    row.of_receipts(28, "pruned by a wrong clock", store, told, injected=1)
+    row.of_receipts(26, "pruned by a wrong clock", store, told, injected=1)
     assert sidelight("prune", "--keep-since", "2020-01-01", *of(store)).code == 0
     assert sidelight("spool", "replay", *of(store)).code == 0
     with Store(store) as opened:
@@ -109,7 +109,7 @@ def test_a_ledger_larger_than_a_record(store, tmp_path, row):
     told = told_by(BUSY, store, path=tmp_path / "told")
     assert told.flushed is False
     deliver(store)
-    row.of_receipts(29, "ledger of 300 busy points", store, told, injected=7)
+    row.of_receipts(27, "ledger of 300 busy points", store, told, injected=7)
     assert "the quarantine is empty" in sidelight("spool", "quarantined", *of(store)).err
 
 
@@ -150,7 +150,7 @@ def test_transactions_that_cannot_be_serialized(join, store, tmp_path, full, row
         counted = sum(loss.count for loss in opened.losses())
     committed = business.committed(url)
     row(
-        30,
+        28,
         f"serialization failures, {join}",
         injected=len(failures),
         verdict=balance(committed, found, counted=counted),

@@ -83,7 +83,7 @@ def test_later_events_are_in_the_new_file(tmp_path, replace, row):
     with Store(url) as opened:
         counted = sum(loss.count for loss in opened.losses() if loss.reason == GONE)
     row(
-        24,
+        22,
         f"store: {replace.__name__}",
         injected=1,
         verdict=balance(acknowledged, found, counted=counted),
@@ -131,7 +131,7 @@ def test_no_event_is_acknowledged_by_a_file_that_was_cut(tmp_path, share, row):
     # The relay that has noticed it counts what is gone; the one that finds a copy knows of nothing.
     known = acknowledged - (earlier - set(found) if is_put_back else set())
     verdict = balance(known, found, counted=counted)
-    row(24, f"store: cut to {share}", injected=1, verdict=verdict)
+    row(22, f"store: cut to {share}", injected=1, verdict=verdict)
     assert acknowledged - set(found) <= earlier
     nothing_left(url)
 

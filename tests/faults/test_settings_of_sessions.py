@@ -122,7 +122,7 @@ def test_sessions_that_are_set_badly(urls, tmp_path, caplog, row):
         assert sidelight.flush(60)
         told = [(str(receipt), receipt.state) for receipt in receipts]
         row.of_receipts(
-            31,
+            29,
             "settings of sessions",
             store,
             Told(told, flushed),

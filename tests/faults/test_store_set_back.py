@@ -124,7 +124,7 @@ def test_what_a_store_has_lost_is_counted(how, tmp_path, row):
             restore()
             EMITTER.losses.clear()
         row(
-            32,
+            30,
             f"store {how.__name__}",
             injected=1,
             verdict=balance(map(str, receipts), stored, counted=told.count),
