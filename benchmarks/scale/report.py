@@ -37,7 +37,8 @@ def _drained(report: dict[str, Any]) -> str:
     whole = sum(each["events"] for each in chunks) / sum(each["seconds"] for each in chunks)
     lines += [
         "",
-        f"{whole:,.0f} events/s over all; {report['bytes'] / 1e9:.1f} GB on the disk.",
+        f"{whole:,.0f} events/s over all.",
+        f"{report['bytes'] / 1e9:.1f} GB on the disk after the pruning.",
         "",
     ]
     return "\n".join(lines)
