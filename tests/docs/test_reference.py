@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from typing import get_args
 
 import pytest
 import typer.main
@@ -18,6 +19,7 @@ import sidelight
 from sidelight.cli.app import app
 from sidelight.cli.doctor.findings import REMEDIES, remedy_for
 from sidelight.emission import emitter
+from sidelight.emission.receipt import State
 from sidelight.maps.declarations import MapPoint
 from sidelight.otlp import endpoint
 from sidelight.record import BUDGET_NS, values
@@ -133,6 +135,24 @@ def test_the_attributes_of_a_receipt_are_the_documented_ones():
         for row in rows(reference("decorator").sections(r"`(Receipt)`")["Receipt"])
     }
     assert documented == {name for name in dir(sidelight.Receipt) if not name.startswith("_")}
+
+
+def test_the_states_of_a_receipt_are_the_documented_ones():
+    states = {*get_args(State)}
+    (state,) = (
+        row[1]
+        for row in rows(reference("decorator").sections(r"`(Receipt)`")["Receipt"])
+        if row[0] == "`state`"
+    )
+    assert {*re.findall(r'`"(\w+)"`', state)} == states
+    table = page("explanation/two-modes.md").sections("(States of a receipt)")
+    assert {row[0].strip("`") for row in rows(table["States of a receipt"])} == states
+
+
+def test_the_sinks_of_the_glossary_are_those_of_the_settings():
+    settings = settle("sqlite:///x.db", stream="kafka://b/x", otlp=True)
+    (sinks,) = (row[1] for row in rows(reference("glossary").text) if row[0] == "**sink**")
+    assert names(f"| {sinks} |\n") == {*settings.sinks}
 
 
 def test_what_the_pytest_fixture_offers_is_documented():
@@ -390,6 +410,7 @@ FIGURES = [
     ),
     ("reference/spool-format.md", "a header page of {:,} bytes", (header.PAGE,)),
     ("reference/spool-format.md", "version, 4 bytes: {}", (header.VERSION,)),
+    ("reference/spool-format.md", "8 bytes each: {}", (", ".join(header.SLOTS),)),
     (
         "reference/losses.md",
         "{:,} entries or {} MiB for each sink",

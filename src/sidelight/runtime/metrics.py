@@ -18,7 +18,7 @@ from sidelight.version import __version__
 if TYPE_CHECKING:
     from sidelight.spool import Health
 
-#: Attribute keys: a point's path; a sink ("store", "traces", "logs"); a reason for loss.
+#: Attribute keys: a point's path; a sink ("store", "stream", …); a reason for loss.
 _POINT, _SINK, _REASON = "sidelight.point", "sidelight.sink", "sidelight.loss.reason"
 _Values: TypeAlias = Callable[[], Iterable[tuple[float, str]]]
 _meters: list[Meter] = []
