@@ -73,7 +73,11 @@ def test_a_search_that_its_time_limit_ends_says_so(filled, monkeypatch):
     monkeypatch.setattr("sidelight.store.selection._FIRST_WINDOW", 20)
     limit = ["--time-limit", "0"]
     said = sidelight("events", "--failed", *limit, *of(filled))
-    assert re.search(r"events before 2026-07-25 \S+ UTC were not examined; --time-limit", said.err)
+    assert re.search(
+        r"not all events before 2026-07-25 \S+ UTC were examined; --time-limit", said.err
+    )
+    said = sidelight("events", "--failed", "--json", *limit, *of(filled))
+    assert re.search(r"not all events from 2026-07-25 \S+ UTC on were examined", said.err)
     said = sidelight("counts", "--failed", *limit, *of(filled))
     assert "events before 2026-07-25" in said.err
     for command in (["latency", "received", "completed"], ["funnel", "received", "completed"]):

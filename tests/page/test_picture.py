@@ -50,6 +50,21 @@ def test_a_call_without_an_end_is_open_and_a_long_pause_is_cut():
     assert bars_of([]) == []
 
 
+def test_a_short_call_stays_short_beside_a_pause_that_is_cut():
+    """Else a call of a microsecond fills the picture of a life of seconds."""
+    for took in (721e-9, 50e-6, 0.001, 0.005):
+        bars = bars_of([event("made", 1, took), event("noted", 3), event("sent", 5.18, took)])
+        assert [bool(bar.pause) for bar in bars] == [False, True, True]
+        assert all(bar.width <= max(4, WIDTH * took / 0.02) for bar in bars)
+        assert bars[0].left < WIDTH * 0.1 < WIDTH * 0.3 < bars[1].left < WIDTH * 0.7
+
+
+def test_pauses_below_a_tenth_of_a_second_are_not_cut():
+    bars = bars_of([event("made", 1, 721e-9), event("noted", 1.09), event("sent", 1.1)])
+    assert [bar.pause for bar in bars] == ["", "", ""]
+    assert [bar.left for bar in bars] == [0, 900, WIDTH - 4]
+
+
 def test_events_per_minute_add_up():
     events = [event(f"t{n % 9}", n) for n in range(300)]
     rate = rate_of(events, 300 * SECOND, 60)

@@ -341,6 +341,26 @@ def test_many_events_of_one_moment_do_not_hold_a_search_up(url, monkeypatch):
             assert len(list(found)) == 20
 
 
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_what_was_left_out_lies_beyond_a_whole_millisecond(tmp_path, monkeypatch, newest_first):
+    """Words show no more of a time; a list of all from there on has no gap."""
+    windows_of(monkeypatch, 10)
+    url = sqlite(tmp_path)
+    store(url, [record("made", 1_000_000 * 10**9 + n * 37_001) for n in range(60)])
+    with Store(url) as opened:
+        every = list(opened.events(newest_first=newest_first))
+        found = opened.events(
+            outcome=["succeeded", "emitted"], newest_first=newest_first, time_limit=0
+        )
+        listed = list(found)
+    at = found.left_out.replace(microsecond=found.left_out.microsecond // 1000 * 1000)
+    assert at == found.left_out or not newest_first
+    assert 0 < len(listed) < len(every)
+    assert listed == every[: len(listed)]
+    left_out = every[len(listed) :]
+    assert all((e.occurred_at < at) if newest_first else (e.occurred_at >= at) for e in left_out)
+
+
 def test_a_search_ends_in_time_and_says_what_it_left_out(asked, monkeypatch):
     windows_of(monkeypatch, 50)
     every = list(asked.events(newest_first=True))

@@ -75,13 +75,12 @@ def remark(message: object) -> None:
     _to_stderr(message, GREY)
 
 
-def remark_left_out(what: str, left_out: datetime | None) -> None:
+def remark_left_out(what: str, left_out: datetime | None, *, oldest_first: bool = False) -> None:
     """Tell on stderr what a time limit left out of an answer, if anything."""
     if left_out is not None:
-        remark(
-            f"{what} before {moment(left_out)} UTC were not examined;"
-            " --time-limit SECONDS takes more time"
-        )
+        at = f"{moment(left_out)} UTC"
+        where = f"from {at} on" if oldest_first else f"before {at}"
+        remark(f"not all {what} {where} were examined; --time-limit SECONDS takes more time")
 
 
 def _to_stderr(message: object, style: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from itertools import chain, groupby, pairwise
 from typing import Any, Final
 
@@ -17,7 +18,16 @@ from sidelight.page.live import SHOWN
 from sidelight.page.picture import bars_of, flow_of, main_way, rate_of, spread_of
 from sidelight.page.waits import waits_of
 from sidelight.record import alike
-from sidelight.store import Event, Judgement, Loss, Store, duration, no_such_name
+from sidelight.store import (
+    Event,
+    Judgement,
+    Loss,
+    Store,
+    duration,
+    from_ns,
+    no_such_name,
+    whole_ms,
+)
 
 _SECONDS: Final = 0.2  # the most that one question takes; the page says what was left out
 _MINUTES: Final = 60  # of the picture of events per minute
@@ -44,7 +54,7 @@ def now(store: Store, beside: Beside) -> dict[str, Any]:
     latest = recent[:_LATEST] or list(store.events(newest_first=True, limit=_LATEST))
     return {
         "rate": rate_of(recent, time.time_ns(), _MINUTES),
-        "left_out": recent[-1].occurred_at if len(recent) == _RECENT else found.left_out,
+        "left_out": _before(recent[-1]) if len(recent) == _RECENT else found.left_out,
         "recent": len(recent),
         "latest": latest,
         "longest": SHOWN,
@@ -96,7 +106,7 @@ def search(store: Store, wanted: str) -> dict[str, Any]:
         for event in events:
             if event.artifact_id:
                 matching.setdefault(event.artifact_id, event)
-        left_out = events[-1].occurred_at if len(events) == _RECENT else asked.left_out
+        left_out = _before(events[-1]) if len(events) == _RECENT else asked.left_out
         more = len(matching) > _SHOWN and _SHOWN
         return {
             "q": wanted,
@@ -176,7 +186,9 @@ def flow(store: Store, beside: Beside, asked: str) -> dict[str, Any]:
         raise QueryError(
             argument="steps", problem=f"there are {len(steps)}", remedy=f"give at most {_STEPS}"
         )
-    each_limit = _SECONDS / max(len(steps) - 1, 1)
+    has_more = len(recent) == _FLOWING
+    limit = _SECONDS if has_more else None  # all events of a small store are examined soon
+    each_limit = limit and limit / max(len(steps) - 1, 1)
     measured = [
         store.latency(start, end, since=_WINDOW, time_limit=each_limit)
         for start, end in pairwise(steps)
@@ -184,14 +196,19 @@ def flow(store: Store, beside: Beside, asked: str) -> dict[str, Any]:
     latencies = [answer[0] for answer in measured]
     return {
         "flow": drawn,
-        "left_out": recent[-1].occurred_at if len(recent) == _FLOWING else None,
+        "left_out": _before(recent[-1]) if has_more else None,
         "steps": " ".join(",".join(step) for step in steps),
-        "funnel": store.funnel(steps, since=_WINDOW, time_limit=_SECONDS) if steps else None,
+        "funnel": store.funnel(steps, since=_WINDOW, time_limit=limit) if steps else None,
         "unknown": _unknown(store, beside, chain.from_iterable(steps)),
         "latencies": list(zip(pairwise(steps), latencies, spread_of(latencies), strict=True)),
         "unmeasured": max((each.left_out for each in measured if each.left_out), default=None),
         "large": max((each.large for each in measured), default=0),
     }
+
+
+def _before(oldest: Event) -> datetime:
+    """Return the time before which a list that ends with this event shows nothing."""
+    return from_ns(whole_ms(oldest.occurred_ns))
 
 
 def points(store: Store, beside: Beside) -> dict[str, Any]:

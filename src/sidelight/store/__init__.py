@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from sidelight.store.sink import StoreSink
     from sidelight.store.sqlite import connect_file, is_unusable
     from sidelight.store.stretches import Axis, Stretch, stretches_of
-    from sidelight.store.times import beginning_ns, from_ns
+    from sidelight.store.times import beginning_ns, from_ns, whole_ms
     from sidelight.store.words import (
         ago,
         duration,
@@ -125,6 +125,7 @@ __all__ = [
     "size",
     "stretches_of",
     "symbol",
+    "whole_ms",
     "whole_seconds",
 ]
 
@@ -156,7 +157,7 @@ __getattr__ = lazily(
         "sink": "StoreSink",
         "sqlite": "connect_file is_unusable",
         "stretches": "Axis Stretch stretches_of",
-        "times": "beginning_ns from_ns",
+        "times": "beginning_ns from_ns whole_ms",
         "words": "ago duration moment no_such_name number plural size symbol whole_seconds",
     },
 )

@@ -173,7 +173,7 @@ class Events(Iterator[Event]):
         """Where the time limit ended the search; None if it did not, or not yet.
 
         Events before this time were not examined, or those from this time on, if the search began
-        with the oldest.
+        with the oldest. The time is a whole millisecond: a few of these may have been examined.
         """
         return None if self._scan.left_out is None else from_ns(self._scan.left_out)
 

@@ -25,7 +25,7 @@ from sidelight.store.arguments import (
 from sidelight.store.attributes import conditions_of
 from sidelight.store.keys import NO_ORGANIZATION
 from sidelight.store.schema import deliveries, events, processes
-from sidelight.store.times import When, window_ns
+from sidelight.store.times import When, whole_ms, window_ns
 
 Conditions: TypeAlias = list[ColumnElement[bool] | TextClause]
 Row: TypeAlias = Any
@@ -48,8 +48,8 @@ class Scan:
         seconds: None for a search to the end. A search examines at least one window of events.
 
     Attributes:
-        left_out: events before this time (ns), or from this time on where the search began with the
-            oldest, were not examined; None where all were.
+        left_out: some events before this time (ns), or from this time on where the search began
+            with the oldest, were not examined; None where all were. All others were.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -246,7 +246,8 @@ class Selection:
             yield [
                 [*prefix, *self.filters, *self._in_range(prefix, start, end)] for prefix in prefixes
             ]
-            if bound is None or scan.ends_at(bound):
+            # What was left out lies before the time that an answer shows, or after it.
+            if bound is None or scan.ends_at(whole_ms(bound) if newest_first else bound):
                 return
             at, size = bound, min(size * 2, max(largest, _FIRST_WINDOW))
 

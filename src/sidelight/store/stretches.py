@@ -9,6 +9,7 @@ from typing import Final
 from sidelight.store.event import Event
 
 _CUT: Final = 0.1  # a pause longer than the busy time is drawn as long as this share of it
+_LEAST_BUSY: Final = 100_000_000  # ns; else short calls would fill the picture of a long life
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,14 @@ class Axis:
         total = sum(end - begin for begin, end in busy)
         self.cut: dict[int, int] = {}
         self._knots: list[tuple[int, int]] = []  # (time, place)
+        longest = max(total, _LEAST_BUSY)
         place, before = 0, None
         for begin, end in busy:
             if before is not None:
                 pause = begin - before
-                if pause > total > 0:
+                if pause > longest and total > 0:
                     self.cut[begin] = pause
-                    pause = int(total * _CUT)
+                    pause = int(longest * _CUT)
                 place += pause
             self._knots.append((begin, place))
             place += end - begin

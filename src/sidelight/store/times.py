@@ -19,12 +19,18 @@ When: TypeAlias = datetime | date | timedelta | str
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_MILLISECOND_NS: Final = 1_000_000
 _LAST: Final = 2**63 - 1
 
 
 def from_ns(ns: int) -> datetime:
     """Return the time ``ns`` nanoseconds after 1970 (UTC), cut to the microsecond."""
     return _EPOCH + timedelta(0, 0, ns // 1000)
+
+
+def whole_ms(ns: int) -> int:
+    """Return a time (ns), rounded up to a whole millisecond, because words show no more of it."""
+    return -(-ns // _MILLISECOND_NS) * _MILLISECOND_NS
 
 
 def is_age(when: object) -> bool:

@@ -80,6 +80,7 @@ def events(
     with Store(store) as opened:
         require_artifact(opened, store, artifact)
         shown = limit or (None if as_json else _LATEST)
+        latest_first = newest_first or shown is not None
         answer = opened.events(
             artifact_id=artifact,
             type=types or None,
@@ -87,7 +88,7 @@ def events(
             since=since,
             until=until,
             limit=shown,
-            newest_first=newest_first or shown is not None,
+            newest_first=latest_first,
             time_limit=seconds_of(time_limit, as_json=as_json),
             **filters,
         )
@@ -104,7 +105,7 @@ def events(
             remark(f"{opened.url} holds no such events")
     if len(listed) == shown and limit is None:
         remark(f"only the latest {shown}; --limit shows more, --json shows all")
-    remark_left_out("events", answer.left_out)
+    remark_left_out("events", answer.left_out, oldest_first=not latest_first)
     remark_waiting(store)
 
 

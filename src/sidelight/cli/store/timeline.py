@@ -66,8 +66,8 @@ def timeline(
 
     Each line is an event; its bar is the call that emitted the event. A dotted line is a call whose
     start alone was recorded: it ends where the next event begins. Long pauses are cut short, and
-    the picture says how long they were. Attributes stand behind the bars, or below their event
-    where the terminal is narrow.
+    the picture says how long they were; all else has one scale. Attributes stand behind the bars,
+    or below their event where the terminal is narrow.
 
     Examples:
       sidelight timeline 7d0c5f2e
