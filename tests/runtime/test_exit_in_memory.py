@@ -71,7 +71,7 @@ def test_what_finds_no_room_is_counted_where_files_may_not_be_so_large(tmp_path)
     states, told = run(4000, {"RLIMIT_FSIZE": 50_000}, store=url)
     stored, lost = stored_and_lost(url)
     assert stored + lost == 8001
-    assert 0 < lost <= 2 * states["volatile"]  # a receipt for each second event
+    assert 0 < lost <= 2 * states["volatile"] + 1  # a receipt for each second event
     assert f"lost at exit: store, {lost} times" in told
 
 

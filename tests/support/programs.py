@@ -381,11 +381,11 @@ class Verdict:
         """Return whether more calls are over the budget than chance explains (three deviations).
 
         Few calls prove nothing. Where the machine interrupts the twins as well, it may interrupt
-        the calls twice as often.
+        the calls four times as often, because awaited calls take up to 8 ms and the twins none.
         """
         if self.calls < FEW:
             return False
-        allowed = ALLOWED * self.calls + 2 * self.twins_over
+        allowed = ALLOWED * self.calls + 4 * self.twins_over
         return self.over > allowed + 3 * math.sqrt(allowed + 1)
 
     def check(self, *, budget: bool = True) -> None:
