@@ -210,7 +210,7 @@ def test_wide_characters_and_the_longest_names_fit(tmp_path, columns):
 def lost(whole, words):
     """The words of a piped answer that a terminal does not show, however it breaks them."""
     packed = re.sub(r"\s", "", words)
-    ignored = re.compile(r"^(?:[─━╺╸┄▸✓✗•◂]+|[╭│╰├└].*)$")
+    ignored = re.compile(r"^(?:[─━╺╸┄▸✓✗•]+|[╭│╰├└].*)$")
     return {word for word in whole.split() if not ignored.match(word) and word not in packed}
 
 

@@ -22,12 +22,14 @@ from sidelight.emission import emitter
 from sidelight.emission.receipt import State
 from sidelight.maps.declarations import MapPoint
 from sidelight.otlp import endpoint
+from sidelight.points import EVENT_PHASES
+from sidelight.points.phases import _OUTCOMES as OUTCOME_OF
 from sidelight.record import BUDGET_NS, values
 from sidelight.record import format as format_
 from sidelight.runtime import process
 from sidelight.settings import settle
 from sidelight.spool import header, quarantine, supply
-from sidelight.store import schema
+from sidelight.store import OUTCOMES, schema, symbol
 from sidelight.store.filters import EventFilters
 from sidelight.store.opening import VERSION
 from sidelight.testing import Recorded
@@ -135,6 +137,19 @@ def test_the_attributes_of_a_receipt_are_the_documented_ones():
         for row in rows(reference("decorator").sections(r"`(Receipt)`")["Receipt"])
     }
     assert documented == {name for name in dir(sidelight.Receipt) if not name.startswith("_")}
+
+
+def test_the_outcomes_of_events_are_those_of_the_phases_that_have_an_event():
+    """A generator that is closed early has a span with an outcome of its own, and no event."""
+    assert {*OUTCOMES} == {OUTCOME_OF[each] for each in EVENT_PHASES} | {"emitted", "abandoned"}
+    (outcome,) = (
+        row[2] for row in rows(reference("store").text) if row[:2] == ["`outcome`", "TEXT"]
+    )
+    assert names(f"| {outcome} |\n") == {*OUTCOMES}
+    told = {row[0].strip("`"): row[1] for row in rows(reference("cli").text) if len(row[0]) == 3}
+    assert {sign: words.split()[0].strip(":") for sign, words in told.items()} == {
+        symbol(each): each for each in OUTCOMES
+    }
 
 
 def test_the_states_of_a_receipt_are_the_documented_ones():

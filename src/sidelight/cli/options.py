@@ -82,7 +82,7 @@ OfOutcome: TypeAlias = Annotated[
     typer.Option(
         "--outcome",
         metavar="OUTCOME",
-        help="Take only events with this outcome: started, succeeded, failed, closed, emitted, "
+        help="Take only events with this outcome: started, succeeded, failed, emitted, "
         "abandoned (the process ended before the call did). Repeatable.",
     ),
 ]

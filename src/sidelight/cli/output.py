@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from sidelight.cli.palette import AMBER, BLUE, CYAN, GREEN, GREY, MAGENTA, RED
+from sidelight.cli.palette import BLUE, CYAN, GREEN, GREY, MAGENTA, RED
 from sidelight.host import monotonic
 from sidelight.store import from_ns, moment, symbol
 
@@ -36,7 +36,6 @@ OUTCOME_LOOKS: Final[Mapping[str, tuple[str, str]]] = {
         "started": BLUE,
         "succeeded": GREEN,
         "failed": RED,
-        "closed": AMBER,
         "abandoned": RED,
         "emitted": CYAN,
     }.items()

@@ -14,7 +14,7 @@ from sidelight.store.keys import fit_to_index
 Id: TypeAlias = str | int | UUID
 Types: TypeAlias = str | Collection[str]
 NameFilter: TypeAlias = Literal["type", "organization_id", "service", "host"]
-OUTCOMES: Final = ("started", "succeeded", "failed", "closed", "emitted", "abandoned")
+OUTCOMES: Final = ("started", "succeeded", "failed", "emitted", "abandoned")
 
 
 def checked_id(argument: str, value: object) -> str:

@@ -30,9 +30,8 @@ class Event(BaseModel):
         recorded_ns: when the relay stored the event.
         point: the function that emitted it: ``package.module:Class.method``.
         mode: "scheduled" or "awaited".
-        outcome: the state of the call: "started", "succeeded", "failed", or "closed" (a generator
-            that its consumer did not exhaust); "emitted" for an event without a call; "abandoned"
-            for a start whose process ended before the call did.
+        outcome: the state of the call: "started", "succeeded" or "failed"; "emitted" for an event
+            without a call; "abandoned" for a start whose process ended before the call did.
         duration_ns: how long the call took; None for a call that has not ended.
         trace_id, span_id: the span that the event belongs to, in hexadecimal.
         attributes: the other fields of the point; a failure has ``error.type`` and

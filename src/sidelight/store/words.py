@@ -13,7 +13,6 @@ _SYMBOLS: Final = {
     "started": "▸",
     "succeeded": "✓",
     "failed": "✗",
-    "closed": "◂",
     "abandoned": "⊘",
     "emitted": "•",
     # waits for an expected event

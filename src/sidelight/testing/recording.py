@@ -65,7 +65,7 @@ class RecordedEvent(_Recorded):
 
     Attributes:
         point: the path of the point, ``package.module:function``.
-        outcome: "started", "succeeded", "failed", "closed" or "emitted".
+        outcome: "started", "succeeded", "failed" or "emitted".
         occurred_at: the end of the call, or its start where it had not ended (UTC).
         duration_ns: of the call (ns); None where it had not ended.
         trace_id, span_id: of the span around the event, in hexadecimal.
