@@ -17,7 +17,7 @@ import msgspec
 
 from sidelight.emission import Watermark
 from sidelight.record import decode, random_bits
-from sidelight.spool import Entry, Record, Scanner, Segment, Sink, Spool
+from sidelight.spool import DropsErased, Entry, Record, Scanner, Segment, Spool
 
 DOUBTFUL: Final = 20
 """Events that a store may refuse in a row before the store itself is in doubt."""
@@ -41,7 +41,7 @@ class InDoubt(NamedTuple):
     problem: str
 
 
-class Refused(NamedTuple):
+class RefusedRecords(NamedTuple):
     """At least one of the records is poison; ``poison`` where the sink knows which."""
 
     problem: str
@@ -50,7 +50,7 @@ class Refused(NamedTuple):
 
 
 # No outcome holds an exception: its traceback would keep the worker's segment open.
-Outcome: TypeAlias = Delivered | Unavailable | InDoubt | Refused
+Outcome: TypeAlias = Delivered | Unavailable | InDoubt | RefusedRecords
 
 
 class PoisonDetector:
@@ -74,7 +74,7 @@ class PoisonDetector:
     def judge(
         self,
         records: Sequence[Record],
-        refusal: Refused,
+        refusal: RefusedRecords,
         others: Iterable[Record],
         attempt: Callable[[Sequence[Record]], Outcome],
     ) -> Outcome:
@@ -127,13 +127,12 @@ def newest_records(segments: Iterable[Segment], sink: str) -> Iterator[Record]:
                     yield decode(payload)
 
 
-def note_erased(sink: Sink, watermark: Watermark | None) -> None:
+def note_erased(sink: DropsErased, watermark: Watermark | None) -> None:
     """Let no receipt say that an event is stored which the store has dropped as erased."""
-    erased: list[int] = getattr(sink, "erased", [])
     if watermark is not None:
-        for bits in erased:
+        for bits in sink.erased:
             watermark.note_refused(bits)
-    erased.clear()
+    sink.erased.clear()
 
 
 def quarantine(

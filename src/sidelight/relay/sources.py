@@ -44,6 +44,14 @@ class Sources:
                 yield segment
         yield from (segment for segment in adopted if not segment.sealed)
 
+    def are_left(self) -> bool:
+        """Return whether the sink has records left to take; any thread may ask."""
+        return any(
+            segment.may_have_more_for(self._sink)
+            for segment in (*self._spool.own, *self._spool.adopted)
+            if self._sink not in segment.delivered_to
+        )
+
     def read(
         self, segment: Segment, limit: int, is_contended: Callable[[], bool] = lambda: False
     ) -> Reading | None:

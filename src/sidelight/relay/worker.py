@@ -17,21 +17,30 @@ from sidelight.emission import IDLE, Watermark
 from sidelight.exceptions import SinkInDoubtError, SinkRefusedError, SinkUnavailableError
 from sidelight.host import Loop, log_failure, log_warning, monotonic, set_context, suppressed
 from sidelight.record import encode, random_bits
-from sidelight.relay.endings import note_alive, note_end
+from sidelight.relay.endings import Endings
 from sidelight.relay.reading import STRETCH, Reading, SharedReadings
 from sidelight.relay.refusals import (
     Delivered,
     InDoubt,
     Outcome,
     PoisonDetector,
-    Refused,
+    RefusedRecords,
     Unavailable,
     newest_records,
     note_erased,
     quarantine,
 )
 from sidelight.relay.sources import Sources
-from sidelight.spool import Health, Record, Segment, Sink, Spool, os_error_text
+from sidelight.spool import (
+    DefersWork,
+    DropsErased,
+    Health,
+    Record,
+    Segment,
+    Sink,
+    Spool,
+    os_error_text,
+)
 
 _BATCH: Final = STRETCH  # records of one delivery
 _STORE_BATCH: Final = 10_000  # … to the store, which splits it: larger pieces cost less per record
@@ -79,6 +88,10 @@ class Worker(msgspec.Struct, eq=False, dict=True):
     _most_read: int = 0  # records of the largest batch of the last step
 
     def __post_init__(self) -> None:
+        # Asked once what the sink can besides, because each time would take microseconds.
+        self._deferring = self.sink if isinstance(self.sink, DefersWork) else None
+        self._dropping = self.sink if isinstance(self.sink, DropsErased) else None
+        self._endings = Endings(self.sink)
         self.loop = Loop(f"sidelight-{self.sink.name}", self.run)
         self._sources = Sources(self.spool, self.sink.name, self.count, self.shared)
         self._quarantine = partial(quarantine, self.spool, self.sink.name, self.count)
@@ -113,7 +126,7 @@ class Worker(msgspec.Struct, eq=False, dict=True):
 
     def continue_deferred_work(self) -> bool:
         """Let the store do a step of the work that it has noted; return whether it had any."""
-        if not getattr(self.sink, "has_deferred_work", False):
+        if self._deferring is None or not self._deferring.has_deferred_work:
             return False
         self.open()
         if self.failing:
@@ -204,12 +217,12 @@ class Worker(msgspec.Struct, eq=False, dict=True):
             self._quarantine(segment, "unreadable record", problem, payload)
         if len(reading):
             self._deliver(segment, reading, retries)
-        elif is_final and note_end(self.sink, segment, self.health):
+        elif is_final and self._endings.note_end(segment, self.health):
             self._finish(segment)
         elif reading.damaged:
             self._advance(segment, reading.end)
         else:
-            note_alive(self.sink, segment)
+            self._endings.note_alive(segment)
             return False
         return True
 
@@ -236,9 +249,9 @@ class Worker(msgspec.Struct, eq=False, dict=True):
         while pieces:
             piece = pieces.pop()
             outcome = self._attempt(piece, segment.meta)
-            if isinstance(outcome, Refused) and outcome.poison is None and not is_judged:
+            if isinstance(outcome, RefusedRecords) and outcome.poison is None and not is_judged:
                 outcome = self._judge(piece, outcome, segment)
-                is_judged = isinstance(outcome, Refused)
+                is_judged = isinstance(outcome, RefusedRecords)
 
             match outcome:
                 case Delivered():
@@ -251,9 +264,11 @@ class Worker(msgspec.Struct, eq=False, dict=True):
                     failures += 1
                 case InDoubt(problem):
                     raise SinkInDoubtError(sink=self.sink.name, problem=problem)
-                case Refused(problem, poison, reason) if poison is not None or len(piece) == 1:
+                case RefusedRecords(problem, poison, reason) if (
+                    poison is not None or len(piece) == 1
+                ):
                     self._refuse(segment, poison or piece, problem, reason)
-                case Refused():
+                case RefusedRecords():
                     middle = len(piece) // 2
                     pieces += piece[middle:], piece[:middle]
         self.health.delivered += len(records)
@@ -269,23 +284,26 @@ class Worker(msgspec.Struct, eq=False, dict=True):
             return self._unavailable(error)
         except SinkRefusedError as error:
             facts: Any = error.facts
-            return Refused(str(facts["problem"]), facts.get("records"), facts.get("reason"))
+            return RefusedRecords(str(facts["problem"]), facts.get("records"), facts.get("reason"))
         except MemoryError:  # the records are not the cause
             with contextlib.suppress(Exception):  # the sink may be in any state
                 self.sink.close()
             problem = "no memory is left"
             return self._unavailable(SinkUnavailableError(sink=self.sink.name, problem=problem))
         except Exception as error:  # noqa: BLE001  # a library that cannot take some value
-            return Refused(repr(error), None)
+            return RefusedRecords(repr(error), None)
         finally:
             self.busy = False
-        note_erased(self.sink, self.watermark)
+        if self._dropping is not None:
+            note_erased(self._dropping, self.watermark)
         self.health.recover()
         self._set_active(available=True)
         self._poison.note_delivery(records)
         return Delivered()
 
-    def _judge(self, records: Sequence[Record], refusal: Refused, segment: Segment) -> Outcome:
+    def _judge(
+        self, records: Sequence[Record], refusal: RefusedRecords, segment: Segment
+    ) -> Outcome:
         """Judge whether the records or the store is the cause of a refusal."""
         outcome = self._poison.judge(
             records,
@@ -353,13 +371,8 @@ class Worker(msgspec.Struct, eq=False, dict=True):
                 self.refused += 1
                 if self.watermark is not None:
                     self.watermark.note_refused(record[1].random)
-            self._quarantine(
-                segment,
-                reason or f"refused by {self.sink.name}",
-                problem,
-                encode(record),
-                refused=True,
-            )
+            why = reason or f"refused by {self.sink.name}"
+            self._quarantine(segment, why, problem, encode(record), refused=True)
 
     # -- for the other threads ---------------------------------------------------------------
 
@@ -380,8 +393,4 @@ class Worker(msgspec.Struct, eq=False, dict=True):
 
     def is_behind(self) -> bool:
         """Return whether the sink has records left to take."""
-        return any(
-            segment.may_have_more_for(self.sink.name)
-            for segment in (*self.spool.own, *self.spool.adopted)
-            if self.sink.name not in segment.delivered_to
-        )
+        return self._sources.are_left()

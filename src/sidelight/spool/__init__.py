@@ -31,7 +31,15 @@ from sidelight.spool.quarantine import Entry, Quarantine
 from sidelight.spool.rescue import Rescue, is_volatile
 from sidelight.spool.scanner import Batch, Scanner
 from sidelight.spool.segment import Segment
-from sidelight.spool.sink import Health, Record, Sink, acknowledging_sink
+from sidelight.spool.sink import (
+    DefersWork,
+    DropsErased,
+    Health,
+    NotesProcesses,
+    Record,
+    Sink,
+    acknowledging_sink,
+)
 from sidelight.spool.supply import SMALLEST, SPARES
 from sidelight.spool.system import pread, sync, sync_directory
 from sidelight.spool.writer import Position, Spool
@@ -49,11 +57,14 @@ __all__ = [
     "SPARES",
     "Batch",
     "Choose",
+    "DefersWork",
     "Descriptor",
+    "DropsErased",
     "Entry",
     "FailureCounter",
     "Health",
     "HotSegment",
+    "NotesProcesses",
     "Overwritten",
     "Position",
     "Quarantine",

@@ -1,10 +1,10 @@
-"""The protocol of a sink, the record that it takes, and its health."""
+"""The protocols of a sink, the record that it takes, and its health."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -69,6 +69,48 @@ class Sink(Protocol):
             False when the child must not use the sink.
         """
         ...
+
+
+@runtime_checkable
+class NotesProcesses(Sink, Protocol):
+    """A sink that notes how far processes are, and which have ended."""
+
+    def note_alive(self, writer: dict[str, Any], until: int, /) -> None:
+        """Note that the sink has everything that a living process wrote until a time (ns).
+
+        Raises:
+            SinkUnavailableError: it was not noted; try again later.
+        """
+        ...
+
+    def note_end(self, writer: dict[str, Any], /) -> None:
+        """Note that a process has ended, and that the sink has everything that it wrote.
+
+        Raises:
+            SinkUnavailableError: it was not noted; try again later.
+        """
+        ...
+
+
+@runtime_checkable
+class DefersWork(Sink, Protocol):
+    """A sink that leaves work for later writes, also of an empty batch."""
+
+    @property
+    def has_deferred_work(self) -> bool:
+        """Whether a `write` of an empty batch has something to do."""
+        ...
+
+
+@runtime_checkable
+class DropsErased(Sink, Protocol):
+    """A sink that drops events whose artifact or organization was erased.
+
+    Attributes:
+        erased: the random bits of dropped events; the relay empties the list.
+    """
+
+    erased: list[int]
 
 
 class Health(msgspec.Struct, repr_omit_defaults=True):
