@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sidelight.maps.codemod.edits import CodeEdits
     from sidelight.maps.declarations import PHASES, MapDeclaration
     from sidelight.maps.listing import ListedPoint, listed_point
+    from sidelight.maps.private_names import resolved
     from sidelight.maps.reader import Map, read_map
     from sidelight.maps.static.decorated import Reading, read_points
     from sidelight.maps.static.event_types import read_event_types
@@ -50,6 +51,7 @@ __all__ = [
     "read_map",
     "read_points",
     "relative_place",
+    "resolved",
     "weave",
     "weaving_errors",
 ]
@@ -62,6 +64,7 @@ __getattr__ = lazily(
         "codemod.edits": "CodeEdits",
         "declarations": "PHASES MapDeclaration",
         "listing": "ListedPoint listed_point",
+        "private_names": "resolved",
         "reader": "Map read_map",
         "static.decorated": "Reading read_points",
         "static.event_types": "read_event_types",

@@ -11,6 +11,7 @@ import msgspec
 from sidelight.exceptions import PointError
 from sidelight.maps.declarations import PHASES, MapDeclaration, Opaque
 from sidelight.maps.listing import ListedPoint
+from sidelight.maps.private_names import source_path
 from sidelight.maps.reader import Map
 from sidelight.maps.static.event_types import EventTypes
 from sidelight.maps.static.functions import (
@@ -101,7 +102,7 @@ class Checks:
         """Everything that does not fit."""
         by_function: dict[str, list[_Statement]] = {}
         for each in self._statements:
-            by_function.setdefault(each.path, []).append(each)
+            by_function.setdefault(source_path(each.path), []).append(each)
         for path, statements in by_function.items():
             yield from self._of_function(path, statements)
         yield from _above_registrars(self._listed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from typing import Any
 
 import msgspec
@@ -19,6 +18,7 @@ from sidelight.maps.declarations import (
     expression_value,
     is_toml_text,
 )
+from sidelight.maps.private_names import resolved
 from sidelight.points import Choice, Declaration, Expression, Point, is_computed
 
 
@@ -134,7 +134,7 @@ def _call(function: Any) -> Value:
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     path = f"{getattr(function, '__module__', None)}:{name}"
     try:
-        if pkgutil.resolve_name(path) is function:
+        if resolved(path) is function:
             return Call(call=path)
     except (ValueError, ImportError, AttributeError):
         pass

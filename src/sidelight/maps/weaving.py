@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -22,8 +21,16 @@ from sidelight.emission import EMITTER
 from sidelight.exceptions import MapError, PointError, told_at_the_caller
 from sidelight.host import log_warning
 from sidelight.maps.declarations import MapPoint
+from sidelight.maps.private_names import attribute, nearest, resolved, source_path
 from sidelight.maps.reader import Map, read_map
-from sidelight.points import POINTS, Declaration, Point, instrument, instrumentation_of
+from sidelight.points import (
+    POINTS,
+    Declaration,
+    Point,
+    instrument,
+    instrumentation_of,
+    path_of,
+)
 from sidelight.settings import disabled, is_on
 
 _ABSENT: Final = object()
@@ -50,13 +57,14 @@ class Weaving:
         self._lenient = lenient
         self._active = True
         self._changes: list[_Change] = []
+        self._woven: dict[str, None] = {}
         self._replaced_points: dict[str, tuple[Point, ...]] = {}
         self._waiting = list(points.points)
 
     @property
     def woven(self) -> Sequence[str]:
         """The paths of the functions that are woven; the others wait for their modules."""
-        return tuple(self._replaced_points)
+        return tuple(self._woven)
 
     def _begin(self) -> None:
         for name in dict.fromkeys(n for p in self._map.points for n in _with_packages(p.module)):
@@ -115,19 +123,21 @@ class Weaving:
 
     def _weave(self, module: ModuleType, point: MapPoint) -> None:
         owner, name = _owner(module, point, self._map.place(point))
-        previous = POINTS.all(point.function)
         before = getattr(owner, "__dict__", {}).get(name, _ABSENT)
         if before is _ABSENT:  # an inherited method: only this class gets a wrapper
             before = getattr(owner, name)
+        path = path_of(before)  # not always the map's, because a function may have several names
+        previous = POINTS.all(path)
         try:
             declaration = point.declaration(point.qualname, _resolved)
-            emits_already = _emits_already(before, point.function, declaration)
+            emits_already = _emits_already(before, source_path(point.function), declaration)
             if not emits_already:
                 self._replace(owner, name, instrument(before, (declaration,)))
         except PointError as error:
-            POINTS.restore(point.function, previous)
+            POINTS.restore(path, previous)
             raise self._refusal(point, error) from error
-        self._replaced_points.setdefault(point.function, previous)
+        self._woven[point.function] = None
+        self._replaced_points.setdefault(path, previous)
         if isinstance(owner, ModuleType) and not emits_already:
             self._replace_copies(before, getattr(owner, name))
 
@@ -173,6 +183,7 @@ class Weaving:
         for path, points in self._replaced_points.items():
             POINTS.restore(path, points)
         self._replaced_points.clear()
+        self._woven.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -246,21 +257,19 @@ def _owner(module: ModuleType, point: MapPoint, place: str) -> tuple[Any, str]:
     Raises:
         MapError: the function is not there.
     """
-    *outer, name = point.qualname.split(".")
-    owner: Any = module
-    for part in (*outer, name):
-        inner = getattr(owner, part, _ABSENT)
-        if inner is _ABSENT:
-            from difflib import get_close_matches  # noqa: PLC0415  # slow to import
-
-            close = get_close_matches(part, dir(owner), 1)
+    owner: Any = None
+    found: Any = module
+    name = ""
+    for part in point.qualname.split("."):
+        owner, name = found, attribute(found, part)
+        found = getattr(owner, name, _ABSENT)
+        if found is _ABSENT:
+            close = nearest(part, dir(owner), owner.__name__ if isinstance(owner, type) else "")
             raise MapError(
                 place=place,
                 problem=f"{point.function} is not there",
-                remedy=f"did you mean {close[0]}?" if close else "name its successor",
+                remedy=f"did you mean {close}?" if close else "name its successor",
             )
-        if part is not name:
-            owner = inner
     return owner, name
 
 
@@ -286,7 +295,7 @@ def _resolved(path: str) -> Any:
         PointError: it cannot be imported.
     """
     try:
-        return pkgutil.resolve_name(path)
+        return resolved(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise PointError(
             function=path, problem=f"it cannot be called: {error}", remedy="name a function"

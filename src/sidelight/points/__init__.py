@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         result,
     )
     from sidelight.points.fields import check_fields
-    from sidelight.points.instrumentation import instrument, instrumentation_of
+    from sidelight.points.instrumentation import instrument, instrumentation_of, path_of
     from sidelight.points.registry import POINTS, Point
     from sidelight.points.signature import Signature
 
@@ -53,6 +53,7 @@ __all__ = [
     "instrumentation_of",
     "is_computed",
     "parts",
+    "path_of",
     "result",
 ]
 
@@ -65,7 +66,7 @@ __getattr__ = lazily(
         "direct_emit": "emit",
         "expressions": "ROOTS Choice Expression Phase arg choose error is_computed parts result",
         "fields": "check_fields",
-        "instrumentation": "instrument instrumentation_of",
+        "instrumentation": "instrument instrumentation_of path_of",
         "registry": "POINTS Point",
         "signature": "Signature",
     },

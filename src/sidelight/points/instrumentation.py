@@ -130,6 +130,16 @@ def name_of(function: Any) -> str:
     return str(named.__qualname__).rpartition("<locals>.")[2]
 
 
+def path_of(function: Any) -> str:
+    """Return the path that the point of a callable has."""
+    named = _named(function)
+    return f"{_module_of(named)}:{named.__qualname__}"
+
+
+def _module_of(named: Any) -> str:
+    return getattr(named, "__module__", None) or "builtins"
+
+
 def _point(function: Any, declarations: tuple[Declaration, ...]) -> Point:
     named = _named(function)
     try:
@@ -139,7 +149,7 @@ def _point(function: Any, declarations: tuple[Declaration, ...]) -> Point:
     if type(code) is not CodeType:
         code = None
     return Point(
-        module=getattr(named, "__module__", None) or "builtins",
+        module=_module_of(named),
         qualname=named.__qualname__,
         kind=kind_of(function).name,
         file=code.co_filename if code else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pkgutil
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -27,6 +26,7 @@ from sidelight.maps import (
     UnknownFunction,
     read_event_types,
     read_map,
+    resolved,
     weaving_errors,
 )
 from sidelight.record import catalogue, unknown_types
@@ -142,7 +142,7 @@ class _ImportedFunctions:
         if "<locals>" in path:  # no import shows what a function makes when it is called
             return self._source.find(path)
         try:
-            found: Any = pkgutil.resolve_name(path)
+            found: Any = resolved(path)
         except (ImportError, AttributeError) as error:
             return MissingFunction(str(error), "name its successor")
         if isinstance(found, type):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from sidelight.maps.codemod.decorator_source import Names, Refusal
 from sidelight.maps.codemod.import_lines import Alias
+from sidelight.maps.private_names import as_expression
 from sidelight.maps.static.functions import SourceFunctions
 from sidelight.maps.static.names import (
     Codebase,
@@ -64,6 +65,7 @@ class Bindings:
 
     def _function(self, path: str, line: int) -> str:
         module, _, qualname = path.partition(":")
+        qualname = as_expression(qualname)
         root, dot, rest = qualname.partition(".")
         if module == "builtins" and hasattr(builtins, root) and not self._taken(root, None):
             return qualname
@@ -71,6 +73,9 @@ class Bindings:
         if isinstance(found, Definition) and found.module == self._module.name:
             if found.node.lineno >= line:
                 raise Refusal(f"{path} is defined below it", "move it above the point")
+            if isinstance(found.node, ast.ClassDef) and line <= (found.node.end_lineno or 0):
+                problem = f"{path} cannot be named before its class is complete"
+                raise Refusal(problem, "move it out of the class")
             return qualname
         for bound, target in self._bound.items():
             if isinstance(found, Definition) and _path(target) == found.path:

@@ -24,6 +24,7 @@ from sidelight.maps.codemod.decorator_lines import (
 from sidelight.maps.codemod.decorator_source import Refusal, check_writable, decorator, needed
 from sidelight.maps.codemod.source_files import Edit, line_length, read_source
 from sidelight.maps.declarations import MapDeclaration, MapPoint
+from sidelight.maps.private_names import source_path
 from sidelight.maps.reader import Map
 from sidelight.maps.static.decorated import declarations_on
 from sidelight.maps.static.functions import MissingFunction, SourceFunctions, UnknownFunction
@@ -106,13 +107,14 @@ class CodeEdits:
             raise Refusal(found.reason, _LEAVE)
         if isinstance(found.node, ast.ClassDef):
             raise Refusal("it is a class", "name its methods")
-        if found.path != point.function:
+        if source_path(found.path) != source_path(point.function):
             raise Refusal(f"it is defined as {found.path}", "name that path in the map")
         module = self._loaded(point.module)
         if not Path(module.path).resolve().is_relative_to(Path.cwd()):
             raise Refusal(f"{module.path} is not below this directory", _LEAVE)
         named = definitions(module.tree.body)
-        same = [node for name, node in named if name == point.qualname]
+        qualname = source_path(found.qualname)
+        same = [node for name, node in named if source_path(name) == qualname]
         if sum(not has_decorator(node, "overload") for node in same) != 1:
             raise Refusal("it is defined more than once", _LEAVE)
         if has_decorator(found.node, "property", "cached_property", "setter"):

@@ -167,7 +167,7 @@ class Arguments:
         inner = node
         while not self._is_root(inner, scope):
             if isinstance(inner, ast.Attribute):
-                steps.append(("attribute", inner.attr))
+                steps.append(("attribute", scope.stored(inner.attr)))
             elif isinstance(inner, ast.Subscript):
                 steps.append(("item", inner.slice))
             else:

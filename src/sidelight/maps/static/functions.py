@@ -10,10 +10,10 @@ from typing import Final, TypeAlias
 import msgspec
 
 from sidelight.maps.listing import Registrar
+from sidelight.maps.private_names import nearest
 from sidelight.maps.static.modules import find
 from sidelight.maps.static.names import Codebase, Definition, External, Function, Scope
 from sidelight.maps.static.registrars import has_decorator, registrars_on, unknown_decorator
-from sidelight.record import alike
 from sidelight.transactions import ANNOTATIONS
 
 LOCALS: Final = "<locals>"
@@ -72,7 +72,7 @@ class SourceFunctions:
             return MissingFunction(f"{path} is a class", "name its methods")
         decorators = registrars_on(self._code, found.node.decorator_list, found.scope)
         return FoundFunction(
-            parameters_of(found.node),
+            _parameters(found.node, found.scope),
             transaction=self._transaction(found.node, found.scope),
             registrar=next((each for each in decorators if each and each.certain), None),
             is_property=has_decorator(found.node, "property", "cached_property", "setter"),
@@ -136,18 +136,19 @@ class SourceFunctions:
     def _find(self, name: str, scopes: list[Scope]) -> Definition | _NotFound:
         known: set[str] = set()
         certain = True
+        stored = scopes[0].stored(name)
         for scope in scopes:
-            target = self._code.member(scope, name)
+            target = self._code.member(scope, stored)
             if isinstance(target, Definition):
                 return target
-            if name in scope.bindings:
+            if stored in scope.bindings:
                 return UnknownFunction(f"the source does not show what {name} is")
             incomplete = scope.incomplete or "__getattr__" in scope.bindings
             certain = certain and not incomplete and not scope.star_imports
             known |= scope.bindings.keys()
         if not certain:
             return UnknownFunction(f"the source does not show where {name} comes from")
-        close = alike(name, known)
+        close = nearest(name, known, scopes[0].class_name)
         remedy = f"did you mean {close}?" if close else "name its successor"
         return MissingFunction("it is not there", remedy)
 
@@ -168,8 +169,8 @@ class SourceFunctions:
         return ""
 
 
-def parameters_of(node: Function) -> tuple[Parameter, ...]:
-    """Return the parameters of a definition; a default value is None."""
+def _parameters(node: Function, scope: Scope) -> tuple[Parameter, ...]:
+    """Return the parameters of a definition in ``scope``; a default value is None."""
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     first_default = len(positional) - len(arguments.defaults)
@@ -178,12 +179,12 @@ def parameters_of(node: Function) -> tuple[Parameter, ...]:
         only = index < len(arguments.posonlyargs)
         kind = Parameter.POSITIONAL_ONLY if only else Parameter.POSITIONAL_OR_KEYWORD
         default = None if index >= first_default else Parameter.empty
-        found.append(Parameter(each.arg, kind, default=default))
+        found.append(Parameter(scope.stored(each.arg), kind, default=default))
     if arguments.vararg is not None:
-        found.append(Parameter(arguments.vararg.arg, Parameter.VAR_POSITIONAL))
+        found.append(Parameter(scope.stored(arguments.vararg.arg), Parameter.VAR_POSITIONAL))
     for each, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         default = Parameter.empty if value is None else None
-        found.append(Parameter(each.arg, Parameter.KEYWORD_ONLY, default=default))
+        found.append(Parameter(scope.stored(each.arg), Parameter.KEYWORD_ONLY, default=default))
     if arguments.kwarg is not None:
-        found.append(Parameter(arguments.kwarg.arg, Parameter.VAR_KEYWORD))
+        found.append(Parameter(scope.stored(arguments.kwarg.arg), Parameter.VAR_KEYWORD))
     return tuple(found)

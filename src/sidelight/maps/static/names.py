@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from sidelight.maps.private_names import mangled
 from sidelight.maps.static.modules import find, source_of
 
 _PACKAGE: Final = "sidelight"
@@ -73,16 +74,24 @@ class Scope:
     """The names of a module, class or function, and the scopes around it.
 
     Attributes:
+        class_name: the innermost class around it, which completes private names; "" for none.
+        bindings: by name; a private name is mangled, as Python stores it.
         star_imports: the modules of ``from … import *``.
         incomplete: the scope may hold further names, which the source does not show.
     """
 
     def __init__(
-        self, module: Module, body: Iterable[ast.stmt], qualname: str, outer: Scope | None
+        self,
+        module: Module,
+        body: Iterable[ast.stmt],
+        qualname: str = "",
+        outer: Scope | None = None,
+        class_name: str = "",
     ) -> None:
         self.module = module
         self.qualname = qualname
         self.outer = outer
+        self.class_name = class_name
         self.bindings: dict[str, list[_Binding]] = defaultdict(list)
         self.star_imports: list[str] = []
         self.incomplete = False
@@ -94,16 +103,16 @@ class Scope:
         """Return the scope of a function or class that this scope defines."""
         qualname = self.named(node.name)
         if isinstance(node, ast.ClassDef):
-            return Scope(self.module, node.body, qualname, self)
+            return Scope(self.module, node.body, qualname, self, node.name)
         outer = self
         while outer.is_class and outer.outer is not None:  # a method does not see its class
             outer = outer.outer
-        scope = Scope(self.module, node.body, f"{qualname}.<locals>", outer)
+        scope = Scope(self.module, node.body, f"{qualname}.<locals>", outer, self.class_name)
         arguments = node.args
         named = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
         for each in (*named, arguments.vararg, arguments.kwarg):
             if each is not None:
-                scope.bindings[each.arg].append(_Unknown())
+                scope._bind(each.arg, _Unknown())
         return scope
 
     @property
@@ -115,20 +124,27 @@ class Scope:
         """Return the qualified name of a name in this scope."""
         return f"{self.qualname}.{name}" if self.qualname else name
 
+    def stored(self, name: str) -> str:
+        """Return the name that Python uses for a name in this scope."""
+        return mangled(name, self.class_name)
+
+    def _bind(self, name: str, binding: _Binding) -> None:
+        self.bindings[self.stored(name)].append(binding)
+
     def _collect(self, statement: ast.stmt) -> None:
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            self.bindings[statement.name].append(statement)
+            self._bind(statement.name, statement)
         elif isinstance(statement, ast.Import):
             for alias in statement.names:
                 name = alias.asname or alias.name.partition(".")[0]
-                self.bindings[name].append(_Import(alias.name if alias.asname else name, None))
+                self._bind(name, _Import(alias.name if alias.asname else name, None))
         elif isinstance(statement, ast.ImportFrom):
             module = self.module.absolute(statement)
             for alias in statement.names:
                 if alias.name == "*":
                     self.star_imports.append(module)
                 else:
-                    self.bindings[alias.asname or alias.name].append(_Import(module, alias.name))
+                    self._bind(alias.asname or alias.name, _Import(module, alias.name))
         elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
             self._assign(statement.targets[0], statement.value)
         elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
@@ -138,7 +154,7 @@ class Scope:
 
     def _assign(self, target: ast.expr, value: ast.expr) -> None:
         if isinstance(target, ast.Name):
-            self.bindings[target.id].append(value)
+            self._bind(target.id, value)
         else:
             self._collect_parts(target)
 
@@ -147,7 +163,7 @@ class Scope:
             if isinstance(child, ast.stmt):
                 self._collect(child)
             elif isinstance(child, ast.Name) and not isinstance(child.ctx, ast.Load):
-                self.bindings[child.id].append(_Unknown())
+                self._bind(child.id, _Unknown())
             elif not isinstance(child, ast.Lambda):
                 self._collect_parts(child)
 
@@ -165,7 +181,7 @@ class Module:
         self.path = path
         self.package = package
         self.tree = ast.parse(text, path)
-        self.scope = Scope(self, self.tree.body, "", None)
+        self.scope = Scope(self, self.tree.body)
 
     def absolute(self, statement: ast.ImportFrom) -> str:
         """Return the absolute name of the module that ``from … import`` names."""
@@ -248,10 +264,10 @@ class Codebase:
         if hops <= 0:
             return None
         if isinstance(node, ast.Name):
-            return self._by_name(node.id, scope, anywhere, hops)
+            return self._by_name(scope.stored(node.id), scope, anywhere, hops)
         if isinstance(node, ast.Attribute):
             owner = self._resolve(node.value, scope, anywhere, hops - 1)
-            return self._member(owner, node.attr, anywhere, hops)
+            return self._member(owner, scope.stored(node.attr), anywhere, hops)
         return None
 
     def _by_name(self, name: str, scope: Scope, anywhere: bool, hops: int) -> Target | None:
@@ -274,7 +290,7 @@ class Codebase:
     def _search(self, name: str, scope: Scope, anywhere: bool, hops: int) -> Target | None:
         found = scope.bindings.get(name, [])
         for each in reversed(found):  # the last definition counts
-            target = self._bound(each, name, scope, len(found) == 1, anywhere, hops)
+            target = self._bound(each, scope, len(found) == 1, anywhere, hops)
             if target is not None:
                 return target
         for module in scope.star_imports if not found else ():
@@ -284,14 +300,14 @@ class Codebase:
         return None
 
     def _bound(
-        self, binding: _Binding, name: str, scope: Scope, alone: bool, anywhere: bool, hops: int
+        self, binding: _Binding, scope: Scope, alone: bool, anywhere: bool, hops: int
     ) -> Target | None:
         if isinstance(binding, _Import):
             if binding.name is None:
                 return External(binding.module)
             return self._in_module(binding.module, binding.name, anywhere, hops - 1)
         if isinstance(binding, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            return Definition(scope.module.name, scope.named(name), binding, scope)
+            return Definition(scope.module.name, scope.named(binding.name), binding, scope)
         if isinstance(binding, _Unknown) or not alone:
             return None
         if isinstance(binding, ast.Name | ast.Attribute):  # another name of the same target
