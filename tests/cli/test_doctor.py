@@ -40,7 +40,7 @@ from tests.support.commands import (
     understood,
     wait_for,
 )
-from tests.support.crafted import LEDGER, PAYLOADS, moment, segment_in
+from tests.support.crafted import HEAD, LEDGER, PAYLOADS, moment, segment_in
 from tests.support.disks import small_disk
 from tests.support.platforms import needs_linux
 from tests.support.postgres import Postgres, binaries, new_database, own_server
@@ -50,6 +50,7 @@ from tests.support.shim import Shim
 from tests.support.stored import BACKENDS, DAY, NOON, ledger, record, store
 
 from sidelight import Store
+from sidelight.record import SPAN
 from sidelight.record.costs import Costs
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
@@ -225,7 +226,24 @@ def records_that_are_no_events(at):
     yield WRONG, "backlog", r"^store: 11 records \(\d+ bytes\), 10 events among them, the oldest", 1
     sidelight("relay", "--once", *at.options)
     segment_in(at.spool, f"sqlite:///{at.path}", [note], count=0)
-    yield WRONG, "backlog", r"^store: 1 record \(\d+ bytes\), no event among them, the oldest", 1
+    yield NOTE, "backlog", r"^store: 1 record \(\d+ bytes\), no event among them, the oldest", 0
+    segment_in(at.spool, f"sqlite:///{at.path}", [b"\x00\xff"], count=0)  # perhaps an event
+    yield (
+        WRONG,
+        "backlog",
+        r"^store: 2 records .*, no event among them, 1 unreadable, the oldest",
+        1,
+    )
+
+
+@row
+@given((0, NOTE), (SPAN, WRONG))
+def records_that_wait_for_the_collector(at, flags, state):
+    """An event is nothing to the sink of spans."""
+    at.first()
+    event = HEAD + moment(flags=flags)
+    segment_in(at.spool, f"sqlite:///{at.path}", [event], count=0, sinks=["traces"])
+    yield state, "backlog", r"^traces: 1 record .*, which has ended", int(state == WRONG)
 
 
 @row

@@ -5,12 +5,13 @@ import shlex
 import signal
 
 import pytest
-from tests.support.commands import KILLED, emit, sidelight
+from tests.support.commands import KILLED, emit, printed, sidelight
+from tests.support.crafted import segment_in
 from tests.support.postgres import new_database
 from tests.support.stored import record, store
 
 from sidelight.record import DEFAULT_SPOOL
-from sidelight.settings import settle
+from sidelight.settings import public_url, settle
 
 
 @pytest.mark.parametrize("is_same", [True, False], ids=["this store", "another store"])
@@ -89,3 +90,58 @@ def test_names_that_lead_nowhere_stop_no_doctor(tmp_path):
         said = sidelight("doctor", "--store", f"sqlite:///{path}", columns=1000)
         assert said.code == 1
         assert "there is no store at" in said.out
+
+
+def test_many_spools_of_other_stores_are_one_note(tmp_path, monkeypatch):
+    """What is wrong, and a spool that cannot be read, stay as they are; JSON names each spool."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    state, asked = tmp_path / "sidelight", f"sqlite:///{tmp_path / 'asked.db'}"
+    state.mkdir(mode=0o700)
+    store(asked, [record()])
+    for n in range(1, 4):
+        other = state / f"{DEFAULT_SPOOL}{n}"
+        segment_in(other, f"sqlite:///{tmp_path / f'{n}.db'}", [], count=0, sinks=["store"])
+        segment_in(other, f"sqlite:///{tmp_path / f'{n}.db'}")
+        told = sidelight("doctor", "--store", asked, columns=1000)
+        whole = sidelight("doctor", "--json", "--store", asked).json
+        notes = [each for each in whole if "no relay of that spool" in each["message"]]
+        assert (told.code, len(notes)) == (0, n)
+        assert told.out.count("no relay of that spool") == (n if n < 3 else 0)
+    (line,) = [each for each in told.out.splitlines() if "3 other spools of this user" in each]
+    assert line.startswith("!")
+    (command,) = [each for each in printed(told.out) if each[:2] == ["doctor", "--json"]]
+    assert len([e for e in sidelight(*command).json if "that spool" in e["message"]]) == 3
+    segment_in(state / f"{DEFAULT_SPOOL}4", asked)
+    said = sidelight("doctor", "--store", asked, columns=1000)
+    assert said.code == 1
+    assert "3 other spools" in said.out
+    assert said.out.count("no relay of this store") == 1
+
+
+@pytest.mark.parametrize("how", ["named", "in the environment"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:geheim@127.0.0.1:1/d", "postgresql://127.0.0.1:1/d?password=geheim"]
+)
+def test_a_command_says_that_it_needs_the_password(url, how, tmp_path, monkeypatch):
+    spool, hint = tmp_path / "spool", "(with the password in place of ***)"
+    segment_in(spool, public_url(url))
+    options = ["--spool", spool]
+    if how == "named":
+        options += ["--store", url]
+    else:
+        monkeypatch.setenv("SIDELIGHT_STORE", url)
+    for said in (
+        sidelight("doctor", *options, columns=1000),
+        sidelight("spool", *options, columns=1000),
+        sidelight("overdue", "--after", "a", "--expect", "b", "--within", "1s", *options),
+    ):
+        text = said.out + said.err
+        masked = [each for each in printed(text) if any("***" in word for word in each)]
+        assert "geheim" not in text
+        assert bool(masked) == (hint in text), text
+    (told,) = [
+        each
+        for each in sidelight("doctor", "--json", *options).json
+        if each["check"] == "backlog" and "which has ended" in each["message"]
+    ]
+    assert (hint in told["remedy"]) == (how == "named"), told

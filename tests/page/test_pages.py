@@ -14,10 +14,11 @@ import httpx
 import pytest
 from tests.store.test_processes import sign
 from tests.support.commands import emit, spawn, url_of, wait_for
-from tests.support.crafted import LEDGER, moment
+from tests.support.crafted import LEDGER, moment, segment_in
 from tests.support.pages import EXPECT, HOSTILE, serve
 from tests.support.ports import free_ports
-from tests.support.stored import BACKENDS, deliver, record
+from tests.support.stored import BACKENDS, deliver, ledger, record
+from tests.support.stored import store as fill
 
 from sidelight.page import answers
 from sidelight.record import frame
@@ -117,7 +118,7 @@ def test_a_search_by_the_id_leads_to_the_artifact(pages):
             200,
             "the type order_recieved; did you mean order_received?",
         ),
-        ("/flow?steps=<b>", 200, "no event in the store has the type <b>; `sidelight counts --by"),
+        ("/flow?steps=<b>", 200, "no event in the store has the type <b>; sidelight counts --by"),
         (
             "/flow?steps=order_received+transcription_completed",
             200,
@@ -330,3 +331,25 @@ def test_the_pages_say_how_far_back_their_answers_reach(pages):
     templates = Path(answers.__file__).with_name("templates")
     for template in templates.iterdir():
         assert not re.search(r"\d days", template.read_text()), template
+
+
+@ON_EACH
+@pytest.mark.parametrize("address", [*ADDRESSES, "/artifact/order-99", "/nowhere"])
+def test_no_page_shows_a_backtick(pages, address):
+    text = pages.client.get(address, follow_redirects=True).text
+    assert "`" not in words(text).replace(HOSTILE, "")
+
+
+def test_commands_of_findings_losses_and_hints_are_set_as_code(tmp_path):
+    url, spool = BACKENDS["sqlite"](tmp_path), tmp_path / "spool"
+    reason = "map: `a:f` <b>; see `sidelight docs map`"
+    fill(url, [record("received"), ledger(losses={reason: 1}, at=time.time_ns())])
+    segment_in(spool, url)
+    with serve(url, "--spool", spool) as served:
+        now, flow = served.text("/"), served.text("/flow?steps=shipped+received")
+        wait_for(lambda: "which has ended" in words(served.text("/health")), 60)
+        health = served.text("/health")
+    assert "map: <code>a:f</code> &lt;b&gt;; see <code>sidelight docs map</code>" in now
+    assert "<code>sidelight relay --once" in health
+    assert "<code>sidelight counts" in flow
+    assert "`" not in now + flow + health

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -29,6 +30,8 @@ T = TypeVar("T")
 _SHOW_PROGRESS_AFTER: Final = 1.0  # seconds
 _PIPED_WIDTH: Final = 1_000_000  # columns: nothing is cut or folded in a pipe
 _NONE: Final = "·"
+_MASKED: Final = re.compile(r"`sidelight [^`]*\*\*\*[^`]*`")
+_HINT: Final = "with the password in place of ***"
 
 OUTCOME_LOOKS: Final[Mapping[str, tuple[str, str]]] = {
     outcome: (symbol(outcome), colour)
@@ -64,6 +67,11 @@ def _width(stream: TextIO) -> int | None:
     return None
 
 
+def with_hint_of_password(text: str) -> str:
+    """Say that a command in backticks needs the password that it does not show."""
+    return f"{text} ({_HINT})" if _MASKED.search(text) and _HINT not in text else text
+
+
 def complain(message: object) -> None:
     """Print an error on stderr."""
     _to_stderr(message, RED)
@@ -83,7 +91,7 @@ def remark_left_out(what: str, left_out: datetime | None, *, oldest_first: bool 
 
 
 def _to_stderr(message: object, style: str) -> None:
-    text = clean(str(message), keep="\n")
+    text = clean(with_hint_of_password(str(message)), keep="\n")
     if sys.stderr.isatty() and (width := _width(sys.stderr)):
         text = "\n".join(chain.from_iterable(_wrapped(line, width) for line in text.splitlines()))
     out = Console(stderr=True, highlight=False, emoji=False)

@@ -130,5 +130,5 @@ class Guarded:
         if held is not None and secrets.compare_digest(held.value.encode(), self._session.encode()):
             return None
         return PlainTextResponse(
-            "open the address that `sidelight ui` printed: it holds the token", status_code=401
+            'open the address that "sidelight ui" printed: it holds the token', status_code=401
         )

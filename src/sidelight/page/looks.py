@@ -42,6 +42,7 @@ def register(templates: Environment) -> None:
         "whole": whole_seconds,
         "heights": heights,
         "breakable": breakable,
+        "code": code,
     }
 
 
@@ -68,6 +69,17 @@ def moment(when: datetime) -> Markup:
 def breakable(name: str) -> Markup:
     """Return a name that may go on in the next line after an underscore, a dot or a colon."""
     return Markup("<wbr>").join(re.split(r"(?<=[_.:])(?=\w)", name))
+
+
+def code(told: object) -> Markup:
+    """Return a sentence whose commands and names, in backticks in a terminal, are set as code."""
+    pieces = str(told).split("`")
+    if len(pieces) % 2 == 0:  # one has no partner
+        return escape(str(told))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if place % 2 else escape(piece)
+        for place, piece in enumerate(pieces)
+    )
 
 
 def artifact(artifact_id: str) -> Markup:

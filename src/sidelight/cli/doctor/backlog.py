@@ -92,7 +92,8 @@ def check_backlog(
             problem, remedy = _why_orphaned(sink, each.segments, settings, tries)
             if sink == "store" and is_down:
                 remedy = f"see store above; when it answers, {remedy}"
-            state, problem = "wrong", f"which has ended{problem}"
+            state = "wrong" if problem or each.backlog.is_wanted(sink) else "note"
+            problem = f"which has ended{problem}"
         found.append(
             Finding("backlog", state, f"{sink}: {each.backlog}, of {writer}, {problem}", remedy)
         )

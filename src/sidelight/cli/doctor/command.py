@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,7 +17,7 @@ from sidelight.cli.doctor.directory import check_ready
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.doctor.settings import check_hot, check_settings
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
-from sidelight.cli.output import clean, console, print_json
+from sidelight.cli.output import clean, console, print_json, with_hint_of_password
 from sidelight.cli.palette import AMBER, GREEN, RED
 from sidelight.host import is_directory, not_kept
 from sidelight.settings import Settings, disabled, settle
@@ -65,7 +66,8 @@ def doctor(
       sidelight doctor --ready
     """
     settings = settle(store, stream=stream, spool=spool, otlp=otlp, outboxes=outbox or None)
-    findings = _check_ready(settings) if ready else _check_all(settings, group, spool)
+    checks = _check_all(settings, group, spool, folded=not as_json)
+    findings = _check_ready(settings) if ready else checks
     wrong = notes = 0
     for finding in findings:
         wrong += finding.state == "wrong"
@@ -80,8 +82,10 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _check_all(settings: Settings, group: str | None, spool: Path | None) -> Iterator[Finding]:
-    yield from run_checks(settings, group)
+def _check_all(
+    settings: Settings, group: str | None, spool: Path | None, *, folded: bool
+) -> Iterator[Finding]:
+    yield from run_checks(settings, group, folded=folded)
     if spool is not None and not is_directory(spool):
         yield Finding(
             "spool",
@@ -91,8 +95,21 @@ def _check_all(settings: Settings, group: str | None, spool: Path | None) -> Ite
         )
 
 
-def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding]:
-    """Run all checks, one after the other; ``group`` names the consumers of the stream."""
+def run_checks(
+    settings: Settings, group: str | None = None, *, folded: bool = True
+) -> Iterable[Finding]:
+    """Run all checks, one after the other.
+
+    Args:
+        settings: name the places.
+        group: the consumers of the stream.
+        folded: make one note of those about several spools of other stores.
+    """
+    for finding in _run_checks(settings, group, folded=folded):
+        yield replace(finding, remedy=with_hint_of_password(finding.remedy))
+
+
+def _run_checks(settings: Settings, group: str | None, *, folded: bool) -> Iterable[Finding]:
     # Slow imports wait until the findings before them are printed.
     from sidelight.cli.doctor.siblings import check_siblings  # noqa: PLC0415
     from sidelight.cli.doctor.spool import check_spool, quarantined_in  # noqa: PLC0415
@@ -113,7 +130,7 @@ def run_checks(settings: Settings, group: str | None = None) -> Iterable[Finding
         yield from (each.located(settings) for each in found)
     running = running_in(settings.store) if answers and settings.store is not None else []
     yield from check_spool(settings, running, answers=answers and settings.store is not None)
-    yield from check_siblings(settings)
+    yield from check_siblings(settings, folded=folded)
     from sidelight.cli.doctor.outboxes import check_outboxes, outboxes_named_in  # noqa: PLC0415
 
     yield from check_outboxes(settings.outboxes, outboxes_named_in(settings.spool))

@@ -15,7 +15,7 @@ from sidelight.cli.output import with_progress
 from sidelight.cli.spool.writers import is_stopped
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import is_directory
-from sidelight.record import decode, is_same_store, is_same_stream, occurred_at
+from sidelight.record import SPAN, decode, is_same_store, is_same_stream, occurred_at
 from sidelight.settings import Settings, settle
 from sidelight.spool import (
     PAGE,
@@ -36,6 +36,8 @@ class Backlog:
 
     Attributes:
         events: how many of them are events; others are spans, losses, costs and signs of life.
+        spans: how many of them have a span.
+        unread: records and stretches among them that cannot be read.
         oldest_ns: when the oldest of them occurred; None where the record cannot be read.
     """
 
@@ -43,11 +45,15 @@ class Backlog:
     events: int = 0
     bytes: int = 0
     oldest_ns: int | None = None
+    spans: int = 0
+    unread: int = 0
 
     def add(self, other: Backlog) -> None:
         """Add the backlog of another segment."""
         self.records += other.records
         self.events += other.events
+        self.spans += other.spans
+        self.unread += other.unread
         self.bytes += other.bytes
         times = [ns for ns in (self.oldest_ns, other.oldest_ns) if ns is not None]
         self.oldest_ns = min(times, default=None)
@@ -56,7 +62,16 @@ class Backlog:
         text = f"{plural(self.records, 'record')} ({size(self.bytes)})"
         if self.events < self.records:
             text += f", {plural(self.events, 'event') if self.events else 'no event'} among them"
+        if self.unread:
+            text += f", {self.unread} unreadable"
         return text if self.oldest_ns is None else f"{text}, the oldest {duration(self.age_ns)} old"
+
+    def is_wanted(self, sink: str) -> bool:
+        """Return whether an event, or for "traces" a span, may be among the records.
+
+        Else only notes wait, such as that of a process's end.
+        """
+        return bool((self.spans if sink == "traces" else self.events) or self.unread)
 
     @property
     def age_ns(self) -> int:
@@ -249,6 +264,7 @@ def _scan(segment: Segment, cursor: int) -> tuple[Backlog, int, int]:
     while True:
         batch = scanner.batch(_BATCH)
         damaged += sum(len(stretch) for _, stretch in batch.damaged)
+        backlog.unread += len(batch.damaged)
         if not batch.payloads:
             return backlog, damaged, foreign
         backlog.bytes += sum(map(len, batch.payloads))
@@ -258,7 +274,9 @@ def _scan(segment: Segment, cursor: int) -> tuple[Backlog, int, int]:
                 static, moment = decode(payload)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 foreign += 1
+                backlog.unread += 1
                 continue
+            backlog.spans += bool(moment.flags & SPAN)
             backlog.events += static.type is not None
             if backlog.oldest_ns is None:
                 backlog.oldest_ns = occurred_at(moment)
