@@ -17,10 +17,10 @@ import sidelight
 from sidelight.transactions import control, django, waiting
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.psycopg import watch as psycopg
-from sidelight.transactions.sqlalchemy import connections, drivers, events, sessions
+from sidelight.transactions.sqlalchemy import connections, drivers, events, sessions, watch, work
 
 #: What counts the events of a hook that has failed.
-COUNTING = {"doubt", "lose", "_lose", "refuse", "fail", "forget", "clear", "_ended"}
+COUNTING = {"doubt", "lose", "_lose", "refuse", "fail", "forget", "clear", "_ended", "ended"}
 #: The hooks themselves, and look-ups in a dictionary.
 HOOKS = {"_exchange", "exchange", "command", "_events", "_is_clean", "_flush", "_is_sound"}
 PARTS = (
@@ -28,7 +28,10 @@ PARTS = (
     *(
         psycopg._Query,
         connections,
-        connections.Watch,
+        watch,
+        watch.Watch,
+        work.Statements,
+        work.Work,
         sessions,
         events,
         events.Events,

@@ -55,7 +55,7 @@ _LONGEST: Final = 5  # tokens of the longest form: ROLLBACK WORK TO SAVEPOINT na
 
 
 _MAY_CONTROL: Final = re.compile(
-    r"\b(?:COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE)\b", re.IGNORECASE
+    r"\b(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE)\b", re.IGNORECASE
 )
 #: Beginnings of single statements that control no transaction.
 _PLAIN: Final = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")

@@ -63,7 +63,11 @@ class Ends(Protocol):
     """Counts the transactions of a session or a connection that have ended."""
 
     commits: int
-    rollbacks: int
+
+    @property
+    def rollbacks(self) -> int:
+        """Number of rollbacks."""
+        ...
 
 
 class CountedTransaction(Transaction):

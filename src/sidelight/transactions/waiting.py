@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from sidelight.transactions import control
 from sidelight.transactions.control import Statement
@@ -26,7 +27,7 @@ class Waiting:
         self.commits = 0
         self.rollbacks = 0
         self.is_doubtful = False
-        self._savepoints: list[tuple[str, object]] = []
+        self._savepoints: list[tuple[str, Any]] = []
         self._entries: list[tuple[frozenset[object], Entry]] = []
         self._prepared: dict[str, list[Entry]] = {}
 
@@ -53,7 +54,7 @@ class Waiting:
         """Take in a statement that the server has executed."""
         match statement.verb:
             case control.SAVEPOINT:
-                self._savepoints.append((statement.name, object()))
+                self._savepoints.append((statement.name, self._mark()))
             case control.RELEASE:
                 del self._savepoints[self._index(statement.name) :]
             case control.ROLLBACK_TO:
@@ -63,8 +64,9 @@ class Waiting:
             case control.ROLLBACK:
                 self.rolled_back()
             case control.PREPARE:
-                self._prepared[statement.name] = self._ended()
-                self.commits += 1
+                if entries := self._ended():
+                    self._prepared[statement.name] = entries
+                    self.commits += 1
             case control.COMMIT_PREPARED:
                 emit(self._prepared.pop(statement.name, []))
             case control.ROLLBACK_PREPARED:
@@ -109,6 +111,10 @@ class Waiting:
         self.is_doubtful = False
         return entries
 
+    def _mark(self) -> object:
+        """Return what stands for a new savepoint."""
+        return object()
+
     def _rolled_back_to(self, name: str) -> None:
         index = self._index(name)
         marks = {mark for _, mark in self._savepoints[index : index + 1]}
@@ -117,8 +123,10 @@ class Waiting:
         del self._savepoints[index + 1 :]
 
     def _index(self, name: str) -> int:
-        names = [known for known, _ in self._savepoints]
-        return len(names) - 1 - names[::-1].index(name) if name in names else len(names)
+        for index in reversed(range(len(self._savepoints))):
+            if self._savepoints[index][0] == name:
+                return index
+        return len(self._savepoints)
 
     def __del__(self) -> None:
         prepared: dict[str, list[Entry]] = getattr(self, "_prepared", {})  # else interrupted

@@ -67,6 +67,9 @@ class _Sqlite:
     def commits_itself(self, connection: Connection) -> bool:
         return is_autocommit(_raw(connection))
 
+    def commits_alone(self, connection: Connection) -> bool:
+        return self.commits_itself(connection)
+
     def leaves_open(self, connection: Connection) -> bool:
         return getattr(_raw(connection), "autocommit", False) is True and self.has_begun(connection)
 
@@ -103,6 +106,9 @@ class _Server:
 
     def is_alone(self, connection: Connection) -> bool:  # noqa: ARG002  # the protocol
         return False
+
+    def commits_alone(self, connection: Connection) -> bool:  # noqa: ARG002  # the protocol
+        return True
 
     def takes(self, connection: Connection, entry: Entry) -> bool:
         is_alone = self.is_alone(connection)
@@ -169,6 +175,9 @@ class _Psycopg(_Psycopg2):
 
     def commits_itself(self, connection: Connection) -> bool:
         return bool(_raw(connection).autocommit) and _status(connection) == _IDLE
+
+    def commits_alone(self, connection: Connection) -> bool:
+        return not _raw(connection).pgconn.pipeline_status
 
     def leaves_open(self, connection: Connection) -> bool:  # noqa: ARG002  # the protocol
         return False
@@ -273,8 +282,8 @@ class _Other(_Server):
     def leaves_open(self, _: Connection) -> bool:
         return False
 
-    def has_begun(self, _: Connection) -> bool:
-        return True
+    def has_begun(self, connection: Connection) -> bool:
+        return not self.commits_itself(connection)
 
     def is_sound(self, _: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
         # What an error has undone is not known (`tells_its_state`).

@@ -17,7 +17,8 @@ from sqlalchemy.orm import SessionTransaction as Part
 
 from sidelight.transactions.entry import INSERT_FAILED, Entry
 from sidelight.transactions.hooks import Contained
-from sidelight.transactions.sqlalchemy.connections import Watch, is_autocommit, watch
+from sidelight.transactions.sqlalchemy.watch import Watch, is_autocommit, watch
+from sidelight.transactions.sqlalchemy.work import Chain, Work
 
 #: No number of commits: a connection in autocommit mode has always committed.
 _ALWAYS: Final = -1
@@ -96,7 +97,8 @@ class Events:
 
     Attributes:
         commits: number of commits of the outermost transaction since the first event.
-        rollbacks: number of its rollbacks.
+        ends: number of its ends, of every kind.
+        works: what the connections do from now on, on which the session will begin.
         rows: events that wait for a flush, to become rows.
         unattached: events that wait for a commit, and at no connection yet.
         unflushed: events that wait for a flush, to wait for a commit then.
@@ -104,16 +106,24 @@ class Events:
 
     def __init__(self) -> None:
         self.commits = 0
-        self.rollbacks = 0
+        self.ends = 0
+        self.works: Chain[Work] = Chain()
         self.rows: list[Unflushed] = []
         self.unflushed: list[Unflushed] = []
         self.unattached: list[Unattached] = []
         self._begun: dict[Watch, int] = {}
 
-    def begin(self, connection: Connection) -> None:
-        """Watch a connection on which the transaction has begun."""
+    @property
+    def rollbacks(self) -> int:
+        """Number of ends without a commit; a session that is closed rolls back."""
+        return self.ends - self.commits
+
+    def begin(self, connection: Connection) -> Work:
+        """Watch a connection on which the transaction has begun; return what it does from now."""
         found = watch(connection)
-        self._begun.setdefault(found, _ALWAYS if is_autocommit(connection) else found.commits)
+        if found not in self._begun:
+            self._begun[found] = _ALWAYS if is_autocommit(connection) else found.commits
+        return Work(connection, found.statements)
 
     def drop(self, part: Part) -> None:
         """Drop the events of a transaction that was rolled back."""
@@ -174,6 +184,7 @@ class Events:
 
     def end(self) -> None:
         """Drop the events that no commit has taken; count those whose work may be committed."""
+        self.ends += 1
         begun, self._begun = self._begun, {}
         unattached = [each.entry for each in self.unattached if len(each.connections) > 1]
         unflushed = [*self.rows, *self.unflushed]
@@ -205,4 +216,4 @@ def connections_of(part: Part | None) -> list[Connection]:
 def statements_of(session: Session) -> dict[Connection, int]:
     """Return how many statements each connection of a session's transaction has executed."""
     begun = connections_of(session.get_transaction())
-    return {connection: watch(connection).statements for connection in begun}
+    return {connection: watch(connection).statements.number for connection in begun}

@@ -53,6 +53,10 @@ class Driver(Protocol):
         """Return whether each statement commits by itself, although SQLAlchemy has begun."""
         ...
 
+    def commits_alone(self, connection: Connection, /) -> bool:
+        """Return whether a statement has committed by itself that has left no transaction open."""
+        ...
+
     def leaves_open(self, connection: Connection, /) -> bool:
         """Return whether a transaction is open that the driver's commit and rollback do not end.
 

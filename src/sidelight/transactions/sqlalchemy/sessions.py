@@ -27,16 +27,12 @@ from sidelight.transactions.entry import (
     Guard,
     Refused,
     UndoneError,
+    UnknownError,
     reason_of,
 )
 from sidelight.transactions.hooks import Contained
 from sidelight.transactions.outbox.table import outbox_table
-from sidelight.transactions.sqlalchemy.connections import (
-    commits_itself,
-    insert,
-    is_autocommit,
-    watch,
-)
+from sidelight.transactions.sqlalchemy.connections import insert
 from sidelight.transactions.sqlalchemy.events import (
     Called,
     Events,
@@ -44,12 +40,18 @@ from sidelight.transactions.sqlalchemy.events import (
     connections_of,
     statements_of,
 )
+from sidelight.transactions.sqlalchemy.watch import commits_itself, is_autocommit, watch
+from sidelight.transactions.sqlalchemy.work import End
 from sidelight.transactions.transaction import CountedTransaction
 from sidelight.transactions.waiting import emit
 
 _ATTRIBUTE: Final = "_sidelight_events"
 #: Tells a session that has not begun on any of its databases which of them to take.
 _HINT: Final[dict[str, Any]] = {"clause": outbox_table()}
+
+_STANDING: Final = frozenset({End.OPEN})
+#: Work that stands, a part of which is committed.
+_MIXED: Final = frozenset({End.ALONE, End.OPEN})
 
 
 def _events(session: Session) -> Events | None:
@@ -65,8 +67,9 @@ class SessionTransaction(CountedTransaction):
         if events is None:
             events = session.__dict__[_ATTRIBUTE] = Events()
         self._session = session
-        for connection in connections_of(session.get_transaction()):
-            events.begin(connection)
+        begun = connections_of(session.get_transaction())
+        self._works = [events.begin(connection) for connection in begun]
+        self._later = events.works
         self._statements = statements_of(session)
         self._events = events
         super().__init__(events)
@@ -75,6 +78,64 @@ class SessionTransaction(CountedTransaction):
     def is_clean(self) -> bool:
         """Whether no flush is pending."""
         return _is_clean(self._session)
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether the function has committed its work.
+
+        Raises:
+            UnknownError: nothing tells whether it has.
+            UndoneError: the work was rolled back.
+        """
+        used = self._used()
+        ends = set().union(*used.values())
+        if ends <= _STANDING and not self._has_ended:
+            return False
+        is_mixed = End.ALONE in ends and any(each >= _MIXED for each in used.values())
+        if End.UNKNOWN in ends or is_mixed or self._is_past_the_session(ends):
+            raise UnknownError
+        if ends == {End.UNDONE} and self.is_clean:
+            raise UndoneError
+        if End.COMMITTED in ends:
+            return True
+        return super().is_committed and End.OPEN not in ends and self.is_clean
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether a transaction of the session has ended since the call of the point began."""
+        return super().is_committed or self.is_rolled_back
+
+    def _used(self) -> dict[Connection, set[End]]:
+        """Return each connection that has executed statements, and how these have ended."""
+        used: dict[Connection, set[End]] = {}
+        for work in (*self._works, *self._later):
+            if work.connection not in used:
+                watch(work.connection).check_open(work.connection)
+                if ends := work.ends():
+                    used[work.connection] = ends
+        return used
+
+    def _is_past_the_session(self, ends: set[End]) -> bool:
+        """Return whether work is committed, and nothing tells whether the session has flushed it.
+
+        Args:
+            ends: of the statements.
+        """
+        left = self._left()
+        if super().is_committed:
+            return len(left) > 1
+        is_over = self.is_rolled_back or not self._session.is_active
+        if End.COMMITTED in ends:
+            return is_over or not (self._session.in_transaction() and self.is_clean)
+        return is_over and (End.ALONE in ends or bool(left))
+
+    def _left(self) -> list[Connection]:
+        """Return the connections that the session has left with open work: it was given them."""
+        if not self._has_ended:
+            return []
+        begun = connections_of(self._session.get_transaction())
+        used = self._used().items()
+        return [each for each, ends in used if End.OPEN in ends and each not in begun]
 
     def suspend_autoflush(self) -> Callable[[], object]:
         """See `Transaction.suspend_autoflush`."""
@@ -90,6 +151,8 @@ class SessionTransaction(CountedTransaction):
         """See `Transaction.check`."""
         if self.is_committed:
             raise Refused(ENDED)
+        if self._left():
+            return
         if not self._session.in_transaction():
             raise self.missing()
         if not self._session.is_active:
@@ -97,7 +160,9 @@ class SessionTransaction(CountedTransaction):
 
     def insert(self, entry: Entry) -> None:
         """See `Transaction.insert`."""
-        if self.is_clean:
+        if left := self._left():
+            insert(left[0], [entry], first=True)
+        elif self.is_clean:
             _insert(self._session, [self._called(entry)], first=True)
         else:
             self.insert_later(entry)
@@ -108,14 +173,15 @@ class SessionTransaction(CountedTransaction):
 
     def _unflushed(self, entry: Entry) -> Unflushed:
         called = self._called(entry)
-        for connection, number in statements_of(self._session).items():
-            if number == self._statements.get(connection, 0):
-                continue  # the function has executed nothing on it
+        begun = connections_of(self._session.get_transaction())
+        for connection, ends in self._used().items():
+            if connection not in begun or not ends & _MIXED:
+                continue  # the function has done nothing on it that stands
             if connection.invalidated:
                 entry.is_partial |= is_autocommit(connection)
             else:
                 entry.is_partial = True
-                if not commits_itself(connection):
+                if End.OPEN in ends:
                     watch(connection).hold(connection, entry)
                     return Unflushed(called, watch(connection))
         return Unflushed(called, None)
@@ -127,6 +193,10 @@ class SessionTransaction(CountedTransaction):
         """See `Transaction.after_commit`."""
         if self.is_committed:  # the work is done
             entry.emit()
+            return
+        if left := self._left():
+            entry.settle()
+            watch(left[0]).wait(left[0], entry)
             return
         if not self._session.in_transaction():
             raise self.missing()
@@ -224,7 +294,7 @@ def _hook(
 
 @_hook("after_begin", Events.refuse)
 def _began(session: Session, events: Events, _: Part, connection: Connection) -> None:
-    events.begin(connection)
+    events.works = events.works.add(events.begin(connection))
     events.attach(session)
 
 
@@ -271,7 +341,6 @@ def _committed(session: Session, events: Events) -> None:
         events.attach(session)
         return
     if any(watch(connection).was_in_vain for connection in connections_of(part)):
-        events.rollbacks += 1
         return
     events.commits += 1
     unattached, events.unattached = events.unattached, []
@@ -281,8 +350,6 @@ def _committed(session: Session, events: Events) -> None:
 @_hook("after_soft_rollback", Events.lose)
 def _rolled_back(_session: Session, events: Events, part: Part) -> None:
     events.drop(part)
-    if part.parent is None:
-        events.rollbacks += 1
 
 
 @_hook("after_transaction_end", Events.lose)

@@ -1,0 +1,350 @@
+"""The events that wait for the commit of a SQLAlchemy connection, and what it executes meanwhile.
+
+SQLAlchemy tells of rollbacks and statements by events, and of a commit by a method that is
+overlaid. A commit counts only if the transaction was sound before it, because some servers answer
+the COMMIT of a failed transaction by a rollback and no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import Connection, ExceptionContext
+
+from sidelight.transactions import control
+from sidelight.transactions.entry import Entry
+from sidelight.transactions.hooks import Contained
+from sidelight.transactions.sqlalchemy.drivers import driver_of
+from sidelight.transactions.sqlalchemy.protocol import Answers, Driver
+from sidelight.transactions.sqlalchemy.work import End, Statements
+from sidelight.transactions.waiting import Waiting
+
+_ATTRIBUTE: Final = "_sidelight_watch"
+_COMMITS: Final = ("_commit_impl", "_commit_twophase_impl")
+
+_engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+
+
+class _Savepoint:
+    """A savepoint, by the number of the last statement before it."""
+
+    __slots__ = ("last",)
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+
+class Watch(Waiting):
+    """The transactions of one connection.
+
+    Attributes:
+        has_begun: whether the driver was in a transaction when an event began to wait, or when the
+            last statement was executed.
+        has_failed: whether a statement has failed in the transaction.
+        was_in_vain: whether the last commit was answered by a rollback, or not sent at all.
+        statements: those that were executed since the first event.
+        is_blind: whether SQL has ended the transaction in a pipeline. psycopg sends no BEGIN there,
+            so that nothing tells whether the next statement is committed.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+        self.has_begun = self.has_failed = False
+        self.was_in_vain = False
+        self.statements = Statements()
+        self.is_blind = False
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the transaction has events or work that its end decides on."""
+        return self.statements.last > 0 or bool(self)
+
+    def committed(self) -> None:
+        """See `Waiting.committed`."""
+        if not self.is_doubtful:
+            self.statements.ended(End.COMMITTED)
+        super().committed()
+
+    def rolled_back(self) -> None:
+        """See `Waiting.rolled_back`."""
+        self.statements.ended(End.UNDONE)
+        super().rolled_back()
+
+    def unknown(self) -> None:
+        """See `Waiting.unknown`."""
+        self.statements.ended(End.UNKNOWN)
+        super().unknown()
+
+    def lose(self, error: Exception) -> None:
+        """See `Waiting.lose`."""
+        self.statements.ended(End.UNKNOWN)
+        super().lose(error)
+
+    def _ended(self) -> list[Entry]:
+        self.has_begun = self.has_failed = self.is_blind = False
+        return super()._ended()
+
+    def _mark(self) -> _Savepoint:
+        return _Savepoint(self.statements.last)
+
+    def _rolled_back_to(self, name: str) -> None:
+        found = self._savepoints[self._index(name) :][:1]
+        self.statements.ended(End.UNDONE, left=found[0][1].last if found else 0)
+        super()._rolled_back_to(name)
+
+    def settle(self, connection: Connection) -> None:
+        """Look whether the statements that were executed are in a transaction."""
+        if not self.statements.last:
+            return
+        if self.is_blind:
+            self.statements.ended(End.UNKNOWN)
+        elif self._driver.has_begun(connection):
+            self.has_begun = True
+        elif self._driver.commits_alone(connection):
+            self.statements.ended(End.ALONE)
+
+    def wait(self, connection: Connection, entry: Entry) -> None:
+        """Emit an event when the transaction of the connection has committed."""
+        if connection.invalidated:  # its transaction is undone
+            if is_autocommit(connection):
+                entry.forget()
+        elif self.is_blind:
+            entry.forget()
+        elif not self._driver.takes(connection, entry):
+            self.hold(connection, entry)
+
+    def hold(self, connection: Connection, entry: Entry) -> None:
+        """Keep an event until the transaction of the connection ends."""
+        self.has_begun = self.has_begun or self._driver.has_begun(connection)
+        self.add(entry)
+
+    def check_open(self, connection: Connection) -> None:
+        """Count what waits for a transaction that has ended past SQLAlchemy, by the driver."""
+        if self.has_begun and self.is_used and not connection.invalidated:
+            try:
+                is_open = self._driver.has_begun(connection)
+            except Exception:  # noqa: BLE001  # the driver's connection may be closed
+                return
+            if not is_open:
+                self.unknown()
+
+    def is_sound(self, connection: Connection) -> bool:
+        """Return whether the work of all events can still be committed."""
+        if connection.invalidated:
+            return False
+        if self.has_begun and not self._driver.has_begun(connection):
+            return False
+        return self._driver.is_sound(connection, ask=bool(self) or self.has_failed)
+
+
+def watch(connection: Connection) -> Watch:
+    """Watch a connection; once for each."""
+    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if found is None:
+        found = connection.__dict__[_ATTRIBUTE] = Watch(driver_of(connection))
+        _listen(connection.engine)
+        for name in _COMMITS:
+            _overlay(connection, name, found)
+    return found
+
+
+def _overlay(connection: Connection, name: str, found: Watch) -> None:
+    """Overlay a method that commits, because SQLAlchemy has no event after the commit."""
+    commit = getattr(type(connection), name)
+    weakly = weakref.ref(connection)
+
+    def commit_and_emit(*arguments: Any) -> None:
+        connection = weakly()
+        assert connection is not None  # noqa: S101  # its method is being called
+        answers = None
+        with Contained(found.doubt):
+            answers = driver_of(connection).own_answers(connection)
+        if answers is not None:
+            _commit_in_pipeline(found, connection, answers, partial(commit, connection, *arguments))
+            return
+        is_prepared = arguments[1:] == (True,)  # of `_commit_twophase_impl`
+        if not is_prepared:
+            with Contained(found.lose):
+                found.check_open(connection)
+        found.was_in_vain = not (is_prepared or _is_sound(found, connection))
+        try:
+            commit(connection, *arguments)
+        except BaseException:
+            with Contained(found.lose):
+                _take_in_failed_commit(found, connection)
+            raise
+        with Contained(found.lose):
+            _take_in_returned_commit(found, connection)
+
+    connection.__dict__[name] = commit_and_emit
+
+
+def _is_sound(found: Watch, connection: Connection) -> bool:
+    """Ask whether the work of all events can be committed; a cancelled question ends it."""
+    try:
+        with Contained(found.doubt):
+            return found.is_sound(connection)
+    except BaseException as error:
+        # As where SQLAlchemy's COMMIT is cancelled: else the connection goes back to the pool with
+        # the transaction open, because SQLAlchemy takes a commit that has raised as ended.
+        found.rolled_back()
+        connection.invalidate(error)
+        raise
+    return True
+
+
+def _take_in_failed_commit(found: Watch, connection: Connection) -> None:
+    if connection.invalidated:
+        found.unknown()
+    elif driver_of(connection).ends_at_failed_commit(connection):
+        found.rolled_back()
+
+
+def _take_in_returned_commit(found: Watch, connection: Connection) -> None:
+    if found.was_in_vain:
+        found.rolled_back()
+    elif found.is_used and _is_left_open(connection):
+        found.was_in_vain = True
+        found.unknown()
+    else:
+        found.committed()
+
+
+def commits_itself(connection: Connection) -> bool:
+    """Return whether each statement commits by itself; a lost connection is not connected again."""
+    is_lost = connection.invalidated or connection.closed
+    return not is_lost and driver_of(connection).commits_itself(connection)
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Return whether each statement commits by itself, unless SQL has begun a transaction."""
+    return connection._is_autocommit_isolation()  # noqa: SLF001
+
+
+def _commit_in_pipeline(
+    found: Watch, connection: Connection, answers: Answers, commit: Callable[[], None]
+) -> None:
+    """Commit and emit where only the answer to the COMMIT tells whether it was sound."""
+    is_empty, has_returned, found.was_in_vain = False, False, True
+    tags: list[bytes] = []
+    with contextlib.ExitStack() as collecting:
+        with Contained(found.doubt):
+            is_empty = not driver_of(connection).has_begun(connection)
+            tags = collecting.enter_context(answers)
+        try:
+            commit()
+            has_returned = True
+        finally:
+            with Contained(found.lose):
+                if tags[-1:] == [b"COMMIT"] or (has_returned and is_empty):
+                    found.was_in_vain = False
+                    found.committed()
+                elif connection.invalidated or (has_returned and not tags):
+                    found.unknown()  # the COMMIT of two phases is answered later
+                else:
+                    found.rolled_back()
+
+
+def _is_left_open(connection: Connection) -> bool:
+    """Return whether a transaction stays open, which a later user of the pool may commit."""
+    return not connection.invalidated and driver_of(connection).leaves_open(connection)
+
+
+def _is_unproved(connection: Connection) -> bool:
+    """Return whether nothing tells what a rollback undoes."""
+    if connection.invalidated:
+        return False
+    return _is_left_open(connection) or driver_of(connection).is_alone(connection)
+
+
+def _listen(engine: Engine) -> None:
+    """Listen to the connections of an engine; once for each engine."""
+    if engine not in _engines:
+        _engines.add(engine)
+        event.listen(engine, "rollback", _rolled_back)
+        event.listen(engine, "rollback_twophase", _rolled_back)
+        event.listen(engine, "before_cursor_execute", _executes)
+        event.listen(engine, "after_cursor_execute", _executed)
+        event.listen(engine, "handle_error", _failed)
+
+
+def _executes(connection: Connection, *_: object) -> None:
+    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if found is not None:
+        with Contained(found.lose):
+            found.check_open(connection)
+
+
+def _rolled_back(connection: Connection, *arguments: object) -> None:
+    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if found is not None:
+        with Contained(found.lose):
+            if arguments[1:] != (True,):  # prepared, of `rollback_twophase`
+                found.check_open(connection)
+            if found.is_used and _is_unproved(connection):
+                found.unknown()
+            else:
+                found.rolled_back()
+
+
+def _executed(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
+    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
+    if found is not None:
+        with Contained(found.doubt):
+            if control.may_control(statement):
+                _take_in(found, connection, cursor, statement)
+            else:
+                found.statements.executed()
+            found.settle(connection)
+
+
+def _take_in(found: Watch, connection: Connection, cursor: Any, statement: str) -> None:
+    """Take in a statement, which may control the transaction: a savepoint, or one by hand."""
+    statements = list(control.statements(statement))
+    for each in statements:
+        if not each.verb:
+            found.statements.executed()
+        elif each.verb == control.COMMIT and len(statements) > 1:
+            found.unknown()
+        elif each.verb == control.COMMIT:
+            _take_in_commit(found, driver_of(connection).answer(cursor, each.verb))
+        elif each.verb == control.RELEASE and not driver_of(connection).has_begun(connection):
+            found.committed()  # in SQLite a savepoint can be the whole transaction
+        else:  # PREPARE TRANSACTION too: where it was in vain, COMMIT PREPARED fails
+            found.executed(each)
+    if any(each.verb in control.ENDS for each in statements):
+        found.is_blind = driver_of(connection).own_answers(connection) is not None
+
+
+def _take_in_commit(found: Watch, tag: str | None) -> None:
+    if tag == control.COMMIT:
+        found.committed()
+    elif tag == control.ROLLBACK:
+        found.rolled_back()
+    else:
+        found.unknown()
+
+
+def _failed(context: ExceptionContext) -> None:
+    """Take in an error, which may have undone the whole transaction."""
+    connection = context.connection
+    found: Watch | None = None if connection is None else connection.__dict__.get(_ATTRIBUTE)
+    if connection is None or found is None:
+        return
+    with Contained(found.doubt):
+        if context.is_disconnect:
+            statements = control.statements(context.statement or "")
+            if any(each.verb == control.COMMIT for each in statements):
+                found.unknown()
+            return
+        driver = driver_of(connection)
+        found.has_failed = True
+        found.is_doubtful = found.is_doubtful or not driver.tells_its_state
+        if driver.may_undo_all and found.has_begun and not driver.has_begun(connection):
+            found.rolled_back()

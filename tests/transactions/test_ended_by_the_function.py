@@ -1,0 +1,308 @@
+"""The function ends its transaction itself: in SQL, by a method, or by closing what it was given.
+
+There is an event if all rows of the call are committed. There is none if no row is. What cannot be
+known is counted, once.
+"""
+
+import contextlib
+import itertools
+
+import pytest
+import sqlalchemy
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
+from tests.support import business
+from tests.support.proving import lost
+from tests.support.telemetry import restore
+from tests.transactions import test_proof as proof
+from tests.transactions.test_past_the_session import running
+
+import sidelight
+from sidelight import arg, emits
+from sidelight.exceptions import TransactionError
+
+# -- what the function does: each row has the name of the call, and one letter ---------------------
+
+
+def insert(target, name):
+    target.execute(sqlalchemy.insert(business.Order).values(name=f"{name}i"))
+
+
+def add(session, name):
+    session.add(business.Order(name=f"{name}a"))
+
+
+def select_and_add(session, name):
+    session.execute(sqlalchemy.text("SELECT 1"))
+    add(session, name)
+
+
+def insert_and_add(session, name):
+    insert(session, name)
+    add(session, name)
+
+
+def add_and_flush(session, name):
+    add(session, name)
+    session.flush()
+
+
+def insert_and_fail(target, name):
+    insert(target, name)
+    with contextlib.suppress(sqlalchemy.exc.DBAPIError):  # PostgreSQL answers COMMIT by ROLLBACK
+        connection_of(target).exec_driver_sql("SELECT * FROM nowhere")
+
+
+def add_again(session, name):
+    session.add(business.Order(name=f"{name}x"))
+    session.flush()
+    session.rollback()
+    add(session, name)
+
+
+WORKS = {
+    insert: "i",
+    add: "a",
+    select_and_add: "a",
+    insert_and_add: "ia",
+    add_and_flush: "a",
+    insert_and_fail: "i",
+    add_again: "a",
+}
+
+
+# -- how it ends what it has begun -----------------------------------------------------------------
+
+
+def connection_of(target):
+    return target.connection() if isinstance(target, Session) else target
+
+
+def in_sql(text):
+    def end(target):
+        connection_of(target).exec_driver_sql(text)
+
+    end.__name__ = text
+    return end
+
+
+def commit(target):
+    target.commit()
+
+
+def rollback(target):
+    target.rollback()
+
+
+def close(target):
+    target.close()
+
+
+def connection_commit(target):
+    connection_of(target).commit()
+
+
+def connection_rollback(target):
+    connection_of(target).rollback()
+
+
+METHODS = (commit, rollback, close)
+ENDS = [
+    (in_sql("COMMIT"),),
+    (in_sql("COMMIT"), rollback),
+    (in_sql("COMMIT"), close),
+    (in_sql("ROLLBACK"),),
+    (in_sql("ROLLBACK"), commit),
+    (in_sql("ROLLBACK"), rollback),
+    (in_sql("ROLLBACK"), close),
+    (connection_commit,),
+    (connection_rollback,),
+    (commit,),
+    (commit, close),
+    (rollback,),
+    (rollback, close),
+    (close,),
+]
+ISOLATIONS = (None, "AUTOCOMMIT", "AUTOCOMMIT and BEGIN")
+MODES = {
+    "transaction": {"transaction": arg.target},
+    "after_commit": {"after_commit": arg.target},
+    "strict": {"transaction": arg.target, "strict": True},
+}
+#: How a session is on a connection that it was given.
+JOINS = ("conditional_savepoint", "rollback_only", "control_fully", "create_savepoint")
+CASES = [
+    case
+    for case in itertools.product(
+        MODES,
+        ("session", "connection", *JOINS),
+        ISOLATIONS,
+        (True, False),  # whether the caller has begun, and whether it commits the given connection
+        WORKS,
+        ENDS,
+        METHODS,
+    )
+    if case[1] != "connection" or case[4] in {insert, insert_and_fail}
+    # Without its savepoint a session is broken. It cannot begin in autocommit mode.
+    if case[1] != "create_savepoint" or (case[2] != "AUTOCOMMIT" and case[5][0] in METHODS)
+]
+
+
+@contextlib.contextmanager
+def opened(engine, case, asynchronous):
+    """What the function is given, and its synchronous twin; asynchronous where the driver is."""
+    _, kind, isolation, is_begun, *_ = case
+    below = engine if kind == "session" else engine.connect()
+    given = target = below
+    if asynchronous and kind == "session":
+        given = AsyncEngine(below)
+    elif asynchronous:
+        given = AsyncConnection(AsyncEngine(engine), below)
+    if kind in JOINS and isolation == "AUTOCOMMIT and BEGIN":
+        below.exec_driver_sql("BEGIN")
+    elif kind in JOINS and is_begun:
+        below.execute(sqlalchemy.text("SELECT 1"))
+    if kind != "connection":
+        options = {"join_transaction_mode": kind} if kind in JOINS else {}
+        given = (AsyncSession if asynchronous else Session)(given, **options)
+        target = given.sync_session if asynchronous else given
+    try:
+        yield given, target
+        if kind in JOINS and is_begun:
+            target.close()
+            below.commit()
+    finally:
+        target.close()
+        if kind != "session":
+            below.close()
+
+
+def perform(engine, case, name, *, asynchronous):
+    mode, kind, isolation, is_begun, work, ends, finish = case
+
+    def body(target, name):
+        work(target, name)
+        for end in ends:
+            with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # nothing is open
+                end(target)
+
+    async def body_awaited(target, name):
+        await target.run_sync(body, name)
+
+    order = emits("ordered", n=arg.name, **MODES[mode])(body_awaited if asynchronous else body)
+    if isolation:
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with opened(engine, case, asynchronous) as (given, target):
+        if is_begun:
+            target.execute(sqlalchemy.text("SELECT 1"))
+        if isolation == "AUTOCOMMIT and BEGIN" and kind not in JOINS:
+            connection_of(target).exec_driver_sql("BEGIN")
+        if asynchronous:
+            await_only(order(given, name))
+        else:
+            order(given, name)
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # the connection has ended
+            finish(target)
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    yield
+    restore()
+
+
+def wrong(case, driver, rows, events, losses):
+    """Whether the event of a call does not fit its rows."""
+    mode, kind, isolation, _, work, ends, _ = case
+    names = [end.__name__ for end in ends]
+    is_past_the_session = kind != "connection" and (
+        names[0] in {"COMMIT", "connection_commit"}
+        or isolation
+        or (kind in JOINS and "close" in names)
+    )
+    may_count = driver == "asyncpg" or is_past_the_session or (isolation and names[0] != "COMMIT")
+    may_count = may_count or mode == "strict"  # the caller is told
+    if rows >= set(WORKS[work]):
+        return (events, losses) != (1, 0) and not (may_count and (events, losses) == (0, 1))
+    if rows:  # what is committed after a rollback counts as the work
+        return (events, losses) != (0, 1) and "rollback" not in names[0].lower()
+    is_left_open = isolation == "AUTOCOMMIT and BEGIN"  # by the methods of some drivers
+    return events or losses > bool(is_left_open or (work is not add and may_count))
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+@pytest.mark.parametrize("driver", proof.DRIVERS)
+def test_a_function_that_ends_its_transaction_has_its_event_or_counts_it(driver, tmp_path, full):
+    database, asynchronous = proof.DRIVERS[driver]
+    if driver == "psycopg2":
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+    url = proof.created(tmp_path, database)
+    losses, told = {}, set()
+    sidelight.flush(60)  # takes what other tests have lost
+    with running(url, driver, asynchronous) as run:
+        for number in range(0, len(CASES), 1 if full else 61):
+            if database == "sqlite" and CASES[number][2] == "AUTOCOMMIT and BEGIN":
+                continue  # the engine has begun already
+            before = lost()
+
+            def call(engine, number=number):
+                case = CASES[number]
+                try:
+                    perform(engine, case, f"{number}|", asynchronous=bool(asynchronous))
+                except TransactionError:
+                    told.add(number)
+
+            run(call)
+            losses[number] = lost() - before + (number in told)
+    sidelight.flush(60)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        stored = [event.attributes["n"] for event in store.events()]
+    committed = business.committed(url)
+    assert stored
+    assert [
+        (CASES[number], rows, events, lost)
+        for number, lost in losses.items()
+        for rows in [{name[-1] for name in committed if name.startswith(f"{number}|")}]
+        for events in [stored.count(f"{number}|")]
+        if wrong(CASES[number], driver, rows, events, lost)
+    ] == []
+
+
+@pytest.mark.parametrize("database", business.DATABASES)
+def test_a_transaction_may_end_between_two_items_of_a_generator(database, tmp_path):
+    url = proof.created(tmp_path, database)
+    expected, losses = {}, lost()
+    with running(url, "psycopg", None) as run:
+        for case in itertools.product(
+            MODES, ("session", "connection"), (commit, rollback), (True, False), (commit, rollback)
+        ):
+            mode, kind, between, is_last, finish = case
+            name = f"{mode}, {kind}, {between.__name__}, {is_last=}, {finish.__name__}"
+            expected[name] = between is commit or (is_last and finish is commit)
+
+            @emits("ordered", n=arg.name, **MODES[mode])
+            def order(target, name, is_last=is_last):
+                insert(target, f"{name}|1")
+                yield 1
+                if is_last:
+                    insert(target, f"{name}|2")
+                yield 2
+
+            def call(engine, order=order, case=case, name=name):
+                _, kind, between, _, finish = case
+                with Session(engine) if kind == "session" else engine.connect() as target:
+                    for item in order(target, name):
+                        if item == 1:
+                            between(target)
+                    finish(target)
+
+            run(call)
+    assert sidelight.flush(60)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        stored = [event.attributes["n"] for event in store.events()]
+    assert {name: stored.count(name) for name in expected} == expected
+    assert {name.partition("|")[0] for name in business.committed(url)} == {
+        name for name, is_there in expected.items() if is_there
+    }
+    assert lost() == losses
