@@ -59,18 +59,18 @@ def leave_own_frames_out(error: BaseException) -> None:
 
     On the caller's path an ``except`` clause calls it, because `told_at_the_caller` costs a call.
     """
-    told: BaseException | None = error
-    while told is not None:
+    chained: BaseException | None = error
+    while chained is not None:
         begin = last = None
-        frame: TracebackType | None = told.__traceback__
+        frame: TracebackType | None = chained.__traceback__
         while frame is not None:
             if frame.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _OWN:
                 begin, last = begin or frame, frame
             frame = frame.tb_next
         if last is not None:
             last.tb_next = None
-        told.__traceback__ = begin
-        told = told.__cause__
+        chained.__traceback__ = begin
+        chained = chained.__cause__
 
 
 class PointError(SidelightError, TypeError):

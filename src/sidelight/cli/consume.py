@@ -124,14 +124,14 @@ def _run(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:
 
 def _summary(progress: Progress, rate: float) -> str:
     """Return what the consumer has done, and how far its group is behind."""
-    told = f"{number(progress.stored)} events stored, {number(round(rate))}/s"
+    text = f"{number(progress.stored)} events stored, {number(round(rate))}/s"
     if progress.set_aside:
-        told += f", {number(progress.set_aside)} set aside"
+        text += f", {number(progress.set_aside)} set aside"
     behind = {partition: lag for partition, lag in sorted(progress.lag.items()) if lag}
-    told += f"; {plural(sum(behind.values()), 'message')} behind"
+    text += f"; {plural(sum(behind.values()), 'message')} behind"
     farthest = sorted(behind, key=lambda partition: behind[partition])[-3:]
     each = (f"partition {partition}: {number(behind[partition])}" for partition in farthest[::-1])
-    return f"{told} ({', '.join(each)})" if behind else told
+    return f"{text} ({', '.join(each)})" if behind else text
 
 
 def _run_once(consumer: StreamConsumer, halting: Callable[[], bool]) -> None:

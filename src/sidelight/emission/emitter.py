@@ -322,11 +322,11 @@ class ClosedSpool:
 def _described(error: BaseException) -> str:
     """Name an exception, its message, and the place that raised it."""
     kind, message, frames = error_details(error)
-    told = f"{kind}: {message}" if message else kind
+    text = f"{kind}: {message}" if message else kind
     if not frames or issubclass(type(error), SidelightError | OSError):
-        return told  # it tells a condition: no code is wrong
+        return text  # it tells a condition: no code is wrong
     file, line, function = frames[-1]
-    return f"{told} (in {function}, {file}:{line})"
+    return f"{text} (in {function}, {file}:{line})"
 
 
 #: The details of a span that are kept when the record is cut, because they are bounded.

@@ -185,9 +185,9 @@ class Ledger:
             if new and self._log_rate.passes(reason):
                 self._logged[reason] = count
                 problem = self._emitter.problems.get(reason)
-                told = f" ({problem})" if problem else ""
+                cause = f" ({problem})" if problem else ""
                 how_often = "once" if new == 1 else f"{new} times"
-                log_warning("sidelight: %s, %s%s", reason, how_often, told)
+                log_warning("sidelight: %s, %s%s", reason, how_often, cause)
 
 
 def _append(append: Callable[[bytes], object], content: dict[str, Any]) -> None:

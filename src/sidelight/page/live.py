@@ -119,8 +119,8 @@ async def stream(
         for event in arrived.events:
             yield f"id: {event.recorded_ns}\ndata: {_json(show(event))}\n\n"
         if arrived.left_out:
-            told = {"left_out": arrived.left_out, "is_exact": arrived.is_exact}
-            yield f"event: more\ndata: {_json(told)}\n\n"
+            more = {"left_out": arrived.left_out, "is_exact": arrived.is_exact}
+            yield f"event: more\ndata: {_json(more)}\n\n"
         if not arrived.events:
             yield ": \n\n"  # a comment: tells a reader that has gone
         for _ in range(round(_PAUSE / _LOOK)):

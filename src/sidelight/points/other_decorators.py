@@ -63,9 +63,9 @@ def hides_context_manager(function: Any) -> bool:
 def framework_handle(function: Any) -> str | None:
     """Return the kind of a framework's object that calls the bare function; None for others."""
     for kind in type(function).__mro__:
-        told = _HANDLES.get(f"{kind.__module__}:{kind.__name__}")
-        if told is not None:
-            return told
+        handle = _HANDLES.get(f"{kind.__module__}:{kind.__name__}")
+        if handle is not None:
+            return handle
     if "_pytestfixturefunction" in getattr(function, "__dict__", ()):  # pytest before 8.4
         return "a fixture of pytest"
     return None

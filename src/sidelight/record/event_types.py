@@ -36,8 +36,8 @@ class Declared(msgspec.Struct, frozen=True):
     @property
     def description(self) -> str:
         """The docstring of the model; "" where the model has none of its own."""
-        told = self.payload.__doc__
-        return inspect.cleandoc(told) if told and told != BaseModel.__doc__ else ""
+        docstring = self.payload.__doc__
+        return inspect.cleandoc(docstring) if docstring and docstring != BaseModel.__doc__ else ""
 
     @property
     def schema_uri(self) -> str:

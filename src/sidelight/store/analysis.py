@@ -125,8 +125,9 @@ class Analysis(Inventory):
         """
         now = time.time_ns()
         # Read first: what comes between the two reads is judged by the next call.
-        told = [mark for mark in waiting if mark.process not in without]
-        marks = marks_of(self._running(), {*without, *(mark.process for mark in told)}, now) + told
+        given = [mark for mark in waiting if mark.process not in without]
+        marks = marks_of(self._running(), {*without, *(mark.process for mark in given)}, now)
+        marks += given
         expected = []
         for each in expectations:
             scan = Scan(time_limit)

@@ -265,25 +265,25 @@ class Eraser:
             return [f"{files}, and in archived WAL"]
         with self._lock:
             busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        told = self._unreadable()
-        told += ["free space in SQLite's file, which may hold older copies of rows until a VACUUM"]
+        rest = self._unreadable()
+        rest += ["free space in SQLite's file, which may hold older copies of rows until a VACUUM"]
         if busy:
-            told.append("SQLite's write-ahead log, which was in use and could not be emptied")
-        return told
+            rest.append("SQLite's write-ahead log, which was in use and could not be emptied")
+        return rest
 
     def _unreadable(self) -> list[str]:
         """Name the rows that no relay wrote: bytes sort after every text."""
-        told = []
+        rest = []
         if self._uncounted:
-            told.append(
+            rest.append(
                 f"the counters of {plural(self._uncounted, 'erased event')},"
                 " because a type, time or organization is of no form that a relay writes"
             )
         for column in ("artifact_id", "organization_id"):
             query = f"SELECT count(*) FROM events WHERE {column} >= x''"  # noqa: S608
             if count := self._one(query):
-                told.append(f"{plural(count, 'event')} whose {column} is no text")
-        return told
+                rest.append(f"{plural(count, 'event')} whose {column} is no text")
+        return rest
 
     def _place(self, subjects: Iterable[Subject]) -> None:
         """Place tombstones, while no relay is in a transaction."""

@@ -157,8 +157,8 @@ def judge(
 
 
 def _shortened(reasons: Collection[str]) -> list[str]:
-    told = sorted(reasons)[:_REASONS]
-    return told if len(reasons) <= _REASONS else [*told, f"{len(reasons) - _REASONS} more"]
+    shown = sorted(reasons)[:_REASONS]
+    return shown if len(reasons) <= _REASONS else [*shown, f"{len(reasons) - _REASONS} more"]
 
 
 def _due(

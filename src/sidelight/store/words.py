@@ -76,11 +76,11 @@ def no_such_name(argument: str, name: str, close: str) -> str:
     """
     what = argument.removesuffix("_id")
     if argument in {"service", "host"}:
-        told, listed = f"no process in the store has the {what} {name}", ""
+        text, listed = f"no process in the store has the {what} {name}", ""
     else:
-        told = f"no event in the store has the {what} {name}"
+        text = f"no event in the store has the {what} {name}"
         listed = f"; `sidelight counts --by {what}` lists them"
-    return f"{told}; did you mean {close}?" if close else f"{told}{listed}"
+    return f"{text}; did you mean {close}?" if close else f"{text}{listed}"
 
 
 def symbol(state: str) -> str:

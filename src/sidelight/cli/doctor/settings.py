@@ -46,5 +46,5 @@ def _check_map(settings: Settings) -> Iterator[Finding]:
 def _refused(variable: str, error: ConfigurationError | MapError, effect: str) -> Finding:
     facts: Any = error.facts
     place = facts.get("setting", facts.get("place"))
-    told = f"{variable}{place}: {facts['problem']}{effect}"
-    return Finding("settings", "wrong", told, str(facts["remedy"]))
+    text = f"{variable}{place}: {facts['problem']}{effect}"
+    return Finding("settings", "wrong", text, str(facts["remedy"]))

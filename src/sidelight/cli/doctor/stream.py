@@ -49,17 +49,17 @@ def _check_group(address: StreamAddress, environment: Mapping[str, str], name: s
     except SinkUnavailableError as error:
         return Finding("consumers", "wrong", f"{name}: {error.facts['problem']}")
     behind = {partition: lag for partition, lag in sorted(group.lag.items()) if lag}
-    told = f"{name}: {plural(group.members, 'consumer')}, "
-    told += f"{plural(sum(behind.values()), 'message')} behind"
+    text = f"{name}: {plural(group.members, 'consumer')}, "
+    text += f"{plural(sum(behind.values()), 'message')} behind"
     if behind:
         each = ", ".join(
             f"partition {partition}: {number(lag)}" for partition, lag in behind.items()
         )
-        told += f" ({each})"
+        text += f" ({each})"
     if behind and group.members:
-        told += f", {number(group.rate)}/s stored"
+        text += f", {number(group.rate)}/s stored"
     if behind and not group.members:
         return Finding(
-            "consumers", "wrong", told, f"start `{as_command('consume', str(address), group=name)}`"
+            "consumers", "wrong", text, f"start `{as_command('consume', str(address), group=name)}`"
         )
-    return Finding("consumers", "ok", told)
+    return Finding("consumers", "ok", text)

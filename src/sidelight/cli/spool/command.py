@@ -102,8 +102,8 @@ def _print(where: Path, store: str, found: Sequence[SegmentReport], entries: Lis
     if entries:
         out.print(Text(f"\nquarantine: {plural(len(entries), 'entry', 'entries')}"))
         print_entries(entries[-_LATEST:])
-        told = "`sidelight spool quarantined` lists all, `sidelight spool replay` delivers them"
-        remark(located(told, where, store))
+        hint = "`sidelight spool quarantined` lists all, `sidelight spool replay` delivers them"
+        remark(located(hint, where, store))
 
 
 def _headline(where: Path, found: Sequence[SegmentReport]) -> str:

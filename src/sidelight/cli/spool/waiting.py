@@ -92,8 +92,8 @@ def marks_here(
     late = time.time_ns() - waiting.oldest_ns
     reason = ""
     if late >= PATIENCE:
-        told = [f"events wait in the spool here for {whole_seconds(late)}", *waiting.remedies]
-        reason = "; ".join(told)
+        parts = [f"events wait in the spool here for {whole_seconds(late)}", *waiting.remedies]
+        reason = "; ".join(parts)
     awaited = "events that wait in the spool here are delivered"
     return [*marks, Mark(waiting.oldest_ns, reason, awaited)]
 

@@ -81,8 +81,8 @@ class Channel:
         if not problem:
             self.backoff.succeed()
             return ""
-        told = f"the {self.name} failed for the overdue {each.artifact_id}: {problem}"
-        return f"{told}; trying again in {self.backoff.fail():g} s"
+        text = f"the {self.name} failed for the overdue {each.artifact_id}: {problem}"
+        return f"{text}; trying again in {self.backoff.fail():g} s"
 
 
 def channels_of(command: str | None, webhook: str | None) -> list[Channel]:

@@ -134,8 +134,8 @@ def erase(
 def _lift(eraser: Eraser, plan: Erasure, *, dry_run: bool, as_json: bool) -> None:
     lifted = eraser.is_erased(plan.subject) if dry_run else eraser.lift(plan.subject)
     if as_json:
-        told = {"artifact_id": plan.artifact_id, "organization_id": plan.organization_id}
-        print_json([{**told, "dry_run": dry_run, "lifted": lifted}])
+        subject = {"artifact_id": plan.artifact_id, "organization_id": plan.organization_id}
+        print_json([{**subject, "dry_run": dry_run, "lifted": lifted}])
     elif lifted:
         do = "would store" if dry_run else "store"
         remark(f"{_named(plan)}: relays {do} its events again")
@@ -209,17 +209,17 @@ def _erase(eraser: Eraser, settings: Settings, receipt: Receipt) -> None:
 
 
 def _incomplete(local: Local) -> list[str]:
-    told = []
+    problems = []
     if local.waiting:
         wait = "waits" if local.waiting == 1 else "wait"
-        told.append(
+        problems.append(
             f"{plural(local.waiting, 'record')} in the spool {wait} for a sink that does not"
             " answer; the store drops them, but their bytes stay: run the command again"
         )
     if local.unreadable:
         what = plural(local.unreadable, "file")
-        told.append(f"{what} of the spool cannot be read or written; see `sidelight spool`")
-    return told
+        problems.append(f"{what} of the spool cannot be read or written; see `sidelight spool`")
+    return problems
 
 
 def _print(receipt: Receipt, *, as_json: bool, dry_run: bool) -> None:

@@ -174,12 +174,12 @@ class _Parts:
             typer.Exit: it belongs to another export.
         """
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        told = self._directory / "export.json"
+        meaning_file = self._directory / "export.json"
         self.done = sorted(self._directory.glob("*.part"))
         if not self.done:
-            with _private(told) as file:
+            with _private(meaning_file) as file:
                 file.write(self._meaning.encode())
-        elif not told.exists() or told.read_text(encoding="utf-8") != self._meaning:
+        elif not meaning_file.exists() or meaning_file.read_text(encoding="utf-8") != self._meaning:
             complain(
                 f"{self._directory} is of another export, or of another version of sidelight;"
                 " remove it, or name another file"

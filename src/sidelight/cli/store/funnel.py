@@ -26,7 +26,7 @@ from sidelight.cli.store.unknown import remark_unknown
 from sidelight.cli.tables import print_table
 from sidelight.store import Funnel, Step, Store, duration, number
 
-_TOLD: Final = 3  # types of last events
+_SHOWN: Final = 3  # types of last events
 
 
 @filtered
@@ -100,5 +100,5 @@ def _name(step: Step) -> str:
 
 
 def _last(step: Step) -> str:
-    told = [f"{clean(name)} {number(n)}" for name, n in [*step.last_types.items()][:_TOLD]]
-    return ", ".join([*told, *(["…"] if len(step.last_types) > _TOLD else [])])
+    shown = [f"{clean(name)} {number(n)}" for name, n in [*step.last_types.items()][:_SHOWN]]
+    return ", ".join([*shown, *(["…"] if len(step.last_types) > _SHOWN else [])])
