@@ -14,7 +14,7 @@ from tests.support.proving import lost
 from tests.transactions.test_iff_committed import Changed
 
 import sidelight
-from sidelight.transactions import control, django, waiting
+from sidelight.transactions import control, django, names, waiting
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.psycopg import watch as psycopg
 from sidelight.transactions.sqlalchemy import connections, drivers, events, sessions, watch, work
@@ -24,7 +24,8 @@ COUNTING = {"doubt", "lose", "_lose", "refuse", "fail", "forget", "clear", "_end
 #: The hooks themselves, and look-ups in a dictionary.
 HOOKS = {"_exchange", "exchange", "command", "_events", "_is_clean", "_flush", "_is_sound"}
 PARTS = (
-    *(control, waiting.Waiting, Entry, django, django._Watch, psycopg, psycopg.Watch),
+    *(control, names, names.Name, waiting.Waiting, Entry),
+    *(django, django._Watch, psycopg, psycopg.Watch),
     *(
         psycopg._Query,
         connections,

@@ -18,7 +18,7 @@ from django.db import connections, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
 from sidelight.transactions import control
-from sidelight.transactions.control import Statement
+from sidelight.transactions.control import Dialect, Statement
 from sidelight.transactions.entry import (
     BROKEN,
     ENDED,
@@ -313,8 +313,18 @@ def _statements(sql: Any, context: Mapping[str, Any]) -> list[Statement]:
     """Return the statements of a text that may control the transaction."""
     if hasattr(sql, "as_string"):  # of psycopg2.sql
         sql = sql.as_string(context["cursor"].connection)
-    text = sql.decode("utf-8", "replace") if isinstance(sql, bytes) else str(sql)
-    return list(control.statements(text)) if control.may_control(text) else []
+    text = sql.decode("utf-8", "surrogateescape") if isinstance(sql, bytes) else str(sql)
+    if not control.may_control(text):
+        return []
+    return list(control.statements(text, _dialect(context["connection"])))
+
+
+def _dialect(connection: Any) -> Dialect:
+    """Return how the database reads the names of savepoints."""
+    if connection.vendor == "sqlite":
+        return control.SQLITE
+    info = getattr(connection.connection, "info", None)
+    return control.in_postgresql(info and info.parameter_status("server_encoding"))
 
 
 def _watch(connection: Any) -> Any:

@@ -9,6 +9,7 @@ from sidelight.transactions import control
 from sidelight.transactions.control import Statement
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained
+from sidelight.transactions.names import UNSURE, Name
 
 
 class Waiting:
@@ -27,7 +28,7 @@ class Waiting:
         self.commits = 0
         self.rollbacks = 0
         self.is_doubtful = False
-        self._savepoints: list[tuple[str, Any]] = []
+        self._savepoints: list[tuple[Name, Any]] = []
         self._entries: list[tuple[frozenset[object], Entry]] = []
         self._prepared: dict[str, list[Entry]] = {}
 
@@ -56,7 +57,7 @@ class Waiting:
             case control.SAVEPOINT:
                 self._savepoints.append((statement.name, self._mark()))
             case control.RELEASE:
-                del self._savepoints[self._index(statement.name) :]
+                self._released(statement.name)
             case control.ROLLBACK_TO:
                 self._rolled_back_to(statement.name)
             case control.COMMIT:
@@ -65,12 +66,12 @@ class Waiting:
                 self.rolled_back()
             case control.PREPARE:
                 if entries := self._ended():
-                    self._prepared[statement.name] = entries
+                    self._prepared[statement.name.text] = entries
                     self.commits += 1
             case control.COMMIT_PREPARED:
-                emit(self._prepared.pop(statement.name, []))
+                emit(self._prepared.pop(statement.name.text, []))
             case control.ROLLBACK_PREPARED:
-                self._prepared.pop(statement.name, None)
+                self._prepared.pop(statement.name.text, None)
 
     def committed(self) -> None:
         """Emit the events, because the transaction has committed."""
@@ -115,18 +116,42 @@ class Waiting:
         """Return what stands for a new savepoint."""
         return object()
 
-    def _rolled_back_to(self, name: str) -> None:
-        index = self._index(name)
-        marks = {mark for _, mark in self._savepoints[index : index + 1]}
-        # A savepoint that is not known is older than every event that waits.
-        self._entries = [each for each in self._entries if marks and not marks & each[0]]
-        del self._savepoints[index + 1 :]
+    def _released(self, name: Name) -> None:
+        newest, oldest = self._found(name)
+        del self._savepoints[max(newest, 0) :]
+        self._doubt_savepoints(max(oldest, 0))
 
-    def _index(self, name: str) -> int:
+    def _rolled_back_to(self, name: Name) -> None:
+        newest, oldest = self._found(name)
+        entries, self._entries = self._entries, []
+        for marks, entry in entries:
+            if newest < 0 or self._savepoints[newest][1] in marks:
+                continue  # its work is undone
+            if oldest >= 0 and self._savepoints[oldest][1] not in marks:
+                self._entries.append((marks, entry))
+            else:
+                entry.forget()
+        del self._savepoints[newest + 1 :]
+        self._doubt_savepoints(oldest + 1)
+
+    def _doubt_savepoints(self, first: int) -> None:
+        """Take in that the savepoints from an index on may not exist any more."""
+        doubted = [(UNSURE, mark) for _, mark in self._savepoints[first:]]
+        self._savepoints[first:] = doubted
+
+    def _found(self, name: Name) -> tuple[int, int]:
+        """Return the indices of the newest and the oldest savepoint that a name may stand for.
+
+        -1 stands for one that is older than the watch, and so than every event that waits.
+        """
+        newest = -1
         for index in reversed(range(len(self._savepoints))):
-            if self._savepoints[index][0] == name:
-                return index
-        return len(self._savepoints)
+            known, _ = self._savepoints[index]
+            if known.may_be(name):
+                newest = max(newest, index)
+                if known.text == name.text:
+                    return newest, index
+        return newest, -1
 
     def __del__(self) -> None:
         prepared: dict[str, list[Entry]] = getattr(self, "_prepared", {})  # else interrupted

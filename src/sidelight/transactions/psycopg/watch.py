@@ -21,7 +21,7 @@ from psycopg.errors import SyntaxError as SyntaxErrorInSql
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from sidelight.transactions import control
-from sidelight.transactions.control import Statement
+from sidelight.transactions.control import Dialect, Statement
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained
 from sidelight.transactions.waiting import Waiting
@@ -41,8 +41,9 @@ class Watch(Waiting):
         exchanges: number of exchanges with the server that have begun.
     """
 
-    def __init__(self, *, is_async: bool, is_busy: bool) -> None:
+    def __init__(self, *, is_async: bool, is_busy: bool, dialect: Dialect) -> None:
         super().__init__()
+        self._dialect = dialect
         self.exchanges = 0
         # The number of the current task or thread. (A task itself would be kept alive.)
         self._runner: Callable[[], int] = _task if is_async else get_ident
@@ -105,7 +106,9 @@ class Watch(Waiting):
             answer = yield from gen
         except BaseException as error:
             with contained:
-                sent = self._command or ([] if query is None else query.statements(connection))
+                sent = self._command or (
+                    [] if query is None else self._statements(query.text, connection)
+                )
                 self._command = []
                 if _is_unparsed(error):  # nothing was executed
                     sent = sent[:1]
@@ -135,7 +138,7 @@ class Watch(Waiting):
         contained = Contained(partial(self._lose, connection))
         sent: list[Statement] = []
         with contained:
-            self._command = sent = list(control.statements(_plain(command, connection)))
+            self._command = sent = self._statements(command, connection)
         answer = yield from gen
         with contained:
             self._command = []
@@ -145,13 +148,16 @@ class Watch(Waiting):
                 self._take_in(sent, [answer.command_status or b""])
         return answer
 
+    def _statements(self, text: Any, connection: Any) -> list[Statement]:
+        return list(control.statements(_plain(text, connection), self._dialect))
+
     def _has_answered(self, query: _Query, connection: Any, before: int) -> None:
         """Take in the answers to a query."""
         tags = query.tags()
         if not tags or connection.pgconn.pipeline_status:
-            self._send(query.statements(connection), before)
+            self._send(self._statements(query.text, connection), before)
         elif not _TAGS.isdisjoint(tags):
-            self._take_in(query.statements(connection), tags)
+            self._take_in(self._statements(query.text, connection), tags)
 
     def _take_in(self, sent: Sequence[Statement], tags: Sequence[bytes | None]) -> None:
         """Take in statements and their tags."""
@@ -258,7 +264,12 @@ def watch(connection: AnyConnection) -> Watch:
     known: Watch | None = connection.__dict__.get(_ATTRIBUTE)
     if known is not None:
         return known
-    new = Watch(is_async=isinstance(connection, AsyncConnection), is_busy=connection.lock.locked())
+    encoding = None if connection.closed else connection.info.parameter_status("server_encoding")
+    new = Watch(
+        is_async=isinstance(connection, AsyncConnection),
+        is_busy=connection.lock.locked(),
+        dialect=control.in_postgresql(encoding),
+    )
     found: Watch = connection.__dict__.setdefault(_ATTRIBUTE, new)
     # A weak reference, because a cycle would keep the connection from being closed at once.
     _overlay(weakref.ref(connection), type(connection), found)
@@ -301,10 +312,6 @@ class _Query(NamedTuple):
         text = known.get("query")
         return None if text is None or type(text) is OwnText else cls(known.get("self"), text)
 
-    def statements(self, connection: Any) -> list[Statement]:
-        """Return its statements."""
-        return list(control.statements(_plain(self.text, connection)))
-
     def tags(self) -> list[bytes | None]:
         """Return the tags that the server has answered."""
         return [result.command_status for result in getattr(self.cursor, "_results", ())]
@@ -315,4 +322,4 @@ def _plain(text: Any, connection: Any) -> str:
         text = text.as_bytes(connection)
     elif not isinstance(text, str | bytes):  # a Template
         text = "".join(getattr(text, "strings", ()))
-    return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")
+    return text if isinstance(text, str) else bytes(text).decode("utf-8", "surrogateescape")

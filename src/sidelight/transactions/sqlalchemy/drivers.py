@@ -13,6 +13,8 @@ from typing import Any, Final
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
+from sidelight.transactions import control
+from sidelight.transactions.control import Dialect
 from sidelight.transactions.entry import BUSY, Entry, Refused
 from sidelight.transactions.sqlalchemy.asyncpg_turn import runs_past_sqlalchemy, turn
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver, Insertion
@@ -93,6 +95,9 @@ class _Sqlite:
     def own_answers(self, _: Connection) -> Answers | None:
         return None
 
+    def dialect(self, _: Connection) -> Dialect:
+        return control.SQLITE
+
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
         # There are no tags, but a failed commit raises an error.
         return verb
@@ -151,6 +156,9 @@ class _Psycopg2(_Server):
 
     def is_sound(self, connection: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
         return _status(connection) in {_IDLE, _INTRANS}
+
+    def dialect(self, connection: Connection) -> Dialect:
+        return control.in_postgresql(_raw(connection).info.parameter_status("server_encoding"))
 
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
         own = getattr(cursor, "_cursor", cursor)  # below the adapter of an asynchronous driver
@@ -261,6 +269,10 @@ class _Asyncpg(_Server):
             return False
         return True
 
+    def dialect(self, connection: Connection) -> Dialect:
+        settings = _raw(connection).get_settings()
+        return control.in_postgresql(getattr(settings, "server_encoding", None))
+
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
         return None
 
@@ -288,6 +300,9 @@ class _Other(_Server):
     def is_sound(self, _: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
         # What an error has undone is not known (`tells_its_state`).
         return True
+
+    def dialect(self, _: Connection) -> Dialect:
+        return control.UNKNOWN
 
     def answer(self, cursor: Any, verb: str) -> str | None:  # noqa: ARG002  # the protocol
         return None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from sqlalchemy.engine import Connection
 
+from sidelight.transactions.control import Dialect
 from sidelight.transactions.entry import Entry, Row
 
 
@@ -108,6 +109,10 @@ class Driver(Protocol):
 
         Only there is the state of the transaction unknown before the COMMIT.
         """
+        ...
+
+    def dialect(self, connection: Connection, /) -> Dialect:
+        """Return how the database reads the names of savepoints."""
         ...
 
     def answer(self, cursor: Any, verb: str) -> str | None:

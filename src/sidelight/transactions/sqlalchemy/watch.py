@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, ExceptionContext
 from sidelight.transactions import control
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained
+from sidelight.transactions.names import Name
 from sidelight.transactions.sqlalchemy.drivers import driver_of
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver
 from sidelight.transactions.sqlalchemy.work import End, Statements
@@ -93,9 +94,9 @@ class Watch(Waiting):
     def _mark(self) -> _Savepoint:
         return _Savepoint(self.statements.last)
 
-    def _rolled_back_to(self, name: str) -> None:
-        found = self._savepoints[self._index(name) :][:1]
-        self.statements.ended(End.UNDONE, left=found[0][1].last if found else 0)
+    def _rolled_back_to(self, name: Name) -> None:
+        for how, index in zip((End.UNDONE, End.UNKNOWN), self._found(name), strict=True):
+            self.statements.ended(how, left=self._savepoints[index][1].last if index >= 0 else 0)
         super()._rolled_back_to(name)
 
     def settle(self, connection: Connection) -> None:
@@ -306,7 +307,7 @@ def _executed(connection: Connection, cursor: Any, statement: str, *_: object) -
 
 def _take_in(found: Watch, connection: Connection, cursor: Any, statement: str) -> None:
     """Take in a statement, which may control the transaction: a savepoint, or one by hand."""
-    statements = list(control.statements(statement))
+    statements = list(control.statements(statement, driver_of(connection).dialect(connection)))
     for each in statements:
         if not each.verb:
             found.statements.executed()
@@ -339,7 +340,7 @@ def _failed(context: ExceptionContext) -> None:
         return
     with Contained(found.doubt):
         if context.is_disconnect:
-            statements = control.statements(context.statement or "")
+            statements = control.statements(context.statement or "", control.UNKNOWN)
             if any(each.verb == control.COMMIT for each in statements):
                 found.unknown()
             return
