@@ -687,6 +687,18 @@ def an_outbox_that_nobody_drains(at):
     at.monkeypatch.delenv("SIDELIGHT_OUTBOXES")
     at.options = (*at.options, "--outbox", shop)
     yield WRONG, "outbox", waiting, 1
+    os_access = os.access
+    with at.monkeypatch.context() as patched:
+        patched.setattr(
+            "sidelight.transactions.outbox.position.os.access",
+            lambda path, mode: mode != os.W_OK and os_access(path, mode),
+        )
+        yield (
+            WRONG,
+            "outbox",
+            "moves events: .* is not writable → let the relay's",
+            1,
+        )
     yield NOTE, "outbox", f"journal mode delete: .* → `sidelight outbox create {shop}` puts", 1
     sidelight("relay", "--once", *of(at.path), "--outbox", shop)
     yield OK, "outbox", "0 events wait", 1
@@ -801,6 +813,34 @@ def an_outbox_that_lies_elsewhere(at):
         connection.execute("CREATE SCHEMA shop")
     assert sidelight("outbox", "create", f"{url}?options=-csearch_path%3Dshop").code == 0
     yield OK, "outbox", "0 events wait", 0
+
+
+@row
+@given("SELECT", "SELECT, DELETE")
+def an_outbox_of_which_a_relay_may_move_nothing(at, rights):
+    """It is told before an event waits, and then with the number of those that wait."""
+    at.first()
+    url, role = new_database(own_server()), f"relay_{os.getpid()}"
+    assert sidelight("outbox", "create", url).code == 0
+    lacks = "UPDATE" if "DELETE" in rights else "UPDATE and DELETE"
+    refused = rf"no relay with this URL moves events: its role lacks {lacks} on .* → grant it"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        connection.execute(f"GRANT {rights} ON sidelight_outbox TO {role}")
+        try:
+            relay = url.replace("sidelight@", f"{role}@")
+            at.options = (*of(at.path), "--outbox", relay)
+            yield WRONG, "outbox", f"0 events wait, and {refused}", 1
+            connection.execute("INSERT INTO sidelight_outbox VALUES (1, 'x', '')")
+            yield WRONG, "outbox", f"1 event waits, and {refused}", 1
+            status = sidelight("outbox", "status", relay)
+            assert status.code == 0
+            assert "no relay with this URL moves events" in status.err
+            connection.execute(f"GRANT UPDATE, DELETE ON sidelight_outbox TO {role}")
+            assert sidelight("outbox", "status", relay).err == ""
+        finally:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
 
 
 # -- the Collector ---------------------------------------------------------------------------

@@ -472,7 +472,7 @@ def test_a_relay_that_may_not_see_all_rows_says_so(tmp_path):
     change_by_hand(
         url,
         f"CREATE ROLE {role} LOGIN",
-        f"GRANT SELECT, DELETE ON sidelight_outbox TO {role}",
+        f"GRANT SELECT, UPDATE, DELETE ON sidelight_outbox TO {role}",
         "ALTER TABLE sidelight_outbox ENABLE ROW LEVEL SECURITY",
     )
     outbox = PostgresOutbox(make_url(url).set(username=role).render_as_string(hide_password=False))

@@ -63,6 +63,9 @@ def status(url: Url, *, as_json: AsJson = False) -> None:
     if found.moved:
         moved = plural(found.moved, "row")
         console().print(f"{moved} moved already; the next event that joins deletes them")
+    if found.obstacle is not None:
+        problem, remedy = found.obstacle.problem, found.obstacle.remedy
+        complain(f"no relay with this URL moves events: {problem}; {remedy}")
     if found.journal_mode not in {None, "wal"}:
         complain(
             f"journal mode is {found.journal_mode}: a commit waits while a relay reads;"

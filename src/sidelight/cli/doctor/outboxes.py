@@ -27,7 +27,7 @@ def outboxes_named_in(spool: Path) -> list[str]:
 
 
 def check_outboxes(urls: Collection[str], found: Iterable[str] = ()) -> Iterator[Finding]:
-    """Find outboxes that cannot be read, and events that wait in them for too long.
+    """Find outboxes that no relay can drain, and events that wait in them for too long.
 
     Args:
         urls: of the outboxes that the settings name.
@@ -52,7 +52,15 @@ def check_outboxes(urls: Collection[str], found: Iterable[str] = ()) -> Iterator
             continue
         waits = plural(status.waiting, "event waits", "events wait")
         age = 0 if status.oldest_ns is None else time.time_ns() - status.oldest_ns
-        if age > PATIENCE:
+        if status.obstacle is not None:
+            yield Finding(
+                "outbox",
+                "wrong",
+                f"{status.url}: {waits}, and no relay with this URL moves events: "
+                f"{status.obstacle.problem}",
+                status.obstacle.remedy,
+            )
+        elif age > PATIENCE:
             yield Finding(
                 "outbox",
                 "wrong",

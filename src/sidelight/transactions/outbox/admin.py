@@ -19,10 +19,12 @@ from sidelight.record import blank_payload
 from sidelight.settings import outbox_url, public_url, sqlite_path
 from sidelight.spool import Choose
 from sidelight.store import Address, parse_url
-from sidelight.transactions.outbox.position import read_position
+from sidelight.transactions.outbox.position import read_position, unwritable_beside
 from sidelight.transactions.outbox.table import (
     FIND_TABLES,
+    GRANT,
     TABLE_NAME,
+    FoundTable,
     outbox_command,
     outbox_table,
 )
@@ -48,6 +50,14 @@ _WRITE: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """What keeps a relay with the same URL and user from moving rows, and what helps."""
+
+    problem: str
+    remedy: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxStatus:
     """The state of an outbox.
@@ -59,6 +69,7 @@ class OutboxStatus:
         moved: number of rows that were moved and that the next joined event deletes (SQLite only).
         journal_mode: of a SQLite database.
         deleting_triggers: triggers whose text deletes rows of the outbox, with their tables.
+        obstacle: what keeps a relay with this URL from moving rows; None where nothing is known.
     """
 
     url: str
@@ -67,6 +78,7 @@ class OutboxStatus:
     moved: int = 0
     journal_mode: str | None = None
     deleting_triggers: Sequence[str] = ()
+    obstacle: Obstacle | None = None
 
 
 def create_outbox(url: str) -> bool:
@@ -99,11 +111,13 @@ def outbox_status(url: str) -> OutboxStatus:
         if not inspect(connection).has_table(TABLE_NAME):
             raise _missing(url)
         column = outbox_table().c
-        moved = _moved_up_to(connection, str(sqlite_path(outbox_url(url))))
+        path = str(sqlite_path(outbox_url(url)))
+        moved = _moved_up_to(connection, path)
         query = select(column.event_id).where(column.position > moved)
         ids = connection.execute(query).scalars().all()
         total = connection.execute(select(func.count()).select_from(outbox_table())).scalar_one()
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        place = unwritable_beside(path)
         return OutboxStatus(
             url=public_url(url),
             waiting=len(ids),
@@ -111,6 +125,9 @@ def outbox_status(url: str) -> OutboxStatus:
             moved=total - len(ids),
             journal_mode=str(mode),
             deleting_triggers=_deleting_triggers(connection),
+            obstacle=None
+            if place is None
+            else Obstacle(f"{place} is not writable", "let the relay's user write there"),
         )
 
 
@@ -172,12 +189,13 @@ def _erase_from(connection: Connection, table: str, choose: Choose, shown: str) 
 
 def _status_of_postgres(connection: Connection, url: str) -> OutboxStatus:
     """Add up the outboxes of all schemas."""
-    schemas = connection.exec_driver_sql(FIND_TABLES).scalars().all()  # the first column
-    if not schemas:
+    tables = [FoundTable(*row) for row in connection.exec_driver_sql(FIND_TABLES)]
+    if not tables:
         raise _missing(url)
     counts, times = [], []
-    for schema in schemas:
-        query = f"SELECT count(*), min(position) FROM {schema}.{TABLE_NAME}"  # noqa: S608  # quoted
+    for table in tables:
+        table.check_readable(public_url(url))
+        query = f"SELECT count(*), min(position) FROM {table.path}"  # noqa: S608  # quoted
         count, oldest = connection.exec_driver_sql(query).one()
         counts.append(count)
         times += [] if oldest is None else [oldest]
@@ -186,7 +204,12 @@ def _status_of_postgres(connection: Connection, url: str) -> OutboxStatus:
         waiting=sum(counts),
         oldest_ns=min(times, default=None),
         deleting_triggers=_deleting_triggers(connection),
+        obstacle=next((_obstacle(table) for table in tables if table.lacks), None),
     )
+
+
+def _obstacle(table: FoundTable) -> Obstacle:
+    return Obstacle(f"its role lacks {table.lacks} on {table.path}", GRANT)
 
 
 def _deleting_triggers(connection: Connection) -> list[str]:

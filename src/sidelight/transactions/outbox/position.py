@@ -73,6 +73,13 @@ def read_position(database: str) -> Position:
         return Position()
 
 
+def unwritable_beside(database: str) -> Path | None:
+    """Return what keeps this user from noting a position; None where nothing does."""
+    path = Path(f"{database}{SUFFIX}")
+    place = path if path.exists() else path.parent
+    return None if os.access(place, os.W_OK) else place
+
+
 def _parse(content: bytes) -> Position:
     if len(content) < _FORMAT.size:
         return Position()

@@ -155,13 +155,8 @@ class PostgresOutbox:
         draining.drained(self.url, [table.ids for table in tables])
         for table in tables:
             draining.latest[table.ids] = table
-            if not table.is_readable:
-                raise OutboxError(
-                    url=self.shown,
-                    problem=f"its role may not read all rows of {table.schema}.{TABLE_NAME}",
-                    remedy="grant it SELECT and DELETE; where row-level security is on, BYPASSRLS",
-                )
-        return [f"{table.schema}.{TABLE_NAME}" for table in tables]
+            table.check_readable(self.shown)
+        return [table.path for table in tables]
 
     def _opened(self) -> DeadlineConnection:
         if self._connection is not None and self._connection.has_ended():

@@ -6,10 +6,14 @@ import functools
 import shlex
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sidelight.exceptions import OutboxError
+
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
 TABLE_NAME: Final = "sidelight_outbox"
+GRANT: Final = "grant it SELECT, UPDATE and DELETE; where row-level security is on, BYPASSRLS"
+"""What helps a relay whose role may not move rows; UPDATE, because it locks them."""
 
 
 def outbox_command(name: str, shown: str) -> str:
@@ -51,7 +55,9 @@ FIND_TABLES: Final = (
     " c.relhasrules OR EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid"
     " AND NOT t.tgisinternal), pg_catalog.has_table_privilege(c.oid, 'SELECT')"
     " AND NOT pg_catalog.row_security_active(c.oid), EXISTS (SELECT FROM pg_catalog.pg_trigger t"
-    " WHERE t.tgrelid = c.oid AND t.tgdeferrable)"
+    " WHERE t.tgrelid = c.oid AND t.tgdeferrable), pg_catalog.concat_ws(' and ',"
+    " CASE WHEN NOT pg_catalog.has_any_column_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END,"
+    " CASE WHEN NOT pg_catalog.has_table_privilege(c.oid, 'DELETE') THEN 'DELETE' END)"
     " FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -75,6 +81,7 @@ class FoundTable(NamedTuple):
         is_readable: whether the role of the session may read all rows.
         may_undo: whether a trigger or a constraint may be deferred to the commit, when it can still
             take a row away, or fail the commit.
+        lacks: the rights, besides SELECT, that the role of the session would need to move rows.
     """
 
     schema: str
@@ -84,8 +91,27 @@ class FoundTable(NamedTuple):
     may_leave_out: bool
     is_readable: bool
     may_undo: bool
+    lacks: str
 
     @property
     def ids(self) -> tuple[int, int]:
         """The identity of the table."""
         return self.database_id, self.table_id
+
+    @property
+    def path(self) -> str:
+        """Its name with its schema."""
+        return f"{self.schema}.{TABLE_NAME}"
+
+    def check_readable(self, shown: str) -> None:
+        """Refuse to read some of the rows, as if they were all.
+
+        Args:
+            shown: the database's URL without secrets.
+
+        Raises:
+            OutboxError: the role of the session may not read all rows.
+        """
+        if not self.is_readable:
+            problem = f"its role may not read all rows of {self.path}"
+            raise OutboxError(url=shown, problem=problem, remedy=GRANT)
