@@ -225,6 +225,9 @@ def test_a_subject_that_is_unknown_here_is_told(path):
         ("artifact", "0ther", "; did you mean other?"),
         ("artifact", "x", "; an erasure drops those that come later"),
         ("organization", "acmee", "; did you mean acme?"),
+        ("artifact", " x", "; an erasure drops those that come later"),
+        ("artifact", "", "; an erasure drops those that come later"),
+        ("organization", "acme ", "; did you mean acme?"),
         ("artifact", "order-7", None),
         ("artifact", "first", None),
     ):
@@ -234,7 +237,8 @@ def test_a_subject_that_is_unknown_here_is_told(path):
             if told is None:
                 assert unknown not in said.err
             else:
-                assert f"{unknown} {kind} {name}{told}" in said.err
+                shown = name if name and name == name.strip() else f"'{name}'"
+                assert f"{unknown} {kind} {shown}{told}" in said.err
         assert unknown not in erase(path, f"--{kind}", name).err
 
 

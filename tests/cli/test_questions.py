@@ -481,3 +481,16 @@ def test_a_stream_without_its_library_is_told(monkeypatch, tmp_path):
 def test_version_and_unknown_commands():
     assert sidelight("--version").out == f"sidelight {__version__}\n"
     assert sidelight("frobnicate").code == 2
+
+
+def test_a_name_with_blanks_at_its_ends_is_quoted(tmp_path):
+    """Else nobody sees where it ends."""
+    path = tmp_path / "events.db"
+    store(f"sqlite:///{path}", [record(artifact="  pad ", organization="acme ")])
+    for command, told in (
+        (["timeline", "pad"], "of the artifact pad; did you mean '  pad '?"),
+        (["timeline", ""], "holds no events of the artifact '';"),
+        (["events", "--organization", " acme"], "organization ' acme'; did you mean 'acme '?"),
+        (["events", "--type", "a "], "has the type 'a '"),
+    ):
+        assert told in sidelight(*command, *of(path)).err

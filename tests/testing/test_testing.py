@@ -77,6 +77,24 @@ def test_what_is_not_there_is_told():
         empty.one("sold")
 
 
+@pytest.mark.parametrize("ask", ["of", "one", "none"])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("item", r"no field item; compare an attribute of the event: \.attributes\['item'\]"),
+        ("artifactid", "no field artifactid; did you mean artifact_id"),
+    ],
+)
+def test_a_field_that_no_event_has_is_refused(ask, name, told):
+    """It is refused where nothing was emitted too, because `none` would hold there."""
+    with capture() as recorded:
+        for sold in (False, True):
+            if sold:
+                sell("a1")
+            with pytest.raises(TypeError, match=told):
+                getattr(recorded, ask)("sold", **{name: 1})
+
+
 def test_nothing_is_left_behind():
     before = EMITTER.spool, EMITTER.strict, dict(EMITTER.losses), dict(EMITTER.problems)
     with pytest.raises(KeyError), capture(strict=False) as recorded:

@@ -97,7 +97,7 @@ if TYPE_CHECKING:
         validate_frame,
     )
     from sidelight.record.expectations import Expectation
-    from sidelight.record.misspelt import alike, unknown_types
+    from sidelight.record.misspelt import alike, unknown_types, visible
 
 __all__ = [
     "ARTIFACT_KEY",
@@ -187,6 +187,7 @@ __all__ = [
     "to_json",
     "unknown_types",
     "validate_frame",
+    "visible",
     "w3c_flags",
     "wrong_port",
 ]
@@ -196,6 +197,6 @@ __getattr__ = lazily(
     {
         "event_types": "Catalogue CheckedSpool Declared catalogue validate_frame",
         "expectations": "Expectation",
-        "misspelt": "alike unknown_types",
+        "misspelt": "alike unknown_types visible",
     },
 )

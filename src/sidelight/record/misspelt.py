@@ -14,11 +14,16 @@ _ALIKE: Final = 0.9  # of 1: names that differ in a few letters
 _SAME_LOOKS: Final = str.maketrans("oil", "011")
 
 
+def visible(name: str) -> str:
+    """Return a name as a sentence has it: in quotes where blanks at its ends would not show."""
+    return name if name and name == name.strip() else f"'{name}'"
+
+
 def alike(name: str, known: Iterable[str], *, least: float = 0.6) -> str:
     """Return the known names that are nearest to a name: ``a``, ``a or b``, ``a, b or c``.
 
     A name that differs only in letters that look the same, as 0 and O, is the nearest. Of names
-    that are equally near, at most three are returned. "" stands for none.
+    that are equally near, at most three are returned, each as `visible` has it. "" stands for none.
 
     Args:
         name: may be misspelt.
@@ -30,7 +35,7 @@ def alike(name: str, known: Iterable[str], *, least: float = 0.6) -> str:
     looks = _looks(name)
     same = [each for each in close if _looks(each) == looks]
     nearest = same or [each for each in close if _ratio(each, name) == _ratio(close[0], name)]
-    *others, last = sorted(nearest)[:_MOST] or [""]
+    *others, last = [visible(each) for each in sorted(nearest)[:_MOST]] or [""]
     return f"{', '.join(others)} or {last}" if others else last
 
 

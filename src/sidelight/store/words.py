@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Final
 
+from sidelight.record import visible
+
 _UNITS: Final = ((1_000, "ns"), (1_000_000, "µs"), (1_000_000_000, "ms"))
 _SECOND: Final = 1_000_000_000
 
@@ -74,7 +76,7 @@ def no_such_name(argument: str, name: str, close: str) -> str:
         name: the name.
         close: the known names that it looks like, or "".
     """
-    what = argument.removesuffix("_id")
+    what, name = argument.removesuffix("_id"), visible(name)
     if argument in {"service", "host"}:
         text, listed = f"no process in the store has the {what} {name}", ""
     else:

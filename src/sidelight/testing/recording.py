@@ -18,6 +18,7 @@ from sidelight.record import (
     SPAN,
     Moment,
     Static,
+    alike,
     decode,
     event_id,
     occurred_at,
@@ -78,6 +79,9 @@ class RecordedEvent(_Recorded):
     attributes: dict[str, Any]
     mode: str
     event_id: str
+
+
+_FIELDS: Final = tuple(each.name for each in fields(RecordedEvent) if each.name != "type")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -147,7 +151,19 @@ class Recorded:
         return {reason: count for reason, count in counts.items() if count}
 
     def of(self, type: str | None = None, **having: Any) -> list[RecordedEvent]:  # noqa: A002
-        """Select the events of a type (None: of any type) whose fields have these values."""
+        """Select the events of a type (None: of any type) whose fields have these values.
+
+        Raises:
+            TypeError: events have no such field.
+        """
+        for name in having:
+            if name not in _FIELDS:
+                close = alike(name, _FIELDS)
+                meant = f"did you mean {close}? If not, " if close else ""
+                raise TypeError(
+                    f"events have no field {name}; {meant}compare an attribute of the event:"
+                    f" .attributes[{name!r}]"
+                )
         wanted = {n: _id(value) if n in _IDS else value for n, value in having.items()}
         return [
             event

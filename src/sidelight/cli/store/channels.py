@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from sidelight.cli.output import json_line
 from sidelight.exceptions import ConfigurationError
+from sidelight.record import visible
 from sidelight.settings import without_password
 from sidelight.store import Overdue
 
@@ -81,7 +82,7 @@ class Channel:
         if not problem:
             self.backoff.succeed()
             return ""
-        text = f"the {self.name} failed for the overdue {each.artifact_id}: {problem}"
+        text = f"the {self.name} failed for the overdue {visible(each.artifact_id)}: {problem}"
         return f"{text}; trying again in {self.backoff.fail():g} s"
 
 

@@ -24,7 +24,7 @@ from sidelight.cli.spool.segments import require_named
 from sidelight.cli.spool.waiting import missing_beside_spool, waiting_in
 from sidelight.cli.tables import print_table
 from sidelight.exceptions import OutboxError, StoreMissingError
-from sidelight.record import alike
+from sidelight.record import alike, visible
 from sidelight.settings import Settings, settle
 from sidelight.store import Eraser, Erasure, Store, id_text, number, plural
 from sidelight.transactions import erase_from_outbox
@@ -176,9 +176,10 @@ def _ask(plan: Erasure, url: str) -> None:
 def _named(plan: Erasure) -> str:
     names = []
     if plan.artifact_id is not None:
-        names.append(f"artifact {plan.artifact_id}")
+        names.append(f"artifact {visible(plan.artifact_id)}")
     if plan.organization_id is not None:
-        names.append(f"organization {plan.organization_id or '(none)'}")
+        owner = visible(plan.organization_id) if plan.organization_id else "(none)"
+        names.append(f"organization {owner}")
     return " of ".join(names)
 
 

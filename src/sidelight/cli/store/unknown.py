@@ -12,7 +12,7 @@ from sidelight.cli.output import complain, remark
 from sidelight.cli.spool.commands import located
 from sidelight.cli.spool.waiting import remark_waiting
 from sidelight.exceptions import StoreError
-from sidelight.record import alike
+from sidelight.record import alike, visible
 from sidelight.store import Eraser, NameFilter, Store, Subject, no_such_name
 
 _REPORTS: Final = 10_000  # each is that of one process on one point
@@ -39,7 +39,9 @@ def remark_unknown(
     for argument, names in given.items():
         for name, close in store.unknown_names(argument, names).items():
             if argument == "type" and "," in name:
-                remark(f"no event in the store has the type {name}; repeat --type for several")
+                remark(
+                    f"no event in the store has the type {visible(name)}; repeat --type for several"
+                )
             else:
                 remark(located(no_such_name(argument, name, close), None, store.url))
     if points := chosen.get("point"):
@@ -52,7 +54,7 @@ def _remark_unknown_points(store: Store, points: Iterable[str]) -> None:
     for name in sorted({*points} - known) if known else ():
         close = alike(name, known)
         meant = f"did you mean {close}?" if close else "`sidelight budget` lists them"
-        remark(f"the store knows no point {name}; {located(meant, None, store.url)}")
+        remark(f"the store knows no point {visible(name)}; {located(meant, None, store.url)}")
 
 
 def require_artifact(store: Store, url: str | None, artifact: str | None) -> None:
@@ -70,15 +72,14 @@ def require_artifact(store: Store, url: str | None, artifact: str | None) -> Non
     if artifact is None or next(store.events(artifact_id=artifact, limit=1), None) is not None:
         return
     if _was_erased(url, artifact):
-        complain(f"{store.url} holds no events of the artifact {artifact}: it was erased")
+        complain(f"{store.url} holds no events of the artifact {visible(artifact)}: it was erased")
         raise typer.Exit(1)
     remark_waiting(url)
     known = [each.artifact_id for each in store.artifacts(limit=1000)]
     close = alike(artifact, known)
     hint = f"did you mean {close}?" if close else "`sidelight artifacts` lists them"
-    complain(
-        f"{store.url} holds no events of the artifact {artifact}; {located(hint, None, store.url)}"
-    )
+    told = f"{store.url} holds no events of the artifact {visible(artifact)}"
+    complain(f"{told}; {located(hint, None, store.url)}")
     raise typer.Exit(1)
 
 
