@@ -1,17 +1,24 @@
 """Two-phase commit: the event is prepared with the work and shares its fate."""
 
 import contextlib
+import gc
+import itertools
 import secrets
 
 import psycopg
 import pytest
+import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from tests.support import business
 from tests.support.postgres import new_database
+from tests.support.proving import lost
 from tests.support.telemetry import restore
+from tests.transactions import test_proof as proof
+from tests.transactions.test_past_the_session import running
 
 import sidelight
+from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
 
 
@@ -195,3 +202,133 @@ def test_another_may_decide(begin, watched, url, verb):
         ((name,),) = manager.execute(query).fetchall()
         manager.execute(f"{verb} PREPARED '{name}'")
     assert watched.names() == business.committed(url) == ({"one"} if verb == "COMMIT" else set())
+
+
+# -- what SQLAlchemy does after another connection may have decided --------------------------------
+
+
+def commits(transaction):
+    transaction.commit()
+
+
+def rolls_back(transaction):
+    transaction.rollback()
+
+
+def closes(transaction):
+    transaction.close()
+
+
+def invalidates(transaction):
+    transaction.connection.invalidate()
+    transaction.close()
+
+
+def forgets(_):
+    """Leave the connection to the garbage collector."""
+
+
+class OnConnection:
+    """The transaction of a connection."""
+
+    def __init__(self, engine, name):
+        self.target = self.connection = engine.connect()
+        self._transaction = self.connection.begin_twophase(name)
+
+    def __getattr__(self, name):
+        return getattr(self._transaction, name)
+
+
+class InSession:
+    """The transaction of a session."""
+
+    def __init__(self, engine, _):
+        self.target = Session(engine, twophase=True)
+        self.connection = self.target.connection()
+
+    def __getattr__(self, name):
+        return getattr(self.target, name)
+
+
+DRIVERS = {name: driver for name, driver in proof.DRIVERS.items() if driver[0] == "postgresql"}
+CASES = list(
+    itertools.product(
+        (OnConnection, InSession),
+        business.JOINS,
+        (False, True),  # whether a statement fails, so that the server answers PREPARE by ROLLBACK
+        ("COMMIT", "ROLLBACK", None),  # what another connection does with what is prepared
+        (commits, rolls_back, closes, invalidates, forgets),
+    )
+)
+
+
+def insert(target, name):
+    target.execute(sqlalchemy.insert(business.Order).values(name=name))
+
+
+ORDERS = {
+    join: emits("ordered", n=arg.name, **{join: arg.target})(insert) for join in business.JOINS
+}
+
+
+def decide(url, verb):
+    """Decide on what is prepared, by another connection."""
+    with psycopg.connect(url, autocommit=True) as manager:
+        prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+        for (gid,) in manager.execute(prepared).fetchall():
+            manager.execute(f"{verb} PREPARED '{gid}'")
+
+
+def perform(engine, url, case, name):
+    kind, join, fails, verb, then = case
+    transaction = kind(engine, secrets.token_hex(8))
+    ORDERS[join](transaction.target, name)
+    if fails:
+        with contextlib.suppress(sqlalchemy.exc.DBAPIError):
+            transaction.connection.exec_driver_sql("SELECT * FROM nowhere")
+    transaction.prepare()
+    if verb:
+        decide(url, verb)
+    with contextlib.suppress(sqlalchemy.exc.DBAPIError):
+        then(transaction)
+    decide(url, "ROLLBACK")
+
+
+def expected(case):
+    """How many events and losses a case has."""
+    _, join, fails, verb, then = case
+    if join == "transaction":
+        is_committed = verb == "COMMIT" or (verb is None and then is commits)
+        return (int(is_committed and not fails), 0)
+    if fails:
+        return (0, 0)
+    if verb or then in {invalidates, forgets}:
+        return (0, 1)
+    return (int(then is commits), 0)
+
+
+@pytest.mark.filterwarnings("ignore")  # connections are left to the garbage collector
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_what_another_may_have_decided_is_counted(driver, url, tmp_path):
+    if driver == "psycopg2":
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+    store = f"sqlite:///{tmp_path / 'events.db'}"
+    sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
+    found = {}
+    with running(url, driver, DRIVERS[driver][1]) as run:
+        for number, case in enumerate(CASES):
+            before = lost()
+            run(lambda engine, case=case, name=f"{number}": perform(engine, url, case, name))
+            gc.collect()
+            found[number] = lost() - before
+    sidelight.flush(60)
+    with sidelight.Store(store) as events:
+        stored = [event.attributes["n"] for event in events.events()]
+    restore()
+    assert set(stored) <= business.committed(url)
+    assert [
+        (case, *seen)
+        for number, case in enumerate(CASES)
+        for seen in [(stored.count(f"{number}"), found[number])]
+        if seen != expected(case)
+    ] == []

@@ -65,9 +65,8 @@ class Waiting:
             case control.ROLLBACK:
                 self.rolled_back()
             case control.PREPARE:
-                if entries := self._ended():
-                    self._prepared[statement.name.text] = entries
-                    self.commits += 1
+                self.commits += bool(self._entries)
+                self.prepared(statement.name.text)
             case control.COMMIT_PREPARED:
                 emit(self._prepared.pop(statement.name.text, []))
             case control.ROLLBACK_PREPARED:
@@ -85,6 +84,26 @@ class Waiting:
         """Drop the events, because the transaction was rolled back."""
         self.rollbacks += 1
         self._ended()
+
+    def prepared(self, name: str) -> None:
+        """Keep the events until it is told how the transaction of a name has ended."""
+        if entries := self._ended():
+            self._prepared.setdefault(name, []).extend(entries)
+
+    def decided(self, name: str, *, committed: bool) -> None:
+        """Take in how a prepared transaction has ended."""
+        entries = self._prepared.pop(name, [])
+        if committed:
+            emit(entries)
+            self.committed()
+        else:
+            self.rolled_back()
+
+    def undecided(self, name: str) -> None:
+        """Drop the events of a prepared transaction and count them; another may commit it."""
+        for entry in self._prepared.pop(name, []):
+            entry.forget()
+        self.unknown()
 
     def unknown(self) -> None:
         """Drop the events and count them, because nothing tells how the transaction has ended."""

@@ -20,6 +20,7 @@ from sidelight.transactions import control
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained
 from sidelight.transactions.names import Name
+from sidelight.transactions.sqlalchemy import two_phases
 from sidelight.transactions.sqlalchemy.drivers import driver_of
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver
 from sidelight.transactions.sqlalchemy.work import End, Statements
@@ -152,6 +153,7 @@ def watch(connection: Connection) -> Watch:
         _listen(connection.engine)
         for name in _COMMITS:
             _overlay(connection, name, found)
+        two_phases.overlay(connection, found)
     return found
 
 
@@ -169,11 +171,9 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
         if answers is not None:
             _commit_in_pipeline(found, connection, answers, partial(commit, connection, *arguments))
             return
-        is_prepared = arguments[1:] == (True,)  # of `_commit_twophase_impl`
-        if not is_prepared:
-            with Contained(found.lose):
-                found.check_open(connection)
-        found.was_in_vain = not (is_prepared or _is_sound(found, connection))
+        with Contained(found.lose):
+            found.check_open(connection)
+        found.was_in_vain = not _is_sound(found, connection)
         try:
             commit(connection, *arguments)
         except BaseException:
@@ -247,7 +247,7 @@ def _commit_in_pipeline(
                     found.was_in_vain = False
                     found.committed()
                 elif connection.invalidated or (has_returned and not tags):
-                    found.unknown()  # the COMMIT of two phases is answered later
+                    found.unknown()
                 else:
                     found.rolled_back()
 
@@ -284,10 +284,10 @@ def _executes(connection: Connection, *_: object) -> None:
 
 def _rolled_back(connection: Connection, *arguments: object) -> None:
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
-    if found is not None:
+    is_prepared = arguments[1:] == (True,)  # of `rollback_twophase`
+    if found is not None and not is_prepared:
         with Contained(found.lose):
-            if arguments[1:] != (True,):  # prepared, of `rollback_twophase`
-                found.check_open(connection)
+            found.check_open(connection)
             if found.is_used and _is_unproved(connection):
                 found.unknown()
             else:
