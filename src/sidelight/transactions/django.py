@@ -38,6 +38,7 @@ from sidelight.transactions.statements import (
     sqlite_insert,
 )
 from sidelight.transactions.transaction import Transaction
+from sidelight.transactions.turns import turn
 from sidelight.transactions.waiting import Waiting
 
 
@@ -120,7 +121,9 @@ class DjangoTransaction(Transaction):
         if self._connection.is_in_memory_db():
             raise Refused("unsupported database")
         path = os.fspath(Path(self._connection.settings_dict["NAME"]).absolute())
-        sqlite_insert(cursor, self._connection.connection, [entry.row()], path, within=within)
+        raw = self._connection.connection
+        with turn(raw, within):
+            sqlite_insert(cursor, raw, [entry.row()], path, within=within)
 
     def _insert_in_postgres(self, cursor: Any, entry: Entry, within: float | None) -> None:
         raw = self._connection.connection
@@ -131,7 +134,8 @@ class DjangoTransaction(Transaction):
 
             execute(raw, statements, within)
         else:
-            execute_all(statements, executing(cursor))
+            with turn(raw, within):
+                execute_all(statements, executing(cursor))
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed; at once where there is none."""

@@ -70,8 +70,6 @@ _SWEEP: Final = (
 )
 _LAST: Final = "SELECT event_id FROM main.sidelight_outbox ORDER BY position DESC LIMIT 1"
 
-SHARE: Final = 0.5
-"""The part of the time for an INSERT that may pass until the connection is free."""
 _PAUSE: Final = 1.0  # seconds without an INSERT after one that has taken too long
 _paused_until: Final[dict[Hashable, float]] = {}
 

@@ -18,7 +18,7 @@ from psycopg.pq import TransactionStatus
 
 from sidelight.transactions.entry import BUSY, Refused
 from sidelight.transactions.psycopg.watch import AnyConnection, watch
-from sidelight.transactions.statements import SHARE
+from sidelight.transactions.turns import SHARE
 
 _LOOK: Final = 0.4  # seconds from one look at the holder of the lock to the next
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sidelight.transactions.entry import BUSY, Refused
-from sidelight.transactions.statements import SHARE
+from sidelight.transactions.turns import SHARE
 
 
 @contextlib.asynccontextmanager

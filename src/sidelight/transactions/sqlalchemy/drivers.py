@@ -16,7 +16,9 @@ from sqlalchemy.engine import Connection
 from sidelight.transactions import control
 from sidelight.transactions.control import Dialect
 from sidelight.transactions.entry import BUSY, Entry, Refused
-from sidelight.transactions.sqlalchemy.asyncpg_turn import runs_past_sqlalchemy, turn
+from sidelight.transactions.sqlalchemy import asyncpg_turn
+from sidelight.transactions.sqlalchemy.aiosqlite_turn import run_in_turn
+from sidelight.transactions.sqlalchemy.asyncpg_turn import runs_past_sqlalchemy
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver, Insertion
 from sidelight.transactions.statements import (
     Question,
@@ -29,6 +31,7 @@ from sidelight.transactions.statements import (
     postgres_insert,
     sqlite_insert,
 )
+from sidelight.transactions.turns import turn
 
 
 def driver_of(connection: Connection) -> Driver:
@@ -55,16 +58,28 @@ class _Sqlite:
             raise Refused("autocommit")
 
     def insert(self, connection: Connection, insertion: Insertion) -> None:
-        with contextlib.closing(connection.connection.cursor()) as cursor:
-            path = self._files.get(connection.engine)
+        adapter: Any = connection.connection.dbapi_connection
+
+        def insert(raw: Any) -> None:
+            self._insert(connection.engine, raw, insertion)
+
+        if connection.dialect.is_async:
+            adapter.run_async(lambda raw: run_in_turn(raw, insert, insertion.within))
+        else:
+            with turn(_raw(connection), insertion.within):
+                insert(adapter)
+
+    def _insert(self, engine: Engine, raw: Any, insertion: Insertion) -> None:
+        with contextlib.closing(raw.cursor()) as cursor:
+            path = self._files.get(engine)
             if path is None:
                 cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'")
                 path = str((cursor.fetchone() or [""])[0])
-                self._files[connection.engine] = path
+                self._files[engine] = path
             if not path:  # in memory
                 raise Refused("unsupported database")
             within = insertion.within if insertion.first else None
-            sqlite_insert(cursor, _raw(connection), insertion.rows, path, within=within)
+            sqlite_insert(cursor, raw, insertion.rows, path, within=within)
 
     def commits_itself(self, connection: Connection) -> bool:
         return is_autocommit(_raw(connection))
@@ -137,7 +152,10 @@ class _Psycopg2(_Server):
             raise Refused("no transaction")
 
     def insert(self, connection: Connection, insertion: Insertion) -> None:
-        with contextlib.closing(connection.connection.cursor()) as cursor:
+        with (
+            turn(_raw(connection), insertion.within),
+            contextlib.closing(connection.connection.cursor()) as cursor,
+        ):
             execute_all(_insert(connection, insertion), executing(cursor))
 
     def commits_itself(self, connection: Connection) -> bool:
@@ -235,7 +253,7 @@ class _Asyncpg(_Server):
                         raise Refused(BUSY) from error
                     raise
 
-            async with turn(adapter, insertion.within):
+            async with asyncpg_turn.turn(adapter, insertion.within):
                 await execute_all_awaited(statements, execute)
 
         adapter.run_async(send)
