@@ -8,11 +8,11 @@ committed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 from sqlalchemy.orm import SessionTransaction as Part
 
 from sidelight.transactions.entry import INSERT_FAILED, Entry
@@ -54,10 +54,13 @@ class Unflushed(NamedTuple):
         called: the event; partial if the function has also executed statements.
         held_by: holds a partial event. If the connection commits before the flush, the event is
             counted. None where the event is not partial, or the part of its work is committed.
+        objects: all that the function has changed, and left to the flush; none where it may have
+            changed more.
     """
 
     called: Called
     held_by: Watch | None
+    objects: Sequence[object] = ()
 
     @property
     def entry(self) -> Entry:
@@ -71,6 +74,10 @@ class Unflushed(NamedTuple):
             self.entry.forget()
         self.entry.is_partial = False
         return is_whole
+
+    def is_expunged(self) -> bool:
+        """Return whether no object of the work is left in its session, so that none is flushed."""
+        return bool(self.objects) and not any(map(object_session, self.objects))
 
     def drop(self) -> None:
         """Count the event if a part of its work is committed already."""
@@ -199,12 +206,14 @@ class Events:
         """Let events wait for the commit, because their work is flushed; return those for rows."""
         unflushed, self.unflushed = self.unflushed, []
         for each in unflushed:
+            if each.is_expunged():
+                continue
             with Contained(each.entry.fail):
                 if each.is_whole():
                     each.entry.settle()
                     self.add(session, each.called)
         rows, self.rows = self.rows, []
-        return [each.called for each in rows if each.is_whole()]
+        return [each.called for each in rows if not each.is_expunged() and each.is_whole()]
 
 
 def connections_of(part: Part | None) -> list[Connection]:

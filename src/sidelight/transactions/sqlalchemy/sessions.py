@@ -71,6 +71,7 @@ class SessionTransaction(CountedTransaction):
         self._works = [events.begin(connection) for connection in begun]
         self._later = events.works
         self._statements = statements_of(session)
+        self._pending = set(map(id, _pending(session)))
         self._events = events
         super().__init__(events)
 
@@ -184,7 +185,10 @@ class SessionTransaction(CountedTransaction):
                 if End.OPEN in ends:
                     watch(connection).hold(connection, entry)
                     return Unflushed(called, watch(connection))
-        return Unflushed(called, None)
+        if entry.is_partial:
+            return Unflushed(called, None)
+        objects = [each for each in _pending(self._session) if id(each) not in self._pending]
+        return Unflushed(called, None, objects)
 
     def _called(self, entry: Entry) -> Called:
         return Called(_innermost(self._session), entry, self._statements)
@@ -210,6 +214,11 @@ class SessionTransaction(CountedTransaction):
 
 def _is_clean(session: Session) -> bool:
     return not (session.new or session.dirty or session.deleted)
+
+
+def _pending(session: Session) -> list[object]:
+    """Return the objects that the next flush writes."""
+    return [*session.new, *session.dirty, *session.deleted]
 
 
 def _innermost(session: Session) -> Part | None:
