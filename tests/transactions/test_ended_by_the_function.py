@@ -6,6 +6,7 @@ known is counted, once.
 
 import contextlib
 import itertools
+import time
 
 import pytest
 import sqlalchemy
@@ -306,3 +307,60 @@ def test_a_transaction_may_end_between_two_items_of_a_generator(database, tmp_pa
         name for name, is_there in expected.items() if is_there
     }
     assert lost() == losses
+
+
+def execute_and_roll_back(target):
+    insert(target, f"{time.perf_counter_ns()}|other")
+    target.rollback()
+
+
+@pytest.mark.parametrize("driver", ["sqlite3", "aiosqlite"])
+def test_the_release_of_a_savepoint_may_commit_in_sqlite(driver, tmp_path):
+    """By default sqlite3 begins no transaction before a savepoint, so that its end commits."""
+    url = proof.created(tmp_path, "sqlite")
+    seen, before = {}, lost()
+    with running(url, driver, proof.DRIVERS[driver][1], explicitly=False) as run:
+        for case in itertools.product(
+            MODES,
+            ("session", "connection"),
+            (insert, add),
+            (False, True),  # whether the caller has written, so that a transaction is open
+            (1, 2),  # calls
+            (commit, rollback, close, execute_and_roll_back),
+        ):
+            mode, kind, work, *_ = case
+            if work is add and kind == "connection":
+                continue
+
+            def body(target, name, work=work):
+                with target.begin_nested():
+                    work(target, name)
+
+            order = emits("ordered", n=arg.name, **MODES[mode])(body)
+
+            def call(engine, order=order, case=case):
+                _, kind, _, has_written, calls, finish = case
+                with Session(engine) if kind == "session" else engine.connect() as target:
+                    if has_written:
+                        insert(target, f"{len(seen)} before|")
+                    for _ in range(calls):
+                        name = f"{len(seen)}|"
+                        try:
+                            order(target, name)
+                            is_told = False
+                        except TransactionError:
+                            is_told = True
+                        seen[name] = case, is_told
+                    finish(target)
+
+            run(call)
+    assert sidelight.flush(60)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        stored = [event.attributes["n"] for event in store.events()]
+    committed = {name.partition("|")[0] for name in business.committed(url)}
+    assert [
+        (case, name, stored.count(name), is_told)
+        for name, (case, is_told) in seen.items()
+        if stored.count(name) + is_told != (name.rstrip("|") in committed)
+    ] == []
+    assert lost() == before

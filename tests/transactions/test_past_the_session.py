@@ -167,17 +167,23 @@ def restored():
 
 
 @contextlib.contextmanager
-def running(url, driver, asynchronous):
-    """A function that calls another with an engine, where the driver's calls can be awaited."""
+def running(url, driver, asynchronous, *, explicitly=True):
+    """A function that calls another with an engine, where the driver's calls can be awaited.
+
+    Args:
+        explicitly: whether SQLAlchemy sends BEGIN to SQLite, instead of sqlite3 before a row.
+    """
     there = url.replace("://", "+psycopg2://") if driver == "psycopg2" else url
     if not asynchronous:
         engine = business.engine_on(there, poolclass=NullPool)
-        business.begin_explicitly(engine)
+        if explicitly:
+            business.begin_explicitly(engine)
         yield lambda function: function(engine)
         engine.dispose()
         return
     engine = business.async_engine_on(there, asynchronous, poolclass=NullPool)
-    business.begin_explicitly(engine.sync_engine)
+    if explicitly:
+        business.begin_explicitly(engine.sync_engine)
 
     async def run(function):
         await sqlalchemy.util.greenlet_spawn(function, engine.sync_engine)
