@@ -180,3 +180,60 @@ def test_the_work_of_a_lost_connection_has_no_event(driver, tmp_path, full):
     phantoms, missing = told(names, set(stored), losses)
     assert [case for case in missing if not case.startswith("strict")] == []
     assert [name for name in phantoms if name.partition("|")[0] in writing] == []
+
+
+def commit_past_sqlalchemy(target):
+    connection_of(target).connection.commit()
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+@pytest.mark.parametrize("driver", proof.DRIVERS)
+def test_the_caller_invalidates_the_connection(driver, tmp_path):
+    """A transaction that was open is undone. One that the driver has ended before is counted."""
+    database, asynchronous = proof.DRIVERS[driver]
+    if driver == "psycopg2":
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+    url = proof.created(tmp_path, database)
+    sidelight.flush(60)  # takes what other tests have lost
+    expected, seen = {}, {}
+    with running(url, driver, asynchronous) as run:
+        for case in itertools.product(
+            ("after_commit", "not joined"),
+            (Session, sqlalchemy.Connection),
+            (nothing, commit_past_sqlalchemy),
+            ("commit", "rollback", "close"),
+        ):
+            join, _, before, _ = case
+            name = ", ".join(getattr(each, "__name__", each) for each in case)
+            mode = "after_commit" if join == "after_commit" else "transaction"
+            order = emits("ordered", n=arg.name, **MODES[mode])(insert)
+            losses = lost()
+
+            def call(engine, order=order, name=name, case=case):
+                join, kind, before, end = case
+                with Session(engine) if kind is Session else engine.connect() as target:
+                    if join == "not joined":
+                        target.execute(sqlalchemy.text("SELECT 1"))
+                    with pytest.MonkeyPatch.context() as patched:
+                        if join == "not joined":
+                            refused = "sidelight.transactions.sqlalchemy.connections.bounded"
+                            patched.setattr(refused, None)
+                        order(target, f"{name}|", nothing)
+                    before(target)
+                    invalidated(target)
+                    try:
+                        getattr(target, end)()
+                    except sqlalchemy.exc.PendingRollbackError:
+                        target.rollback()
+
+            run(call)
+            seen[name] = lost() - losses
+            expected[name] = int(before is commit_past_sqlalchemy)
+    assert seen == expected
+    assert set(EMITTER.losses) <= {"commit without an answer"}
+    assert {name.rstrip("|") for name in business.committed(url)} == {
+        name for name, is_counted in expected.items() if is_counted
+    }
+    sidelight.flush(60)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        assert [event.attributes["n"] for event in store.events()] == []

@@ -153,6 +153,7 @@ def watch(connection: Connection) -> Watch:
         _listen(connection.engine)
         for name in _COMMITS:
             _overlay(connection, name, found)
+        _overlay_invalidation(connection, found)
         two_phases.overlay(connection, found)
     return found
 
@@ -173,17 +174,33 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
             return
         with Contained(found.lose):
             found.check_open(connection)
+        was_lost = connection.invalidated  # SQLAlchemy sends no COMMIT then
         found.was_in_vain = not _is_sound(found, connection)
         try:
             commit(connection, *arguments)
         except BaseException:
             with Contained(found.lose):
-                _take_in_failed_commit(found, connection)
+                _take_in_failed_commit(found, connection, was_lost=was_lost)
             raise
         with Contained(found.lose):
             _take_in_returned_commit(found, connection)
 
     connection.__dict__[name] = commit_and_emit
+
+
+def _overlay_invalidation(connection: Connection, found: Watch) -> None:
+    """Overlay the method that closes the driver's connection, because it cannot be asked after."""
+    kind, weakly = type(connection), weakref.ref(connection)
+
+    def invalidate(exception: BaseException | None = None) -> None:
+        connection = weakly()
+        assert connection is not None  # noqa: S101  # its method is being called
+        if exception is None:  # by the caller; before an error SQLAlchemy has executed something
+            with Contained(found.lose):
+                found.check_open(connection)
+        kind.invalidate(connection, exception)
+
+    connection.__dict__["invalidate"] = invalidate
 
 
 def _is_sound(found: Watch, connection: Connection) -> bool:
@@ -200,10 +217,10 @@ def _is_sound(found: Watch, connection: Connection) -> bool:
     return True
 
 
-def _take_in_failed_commit(found: Watch, connection: Connection) -> None:
-    if connection.invalidated:
+def _take_in_failed_commit(found: Watch, connection: Connection, *, was_lost: bool) -> None:
+    if connection.invalidated and not was_lost:
         found.unknown()
-    elif driver_of(connection).ends_at_failed_commit(connection):
+    elif was_lost or driver_of(connection).ends_at_failed_commit(connection):
         found.rolled_back()
 
 
@@ -343,6 +360,8 @@ def _failed(context: ExceptionContext) -> None:
             statements = control.statements(context.statement or "", control.UNKNOWN)
             if any(each.verb == control.COMMIT for each in statements):
                 found.unknown()
+            return
+        if connection.invalidated:  # its transaction is undone, and the driver has nothing to tell
             return
         driver = driver_of(connection)
         found.has_failed = True
