@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NoReturn, TypeAlias
 
 from sidelight.exceptions import ExpressionError, told_at_the_caller
-from sidelight.points.codegen import is_identifier
 
 Phase: TypeAlias = Literal["start", "success", "failure", "closed"]
 """A moment of one call; "closed" ends a generator or coroutine that its consumer did not finish."""
@@ -82,6 +81,8 @@ def parts(expression: Expression) -> tuple[str, tuple[tuple[str, Any], ...]]:
 
 def _parameter(expression: Expression) -> str:
     """Return the parameter of a callable that computes the same: ``audio`` for ``arg.audio.id``."""
+    from sidelight.points.codegen import is_identifier  # noqa: PLC0415  # only refusals need it
+
     root, steps = parts(expression)
     named = [key for _, key in steps[:1] if is_identifier(key)]
     return root if root != "arg" else named[0] if named else "NAME"
