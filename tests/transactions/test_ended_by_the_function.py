@@ -62,6 +62,23 @@ def add_again(session, name):
     add(session, name)
 
 
+def skip(session, name):
+    # PostgreSQL has no savepoints in autocommit mode.
+    with contextlib.suppress(ValueError, sqlalchemy.exc.DBAPIError), session.begin_nested():
+        session.add(business.Order(name=f"{name}x"))
+        raise ValueError
+
+
+def fail_to_flush(session, name):
+    with contextlib.suppress(sqlalchemy.exc.DBAPIError), session.begin_nested():
+        session.add(business.Order(name=None))
+
+
+def skip_and_add(session, name):
+    skip(session, name)
+    add(session, name)
+
+
 WORKS = {
     insert: "i",
     add: "a",
@@ -70,6 +87,9 @@ WORKS = {
     add_and_flush: "a",
     insert_and_fail: "i",
     add_again: "a",
+    skip: "x",  # never committed
+    fail_to_flush: "x",
+    skip_and_add: "a",
 }
 
 
@@ -108,6 +128,19 @@ def connection_rollback(target):
     connection_of(target).rollback()
 
 
+def begin(target):
+    target.begin()
+
+
+def expunge_all(target):
+    if isinstance(target, Session):
+        target.expunge_all()
+
+
+def nothing(_target):
+    """Leave the transaction to the caller."""
+
+
 METHODS = (commit, rollback, close)
 ENDS = [
     (in_sql("COMMIT"),),
@@ -124,6 +157,10 @@ ENDS = [
     (rollback,),
     (rollback, close),
     (close,),
+    (rollback, begin),
+    (close, begin),
+    (expunge_all,),
+    (nothing,),
 ]
 ISOLATIONS = (None, "AUTOCOMMIT", "AUTOCOMMIT and BEGIN")
 MODES = {
@@ -215,19 +252,22 @@ def restored():
 
 def wrong(case, driver, rows, events, losses):
     """Whether the event of a call does not fit its rows."""
-    mode, kind, isolation, _, work, ends, _ = case
+    mode, kind, isolation, _, work, ends, finish = case
     names = [end.__name__ for end in ends]
     is_past_the_session = kind != "connection" and (
         names[0] in {"COMMIT", "connection_commit"}
         or isolation
-        or (kind in JOINS and "close" in names)
+        or (kind in JOINS and "close" in {*names, finish.__name__})
     )
     may_count = driver == "asyncpg" or is_past_the_session or (isolation and names[0] != "COMMIT")
     may_count = may_count or mode == "strict"  # the caller is told
     if rows >= set(WORKS[work]):
         return (events, losses) != (1, 0) and not (may_count and (events, losses) == (0, 1))
-    if rows:  # what is committed after a rollback counts as the work
-        return (events, losses) != (0, 1) and "rollback" not in names[0].lower()
+    if rows:  # what is committed beside the work that the function undoes counts as the work
+        undoes = names[0] == "expunge_all" or "rollback" in names[0].lower()
+        return (events, losses) != (0, 1) and not undoes
+    if work is select_and_add and names[0] == "expunge_all":
+        return events + losses > 1  # the SELECT counts as its work
     is_left_open = isolation == "AUTOCOMMIT and BEGIN"  # by the methods of some drivers
     return events or losses > bool(is_left_open or (work is not add and may_count))
 

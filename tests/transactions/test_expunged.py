@@ -1,5 +1,6 @@
 """An object that leaves its session before a flush is never written, and its event with it."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -13,6 +14,7 @@ from tests.transactions.test_past_the_session import running
 
 import sidelight
 from sidelight import arg, emits
+from sidelight.exceptions import TransactionError
 
 # -- what the function does: each object and statement has a letter of its own ---------------------
 
@@ -34,6 +36,18 @@ def change(session, name):
     session.get(business.Order, 1).name = f"{name}c"
 
 
+def add_and_expunge(session, name):
+    order = business.Order(name=f"{name}x")
+    session.add(order)
+    session.expunge(order)
+
+
+def execute_and_roll_back(session, name):
+    text = f"INSERT INTO orders (name) VALUES ('{name}x')"
+    session.connection().exec_driver_sql(text)
+    session.connection().rollback()
+
+
 def nothing(_session, _name):
     """Work of another kind."""
 
@@ -53,12 +67,19 @@ def expunge_all(session):
     session.expunge_all()
 
 
+def commit_past_the_session(session):
+    session.flush()
+    session.connection().commit()
+
+
 def keep(_session):
     """Leave the session as it is."""
 
 
-WORKS = (add, add_two, execute_and_add, change, nothing)
-LEAVES = (expunge, expunge_of_the_function, expunge_all, keep)
+#: The function undoes its work itself, so that none of it is pending after the call.
+UNDONE = (add_and_expunge, execute_and_roll_back)
+WORKS = (add, add_two, execute_and_add, change, nothing, *UNDONE)
+LEAVES = (expunge, expunge_of_the_function, expunge_all, commit_past_the_session, keep)
 MODES = {
     "transaction": {"transaction": arg.target},
     "after_commit": {"after_commit": arg.target},
@@ -74,7 +95,7 @@ CASES = [
         (False, True),  # whether another object is added after that, so that there is a flush
         (False, True),  # whether the caller flushes itself
     )
-    if case[1] or case[2] is not nothing or case[3] in {expunge_all, keep}
+    if case[1] or case[2] not in {nothing, *UNDONE} or case[3] not in LEAVES[:2]
 ]
 
 
@@ -91,13 +112,19 @@ def perform(engine, case, name):
         known = session.get(business.Order, 1)  # kept, so that the function sends no SELECT
         if is_pending:
             session.add(business.Order(name=f"{name}before"))
-        order(session, name)
+        try:
+            order(session, name)
+        except TransactionError:  # nothing tells whether it has changed the objects of the caller
+            assert mode == "strict"
+            assert is_pending
+            assert work in UNDONE
         leave(session)
         if adds:
             session.add(business.Order(name=f"{name}after"))
         if flushes:
             session.flush()
-        session.commit()
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # the connection has ended
+            session.commit()
         assert known
 
 
@@ -136,4 +163,6 @@ def wrong(case, rows, events, lost):
     """Whether the event of a case does not fit its rows."""
     if rows == {"i"}:  # a part of the work is committed
         return events + lost != 1
+    if case[2] in UNDONE:  # it may have changed the objects of the caller
+        return events or lost > case[1]
     return (events, lost) != (bool(rows) or case[2] is nothing, 0)

@@ -171,10 +171,22 @@ class Entry:
         self.is_partial = False
         if self.receipt is not None:
             self.receipt.moved_to(None)
-        problem = "nothing tells whether it was committed"
-        remedy = "use transaction= where this must not happen"
-        told = TransactionError(point=self.point, problem=problem, remedy=remedy)
+        told = self._unknown("use transaction= where this must not happen")
         EMITTER.lost("commit without an answer", self.point, told)
+
+    def refuse_unknown(self) -> None:
+        """Count the loss, because nothing tells whether the function has committed its work.
+
+        Raises:
+            TransactionError: in strict mode.
+        """
+        if self.strict:
+            raise self._unknown("leave the end of the transaction to the caller")
+        self.forget()
+
+    def _unknown(self, remedy: str) -> TransactionError:
+        problem = "nothing tells whether its work is committed"
+        return TransactionError(point=self.point, problem=problem, remedy=remedy)
 
     def refuse(
         self,
@@ -257,7 +269,7 @@ class Guard:
             return True
         if isinstance(error, UnknownError):
             for entry in self._entries:
-                entry.refuse(BROKEN) if entry.strict else entry.forget()
+                entry.refuse_unknown()
             return True
         reason = error.reason if isinstance(error, Refused) else reason_of(error)
         cause = error.__cause__ if isinstance(error, RolledBackError) else error

@@ -56,11 +56,14 @@ class Unflushed(NamedTuple):
             counted. None where the event is not partial, or the part of its work is committed.
         objects: all that the function has changed, and left to the flush; none where it may have
             changed more.
+        is_in_doubt: whether nothing tells if the flush writes any of the work. The event is counted
+            if it is committed.
     """
 
     called: Called
     held_by: Watch | None
     objects: Sequence[object] = ()
+    is_in_doubt: bool = False
 
     @property
     def entry(self) -> Entry:
@@ -72,7 +75,7 @@ class Unflushed(NamedTuple):
         is_whole = self.held_by is None or self.held_by.taken(self.entry)
         if self.entry.is_partial and not is_whole:
             self.entry.forget()
-        self.entry.is_partial = False
+        self.entry.is_partial = self.is_in_doubt
         return is_whole
 
     def is_expunged(self) -> bool:
@@ -106,6 +109,8 @@ class Events:
         commits: number of commits of the outermost transaction since the first event.
         ends: number of its ends, of every kind.
         works: what the connections do from now on, on which the session will begin.
+        undone: the objects that leave the session without a flush from now on, and the session
+            itself for all those that a rollback undoes.
         rows: events that wait for a flush, to become rows.
         unattached: events that wait for a commit, and at no connection yet.
         unflushed: events that wait for a flush, to wait for a commit then.
@@ -115,6 +120,7 @@ class Events:
         self.commits = 0
         self.ends = 0
         self.works: Chain[Work] = Chain()
+        self.undone: Chain[object] = Chain()
         self.rows: list[Unflushed] = []
         self.unflushed: list[Unflushed] = []
         self.unattached: list[Unattached] = []

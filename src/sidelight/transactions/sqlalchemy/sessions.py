@@ -40,6 +40,7 @@ from sidelight.transactions.sqlalchemy.events import (
     connections_of,
     statements_of,
 )
+from sidelight.transactions.sqlalchemy.pending import Pending, is_clean
 from sidelight.transactions.sqlalchemy.watch import commits_itself, is_autocommit, watch
 from sidelight.transactions.sqlalchemy.work import End
 from sidelight.transactions.transaction import CountedTransaction
@@ -71,14 +72,14 @@ class SessionTransaction(CountedTransaction):
         self._works = [events.begin(connection) for connection in begun]
         self._later = events.works
         self._statements = statements_of(session)
-        self._pending = set(map(id, _pending(session)))
+        self._pending = Pending(session, events.undone)
         self._events = events
         super().__init__(events)
 
     @property
     def is_clean(self) -> bool:
         """Whether no flush is pending."""
-        return _is_clean(self._session)
+        return is_clean(self._session)
 
     @property
     def is_committed(self) -> bool:
@@ -90,13 +91,13 @@ class SessionTransaction(CountedTransaction):
         """
         used = self._used()
         ends = set().union(*used.values())
+        if self.is_clean and self._pending.all_is_undone(ends):
+            raise UndoneError
         if ends <= _STANDING and not self._has_ended:
             return False
         is_mixed = End.ALONE in ends and any(each >= _MIXED for each in used.values())
         if End.UNKNOWN in ends or is_mixed or self._is_past_the_session(ends):
             raise UnknownError
-        if ends == {End.UNDONE} and self.is_clean:
-            raise UndoneError
         if End.COMMITTED in ends:
             return True
         return super().is_committed and End.OPEN not in ends and self.is_clean
@@ -126,8 +127,10 @@ class SessionTransaction(CountedTransaction):
         if super().is_committed:
             return len(left) > 1
         is_over = self.is_rolled_back or not self._session.is_active
+        if End.COMMITTED in ends and is_over:
+            return ends != {End.COMMITTED} or bool(self._pending.undone()) or not self.is_clean
         if End.COMMITTED in ends:
-            return is_over or not (self._session.in_transaction() and self.is_clean)
+            return not (self._session.in_transaction() and self.is_clean)
         return is_over and (End.ALONE in ends or bool(left))
 
     def _left(self) -> list[Connection]:
@@ -169,13 +172,25 @@ class SessionTransaction(CountedTransaction):
             self.insert_later(entry)
 
     def insert_later(self, entry: Entry) -> None:
-        """Insert an event into the outbox at the next flush, or at the commit."""
-        self._events.rows.append(self._unflushed(entry))
+        """Insert an event into the outbox at the next flush, or at the commit.
+
+        Raises:
+            UnknownError: a strict event, and nothing tells whether the flush writes its work.
+        """
+        unflushed = self._unflushed(entry)
+        if unflushed.is_in_doubt and entry.strict:
+            raise UnknownError
+        (self._events.unflushed if unflushed.is_in_doubt else self._events.rows).append(unflushed)
 
     def _unflushed(self, entry: Entry) -> Unflushed:
         called = self._called(entry)
+        used = self._used()
+        if self._pending.all_is_undone(
+            set().union(*used.values())
+        ):  # it may have changed the caller's objects
+            return Unflushed(called, None, is_in_doubt=True)
         begun = connections_of(self._session.get_transaction())
-        for connection, ends in self._used().items():
+        for connection, ends in used.items():
             if connection not in begun or not ends & _MIXED:
                 continue  # the function has done nothing on it that stands
             if connection.invalidated:
@@ -187,8 +202,7 @@ class SessionTransaction(CountedTransaction):
                     return Unflushed(called, watch(connection))
         if entry.is_partial:
             return Unflushed(called, None)
-        objects = [each for each in _pending(self._session) if id(each) not in self._pending]
-        return Unflushed(called, None, objects)
+        return Unflushed(called, None, self._pending.own())
 
     def _called(self, entry: Entry) -> Called:
         return Called(_innermost(self._session), entry, self._statements)
@@ -210,15 +224,6 @@ class SessionTransaction(CountedTransaction):
             _wait(self._session, self._called(entry))
         else:
             self._events.unflushed.append(self._unflushed(entry))
-
-
-def _is_clean(session: Session) -> bool:
-    return not (session.new or session.dirty or session.deleted)
-
-
-def _pending(session: Session) -> list[object]:
-    """Return the objects that the next flush writes."""
-    return [*session.new, *session.dirty, *session.deleted]
 
 
 def _innermost(session: Session) -> Part | None:
@@ -323,7 +328,7 @@ def _take_in(session: Session, events: Events, *, first: bool) -> None:
 def _flush(session: Session) -> None:
     """Flush where events wait for it, as the commit would do next."""
     events = _events(session)
-    if events is not None and (events.rows or events.unflushed) and not _is_clean(session):
+    if events is not None and (events.rows or events.unflushed) and not is_clean(session):
         session.flush()
 
 
@@ -335,6 +340,18 @@ event.listen(Session, "before_commit", _flush)
 def _before_commit(session: Session, events: Events) -> None:
     """Take in the events that no flush has taken in, because nothing was left to flush."""
     _take_in(session, events, first=True)
+
+
+@_hook("pending_to_transient", Events.lose)
+def _left(_session: Session, events: Events, instance: object) -> None:
+    events.undone = events.undone.add(instance)
+
+
+@_hook("after_rollback", Events.lose)
+def _undone(session: Session, events: Events) -> None:
+    if not is_clean(session):
+        # Stands for all that was pending: no call can have left the session itself to a flush.
+        events.undone = events.undone.add(session)
 
 
 @_hook("after_commit", Events.lose)
