@@ -162,7 +162,7 @@ def test_the_same_calls_give_the_same_rows_by_both_ways(topic, backend, options,
     for table, found in content(consumed).items():
         assert (table, found) == (table, rows[table])
     with closing(StreamSink(topic, {})) as sink:  # delivered again
-        sink.write(RECORDS[:300:3], PROCESSES[0])
+        patiently(sink.write, RECORDS[:300:3], PROCESSES[0])
     consume_once(topic, consumed, tmp_path / "spool")
     assert content(consumed) == rows
 
