@@ -79,6 +79,15 @@ def skip_and_add(session, name):
     add(session, name)
 
 
+def insert_by_another(target, name):
+    """After a ROLLBACK in SQL psycopg2 and asyncpg begin no transaction, so that the row stays."""
+    connection_of(target).exec_driver_sql("ROLLBACK")
+    other = Session(connection_of(target), join_transaction_mode="rollback_only")
+    other.add(business.Order(name=f"{name}o"))
+    other.flush()
+    other.rollback()
+
+
 WORKS = {
     insert: "i",
     add: "a",
@@ -90,7 +99,9 @@ WORKS = {
     skip: "x",  # never committed
     fail_to_flush: "x",
     skip_and_add: "a",
+    insert_by_another: "o",
 }
+OF_CONNECTIONS = (insert, insert_and_fail, insert_by_another)
 
 
 # -- how it ends what it has begun -----------------------------------------------------------------
@@ -141,6 +152,16 @@ def nothing(_target):
     """Leave the transaction to the caller."""
 
 
+def savepoint_undone(target):
+    with target.begin_nested() as savepoint:
+        savepoint.rollback()
+
+
+def another_reads(target):
+    with Session(connection_of(target), join_transaction_mode="create_savepoint") as other:
+        other.execute(sqlalchemy.text("SELECT 1"))
+
+
 METHODS = (commit, rollback, close)
 ENDS = [
     (in_sql("COMMIT"),),
@@ -161,6 +182,9 @@ ENDS = [
     (close, begin),
     (expunge_all,),
     (nothing,),
+    (in_sql("BEGIN"),),
+    (savepoint_undone,),
+    (another_reads,),
 ]
 ISOLATIONS = (None, "AUTOCOMMIT", "AUTOCOMMIT and BEGIN")
 MODES = {
@@ -181,9 +205,10 @@ CASES = [
         ENDS,
         METHODS,
     )
-    if case[1] != "connection" or case[4] in {insert, insert_and_fail}
+    if case[1] != "connection" or case[4] in OF_CONNECTIONS
     # Without its savepoint a session is broken. It cannot begin in autocommit mode.
-    if case[1] != "create_savepoint" or (case[2] != "AUTOCOMMIT" and case[5][0] in METHODS)
+    if case[1] != "create_savepoint"
+    or (case[2] != "AUTOCOMMIT" and case[4] is not insert_by_another and case[5][0] in METHODS)
 ]
 
 
@@ -257,6 +282,7 @@ def wrong(case, driver, rows, events, losses):
     is_past_the_session = kind != "connection" and (
         names[0] in {"COMMIT", "connection_commit"}
         or isolation
+        or work is insert_by_another
         or (kind in JOINS and "close" in {*names, finish.__name__})
     )
     may_count = driver == "asyncpg" or is_past_the_session or (isolation and names[0] != "COMMIT")
@@ -268,7 +294,8 @@ def wrong(case, driver, rows, events, losses):
         return (events, losses) != (0, 1) and not undoes
     if work is select_and_add and names[0] == "expunge_all":
         return events + losses > 1  # the SELECT counts as its work
-    is_left_open = isolation == "AUTOCOMMIT and BEGIN"  # by the methods of some drivers
+    # By the methods of some drivers, where SQL has begun the transaction.
+    is_left_open = isolation and (isolation != "AUTOCOMMIT" or names[0] == "BEGIN")
     return events or losses > bool(is_left_open or (work is not add and may_count))
 
 
@@ -308,6 +335,39 @@ def test_a_function_that_ends_its_transaction_has_its_event_or_counts_it(driver,
         for events in [stored.count(f"{number}|")]
         if wrong(CASES[number], driver, rows, events, lost)
     ] == []
+
+
+@pytest.mark.parametrize("finish", ["commit", "rollback"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("driver", [name for name in proof.DRIVERS if not proof.DRIVERS[name][1]])
+def test_a_flush_in_a_transaction_does_not_complete_what_has_committed_by_itself(
+    driver, mode, finish, tmp_path
+):
+    if driver == "psycopg2":
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+    url = proof.created(tmp_path, proof.DRIVERS[driver][0])
+
+    @emits("ordered", n=arg.name, **MODES[mode])
+    def order(target, name):
+        insert_and_add(target, name)
+
+    before = lost()
+    with running(url, driver, None, explicitly=False) as run:
+
+        def call(engine):
+            with Session(engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
+                order(session, "1|")
+                session.connection().exec_driver_sql("BEGIN")
+                session.flush()
+                session.connection().exec_driver_sql(finish)
+
+        run(call)
+    rows = {"1|i", "1|a"} if finish == "commit" else {"1|i"}
+    assert business.committed(url) == rows
+    assert lost() - before == 1
+    sidelight.flush(60)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        assert [*store.events()] == []
 
 
 @pytest.mark.parametrize("database", business.DATABASES)

@@ -70,11 +70,11 @@ class ConnectionTransaction(CountedTransaction):
         if self.is_committed:
             raise Refused(ENDED)
         root = self._connection.get_transaction()
-        if root is None:
+        if root is None or End.ALONE in self._work.ends():
             raise self.missing()
         nested = self._connection.get_nested_transaction()
         if not root.is_active or (nested is not None and not nested.is_active):
-            raise self.missing() if End.ALONE in self._work.ends() else Refused(BROKEN)
+            raise Refused(BROKEN)
 
     def insert(self, entry: Entry) -> None:
         """See `Transaction.insert`."""

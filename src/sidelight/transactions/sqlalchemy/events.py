@@ -17,7 +17,7 @@ from sqlalchemy.orm import SessionTransaction as Part
 
 from sidelight.transactions.entry import INSERT_FAILED, Entry
 from sidelight.transactions.hooks import Contained
-from sidelight.transactions.sqlalchemy.watch import Watch, is_autocommit, watch
+from sidelight.transactions.sqlalchemy.watch import Watch, commits_itself, is_autocommit, watch
 from sidelight.transactions.sqlalchemy.work import Chain, Work
 
 #: No number of commits: a connection in autocommit mode has always committed.
@@ -70,9 +70,13 @@ class Unflushed(NamedTuple):
         """The event."""
         return self.called.entry
 
-    def is_whole(self) -> bool:
+    def is_whole(self, session: Session) -> bool:
         """Return whether the flush completes the work; an event that lost a part is counted."""
-        is_whole = self.held_by is None or self.held_by.taken(self.entry)
+        if self.held_by is not None:
+            is_whole = self.held_by.taken(self.entry)
+        else:  # a flush within a transaction does not complete what has committed by itself
+            begun = connections_of(session.get_transaction())
+            is_whole = not self.entry.is_partial or any(map(commits_itself, begun))
         if self.entry.is_partial and not is_whole:
             self.entry.forget()
         self.entry.is_partial = self.is_in_doubt
@@ -215,11 +219,16 @@ class Events:
             if each.is_expunged():
                 continue
             with Contained(each.entry.fail):
-                if each.is_whole():
+                if each.is_whole(session):
                     each.entry.settle()
                     self.add(session, each.called)
         rows, self.rows = self.rows, []
-        return [each.called for each in rows if not each.is_expunged() and each.is_whole()]
+        return [each.called for each in rows if not each.is_expunged() and each.is_whole(session)]
+
+
+def innermost(session: Session) -> Part | None:
+    """Return the innermost transaction of a session."""
+    return session.get_nested_transaction() or session.get_transaction()
 
 
 def connections_of(part: Part | None) -> list[Connection]:

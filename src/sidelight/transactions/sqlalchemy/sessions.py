@@ -38,10 +38,11 @@ from sidelight.transactions.sqlalchemy.events import (
     Events,
     Unflushed,
     connections_of,
+    innermost,
     statements_of,
 )
 from sidelight.transactions.sqlalchemy.pending import Pending, is_clean
-from sidelight.transactions.sqlalchemy.watch import commits_itself, is_autocommit, watch
+from sidelight.transactions.sqlalchemy.watch import commits_itself, is_autocommit, is_open, watch
 from sidelight.transactions.sqlalchemy.work import End
 from sidelight.transactions.transaction import CountedTransaction
 from sidelight.transactions.waiting import emit
@@ -95,7 +96,9 @@ class SessionTransaction(CountedTransaction):
             raise UndoneError
         if ends <= _STANDING and not self._has_ended:
             return False
-        is_mixed = End.ALONE in ends and any(each >= _MIXED for each in used.values())
+        is_mixed = any(each >= _MIXED for each in used.values()) or (
+            not self.is_clean and any(End.ALONE in used[each] and is_open(each) for each in used)
+        )
         if End.UNKNOWN in ends or is_mixed or self._is_past_the_session(ends):
             raise UnknownError
         if End.COMMITTED in ends:
@@ -141,6 +144,12 @@ class SessionTransaction(CountedTransaction):
         used = self._used().items()
         return [each for each, ends in used if End.OPEN in ends and each not in begun]
 
+    def _alone(self) -> list[Connection]:
+        """Return the connections that have committed each statement by itself: all of the work."""
+        used = self._used()
+        is_left = not self.is_clean or any(End.OPEN in ends for ends in used.values())
+        return [] if is_left else [each for each, ends in used.items() if End.ALONE in ends]
+
     def suspend_autoflush(self) -> Callable[[], object]:
         """See `Transaction.suspend_autoflush`."""
         session, before = self._session, self._session.autoflush
@@ -161,6 +170,8 @@ class SessionTransaction(CountedTransaction):
             raise self.missing()
         if not self._session.is_active:
             raise Refused(BROKEN)
+        if alone := self._alone():
+            raise Refused("autocommit" if is_autocommit(alone[0]) else "no transaction")
 
     def insert(self, entry: Entry) -> None:
         """See `Transaction.insert`."""
@@ -205,11 +216,11 @@ class SessionTransaction(CountedTransaction):
         return Unflushed(called, None, self._pending.own())
 
     def _called(self, entry: Entry) -> Called:
-        return Called(_innermost(self._session), entry, self._statements)
+        return Called(innermost(self._session), entry, self._statements)
 
     def after_commit(self, entry: Entry) -> None:
         """See `Transaction.after_commit`."""
-        if self.is_committed:  # the work is done
+        if self.is_committed or self._alone():  # the work is done
             entry.emit()
             return
         if left := self._left():
@@ -224,10 +235,6 @@ class SessionTransaction(CountedTransaction):
             _wait(self._session, self._called(entry))
         else:
             self._events.unflushed.append(self._unflushed(entry))
-
-
-def _innermost(session: Session) -> Part | None:
-    return session.get_nested_transaction() or session.get_transaction()
 
 
 def _wait(session: Session, called: Called) -> None:
@@ -315,7 +322,7 @@ def _began(session: Session, events: Events, _: Part, connection: Connection) ->
 @_hook("after_flush_postexec", Events.refuse)
 def _flushed(session: Session, events: Events, _context: object) -> None:
     _take_in(session, events, first=False)
-    for connection in connections_of(_innermost(session)):
+    for connection in connections_of(innermost(session)):
         if watch(connection) and commits_itself(connection):
             watch(connection).committed()  # the flush has committed each statement
 
@@ -356,7 +363,7 @@ def _undone(session: Session, events: Events) -> None:
 
 @_hook("after_commit", Events.lose)
 def _committed(session: Session, events: Events) -> None:
-    part = _innermost(session)
+    part = innermost(session)
     if part is not None and part.nested:
         outer = part.parent
         while outer is not None and not outer.nested and outer.parent is not None:

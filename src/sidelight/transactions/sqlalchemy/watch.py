@@ -240,6 +240,12 @@ def commits_itself(connection: Connection) -> bool:
     return not is_lost and driver_of(connection).commits_itself(connection)
 
 
+def is_open(connection: Connection) -> bool:
+    """Return whether the next statement on a connection is part of a transaction."""
+    is_lost = connection.invalidated or connection.closed
+    return not is_lost and not commits_itself(connection)
+
+
 def is_autocommit(connection: Connection) -> bool:
     """Return whether each statement commits by itself, unless SQL has begun a transaction."""
     return connection._is_autocommit_isolation()  # noqa: SLF001
