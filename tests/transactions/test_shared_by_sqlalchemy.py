@@ -59,6 +59,8 @@ def threads(url, driver, order):
 
     with engine.begin() as connection:
         before = connection.scalar(query)
+        # `sqlite3` sends BEGIN before the first write. If two threads do so at once, one fails.
+        connection.execute(sqlalchemy.delete(business.Order))
         workers = [
             threading.Thread(target=run, args=(connection, caller)) for caller in range(CALLERS)
         ]
