@@ -273,9 +273,19 @@ class Guard:
             return True
         reason = error.reason if isinstance(error, Refused) else reason_of(error)
         cause = error.__cause__ if isinstance(error, RolledBackError) else error
-        for entry in self._entries:
-            entry.refuse(reason, None if isinstance(error, Refused) else cause, wait=self._wait)
+        self._refuse(reason, None if isinstance(error, Refused) else cause)
         return True
+
+    def _refuse(self, reason: str, cause: BaseException | None) -> None:
+        """Refuse all entries. The first error ends the work, if anything can still end it."""
+        raised: TransactionError | None = None
+        for entry in self._entries:
+            try:
+                entry.refuse(reason, cause, wait=self._wait, too_late=raised is not None)
+            except TransactionError as told:
+                raised = raised or told
+        if raised is not None:
+            raise raised
 
 
 def reason_of(error: BaseException) -> str:

@@ -213,7 +213,10 @@ class Events:
                 entry.forget()
 
     def flushed(self, session: Session) -> list[Called]:
-        """Let events wait for the commit, because their work is flushed; return those for rows."""
+        """Let events wait for the commit, because their work is flushed; return those for rows.
+
+        Strict ones come last, because they may raise.
+        """
         unflushed, self.unflushed = self.unflushed, []
         for each in unflushed:
             if each.is_expunged():
@@ -223,7 +226,8 @@ class Events:
                     each.entry.settle()
                     self.add(session, each.called)
         rows, self.rows = self.rows, []
-        return [each.called for each in rows if not each.is_expunged() and each.is_whole(session)]
+        whole = [each.called for each in rows if not each.is_expunged() and each.is_whole(session)]
+        return sorted(whole, key=lambda called: called.entry.strict)
 
 
 def innermost(session: Session) -> Part | None:

@@ -196,9 +196,8 @@ class SessionTransaction(CountedTransaction):
     def _unflushed(self, entry: Entry) -> Unflushed:
         called = self._called(entry)
         used = self._used()
-        if self._pending.all_is_undone(
-            set().union(*used.values())
-        ):  # it may have changed the caller's objects
+        # The function may have changed the caller's objects, which are still pending.
+        if self._pending.all_is_undone(set().union(*used.values())):
             return Unflushed(called, None, is_in_doubt=True)
         begun = connections_of(self._session.get_transaction())
         for connection, ends in used.items():
@@ -211,9 +210,7 @@ class SessionTransaction(CountedTransaction):
                 if End.OPEN in ends:
                     watch(connection).hold(connection, entry)
                     return Unflushed(called, watch(connection))
-        if entry.is_partial:
-            return Unflushed(called, None)
-        return Unflushed(called, None, self._pending.own())
+        return Unflushed(called, None, () if entry.is_partial else self._pending.own())
 
     def _called(self, entry: Entry) -> Called:
         return Called(innermost(self._session), entry, self._statements)
@@ -321,10 +318,12 @@ def _began(session: Session, events: Events, _: Part, connection: Connection) ->
 
 @_hook("after_flush_postexec", Events.refuse)
 def _flushed(session: Session, events: Events, _context: object) -> None:
-    _take_in(session, events, first=False)
-    for connection in connections_of(innermost(session)):
-        if watch(connection) and commits_itself(connection):
-            watch(connection).committed()  # the flush has committed each statement
+    try:
+        _take_in(session, events, first=False)
+    finally:  # also where a strict event raises
+        for connection in connections_of(innermost(session)):
+            if watch(connection) and commits_itself(connection):
+                watch(connection).committed()  # the flush has committed each statement
 
 
 def _take_in(session: Session, events: Events, *, first: bool) -> None:
