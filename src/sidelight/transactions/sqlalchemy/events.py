@@ -113,8 +113,8 @@ class Events:
         commits: number of commits of the outermost transaction since the first event.
         ends: number of its ends, of every kind.
         works: what the connections do from now on, on which the session will begin.
-        undone: the objects that leave the session without a flush from now on, and the session
-            itself for all those that a rollback undoes.
+        undone: the states of objects that leave the session without a flush from now on, and the
+            session itself for all those that a rollback undoes.
         rows: events that wait for a flush, to become rows.
         unattached: events that wait for a commit, and at no connection yet.
         unflushed: events that wait for a flush, to wait for a commit then.

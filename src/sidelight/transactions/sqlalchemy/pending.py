@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state
 
 from sidelight.transactions.sqlalchemy.work import Chain, End
 
 
 class Pending:
     """The objects that a session is to flush, since a call began.
+
+    Keeps their states, because an object that is kept would stay in the session's identity map.
 
     Args:
         session: of the call.
@@ -20,16 +23,16 @@ class Pending:
     def __init__(self, session: Session, undone: Chain[object]) -> None:
         self._session = session
         self._undone = undone
-        # By identity, and kept, because another object could have the identity of one that is gone.
-        self._before = {id(each): each for each in _pending(session)}
+        self._before = frozenset(map(instance_state, _pending(session)))
 
     def own(self) -> list[object]:
         """Return what the function alone has left to the flush."""
-        return [each for each in _pending(self._session) if id(each) not in self._before]
+        pending = _pending(self._session)
+        return [each for each in pending if instance_state(each) not in self._before]
 
     def undone(self) -> list[object]:
         """Return what the function has changed, and what has left the session without a flush."""
-        return [each for each in self._undone if id(each) not in self._before]
+        return [each for each in self._undone if each not in self._before]
 
     def all_is_undone(self, ends: set[End]) -> bool:
         """Return whether the function has done something, and has undone all that it has done.

@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.orm import SessionTransaction as Part
+from sqlalchemy.orm.attributes import instance_state
 
 from sidelight.transactions.entry import (
     BROKEN,
@@ -350,7 +351,7 @@ def _before_commit(session: Session, events: Events) -> None:
 
 @_hook("pending_to_transient", Events.lose)
 def _left(_session: Session, events: Events, instance: object) -> None:
-    events.undone = events.undone.add(instance)
+    events.undone = events.undone.add(instance_state(instance))
 
 
 @_hook("after_rollback", Events.lose)
