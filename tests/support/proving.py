@@ -1,9 +1,17 @@
-"""What the proofs of commit on every driver share: their oracle, and Django on psycopg2."""
+"""What the proofs of commit on every driver share: modes, their oracle, and Django on psycopg2."""
 
 import collections
 from collections.abc import Mapping
 
+from sidelight import arg
 from sidelight.emission import EMITTER
+
+#: The modes of a point that is given a connection or a session as ``target``.
+MODES = {
+    "transaction": {"transaction": arg.target},
+    "after_commit": {"after_commit": arg.target},
+    "strict": {"transaction": arg.target, "strict": True},
+}
 
 #: First lines of a program in which Django is on psycopg2, although it prefers psycopg.
 DJANGO_ON_PSYCOPG2 = """

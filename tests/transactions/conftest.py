@@ -7,6 +7,13 @@ from tests.support.telemetry import restore
 import sidelight
 
 
+@pytest.fixture
+def restored():
+    """Close, after the test, what its configuration has opened."""
+    yield
+    restore()
+
+
 @pytest.fixture(params=business.JOINS)
 def join(request):
     return request.param

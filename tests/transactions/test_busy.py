@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
 from tests.support.postgres import new_database
+from tests.support.proving import MODES
 from tests.support.telemetry import restore
 
 import sidelight
@@ -30,13 +31,6 @@ COPY = "COPY orders (name) FROM STDIN"
 MANY = "SELECT name FROM generate_series(1, 9) AS name"
 BUDGET = 0.9  # seconds; three times the deadline, because a busy machine takes some
 JOINED = "joined"
-
-#: How a point names the transaction.
-MODES = {
-    "transaction": {"transaction": arg.target},
-    "after_commit": {"after_commit": arg.target},
-    "strict": {"transaction": arg.target, "strict": True},
-}
 
 
 def slowly(function):

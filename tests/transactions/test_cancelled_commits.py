@@ -13,21 +13,16 @@ import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession
 from tests.support import business
-from tests.support.proving import lost, told
-from tests.support.telemetry import restore
+from tests.support.proving import MODES, lost, told
 from tests.transactions import test_proof as proof
 
 import sidelight
 from sidelight import arg, emits
 
+pytestmark = pytest.mark.usefixtures("restored")
+
 STEPS = 24  # turns of the event loop; the longest commit takes fewer
 SAMPLED = 5  # by default each fifth step; a step that one case leaves out, another has
-
-MODES = {
-    "transaction": {"transaction": arg.target},
-    "after_commit": {"after_commit": arg.target},
-    "strict": {"transaction": arg.target, "strict": True},
-}
 
 
 # -- ways to commit: each orders, says that its commit is next, and commits ------------------------
@@ -89,12 +84,6 @@ async def cancelled_at(step, way, engine, order):
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

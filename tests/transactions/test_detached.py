@@ -7,10 +7,11 @@ import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.telemetry import restore
 from tests.transactions import test_proof as proof
 
 from sidelight.emission.emitter import EMITTER
+
+pytestmark = pytest.mark.usefixtures("restored")
 
 FORMS = (
     "detach | order",
@@ -32,12 +33,6 @@ def detach(unit):
         connection = connection.sync_connection
     connection.detach()
     return connection.dialect.get_driver_connection(connection.connection.dbapi_connection)
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 @pytest.mark.parametrize("driver", proof.DRIVERS)

@@ -14,34 +14,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 from tests.support import business
-from tests.support.proving import lost
-from tests.support.telemetry import restore
+from tests.support.proving import MODES, lost
 from tests.transactions import test_proof as proof
-from tests.transactions.test_past_the_session import running
+from tests.transactions.test_past_the_session import (
+    add,
+    insert_and_add,
+    running,
+    select_and_add,
+)
 
 import sidelight
 from sidelight import arg, emits
 from sidelight.exceptions import TransactionError
+
+pytestmark = pytest.mark.usefixtures("restored")
 
 # -- what the function does: each row has the name of the call, and one letter ---------------------
 
 
 def insert(target, name):
     target.execute(sqlalchemy.insert(business.Order).values(name=f"{name}i"))
-
-
-def add(session, name):
-    session.add(business.Order(name=f"{name}a"))
-
-
-def select_and_add(session, name):
-    session.execute(sqlalchemy.text("SELECT 1"))
-    add(session, name)
-
-
-def insert_and_add(session, name):
-    insert(session, name)
-    add(session, name)
 
 
 def add_and_flush(session, name):
@@ -187,11 +179,6 @@ ENDS = [
     (another_reads,),
 ]
 ISOLATIONS = (None, "AUTOCOMMIT", "AUTOCOMMIT and BEGIN")
-MODES = {
-    "transaction": {"transaction": arg.target},
-    "after_commit": {"after_commit": arg.target},
-    "strict": {"transaction": arg.target, "strict": True},
-}
 #: How a session is on a connection that it was given.
 JOINS = ("conditional_savepoint", "rollback_only", "control_fully", "create_savepoint")
 CASES = [
@@ -267,12 +254,6 @@ def perform(engine, case, name, *, asynchronous):
             order(given, name)
         with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # the connection has ended
             finish(target)
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 def wrong(case, driver, rows, events, losses):

@@ -7,14 +7,15 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.proving import lost
-from tests.support.telemetry import restore
+from tests.support.proving import MODES, lost
 from tests.transactions import test_proof as proof
 from tests.transactions.test_past_the_session import running
 
 import sidelight
 from sidelight import arg, emits
 from sidelight.exceptions import TransactionError
+
+pytestmark = pytest.mark.usefixtures("restored")
 
 # -- what the function does: each object and statement has a letter of its own ---------------------
 
@@ -80,11 +81,6 @@ def keep(_session):
 UNDONE = (add_and_expunge, execute_and_roll_back)
 WORKS = (add, add_two, execute_and_add, change, nothing, *UNDONE)
 LEAVES = (expunge, expunge_of_the_function, expunge_all, commit_past_the_session, keep)
-MODES = {
-    "transaction": {"transaction": arg.target},
-    "after_commit": {"after_commit": arg.target},
-    "strict": {"transaction": arg.target, "strict": True},
-}
 CASES = [
     case
     for case in itertools.product(
@@ -97,12 +93,6 @@ CASES = [
     )
     if case[1] or case[2] not in {nothing, *UNDONE} or case[3] not in LEAVES[:2]
 ]
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 def perform(engine, case, name):

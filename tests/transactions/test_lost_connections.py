@@ -10,9 +10,8 @@ import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
-from tests.support import business
+from tests.support import business, proving
 from tests.support.proving import lost, told
-from tests.support.telemetry import restore
 from tests.transactions import test_proof as proof
 from tests.transactions.test_past_the_session import running
 
@@ -20,6 +19,8 @@ import sidelight
 from sidelight import arg, emits
 from sidelight.emission import EMITTER
 from sidelight.exceptions import TransactionError
+
+pytestmark = pytest.mark.usefixtures("restored")
 
 # -- ways to lose a connection ---------------------------------------------------------------------
 
@@ -82,12 +83,7 @@ def add(target, name, lose):
 
 
 WORKS = (only_lose, insert, lose_and_insert, add)
-MODES = {
-    "bare": None,
-    "transaction": {"transaction": arg.target},
-    "after_commit": {"after_commit": arg.target},
-    "strict": {"transaction": arg.target, "strict": True},
-}
+MODES = {"bare": None, **proving.MODES}
 ENDS = (
     ("commit",),
     ("rollback",),
@@ -131,12 +127,6 @@ def traced(engine, function, name, case):
             else:
                 step(getattr(target, end))
     return trace
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of a session that is broken

@@ -23,6 +23,8 @@ from tests.transactions import test_proof_below_django as below_django
 import sidelight
 from sidelight.transactions import control
 
+pytestmark = pytest.mark.usefixtures("restored")
+
 ANY = ("a", "A", '"a"', '"A"', "Ä", "ä", '"Ä"', "a$1", "a$2", "a\u00a0b")
 LONG = "s" * 63
 NAMES = {
@@ -79,12 +81,6 @@ def check(url, tmp_path):
         stored = [event.attributes["n"] for event in store.events()]
     assert sorted(stored) == sorted(business.committed(url))
     assert stored
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 @pytest.mark.parametrize("driver", proof.DRIVERS)

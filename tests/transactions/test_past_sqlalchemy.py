@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.telemetry import restore
 
 import sidelight
 from sidelight import arg, emits
 from sidelight.emission import EMITTER
+
+pytestmark = pytest.mark.usefixtures("restored")
 
 INSERT = sqlalchemy.text("INSERT INTO orders (name) VALUES (:name)")
 UNPROVED = {"commit without an answer": 1}
@@ -124,12 +125,6 @@ def on_driver(url, driver, work):
 
 def named(value):
     return getattr(value, "__name__", value)
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 @pytest.mark.parametrize(("driver", "end", "after", "kind", "mode"), TABLE, ids=named)

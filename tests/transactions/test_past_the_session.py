@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from tests.support import business
 from tests.support.proving import lost
-from tests.support.telemetry import restore
 from tests.transactions import test_proof as proof
 
 import sidelight
 from sidelight import arg, emits
+
+pytestmark = pytest.mark.usefixtures("restored")
 
 # -- what the function does: each row has the name of the order, and one letter --------------------
 
@@ -158,12 +159,6 @@ def expunge_and_rollback(session):
 
 
 FINISHES = (Session.close, Session.rollback, Session.commit, flush_and_commit, expunge_and_rollback)
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 @contextlib.contextmanager

@@ -16,19 +16,15 @@ from django.db import connections
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.proving import lost, told
-from tests.support.telemetry import restore
+from tests.support.proving import MODES, lost, told
 from tests.transactions import test_proof as proof
 
 import sidelight
 from sidelight import arg, emits
 from sidelight.exceptions import TransactionError
 
-MODES = {
-    "transaction": {"transaction": arg.target},
-    "after_commit": {"after_commit": arg.target},
-    "strict": {"transaction": arg.target, "strict": True},
-}
+pytestmark = pytest.mark.usefixtures("restored")
+
 #: Steps; "{" and "}" are the ends of a pipeline, "<" begins one that nobody ends in time.
 PLACES = {
     "around the work": "{ | order | } | END",
@@ -214,12 +210,6 @@ TARGETS = {
 
 
 BELOW_SQLALCHEMY = [name for name in TARGETS if TARGETS[name][0] is below_sqlalchemy]
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of a session that is broken

@@ -30,6 +30,8 @@ import sidelight
 from sidelight import arg, emits
 from sidelight.emission import EMITTER
 
+pytestmark = pytest.mark.usefixtures("restored")
+
 INSERT = sql.SQL("INSERT INTO orders (name) VALUES ({})")
 DEFERRED = "INSERT INTO invoices VALUES ('nobody')"  # fails at the commit
 
@@ -364,12 +366,6 @@ def created(tmp_path, database):
         f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False, deadline=1.0
     )
     return url
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 def check_events(url, tmp_path):

@@ -24,6 +24,8 @@ import sidelight
 from sidelight import arg, emits
 from sidelight.exceptions import TransactionError
 
+pytestmark = pytest.mark.usefixtures("restored")
+
 #: Steps of `Stepping`, separated by bars.
 FORMS = (
     "SELECT 1",
@@ -246,12 +248,6 @@ from tests.transactions.test_proof_below_django import perform
 sidelight.configure(sys.argv[1], outboxes=[sys.argv[2]], otlp=False, deadline=1.0)
 json.dump(perform("psycopg2", sys.argv[2], full=sys.argv[3] == "True"), sys.stdout)
 """
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -17,10 +17,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from tests.support import business
 from tests.support.proving import lost, told
-from tests.support.telemetry import restore
 from tests.transactions import test_proof as proof
 
 import sidelight
+
+pytestmark = pytest.mark.usefixtures("restored")
 
 #: Steps of `proof.Stepping`, separated by bars.
 FORMS = (
@@ -155,12 +156,6 @@ class Engines:
             yield unit
         finally:
             self._run(target.close())
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of a session that is broken

@@ -10,7 +10,7 @@ import time
 import pytest
 import sqlalchemy
 from tests.support import business
-from tests.support.telemetry import restore
+from tests.support.proving import MODES
 from tests.transactions import test_proof as proof
 
 import sidelight
@@ -20,11 +20,8 @@ from sidelight.exceptions import TransactionError
 from sidelight.transactions.entry import BUSY, REASONS
 from sidelight.transactions.turns import turn
 
-MODES = {
-    "transaction": {"transaction": arg.target},
-    "after_commit": {"after_commit": arg.target},
-    "strict": {"transaction": arg.target, "strict": True},
-}
+pytestmark = pytest.mark.usefixtures("restored")
+
 CALLERS = 10
 CALLS = 4
 LIMITS = {"sqlite": "PRAGMA busy_timeout", "postgresql": "SHOW statement_timeout"}
@@ -38,12 +35,6 @@ def insert(target, name):
 
 async def insert_awaited(target, name):
     await target.execute(sqlalchemy.insert(business.Order).values(name=name))
-
-
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
 
 
 def threads(url, driver, order):

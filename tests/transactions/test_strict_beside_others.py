@@ -10,8 +10,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.proving import lost
-from tests.support.telemetry import restore
+from tests.support.proving import MODES, lost
 from tests.transactions import test_proof as proof
 from tests.transactions.test_past_the_session import running
 
@@ -19,11 +18,8 @@ import sidelight
 from sidelight import arg, emits
 from sidelight.exceptions import TransactionError
 
-MODES = {
-    "transaction": {"transaction": arg.session},
-    "after_commit": {"after_commit": arg.session},
-    "strict": {"transaction": arg.session, "strict": True},
-}
+pytestmark = pytest.mark.usefixtures("restored")
+
 CASES = list(
     itertools.product(
         (None, "AUTOCOMMIT"),
@@ -35,27 +31,21 @@ CASES = list(
 )
 
 
-@pytest.fixture(autouse=True)
-def restored():
-    yield
-    restore()
-
-
 def perform(engine, case, name):
-    """Call two points in one session and commit; the names that the caller was told of."""
+    """Call two points in one session and commit; return whether a strict one has raised."""
     isolation, first, second, where, executes = case
     if isolation:
         engine = engine.execution_options(isolation_level=isolation)
 
-    def add(session, name):
-        session.add(business.Order(name=name))
+    def add(target, name):
+        target.add(business.Order(name=name))
 
-    def work(session, name):
+    def work(target, name):
         if executes:
-            session.execute(sqlalchemy.insert(business.Order).values(name=f"{name}executed"))
-        add(session, f"{name}first")
+            target.execute(sqlalchemy.insert(business.Order).values(name=f"{name}executed"))
+        add(target, f"{name}first")
         if where == "nested":
-            place_second(session, f"{name}second")
+            place_second(target, f"{name}second")
 
     place_second = emits("ordered", n=arg.name, **MODES[second])(add)
     place_first = emits("ordered", n=arg.name, **MODES[first])(work)
