@@ -38,7 +38,7 @@ class Pending:
         """Return whether the function has done something, and has undone all that it has done.
 
         Args:
-            ends: of its statements.
+            ends: of its statements that may have written.
         """
         return ends <= {End.UNDONE} and bool(ends or self.undone()) and not self.own()
 

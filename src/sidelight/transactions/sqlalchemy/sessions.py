@@ -42,7 +42,8 @@ from sidelight.transactions.sqlalchemy.events import (
     innermost,
     statements_of,
 )
-from sidelight.transactions.sqlalchemy.pending import Pending, is_clean
+from sidelight.transactions.sqlalchemy.pending import is_clean
+from sidelight.transactions.sqlalchemy.session_work import SessionWork
 from sidelight.transactions.sqlalchemy.watch import commits_itself, is_autocommit, is_open, watch
 from sidelight.transactions.sqlalchemy.work import End
 from sidelight.transactions.transaction import CountedTransaction
@@ -70,11 +71,8 @@ class SessionTransaction(CountedTransaction):
         if events is None:
             events = session.__dict__[_ATTRIBUTE] = Events()
         self._session = session
-        begun = connections_of(session.get_transaction())
-        self._works = [events.begin(connection) for connection in begun]
-        self._later = events.works
+        self._work = SessionWork(session, events)
         self._statements = statements_of(session)
-        self._pending = Pending(session, events.undone)
         self._events = events
         super().__init__(events)
 
@@ -91,10 +89,10 @@ class SessionTransaction(CountedTransaction):
             UnknownError: nothing tells whether it has.
             UndoneError: the work was rolled back.
         """
-        used = self._used()
-        ends = set().union(*used.values())
-        if self.is_clean and self._pending.all_is_undone(ends):
+        if self.is_clean and self._work.is_undone():
             raise UndoneError
+        used = self._work.used()
+        ends = set().union(*used.values())
         if ends <= _STANDING and not self._has_ended:
             return False
         is_mixed = any(each >= _MIXED for each in used.values()) or (
@@ -111,16 +109,6 @@ class SessionTransaction(CountedTransaction):
         """Whether a transaction of the session has ended since the call of the point began."""
         return super().is_committed or self.is_rolled_back
 
-    def _used(self) -> dict[Connection, set[End]]:
-        """Return each connection that has executed statements, and how these have ended."""
-        used: dict[Connection, set[End]] = {}
-        for work in (*self._works, *self._later):
-            if work.connection not in used:
-                watch(work.connection).check_open(work.connection)
-                if ends := work.ends():
-                    used[work.connection] = ends
-        return used
-
     def _is_past_the_session(self, ends: set[End]) -> bool:
         """Return whether work is committed, and nothing tells whether the session has flushed it.
 
@@ -132,7 +120,7 @@ class SessionTransaction(CountedTransaction):
             return len(left) > 1
         is_over = self.is_rolled_back or not self._session.is_active
         if End.COMMITTED in ends and is_over:
-            return ends != {End.COMMITTED} or bool(self._pending.undone()) or not self.is_clean
+            return ends != {End.COMMITTED} or bool(self._work.pending.undone()) or not self.is_clean
         if End.COMMITTED in ends:
             return not (self._session.in_transaction() and self.is_clean)
         return is_over and (End.ALONE in ends or bool(left))
@@ -142,12 +130,12 @@ class SessionTransaction(CountedTransaction):
         if not self._has_ended:
             return []
         begun = connections_of(self._session.get_transaction())
-        used = self._used().items()
+        used = self._work.used().items()
         return [each for each, ends in used if End.OPEN in ends and each not in begun]
 
     def _alone(self) -> list[Connection]:
         """Return the connections that have committed each statement by itself: all of the work."""
-        used = self._used()
+        used = self._work.used()
         is_left = not self.is_clean or any(End.OPEN in ends for ends in used.values())
         return [] if is_left else [each for each, ends in used.items() if End.ALONE in ends]
 
@@ -196,12 +184,11 @@ class SessionTransaction(CountedTransaction):
 
     def _unflushed(self, entry: Entry) -> Unflushed:
         called = self._called(entry)
-        used = self._used()
         # The function may have changed the caller's objects, which are still pending.
-        if self._pending.all_is_undone(set().union(*used.values())):
+        if self._work.is_undone():
             return Unflushed(called, None, is_in_doubt=True)
         begun = connections_of(self._session.get_transaction())
-        for connection, ends in used.items():
+        for connection, ends in self._work.used().items():
             if connection not in begun or not ends & _MIXED:
                 continue  # the function has done nothing on it that stands
             if connection.invalidated:
@@ -211,7 +198,7 @@ class SessionTransaction(CountedTransaction):
                 if End.OPEN in ends:
                     watch(connection).hold(connection, entry)
                     return Unflushed(called, watch(connection))
-        return Unflushed(called, None, () if entry.is_partial else self._pending.own())
+        return Unflushed(called, None, () if entry.is_partial else self._work.pending.own())
 
     def _called(self, entry: Entry) -> Called:
         return Called(innermost(self._session), entry, self._statements)

@@ -20,10 +20,11 @@ from sidelight.transactions import control
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained
 from sidelight.transactions.names import Name
+from sidelight.transactions.reads import only_reads
 from sidelight.transactions.sqlalchemy import two_phases
 from sidelight.transactions.sqlalchemy.drivers import driver_of
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver
-from sidelight.transactions.sqlalchemy.work import End, Statements
+from sidelight.transactions.sqlalchemy.work import NOTHING, End, Standing, Statements
 from sidelight.transactions.waiting import Waiting
 
 _ATTRIBUTE: Final = "_sidelight_watch"
@@ -33,12 +34,12 @@ _engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 
 
 class _Savepoint:
-    """A savepoint, by the number of the last statement before it."""
+    """A savepoint, by the statements before it."""
 
-    __slots__ = ("last",)
+    __slots__ = ("standing",)
 
-    def __init__(self, last: int) -> None:
-        self.last = last
+    def __init__(self, standing: Standing) -> None:
+        self.standing = standing
 
 
 class Watch(Waiting):
@@ -65,7 +66,7 @@ class Watch(Waiting):
     @property
     def is_used(self) -> bool:
         """Whether the transaction has events or work that its end decides on."""
-        return self.statements.last > 0 or bool(self)
+        return self.statements.standing.last > 0 or bool(self)
 
     def committed(self) -> None:
         """See `Waiting.committed`."""
@@ -93,16 +94,17 @@ class Watch(Waiting):
         return super()._ended()
 
     def _mark(self) -> _Savepoint:
-        return _Savepoint(self.statements.last)
+        return _Savepoint(self.statements.standing)
 
     def _rolled_back_to(self, name: Name) -> None:
         for how, index in zip((End.UNDONE, End.UNKNOWN), self._found(name), strict=True):
-            self.statements.ended(how, left=self._savepoints[index][1].last if index >= 0 else 0)
+            before = self._savepoints[index][1].standing if index >= 0 else NOTHING
+            self.statements.ended(how, left=before)
         super()._rolled_back_to(name)
 
     def settle(self, connection: Connection) -> None:
         """Look whether the statements that were executed are in a transaction."""
-        if not self.statements.last:
+        if not self.statements.standing.last:
             return
         if self.is_blind:
             self.statements.ended(End.UNKNOWN)
@@ -326,7 +328,7 @@ def _executed(connection: Connection, cursor: Any, statement: str, *_: object) -
             if control.may_control(statement):
                 _take_in(found, connection, cursor, statement)
             else:
-                found.statements.executed()
+                found.statements.executed(reads=only_reads(statement))
             found.settle(connection)
 
 
@@ -335,7 +337,7 @@ def _take_in(found: Watch, connection: Connection, cursor: Any, statement: str) 
     statements = list(control.statements(statement, driver_of(connection).dialect(connection)))
     for each in statements:
         if not each.verb:
-            found.statements.executed()
+            found.statements.executed(reads=False)
         elif each.verb == control.COMMIT and len(statements) > 1:
             found.unknown()
         elif each.verb == control.COMMIT:

@@ -7,9 +7,9 @@ began: its work are the statements with higher numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from sqlalchemy.engine import Connection
 
@@ -50,34 +50,56 @@ class Chain(Generic[T]):
             yield value
 
 
+class Standing(NamedTuple):
+    """The work in an open transaction, by numbers of statements.
+
+    Attributes:
+        last: of the last statement; 0 for none.
+        written: of the last one that may have written; 0 for none.
+    """
+
+    last: int
+    written: int
+
+
+NOTHING: Final = Standing(0, 0)
+
+
 class Statements:
     """The statements of one connection, without those that control the transaction.
 
     Attributes:
         number: how many were executed.
-        last: number of the last one whose work stands in the open transaction; 0 for none.
-        ends: the ends from now on, each with the number of the last statement that it ended.
+        standing: those whose work stands in the open transaction.
+        ends: the ends from now on, each with the statements that it ended.
     """
 
     def __init__(self) -> None:
-        self.number = self.last = 0
-        self.ends: Chain[tuple[End, int]] = Chain()
+        self.number = 0
+        self.standing = NOTHING
+        self.ends: Chain[tuple[End, Standing]] = Chain()
 
-    def executed(self) -> None:
-        """Take in a statement."""
+    def executed(self, *, reads: bool) -> None:
+        """Take in a statement.
+
+        Args:
+            reads: it has surely written nothing.
+        """
         self.number += 1
-        self.last = self.number
+        self.standing = Standing(self.number, self.standing.written if reads else self.number)
 
-    def ended(self, how: End, *, left: int = 0) -> None:
+    def ended(self, how: End, *, left: Standing = NOTHING) -> None:
         """Take in the end of the transaction, or of a savepoint.
 
         Args:
             how: it has ended.
-            left: number of the last statement before the savepoint.
+            left: what stood before the savepoint.
         """
-        if self.last > left:
-            self.ends = self.ends.add((how, self.last))
-            self.last = left
+        last, written = self.standing
+        if last > left.last:
+            ended = Standing(last, written if written > left.written else 0)
+            self.ends = self.ends.add((how, ended))
+            self.standing = left
 
 
 class Work:
@@ -92,8 +114,18 @@ class Work:
         self._ends = statements.ends
 
     def ends(self) -> set[End]:
-        """Return how the transactions of the statements have ended; empty without statements."""
-        ends = {how for how, last in self._ends if last > self._number}
-        if self._statements.last > self._number:
+        """Return how the transactions of the work have ended; empty without statements.
+
+        Where a statement may have written, those that only read are no part of the work.
+        """
+        return self.written() or self._ended(lambda statements: statements.last)
+
+    def written(self) -> set[End]:
+        """Return how the transactions of the statements that may have written have ended."""
+        return self._ended(lambda statements: statements.written)
+
+    def _ended(self, number: Callable[[Standing], int]) -> set[End]:
+        ends = {how for how, ended in self._ends if number(ended) > self._number}
+        if number(self._statements.standing) > self._number:
             ends.add(End.OPEN)
         return ends
