@@ -187,6 +187,12 @@ class Loop:
         """
         return bool(self._wake.acquire(timeout=seconds))
 
+    def rest(self, seconds: float) -> None:
+        """Sleep for ``seconds``, whatever `wake` says; `stop` ends it. For the thread itself."""
+        until = monotonic() + seconds
+        while not self.halting and (left := until - monotonic()) > 0:
+            self.pause(left)
+
     def stop(self) -> None:
         """Tell the thread to end, and wake it."""
         self.halt()

@@ -124,7 +124,7 @@ class Relay:
         """
         needed = needed or (self.acknowledging,)
         is_delivered = self._await_delivery(seconds, needed, patient=patient)
-        refused = [w.take_refused() for w in self.workers if w.sink.name in needed]
+        refused = [w.delivery.take_refused() for w in self.workers if w.sink.name in needed]
         return is_delivered and not any(refused)
 
     def _await_delivery(self, seconds: float, needed: Collection[str], *, patient: bool) -> bool:
@@ -233,7 +233,7 @@ class Relay:
         """
         for mover in self.movers:
             mover.disown()
-        usable = [worker.sink.disown(busy=worker.busy) for worker in self.workers]
+        usable = [worker.sink.disown(busy=worker.delivery.is_within) for worker in self.workers]
         return all(usable)
 
     def stop(self, seconds: float) -> bool:
