@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 import sqlite3
+import tempfile
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from tests.support.postgres import new_database
+from tests.support.postgres import database_of, new_database
 
 import sidelight
 from sidelight import arg, emits, result
@@ -60,6 +62,29 @@ def postgresql(_: Path) -> str:
 
 
 DATABASES: dict[str, Callable[[Path], str]] = {"sqlite": sqlite, "postgresql": postgresql}
+
+
+def shop(database: str, directory: Path, fill: Callable[[str], None] | None = None) -> str:
+    """The URL of a database with the tables, copied from one that was filled once.
+
+    Args:
+        database: kind of the database.
+        directory: where a file shall lie.
+        fill: makes the tables of a database, by its URL; `create_tables` if not given.
+    """
+    fill = fill or create_tables
+    if database == "postgresql":
+        return new_database(template=database_of(fill))
+    path = directory / "business.db"
+    path.write_bytes(_filled_file(fill))
+    return f"sqlite:///{path}"
+
+
+@functools.cache
+def _filled_file(fill: Callable[[str], None]) -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        fill(sqlite(Path(directory)))
+        return (Path(directory) / "business.db").read_bytes()
 
 
 def engine_on(url: str, **options: Any) -> Engine:

@@ -1,4 +1,4 @@
-"""Combinations of three dimensions that hold each pair of values."""
+"""Combinations of dimensions that hold each pair of values."""
 
 from __future__ import annotations
 
@@ -20,3 +20,19 @@ def each_pair(
     for (i, a), (j, b) in itertools.product(enumerate(first), enumerate(second)):
         for c in third if full else [third[(i + j) % len(third)]]:
             yield a, b, c
+
+
+def each_nth(
+    cases: Iterable[Any], n: int, turn: Any, turns: Iterable[Any], *, full: bool
+) -> list[Any]:
+    """Return each nth of generated cases; each turn begins with another case.
+
+    Args:
+        cases: all of them.
+        n: prime to the sizes of the dimensions, so that each pair of values has its turn.
+        turn: whose cases they are, such as a driver.
+        turns: those who share the cases.
+        full: return all cases.
+    """
+    turns = list(turns)
+    return list(cases) if full else list(cases)[turns.index(turn) * n // len(turns) :: n]

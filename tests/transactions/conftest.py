@@ -26,9 +26,7 @@ def case(request):
 
 @pytest.fixture
 def url(case, tmp_path):
-    url = business.DATABASES[case[1]](tmp_path)
-    business.create_tables(url)
-    return url
+    return business.shop(case[1], tmp_path)
 
 
 @pytest.fixture

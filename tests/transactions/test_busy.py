@@ -4,6 +4,7 @@ Each way below holds the driver's lock, or leaves the server busy, while code of
 """
 
 import asyncio
+import collections
 import contextlib
 import io
 import itertools
@@ -17,7 +18,6 @@ from django.db import connections, transaction
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.postgres import new_database
 from tests.support.proving import MODES
 from tests.support.telemetry import restore
 
@@ -215,8 +215,7 @@ def named(value):
 
 @pytest.fixture
 def url(tmp_path):
-    url = new_database()
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     sidelight.configure(
         f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False, deadline=0.3
     )
@@ -233,47 +232,68 @@ def join_once(url):
 
 
 def told(tmp_path):
+    """What each case's events are marked with."""
     assert sidelight.flush(20)
+    found = collections.defaultdict(list)
     with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
-        return [each.attributes.get("sidelight.not_joined") for each in store.events(type="held")]
+        for event in store.events(type="held"):
+            found[event.attributes["n"]].append(event.attributes.get("sidelight.not_joined"))
+    return found
 
 
-def check_told(mode, end, reason, raised, url, tmp_path):
-    """The event follows the commit, with the reason where it could not join, or the call raised."""
-    is_refused = reason != JOINED and mode != "after_commit"
-    if mode == "strict" and is_refused:
-        assert REASONS[reason][0] in raised[0]
-        assert not told(tmp_path)
-    else:
-        assert not raised
+class Cases:
+    """The modes and ends of one test, on one database."""
+
+    def __init__(self, url, tmp_path):
+        self._url = url
+        self._tmp_path = tmp_path
+        self._expected = {}
+
+    def __iter__(self):
+        """Yield each mode and end with an empty table, and compare the events at the end."""
+        with psycopg.connect(self._url, autocommit=True) as self._other:
+            yield from itertools.product(MODES, ("commit", "rollback"))
+        found = told(self._tmp_path)
+        assert {case: found[case] for case in self._expected} == self._expected
+        assert found.keys() <= self._expected.keys()
+        assert EMITTER.losses == {}
+
+    def check(self, mode, end, reason, raised):
+        """The event follows the commit, with the reason where it could not join; or it raised."""
+        case = f"{mode}, {end}"
+        is_refused = reason != JOINED and mode != "after_commit"
+        is_told = is_refused and mode == "strict"
+        assert [REASONS[reason][0] in each for each in raised] == [True] * is_told, case
         label = reason if is_refused else None
-        assert told(tmp_path) == ([] if end == "rollback" else [label])
-    assert business.committed(url) == (set() if end == "rollback" else {"mine"})
-    counted = {f"not joined: {reason}": 1} if is_refused and end == "commit" else {}
-    assert EMITTER.losses == ({} if mode == "strict" else counted)
+        self._expected[case] = [] if is_told or end == "rollback" else [label]
+        rows = self._other.execute("DELETE FROM orders RETURNING name").fetchall()
+        assert rows == ([] if end == "rollback" else [("mine",)]), case
+        counted = {f"not joined: {reason}": 1} if is_refused and end == "commit" else {}
+        assert EMITTER.losses == ({} if is_told else counted), case
+        EMITTER.losses.clear()
 
 
-@pytest.mark.parametrize("end", ["commit", "rollback"])
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("target", "way", "reason"), TABLE, ids=named)
 def test_the_caller_does_not_wait_and_the_event_follows_the_commit(
-    target, way, reason, mode, end, url, tmp_path
+    target, way, reason, url, tmp_path
 ):
     if "psycopg2" in target.__name__:
         pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
-    work = emits("held", **MODES[mode])(lambda target: target)
-    raised = []
+    cases = Cases(url, tmp_path)
+    for mode, end in cases:
+        work = emits("held", n=arg.case, **MODES[mode])(lambda target, case: target)
+        raised = []
 
-    def held():
-        try:
-            slowly(lambda: work(named_target))
-        except TransactionError as error:
-            raised.append(str(error))
+        def held(work=work, case=f"{mode}, {end}", raised=raised):
+            try:
+                slowly(lambda: work(named_target, case))
+            except TransactionError as error:
+                raised.append(str(error))
 
-    with target(url) as (named_target, raw, unit):
-        way(raw, held)
-        getattr(unit, end)()
-    check_told(mode, end, reason, raised, url, tmp_path)
+        with target(url) as (named_target, raw, unit):
+            way(raw, held)
+            getattr(unit, end)()
+        cases.check(mode, end, reason, raised)
 
 
 # -- asynchronous ----------------------------------------------------------------------------------
@@ -281,37 +301,45 @@ def test_the_caller_does_not_wait_and_the_event_follows_the_commit(
 
 #: In autocommit mode a COPY is a transaction of its own; psycopg2 does not tell how it ends.
 ALONE = {
-    "psycopg": (copy_in, [{"n": 1}], {}),
+    "psycopg": (copy_in, ["commit", "rollback"], {}),
     "psycopg2": (psycopg2_copy_in, [], {"commit without an answer": 1}),
 }
 
 
-@pytest.mark.parametrize("end", ["commit", "rollback", "error"])
 @pytest.mark.parametrize("target", [core, session])
 @pytest.mark.parametrize("driver", ALONE)
-def test_a_copy_in_autocommit_mode_has_its_event_or_counts_it(driver, target, end, url, tmp_path):
+def test_a_copy_in_autocommit_mode_has_its_event_or_counts_it(driver, target, url, tmp_path):
     way, events, losses = ALONE[driver]
     if driver == "psycopg2":
         pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
-    sidelight.flush(20)  # takes what other tests have lost
+    for end in ("commit", "rollback", "error"):
+        sidelight.flush(20)  # takes what was lost before
+        before = collections.Counter(EMITTER.losses)
 
-    def work():
-        emits("ordered", n=arg.n, after_commit=arg.target)(lambda target, n: None)(named, 1)
-        if end == "error":
-            raise KeyError
+        def work(end=end):
+            insert = emits("ordered", n=arg.n, after_commit=arg.target)(lambda target, n: None)
+            insert(named, end)
+            if end == "error":
+                raise KeyError
 
-    with target(url, driver) as (named, raw, ending):
-        raw.rollback()
-        raw.autocommit = True
-        with contextlib.suppress(KeyError, getattr(raw, "DataError", psycopg.Error).__base__):
-            way(raw, work)
-        (ending.rollback if end == "rollback" else ending.commit)()
-        raw.autocommit = False
-    assert dict(EMITTER.losses) == losses
-    assert sidelight.flush(20) is not bool(losses)
+        with target(url, driver) as (named, raw, ending):
+            raw.rollback()
+            raw.autocommit = True
+            with contextlib.suppress(KeyError, getattr(raw, "DataError", psycopg.Error).__base__):
+                way(raw, work)
+            (ending.rollback if end == "rollback" else ending.commit)()
+            raw.autocommit = False
+        assert collections.Counter(EMITTER.losses) - before == losses, end
+        assert sidelight.flush(20) is not bool(losses), end
+        empty(url)
     with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
-        found = [dict(event.attributes) for event in store.events(type="ordered")]
-    assert found == ([] if end == "error" else events)
+        assert [event.attributes["n"] for event in store.events(type="ordered")] == events
+
+
+def empty(url):
+    """Delete the row of a case, whose name the next one uses again."""
+    with psycopg.connect(url) as other:
+        other.execute("DELETE FROM orders")
 
 
 async def copy_in_awaited(raw, work):
@@ -414,31 +442,29 @@ TABLE_AWAITED = [
 TABLE_AWAITED = [(target, way, reason) for target, (way, reason) in TABLE_AWAITED]
 
 
-@pytest.mark.parametrize("end", ["commit", "rollback"])
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("target", "way", "reason"), TABLE_AWAITED, ids=named)
-async def test_the_same_awaited(target, way, reason, mode, end, url, tmp_path):
-    if way is other_task and mode == "strict":
-        reason = JOINED  # it waits for its turn
-
-    async def nothing(target):
+async def test_the_same_awaited(target, way, reason, url, tmp_path):
+    async def nothing(target, case):
         return target
 
-    work = emits("held", **MODES[mode])(nothing)
-    raised = []
+    cases = Cases(url, tmp_path)
+    for mode, end in cases:
+        work = emits("held", n=arg.case, **MODES[mode])(nothing)
+        raised = []
 
-    async def held():
-        began = time.perf_counter()
-        try:
-            await asyncio.wait_for(work(named_target), 20)
-        except TransactionError as error:
-            raised.append(str(error))
-        assert time.perf_counter() - began < BUDGET
+        async def held(work=work, case=f"{mode}, {end}", raised=raised):
+            began = time.perf_counter()
+            try:
+                await asyncio.wait_for(work(named_target, case), 20)
+            except TransactionError as error:
+                raised.append(str(error))
+            assert time.perf_counter() - began < BUDGET
 
-    async with target(url) as (named_target, raw, unit):
-        await way(raw, held)
-        await getattr(unit, end)()
-    check_told(mode, end, reason, raised, url, tmp_path)
+        async with target(url) as (named_target, raw, unit):
+            await way(raw, held)
+            await getattr(unit, end)()
+        waits = way is other_task and mode == "strict"  # for its turn
+        cases.check(mode, end, JOINED if waits else reason, raised)
 
 
 @contextlib.asynccontextmanager
@@ -476,14 +502,12 @@ async def core_that_has_sent_nothing(url):
     await engine.dispose()
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    ("way", "end"),
-    [
-        *itertools.product([asyncpg_copy_in, asyncpg_copy_out], ["commit", "rollback"]),
-        (asyncpg_copy_in, "error"),  # an error in the output of a COPY blocks asyncpg for ever
-    ],
-)
+WAYS_AND_ENDS = [
+    *itertools.product([asyncpg_copy_in, asyncpg_copy_out], ["commit", "rollback"]),
+    (asyncpg_copy_in, "error"),  # an error in the output of a COPY blocks asyncpg for ever
+]
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -494,30 +518,36 @@ async def core_that_has_sent_nothing(url):
     ],
 )
 async def test_asyncpg_does_not_tell_how_a_copy_ends_that_is_a_transaction_of_its_own(
-    target, way, mode, end, url, tmp_path
+    target, url, tmp_path
 ):
     async def nothing(target):
         return target
 
-    work = emits("held", **MODES[mode])(nothing)
-    raised = []
+    for (way, end), mode in itertools.product(WAYS_AND_ENDS, MODES):
+        case = f"{way.__name__}, {end}, {mode}"
+        work = emits("held", **MODES[mode])(nothing)
+        raised = []
 
-    async def held():
-        try:
-            await asyncio.wait_for(work(named_target), 20)
-        except TransactionError as error:
-            raised.append(str(error))
-        if end == "error":
-            raise KeyError
+        async def held(work=work, end=end, raised=raised):
+            try:
+                await asyncio.wait_for(work(named_target), 20)
+            except TransactionError as error:
+                raised.append(str(error))
+            if end == "error":
+                raise KeyError
 
-    sidelight.flush(20)  # takes what other tests have lost
-    async with target(url) as (named_target, raw, unit):
-        with contextlib.suppress(KeyError):
-            await way(raw, held)
-        await (unit.rollback if end == "rollback" else unit.commit)()
-    assert [REASONS[BUSY][0] in each for each in raised] == ([True] if mode == "strict" else [])
-    assert EMITTER.losses == ({} if raised else {"commit without an answer": 1})
-    assert sidelight.flush(20) is bool(raised)
+        sidelight.flush(20)  # takes what was lost before
+        before = collections.Counter(EMITTER.losses)
+        async with target(url) as (named_target, raw, unit):
+            with contextlib.suppress(KeyError):
+                await way(raw, held)
+            await (unit.rollback if end == "rollback" else unit.commit)()
+        told = [REASONS[BUSY][0] in each for each in raised]
+        assert told == ([True] if mode == "strict" else []), case
+        losses = collections.Counter(EMITTER.losses) - before
+        assert losses == ({} if raised else {"commit without an answer": 1}), case
+        assert sidelight.flush(20) is bool(raised), case
+        empty(url)
     with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
         assert not list(store.events(type="held"))
 
@@ -526,7 +556,7 @@ async def test_asyncpg_does_not_tell_how_a_copy_ends_that_is_a_transaction_of_it
 async def test_what_asyncpg_has_committed_has_its_event_while_another_task_executes(
     mode, url, tmp_path
 ):
-    async def order(target):
+    async def order(target, case):
         await target.execute(sqlalchemy.text("INSERT INTO orders (name) VALUES ('mine')"))
         other.append(asyncio.ensure_future(target.execute(sqlalchemy.text("SELECT pg_sleep(0.1)"))))
         await asyncio.sleep(0.02)
@@ -534,7 +564,7 @@ async def test_what_asyncpg_has_committed_has_its_event_while_another_task_execu
     other, raised = [], []
     async with core_autocommit(url) as (target, _, _):
         try:
-            await emits("held", **MODES[mode])(order)(target)
+            await emits("held", n=arg.case, **MODES[mode])(order)(target, "case")
         except TransactionError as error:
             raised.append(str(error))
         await asyncio.gather(*other)
@@ -545,5 +575,5 @@ def check_told_at_once(mode, raised, tmp_path):
     """In autocommit mode the work is committed: the event is there, or the call has raised."""
     label = "autocommit" if mode == "transaction" else None
     assert [REASONS["autocommit"][0] in each for each in raised] == [True] * (mode == "strict")
-    assert told(tmp_path) == ([] if mode == "strict" else [label])
+    assert told(tmp_path)["case"] == ([] if mode == "strict" else [label])
     assert EMITTER.losses == ({"not joined: autocommit": 1} if label else {})

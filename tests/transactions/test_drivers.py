@@ -9,7 +9,6 @@ import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.postgres import new_database
 from tests.support.telemetry import restore
 
 import sidelight
@@ -22,10 +21,8 @@ ENDS = ("rollback", "close", "commit")
 
 
 @pytest.fixture
-def url():
-    url = new_database()
-    business.create_tables(url)
-    return url
+def url(tmp_path):
+    return business.shop("postgresql", tmp_path)
 
 
 @pytest.fixture(params=ASYNCHRONOUS)
@@ -120,8 +117,7 @@ def add(session, name):
 @pytest.mark.parametrize("driver", SESSIONS)
 def test_a_session_that_commits_each_statement_has_an_event_for_each(driver, tmp_path):
     """A rollback or a close of the session does not undo what the server has committed."""
-    url = business.DATABASES[SESSIONS[driver]](tmp_path)
-    business.create_tables(url)
+    url = business.shop(SESSIONS[driver], tmp_path)
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", otlp=False, deadline=1.0)
     if driver == "psycopg2":
         pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")

@@ -15,7 +15,6 @@ import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
-from tests.support.postgres import new_database
 from tests.support.telemetry import restore
 
 import sidelight
@@ -50,8 +49,7 @@ order = ORDERS["strict"]
 
 @pytest.fixture
 def url(tmp_path, monkeypatch):
-    url = new_database()
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     store = f"sqlite:///{tmp_path / 'events.db'}"
     sidelight.configure(store, outboxes=[url], otlp=False)
     monkeypatch.setattr(EMITTER, "deadline", 30.0)  # the interrupt comes first

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 from tests.support import business, proving
+from tests.support.pairs import each_nth
 from tests.support.proving import lost, told
 from tests.transactions import test_proof as proof
 from tests.transactions.test_past_the_session import running
@@ -140,7 +141,7 @@ def test_the_work_of_a_lost_connection_has_no_event(driver, tmp_path, full):
     sidelight.flush(60)  # takes what other tests have lost
     cases = [case for case in CASES if (case[0], case[2]) != (Session, closed)]
     with running(url, driver, asynchronous) as run:
-        for case in itertools.islice(cases, 0, None, 1 if full else 7):
+        for case in each_nth(cases, 13, driver, proof.DRIVERS, full=full):
             name = ", ".join(getattr(each, "__name__", str(each)) for each in case)
             traces = {}
             for mode, join in MODES.items():

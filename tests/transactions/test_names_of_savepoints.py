@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy
 from django.db import Error, connections, transaction
 from tests.support import business
+from tests.support.pairs import each_nth
 from tests.support.postgres import new_database
 from tests.support.proving import DJANGO_ON_PSYCOPG2, lost
 from tests.support.telemetry import restore
@@ -40,13 +41,19 @@ NAMES = {
     ),
 }
 VERBS = ("ROLLBACK TO", "RELEASE")
-SAMPLED = 101
+SAMPLED = {"postgresql": 307, "sqlite": 211}
+#: Those who share the cases of a database.
+USERS = (
+    *proof.DRIVERS,
+    *("psycopg itself", "psycopg itself, awaited"),
+    *(f"Django on {driver}" for driver in below_django.DRIVERS),
+)
 
 
-def cases(database, *, full):
-    """Yield the steps of each case; by default of each 101st."""
+def cases(database, user, *, full):
+    """Yield the steps of each case of a user; by default of a few."""
     every = itertools.product(NAMES[database], VERBS, NAMES[database], NAMES[database])
-    for one, verb, two, three in itertools.islice(every, 0, None, 1 if full else SAMPLED):
+    for one, verb, two, three in each_nth(every, SAMPLED[database], user, USERS, full=full):
         yield (
             f"order | SAVEPOINT {one} | order | SAVEPOINT {two} | order"
             f" | {verb} {three} | order | ROLLBACK TO {one} | order"
@@ -56,16 +63,17 @@ def cases(database, *, full):
 ERRORS = (psycopg.Error, sqlalchemy.exc.SQLAlchemyError, Error)
 
 
-def perform(database, opened, *, full):
+def perform(database, user, opened, *, full):
     """Perform the cases; the number of those that the database has not refused.
 
     Args:
         database: kind of the database.
+        user: one of `USERS`.
         opened: takes the name of a case; its context gives a step and commits at its end.
         full: whether to perform all of them.
     """
     before, done = lost(), 0
-    for number, steps in enumerate(cases(database, full=full)):
+    for number, steps in enumerate(cases(database, user, full=full)):
         name = f"{number}: {steps.replace('|', '-')}|"
         with contextlib.suppress(*ERRORS), opened(name) as step:
             for each in steps.split(" | "):
@@ -100,7 +108,7 @@ def test_below_sqlalchemy(driver, tmp_path, full):
             finally:
                 unit.rollback()
 
-        assert perform(database, opened, full=full)
+        assert perform(database, driver, opened, full=full)
     assert sidelight.flush(60)
     check(url, tmp_path)
 
@@ -126,7 +134,8 @@ def test_on_psycopg(asynchronous, tmp_path, full):
             finally:
                 connection.rollback()
 
-        assert perform("postgresql", opened, full=full)
+        user = "psycopg itself, awaited" if asynchronous else "psycopg itself"
+        assert perform("postgresql", user, opened, full=full)
     assert sidelight.flush(60)
     check(url, tmp_path)
 
@@ -140,7 +149,8 @@ def perform_below_django(driver, url, *, full):
         with transaction.atomic(using=alias):
             yield below_django.Stepping(alias, name).step
 
-    assert perform(below_django.DRIVERS[driver][0], opened, full=full)
+    user = f"Django on {driver}"
+    assert perform(below_django.DRIVERS[driver][0], user, opened, full=full)
     connections[alias].close()
     del connections[alias]
     del connections.databases[alias]

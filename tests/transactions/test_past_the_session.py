@@ -15,6 +15,7 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from tests.support import business
+from tests.support.pairs import each_nth
 from tests.support.proving import lost
 from tests.transactions import test_proof as proof
 
@@ -208,7 +209,7 @@ def test_the_event_waits_for_the_flush_of_its_objects(driver, tmp_path, full):
     sidelight.flush(60)  # takes what other tests have lost
     every = itertools.product(business.JOINS, WAYS, WORKS, FINISHES)
     with running(url, driver, asynchronous) as run:
-        for join, way, work, finish in itertools.islice(every, 0, None, 1 if full else 7):
+        for join, way, work, finish in each_nth(every, 13, driver, proof.DRIVERS, full=full):
             before = lost()
             case = f"{join}, {way.__name__}, {work.__name__}, {finish.__name__}"
             function = emits("ordered", n=arg.name, **{join: arg.session})(work)

@@ -16,6 +16,7 @@ from django.db import connections
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
+from tests.support.pairs import each_nth
 from tests.support.proving import MODES, lost, told
 from tests.transactions import test_proof as proof
 
@@ -51,7 +52,7 @@ ENDS = {
     "failed at the commit": f"{proof.DEFERRED} | commit | rollback",
     "twice": "commit | order | commit",
 }
-SAMPLED = 5  # prime to the numbers of places and ends, so that each pair of values has its turn
+SAMPLED = 13  # prime to the numbers of places and ends, so that each pair of values has its turn
 ERRORS = (sqlalchemy.exc.SQLAlchemyError, psycopg.Error, DjangoError, TransactionError)
 #: SQLAlchemy asserts that a flush has read its keys, which in a pipeline it has not.
 ERRORS += (AssertionError,)
@@ -223,8 +224,8 @@ def test_in_a_pipeline_events_follow_the_commit_or_are_counted(target, tmp_path,
         is_async = "awaited" in target
         run = (lambda value: runner.run(proof._settled(value))) if is_async else _run_plainly
         every = itertools.product(MODES, PLACES.items(), ENDS.items())
-        for mode, (place, steps), (end, ends) in itertools.islice(
-            every, 0, None, 1 if full else SAMPLED
+        for mode, (place, steps), (end, ends) in each_nth(
+            every, SAMPLED, target, TARGETS, full=full
         ):
             if target == "django" and "and commit" in steps:
                 continue  # Django forbids it in a block

@@ -351,9 +351,8 @@ SETTINGS = {
 }
 
 
-def created(tmp_path, database):
-    """A database whose table of invoices is checked at the commit."""
-    url = business.DATABASES[database](tmp_path)
+def fill(url):
+    """Make the tables, and one of invoices that is checked at the commit."""
     business.create_tables(url)
     engine = business.engine_on(url)
     with engine.begin() as connection:
@@ -362,6 +361,11 @@ def created(tmp_path, database):
             " DEFERRABLE INITIALLY DEFERRED)"
         )
     engine.dispose()
+
+
+def created(tmp_path, database):
+    """The URL of a database with these tables."""
+    url = business.shop(database, tmp_path, fill)
     sidelight.configure(
         f"sqlite:///{tmp_path / 'events.db'}", outboxes=[url], otlp=False, deadline=1.0
     )

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from django.db import Error, connections, models, transaction
 from tests.support import business
+from tests.support.pairs import each_nth
 from tests.support.proving import DJANGO_ON_PSYCOPG2, lost, told
 from tests.support.telemetry import restore
 from tests.transactions import test_proof as proof
@@ -101,8 +102,8 @@ SAMPLED = 509  # prime, so that each pair of values has its turn
 def cases(driver, *, full):
     """Yield setting and steps of each case; of a driver's cases each 509th by default."""
     every = itertools.product(DRIVERS[driver][1], OPENED, FIRST, FORMS, WAYS_OUT)
-    for setting, opened, first, form, way_out in itertools.islice(
-        every, 0, None, 1 if full else SAMPLED
+    for setting, opened, first, form, way_out in each_nth(
+        every, SAMPLED, driver, DRIVERS, full=full
     ):
         yield setting, f"{opened}{first} | {form} | {way_out}"
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from tests.support import business
+from tests.support.pairs import each_nth
 from tests.support.proving import lost, told
 from tests.transactions import test_proof as proof
 
@@ -95,14 +96,14 @@ SETTINGS = {
     "sqlite3": SQLITE,
     "aiosqlite": SQLITE,
 }
-SAMPLED = 211  # prime, so that each pair of values has its turn
+SAMPLED = 307  # prime, so that each pair of values has its turn
 
 
 def cases(driver, *, full):
-    """Yield setting, steps and kind of each case; of a driver's cases each 211th by default."""
+    """Yield setting, steps and kind of each case; of a driver's cases each 307th by default."""
     every = itertools.product(SETTINGS[driver], FIRST, FORMS, WAYS_OUT, proof.ORDERS)
-    for setting, first, form, way_out, kind in itertools.islice(
-        every, 0, None, 1 if full else SAMPLED
+    for setting, first, form, way_out, kind in each_nth(
+        every, SAMPLED, driver, SETTINGS, full=full
     ):
         yield setting, f"{first} | {form} | {way_out}", kind
 

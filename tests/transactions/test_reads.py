@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session, aliased
 from tests.support import business
+from tests.support.pairs import each_nth
 from tests.support.proving import MODES, lost
 from tests.transactions import test_proof as proof
 from tests.transactions.test_past_the_session import running
@@ -125,7 +126,7 @@ def test_reads_beside_undone_work_are_no_work(driver, tmp_path, full):
     if driver == "psycopg2":
         pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url, before = proof.created(tmp_path, database), lost()
-    cases = CASES[:: 1 if full else 7]
+    cases = each_nth(CASES, 13, driver, proof.DRIVERS, full=full)
     with running(url, driver, asynchronous) as run:
         for number, case in enumerate(cases):
             run(lambda engine, number=number, case=case: perform(engine, case, f"{number}|"))

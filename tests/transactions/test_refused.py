@@ -241,9 +241,7 @@ CASES = [(*each[:2], database, *each[3:]) for each in SCENARIOS for database in 
 def case(request, tmp_path):
     """The reason, the unit, and the URL of the database."""
     reason, opened, database, statements, options, change = request.param
-    url = business.DATABASES.get(database, lambda _: "sqlite://")(tmp_path)
-    if database != "memory":
-        business.create_tables(url)
+    url = "sqlite://" if database == "memory" else business.shop(database, tmp_path)
     if isinstance(change, str):
         change_by_hand(url, change)
     around = change(url) if callable(change) else contextlib.nullcontext()
@@ -385,8 +383,7 @@ def test_where_a_row_is_left_out_the_log_says_what_to_look_for(case, caplog):
 
 def test_a_trigger_that_writes_elsewhere_is_no_reason(tmp_path):
     """As an audit does. The event joins, and is not looked for in vain."""
-    url = business.DATABASES["sqlite"](tmp_path)
-    business.create_tables(url)
+    url = business.shop("sqlite", tmp_path)
     audit = "INSERT INTO orders (name) VALUES (NEW.event_id)"
     change_by_hand(url, f"CREATE TRIGGER audit AFTER INSERT ON sidelight_outbox BEGIN {audit}; END")
     store = f"sqlite:///{tmp_path / 'events.db'}"
@@ -402,8 +399,7 @@ def test_a_trigger_that_writes_elsewhere_is_no_reason(tmp_path):
 @pytest.mark.parametrize(("name", "database"), business.CASES)
 def test_where_the_insert_undoes_the_work_the_caller_learns_of_it(name, database, tmp_path):
     """Its commit may not tell: SQLite takes one without a transaction, psycopg's `with` as well."""
-    url = business.DATABASES[database](tmp_path)
-    business.create_tables(url)
+    url = business.shop(database, tmp_path)
     change_by_hand(url, ALL_UNDONE[database])
     store = f"sqlite:///{tmp_path / 'events.db'}"
     sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
@@ -447,8 +443,7 @@ def test_where_the_insert_undoes_the_work_the_caller_learns_of_it(name, database
     ids=["made later", "deferred, and dropped"],
 )
 def test_a_trigger_that_changes_is_noticed_by_the_relay(changes, reason, tmp_path):
-    url = business.DATABASES["postgresql"](tmp_path)
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     store = f"sqlite:///{tmp_path / 'events.db'}"
     sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
     with plain_psycopg(url) as unit:
@@ -466,8 +461,7 @@ def test_a_trigger_that_changes_is_noticed_by_the_relay(changes, reason, tmp_pat
 
 
 def test_a_relay_that_may_not_see_all_rows_says_so(tmp_path):
-    url = business.DATABASES["postgresql"](tmp_path)
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     role = "relay_" + url.rpartition("/")[2]
     change_by_hand(
         url,
@@ -481,8 +475,7 @@ def test_a_relay_that_may_not_see_all_rows_says_so(tmp_path):
 
 
 def test_a_role_that_may_only_insert_joins(tmp_path):
-    url = business.DATABASES["postgresql"](tmp_path)
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     role = "only_" + url.rpartition("/")[2]
     store = f"sqlite:///{tmp_path / 'events.db'}"
     sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
@@ -502,8 +495,7 @@ def test_a_role_that_may_only_insert_joins(tmp_path):
 def test_while_the_outbox_is_locked_one_call_in_a_second_waits_for_it(kind, database, tmp_path):
     if database == "sqlite" and kind is not session:
         pytest.skip("a driver of PostgreSQL")
-    url = business.DATABASES[database](tmp_path)
-    business.create_tables(url)
+    url = business.shop(database, tmp_path)
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", otlp=False)
     with kind(url, ASK) as unit:
         with locked(url):

@@ -40,9 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
-    url = business.DATABASES[request.param](tmp_path)
-    business.create_tables(url)
-    return url
+    return business.shop(request.param, tmp_path)
 
 
 @pytest.fixture
@@ -272,8 +270,7 @@ def test_relays_that_are_killed_lose_nothing(application, url, store):
 
 def test_relays_of_the_stores_own_database_may_be_killed(tmp_path):
     """Together and one after the other: what one has claimed when it dies is still there."""
-    url = new_database()
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     library.configure(url, relay="external", spool=tmp_path / "spool", otlp=False)
     application = business.WithSession(url, "transaction")
     command = ("--store", url, "--outbox", url, "--spool")
@@ -298,8 +295,7 @@ def test_relays_of_the_stores_own_database_may_be_killed(tmp_path):
 
 
 def test_in_the_stores_own_database_it_is_one_transaction(tmp_path):
-    url = new_database()
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     library.configure(url, outboxes=[url], spool=tmp_path / "spool", otlp=False)
     application = business.WithSession(url, "transaction")
     try:
@@ -322,8 +318,7 @@ def test_in_the_stores_own_database_it_is_one_transaction(tmp_path):
 def test_an_outbox_that_nobody_drains_is_told(url, store, tmp_path):
     """An outbox that is missing in `outboxes`, or that another one replaces there."""
     (tmp_path / "other").mkdir()
-    other = business.DATABASES[url.partition(":")[0]](tmp_path / "other")
-    business.create_tables(other)
+    other = business.shop(url.partition(":")[0], tmp_path / "other")
     for outboxes, is_drained in (([], False), ([other], False), ([url], True)):
         library.configure(f"sqlite:///{store}", outboxes=outboxes, otlp=False, deadline=1.0)
         application = business.WithSession(url, "transaction")
@@ -402,8 +397,7 @@ def test_an_outbox_that_no_external_relay_drains_is_told_by_the_doctor(url, stor
 
 @pytest.mark.parametrize("place", ["elsewhere", "the same database"])
 def test_a_flush_waits_for_rows_that_another_relay_has_locked(place, tmp_path):
-    url = business.postgresql(tmp_path)
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     store = url if place == "the same database" else f"sqlite:///{tmp_path / 'events.db'}"
     settings = {"outboxes": [url], "otlp": False, "spool": tmp_path / "spool", "deadline": 1.0}
     library.configure(store, relay="external", **settings)
@@ -427,8 +421,7 @@ def test_a_flush_waits_for_rows_that_another_relay_has_locked(place, tmp_path):
 
 def test_a_relay_keeps_no_file_of_sqlite_open(tmp_path, store):
     """The business can change the journal mode, and replace the file."""
-    url = business.sqlite(tmp_path)
-    business.create_tables(url)
+    url = business.shop("sqlite", tmp_path)
     library.configure(f"sqlite:///{store}", outboxes=[url], otlp=False, deadline=1.0)
     path = url.removeprefix("sqlite:///")
     application = business.WithSession(url, "transaction")
@@ -458,8 +451,7 @@ def _left_by(path):
 @pytest.mark.parametrize("how", ["thread", "--once"])
 def test_a_relay_leaves_no_log_beside_a_sqlite_database_that_is_closed(how, tmp_path, store):
     """Each application that closes last leaves one file, which is then whole."""
-    url = business.sqlite(tmp_path)
-    business.create_tables(url)
+    url = business.shop("sqlite", tmp_path)
     path = url.removeprefix("sqlite:///")
     relay = "external" if how == "--once" else how
     library.configure(f"sqlite:///{store}", outboxes=[url], relay=relay, otlp=False, deadline=1.0)
@@ -481,8 +473,7 @@ def test_a_relay_leaves_no_log_beside_a_sqlite_database_that_is_closed(how, tmp_
 
 def test_a_log_that_stayed_because_a_relay_was_reading_is_put_into_the_file(tmp_path):
     """The application closes while a relay reads: the relay closes last."""
-    url = business.sqlite(tmp_path)
-    business.create_tables(url)
+    url = business.shop("sqlite", tmp_path)
     path = Path(url.removeprefix("sqlite:///"))
     application = sqlite3.connect(path)
     application.execute("INSERT INTO orders (name) VALUES ('first')")
@@ -505,8 +496,7 @@ def test_a_log_that_stayed_because_a_relay_was_reading_is_put_into_the_file(tmp_
 
 
 def test_a_quiet_database_is_not_opened_again_and_again(tmp_path, monkeypatch):
-    url = business.sqlite(tmp_path)
-    business.create_tables(url)
+    url = business.shop("sqlite", tmp_path)
     outbox, opened = SqliteOutbox(Path(url.removeprefix("sqlite:///"))), []
     real = outbox._opened
     monkeypatch.setattr(SqliteOutbox, "_opened", lambda *a: opened.append(a) or real(*a[1:]))
@@ -528,8 +518,7 @@ def _is(fd, path):
 
 
 def test_a_reader_of_sqlite_disturbs_no_transaction(tmp_path, store, external):
-    url = business.sqlite(tmp_path)
-    business.create_tables(url)
+    url = business.shop("sqlite", tmp_path)
     application = business.WithSession(url, "transaction")
     path = url.removeprefix("sqlite:///")
     rounds = 50
@@ -551,10 +540,9 @@ def test_a_reader_of_sqlite_disturbs_no_transaction(tmp_path, store, external):
         application.close()
 
 
-def test_the_application_does_not_wait_for_a_relay_in_postgresql(store, external):
+def test_the_application_does_not_wait_for_a_relay_in_postgresql(tmp_path, store, external):
     """The relays are stopped inside their transactions."""
-    url = new_database()
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     application = business.WithSession(
         f"{url}?options=-c%20lock_timeout%3D5s", "transaction", strict=True
     )
@@ -584,8 +572,7 @@ def test_the_application_does_not_wait_for_a_relay_in_postgresql(store, external
 
 
 def test_rows_that_were_moved_are_deleted_by_the_next_event(tmp_path, store, external):
-    url = business.sqlite(tmp_path)
-    business.create_tables(url)
+    url = business.shop("sqlite", tmp_path)
     application = business.WithSession(url, "transaction")
     try:
         order_many(application, 300)
@@ -605,8 +592,7 @@ def test_rows_that_were_moved_are_deleted_by_the_next_event(tmp_path, store, ext
 
 def test_another_database_in_its_place_is_read_from_the_start(tmp_path, store, external):
     """Restored from a copy, or deleted and made anew: positions are used again then."""
-    url = business.sqlite(tmp_path)
-    business.create_tables(url)
+    url = business.shop("sqlite", tmp_path)
     path = tmp_path / "business.db"
     application = business.WithSession(url, "transaction")
     try:

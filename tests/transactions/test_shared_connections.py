@@ -11,7 +11,6 @@ import time
 import psycopg
 import pytest
 from tests.support import business
-from tests.support.postgres import new_database
 from tests.support.telemetry import restore
 
 import sidelight
@@ -35,8 +34,7 @@ BUDGET = 2.0  # seconds; a look at a statement that stands takes 0.4
 
 @pytest.fixture
 def url(tmp_path):
-    url = new_database()
-    business.create_tables(url)
+    url = business.shop("postgresql", tmp_path)
     store = f"sqlite:///{tmp_path / 'events.db'}"
     sidelight.configure(store, outboxes=[url], otlp=False, deadline=0.3)
     yield url

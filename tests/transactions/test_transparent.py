@@ -140,8 +140,7 @@ def test_errors_statements_and_rows_are_as_without_us(case, join, tmp_path):
     for make in (Undecorated(business.APPLICATIONS[name]), business.APPLICATIONS[name]):
         directory = tmp_path / str(len(found))
         directory.mkdir()
-        url = business.DATABASES[database](directory)
-        business.create_tables(url)
+        url = business.shop(database, directory)
         found.append(lived(make, url, join))
     without, with_us = found
     assert with_us[0] == without[0]
