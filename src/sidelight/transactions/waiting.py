@@ -21,12 +21,14 @@ class Waiting:
     Attributes:
         commits: number of transactions that were committed or prepared.
         rollbacks: number of transactions that were rolled back.
+        unknown_ends: number of those whose end is unknown; each counts as a rollback, too.
         is_doubtful: whether it is unknown what of the transaction can still be committed.
     """
 
     def __init__(self) -> None:
         self.commits = 0
         self.rollbacks = 0
+        self.unknown_ends = 0
         self.is_doubtful = False
         self._savepoints: list[tuple[Name, Any]] = []
         self._entries: list[tuple[frozenset[object], Entry]] = []
@@ -108,6 +110,7 @@ class Waiting:
     def unknown(self) -> None:
         """Drop the events and count them, because nothing tells how the transaction has ended."""
         self.rollbacks += 1
+        self.unknown_ends += 1
         for entry in self._ended():
             entry.forget()
 

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from sidelight.transactions.entry import ENDED, Entry, Refused
+from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, UnknownError
 from sidelight.transactions.psycopg.turn import turn, turn_awaited
 from sidelight.transactions.psycopg.watch import AnyConnection, OwnText, watch
 from sidelight.transactions.statements import (
@@ -85,15 +85,36 @@ class _PsycopgTransaction(CountedTransaction):
     def __init__(self, connection: AnyConnection) -> None:
         self._target: Any = connection
         self._watch = watch(connection)
+        self._unknown, self._alone = self._watch.unknown_ends, self._watch.alone
         super().__init__(self._watch)
+
+    @property
+    def is_committed(self) -> bool:
+        """See `CountedTransaction.is_committed`.
+
+        Raises:
+            UnknownError: nothing tells how the transaction has ended.
+        """
+        self._watch.look(self._target)
+        if not super().is_committed and self._watch.unknown_ends != self._unknown:
+            raise UnknownError
+        return super().is_committed
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """See `CountedTransaction.is_rolled_back`; false where other work has committed alone."""
+        return super().is_rolled_back and self._watch.alone == self._alone
 
     def check(self) -> None:
         if self.is_committed:
             raise Refused(ENDED)
         if self._target.lock.locked() and self._watch.is_of_another:
             return  # the state is another's; it is checked again when the connection is free
+        status = self._target.pgconn.transaction_status
+        if status not in _WAITED_FOR and self.is_rolled_back:
+            raise UndoneError
         check_postgres(self._target)
-        if self._target.pgconn.transaction_status not in _PERHAPS_OPEN:
+        if status not in _PERHAPS_OPEN:
             raise self.missing()
 
     def after_commit(self, entry: Entry) -> None:

@@ -24,6 +24,7 @@ from sidelight.transactions import control
 from sidelight.transactions.control import Dialect, Statement
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained
+from sidelight.transactions.reads import only_reads
 from sidelight.transactions.waiting import Waiting
 
 AnyConnection: TypeAlias = Connection[Any] | AsyncConnection[Any]
@@ -39,12 +40,14 @@ class Watch(Waiting):
 
     Attributes:
         exchanges: number of exchanges with the server that have begun.
+        alone: number of those that were transactions of their own, and may have written.
     """
 
-    def __init__(self, *, is_async: bool, is_busy: bool, dialect: Dialect) -> None:
+    def __init__(self, *, is_async: bool, is_busy: bool, status: int, dialect: Dialect) -> None:
         super().__init__()
         self._dialect = dialect
-        self.exchanges = 0
+        self.exchanges = self.alone = 0
+        self._status = status  # … of the transaction, after the last exchange
         # The number of the current task or thread. (A task itself would be kept alive.)
         self._runner: Callable[[], int] = _task if is_async else get_ident
         # What runs an exchange; one that began before the watch is unknown.
@@ -97,10 +100,33 @@ class Watch(Waiting):
             self._running = None  # the wait that has ended would have shown its end
         return self._running is not None or self.exchanges != seen
 
+    def look(self, connection: Any) -> None:
+        """Take in that the connection was closed: the server undoes what is not committed."""
+        if self._status != TransactionStatus.UNKNOWN and connection.pgconn.status != ConnStatus.OK:
+            sent = _statements_in(self._untagged)
+            if sent and self._before == TransactionStatus.IDLE and connection.autocommit:
+                # A pipeline is a transaction of its own, and nothing tells whether it has ended.
+                self._has_closed([] if sent[0].begins else [Statement(control.COMMIT)])
+            elif sent or self._status != TransactionStatus.IDLE:
+                self._has_closed([])
+            self._status = TransactionStatus.UNKNOWN
+
+    def _has_closed(self, sent: Sequence[Statement]) -> None:
+        """Take in that the connection has ended after statements that may have been executed."""
+        ends = self.ends
+        untagged, self._untagged = self._untagged, []
+        for each in untagged:
+            if isinstance(each, Entry):
+                self.add(each)
+        self._ended_perhaps([*_statements_in(untagged), *sent], TransactionStatus.UNKNOWN)
+        if self.ends == ends:
+            self.rolled_back()
+
     def _exchange(self, gen: Any, connection: Any) -> Generator[Any, Any, Any]:
         before, ends = connection.pgconn.transaction_status, self.ends
         contained, query = Contained(partial(self._lose, connection)), None
         with contained:
+            self.look(connection)
             query = _Query.of(gen)
         try:
             answer = yield from gen
@@ -118,6 +144,8 @@ class Watch(Waiting):
             if query is not None:
                 self._has_answered(query, connection, before)
             self._settle(connection.pgconn, before, ends)
+            if before == self._status == TransactionStatus.IDLE and query is not None:
+                self.alone += self.ends == ends and not only_reads(_plain(query.text, connection))
         return answer
 
     def _lose(self, connection: Any, error: Exception) -> None:
@@ -182,7 +210,7 @@ class Watch(Waiting):
 
     def _settle(self, pgconn: Any, before: int, ends: int) -> None:
         """Take in the state after an exchange."""
-        status = pgconn.transaction_status
+        self._status = status = pgconn.transaction_status
         if status == TransactionStatus.ACTIVE:
             return
         # A COPY or a stream that was running before the watch, and was a transaction of its own.
@@ -216,11 +244,10 @@ class Watch(Waiting):
 
     def _has_failed(self, sent: Sequence[Statement], pgconn: Any, before: int, ends: int) -> None:
         """Take in that an exchange has raised an error."""
-        status = pgconn.transaction_status
+        self._status = status = pgconn.transaction_status
         if pgconn.status != ConnStatus.OK:
-            self._ended_perhaps([*_statements_in(self._untagged), *sent], TransactionStatus.UNKNOWN)
             if self.ends == ends:
-                self.rolled_back()
+                self._has_closed(sent)
         elif self._untagged or status == TransactionStatus.ACTIVE:
             self._send(sent, before)
             self._failed = True
@@ -268,6 +295,7 @@ def watch(connection: AnyConnection) -> Watch:
     new = Watch(
         is_async=isinstance(connection, AsyncConnection),
         is_busy=connection.lock.locked(),
+        status=connection.pgconn.transaction_status,
         dialect=control.in_postgresql(encoding),
     )
     found: Watch = connection.__dict__.setdefault(_ATTRIBUTE, new)
