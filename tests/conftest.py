@@ -60,7 +60,7 @@ def _clean_environment(tmp_path_factory):
 
 def pytest_sessionfinish():
     """End the servers that the tests of this worker started, because xdist runs no atexit."""
-    for kind in ("postgres", "kafka"):
+    for kind in ("postgres", "kafka", "warm"):
         if servers := sys.modules.get(f"tests.support.{kind}"):
             servers.end()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.docs.pages import RUNS, every_page
+from tests.support import warm
 from tests.support.kafka import broker, java
 from tests.support.postgres import new_database
 
@@ -78,6 +79,8 @@ def test_what_a_page_shows_runs(page, tmp_path):
     steps = list(steps_of(page))
     home = tmp_path / "home"
     home.mkdir()
+    (home / "bin").mkdir()
+    warm.put_command(home / "bin")
     shop = DATABASE
     if any(f"://{DATABASE}" in step["text"] for step in steps):
         shop = new_database().partition("://")[2]
@@ -112,7 +115,6 @@ def test_what_a_page_shows_runs(page, tmp_path):
 def console_consumer(home):
     """Put Kafka's own consumer on the path, by the name that it has in Kafka's package."""
     command = shlex.join(java("org.apache.kafka.tools.consumer.ConsoleConsumer"))
-    (home / "bin").mkdir()
     script = home / "bin" / "kafka-console-consumer.sh"
     script.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
     script.chmod(0o755)
@@ -123,7 +125,7 @@ def environment(home):
     bin_directory = str(Path(sys.executable).parent)
     return {
         "PATH": os.pathsep.join(
-            [bin_directory, str(home / "bin"), os.environ.get("PATH", os.defpath)]
+            [str(home / "bin"), bin_directory, os.environ.get("PATH", os.defpath)]
         ),
         "HOME": str(home),
         "XDG_STATE_HOME": str(home / "state"),

@@ -21,6 +21,7 @@ from unittest import mock
 
 import pytest
 import typer
+from tests.support import warm
 
 from sidelight import Store, emission
 from sidelight.cli import app as cli
@@ -70,14 +71,19 @@ def url_of(store: Path | str) -> str:
 
 def emit(body: str, store: Path | str, *, ends: int = 0, **environment: str) -> None:
     """Run code in a separate process, which emits into ``store`` and ends with this signal."""
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(EMITTER) + textwrap.dedent(body)],
-        env={**os.environ, "SIDELIGHT_STORE": url_of(store), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    program = ["-c", textwrap.dedent(EMITTER) + textwrap.dedent(body)]
+    variables = {**os.environ, "SIDELIGHT_STORE": url_of(store), **environment}
+    if warm.can_run(environment):
+        ended = warm.run(program, variables)
+    else:
+        ended = subprocess.run(
+            [sys.executable, *program],
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert ended.returncode == -ends, ended.stderr
 
 

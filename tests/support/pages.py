@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from tests.support.commands import spawn, url_of, wait_for
+from tests.support import warm
+from tests.support.commands import url_of, wait_for
 from tests.support.ports import free_ports
 
 HOSTILE = "<script>alert('x')</script>"
@@ -68,13 +69,13 @@ Serve = Callable[..., contextlib.AbstractContextManager[Served]]
 def serve(store: Path | str, *options: object, **environment: str) -> Iterator[Served]:
     """Run `sidelight ui`, and end it by Ctrl-C."""
     (port,) = free_ports(1)
-    command = ("ui", "--store", url_of(store), "--port", port, *options)
-    process = spawn(*command, env={**os.environ, **environment})
+    command = ["ui", "--store", url_of(store), "--port", port, *options]
+    process = warm.Process(["-m", "sidelight", *map(str, command)], {**os.environ, **environment})
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
             def answers() -> bool:
-                assert process.poll() is None, process.communicate()
+                assert process.is_alive(), process.told()
                 with contextlib.suppress(httpx.TransportError):
                     client.get("/static/icon.svg")
                     return True
@@ -84,4 +85,4 @@ def serve(store: Path | str, *options: object, **environment: str) -> Iterator[S
             yield Served(port, client)
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.wait()

@@ -1,0 +1,296 @@
+"""Run programs in forks of a process that has imported already what they import.
+
+Most of the processor time of a short program is imports. Here a server imports modules once, and
+forks for each program. The fork is a process of its own, in which sidelight is not configured yet;
+it differs from a fresh interpreter in its loaded modules only. Programs that are about a start or
+an import run in an interpreter of their own instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+EMITTING = ("sidelight.runtime", "sidelight.relay", "sidelight.store.sink", "sqlite3")
+"""What a program imports that emits into SQLite."""
+COMMANDS = (
+    "asyncio",
+    "csv",
+    "http.client",
+    "jinja2",
+    "msgspec",
+    "opentelemetry.trace",
+    "psycopg",
+    "pydantic.plugin._loader",
+    "pydantic.types",
+    "rich.progress",
+    "rich.prompt",
+    "rich.rule",
+    "rich.syntax",
+    "rich.table",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite",
+    "sqlite3",
+    "starlette.applications",
+    "tomllib",
+    "typer._adapters",
+    "urllib.request",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.auto",
+    "wrapt",
+    "zoneinfo",
+)
+"""The libraries that commands of `sidelight` import. They import sidelight itself anew."""
+
+_MODULE = ["-m", "sidelight"]
+_INTERPRETER = ("PYTHON", "LD_")  # variables that only an interpreter's start reads
+
+_COMMAND = """#!{python} -IS
+import json, os, signal, socket, sys
+
+if sys.argv[1:2] == ["run"]:
+    os.execv("{python}", ["{python}", "-m", "sidelight", *sys.argv[1:]])
+connection = socket.socket(socket.AF_UNIX)
+connection.connect("{address}")
+arguments = ["-m", "sidelight", *sys.argv[1:]]
+asked = {{"arguments": arguments, "env": dict(os.environ), "cwd": os.getcwd()}}
+socket.send_fds(connection, [json.dumps(asked).encode()], [0, 1, 2])
+connection.shutdown(socket.SHUT_WR)
+pid = int(connection.recv(20))
+for each in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(each, lambda number, _: os.kill(pid, number))
+code = int(connection.recv(20))
+os._exit(code if code >= 0 else 128 - code)
+"""
+
+_STREAMS = {"stdin": "strict", "stdout": "strict", "stderr": "backslashreplace"}
+"""The standard streams, and how each treats what it cannot encode."""
+
+_to_be_closed: list[Callable[[], None]] = []
+
+
+def end() -> None:
+    """End the servers of this session."""
+    while _to_be_closed:
+        _to_be_closed.pop()()
+
+
+class Process:
+    """A program that runs; its output is in files."""
+
+    def __init__(
+        self, arguments: list[str], environment: Mapping[str, str], cwd: Path | str | None = None
+    ) -> None:
+        modules = COMMANDS if arguments[:2] == _MODULE else EMITTING
+        self._files = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(address_of(modules))
+        ask(self._connection, arguments, environment, cwd, [each.fileno() for each in self._files])
+        self.pid = int(self._connection.recv(20))
+        self._code: int | None = None
+        self._told = ("", "")
+
+    def wait(self, seconds: float = 60.0) -> int:
+        """Wait for its end; returns the exit code, as `subprocess` does."""
+        if self._code is None:
+            self._connection.settimeout(seconds)
+            code = int(self._connection.recv(20))
+            self._told, self._code = self.told(), code
+            self._connection.close()
+            for each in self._files:
+                each.close()
+        return self._code
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._code is None and not select.select([self._connection], [], [], 0)[0]
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.is_alive():
+            os.kill(self.pid, number)
+
+    def told(self) -> tuple[str, str]:
+        """What it has printed so far, on stdout and on stderr."""
+        if self._code is None:
+            out, err = (os.pread(each.fileno(), 1 << 24, 0).decode() for each in self._files[1:])
+            return out, err
+        return self._told
+
+
+def can_run(environment: Mapping[str, str]) -> bool:
+    """Whether a fork will do for a program with these variables."""
+    return hasattr(os, "fork") and not any(each.startswith(_INTERPRETER) for each in environment)
+
+
+def run(
+    arguments: list[str],
+    environment: Mapping[str, str],
+    cwd: Path | str | None = None,
+    seconds: float = 120.0,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``-c CODE``, ``-m sidelight …`` or a script to its end."""
+    process = Process(arguments, environment, cwd)
+    try:
+        process.wait(seconds)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        code = process.wait()
+    return subprocess.CompletedProcess(arguments, code, *process.told())
+
+
+@functools.cache
+def address_of(modules: tuple[str, ...]) -> str:
+    """The address of the server that has imported these modules; starts it."""
+    directory = tempfile.mkdtemp(prefix="sidelight-warm-")
+    address = os.path.join(directory, "socket")  # noqa: PTH118
+    server = subprocess.Popen(
+        [sys.executable, __file__, address, *modules],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+
+    def close() -> None:
+        server.communicate()
+        shutil.rmtree(directory)
+
+    _to_be_closed.append(close)
+    return address
+
+
+def ask(
+    connection: socket.socket,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    cwd: Path | str | None,
+    files: list[int],
+) -> None:
+    """Ask a server for a program, which gets the files as stdin, stdout and stderr."""
+    asked = {"arguments": arguments, "env": dict(environment), "cwd": str(cwd or Path.cwd())}
+    socket.send_fds(connection, [json.dumps(asked).encode()], files)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def put_command(directory: Path) -> None:
+    """Put a command `sidelight` into a directory; of its own, `sidelight run` starts anew."""
+    script = directory / "sidelight"
+    script.write_text(_COMMAND.format(python=sys.executable, address=address_of(COMMANDS)))
+    script.chmod(0o755)
+
+
+# -- in the server ---------------------------------------------------------------------------
+
+
+def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    text, files, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    while more := connection.recv(1 << 20):
+        text += more
+    return json.loads(text), files
+
+
+def _next_program(address: str) -> dict[str, Any]:
+    """Fork for each program that is asked for, until stdin ends; returns in the forks only."""
+    waiting: dict[int, socket.socket] = {}  # for the end of a program, by its pid
+    ended, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        print("ready", flush=True)
+        while True:
+            ready = select.select([listener, sys.stdin, ended], [], [])[0]
+            if sys.stdin in ready:
+                os._exit(0)
+            if ended in ready:
+                os.read(ended, 1 << 10)
+                _tell(waiting)
+            if listener in ready:
+                connection = listener.accept()[0]
+                asked, files = _received(connection)
+                if (pid := os.fork()) == 0:
+                    break
+                waiting[pid] = connection
+                connection.send(f"{pid}\n".encode())
+                for each in files:
+                    os.close(each)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for each in (connection, *waiting.values()):
+        each.close()
+    for number, each in enumerate(files):
+        os.dup2(each, number)
+    for each in (ended, wake, *files):
+        os.close(each)
+    return asked
+
+
+def _tell(waiting: dict[int, socket.socket]) -> None:
+    """Tell of each program that has ended."""
+    while waiting:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            break
+        with waiting.pop(pid) as connection, contextlib.suppress(OSError):
+            connection.send(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def _begin(asked: dict[str, Any]) -> tuple[list[str], str]:
+    """Make the process look as if it had just started; returns its arguments and its source."""
+    for number, (name, errors) in enumerate(_STREAMS.items()):
+        line = 1 if name == "stderr" or os.isatty(number) else -1
+        stream = open(number, "w" if number else "r", line, "utf-8", errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    time.tzset()
+    random.seed()
+    if os.environ.get("PYTHONWARNINGS") == "error":
+        warnings.simplefilter("error")
+    first, *rest = asked["arguments"]
+    if first == "-c":
+        sys.argv, source = ["-c", *rest[1:]], rest[0]
+    elif first == "-m":
+        sys.argv, source = ["sidelight", *rest[1:]], "from sidelight.cli import main\nmain()"
+    else:
+        sys.argv, source = [first, *rest], Path(first).read_text(encoding="utf-8")
+    place = {"-c": "", "-m": str(Path(sys.executable).parent)}  # of the installed command
+    sys.path[0] = place.get(first, str(Path(first).parent))
+    return sys.argv, source
+
+
+if __name__ == "__main__":
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+    (_, _source) = _begin(_next_program(sys.argv[1]))
+    _name = sys.argv[0] if sys.argv[0].endswith(".py") else "<string>"
+    _code = compile(_source, _name, "exec")
+    for _each in [each for each in globals() if each not in {"__builtins__", "__name__", "_code"}]:
+        del globals()[_each]
+    exec(globals().pop("_code"))
