@@ -113,6 +113,16 @@ def keys(url: str) -> dict[str, int]:
         return dict(connection.execute(query).fetchall())
 
 
+@contextlib.contextmanager
+def watching(url: str) -> Iterator[Callable[[], set[str]]]:
+    """Yield a function that returns the names, on one connection."""
+    if url.startswith("sqlite"):
+        yield lambda: committed(url)
+        return
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield lambda: {name for (name,) in connection.execute("SELECT name FROM orders")}
+
+
 def count(url: str) -> int:
     """How many orders there are."""
     return len(keys(url))

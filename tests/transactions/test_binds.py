@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from tests.support import business
+from tests.support.pairs import each_nth
 from tests.support.proving import lost, told
 from tests.support.telemetry import restore
 from tests.transactions import test_proof as proof
@@ -114,11 +115,12 @@ FUNCTIONS = {"pending": (_insert, _insert_awaited), "flushed": (_flushed, _flush
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of a session that is broken
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_there_is_an_event_of_committed_work_or_a_loss(two, driver):
+def test_there_is_an_event_of_committed_work_or_a_loss(two, driver, full):
     losses = {}
     is_async = DRIVERS[driver][1] is not None
     every = itertools.product(business.JOINS, FUNCTIONS, BESIDE, ENDS)
-    for number, (join, pending, beside, end) in enumerate(every):
+    cases = each_nth(every, 3, driver, DRIVERS, full=full)
+    for number, (join, pending, beside, end) in enumerate(cases):
         function = FUNCTIONS[pending][is_async]
         order = emits("ordered", n=arg.name, **{join: arg.session})(function)
         case, before = f"{number}: {join}, {pending}, {beside}, {end}", lost()

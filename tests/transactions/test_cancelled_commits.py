@@ -95,17 +95,18 @@ async def test_a_cancelled_commit_has_its_events_or_counts_them(driver, way, tmp
     losses, left_open = {}, []
     sidelight.flush(60)  # takes what other tests have lost
     kinds = ["connection"] if way in OF_CONNECTIONS else ["session", "pending session"]
-    for number, (mode, kind) in enumerate(itertools.product(MODES, kinds)):
-        function = emits("ordered", n=arg.name, **MODES[mode])(proof.ORDERS[kind][1])
-        for step in range(STEPS) if full else range(number % SAMPLED, STEPS, SAMPLED):
-            before, case = lost(), f"{mode}, {kind}, {step}"
-            order = functools.partial(function, name=f"{case}|")
-            await cancelled_at(step, way, engine, order)
-            names = business.committed(url)
-            async with engine.begin() as following:
-                await following.execute(sqlalchemy.text("SELECT 1"))
-            losses[case] = lost() - before
-            left_open += business.committed(url) - names
+    with business.watching(url) as committed:
+        for number, (mode, kind) in enumerate(itertools.product(MODES, kinds)):
+            function = emits("ordered", n=arg.name, **MODES[mode])(proof.ORDERS[kind][1])
+            for step in range(STEPS) if full else range(number % SAMPLED, STEPS, SAMPLED):
+                before, case = lost(), f"{mode}, {kind}, {step}"
+                order = functools.partial(function, name=f"{case}|")
+                await cancelled_at(step, way, engine, order)
+                names = committed()
+                async with engine.begin() as following:
+                    await following.execute(sqlalchemy.text("SELECT 1"))
+                losses[case] = lost() - before
+                left_open += committed() - names
     await engine.dispose()
     assert left_open == []
     sidelight.flush(60)

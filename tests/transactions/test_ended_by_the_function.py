@@ -156,7 +156,7 @@ def another_reads(target):
 
 
 METHODS = (commit, rollback, close)
-SAMPLED = 181
+SAMPLED = 307
 ENDS = [
     (in_sql("COMMIT"),),
     (in_sql("COMMIT"), rollback),

@@ -141,7 +141,7 @@ def test_the_work_of_a_lost_connection_has_no_event(driver, tmp_path, full):
     sidelight.flush(60)  # takes what other tests have lost
     cases = [case for case in CASES if (case[0], case[2]) != (Session, closed)]
     with running(url, driver, asynchronous) as run:
-        for case in each_nth(cases, 13, driver, proof.DRIVERS, full=full):
+        for case in each_nth(cases, 17, driver, proof.DRIVERS, full=full):
             name = ", ".join(getattr(each, "__name__", str(each)) for each in case)
             traces = {}
             for mode, join in MODES.items():

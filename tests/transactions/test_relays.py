@@ -78,11 +78,11 @@ def relaying(url, *stores):
             end(relay)
 
 
-def order_many(application, count, start=0, each=20):
+def order_many(application, count, start=0, each=20, padding=""):
     for first in range(start, start + count, each):
         with Session(application.engine) as session:
             for n in range(first, first + each):
-                application.order(session, f"order {n}")
+                application.order(session, f"order {n}{padding}")
             session.commit()
 
 
@@ -140,8 +140,8 @@ def test_what_waits_is_told_and_delivered(application, url, store):
 
 def test_a_spool_that_the_dead_have_filled_is_emptied_first(application, url, store):
     """Only then is there room for what comes out of the outbox."""
-    many = 8_000  # more than a segment takes
-    order_many(application, many, each=1000)
+    many = 1_000  # more than a segment takes
+    order_many(application, many, each=250, padding="x" * 2000)
     limit = {"relay": "external", "spool_limit": 8 * SMALLEST}
     order = Order(kinds=("scheduled",), configure=limit, prelude=padded(40))
     with running(f"sqlite:///{store}", order=order) as program:
