@@ -229,6 +229,16 @@ class PhaseWriter:
             enlist=self._names.give("enlist", joining.enlist),
         )
 
+    def _named_again(self, fields: Fields) -> str:
+        """Return a function that reads the transaction again; empty for one that stays the same."""
+        source = fields.transaction
+        assert source is not None  # noqa: S101  # for the type checker
+        if not source.computed or source.text.isidentifier():
+            return ""
+        self._used |= dict.fromkeys(source.parameters)
+        self._computes = True
+        return f"lambda: {source.text}"
+
     def _joined(self, fields: Fields, *, carries_span: bool) -> str:
         """Return lines that give the event to its transaction, and the span to the spool."""
         declared = fields.declaration.success
@@ -256,6 +266,7 @@ class PhaseWriter:
         return fill(
             templates.JOINED,
             ticket=ticket,
+            named=self._named_again(fields),
             fields=captured,
             span=span,
             join=f"if _head is not None:\n    {join.strip()}\n" if head == "_head" else join,

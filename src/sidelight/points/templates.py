@@ -344,8 +344,7 @@ if _span.flags & {SPAN}:
     {{record}}
 """
 
-# The transactions that events on success will join are looked at before the call. So it shows when
-# the function itself commits.
+# A transaction is looked at before the call, so that it shows when the function itself commits.
 ENLIST: Final = """
 {value}
 _tickets.append({enlist}(_transaction))
@@ -354,6 +353,7 @@ _tickets.append({enlist}(_transaction))
 # An event in a transaction leaves its span to the spool, because the span stays true after a
 # rollback. While the fields are read, a session flushes nothing.
 JOINED: Final = """
+{ticket}.look_again({named})
 _restore_autoflush = {ticket}.suspend_autoflush()
 try:
     {fields}

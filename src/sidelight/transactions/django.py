@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +16,15 @@ from django.db import connections, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
 from sidelight.transactions import control
-from sidelight.transactions.control import Dialect, Statement
+from sidelight.transactions.control import Statement
+from sidelight.transactions.django_state import (
+    State,
+    commits_itself,
+    dialect_of,
+    is_in_autocommit,
+    is_psycopg,
+    state_of,
+)
 from sidelight.transactions.entry import (
     BROKEN,
     ENDED,
@@ -33,22 +39,12 @@ from sidelight.transactions.statements import (
     check_postgres,
     execute_all,
     executing,
-    is_autocommit,
     postgres_insert,
     sqlite_insert,
 )
-from sidelight.transactions.transaction import Transaction
+from sidelight.transactions.transaction import Fate, Transaction
 from sidelight.transactions.turns import turn
 from sidelight.transactions.waiting import Waiting
-
-
-class _State(Enum):
-    """The state of a driver's transaction."""
-
-    IDLE = "there is none"
-    OPEN = "it can be committed"
-    FAILED = "it can only be rolled back"
-    GONE = "its connection has ended"
 
 
 class DjangoTransaction(Transaction):
@@ -74,18 +70,18 @@ class DjangoTransaction(Transaction):
             raise Refused(ENDED)
         if self._is_committed:
             raise Refused(ENDED)
-        state = _state(self._connection)
-        if state in {_State.FAILED, _State.GONE}:
+        state = state_of(self._connection)
+        if state in {State.FAILED, State.GONE}:
             raise Refused(BROKEN)
-        if state is _State.IDLE:
+        if state is State.IDLE:
             self._check_idle()
 
     def _check_idle(self) -> None:
         """Check that the next statement begins a transaction of the caller's."""
         if self._begun.rollbacks != self._rollbacks:
             raise UndoneError
-        if _commits_itself(self._connection):
-            raise Refused("autocommit" if _is_autocommit(self._connection) else "no transaction")
+        if commits_itself(self._connection):
+            raise Refused("autocommit" if is_in_autocommit(self._connection) else "no transaction")
         if not self._connection.in_atomic_block:
             raise Refused("no transaction")
 
@@ -93,6 +89,28 @@ class DjangoTransaction(Transaction):
     def _is_committed(self) -> bool:
         """Whether the transaction was committed since the call of the point began."""
         return bool(self._begun.commits != self._commits)
+
+    @property
+    def place(self) -> object:
+        """See `Transaction.place`."""
+        return self._alias
+
+    @property
+    def is_begun(self) -> bool:
+        """See `Transaction.is_begun`."""
+        is_open = state_of(self._connection) in {State.OPEN, State.FAILED}
+        return is_open or self._connection.in_atomic_block
+
+    def fate(self) -> Fate:
+        """See `Transaction.fate`; the statements of a call are not known."""
+        state = state_of(self._connection)
+        if self._is_committed:
+            return Fate.DECIDED
+        if state is State.OPEN:
+            return Fate.OPEN
+        if state is not State.IDLE or self._begun.rollbacks != self._rollbacks:
+            return Fate.NOTHING
+        return Fate.OPEN if commits_itself(self._connection) else Fate.NOTHING
 
     def insert(self, entry: Entry) -> None:
         """See `Transaction.insert`."""
@@ -129,7 +147,7 @@ class DjangoTransaction(Transaction):
         raw = self._connection.connection
         check_postgres(raw)
         statements = postgres_insert([entry.row()], database=self._alias, within=within)
-        if _is_psycopg(raw):
+        if is_psycopg(raw):
             from sidelight.transactions.psycopg.connections import execute  # noqa: PLC0415
 
             execute(raw, statements, within)
@@ -140,18 +158,18 @@ class DjangoTransaction(Transaction):
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed; at once where there is none."""
         entry.settle()
-        state = _state(self._connection)
+        state = state_of(self._connection)
         if self._is_committed:
             entry.emit()  # the work is done
-        elif state is _State.GONE:
+        elif state is State.GONE:
             raise Refused(BROKEN)
-        elif state is not _State.IDLE:
+        elif state is not State.IDLE:
             watch = _watch(self._connection)
             watch.wait(entry)
             self._call_back(_Waiting(entry, watch).emit)
         elif self._begun.rollbacks != self._rollbacks:
             raise UndoneError
-        elif _commits_itself(self._connection):
+        elif commits_itself(self._connection):
             entry.emit()
         elif self._connection.in_atomic_block:
             self._call_back(_Idle(entry, _watch(self._connection)).emit)
@@ -222,11 +240,11 @@ class _Watch(Waiting):
         """Emit an event when the transaction has committed."""
         self.add(entry)
 
-    def _overlay(self, name: str, ended: Callable[[_State], None]) -> None:
+    def _overlay(self, name: str, ended: Callable[[State], None]) -> None:
         original = getattr(self._connection, name)
 
         def call(*arguments: Any) -> Any:
-            before = _State.OPEN
+            before = State.OPEN
             with Contained(self._lose):
                 before = self._looked()
             try:
@@ -236,7 +254,7 @@ class _Watch(Waiting):
                     self._has_failed([], before)
                 raise
             with Contained(self._lose):
-                if before is not _State.IDLE and self._is_over():
+                if before is not State.IDLE and self._is_over():
                     ended(before)
             return answer
 
@@ -246,27 +264,27 @@ class _Watch(Waiting):
         """Drop the events and count them, because a hook has failed."""
         (self.doubt if self._connection.in_atomic_block else self.lose)(error)
 
-    def _looked(self) -> _State:
+    def _looked(self) -> State:
         """Return the state; count what waits for a transaction whose end was not seen."""
-        state = _state(self._connection)
-        if state is _State.IDLE and self:
+        state = state_of(self._connection)
+        if state is State.IDLE and self:
             self.unknown()
         return state
 
     def _is_over(self) -> bool:
-        return _state(self._connection) in {_State.IDLE, _State.GONE}
+        return state_of(self._connection) in {State.IDLE, State.GONE}
 
-    def _after_commit(self, before: _State) -> None:
-        if before is _State.OPEN:
+    def _after_commit(self, before: State) -> None:
+        if before is State.OPEN:
             self.committed()
         else:
             self.rolled_back()
 
-    def _after_rollback(self, _: _State) -> None:
+    def _after_rollback(self, _: State) -> None:
         self.rolled_back()
 
     def _execute(self, execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
-        before = _State.OPEN
+        before = State.OPEN
         with Contained(self._lose):
             before = self._looked()
         try:
@@ -298,14 +316,14 @@ class _Watch(Waiting):
         else:
             self.rolled_back()
 
-    def _has_failed(self, sent: Sequence[Statement], before: _State) -> None:
+    def _has_failed(self, sent: Sequence[Statement], before: State) -> None:
         """Take in an error, which may have ended the transaction."""
         verbs = [each.verb for each in sent]
         ending = [verb for verb in verbs if verb in control.ENDS]
-        if before is _State.IDLE:
+        if before is State.IDLE:
             return
-        state = _state(self._connection)
-        if state is _State.GONE and control.COMMIT in ending:
+        state = state_of(self._connection)
+        if state is State.GONE and control.COMMIT in ending:
             self.unknown()
         elif self._is_over() and (len(sent) < 2 or ending[:1] != [control.COMMIT]):
             self.rolled_back()
@@ -320,20 +338,12 @@ def _statements(sql: Any, context: Mapping[str, Any]) -> list[Statement]:
     text = sql.decode("utf-8", "surrogateescape") if isinstance(sql, bytes) else str(sql)
     if not control.may_control(text):
         return []
-    return list(control.statements(text, _dialect(context["connection"])))
-
-
-def _dialect(connection: Any) -> Dialect:
-    """Return how the database reads the names of savepoints."""
-    if connection.vendor == "sqlite":
-        return control.SQLITE
-    info = getattr(connection.connection, "info", None)
-    return control.in_postgresql(info and info.parameter_status("server_encoding"))
+    return list(control.statements(text, dialect_of(context["connection"])))
 
 
 def _watch(connection: Any) -> Any:
     """Watch the driver's connection, or Django's where the driver does not tell."""
-    if _is_psycopg(connection.connection):
+    if is_psycopg(connection.connection):
         from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg
 
         return watch(connection.connection)
@@ -341,51 +351,6 @@ def _watch(connection: Any) -> Any:
     if found is None:
         found = connection.sidelight_watch = _Watch(connection)
     return found
-
-
-def _state(connection: Any) -> _State:
-    """Return the state of the driver's transaction."""
-    raw = connection.connection
-    if raw is None:
-        return _State.IDLE
-    if connection.closed_in_transaction:
-        return _State.GONE
-    if connection.vendor == "sqlite":
-        try:
-            return _State.OPEN if raw.in_transaction else _State.IDLE
-        except raw.ProgrammingError:  # it is closed
-            return _State.GONE
-    info = getattr(raw, "info", None)
-    return _State.OPEN if info is None else _STATES.get(info.transaction_status, _State.GONE)
-
-
-def _is_autocommit(connection: Any) -> bool:
-    """Return whether Django is in autocommit mode, or will be once it connects."""
-    if connection.connection is None:
-        return bool(connection.settings_dict["AUTOCOMMIT"])
-    return bool(connection.autocommit)
-
-
-def _commits_itself(connection: Any) -> bool:
-    """Return whether each statement commits by itself while no transaction is open."""
-    raw = connection.connection
-    if raw is None:
-        return _is_autocommit(connection)
-    if connection.vendor == "sqlite":
-        return is_autocommit(raw)
-    # After a COMMIT or a ROLLBACK in SQL psycopg2 sends no BEGIN until its own commit.
-    return bool(raw.autocommit) or getattr(raw, "status", None) == _BEGUN
-
-
-def _is_psycopg(raw: Any) -> bool:
-    psycopg = sys.modules.get("psycopg")
-    return psycopg is not None and isinstance(raw, psycopg.Connection)
-
-
-#: By libpq's numbers of a transaction's status; of an unknown one the connection has ended.
-_STATES: Final = {0: _State.IDLE, 1: _State.OPEN, 2: _State.OPEN, 3: _State.FAILED}
-#: The status of a connection that psycopg2 takes as in a transaction (`STATUS_BEGIN`).
-_BEGUN: Final = 2
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], DjangoTransaction]]] = {str: DjangoTransaction}

@@ -90,7 +90,7 @@ class UndoneError(Exception):
 
 
 class UnknownError(Exception):
-    """Nothing tells whether the work of the event is committed."""
+    """Nothing tells whether the work of the event is committed; the argument is a remedy."""
 
 
 class Row(NamedTuple):
@@ -166,23 +166,25 @@ class Entry:
             self.receipt.moved_to(None)
         EMITTER.lost("internal error", self.point, error, ran="library")
 
-    def forget(self) -> None:
+    def forget(self, remedy: str = "use transaction= where this must not happen") -> None:
         """Drop the event and count the loss, because nothing proves or disproves the commit."""
         self.is_partial = False
         if self.receipt is not None:
             self.receipt.moved_to(None)
-        told = self._unknown("use transaction= where this must not happen")
-        EMITTER.lost("commit without an answer", self.point, told)
+        EMITTER.lost("commit without an answer", self.point, self._unknown(remedy))
 
-    def refuse_unknown(self) -> None:
+    def refuse_unknown(self, *remedies: str) -> None:
         """Count the loss, because nothing tells whether the function has committed its work.
+
+        Args:
+            remedies: of the `UnknownError`.
 
         Raises:
             TransactionError: in strict mode.
         """
         if self.strict:
-            raise self._unknown("leave the end of the transaction to the caller")
-        self.forget()
+            raise self._unknown(*remedies or ["leave the end of the transaction to the caller"])
+        self.forget(*remedies)
 
     def _unknown(self, remedy: str) -> TransactionError:
         problem = "nothing tells whether its work is committed"
@@ -269,7 +271,7 @@ class Guard:
             return True
         if isinstance(error, UnknownError):
             for entry in self._entries:
-                entry.refuse_unknown()
+                entry.refuse_unknown(*error.args)
             return True
         reason = error.reason if isinstance(error, Refused) else reason_of(error)
         cause = error.__cause__ if isinstance(error, RolledBackError) else error

@@ -16,6 +16,7 @@ from sidelight.host import is_interrupt, perf_counter_ns
 from sidelight.record import Costs
 from sidelight.transactions.entry import Entry, Guard, Refused
 from sidelight.transactions.registry import transaction_of
+from sidelight.transactions.replaced import chosen
 from sidelight.transactions.transaction import Transaction, keep_settings
 
 _clock: Final = perf_counter_ns
@@ -24,11 +25,33 @@ _clock: Final = perf_counter_ns
 class Ticket:
     """The caller's transaction, held by a point while the function runs."""
 
-    __slots__ = ("_joining", "_transaction")
+    __slots__ = ("_joining", "_target", "_transaction")
 
-    def __init__(self, joining: Joining, transaction: Transaction | None) -> None:
+    def __init__(self, joining: Joining, target: Any, transaction: Transaction | None) -> None:
         self._joining = joining
+        self._target = target
         self._transaction = transaction
+
+    def look_again(self, named: Callable[[], Any] | None = None) -> None:
+        """Take in, after the call, that the function may have replaced what the point names.
+
+        Args:
+            named: returns what the point names now; None where that cannot have changed.
+        """
+        try:
+            target = self._target if named is None else named()
+            before = self._transaction
+            if target is self._target:
+                now = None if before is None else before.successor()
+            else:
+                now = transaction_of(target)
+                if now is not None and before is not None and now.place == before.place:
+                    return
+            if now is not None:
+                self._transaction = chosen(before, now)
+        except BaseException as error:  # what names nothing any more has no successor
+            if is_interrupt(error):
+                raise
 
     def suspend_autoflush(self) -> Callable[[], object]:
         """See `Transaction.suspend_autoflush`."""
@@ -172,9 +195,9 @@ class Joining:
     def enlist(self, target: Any) -> Ticket:
         """Find the caller's transaction."""
         try:
-            return Ticket(self, transaction_of(target))
+            return Ticket(self, target, transaction_of(target))
         except Exception as error:
             if is_interrupt(error, ran="library"):
                 raise
             EMITTER.lost("transaction not looked at", self.point, error)
-            return Ticket(self, None)
+            return Ticket(self, target, None)

@@ -4,20 +4,53 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from enum import Enum
+from typing import Any, Protocol
 
-from sidelight.transactions.entry import Entry, Refused, UndoneError
+from sidelight.transactions.entry import Entry, Refused, UndoneError, UnknownError
 
 
 def keep_settings() -> None:
     """Restore nothing: the `Transaction.suspend_autoflush` of what never flushes by itself."""
 
 
+def _no_successor() -> None:
+    """Find nothing: the `Transaction.successor` of what is named by itself."""
+
+
+class Fate(Enum):
+    """What has become of the work of a call in one transaction."""
+
+    NOTHING = "there is none, or it is undone"
+    OPEN = "the end of the transaction decides"
+    DECIDED = "it is committed, at least in part, or its end is unknown"
+
+
 class Transaction(ABC):
     """A transaction of the caller, as it was before the call of the point.
 
     A library overrides `insert`, or where its connection is asynchronous `insert_awaited`.
+
+    Attributes:
+        successor: returns the transaction of the session that has taken the place of this one's in
+            its registry; None where it has not changed.
     """
+
+    successor: Callable[[], Any] = staticmethod(_no_successor)
+
+    @property
+    @abstractmethod
+    def place(self) -> object:
+        """The session or connection of the transaction."""
+
+    @property
+    @abstractmethod
+    def is_begun(self) -> bool:
+        """Whether a transaction is open that can have the work of a call."""
+
+    @abstractmethod
+    def fate(self) -> Fate:
+        """Return what has become of the work of the call."""
 
     @property
     def needs_await(self) -> bool:
@@ -86,6 +119,27 @@ class CountedTransaction(Transaction):
     def is_rolled_back(self) -> bool:
         """Whether the transaction was rolled back since the call of the point began."""
         return self._ends.rollbacks != self._rollbacks
+
+    def fate(self) -> Fate:
+        """See `Transaction.fate`."""
+        try:
+            if self.is_committed or self.is_alone:
+                return Fate.DECIDED
+        except UnknownError:
+            return Fate.DECIDED
+        except UndoneError:
+            return Fate.NOTHING
+        return Fate.OPEN if self.is_open else Fate.NOTHING
+
+    @property
+    @abstractmethod
+    def is_alone(self) -> bool:
+        """Whether the call has done work that has committed by itself."""
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether the call has done work that the end of an open transaction decides on."""
 
     def missing(self) -> Exception:
         """Return the error for an object without a transaction."""

@@ -85,6 +85,7 @@ class _PsycopgTransaction(CountedTransaction):
     def __init__(self, connection: AnyConnection) -> None:
         self._target: Any = connection
         self._watch = watch(connection)
+        self._exchanges = self._watch.exchanges
         self._unknown, self._alone = self._watch.unknown_ends, self._watch.alone
         super().__init__(self._watch)
 
@@ -103,7 +104,29 @@ class _PsycopgTransaction(CountedTransaction):
     @property
     def is_rolled_back(self) -> bool:
         """See `CountedTransaction.is_rolled_back`; false where other work has committed alone."""
-        return super().is_rolled_back and self._watch.alone == self._alone
+        return super().is_rolled_back and not self.is_alone
+
+    @property
+    def place(self) -> object:
+        """See `Transaction.place`."""
+        return self._target
+
+    @property
+    def is_begun(self) -> bool:
+        """See `Transaction.is_begun`."""
+        pgconn = self._target.pgconn
+        return pgconn.transaction_status in _WAITED_FOR or bool(pgconn.pipeline_status)
+
+    @property
+    def is_alone(self) -> bool:
+        """See `CountedTransaction.is_alone`."""
+        return self._watch.alone != self._alone
+
+    @property
+    def is_open(self) -> bool:
+        """See `CountedTransaction.is_open`; any statement may be work."""
+        has_failed = self._target.pgconn.transaction_status == TransactionStatus.INERROR
+        return self._watch.exchanges != self._exchanges and self.is_begun and not has_failed
 
     def check(self) -> None:
         if self.is_committed:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 
 from sidelight.transactions.entry import Entry
+from sidelight.transactions.replaced import in_scope
 from sidelight.transactions.sqlalchemy.connections import ConnectionTransaction
 from sidelight.transactions.sqlalchemy.sessions import SessionTransaction
 from sidelight.transactions.transaction import Transaction
@@ -61,6 +63,6 @@ class AsyncConnectionTransaction(ConnectionTransaction):
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], Any]]] = {
     AsyncSession: AsyncSessionTransaction,
-    async_scoped_session: lambda registry: AsyncSessionTransaction(registry()),
+    async_scoped_session: partial(in_scope, AsyncSessionTransaction),
     AsyncConnection: AsyncConnectionTransaction,
 }

@@ -36,11 +36,11 @@ class ConnectionTransaction(CountedTransaction):
 
     def missing(self) -> Exception:
         """See `CountedTransaction.missing`."""
-        if End.ALONE in self._work.ends():
+        if self.is_alone:
             return Refused("autocommit" if is_autocommit(self._connection) else "no transaction")
         if self._connection.closed and is_autocommit(self._connection):
             return UnknownError()
-        return Refused(BUSY) if self._is_alone else super().missing()
+        return Refused(BUSY) if self._is_in_a_statement else super().missing()
 
     @property
     def is_committed(self) -> bool:
@@ -59,7 +59,27 @@ class ConnectionTransaction(CountedTransaction):
         return End.COMMITTED in ends if ends else super().is_committed
 
     @property
-    def _is_alone(self) -> bool:
+    def place(self) -> object:
+        """See `Transaction.place`."""
+        return self._connection
+
+    @property
+    def is_begun(self) -> bool:
+        """See `Transaction.is_begun`."""
+        return self._connection.in_transaction() and not commits_itself(self._connection)
+
+    @property
+    def is_alone(self) -> bool:
+        """See `CountedTransaction.is_alone`."""
+        return End.ALONE in self._work.ends()
+
+    @property
+    def is_open(self) -> bool:
+        """See `CountedTransaction.is_open`."""
+        return End.OPEN in self._work.written() and not self._connection.invalidated
+
+    @property
+    def _is_in_a_statement(self) -> bool:
         """Whether a statement runs that is a transaction of its own."""
         connection = self._connection
         is_there = not (connection.closed or connection.invalidated)
@@ -70,7 +90,7 @@ class ConnectionTransaction(CountedTransaction):
         if self.is_committed:
             raise Refused(ENDED)
         root = self._connection.get_transaction()
-        if root is None or End.ALONE in self._work.ends():
+        if root is None or self.is_alone:
             raise self.missing()
         nested = self._connection.get_nested_transaction()
         if not root.is_active or (nested is not None and not nested.is_active):
@@ -84,10 +104,9 @@ class ConnectionTransaction(CountedTransaction):
         """See `Transaction.after_commit`."""
         entry.settle()
         connection = self._connection
-        is_done = self.is_committed or End.ALONE in self._work.ends()
-        if is_done or commits_itself(connection):
+        if self.is_committed or self.is_alone or commits_itself(connection):
             entry.emit()
-        elif connection.in_transaction() or self._is_alone:
+        elif connection.in_transaction() or self._is_in_a_statement:
             self._watch.wait(connection, entry)
         else:
             raise self.missing()

@@ -39,6 +39,11 @@ class SessionWork:
         """Return whether the function has changed something, and has undone all of it."""
         return self.pending.all_is_undone(set().union(*self._ended(Work.written).values()))
 
+    def is_open(self) -> bool:
+        """Return whether a commit of the session would commit anything that the function did."""
+        written = set().union(*self._ended(Work.written).values())
+        return End.OPEN in written or bool(self.pending.own())
+
     def _ended(self, ends_of: Callable[[Work], set[End]]) -> dict[Connection, set[End]]:
         ended: dict[Connection, set[End]] = {}
         for work in (*self._works, *self._later):

@@ -22,18 +22,16 @@ from sqlalchemy.orm.attributes import instance_state
 from sidelight.transactions.entry import (
     BROKEN,
     ENDED,
-    NO_TABLE,
-    SEVERAL,
     Entry,
     Guard,
     Refused,
     UndoneError,
     UnknownError,
-    reason_of,
 )
 from sidelight.transactions.hooks import Contained
-from sidelight.transactions.outbox.table import outbox_table
+from sidelight.transactions.replaced import in_scope
 from sidelight.transactions.sqlalchemy.connections import insert
+from sidelight.transactions.sqlalchemy.databases import insert_into_one
 from sidelight.transactions.sqlalchemy.events import (
     Called,
     Events,
@@ -46,13 +44,10 @@ from sidelight.transactions.sqlalchemy.pending import is_clean
 from sidelight.transactions.sqlalchemy.session_work import SessionWork
 from sidelight.transactions.sqlalchemy.watch import commits_itself, is_autocommit, is_open, watch
 from sidelight.transactions.sqlalchemy.work import End
-from sidelight.transactions.transaction import CountedTransaction
+from sidelight.transactions.transaction import CountedTransaction, Transaction
 from sidelight.transactions.waiting import emit
 
 _ATTRIBUTE: Final = "_sidelight_events"
-#: Tells a session that has not begun on any of its databases which of them to take.
-_HINT: Final[dict[str, Any]] = {"clause": outbox_table()}
-
 _STANDING: Final = frozenset({End.OPEN})
 #: Work that stands, a part of which is committed.
 _MIXED: Final = frozenset({End.ALONE, End.OPEN})
@@ -75,6 +70,28 @@ class SessionTransaction(CountedTransaction):
         self._statements = statements_of(session)
         self._events = events
         super().__init__(events)
+
+    @property
+    def place(self) -> object:
+        """See `Transaction.place`."""
+        return self._session
+
+    @property
+    def is_begun(self) -> bool:
+        """See `Transaction.is_begun`."""
+        begun = connections_of(self._session.get_transaction())
+        return self._session.in_transaction() and not any(map(commits_itself, begun))
+
+    @property
+    def is_alone(self) -> bool:
+        """See `CountedTransaction.is_alone`."""
+        return bool(self._alone())
+
+    @property
+    def is_open(self) -> bool:
+        """See `CountedTransaction.is_open`."""
+        is_sound = self._session.in_transaction() and self._session.is_active
+        return bool(self._left()) or (is_sound and self._work.is_open())
 
     @property
     def is_clean(self) -> bool:
@@ -242,34 +259,7 @@ def _insert(session: Session, events: list[Called], *, first: bool) -> None:
         by_entry = {id(called.entry): called for called in group}
         entries = [called.entry for called in by_entry.values()]
         with Guard(lambda entry, known=by_entry: _wait(session, known[id(entry)]), *entries):  # type: ignore[misc]
-            _insert_into(session, connections, entries, first=first)
-
-
-def _insert_into(
-    session: Session, connections: list[Connection], entries: list[Entry], *, first: bool
-) -> None:
-    """Insert into the database that has the work.
-
-    In two phases all databases of the session commit or none, so that any with an outbox will do.
-
-    Raises:
-        Refused: several databases may have the work.
-        Exception: of the last database.
-    """
-    if session.twophase:
-        connections = connections_of(session.get_transaction())
-    elif len(connections) > 1:
-        raise Refused(SEVERAL)
-    binds = [{"bind": each.engine} for each in connections]
-    for number, bind in enumerate(binds or [_HINT], 1):
-        try:
-            insert(session.connection(bind_arguments=bind), entries, first=first)
-        except Exception as error:
-            reason = error.reason if isinstance(error, Refused) else reason_of(error)
-            if number >= len(binds) or reason != NO_TABLE:
-                raise
-        else:
-            return
+            insert_into_one(session, connections, entries, first=first)
 
 
 # -- events of sessions ------------------------------------------------------------------------
@@ -381,7 +371,7 @@ def _ended(_session: Session, events: Events, part: Part) -> None:
         events.drop(part)
 
 
-ADAPTERS: Final[Mapping[type, Callable[[Any], SessionTransaction]]] = {
+ADAPTERS: Final[Mapping[type, Callable[[Any], Transaction]]] = {
     Session: SessionTransaction,
-    scoped_session: lambda registry: SessionTransaction(registry()),
+    scoped_session: partial(in_scope, SessionTransaction),
 }

@@ -1,0 +1,74 @@
+"""What the driver below a database of Django tells of its transaction."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from typing import Any, Final
+
+from sidelight.transactions import control
+from sidelight.transactions.control import Dialect
+from sidelight.transactions.statements import is_autocommit
+
+
+class State(Enum):
+    """The state of a driver's transaction."""
+
+    IDLE = "there is none"
+    OPEN = "it can be committed"
+    FAILED = "it can only be rolled back"
+    GONE = "its connection has ended"
+
+
+def dialect_of(connection: Any) -> Dialect:
+    """Return how the database reads the names of savepoints."""
+    if connection.vendor == "sqlite":
+        return control.SQLITE
+    info = getattr(connection.connection, "info", None)
+    return control.in_postgresql(info and info.parameter_status("server_encoding"))
+
+
+def state_of(connection: Any) -> State:
+    """Return the state of the driver's transaction."""
+    raw = connection.connection
+    if raw is None:
+        return State.IDLE
+    if connection.closed_in_transaction:
+        return State.GONE
+    if connection.vendor == "sqlite":
+        try:
+            return State.OPEN if raw.in_transaction else State.IDLE
+        except raw.ProgrammingError:  # it is closed
+            return State.GONE
+    info = getattr(raw, "info", None)
+    return State.OPEN if info is None else _STATES.get(info.transaction_status, State.GONE)
+
+
+def is_in_autocommit(connection: Any) -> bool:
+    """Return whether Django is in autocommit mode, or will be once it connects."""
+    if connection.connection is None:
+        return bool(connection.settings_dict["AUTOCOMMIT"])
+    return bool(connection.autocommit)
+
+
+def commits_itself(connection: Any) -> bool:
+    """Return whether each statement commits by itself while no transaction is open."""
+    raw = connection.connection
+    if raw is None:
+        return is_in_autocommit(connection)
+    if connection.vendor == "sqlite":
+        return is_autocommit(raw)
+    # After a COMMIT or a ROLLBACK in SQL psycopg2 sends no BEGIN until its own commit.
+    return bool(raw.autocommit) or getattr(raw, "status", None) == _BEGUN
+
+
+def is_psycopg(raw: Any) -> bool:
+    """Return whether a driver's connection is one of psycopg."""
+    psycopg = sys.modules.get("psycopg")
+    return psycopg is not None and isinstance(raw, psycopg.Connection)
+
+
+#: By libpq's numbers of a transaction's status; of an unknown one the connection has ended.
+_STATES: Final = {0: State.IDLE, 1: State.OPEN, 2: State.OPEN, 3: State.FAILED}
+#: The status of a connection that psycopg2 takes as in a transaction (`STATUS_BEGIN`).
+_BEGUN: Final = 2
