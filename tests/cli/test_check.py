@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.docs.pages import ROOT
-from tests.support.commands import end, sidelight, spawn
+from tests.support.commands import apart, sidelight
 
 CODE = {
     "shop/__init__.py": "",
@@ -105,7 +105,7 @@ def shop(tmp_path, monkeypatch):
             (tmp_path / path).write_text(text)
         importlib.invalidate_caches()
         if "--import" in options:
-            return end(spawn("points", "--check", MAP, *options, cwd=tmp_path))
+            return apart("points", "--check", MAP, *options, cwd=tmp_path)
         return sidelight("points", "--check", MAP, *options)
 
     return check

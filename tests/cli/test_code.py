@@ -2,12 +2,11 @@
 
 import importlib
 import json
-import os
 import re
 import textwrap
 
 import pytest
-from tests.support.commands import end, sidelight, spawn
+from tests.support.commands import apart, sidelight
 
 import voice_notes.events
 
@@ -50,7 +49,7 @@ def shop(tmp_path):
 
 
 def points(directory, *arguments):
-    return end(spawn("points", *arguments, cwd=directory, env={**os.environ, "COLUMNS": "90"}))
+    return apart("points", *arguments, cwd=directory, COLUMNS="90")
 
 
 def test_the_map_of_a_package(shop):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.commands import end, sidelight, spawn
+from tests.support.commands import apart, sidelight
 from tests.support.stored import ledger, record, sqlite, store
 from typer.main import get_command
 
@@ -102,7 +102,7 @@ def test_an_example_runs_as_it_is_typed(example, made, tmp_path, monkeypatch):
     monkeypatch.setenv("SIDELIGHT_STORE", "sqlite:///events.db")
     arguments = arguments_of(example)
     # `catalogue` imports the copy. So it runs in another process, because tests use the original.
-    said = end(spawn(*arguments)) if arguments[0] == "catalogue" else sidelight(*arguments)
+    said = apart(*arguments) if arguments[0] == "catalogue" else sidelight(*arguments)
     assert not any(str(tmp_path) in str(each) for each in list(sys.modules.values()))
     assert said.code == (2 if example.startswith(NO_SUCH_ID) else 0), said
     assert said.out or said.err or Path("timeline.svg").exists()

@@ -5,7 +5,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.support.commands import end, sidelight, spawn
+from tests.support.commands import apart, end, sidelight, spawn
 
 from sidelight.cli.code import import_all
 from sidelight.maps.listing import listed_point
@@ -27,7 +27,7 @@ SHOP = """
 @pytest.fixture
 def shop(tmp_path):
     (tmp_path / "a_shop.py").write_text(textwrap.dedent(SHOP))
-    return lambda *options: end(spawn("points", "a_shop", *options, cwd=tmp_path))
+    return lambda *options: apart("points", "a_shop", *options, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("reading", [[], ["--import"]], ids=["read", "imported"])
@@ -78,7 +78,7 @@ def test_values_that_the_source_does_not_show_are_named(tmp_path):
         "a_shop:send: success = raise_or('sent'): the source does not show it; import the code"
         in done.err
     )
-    done = end(spawn("points", "a_shop", "--import", cwd=tmp_path))
+    done = apart("points", "a_shop", "--import", cwd=tmp_path)
     assert "scheduled  ✓ sent" in done.out
 
 
@@ -117,7 +117,7 @@ def test_functions_that_have_one_path(tmp_path):
     )
 
     def points(*options):
-        done = end(spawn("points", "a_shop", "--json", *options, cwd=tmp_path))
+        done = apart("points", "a_shop", "--json", *options, cwd=tmp_path)
         return [
             (each["point"].partition(":")[2], declared["success"])
             for each in done.json
@@ -134,7 +134,7 @@ def test_functions_that_have_one_path(tmp_path):
     assert points() == [*named, (inner, ["made"]), (inner, [])]
     made = [(inner, types) for n in range(3) for types in (["made"], [f"kind_{n}"])]
     assert points("--import") == [*named, *made]
-    done = end(spawn("points", "a_shop", "--import", "--toml", cwd=tmp_path))
+    done = apart("points", "a_shop", "--import", "--toml", cwd=tmp_path)
     assert parse_map(done.out, Path("x.toml")).points == ()
     assert "a_shop:_ is not in the map: several functions have this path" in done.err
 

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.support.commands import end, sidelight, spawn
+from tests.support.commands import apart, sidelight
 
 from sidelight import Store
 from sidelight.maps.reader import read_map
@@ -285,7 +285,7 @@ def emitted(tmp_path, *command):
 def test_each_spelling_is_accepted_by_all(shop, tmp_path, column):
     printed = sidelight("points", "shop", "--toml")
     assert (printed.code, printed.err) == (0, ""), printed.err
-    assert printed.out == end(spawn("points", "shop", "--toml", "--import", cwd=tmp_path)).out
+    assert printed.out == apart("points", "shop", "--toml", "--import", cwd=tmp_path).out
     assert printed.out.count("[[point]]") == len(KINDS)
     Path("sidelight.toml").write_text(by_path(printed.out, column))
     every = sorted(KINDS)
@@ -293,7 +293,7 @@ def test_each_spelling_is_accepted_by_all(shop, tmp_path, column):
     def fits():
         checked = sidelight("points", "--check", "sidelight.toml")
         assert (checked.code, checked.out) == (0, "")
-        checked = end(spawn("points", "--check", "sidelight.toml", "--import", cwd=tmp_path))
+        checked = apart("points", "--check", "sidelight.toml", "--import", cwd=tmp_path)
         assert (checked.code, checked.out) == (0, ""), checked.err
 
     fits()
@@ -355,7 +355,7 @@ def test_a_name_that_is_not_there(shop, tmp_path, path, meant):
     checked, [refused] = errors(path)
     assert f"it is not there; did you mean {meant}?" in checked
     assert refused.endswith(f"is not there; did you mean {meant}?")
-    imported = end(spawn("points", "--check", "sidelight.toml", "--import", cwd=tmp_path))
+    imported = apart("points", "--check", "sidelight.toml", "--import", cwd=tmp_path)
     assert imported.code == 1
     assert errors(right(path, meant)) == ("", [])
 
@@ -373,7 +373,7 @@ def test_a_private_property(shop, tmp_path):
         text = Path("sidelight.toml").read_text().replace("__book", spelling)
         Path("stored.toml").write_text(text)
         for options in ([], ["--import"]):
-            checked = end(spawn("points", "--check", "stored.toml", *options, cwd=tmp_path))
+            checked = apart("points", "--check", "stored.toml", *options, cwd=tmp_path)
             assert (checked.code, checked.out) == (0, ""), checked.out
     for command in ("apply", "strip"):
         assert "it is a property" in sidelight(command).err
@@ -393,11 +393,11 @@ def test_values_outside_of_their_class(shop, tmp_path):
         Path("sidelight.toml").write_text(text)
         bare = shop.read_text()
         for options in ([], ["--import"]):
-            checked = end(spawn("points", "--check", "sidelight.toml", *options, cwd=tmp_path))
+            checked = apart("points", "--check", "sidelight.toml", *options, cwd=tmp_path)
             assert (checked.code, checked.out) == (0, ""), checked.out
         assert sidelight("apply").code == 0
         assert shop.read_text().count("price=Desk._Desk__price") == 2
-        printed = end(spawn("points", "shop", "--toml", "--import", cwd=tmp_path)).out
+        printed = apart("points", "shop", "--toml", "--import", cwd=tmp_path).out
         assert printed == sidelight("points", "shop", "--toml").out
         assert printed.count('call = "shop:Desk.__price"') == 2
         assert sidelight("strip").code == 0

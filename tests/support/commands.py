@@ -234,6 +234,14 @@ def running(
         process.communicate()
 
 
+def apart(*arguments: object, cwd: Path | str | None = None, **environment: str) -> Answer:
+    """Run a command in a separate process, which has the libraries already."""
+    done = warm.run(
+        ["-m", "sidelight", *map(str, arguments)], {**os.environ, **environment}, cwd=cwd
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
 @contextlib.contextmanager
 def relaying(*options: object, **popen: Any) -> Iterator[subprocess.Popen[str]]:
     """Run `sidelight relay` until the block ends; the relay has begun."""
