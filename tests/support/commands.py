@@ -195,11 +195,13 @@ def stored(path: Path | str) -> int:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Look every 50 ms until the condition is true."""
-    until = time.monotonic() + seconds
+    """Look every 50 ms until the condition is true, and less often the longer that takes."""
+    began = looked = time.monotonic()
     while not condition():
-        assert time.monotonic() < until, "it took too long"
-        time.sleep(0.05)
+        now = time.monotonic()
+        assert now < began + seconds, "it took too long"
+        time.sleep(max(0.05, now - looked, (now - began) / 20))
+        looked = time.monotonic()
 
 
 class Program(subprocess.Popen[str]):
