@@ -19,7 +19,7 @@ from tests.support.commands import (
     relaying,
     running,
     sidelight,
-    spawn,
+    start,
     stored,
     wait_for,
 )
@@ -274,7 +274,7 @@ def test_a_follower_tells_each_overdue_once_and_retries(here):
     thread.start()
     told, where = here / "told.jsonl", f"http://127.0.0.1:{server.server_port}"
     try:
-        process = spawn(
+        process = start(
             *("overdue", "--follow", "--every", "0.2", "--command", f"cat >> {told}"),
             *("--webhook", f"http://me:secret@{where[7:]}/secret?secret", *of(url)),
         )
@@ -325,7 +325,7 @@ def test_a_command_that_fails_is_tried_again(here):
     script.write_text(
         f"cat > {here}/got; test -e {here}/ready || {{ touch {here}/failed; exit 1; }}"
     )
-    process = spawn("overdue", "--follow", "--every", "0.2", "--command", f"sh {script}", *of(url))
+    process = start("overdue", "--follow", "--every", "0.2", "--command", f"sh {script}", *of(url))
     wait_for((here / "failed").exists)
     (here / "ready").touch()
     assert json.loads(process.stdout.readline())["artifact_id"] == "order-1"
@@ -341,24 +341,24 @@ def test_a_restart_tells_nothing_twice(here):
     options = ("overdue", "--follow", "--every", "0.2", "--state", here / "told.json", *of(url))
     paged = here / "paged"
     both = ("--command", f"cat >> {paged}; echo >> {paged}", "--webhook", "http://127.0.0.1:1/")
-    process = spawn(*options, *both)
+    process = start(*options, *both)
     problem = "the webhook failed for the overdue order-1: http://127.0.0.1:1/… was not reached"
     assert f"{problem}: Connection refused" in process.stderr.readline()
     process.kill()
     end(process)
-    process = spawn(*options, *both)
+    process = start(*options, *both)
     assert problem in process.stderr.readline()
     process.kill()
     end(process)
     assert paged.read_text().count("order-1") == 1
-    process = spawn(*options)
+    process = start(*options)
     assert json.loads(process.stdout.readline())["artifact_id"] == "order-1"
     wait_for(lambda: json.loads((here / "told.json").read_text())["told"])
     process.kill()
     end(process)
     assert (here / "told.json").stat().st_mode & 0o777 == 0o600
     deliver('receive("order-2")', url)
-    process = spawn(*options)
+    process = start(*options)
     assert json.loads(process.stdout.readline())["artifact_id"] == "order-2"
     deliver('pack("order-1"); pack("order-2")', url)  # no longer waited for
     wait_for(lambda: json.loads((here / "told.json").read_text()) == {"told": []})
@@ -369,7 +369,7 @@ def test_a_restart_tells_nothing_twice(here):
 def test_a_follower_waits_for_a_store_that_is_away(here):
     url = f"sqlite:///{here / 'events.db'}"
     deliver('receive("order-1"); pack("order-0")', url)
-    process = spawn("overdue", "--follow", "--every", "0.1", *of(url))
+    process = start("overdue", "--follow", "--every", "0.1", *of(url))
     process.stdout.readline()
     (here / "events.db").rename(here / "away.db")
     assert "trying again" in process.stderr.readline()

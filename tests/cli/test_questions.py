@@ -13,7 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from tests.support.commands import TWO_ORDERS, emit, end, of, sidelight, spawn
+from tests.support.commands import TWO_ORDERS, emit, end, of, sidelight, spawn, start
 from tests.support.stored import BACKENDS, NOON, ledger, record, sqlite, store
 
 from sidelight import Store, __version__
@@ -241,7 +241,7 @@ def read_lines(stream, count, seconds=60):
 def test_tail_follows_until_it_is_interrupted(tmp_path, backend):
     url = BACKENDS[backend](tmp_path)
     store(url, [record(artifact="order-1")])
-    tails = [spawn("tail", *form, *of(url)) for form in ((), ("--json",))]
+    tails = [start("tail", *form, *of(url)) for form in ((), ("--json",))]
     try:
         firsts = [read_lines(tail.stdout, 1)[0] for tail in tails]
         store(url, [record(at=NOON + 1, artifact="order-2")])

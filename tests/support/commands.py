@@ -74,17 +74,18 @@ def emit(body: str, store: Path | str, *, ends: int = 0, **environment: str) -> 
     program = ["-c", textwrap.dedent(EMITTER) + textwrap.dedent(body)]
     variables = {**os.environ, "SIDELIGHT_STORE": url_of(store), **environment}
     if warm.can_run(environment):
-        ended = warm.run(program, variables)
+        process = warm.Popen(program, variables)
     else:
-        ended = subprocess.run(
-            [sys.executable, *program],
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            [sys.executable, *program], env=variables, stdout=pipe, stderr=pipe, text=True
         )
-    assert ended.returncode == -ends, ended.stderr
+    with process:
+        try:
+            _, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == -ends, err
 
 
 @dataclass(frozen=True)
@@ -236,12 +237,16 @@ def running(
         process.communicate()
 
 
-def apart(*arguments: object, cwd: Path | str | None = None, **environment: str) -> Answer:
+def start(
+    *arguments: object, cwd: Path | str | None = None, **environment: str
+) -> subprocess.Popen[str]:
     """Run a command in a separate process, which has the libraries already."""
-    done = warm.run(
-        ["-m", "sidelight", *map(str, arguments)], {**os.environ, **environment}, cwd=cwd
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return warm.Popen(["-m", "sidelight", *map(str, arguments)], {**os.environ, **environment}, cwd)
+
+
+def apart(*arguments: object, **options: Any) -> Answer:
+    """`start` a command, and wait for its end."""
+    return end(start(*arguments, **options))
 
 
 @contextlib.contextmanager

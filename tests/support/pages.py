@@ -1,15 +1,13 @@
 """Serve the pages of a store in a separate process."""
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from tests.support import warm
-from tests.support.commands import url_of, wait_for
+from tests.support.commands import start, url_of, wait_for
 from tests.support.ports import free_ports
 
 HOSTILE = "<script>alert('x')</script>"
@@ -69,13 +67,13 @@ Serve = Callable[..., contextlib.AbstractContextManager[Served]]
 def serve(store: Path | str, *options: object, **environment: str) -> Iterator[Served]:
     """Run `sidelight ui`, and end it by Ctrl-C."""
     (port,) = free_ports(1)
-    command = ["ui", "--store", url_of(store), "--port", port, *options]
-    process = warm.Process(["-m", "sidelight", *map(str, command)], {**os.environ, **environment})
+    command = ("ui", "--store", url_of(store), "--port", port, *options)
+    process = start(*command, **environment)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
 
             def answers() -> bool:
-                assert process.is_alive(), process.told()
+                assert process.poll() is None, process.communicate()
                 with contextlib.suppress(httpx.TransportError):
                     client.get("/static/icon.svg")
                     return True
@@ -85,4 +83,4 @@ def serve(store: Path | str, *options: object, **environment: str) -> Iterator[S
             yield Served(port, client)
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait()
+        process.communicate(timeout=60)

@@ -59,6 +59,7 @@ COMMANDS = (
 )
 """The libraries that commands of `sidelight` import. They import sidelight itself anew."""
 
+_WIDTH = 10  # of a pid and of an exit code, each of which the server sends
 _MODULE = ["-m", "sidelight"]
 _INTERPRETER = ("PYTHON", "LD_")  # variables that only an interpreter's start reads
 
@@ -73,10 +74,10 @@ arguments = ["-m", "sidelight", *sys.argv[1:]]
 asked = {{"arguments": arguments, "env": dict(os.environ), "cwd": os.getcwd()}}
 socket.send_fds(connection, [json.dumps(asked).encode()], [0, 1, 2])
 connection.shutdown(socket.SHUT_WR)
-pid = int(connection.recv(20))
+pid = int(connection.recv({width}, socket.MSG_WAITALL))
 for each in (signal.SIGINT, signal.SIGTERM):
     signal.signal(each, lambda number, _: os.kill(pid, number))
-code = int(connection.recv(20))
+code = int(connection.recv({width}, socket.MSG_WAITALL))
 os._exit(code if code >= 0 else 128 - code)
 """
 
@@ -92,68 +93,57 @@ def end() -> None:
         _to_be_closed.pop()()
 
 
-class Process:
-    """A program that runs; its output is in files."""
+class Popen(subprocess.Popen[str]):
+    """Runs ``-c CODE`` or ``-m sidelight …``; its signals and its end are as ever."""
+
+    _connection: socket.socket | None = None
 
     def __init__(
         self, arguments: list[str], environment: Mapping[str, str], cwd: Path | str | None = None
     ) -> None:
-        modules = COMMANDS if arguments[:2] == _MODULE else EMITTING
-        self._files = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(address_of(modules))
-        ask(self._connection, arguments, environment, cwd, [each.fileno() for each in self._files])
-        self.pid = int(self._connection.recv(20))
-        self._code: int | None = None
-        self._told = ("", "")
+        pipe = subprocess.PIPE
+        super().__init__(
+            arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd=cwd, text=True
+        )
 
-    def wait(self, seconds: float = 60.0) -> int:
-        """Wait for its end; returns the exit code, as `subprocess` does."""
-        if self._code is None:
-            self._connection.settimeout(seconds)
-            code = int(self._connection.recv(20))
-            self._told, self._code = self.told(), code
+    def _execute_child(self, args, executable, preexec, close, pass_fds, cwd, env, *rest):
+        ends = rest[3:9]  # of the pipes: the child's and ours
+        try:
+            self._connection = socket.socket(socket.AF_UNIX)
+            self._connection.connect(address_of(COMMANDS if args[:2] == _MODULE else EMITTING))
+            asked = {"arguments": args, "env": dict(env), "cwd": str(cwd or Path.cwd())}
+            files = [ends[0], ends[3], ends[5]]
+            socket.send_fds(self._connection, [json.dumps(asked).encode()], files)
+            self._connection.shutdown(socket.SHUT_WR)
+            self.pid = _number_from(self._connection)
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(*ends)
+
+    def _internal_poll(self, *_, **__):
+        connection = None if self.returncode is not None else self._connection
+        if connection is not None and select.select([connection], [], [], 0)[0]:
+            self._wait(None)
+        return self.returncode
+
+    def _wait(self, timeout):
+        if self.returncode is None:
+            self._connection.settimeout(None if timeout is None else max(timeout, 0.001))
+            try:
+                self.returncode = _number_from(self._connection)
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(self.args, timeout) from None
             self._connection.close()
-            for each in self._files:
-                each.close()
-        return self._code
+        return self.returncode
 
-    def is_alive(self) -> bool:
-        """Whether it runs."""
-        return self._code is None and not select.select([self._connection], [], [], 0)[0]
 
-    def send_signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
-        if self.is_alive():
-            os.kill(self.pid, number)
-
-    def told(self) -> tuple[str, str]:
-        """What it has printed so far, on stdout and on stderr."""
-        if self._code is None:
-            out, err = (os.pread(each.fileno(), 1 << 24, 0).decode() for each in self._files[1:])
-            return out, err
-        return self._told
+def _number_from(connection: socket.socket) -> int:
+    return int(connection.recv(_WIDTH, socket.MSG_WAITALL))
 
 
 def can_run(environment: Mapping[str, str]) -> bool:
     """Whether a fork will do for a program with these variables."""
     return hasattr(os, "fork") and not any(each.startswith(_INTERPRETER) for each in environment)
-
-
-def run(
-    arguments: list[str],
-    environment: Mapping[str, str],
-    cwd: Path | str | None = None,
-    seconds: float = 120.0,
-) -> subprocess.CompletedProcess[str]:
-    """Run ``-c CODE``, ``-m sidelight …`` or a script to its end."""
-    process = Process(arguments, environment, cwd)
-    try:
-        process.wait(seconds)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        code = process.wait()
-    return subprocess.CompletedProcess(arguments, code, *process.told())
 
 
 @functools.cache
@@ -179,23 +169,12 @@ def address_of(modules: tuple[str, ...]) -> str:
     return address
 
 
-def ask(
-    connection: socket.socket,
-    arguments: list[str],
-    environment: Mapping[str, str],
-    cwd: Path | str | None,
-    files: list[int],
-) -> None:
-    """Ask a server for a program, which gets the files as stdin, stdout and stderr."""
-    asked = {"arguments": arguments, "env": dict(environment), "cwd": str(cwd or Path.cwd())}
-    socket.send_fds(connection, [json.dumps(asked).encode()], files)
-    connection.shutdown(socket.SHUT_WR)
-
-
 def put_command(directory: Path) -> None:
     """Put a command `sidelight` into a directory; of its own, `sidelight run` starts anew."""
     script = directory / "sidelight"
-    script.write_text(_COMMAND.format(python=sys.executable, address=address_of(COMMANDS)))
+    script.write_text(
+        _COMMAND.format(python=sys.executable, address=address_of(COMMANDS), width=_WIDTH)
+    )
     script.chmod(0o755)
 
 
@@ -233,7 +212,7 @@ def _next_program(address: str) -> dict[str, Any]:
                 if (pid := os.fork()) == 0:
                     break
                 waiting[pid] = connection
-                connection.send(f"{pid}\n".encode())
+                connection.send(f"{pid:{_WIDTH}}".encode())
                 for each in files:
                     os.close(each)
     signal.set_wakeup_fd(-1)
@@ -254,11 +233,11 @@ def _tell(waiting: dict[int, socket.socket]) -> None:
         if pid == 0:
             break
         with waiting.pop(pid) as connection, contextlib.suppress(OSError):
-            connection.send(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            connection.send(f"{os.waitstatus_to_exitcode(status):{_WIDTH}}".encode())
 
 
-def _begin(asked: dict[str, Any]) -> tuple[list[str], str]:
-    """Make the process look as if it had just started; returns its arguments and its source."""
+def _begin(asked: dict[str, Any]) -> str:
+    """Make the process look as if it had just started; returns its source."""
     for number, (name, errors) in enumerate(_STREAMS.items()):
         line = 1 if name == "stderr" or os.isatty(number) else -1
         stream = open(number, "w" if number else "r", line, "utf-8", errors, closefd=False)  # noqa: SIM115
@@ -271,16 +250,12 @@ def _begin(asked: dict[str, Any]) -> tuple[list[str], str]:
     random.seed()
     if os.environ.get("PYTHONWARNINGS") == "error":
         warnings.simplefilter("error")
-    first, *rest = asked["arguments"]
-    if first == "-c":
-        sys.argv, source = ["-c", *rest[1:]], rest[0]
-    elif first == "-m":
-        sys.argv, source = ["sidelight", *rest[1:]], "from sidelight.cli import main\nmain()"
-    else:
-        sys.argv, source = [first, *rest], Path(first).read_text(encoding="utf-8")
-    place = {"-c": "", "-m": str(Path(sys.executable).parent)}  # of the installed command
-    sys.path[0] = place.get(first, str(Path(first).parent))
-    return sys.argv, source
+    how, what, *rest = asked["arguments"]
+    if how == "-c":
+        sys.argv, sys.path[0] = ["-c", *rest], ""
+        return what
+    sys.argv, sys.path[0] = ["sidelight", *rest], str(Path(sys.executable).parent)
+    return "from sidelight.cli import main\nmain()"
 
 
 if __name__ == "__main__":
@@ -288,9 +263,7 @@ if __name__ == "__main__":
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
-    (_, _source) = _begin(_next_program(sys.argv[1]))
-    _name = sys.argv[0] if sys.argv[0].endswith(".py") else "<string>"
-    _code = compile(_source, _name, "exec")
+    _code = compile(_begin(_next_program(sys.argv[1])), "<string>", "exec")
     for _each in [each for each in globals() if each not in {"__builtins__", "__name__", "_code"}]:
         del globals()[_each]
     exec(globals().pop("_code"))
