@@ -318,10 +318,8 @@ def test_what_another_may_have_decided_is_counted(driver, url, tmp_path, full):
         for number, case in enumerate(cases):
             before = lost()
             run(lambda engine, case=case, name=f"{number}": perform(engine, url, case, name))
-            if case[-1] is forgets:
-                gc.collect()
+            gc.collect()
             found[number] = lost() - before
-        gc.collect()  # what is collected in a later test would fail that
     sidelight.flush(60)
     with sidelight.Store(store) as events:
         stored = [event.attributes["n"] for event in events.events()]
