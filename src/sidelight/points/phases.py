@@ -54,6 +54,10 @@ _HANDED_OVER: Final[Mapping[Phase, list[str]]] = {
 _NOT_SCALAR: Final = "type({}) is not _int and {} is not None and type({}) is not _bool"
 _NOT_DEFERRED: Final = " and type({}) is not _Deferred"
 _IDS: Final = ("artifact_id", "organization_id")
+# The span outlives the call in each context that was copied meanwhile: by a task, a timer or an
+# asynchronous connection. So it lets go of the transactions, which would keep their connections.
+_TAKE_TICKETS: Final = "_tickets, _span.tickets = _span.tickets, ()\n"
+_DROP_TICKETS: Final = "_span.tickets = ()\n"
 
 
 class PhaseFunction(msgspec.Struct, frozen=True):
@@ -118,6 +122,9 @@ class PhaseWriter:
         if emitting or ends_span:
             records += self._records(phase, emitting, ends_span=ends_span)
         records = self._details(phase) + records
+        if self._joining and phase != "start":
+            take = _TAKE_TICKETS if phase == "success" else _DROP_TICKETS
+            records = take + records
         # A finalizer is never called by a capture, but garbage collection runs it in the middle.
         guarded = (self._computes or phase == "failure") and self._point.function != "__del__"
         if guarded:
@@ -242,7 +249,7 @@ class PhaseWriter:
     def _joined(self, fields: Fields, *, carries_span: bool) -> str:
         """Return lines that give the event to its transaction, and the span to the spool."""
         declared = fields.declaration.success
-        ticket = f"_span.tickets[{self._joining.index(fields)}]"
+        ticket = f"_tickets[{self._joining.index(fields)}]"
         captured = self._captured(fields, "success")
         head = "_head"
         if isinstance(declared, Choice):
