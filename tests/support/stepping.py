@@ -30,21 +30,34 @@ class Interrupt(Exception):
     """Stands for what a job queue aims at a thread."""
 
 
+def interrupt() -> None:
+    """Raise what a job queue aims at a thread."""
+    raise Interrupt
+
+
 class Steps:
-    """Traces a call, and raises at one place of sidelight's code.
+    """Traces a call, and interrupts it at one place of the code of some files.
 
     Attributes:
-        place: where it raised; None where the call has fewer places.
+        place: where it was interrupted; None where the call has fewer places.
     """
 
-    def __init__(self, step: int) -> None:
+    def __init__(
+        self,
+        step: int,
+        sources: tuple[str, ...] = (SOURCE, "<sidelight"),
+        interrupt: Callable[[], None] = interrupt,
+    ) -> None:
         self.place: str | None = None
         self._left = step
+        self._sources = sources
+        self._interrupt = interrupt
         self._before: dict[FrameType, int] = {}
+        self._kept = self._trace  # CPython 3.11 keeps no reference to the method that it calls
 
     def run(self, call: Callable[[], object]) -> bool:
         """Run the call; return whether the exception came out of it."""
-        sys.settrace(self._trace)
+        sys.settrace(self._kept)
         try:
             call()
         except Interrupt:
@@ -55,19 +68,21 @@ class Steps:
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
         file = frame.f_code.co_filename
-        if not file.startswith((SOURCE, "<sidelight")) or self.place is not None:
+        if not file.startswith(self._sources) or self.place is not None:
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode":
+        if event == "exception":
+            self._before.pop(frame, None)  # the interpreter does not look before the handler
+        elif event == "opcode":
             code, at = frame.f_code.co_code, frame.f_lasti
             if self._before.get(frame) in LOOKS:
                 self._left -= 1
                 if self._left < 0:
                     self.place = f"{file.removeprefix(SOURCE)}:{frame.f_lineno}"
                     sys.settrace(None)
-                    raise Interrupt
+                    self._interrupt()
             self._before[frame] = code[at]
-        return self._trace
+        return self._kept
 
 
 @emits("decorated", artifact_id=arg.n)

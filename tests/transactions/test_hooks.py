@@ -14,20 +14,25 @@ from tests.support.proving import lost
 from tests.transactions.test_iff_committed import Changed
 
 import sidelight
-from sidelight.transactions import control, django, names, waiting
+from sidelight.transactions import control, django, django_state, names, waiting
 from sidelight.transactions.entry import Entry
+from sidelight.transactions.psycopg import queries
 from sidelight.transactions.psycopg import watch as psycopg
 from sidelight.transactions.sqlalchemy import connections, drivers, events, sessions, watch, work
 
 #: What counts the events of a hook that has failed.
-COUNTING = {"doubt", "lose", "_lose", "refuse", "fail", "forget", "clear", "_ended", "ended"}
+COUNTING = {
+    *("doubt", "lose", "_lose", "refuse", "fail", "forget", "clear", "ended"),
+    "_forget_transaction",
+}
 #: The hooks themselves, and look-ups in a dictionary.
 HOOKS = {"_exchange", "exchange", "command", "_events", "_is_clean", "_flush", "_is_sound"}
 PARTS = (
     *(control, names, names.Name, waiting.Waiting, Entry),
-    *(django, django._Watch, psycopg, psycopg.Watch),
+    *(django, django._Watch, django_state, psycopg, psycopg.Watch),
     *(
-        psycopg._Query,
+        queries,
+        queries.Query,
         connections,
         watch,
         watch.Watch,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
 from sidelight.transactions import control
@@ -33,7 +35,7 @@ from sidelight.transactions.entry import (
     RolledBackError,
     UndoneError,
 )
-from sidelight.transactions.hooks import Contained
+from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.statements import (
     bounded,
     check_postgres,
@@ -230,6 +232,7 @@ class _Watch(Waiting):
     def __init__(self, connection: Any) -> None:
         super().__init__()
         self._connection = connection
+        self._errors = connection.Database.Error, Error
         self._overlay("_commit", self._after_commit)
         self._overlay("_rollback", self._after_rollback)
         self._overlay("_close", self._after_rollback)
@@ -247,15 +250,19 @@ class _Watch(Waiting):
             before = State.OPEN
             with Contained(self._lose):
                 before = self._looked()
+            ends, handled = self.ends, sys.exc_info()[1]
             try:
                 answer = original(*arguments)
-            except Exception:
                 with Contained(self._lose):
-                    self._has_failed([], before)
+                    if before is not State.IDLE and self._is_over():
+                        ended(before)
+            except BaseException as error:
+                with Contained(self._lose):
+                    if is_raised_by(self._errors, error, handled):
+                        self._has_failed([], before)
+                    elif not self._is_taken_in(ends) and before is not State.IDLE:
+                        self._is_interrupted(partial(ended, before))
                 raise
-            with Contained(self._lose):
-                if before is not State.IDLE and self._is_over():
-                    ended(before)
             return answer
 
         setattr(self._connection, name, call)
@@ -287,15 +294,48 @@ class _Watch(Waiting):
         before = State.OPEN
         with Contained(self._lose):
             before = self._looked()
+        ends, handled = self.ends, sys.exc_info()[1]
         try:
             answer = execute(sql, params, many, context)
-        except Exception:
             with Contained(self._lose):
-                self._has_failed(_statements(sql, context), before)
+                self._take_in(_statements(sql, context), context)
+        except BaseException as error:
+            with Contained(self._lose):
+                if is_raised_by(self._errors, error, handled):
+                    self._has_failed(_statements(sql, context), before)
+                elif not self._is_taken_in(ends) and before is not State.IDLE:
+                    self._is_interrupted_at(_statements(sql, context), before)
             raise
-        with Contained(self._lose):
-            self._take_in(_statements(sql, context), context)
         return answer
+
+    def _is_taken_in(self, ends: int) -> bool:
+        """Return whether an end was taken in since there were so many; go on with one."""
+        return self.finish() or self.ends != ends
+
+    def _is_interrupted(self, ended: Callable[[], None]) -> None:
+        """Take in what an interrupt has struck before or behind an end of the transaction.
+
+        Args:
+            ended: takes in the end.
+        """
+        state = state_of(self._connection)
+        if state is State.GONE:
+            self.unknown()
+        elif state is State.IDLE:
+            ended()
+
+    def _is_interrupted_at(self, sent: Sequence[Statement], before: State) -> None:
+        """Take in a statement that was interrupted before or behind its execution."""
+        verbs = {each.verb for each in sent}
+        if self._is_over() and len(sent) == 1 and verbs <= {control.COMMIT, control.RELEASE}:
+            self._is_interrupted(partial(self._after_commit, before))
+        elif self._is_over() and sent:
+            self._is_interrupted(self.rolled_back if len(sent) == 1 else self.unknown)
+        else:
+            for each in sent:
+                if each.verb == control.SAVEPOINT:
+                    self.executed(each)  # one too many does no harm
+            self.is_doubtful = self.is_doubtful or control.ROLLBACK_TO in verbs
 
     def _take_in(self, sent: Sequence[Statement], context: Mapping[str, Any]) -> None:
         for each in sent:

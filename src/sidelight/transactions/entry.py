@@ -109,14 +109,18 @@ class Entry:
         strict: whether the caller's work must not be done without the event.
         is_partial: whether a commit may commit a part of its work only, because the rest waits for
             a flush.
+        is_settled: whether it is written to the spool, or counted as lost.
     """
 
-    __slots__ = ("_head", "_moment", "_refusal", "is_partial", "point", "receipt", "strict")
+    __slots__ = (
+        *("_head", "_moment", "_refusal"),
+        *("is_partial", "is_settled", "point", "receipt", "strict"),
+    )
 
     def __init__(self, point: str, head: Head, moment: tuple[Any, ...], *, strict: bool) -> None:
         self.point = point
         self.strict = strict
-        self.is_partial = False
+        self.is_partial = self.is_settled = False
         self._head = head
         self._moment: tuple[Any, ...] = moment
         self.receipt: JoinedReceipt | None = None
@@ -158,6 +162,7 @@ class Entry:
         if self._refusal is not None:
             reason, told = self._refusal
             EMITTER.lost(f"not joined: {reason}", self.point, told)
+        self.is_settled = True
 
     def fail(self, error: Exception) -> None:
         """Drop the event and count the loss, because a hook of sidelight has failed."""
@@ -165,6 +170,7 @@ class Entry:
         if self.receipt is not None:
             self.receipt.moved_to(None)
         EMITTER.lost("internal error", self.point, error, ran="library")
+        self.is_settled = True
 
     def forget(self, remedy: str = "use transaction= where this must not happen") -> None:
         """Drop the event and count the loss, because nothing proves or disproves the commit."""
@@ -172,6 +178,7 @@ class Entry:
         if self.receipt is not None:
             self.receipt.moved_to(None)
         EMITTER.lost("commit without an answer", self.point, self._unknown(remedy))
+        self.is_settled = True
 
     def refuse_unknown(self, *remedies: str) -> None:
         """Count the loss, because nothing tells whether the function has committed its work.

@@ -6,9 +6,29 @@ A hook that raised there would end the caller's work for the sake of an event.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Final
 
 from sidelight.exceptions import InstrumentationError, TransactionError
 from sidelight.host import is_interrupt
+
+_MAX_CHAIN: Final = 100
+
+
+def is_raised_by(kinds: Any, error: BaseException | None, handled: BaseException | None) -> bool:
+    """Return whether an error is a driver's own, or has interrupted the handling of such a one.
+
+    Args:
+        kinds: the classes of the driver's errors.
+        error: to look at, with what was handled when it arrived.
+        handled: what the caller was handling before the call of the driver.
+    """
+    for _ in range(_MAX_CHAIN):
+        if error is None or error is handled:
+            break
+        if isinstance(error, kinds):
+            return True
+        error = error.__context__
+    return False
 
 
 class Contained:

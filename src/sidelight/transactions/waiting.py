@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Final, TypeAlias
 
+from sidelight.exceptions import InstrumentationError
 from sidelight.transactions import control
 from sidelight.transactions.control import Statement
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained
 from sidelight.transactions.names import UNSURE, Name
+
+Kept: TypeAlias = deque[tuple[object, Entry]]
+"""Events in their order; each with what it belongs to."""
+
+
+class Outcome(Enum):
+    """How a transaction has ended."""
+
+    COMMITTED = "it was committed"
+    UNDONE = "it was rolled back"
+    UNKNOWN = "nothing tells"
+
+
+_SETTLE: Final[Mapping[Outcome, Callable[[Entry], None]]] = {
+    Outcome.COMMITTED: Entry.emit,
+    Outcome.UNDONE: lambda _: None,
+    Outcome.UNKNOWN: Entry.forget,
+}
 
 
 class Waiting:
@@ -17,6 +38,9 @@ class Waiting:
 
     `executed` takes in each transaction control statement that the server has executed. Only a
     commit emits events. A rollback drops the events of the work that it undoes.
+
+    An interrupt may arrive while the end of a transaction is taken in. The rest is left, and
+    `finish` goes on with it.
 
     Attributes:
         commits: number of transactions that were committed or prepared.
@@ -31,8 +55,9 @@ class Waiting:
         self.unknown_ends = 0
         self.is_doubtful = False
         self._savepoints: list[tuple[Name, Any]] = []
-        self._entries: list[tuple[frozenset[object], Entry]] = []
-        self._prepared: dict[str, list[Entry]] = {}
+        self._entries: deque[tuple[Any, Entry]] = deque()
+        self._prepared: dict[str, Kept] = {}
+        self._outcome: Outcome | None = None  # of an end that is being taken in
 
     def __bool__(self) -> bool:
         return bool(self._entries or self._prepared)
@@ -48,7 +73,7 @@ class Waiting:
 
     def taken(self, entry: Entry) -> bool:
         """Take an event out; return whether it was waiting."""
-        left = [each for each in self._entries if each[1] is not entry]
+        left = deque(each for each in self._entries if each[1] is not entry)
         was_waiting = len(left) < len(self._entries)
         self._entries = left
         return was_waiting
@@ -70,69 +95,92 @@ class Waiting:
                 self.commits += bool(self._entries)
                 self.prepared(statement.name.text)
             case control.COMMIT_PREPARED:
-                emit(self._prepared.pop(statement.name.text, []))
+                emit(self._prepared.get(statement.name.text, deque()))
+                self._prepared.pop(statement.name.text, None)
             case control.ROLLBACK_PREPARED:
                 self._prepared.pop(statement.name.text, None)
 
     def committed(self) -> None:
         """Emit the events, because the transaction has committed."""
-        if self.is_doubtful:
-            self.unknown()
-            return
-        self.commits += 1
-        emit(self._ended())
+        self._end(Outcome.UNKNOWN if self.is_doubtful else Outcome.COMMITTED)
 
     def rolled_back(self) -> None:
         """Drop the events, because the transaction was rolled back."""
-        self.rollbacks += 1
-        self._ended()
+        self._end(Outcome.UNDONE)
+
+    def unknown(self) -> None:
+        """Drop the events and count them, because nothing tells how the transaction has ended."""
+        self._end(Outcome.UNKNOWN)
+
+    def _end(self, outcome: Outcome) -> None:
+        self.finish()
+        self._outcome = outcome
+        self.finish()
+
+    def finish(self) -> bool:
+        """Go on with an end that is being taken in; return whether there was one."""
+        outcome = self._outcome
+        if outcome is None:
+            return False
+        self._has_ended(outcome)
+        _settle_all(self._entries, _SETTLE[outcome])
+        self._forget_transaction()
+        # No interrupt arrives from here on, because nothing is called.
+        if outcome is Outcome.COMMITTED:
+            self.commits += 1
+        else:
+            self.rollbacks += 1
+            self.unknown_ends += outcome is Outcome.UNKNOWN
+        self._outcome = None
+        return True
+
+    def _has_ended(self, outcome: Outcome) -> None:
+        """Take in how the transaction has ended; perhaps more than once for the same end."""
 
     def prepared(self, name: str) -> None:
         """Keep the events until it is told how the transaction of a name has ended."""
-        if entries := self._ended():
-            self._prepared.setdefault(name, []).extend(entries)
+        kept = self._prepared.setdefault(name, deque())
+        while self._entries:
+            kept.append(self._entries[0])
+            self._entries.popleft()
+        if not kept:
+            del self._prepared[name]
+        self._forget_transaction()
 
     def decided(self, name: str, *, committed: bool) -> None:
         """Take in how a prepared transaction has ended."""
-        entries = self._prepared.pop(name, [])
         if committed:
-            emit(entries)
+            emit(self._prepared.get(name, deque()))
+        self._prepared.pop(name, None)
+        if committed:
             self.committed()
         else:
             self.rolled_back()
 
     def undecided(self, name: str) -> None:
         """Drop the events of a prepared transaction and count them; another may commit it."""
-        for entry in self._prepared.pop(name, []):
-            entry.forget()
+        _settle_all(self._prepared.get(name, deque()), Entry.forget)
+        self._prepared.pop(name, None)
         self.unknown()
-
-    def unknown(self) -> None:
-        """Drop the events and count them, because nothing tells how the transaction has ended."""
-        self.rollbacks += 1
-        self.unknown_ends += 1
-        for entry in self._ended():
-            entry.forget()
 
     def doubt(self, error: Exception) -> None:
         """Drop the events and count them, because a hook has failed within the transaction."""
         self.is_doubtful = True
-        entries, self._entries = self._entries, []
+        entries, self._entries = self._entries, deque()
         for _, entry in entries:
             entry.fail(error)
 
     def lose(self, error: Exception) -> None:
         """Drop the events and count them, because a hook has failed at the transaction's end."""
         self.doubt(error)
+        self._outcome = None
         self.rollbacks += 1
-        self._ended()
+        self._forget_transaction()
 
-    def _ended(self) -> list[Entry]:
-        entries = [entry for _, entry in self._entries]
-        self._entries.clear()
+    def _forget_transaction(self) -> None:
+        """Forget what holds for one transaction only."""
         self._savepoints.clear()
         self.is_doubtful = False
-        return entries
 
     def _mark(self) -> object:
         """Return what stands for a new savepoint."""
@@ -145,7 +193,7 @@ class Waiting:
 
     def _rolled_back_to(self, name: Name) -> None:
         newest, oldest = self._found(name)
-        entries, self._entries = self._entries, []
+        entries, self._entries = self._entries, deque()
         for marks, entry in entries:
             if newest < 0 or self._savepoints[newest][1] in marks:
                 continue  # its work is undone
@@ -176,14 +224,33 @@ class Waiting:
         return newest, -1
 
     def __del__(self) -> None:
-        prepared: dict[str, list[Entry]] = getattr(self, "_prepared", {})  # else interrupted
+        if getattr(self, "_outcome", None) is not None:  # interrupted twice
+            self.finish()
+        prepared: dict[str, Kept] = getattr(self, "_prepared", {})  # else interrupted
         for entries in prepared.values():  # another connection decides: nothing tells how
-            for entry in entries:
-                entry.forget()
+            _settle_all(entries, Entry.forget)
 
 
-def emit(entries: Iterable[Entry]) -> None:
-    """Emit events, because their transaction has committed."""
-    for entry in entries:
-        with Contained(entry.fail):
-            entry.emit()
+def emit(entries: Kept) -> None:
+    """Emit events, because their transaction has committed; take each out of the deque.
+
+    An interrupt arrives after the last event.
+    """
+    try:
+        _settle_all(entries, Entry.emit)
+    except BaseException:
+        _settle_all(entries, Entry.emit)
+        raise
+
+
+def _settle_all(entries: Kept, settle: Callable[[Entry], None]) -> None:
+    while entries:
+        entry = entries[0][1]
+        try:
+            with Contained(entry.fail):
+                if not entry.is_settled:  # else an interrupt has arrived after it
+                    settle(entry)
+        except InstrumentationError:  # of strict mode, which has counted the event
+            entries.popleft()
+            raise
+        entries.popleft()

@@ -11,8 +11,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, UnknownError
+from sidelight.transactions.psycopg.queries import OwnText
 from sidelight.transactions.psycopg.turn import turn, turn_awaited
-from sidelight.transactions.psycopg.watch import AnyConnection, OwnText, watch
+from sidelight.transactions.psycopg.watch import AnyConnection, watch
 from sidelight.transactions.statements import (
     Question,
     Statements,

@@ -10,20 +10,22 @@ proof, provided that none of them fails. Events are counted as lost where nothin
 from __future__ import annotations
 
 import asyncio
+import sys
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from threading import get_ident
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from psycopg import AsyncConnection, Connection
-from psycopg.errors import SyntaxError as SyntaxErrorInSql
+from psycopg import Error as PsycopgError
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from sidelight.transactions import control
 from sidelight.transactions.control import Dialect, Statement
 from sidelight.transactions.entry import Entry
-from sidelight.transactions.hooks import Contained
+from sidelight.transactions.hooks import Contained, is_raised_by
+from sidelight.transactions.psycopg.queries import Query, is_unparsed, plain
 from sidelight.transactions.reads import only_reads
 from sidelight.transactions.waiting import Waiting
 
@@ -125,27 +127,32 @@ class Watch(Waiting):
     def _exchange(self, gen: Any, connection: Any) -> Generator[Any, Any, Any]:
         before, ends = connection.pgconn.transaction_status, self.ends
         contained, query = Contained(partial(self._lose, connection)), None
+        handled = sys.exc_info()[1]
         with contained:
             self.look(connection)
-            query = _Query.of(gen)
+            query = Query.of(gen)
         try:
             answer = yield from gen
+            with contained:
+                if query is not None:
+                    self._has_answered(query, connection, before)
+                self._settle(connection.pgconn, before, ends)
+                if before == self._status == TransactionStatus.IDLE and query is not None:
+                    reads = only_reads(plain(query.text, connection))
+                    self.alone += self.ends == ends and not reads
         except BaseException as error:
             with contained:
                 sent = self._command or (
                     [] if query is None else self._statements(query.text, connection)
                 )
                 self._command = []
-                if _is_unparsed(error):  # nothing was executed
-                    sent = sent[:1]
-                self._has_failed(sent, connection.pgconn, before, ends)
+                if not is_raised_by(PsycopgError, error, handled):
+                    self._is_interrupted(sent, connection.pgconn, before, ends)
+                else:
+                    if is_unparsed(error):  # nothing was executed
+                        sent = sent[:1]
+                    self._has_failed(sent, connection.pgconn, before, ends)
             raise
-        with contained:
-            if query is not None:
-                self._has_answered(query, connection, before)
-            self._settle(connection.pgconn, before, ends)
-            if before == self._status == TransactionStatus.IDLE and query is not None:
-                self.alone += self.ends == ends and not only_reads(_plain(query.text, connection))
         return answer
 
     def _lose(self, connection: Any, error: Exception) -> None:
@@ -169,17 +176,18 @@ class Watch(Waiting):
             self._command = sent = self._statements(command, connection)
         answer = yield from gen
         with contained:
-            self._command = []
             if answer is None:  # a pipeline
+                self._command = []
                 self._send(sent, before)
             else:
                 self._take_in(sent, [answer.command_status or b""])
+                self._command = []
         return answer
 
     def _statements(self, text: Any, connection: Any) -> list[Statement]:
-        return list(control.statements(_plain(text, connection), self._dialect))
+        return list(control.statements(plain(text, connection), self._dialect))
 
-    def _has_answered(self, query: _Query, connection: Any, before: int) -> None:
+    def _has_answered(self, query: Query, connection: Any, before: int) -> None:
         """Take in the answers to a query."""
         tags = query.tags()
         if not tags or connection.pgconn.pipeline_status:
@@ -257,6 +265,39 @@ class Watch(Waiting):
         elif status == TransactionStatus.IDLE and self.ends == ends:
             self.rolled_back()
 
+    def _is_interrupted(
+        self, sent: Sequence[Statement], pgconn: Any, before: int, ends: int
+    ) -> None:
+        """Take in what an interrupt has struck before, within or behind an exchange."""
+        self._status = status = pgconn.transaction_status
+        if self.finish() or self.ends != ends:
+            return
+        if self._untagged or before not in _OPEN:
+            self._are_undecided(sent)
+            self._has_failed(sent, pgconn, before, ends)
+        elif status in _OPEN:
+            for each in sent:
+                if each.verb == control.SAVEPOINT:
+                    self.executed(each)  # one too many does no harm
+            verbs = {each.verb for each in sent}
+            is_chained = any(each.begins for each in sent)
+            self.is_doubtful = self.is_doubtful or is_chained or control.ROLLBACK_TO in verbs
+        elif status == TransactionStatus.IDLE and len(sent) == 1:
+            if before == TransactionStatus.INERROR:
+                self.rolled_back()
+            else:
+                self.executed(sent[0])
+        elif status == TransactionStatus.IDLE or any(each.verb in control.ENDS for each in sent):
+            self.unknown()
+        else:
+            self._has_failed(sent, pgconn, before, ends)
+
+    def _are_undecided(self, sent: Sequence[Statement]) -> None:
+        """Count the events of prepared transactions that a statement may have ended."""
+        for each in sent:
+            if each.verb in {control.COMMIT_PREPARED, control.ROLLBACK_PREPARED}:
+                self.undecided(each.name.text)
+
     def _ended_perhaps(self, sent: Sequence[Statement], status: int) -> None:
         """Take in statements one of which has failed, and nothing tells which one."""
         ending = [each.verb for each in sent if each.verb in control.ENDS]
@@ -307,47 +348,28 @@ def watch(connection: AnyConnection) -> Watch:
 def _overlay(reference: Any, kind: Any, found: Watch) -> None:
     def wait(gen: Any, *arguments: Any, **named: Any) -> Any:
         connection = reference()
-        return kind.wait(connection, found.exchange(gen, connection), *arguments, **named)
+        exchange = found.exchange(gen, connection)
+        try:
+            return kind.wait(connection, exchange, *arguments, **named)
+        except BaseException:
+            exchange.close()  # an interrupt has left it; the error would keep it
+            raise
+
+    async def wait_awaited(gen: Any, *arguments: Any, **named: Any) -> Any:
+        connection = reference()
+        exchange = found.exchange(gen, connection)
+        try:
+            return await kind.wait(connection, exchange, *arguments, **named)
+        except BaseException:
+            exchange.close()
+            raise
 
     def _exec_command(command: Any, *arguments: Any, **named: Any) -> Any:
         connection = reference()
         gen = kind._exec_command(connection, command, *arguments, **named)  # noqa: SLF001
         return found.command(gen, command, connection)
 
-    reference().__dict__.update(wait=wait, _exec_command=_exec_command)
-
-
-def _is_unparsed(error: BaseException) -> bool:
-    """Return whether the server could not parse a text; in a function, there is a context."""
-    return isinstance(error, SyntaxErrorInSql) and not error.diag.context
-
-
-class OwnText(bytes):
-    """Statements of sidelight, which leave the caller's savepoints and transaction as they were."""
-
-
-class _Query(NamedTuple):
-    """A query of the caller, in the generator of a cursor that sends it."""
-
-    cursor: Any
-    text: Any
-
-    @classmethod
-    def of(cls, gen: Any) -> _Query | None:
-        """Find the query; None where a generator has none, or one of sidelight."""
-        frame = getattr(gen, "gi_frame", None)
-        known = {} if frame is None else frame.f_locals
-        text = known.get("query")
-        return None if text is None or type(text) is OwnText else cls(known.get("self"), text)
-
-    def tags(self) -> list[bytes | None]:
-        """Return the tags that the server has answered."""
-        return [result.command_status for result in getattr(self.cursor, "_results", ())]
-
-
-def _plain(text: Any, connection: Any) -> str:
-    if hasattr(text, "as_bytes"):  # a Composable
-        text = text.as_bytes(connection)
-    elif not isinstance(text, str | bytes):  # a Template
-        text = "".join(getattr(text, "strings", ()))
-    return text if isinstance(text, str) else bytes(text).decode("utf-8", "surrogateescape")
+    is_async = issubclass(kind, AsyncConnection)
+    reference().__dict__.update(
+        wait=wait_awaited if is_async else wait, _exec_command=_exec_command
+    )

@@ -47,6 +47,12 @@ def runs_past_sqlalchemy(adapter: Any) -> bool:
     return not raw._transport.is_reading() or _refuses(adapter.dbapi.asyncpg, raw._protocol)  # noqa: SLF001
 
 
+def is_busy(adapter: Any) -> bool:
+    """Return whether an operation is running, or the connection has ended."""
+    raw = adapter.driver_connection
+    return raw.is_closed() or _refuses(adapter.dbapi.asyncpg, raw._protocol)  # noqa: SLF001
+
+
 def _refuses(asyncpg: Any, protocol: Any) -> bool:
     """Return whether asyncpg refuses an operation now, without sending anything.
 

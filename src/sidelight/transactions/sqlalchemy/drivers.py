@@ -18,7 +18,7 @@ from sidelight.transactions.control import Dialect
 from sidelight.transactions.entry import BUSY, Entry, Refused
 from sidelight.transactions.sqlalchemy import asyncpg_turn
 from sidelight.transactions.sqlalchemy.aiosqlite_turn import run_in_turn
-from sidelight.transactions.sqlalchemy.asyncpg_turn import runs_past_sqlalchemy
+from sidelight.transactions.sqlalchemy.asyncpg_turn import is_busy, runs_past_sqlalchemy
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver, Insertion
 from sidelight.transactions.statements import (
     Question,
@@ -107,6 +107,15 @@ class _Sqlite:
         # The commit of a locked database can be repeated.
         return not self.has_begun(connection)
 
+    def is_still_open(self, connection: Connection, _: BaseException | None) -> bool | None:
+        is_open = self.has_begun(connection)
+        # The thread of aiosqlite may go on with the COMMIT, and with autocommit=False the next
+        # transaction begins at once.
+        is_doubtful = (
+            connection.dialect.is_async or getattr(_raw(connection), "autocommit", 1) is False
+        )
+        return None if is_open and is_doubtful else is_open
+
     def own_answers(self, _: Connection) -> Answers | None:
         return None
 
@@ -138,6 +147,9 @@ class _Server:
 
     def ends_at_failed_commit(self, _: Connection) -> bool:
         return True
+
+    def is_still_open(self, _connection: Connection, _error: BaseException | None) -> bool | None:
+        return None
 
     def own_answers(self, connection: Connection) -> Answers | None:  # noqa: ARG002  # the protocol
         return None
@@ -175,6 +187,9 @@ class _Psycopg2(_Server):
     def is_sound(self, connection: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
         return _status(connection) in {_IDLE, _INTRANS}
 
+    def is_still_open(self, connection: Connection, error: BaseException | None) -> bool | None:  # noqa: ARG002  # the protocol
+        return _OPEN.get(_status(connection))
+
     def dialect(self, connection: Connection) -> Dialect:
         return control.in_postgresql(_raw(connection).info.parameter_status("server_encoding"))
 
@@ -207,6 +222,11 @@ class _Psycopg(_Psycopg2):
 
     def leaves_open(self, connection: Connection) -> bool:  # noqa: ARG002  # the protocol
         return False
+
+    def is_still_open(self, connection: Connection, error: BaseException | None) -> bool | None:
+        is_open = super().is_still_open(connection, error)
+        # Before an interrupt that ends the connection psycopg cancels the COMMIT.
+        return is_open if is_open or error is None else None
 
     def own_answers(self, connection: Connection) -> Answers | None:
         from sidelight.transactions.psycopg.pipelines import own_answers  # noqa: PLC0415
@@ -276,6 +296,10 @@ class _Asyncpg(_Server):
         adapter: Any = connection.connection.dbapi_connection
         return bool(adapter.driver_connection.is_in_transaction())
 
+    def is_still_open(self, connection: Connection, _: BaseException | None) -> bool | None:
+        adapter: Any = connection.connection.dbapi_connection
+        return None if is_busy(adapter) else self.has_begun(connection)
+
     def is_sound(self, connection: Connection, *, ask: bool) -> bool:
         # Asyncpg does not tell a failed transaction from another.
         if not ask or not self.has_begun(connection):
@@ -335,6 +359,8 @@ def _insert(connection: Connection, insertion: Insertion) -> Statements:
 _IDLE: Final = 0
 _ACTIVE: Final = 1
 _INTRANS: Final = 2
+_INERROR: Final = 3
+_OPEN: Final = {_IDLE: False, _INTRANS: True, _INERROR: True}
 #: The status of a connection that psycopg2 takes as in a transaction (`STATUS_BEGIN`).
 _BEGUN: Final = 2
 

@@ -104,6 +104,18 @@ class Driver(Protocol):
         """Return whether a commit that has raised an error has ended the transaction."""
         ...
 
+    def is_still_open(self, connection: Connection, error: BaseException | None, /) -> bool | None:
+        """Return whether a transaction is open behind an interrupted COMMIT.
+
+        Args:
+            connection: the caller's.
+            error: that invalidates the connection; None where it stays.
+
+        Returns:
+            None where nothing tells, because the COMMIT may be under way.
+        """
+        ...
+
     def own_answers(self, connection: Connection, /) -> Answers | None:
         """Return what collects the answers to the driver's own COMMIT; None outside of pipelines.
 

@@ -8,6 +8,7 @@ and then at the session's connection, as soon as there is one.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import groupby
@@ -354,7 +355,7 @@ def _committed(session: Session, events: Events) -> None:
         return
     events.commits += 1
     unattached, events.unattached = events.unattached, []
-    emit(each.entry for each in unattached)
+    emit(deque((each.part, each.entry) for each in unattached))
 
 
 @_hook("after_soft_rollback", Events.lose)

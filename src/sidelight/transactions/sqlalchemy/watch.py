@@ -8,6 +8,7 @@ the COMMIT of a failed transaction by a rollback and no error.
 from __future__ import annotations
 
 import contextlib
+import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -18,17 +19,28 @@ from sqlalchemy.engine import Connection, ExceptionContext
 
 from sidelight.transactions import control
 from sidelight.transactions.entry import Entry
-from sidelight.transactions.hooks import Contained
+from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.names import Name
 from sidelight.transactions.reads import only_reads
 from sidelight.transactions.sqlalchemy import two_phases
 from sidelight.transactions.sqlalchemy.drivers import driver_of
+from sidelight.transactions.sqlalchemy.interrupted import (
+    commit_has_ended,
+    is_still_open,
+    take_in_interrupted,
+)
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver
 from sidelight.transactions.sqlalchemy.work import NOTHING, End, Standing, Statements
-from sidelight.transactions.waiting import Waiting
+from sidelight.transactions.waiting import Outcome, Waiting
 
 _ATTRIBUTE: Final = "_sidelight_watch"
 _COMMITS: Final = ("_commit_impl", "_commit_twophase_impl")
+
+_ENDS: Final = {
+    Outcome.COMMITTED: End.COMMITTED,
+    Outcome.UNDONE: End.UNDONE,
+    Outcome.UNKNOWN: End.UNKNOWN,
+}
 
 _engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 
@@ -50,6 +62,8 @@ class Watch(Waiting):
             last statement was executed.
         has_failed: whether a statement has failed in the transaction.
         was_in_vain: whether the last commit was answered by a rollback, or not sent at all.
+        was_open: whether a transaction was open when an error has invalidated the connection; None
+            where nothing tells.
         statements: those that were executed since the first event.
         is_blind: whether SQL has ended the transaction in a pipeline. psycopg sends no BEGIN there,
             so that nothing tells whether the next statement is committed.
@@ -60,6 +74,7 @@ class Watch(Waiting):
         self._driver = driver
         self.has_begun = self.has_failed = False
         self.was_in_vain = False
+        self.was_open: bool | None = None
         self.statements = Statements()
         self.is_blind = False
 
@@ -68,30 +83,17 @@ class Watch(Waiting):
         """Whether the transaction has events or work that its end decides on."""
         return self.statements.standing.last > 0 or bool(self)
 
-    def committed(self) -> None:
-        """See `Waiting.committed`."""
-        if not self.is_doubtful:
-            self.statements.ended(End.COMMITTED)
-        super().committed()
-
-    def rolled_back(self) -> None:
-        """See `Waiting.rolled_back`."""
-        self.statements.ended(End.UNDONE)
-        super().rolled_back()
-
-    def unknown(self) -> None:
-        """See `Waiting.unknown`."""
-        self.statements.ended(End.UNKNOWN)
-        super().unknown()
+    def _has_ended(self, outcome: Outcome) -> None:
+        self.statements.ended(_ENDS[outcome])
 
     def lose(self, error: Exception) -> None:
         """See `Waiting.lose`."""
         self.statements.ended(End.UNKNOWN)
         super().lose(error)
 
-    def _ended(self) -> list[Entry]:
+    def _forget_transaction(self) -> None:
         self.has_begun = self.has_failed = self.is_blind = False
-        return super()._ended()
+        super()._forget_transaction()
 
     def _mark(self) -> _Savepoint:
         return _Savepoint(self.statements.standing)
@@ -178,14 +180,21 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
             found.check_open(connection)
         was_lost = connection.invalidated  # SQLAlchemy sends no COMMIT then
         found.was_in_vain = not _is_sound(found, connection)
+        ends, handled = found.ends, sys.exc_info()[1]
         try:
             commit(connection, *arguments)
-        except BaseException:
             with Contained(found.lose):
-                _take_in_failed_commit(found, connection, was_lost=was_lost)
+                _take_in_returned_commit(found, connection)
+        except BaseException as error:
+            with Contained(found.lose):
+                of_driver = connection.dialect.loaded_dbapi.Error
+                if found.finish() or found.ends != ends:
+                    pass  # it was taken in
+                elif was_lost or is_raised_by(of_driver, error, handled):
+                    _take_in_failed_commit(found, connection, was_lost=was_lost)
+                elif commit_has_ended(found, connection):
+                    _take_in_returned_commit(found, connection)
             raise
-        with Contained(found.lose):
-            _take_in_returned_commit(found, connection)
 
     connection.__dict__[name] = commit_and_emit
 
@@ -197,9 +206,11 @@ def _overlay_invalidation(connection: Connection, found: Watch) -> None:
     def invalidate(exception: BaseException | None = None) -> None:
         connection = weakly()
         assert connection is not None  # noqa: S101  # its method is being called
-        if exception is None:  # by the caller; before an error SQLAlchemy has executed something
-            with Contained(found.lose):
+        with Contained(found.lose):
+            if exception is None:  # by the caller; before an error SQLAlchemy has done something
                 found.check_open(connection)
+            elif found and not connection.invalidated:
+                found.was_open = is_still_open(connection, exception)
         kind.invalidate(connection, exception)
 
     connection.__dict__["invalidate"] = invalidate
@@ -259,7 +270,7 @@ def _commit_in_pipeline(
     found: Watch, connection: Connection, answers: Answers, commit: Callable[[], None]
 ) -> None:
     """Commit and emit where only the answer to the COMMIT tells whether it was sound."""
-    is_empty, has_returned, found.was_in_vain = False, False, True
+    is_empty, has_returned, has_failed, found.was_in_vain = False, False, False, True
     tags: list[bytes] = []
     with contextlib.ExitStack() as collecting:
         with Contained(found.doubt):
@@ -268,12 +279,15 @@ def _commit_in_pipeline(
         try:
             commit()
             has_returned = True
+        except connection.dialect.loaded_dbapi.Error:
+            has_failed = True
+            raise
         finally:
             with Contained(found.lose):
                 if tags[-1:] == [b"COMMIT"] or (has_returned and is_empty):
                     found.was_in_vain = False
                     found.committed()
-                elif connection.invalidated or (has_returned and not tags):
+                elif connection.invalidated or not (tags or has_failed):
                     found.unknown()
                 else:
                     found.rolled_back()
@@ -366,6 +380,9 @@ def _failed(context: ExceptionContext) -> None:
     if connection is None or found is None:
         return
     with Contained(found.doubt):
+        if not isinstance(context.original_exception, connection.dialect.loaded_dbapi.Error):
+            take_in_interrupted(found, connection, context)
+            return
         if context.is_disconnect:
             statements = control.statements(context.statement or "", control.UNKNOWN)
             if any(each.verb == control.COMMIT for each in statements):

@@ -1,0 +1,44 @@
+"""The queries that a generator of psycopg sends, and the text of each."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from psycopg.errors import SyntaxError as SyntaxErrorInSql
+
+
+class OwnText(bytes):
+    """Statements of sidelight, which leave the caller's savepoints and transaction as they were."""
+
+
+class Query(NamedTuple):
+    """A query of the caller, in the generator of a cursor that sends it."""
+
+    cursor: Any
+    text: Any
+
+    @classmethod
+    def of(cls, gen: Any) -> Query | None:
+        """Find the query; None where a generator has none, or one of sidelight."""
+        frame = getattr(gen, "gi_frame", None)
+        known = {} if frame is None else frame.f_locals
+        text = known.get("query")
+        return None if text is None or type(text) is OwnText else cls(known.get("self"), text)
+
+    def tags(self) -> list[bytes | None]:
+        """Return the tags that the server has answered."""
+        return [result.command_status for result in getattr(self.cursor, "_results", ())]
+
+
+def plain(text: Any, connection: Any) -> str:
+    """Return the text of a query."""
+    if hasattr(text, "as_bytes"):  # a Composable
+        text = text.as_bytes(connection)
+    elif not isinstance(text, str | bytes):  # a Template
+        text = "".join(getattr(text, "strings", ()))
+    return text if isinstance(text, str) else bytes(text).decode("utf-8", "surrogateescape")
+
+
+def is_unparsed(error: BaseException) -> bool:
+    """Return whether the server could not parse a text; in a function, there is a context."""
+    return isinstance(error, SyntaxErrorInSql) and not error.diag.context
