@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business, callable_kinds
 from tests.support.pairs import each_pair
-from tests.support.proving import MODES
+from tests.support.proving import MODES, lost
 from tests.transactions import test_proof as proof
 
 import sidelight
@@ -128,8 +128,8 @@ def _without_outbox(directory, database):
     return url
 
 
-def _engine(url, driver, asynchronous):
-    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5}
+def _engine(url, driver, asynchronous, **options):
+    options |= {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5}
     if asynchronous:
         return business.async_engine_on(url, asynchronous, **options)
     if driver == "psycopg2":
@@ -171,3 +171,56 @@ def test_no_kind_of_call_keeps_its_session(tmp_path):
             alive.append((kind, number))
     assert contexts
     assert alive == []
+
+
+#: What follows an order, before the session or the connection is dropped.
+WAYS = ("drop", "close", "commit", "rollback", "invalidate", "detach", "dispose")
+
+
+def _ended(unit, way, engine):
+    connection = unit.connection() if isinstance(unit, Session) else unit
+    match way:
+        case "drop":
+            return
+        case "dispose":
+            engine.dispose()
+        case "invalidate" | "detach":
+            getattr(connection, way)()
+        case _:
+            getattr(unit, way)()
+
+
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+@pytest.mark.parametrize("driver", ["sqlite3", "psycopg", "psycopg2"])
+def test_a_pool_that_commits_what_is_dropped_has_its_loss_counted(driver, tmp_path, full):
+    database, _ = proof.DRIVERS[driver]
+    url, bare = proof.created(tmp_path, database), _without_outbox(tmp_path / "bare", database)
+    wrong = []
+    for reset, way, kind in each_pair(["rollback", "commit", None], WAYS, KINDS, full=full):
+        for mode, place in (("after_commit", url), ("transaction", bare)):
+            engine = _engine(place, driver, None, pool_reset_on_return=reset)
+            insert, _ = proof.ORDERS[kind]
+            order = DECLARED[mode](insert)
+            before, name = lost(), f"{reset}, {way}, {kind}, {mode}"
+            unit = Session(engine) if "session" in kind else engine.connect()
+            order(unit, name)
+            if "session" in kind and way == "drop":
+                unit.flush()
+            _ended(unit, way, engine)
+            del unit
+            gc.collect()
+            with engine.begin() as connection:  # commits what the pool has left open
+                connection.exec_driver_sql("SELECT 1")
+            engine.dispose()
+            counted, is_committed = lost() - before, name in business.committed(place)
+            # A pool that was disposed of drops what it was to leave open, which nothing tells.
+            may_be_committed = is_committed or (reset, way) == (None, "dispose")
+            if counted != (may_be_committed and way != "commit"):
+                wrong.append((name, f"{is_committed=}", f"{counted=}"))
+    assert wrong == []
+    sidelight.flush(20)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        stored = {event.attributes["n"] for event in store.events()}
+    assert stored
+    assert all(", commit, " in name for name in stored)

@@ -212,6 +212,12 @@ class Events:
             for entry in unattached:  # one of their databases has committed, and another has not
                 entry.forget()
 
+    def __del__(self) -> None:
+        """Count events of several databases where the session is dropped, and a pool commits."""
+        if any(found.outlives for found in getattr(self, "_begun", ())):
+            for each in self.unattached:
+                each.entry.forget()
+
     def flushed(self, session: Session) -> list[Called]:
         """Let events wait for the commit, because their work is flushed; return those for rows.
 

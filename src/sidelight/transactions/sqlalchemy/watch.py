@@ -22,11 +22,10 @@ from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.names import Name
 from sidelight.transactions.reads import only_reads
-from sidelight.transactions.sqlalchemy import two_phases
+from sidelight.transactions.sqlalchemy import departures, two_phases
 from sidelight.transactions.sqlalchemy.drivers import driver_of
 from sidelight.transactions.sqlalchemy.interrupted import (
     commit_has_ended,
-    is_still_open,
     take_in_interrupted,
 )
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver
@@ -67,10 +66,12 @@ class Watch(Waiting):
         statements: those that were executed since the first event.
         is_blind: whether SQL has ended the transaction in a pipeline. psycopg sends no BEGIN there,
             so that nothing tells whether the next statement is committed.
+        outlives: whether the transaction stays when the connection is dropped without a close.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, *, outlives: bool) -> None:
         super().__init__()
+        self.outlives = outlives
         self._driver = driver
         self.has_begun = self.has_failed = False
         self.was_in_vain = False
@@ -128,7 +129,13 @@ class Watch(Waiting):
     def hold(self, connection: Connection, entry: Entry) -> None:
         """Keep an event until the transaction of the connection ends."""
         self.has_begun = self.has_begun or self._driver.has_begun(connection)
+        self.outlives = departures.outlives(connection) or self._driver.leaves_open(connection)
         self.add(entry)
+
+    def __del__(self) -> None:
+        super().__del__()
+        if getattr(self, "outlives", False):  # nothing tells how the pool has ended it
+            self.unknown()
 
     def check_open(self, connection: Connection) -> None:
         """Count what waits for a transaction that has ended past SQLAlchemy, by the driver."""
@@ -153,11 +160,12 @@ def watch(connection: Connection) -> Watch:
     """Watch a connection; once for each."""
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
     if found is None:
-        found = connection.__dict__[_ATTRIBUTE] = Watch(driver_of(connection))
+        found = Watch(driver_of(connection), outlives=departures.outlives(connection))
+        connection.__dict__[_ATTRIBUTE] = found
         _listen(connection.engine)
         for name in _COMMITS:
             _overlay(connection, name, found)
-        _overlay_invalidation(connection, found)
+        departures.overlay(connection, found)
         two_phases.overlay(connection, found)
     return found
 
@@ -197,23 +205,6 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
             raise
 
     connection.__dict__[name] = commit_and_emit
-
-
-def _overlay_invalidation(connection: Connection, found: Watch) -> None:
-    """Overlay the method that closes the driver's connection, because it cannot be asked after."""
-    kind, weakly = type(connection), weakref.ref(connection)
-
-    def invalidate(exception: BaseException | None = None) -> None:
-        connection = weakly()
-        assert connection is not None  # noqa: S101  # its method is being called
-        with Contained(found.lose):
-            if exception is None:  # by the caller; before an error SQLAlchemy has done something
-                found.check_open(connection)
-            elif found and not connection.invalidated:
-                found.was_open = is_still_open(connection, exception)
-        kind.invalidate(connection, exception)
-
-    connection.__dict__["invalidate"] = invalidate
 
 
 def _is_sound(found: Watch, connection: Connection) -> bool:

@@ -1,0 +1,72 @@
+"""How a driver's connection leaves SQLAlchemy's while a transaction is open.
+
+It is invalidated, detached from its pool, or returned to the pool by the garbage collector.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Protocol
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.pool import reset_rollback
+
+from sidelight.transactions.hooks import Contained
+from sidelight.transactions.sqlalchemy.interrupted import is_still_open
+
+
+class Open(Protocol):
+    """The events that wait for the transactions of one connection."""
+
+    outlives: bool
+    was_open: bool | None
+
+    def __bool__(self) -> bool:
+        """Return whether there are events."""
+        ...
+
+    def check_open(self, connection: Connection) -> None:
+        """See `Watch.check_open`."""
+        ...
+
+    def lose(self, error: Exception) -> None:
+        """See `Waiting.lose`."""
+        ...
+
+
+def outlives(connection: Connection) -> bool:
+    """Return whether a transaction outlives its connection that is dropped without a close.
+
+    The pool of a synchronous driver then commits it, or leaves it open for the next user. By
+    default the pool rolls it back.
+    """
+    if connection.engine.pool._reset_on_return is reset_rollback or connection.dialect.is_async:  # noqa: SLF001
+        return False
+    is_lost = connection.invalidated or connection.closed
+    return not (is_lost or connection.connection.is_detached)
+
+
+def overlay(connection: Connection, found: Open) -> None:
+    """Overlay what takes the driver's connection away, because it cannot be asked after that."""
+    kind, weakly = type(connection), weakref.ref(connection)
+
+    def living() -> Connection:
+        connection = weakly()
+        assert connection is not None  # noqa: S101  # its method is being called
+        return connection
+
+    def invalidate(exception: BaseException | None = None) -> None:
+        connection = living()
+        with Contained(found.lose):
+            if exception is None:  # by the caller; before an error SQLAlchemy has done something
+                found.check_open(connection)
+            elif found and not connection.invalidated:
+                found.was_open = is_still_open(connection, exception)
+        kind.invalidate(connection, exception)
+        found.outlives = False
+
+    def detach() -> None:
+        kind.detach(living())
+        found.outlives = False
+
+    connection.__dict__.update(invalidate=invalidate, detach=detach)
