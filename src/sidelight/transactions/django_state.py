@@ -68,6 +68,14 @@ def is_psycopg(raw: Any) -> bool:
     return psycopg is not None and isinstance(raw, psycopg.Connection)
 
 
+def uses_psycopg(connection: Any) -> bool:
+    """Return whether the driver of a database is psycopg, also before it has connected."""
+    raw = connection.connection
+    if raw is not None:
+        return is_psycopg(raw)
+    return getattr(connection.Database, "__name__", "") == "psycopg"
+
+
 #: By libpq's numbers of a transaction's status; of an unknown one the connection has ended.
 _STATES: Final = {0: State.IDLE, 1: State.OPEN, 2: State.OPEN, 3: State.FAILED}
 #: The status of a connection that psycopg2 takes as in a transaction (`STATUS_BEGIN`).

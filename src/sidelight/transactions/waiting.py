@@ -46,6 +46,8 @@ class Waiting:
         commits: number of transactions that were committed or prepared.
         rollbacks: number of transactions that were rolled back.
         unknown_ends: number of those whose end is unknown; each counts as a rollback, too.
+        alone: number of statements that may have written, and have committed by themselves; not
+            counted below SQLAlchemy.
         is_doubtful: whether it is unknown what of the transaction can still be committed.
     """
 
@@ -53,6 +55,7 @@ class Waiting:
         self.commits = 0
         self.rollbacks = 0
         self.unknown_ends = 0
+        self.alone = 0
         self.is_doubtful = False
         self._savepoints: list[tuple[Name, Any]] = []
         self._entries: deque[tuple[Any, Entry]] = deque()
@@ -66,6 +69,13 @@ class Waiting:
     def ends(self) -> int:
         """Number of transactions that have ended."""
         return self.commits + self.rollbacks
+
+    def continue_from(self, earlier: Waiting) -> None:
+        """Count on from an earlier connection, which this one has replaced."""
+        self.commits += earlier.commits
+        self.rollbacks += earlier.rollbacks
+        self.unknown_ends += earlier.unknown_ends
+        self.alone += earlier.alone
 
     def add(self, entry: Entry) -> None:
         """Emit an event when the transaction has committed."""

@@ -92,15 +92,17 @@ class _PsycopgTransaction(CountedTransaction):
 
     @property
     def is_committed(self) -> bool:
-        """See `CountedTransaction.is_committed`.
+        """Whether the call has committed its work, at least in part.
 
         Raises:
             UnknownError: nothing tells how the transaction has ended.
         """
         self._watch.look(self._target)
-        if not super().is_committed and self._watch.unknown_ends != self._unknown:
+        if super().is_committed:
+            return True
+        if self._watch.unknown_ends != self._unknown:
             raise UnknownError
-        return super().is_committed
+        return self.is_alone and self.is_begun  # all but what has begun since
 
     @property
     def is_rolled_back(self) -> bool:

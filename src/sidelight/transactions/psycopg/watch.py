@@ -42,13 +42,12 @@ class Watch(Waiting):
 
     Attributes:
         exchanges: number of exchanges with the server that have begun.
-        alone: number of those that were transactions of their own, and may have written.
     """
 
     def __init__(self, *, is_async: bool, is_busy: bool, status: int, dialect: Dialect) -> None:
         super().__init__()
         self._dialect = dialect
-        self.exchanges = self.alone = 0
+        self.exchanges = 0
         self._status = status  # … of the transaction, after the last exchange
         # The number of the current task or thread. (A task itself would be kept alive.)
         self._runner: Callable[[], int] = _task if is_async else get_ident
@@ -103,10 +102,15 @@ class Watch(Waiting):
         return self._running is not None or self.exchanges != seen
 
     def look(self, connection: Any) -> None:
-        """Take in that the connection was closed: the server undoes what is not committed."""
+        """Take in that the connection was closed, if it was."""
         if self._status != TransactionStatus.UNKNOWN and connection.pgconn.status != ConnStatus.OK:
+            self.closed(is_autocommit=connection.autocommit)
+
+    def closed(self, *, is_autocommit: bool) -> None:
+        """Take in that the connection was closed: the server undoes what is not committed."""
+        if self._status != TransactionStatus.UNKNOWN:
             sent = _statements_in(self._untagged)
-            if sent and self._before == TransactionStatus.IDLE and connection.autocommit:
+            if sent and self._before == TransactionStatus.IDLE and is_autocommit:
                 # A pipeline is a transaction of its own, and nothing tells whether it has ended.
                 self._has_closed([] if sent[0].begins else [Statement(control.COMMIT)])
             elif sent or self._status != TransactionStatus.IDLE:
