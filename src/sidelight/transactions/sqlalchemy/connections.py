@@ -79,6 +79,11 @@ class ConnectionTransaction(CountedTransaction):
         return End.OPEN in self._work.written() and not self._connection.invalidated
 
     @property
+    def _is_in_transaction(self) -> bool:
+        """Whether a transaction is open; in a listener of "begin" SQLAlchemy has none so far."""
+        return self._connection.in_transaction() or End.OPEN in self._work.ends()
+
+    @property
     def _is_in_a_statement(self) -> bool:
         """Whether a statement runs that is a transaction of its own."""
         connection = self._connection
@@ -89,11 +94,11 @@ class ConnectionTransaction(CountedTransaction):
         """See `Transaction.check`."""
         if self.is_committed:
             raise Refused(ENDED)
-        root = self._connection.get_transaction()
-        if root is None or self.is_alone:
+        if not self._is_in_transaction or self.is_alone:
             raise self.missing()
-        nested = self._connection.get_nested_transaction()
-        if not root.is_active or (nested is not None and not nested.is_active):
+        connection = self._connection
+        parts = connection.get_transaction(), connection.get_nested_transaction()
+        if any(part is not None and not part.is_active for part in parts):
             raise Refused(BROKEN)
 
     def insert(self, entry: Entry) -> None:
@@ -106,7 +111,7 @@ class ConnectionTransaction(CountedTransaction):
         connection = self._connection
         if self.is_committed or self.is_alone or commits_itself(connection):
             entry.emit()
-        elif connection.in_transaction() or self._is_in_a_statement:
+        elif self._is_in_transaction or self._is_in_a_statement:
             self._watch.wait(connection, entry)
         else:
             raise self.missing()

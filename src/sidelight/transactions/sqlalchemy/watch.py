@@ -303,7 +303,8 @@ def _listen(engine: Engine) -> None:
         event.listen(engine, "rollback", _rolled_back)
         event.listen(engine, "rollback_twophase", _rolled_back)
         event.listen(engine, "before_cursor_execute", _executes)
-        event.listen(engine, "after_cursor_execute", _executed)
+        # First, because another listener may call a function whose work is in a new savepoint.
+        event.listen(engine, "after_cursor_execute", _executed, insert=True)
         event.listen(engine, "handle_error", _failed)
 
 
