@@ -33,13 +33,14 @@ from sidelight.transactions.entry import (
     UndoneError,
     UnknownError,
 )
+from sidelight.transactions.savepoint import failed_closed
+from sidelight.transactions.sqlite import sqlite_insert
 from sidelight.transactions.statements import (
+    PostgresInsert,
     bounded,
     check_postgres,
     execute_all,
     executing,
-    postgres_insert,
-    sqlite_insert,
 )
 from sidelight.transactions.transaction import Fate, Transaction
 from sidelight.transactions.turns import turn
@@ -177,14 +178,14 @@ class DjangoTransaction(Transaction):
     def _insert_in_postgres(self, cursor: Any, entry: Entry, within: float | None) -> None:
         raw = self._connection.connection
         check_postgres(raw)
-        statements = postgres_insert([entry.row()], database=self._alias, within=within)
+        insert = PostgresInsert([entry.row()], database=self._alias, within=within, raw=raw)
         if is_psycopg(raw):
             from sidelight.transactions.psycopg.connections import execute  # noqa: PLC0415
 
-            execute(raw, statements, within)
+            execute(raw, insert, within)
         else:
-            with turn(raw, within):
-                execute_all(statements, executing(cursor))
+            with turn(raw, within), failed_closed(raw):
+                execute_all(insert, executing(cursor))
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed; at once where there is none."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sidelight.transactions import control
 from sidelight.transactions.control import Dialect
-from sidelight.transactions.statements import is_autocommit
+from sidelight.transactions.sqlite import is_autocommit
 
 
 class State(Enum):

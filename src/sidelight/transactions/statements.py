@@ -7,11 +7,12 @@ it on a synchronous connection, `execute_all_awaited` on an asynchronous one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from sidelight.emission import EMITTER, MARGIN
 from sidelight.host import is_interrupt, monotonic
+from sidelight.transactions import savepoint
 from sidelight.transactions.entry import (
     BROKEN,
     BUSY,
@@ -26,15 +27,13 @@ from sidelight.transactions.entry import (
     sqlstate,
 )
 from sidelight.transactions.outbox import draining
-from sidelight.transactions.outbox.position import position_beside
 from sidelight.transactions.outbox.table import FIND_TABLES, TABLE_NAME, FoundTable
+from sidelight.transactions.savepoint import Savepoint, Statements
 
-SAVEPOINT: Final = "sidelight_outbox"
-"""The savepoint around an INSERT."""
 # Inside the savepoint no failure can fail the caller's transaction, and the server itself keeps to
 # the deadline. Names are qualified, because the search path is the caller's.
 _BEGIN: Final = (
-    f"SAVEPOINT {SAVEPOINT};"
+    f"SAVEPOINT {savepoint.NAME};"
     " SELECT pg_catalog.set_config('sidelight.timeout',"
     " pg_catalog.current_setting('statement_timeout'), true);"
     " SET LOCAL statement_timeout = {milliseconds}"
@@ -42,7 +41,7 @@ _BEGIN: Final = (
 _END: Final = (
     "SELECT pg_catalog.set_config('statement_timeout',"
     " pg_catalog.current_setting({name}), true);"
-    f" RELEASE SAVEPOINT {SAVEPOINT}"
+    f" RELEASE SAVEPOINT {savepoint.NAME}"
 )
 _BEFORE: Final = "'sidelight.timeout'"
 # A trigger or a rule may leave a row out without an error. Where the table has one, the
@@ -55,20 +54,6 @@ _IF_STORED: Final = (
 )
 #: The states in which no savepoint can be made: no transaction, or one that has failed before.
 _WITHOUT_SAVEPOINT: Final = frozenset({"25P01", "25P02"})
-_UNDO: Final = f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}"
-
-# The position counts up under the write lock, in the order of the commits. (AUTOINCREMENT would
-# change the connection's last_insert_rowid(), which belongs to the caller.)
-_SQLITE: Final = (
-    "INSERT INTO main.sidelight_outbox (position, event_id, record)"
-    " SELECT coalesce(max(position), 0) + 1, ?, ? FROM main.sidelight_outbox"
-)
-_SWEEP: Final = (
-    "DELETE FROM main.sidelight_outbox WHERE position IN"
-    " (SELECT position FROM main.sidelight_outbox WHERE position < ?1 ORDER BY position LIMIT 100)"
-    " AND EXISTS (SELECT 1 FROM main.sidelight_outbox WHERE position = ?1 AND event_id = ?2)"
-)
-_LAST: Final = "SELECT event_id FROM main.sidelight_outbox ORDER BY position DESC LIMIT 1"
 
 _PAUSE: Final = 1.0  # seconds without an INSERT after one that has taken too long
 _paused_until: Final[dict[Hashable, float]] = {}
@@ -108,10 +93,6 @@ class Question(str):
     __slots__ = ()
 
 
-Statements: TypeAlias = Generator[str, Any, None]
-"""Statements to execute in turn; gets the rows of a `Question`, and errors are thrown in."""
-
-
 class _Found(NamedTuple):
     """The outboxes of a database.
 
@@ -131,14 +112,41 @@ class _Found(NamedTuple):
 _found: Final[dict[Hashable, _Found]] = {}
 
 
-def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | None) -> Statements:
-    """Yield the statements that insert rows, without parameters; after an error, one to undo them.
+class PostgresInsert:
+    """The statements that insert rows, and what undoes them where they fail.
 
-    Args:
-        rows: the rows.
-        database: tells one database from another.
-        within: seconds that the server may take over a statement, in a savepoint; None for no
-            limit and no savepoint.
+    Attributes:
+        statements: to execute.
+        savepoint: around them.
+    """
+
+    __slots__ = ("savepoint", "statements")
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        *,
+        database: Hashable,
+        within: float | None,
+        raw: Any,
+    ) -> None:
+        """Make the statements; nothing is executed.
+
+        Args:
+            rows: the rows.
+            database: tells one database from another.
+            within: seconds that the server may take over a statement, in a savepoint; None for no
+                limit and no savepoint.
+            raw: see `Savepoint`.
+        """
+        self.savepoint = Savepoint(raw, is_used=within is not None)
+        self.statements = _statements(rows, self.savepoint, database, within)
+
+
+def _statements(
+    rows: Sequence[Row], around: Savepoint, database: Hashable, within: float | None
+) -> Statements:
+    """Yield the statements, without parameters; after an error, those that undo them.
 
     Raises:
         Refused: the database has no outbox.
@@ -153,10 +161,12 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
     try:
         if database not in _found:
             if begin:
+                around.may_be_open = True
                 yield begin
             tables = yield Question(FIND_TABLES)
             if begin:
                 yield _END.format(name=_BEFORE)
+            around.may_be_open = False
             _found[database] = _outbox_in(tables)
         found = _found[database]
         insert = f"INSERT INTO {found.table} (position, event_id, record) VALUES {values}"  # noqa: S608
@@ -170,24 +180,27 @@ def postgres_insert(rows: Sequence[Row], *, database: Hashable, within: float | 
     except Refused:
         _found.pop(database, None)  # the remedy may have been applied when the next event comes
         raise
+    except GeneratorExit:  # it is given up, and must yield nothing
+        raise
     except BaseException as error:
         _found.pop(database, None)
-        if begin:
-            yield from _undo(error)
+        yield from _undo(around, error)
         if _LEFT_OUT in str(error):
             raise RowLeftOutError from error
         raise
 
 
-def _undo(error: BaseException) -> Statements:
-    """Yield the statement that undoes what has failed in the savepoint.
+def _undo(around: Savepoint, error: BaseException) -> Statements:
+    """Yield the statements that undo what has failed in the savepoint.
 
     Raises:
         RolledBackError: there is no savepoint any more; the connection may be gone.
     """
     try:
-        yield _UNDO
-    except Exception:  # noqa: BLE001  # of any driver
+        yield from around.undo()
+    except Exception as again:
+        if is_interrupt(again, ran="library"):
+            raise
         was_made = sqlstate(error) not in _WITHOUT_SAVEPOINT
         if was_made and isinstance(error, Exception) and not is_interrupt(error, ran="library"):
             raise RolledBackError from error
@@ -231,34 +244,57 @@ def _text(told: str | bytes) -> str:
     return told.decode() if isinstance(told, bytes) else told
 
 
-def execute_all(statements: Statements, execute: Callable[[str], Any]) -> None:
-    """Execute statements on a synchronous connection; see `execute_all_awaited`."""
+def execute_all(insert: PostgresInsert, execute: Callable[[str], Any]) -> None:
+    """Insert on a synchronous connection; see `execute_all_awaited`."""
 
     async def at_once(statement: str) -> Any:
         return execute(statement)
 
     with contextlib.suppress(StopIteration):
-        execute_all_awaited(statements, at_once).send(None)
+        execute_all_awaited(insert, at_once).send(None)
 
 
 async def execute_all_awaited(
-    statements: Statements, execute: Callable[[str], Awaitable[Any]]
+    insert: PostgresInsert, execute: Callable[[str], Awaitable[Any]]
 ) -> None:
-    """Execute statements on an asynchronous connection.
+    """Insert on an asynchronous connection.
 
     Args:
-        statements: to execute.
+        insert: to execute.
         execute: returns the rows of a `Question`.
 
     Raises:
         Exception: of the driver.
     """
+    try:
+        await _execute(insert.statements, execute)
+    except GeneratorExit:  # the coroutine is closed: it cannot await any more
+        raise
+    except BaseException:
+        # An interrupt may have come between two statements, or into the one that undoes them.
+        try:
+            await _undo_now(insert.savepoint, execute)
+        except BaseException:  # another interrupt
+            await _undo_now(insert.savepoint, execute)
+            raise
+        raise
+
+
+async def _undo_now(around: Savepoint, execute: Callable[[str], Awaitable[Any]]) -> None:
+    try:
+        await _execute(around.undo_by_state(), execute)
+    except Exception as error:
+        if is_interrupt(error, ran="library"):
+            raise  # any other error is one of a transaction that is gone
+
+
+async def _execute(statements: Statements, execute: Callable[[str], Awaitable[Any]]) -> None:
     with contextlib.suppress(StopIteration):
         statement = next(statements)
         while True:
             try:
                 rows = await execute(statement)
-            except GeneratorExit:  # the coroutine is closed: it cannot await any more
+            except GeneratorExit:
                 raise
             except BaseException as error:  # noqa: BLE001  # the generator raises it again
                 statement = statements.throw(error)
@@ -274,97 +310,6 @@ def executing(cursor: Any) -> Callable[[str], Any]:
         return cursor.fetchall() if isinstance(statement, Question) else None
 
     return execute
-
-
-class Cursor(Protocol):
-    """A DBAPI cursor, as far as it is used here."""
-
-    @property
-    def rowcount(self) -> Any:
-        """The number of rows that the last statement has written."""
-
-    def execute(self, statement: str, parameters: Sequence[Any] = ..., /) -> Any:
-        """Execute a statement."""
-
-    def fetchone(self) -> Any:
-        """Return the next row of the result."""
-
-
-class Changes(Protocol):
-    """A connection to SQLite, as far as it is used here."""
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open; no question to the database."""
-        ...
-
-    @property
-    def total_changes(self) -> int:
-        """The number of rows that the connection has written; no question to the database."""
-        ...
-
-
-def sqlite_insert(
-    cursor: Cursor, raw: Changes, rows: Sequence[Row], path: str, *, within: float | None
-) -> None:
-    """Insert rows, and delete some of those that a relay has moved.
-
-    There is no savepoint, because a statement that fails in SQLite leaves nothing behind. But some
-    errors undo the whole transaction: a trigger's RAISE(ROLLBACK), a full disk, an interrupt.
-
-    Args:
-        cursor: of the caller's connection.
-        raw: the connection of the driver.
-        rows: the rows.
-        path: the database's file.
-        within: seconds to wait for other writers; None keeps the connection's own limit.
-
-    Raises:
-        RowLeftOutError: the database took a row without an error, and does not have it.
-        RolledBackError: the transaction was open, and SQLite has rolled it back.
-        Exception: of the driver.
-    """
-    was_open = raw.in_transaction
-    try:
-        _insert_in_sqlite(cursor, raw, rows, within)
-        draining.joined_file(path, [row.event_id for row in rows])
-        moved = position_beside(path)
-        if moved.number > 1:
-            cursor.execute(_SWEEP, moved)
-    except Exception as error:
-        if was_open and not raw.in_transaction and not is_interrupt(error, ran="library"):
-            raise RolledBackError from error
-        raise
-
-
-def _insert_in_sqlite(
-    cursor: Cursor, raw: Changes, rows: Sequence[Row], within: float | None
-) -> None:
-    before = None
-    if within is not None:
-        cursor.execute("PRAGMA busy_timeout")
-        (before,) = cursor.fetchone()
-        cursor.execute(f"PRAGMA busy_timeout = {min(before, int(within * 1000))}")
-    try:
-        for row in rows:
-            changes = raw.total_changes
-            cursor.execute(_SQLITE, (row.event_id, row.record))
-            if cursor.rowcount != 1:
-                raise RowLeftOutError
-            if raw.total_changes != changes + 1:  # a trigger has written as well
-                cursor.execute(_LAST)
-                if cursor.fetchone() != (row.event_id,):
-                    raise RowLeftOutError
-    finally:
-        if before is not None:
-            cursor.execute(f"PRAGMA busy_timeout = {before}")
-
-
-def is_autocommit(raw: Any) -> bool:
-    """Return whether each statement on a SQLite connection commits by itself."""
-    mode = getattr(raw, "autocommit", -1)  # `sqlite3.LEGACY_TRANSACTION_CONTROL`: Python 3.12
-    begins = mode is False or (mode == -1 and raw.isolation_level is not None)
-    return not (raw.in_transaction or begins)
 
 
 def check_postgres(raw: Any) -> None:

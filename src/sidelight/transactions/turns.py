@@ -42,20 +42,35 @@ def turn(raw: Any, within: float | None) -> Iterator[None]:
         Refused: the connection is busy.
     """
     key = os.getpid(), id(raw)
-    found = _acquired(key, -1 if within is None else within * SHARE)
+    timeout = -1 if within is None else within * SHARE
+    held: list[bool] = []
+    found = _turns.setdefault(key, _Turn())
     try:
+        while True:
+            if found.holder == get_ident() or not acquired(found.lock, held, timeout=timeout):
+                raise Refused(BUSY)
+            if _turns.get(key) is found:
+                break
+            held.clear()
+            found.lock.release()  # its holder has taken it out, and another may hold a new one
+            found = _turns.setdefault(key, _Turn())
         found.holder = get_ident()
         yield
     finally:
-        _turns.pop(key, None)
-        found.lock.release()
+        if held:
+            if _turns.get(key) is found:
+                del _turns[key]
+            found.lock.release()
 
 
-def _acquired(key: tuple[int, int], timeout: float) -> _Turn:
-    while True:
-        found = _turns.setdefault(key, _Turn())
-        if found.holder == get_ident() or not found.lock.acquire(timeout=timeout):
-            raise Refused(BUSY)
-        if _turns.get(key) is found:
-            return found
-        found.lock.release()  # its holder has taken it out, and another may hold a new one
+def acquired(lock: Any, held: list[bool], *, blocking: bool = True, timeout: float = -1) -> bool:
+    """Acquire a lock, and note that in the same step: no interrupt arrives between the two.
+
+    Args:
+        lock: of `threading`.
+        held: gets an element with the lock.
+        blocking: whether to wait.
+        timeout: seconds to wait; -1 for no limit.
+    """
+    held.extend(filter(None, map(lock.acquire, (blocking,), (timeout,))))
+    return bool(held)

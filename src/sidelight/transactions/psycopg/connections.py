@@ -12,16 +12,16 @@ from psycopg.rows import tuple_row
 
 from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, UnknownError
 from sidelight.transactions.psycopg.queries import OwnText
-from sidelight.transactions.psycopg.turn import turn, turn_awaited
+from sidelight.transactions.psycopg.turn import take_turn, turn_awaited
 from sidelight.transactions.psycopg.watch import AnyConnection, watch
+from sidelight.transactions.savepoint import failed_closed
 from sidelight.transactions.statements import (
+    PostgresInsert,
     Question,
-    Statements,
     bounded,
     check_postgres,
     execute_all,
     execute_all_awaited,
-    postgres_insert,
 )
 from sidelight.transactions.transaction import CountedTransaction
 
@@ -32,37 +32,43 @@ _WAITED_FOR: Final = (*_PERHAPS_OPEN, TransactionStatus.INERROR)
 
 def execute(
     connection: Connection[Any],
-    statements: Statements,
+    insert: PostgresInsert,
     within: float | None,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Execute statements in one turn, independently of the settings of the connection.
+    """Insert in one turn, independently of the settings of the connection.
 
     Args:
         connection: the caller's.
-        statements: to execute.
-        within: seconds that they may take; None for no limit.
+        insert: to execute.
+        within: seconds that it may take; None for no limit.
         check: called when the connection is free.
 
     Raises:
         Refused: the connection is busy.
         psycopg.Error: the server refuses one of them.
     """
-    # psycopg's own cursor, because the application's may log or count the statements; and never
-    # prepared, because a message of several statements cannot be.
-    with turn(connection, within), Cursor(connection, row_factory=tuple_row) as cursor:
+    held: list[bool] = []
+    try:
+        take_turn(connection, within, held)
         check()
+        # psycopg's own cursor, because the application's may log or count the statements; and never
+        # prepared, because a message of several statements cannot be.
+        with Cursor(connection, row_factory=tuple_row) as cursor, failed_closed(connection):
 
-        def run(text: str) -> Any:
-            connection.wait(cursor._execute_gen(OwnText(text.encode()), prepare=False))  # noqa: SLF001
-            return cursor.fetchall() if isinstance(text, Question) else None
+            def run(text: str) -> Any:
+                connection.wait(cursor._execute_gen(OwnText(text.encode()), prepare=False))  # noqa: SLF001
+                return cursor.fetchall() if isinstance(text, Question) else None
 
-        execute_all(statements, run)
+            execute_all(insert, run)
+    finally:
+        if held:
+            connection.lock.release()
 
 
 async def execute_awaited(
     connection: AsyncConnection[Any],
-    statements: Statements,
+    insert: PostgresInsert,
     within: float | None,
     check: Callable[[], None] = lambda: None,
 ) -> None:
@@ -77,7 +83,7 @@ async def execute_awaited(
             await connection.wait(cursor._execute_gen(OwnText(text.encode()), prepare=False))  # noqa: SLF001
             return await cursor.fetchall() if isinstance(text, Question) else None
 
-        await execute_all_awaited(statements, run)
+        await execute_all_awaited(insert, run)
 
 
 class _PsycopgTransaction(CountedTransaction):
@@ -158,8 +164,9 @@ class _PsycopgTransaction(CountedTransaction):
     def _bounded(self, entry: Entry) -> AbstractContextManager[float | None]:
         return bounded(self._database, strict=entry.strict)
 
-    def _statements(self, entry: Entry, within: float | None) -> Statements:
-        return postgres_insert([entry.row()], database=self._database, within=within)
+    def _insert(self, entry: Entry, within: float | None) -> PostgresInsert:
+        rows, database = [entry.row()], self._database
+        return PostgresInsert(rows, database=database, within=within, raw=self._target)
 
     @property
     def _database(self) -> Hashable:
@@ -170,7 +177,7 @@ class _PsycopgTransaction(CountedTransaction):
 class _Transaction(_PsycopgTransaction):
     def insert(self, entry: Entry) -> None:
         with self._bounded(entry) as within:
-            execute(self._target, self._statements(entry, within), within, self.check)
+            execute(self._target, self._insert(entry, within), within, self.check)
 
 
 class _AsyncTransaction(_PsycopgTransaction):
@@ -180,7 +187,7 @@ class _AsyncTransaction(_PsycopgTransaction):
 
     async def insert_awaited(self, entry: Entry) -> None:
         with self._bounded(entry) as within:
-            await execute_awaited(self._target, self._statements(entry, within), within, self.check)
+            await execute_awaited(self._target, self._insert(entry, within), within, self.check)
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], _PsycopgTransaction]]] = {

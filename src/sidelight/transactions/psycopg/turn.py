@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from psycopg import AsyncConnection, Connection
@@ -18,39 +18,35 @@ from psycopg.pq import TransactionStatus
 
 from sidelight.transactions.entry import BUSY, Refused
 from sidelight.transactions.psycopg.watch import AnyConnection, watch
-from sidelight.transactions.turns import SHARE
+from sidelight.transactions.turns import SHARE, acquired
 
 _LOOK: Final = 0.4  # seconds from one look at the holder of the lock to the next
 
 
-@contextlib.contextmanager
-def turn(connection: Connection[Any], within: float | None) -> Iterator[None]:
-    """Hold the lock of a connection.
+def take_turn(connection: Connection[Any], within: float | None, held: list[bool]) -> None:
+    """Take the lock of a connection; the caller releases it in a ``finally``, if it is held.
 
     Args:
         connection: the caller's.
         within: seconds that an INSERT may take; None waits as long as others execute statements.
+        held: gets an element with the lock, also where an interrupt arrives.
 
     Raises:
         Refused: the connection is busy.
     """
     lock = connection.lock
-    if not lock.acquire(blocking=False):
+    if not acquired(lock, held, blocking=False):
         seen = _check_goes_on(connection, within)
-        while not lock.acquire(timeout=_seconds(within)):
+        while not acquired(lock, held, timeout=_seconds(within)):
             seen = _check_again(connection, within, seen)
-    try:
-        _check_status(connection)
-        yield
-    finally:
-        lock.release()
+    _check_status(connection)
 
 
 @contextlib.asynccontextmanager
 async def turn_awaited(
     connection: AsyncConnection[Any], within: float | None
 ) -> AsyncIterator[None]:
-    """See `turn`."""
+    """Hold the lock of a connection; see `take_turn`."""
     lock = connection.lock
     seen = _check_goes_on(connection, within) if lock.locked() else 0
     if within is None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
+from sidelight.host import is_interrupt
 from sidelight.transactions.entry import (
     BROKEN,
     BUSY,
@@ -145,17 +146,20 @@ def insert(connection: Connection, entries: Sequence[Entry], *, first: bool) -> 
     except BaseException as error:
         # As SQLAlchemy does for its own statements. Otherwise the caller's rollback would raise an
         # error, or a commit without the event would succeed.
-        if not isinstance(error, Exception) or _is_disconnect(connection, error):
+        if not isinstance(error, Exception) or _is_broken(connection, error):
             connection.invalidate(error)
         raise
 
 
-def _is_disconnect(connection: Connection, error: Exception) -> bool:
-    """Return whether an error has ended the connection to the database."""
+def _is_broken(connection: Connection, error: Exception) -> bool:
+    """Return whether an error has ended the connection, or an interrupt the transaction."""
+    if isinstance(error, Refused):
+        return False
+    if is_interrupt(error, ran="library"):
+        return not driver_of(connection).is_sound(connection, ask=True)
     dialect: Any = connection.dialect
     raw: Any = connection.connection.dbapi_connection
-    is_answer = isinstance(error, Refused)
-    return not is_answer and dialect.is_disconnect(error, raw, None)
+    return bool(dialect.is_disconnect(error, raw, None))
 
 
 ADAPTERS: Final[Mapping[type, Callable[[Any], ConnectionTransaction]]] = {

@@ -20,16 +20,14 @@ from sidelight.transactions.sqlalchemy import asyncpg_turn
 from sidelight.transactions.sqlalchemy.aiosqlite_turn import run_in_turn
 from sidelight.transactions.sqlalchemy.asyncpg_turn import is_busy, runs_past_sqlalchemy
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver, Insertion
+from sidelight.transactions.sqlite import is_autocommit, sqlite_insert
 from sidelight.transactions.statements import (
+    PostgresInsert,
     Question,
-    Statements,
     check_postgres,
     execute_all,
     execute_all_awaited,
     executing,
-    is_autocommit,
-    postgres_insert,
-    sqlite_insert,
 )
 from sidelight.transactions.turns import turn
 
@@ -168,7 +166,7 @@ class _Psycopg2(_Server):
             turn(_raw(connection), insertion.within),
             contextlib.closing(connection.connection.cursor()) as cursor,
         ):
-            execute_all(_insert(connection, insertion), executing(cursor))
+            execute_all(_insert(connection, insertion, _raw(connection)), executing(cursor))
 
     def commits_itself(self, connection: Connection) -> bool:
         # After a COMMIT or a ROLLBACK in SQL psycopg2 sends no BEGIN until its own commit.
@@ -206,13 +204,13 @@ class _Psycopg(_Psycopg2):
         from sidelight.transactions.psycopg import connections  # noqa: PLC0415  # needs psycopg
 
         pooled: Any = connection.connection
-        statements = _insert(connection, insertion)
+        insert = _insert(connection, insertion, _raw(connection))
         if connection.dialect.is_async:
             pooled.dbapi_connection.run_async(
-                lambda raw: connections.execute_awaited(raw, statements, insertion.within)
+                lambda raw: connections.execute_awaited(raw, insert, insertion.within)
             )
         else:
-            connections.execute(_raw(connection), statements, insertion.within)
+            connections.execute(_raw(connection), insert, insertion.within)
 
     def commits_itself(self, connection: Connection) -> bool:
         return bool(_raw(connection).autocommit) and _status(connection) == _IDLE
@@ -260,7 +258,7 @@ class _Asyncpg(_Server):
             # SQLAlchemy delays the BEGIN until there is something to execute.
             with contextlib.closing(pooled.cursor()) as cursor:
                 cursor.execute("SELECT 1")
-        statements = _insert(connection, insertion)
+        insert = _insert(connection, insertion)
 
         async def send(raw: Any) -> None:
             async def execute(text: str) -> Any:
@@ -274,7 +272,7 @@ class _Asyncpg(_Server):
                     raise
 
             async with asyncpg_turn.turn(adapter, insertion.within):
-                await execute_all_awaited(statements, execute)
+                await execute_all_awaited(insert, execute)
 
         adapter.run_async(send)
 
@@ -350,9 +348,9 @@ class _Other(_Server):
         return None
 
 
-def _insert(connection: Connection, insertion: Insertion) -> Statements:
+def _insert(connection: Connection, insertion: Insertion, raw: Any = None) -> PostgresInsert:
     rows, within, _ = insertion
-    return postgres_insert(rows, database=connection.engine.url, within=within)
+    return PostgresInsert(rows, database=connection.engine.url, within=within, raw=raw)
 
 
 #: Transaction statuses in libpq's numbers.
