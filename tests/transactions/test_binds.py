@@ -10,11 +10,11 @@ import itertools
 import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 from tests.support import business
 from tests.support.pairs import each_nth
-from tests.support.proving import lost, told
+from tests.support.proving import MODES, lost, told
 from tests.support.telemetry import restore
 from tests.transactions import test_proof as proof
 
@@ -27,6 +27,15 @@ DRIVERS = {name: proof.DRIVERS[name] for name in ("sqlite3", "aiosqlite", "psyco
 #: What precedes the order and what follows it, on the other database.
 BESIDE = ("before", "after", "before and after", "in the function", "nowhere")
 ENDS = ("commit", "fails here", "fails there", "rollback", "close")
+
+
+class OfAnother(DeclarativeBase):
+    """Tables that only the other database has."""
+
+
+class Note(OfAnother):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Two:
@@ -187,3 +196,33 @@ def test_an_event_joins_the_connection_that_is_named(two, driver):
         session.rollback()
     assert not EMITTER.losses
     assert [event.attributes["n"] for event in two.stored()] == ["kept"]
+
+
+def _added(target, name):
+    target.add(business.Order(name=name))
+
+
+def _executed_and_added(target, name):
+    target.execute(sqlalchemy.text("SELECT 1"), bind_arguments={"mapper": business.Order})
+    target.add(business.Order(name=name))
+
+
+@pytest.mark.parametrize("driver", ["sqlite3", "psycopg"])
+def test_an_event_joins_the_database_to_which_its_function_adds(two, driver):
+    OfAnother.metadata.create_all(two.there)
+    functions = (_added, _executed_and_added)
+    for end, mode, function in itertools.product(("commit", "rollback", "fails"), MODES, functions):
+        order = emits("ordered", n=arg.name, **MODES[mode])(function)
+        with two.session() as session:
+            session.bind_mapper(Note, two.there)
+            order(session, f"{end}, {mode}, {function.__name__}")
+            session.add(Note())
+            if end == "fails":
+                session.flush()
+                bind = {"mapper": business.Order}
+                session.execute(sqlalchemy.text(proof.DEFERRED), bind_arguments=bind)
+            with contextlib.suppress(sqlalchemy.exc.IntegrityError):
+                getattr(session, end, session.commit)()
+    assert not EMITTER.losses  # joined
+    names = {event.attributes["n"] for event in two.stored()}
+    assert names == business.committed(two.url) != set()

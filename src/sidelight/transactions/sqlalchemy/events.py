@@ -1,22 +1,23 @@
 """The events of one session that wait: for a flush, then for the commit.
 
 A session over several databases has a transaction in each, and SQLAlchemy commits one after the
-other. So an event belongs to the connection on which its function has executed statements. Where
-there are several, nothing tells which of them has the work, and the event waits until all have
-committed.
+other. So an event belongs to the connection on which its function has executed statements, or to
+the one that flushes what it has left pending. Where there are several, nothing tells which of them
+has the work, and the event waits until all have committed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import Session, object_session
+from sqlalchemy.orm import Mapper, Session, object_session
 from sqlalchemy.orm import SessionTransaction as Part
 
 from sidelight.transactions.entry import INSERT_FAILED, Entry
 from sidelight.transactions.hooks import Contained
+from sidelight.transactions.sqlalchemy.pending import mappers_to_flush
 from sidelight.transactions.sqlalchemy.watch import Watch, commits_itself, is_autocommit, watch
 from sidelight.transactions.sqlalchemy.work import Chain, Work
 
@@ -31,11 +32,22 @@ class Called(NamedTuple):
         part: innermost transaction of the session around it.
         entry: the event.
         before: what `statements_of` the session was before the call of the function.
+        executed: the connections on which the function has executed statements.
+        mappers: of all that was left to the flush then; none where they do not tell the database.
     """
 
     part: Part | None
     entry: Entry
     before: Mapping[Connection, int]
+    executed: Sequence[Connection] = ()
+    mappers: frozenset[Mapper[Any]] = frozenset()
+
+    def unflushed(self, session: Session) -> Called:
+        """Note what the function has executed, and what it leaves to the flush."""
+        mappers = mappers_to_flush(session)
+        if not mappers:
+            return self
+        return self._replace(executed=self._used(statements_of(session)), mappers=mappers)
 
     def connections(self, session: Session) -> list[Connection]:
         """Return the connections that may have the work of the function; one, where that is known.
@@ -43,8 +55,14 @@ class Called(NamedTuple):
         Statements of others that were executed until now count as those of the function.
         """
         now = statements_of(session)
-        used = [each for each in now if now[each] != self.before.get(each, 0)]
+        used = self._used(now)
+        if len(used) > 1 and self.mappers:
+            own = {*self.executed, *connections_for(session, self.mappers)}
+            used = [each for each in used if each in own] or used
         return used or list(now)
+
+    def _used(self, now: Mapping[Connection, int]) -> list[Connection]:
+        return [each for each in now if now[each] != self.before.get(each, 0)]
 
 
 class Unflushed(NamedTuple):
@@ -245,6 +263,14 @@ def connections_of(part: Part | None) -> list[Connection]:
     """Return the connections that a transaction of a session has begun on, in order."""
     begun = () if part is None else part._connections.values()  # noqa: SLF001
     return list(dict.fromkeys(connection for connection, *_ in begun))
+
+
+def connections_for(session: Session, mappers: Iterable[Mapper[Any]]) -> list[Connection]:
+    """Return the connections on which a session's transaction has begun for mappers."""
+    part = session.get_transaction()
+    begun = {} if part is None else part._connections  # noqa: SLF001
+    binds = [session.get_bind(mapper=each.base_mapper) for each in mappers]
+    return [begun[each][0] for each in binds if each in begun]
 
 
 def statements_of(session: Session) -> dict[Connection, int]:

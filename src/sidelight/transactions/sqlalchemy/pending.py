@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy.orm import Session
+from typing import Any
+
+from sqlalchemy.orm import MANYTOONE, Mapper, Session
 from sqlalchemy.orm.attributes import instance_state
 
 from sidelight.transactions.sqlalchemy.work import Chain, End
@@ -46,6 +48,30 @@ class Pending:
 def is_clean(session: Session) -> bool:
     """Return whether a session has nothing to flush."""
     return not (session.new or session.dirty or session.deleted)
+
+
+def mappers_to_flush(session: Session) -> frozenset[Mapper[Any]]:
+    """Return the mappers whose rows the next flush may write, in a session over several databases.
+
+    Empty where the session has one database, or where each object has its own, as in shards.
+    """
+    own = vars(session)
+    binds = own.get("binds") or own.get("_Session__binds")  # of SQLAlchemy 2.1, and of 2.0
+    is_single = not binds and type(session).get_bind is Session.get_bind
+    if is_single or session.connection_callable is not None:
+        return frozenset()
+    found: set[Mapper[Any]] = set()
+    for each in _pending(session):
+        state = instance_state(each)
+        found.add(state.mapper)
+        changed = (
+            state.mapper.relationships.keys() if each in session.deleted else state.committed_state
+        )
+        for key in changed:
+            related = state.mapper.relationships.get(key)
+            if related is not None and related.direction is not MANYTOONE:
+                found.add(related.mapper)  # its rows refer to this one
+    return frozenset(found)
 
 
 def _pending(session: Session) -> list[object]:

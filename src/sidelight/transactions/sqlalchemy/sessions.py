@@ -201,7 +201,7 @@ class SessionTransaction(CountedTransaction):
         (self._events.unflushed if unflushed.is_in_doubt else self._events.rows).append(unflushed)
 
     def _unflushed(self, entry: Entry) -> Unflushed:
-        called = self._called(entry)
+        called = self._called(entry).unflushed(self._session)
         # The function may have changed the caller's objects, which are still pending.
         if self._work.is_undone():
             return Unflushed(called, None, is_in_doubt=True)
