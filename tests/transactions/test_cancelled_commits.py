@@ -70,8 +70,30 @@ async def connection_block(engine, order, ready):
         ready.set()
 
 
-OF_CONNECTIONS = (connection, connection_block)
-WAYS = (session, session_block, session_with_savepoint, session_on_a_connection, *OF_CONNECTIONS)
+async def savepoint_alone(engine, order, ready):
+    """In SQLite the end of the savepoint commits."""
+    async with engine.connect() as target:
+        await in_a_savepoint(target, order, ready)
+
+
+async def savepoint_of_a_session(engine, order, ready):
+    async with AsyncSession(engine) as target:
+        await in_a_savepoint(target, order, ready)
+
+
+async def in_a_savepoint(target, order, ready):
+    savepoint = await target.begin_nested()
+    await order(target)
+    ready.set()
+    await savepoint.commit()
+
+
+OF_CONNECTIONS = (connection, connection_block, savepoint_alone)
+ALONE = (savepoint_alone, savepoint_of_a_session)
+WAYS = (
+    *(session, session_block, session_with_savepoint, session_on_a_connection),
+    *(savepoint_of_a_session, *OF_CONNECTIONS),
+)
 
 
 async def cancelled_at(step, way, engine, order):
@@ -112,5 +134,6 @@ async def test_a_cancelled_commit_has_its_events_or_counts_them(driver, way, tmp
     sidelight.flush(60)
     with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
         stored = [event.attributes["n"] for event in store.events()]
-    assert len(set(stored)) == len(stored) > 0
+    assert len(set(stored)) == len(stored)
+    assert stored or (way in ALONE and not driver.startswith("aiosqlite"))
     assert told(business.committed(url), set(stored), losses) == ([], [])
