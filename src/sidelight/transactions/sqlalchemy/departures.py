@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.pool import reset_rollback
 
 from sidelight.transactions.hooks import Contained
+from sidelight.transactions.sqlalchemy.drivers import driver_of
 from sidelight.transactions.sqlalchemy.interrupted import is_still_open
 
 
@@ -23,6 +24,10 @@ class Open(Protocol):
 
     def __bool__(self) -> bool:
         """Return whether there are events."""
+        ...
+
+    def unknown(self) -> None:
+        """See `Waiting.unknown`."""
         ...
 
     def check_open(self, connection: Connection) -> None:
@@ -69,4 +74,23 @@ def overlay(connection: Connection, found: Open) -> None:
         kind.detach(living())
         found.outlives = False
 
-    connection.__dict__.update(invalidate=invalidate, detach=detach)
+    def close() -> None:
+        connection = living()
+        with Contained(found.lose):
+            if found and _is_left_open(connection):
+                found.unknown()
+        kind.close(connection)
+
+    connection.__dict__.update(invalidate=invalidate, detach=detach, close=close)
+
+
+def _is_left_open(connection: Connection) -> bool:
+    """Return whether a close returns the driver's connection with its transaction open.
+
+    That is so after a commit that was interrupted before its COMMIT, unless the caller rolls back.
+    The pool's next user commits the transaction.
+    """
+    part = connection.get_transaction()
+    if part is None or part.is_active or connection.invalidated or connection.closed:
+        return False
+    return driver_of(connection).has_begun(connection)
