@@ -223,6 +223,8 @@ def test_an_event_joins_the_database_to_which_its_function_adds(two, driver):
                 session.execute(sqlalchemy.text(proof.DEFERRED), bind_arguments=bind)
             with contextlib.suppress(sqlalchemy.exc.IntegrityError):
                 getattr(session, end, session.commit)()
-    assert not EMITTER.losses  # joined
+    # SQLite keeps a transaction open whose COMMIT fails, and SQLAlchemy gives it back to the pool.
+    left_open = {"commit without an answer": len(functions)} if driver == "sqlite3" else {}
+    assert left_open == EMITTER.losses
     names = {event.attributes["n"] for event in two.stored()}
     assert names == business.committed(two.url) != set()
