@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from sidelight.transactions import names
 from sidelight.transactions.names import NO_NAME, Name
 
+OTHER: Final = ""  # of a statement that controls no transaction
 BEGIN: Final = "BEGIN"
 COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
@@ -124,7 +125,7 @@ class Statement(NamedTuple):
     """A statement of a text.
 
     Attributes:
-        verb: one of the constants of this module; empty for every other statement.
+        verb: one of the constants of this module.
         name: of the savepoint or of the prepared transaction.
         begins: whether a transaction is open after the statement.
     """
@@ -177,4 +178,4 @@ def _statement(tokens: list[str], dialect: Dialect) -> Statement:
             if verb in _OF_PREPARED:
                 return Statement(verb, names.literal(found[1]))
             return Statement(verb, begins=found[1] is not None)
-    return Statement("")
+    return Statement(OTHER)

@@ -44,6 +44,7 @@ from sidelight.transactions.statements import (
 )
 from sidelight.transactions.transaction import Fate, Transaction
 from sidelight.transactions.turns import turn
+from sidelight.transactions.work import Work
 
 
 class DjangoTransaction(Transaction):
@@ -64,6 +65,7 @@ class DjangoTransaction(Transaction):
         begun = watch_of(self._connection)
         self._commits, self._rollbacks = begun.commits, begun.rollbacks
         self._unknown, self._alone = begun.unknown_ends, begun.alone
+        self._work = Work(begun.statements)
         self._connection.__dict__.setdefault(CALLS, weakref.WeakSet()).add(self)
 
     def check(self) -> None:
@@ -100,9 +102,12 @@ class DjangoTransaction(Transaction):
         """Whether the call has committed its work, at least in part.
 
         Raises:
+            UndoneError: the work was rolled back.
             UnknownError: nothing tells how its transaction has ended.
         """
         begun = watch_of(self._connection)
+        if not self._is_alone and begun.has_undone(self._work):
+            raise UndoneError
         if begun.commits != self._commits:
             return True
         if begun.unknown_ends != self._unknown:
@@ -131,13 +136,15 @@ class DjangoTransaction(Transaction):
         return is_open or self._connection.in_atomic_block
 
     def fate(self) -> Fate:
-        """See `Transaction.fate`; the statements of a call are not known."""
+        """See `Transaction.fate`."""
         state = state_of(self._connection)
         try:
             if self._is_committed or self._is_alone:
                 return Fate.DECIDED
         except UnknownError:
             return Fate.DECIDED
+        except UndoneError:
+            return Fate.NOTHING
         if state is State.OPEN:
             return Fate.OPEN
         if state is not State.IDLE or self._is_undone:

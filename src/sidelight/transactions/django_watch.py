@@ -21,6 +21,7 @@ from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.reads import only_reads
 from sidelight.transactions.waiting import Waiting
+from sidelight.transactions.work import End
 
 #: What Django's connection has in its dictionary: how its transactions end, and the calls on it.
 _WATCH: Final = "sidelight_watch"
@@ -125,8 +126,10 @@ class _Watch(Waiting):
     def _looked(self) -> State:
         """Return the state; count what waits for a transaction whose end was not seen."""
         state = state_of(self._connection)
-        if state is State.IDLE and self:
-            self.unknown()
+        if state is State.IDLE:
+            if self:
+                self.unknown()
+            self.statements.ended(End.UNKNOWN)
         return state
 
     def _is_over(self) -> bool:
@@ -154,10 +157,12 @@ class _Watch(Waiting):
                 self._take_in_work(sql, sent, before, ends)
         except BaseException as error:
             with Contained(self._lose):
+                sent = _statements(sql, context)
+                self._take_in_perhaps(sql, sent)
                 if is_raised_by(self._errors, error, handled):
-                    self._has_failed(_statements(sql, context), before)
+                    self._has_failed(sent, before)
                 elif not self._is_taken_in(ends) and before is not State.IDLE:
-                    self._is_interrupted_at(_statements(sql, context), before)
+                    self._is_interrupted_at(sent, before)
             raise
         return answer
 
@@ -194,9 +199,25 @@ class _Watch(Waiting):
         """Take in what a text has done beside the control of the transaction."""
         if before is State.IDLE and [each.verb for each in sent] == [control.SAVEPOINT]:
             self._is_savepoint = True
-        if not sent and not (isinstance(sql, str) and only_reads(sql)):
-            self._is_empty = False
-            self.alone += before is State.IDLE and self._is_over() and self.ends == ends
+        if not sent:
+            reads = _reads(sql)
+            self.statements.executed(reads=reads)
+            if not reads:
+                self._is_empty = False
+                self.alone += before is State.IDLE and self._is_over() and self.ends == ends
+
+    def _take_in_perhaps(self, sql: Any, sent: Sequence[Statement]) -> None:
+        """Take in a text that may have left a part of its work, though it has failed.
+
+        In SQLite the rows before the one that fails stay; in PostgreSQL nothing stays.
+        """
+        if self._is_over():
+            return
+        if len(sent) > 1:  # nothing tells which of them has failed
+            self.statements.executed(reads=False)
+            self.statements.ended(End.UNKNOWN)
+        elif not sent or sent[0].verb == control.OTHER:
+            self.statements.executed(reads=_reads(sql))
 
     def _take_in(self, sent: Sequence[Statement], context: Mapping[str, Any]) -> None:
         for each in sent:
@@ -233,6 +254,10 @@ class _Watch(Waiting):
             self.rolled_back()
         elif len(sent) > 1 and (ending or control.ROLLBACK_TO in verbs):
             self.unknown()  # nothing tells which of them has failed
+
+
+def _reads(sql: Any) -> bool:
+    return isinstance(sql, str) and only_reads(sql)
 
 
 def _statements(sql: Any, context: Mapping[str, Any]) -> list[Statement]:

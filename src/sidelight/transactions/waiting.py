@@ -13,6 +13,7 @@ from sidelight.transactions.control import Statement
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained
 from sidelight.transactions.names import UNSURE, Name
+from sidelight.transactions.work import NOTHING, End, Standing, Statements, Work
 
 Kept: TypeAlias = deque[tuple[object, Entry]]
 """Events in their order; each with what it belongs to."""
@@ -26,6 +27,11 @@ class Outcome(Enum):
     UNKNOWN = "nothing tells"
 
 
+_ENDS: Final[Mapping[Outcome, End]] = {
+    Outcome.COMMITTED: End.COMMITTED,
+    Outcome.UNDONE: End.UNDONE,
+    Outcome.UNKNOWN: End.UNKNOWN,
+}
 _SETTLE: Final[Mapping[Outcome, Callable[[Entry], None]]] = {
     Outcome.COMMITTED: Entry.emit,
     Outcome.UNDONE: lambda _: None,
@@ -33,11 +39,20 @@ _SETTLE: Final[Mapping[Outcome, Callable[[Entry], None]]] = {
 }
 
 
+class _Savepoint:
+    """A savepoint, by the statements before it."""
+
+    __slots__ = ("standing",)
+
+    def __init__(self, standing: Standing) -> None:
+        self.standing = standing
+
+
 class Waiting:
     """The events that wait for one connection.
 
-    `executed` takes in each transaction control statement that the server has executed. Only a
-    commit emits events. A rollback drops the events of the work that it undoes.
+    `executed` takes in each statement that the server has executed. Only a commit emits events. A
+    rollback drops the events of the work that it undoes.
 
     An interrupt may arrive while the end of a transaction is taken in. The rest is left, and
     `finish` goes on with it.
@@ -49,6 +64,7 @@ class Waiting:
         alone: number of statements that may have written, and have committed by themselves; not
             counted below SQLAlchemy.
         is_doubtful: whether it is unknown what of the transaction can still be committed.
+        statements: those that were executed since the watch began.
     """
 
     def __init__(self) -> None:
@@ -57,7 +73,8 @@ class Waiting:
         self.unknown_ends = 0
         self.alone = 0
         self.is_doubtful = False
-        self._savepoints: list[tuple[Name, Any]] = []
+        self.statements = Statements()
+        self._savepoints: list[tuple[Name, _Savepoint]] = []
         self._entries: deque[tuple[Any, Entry]] = deque()
         self._prepared: dict[str, Kept] = {}
         self._outcome: Outcome | None = None  # of an end that is being taken in
@@ -76,6 +93,12 @@ class Waiting:
         self.rollbacks += earlier.rollbacks
         self.unknown_ends += earlier.unknown_ends
         self.alone += earlier.alone
+        if not self.statements.number:
+            self.statements = earlier.statements
+
+    def has_undone(self, work: Work) -> bool:
+        """Return whether a function has undone all that it has written."""
+        return not self.is_doubtful and work.is_undone(self.statements)
 
     def add(self, entry: Entry) -> None:
         """Emit an event when the transaction has committed."""
@@ -91,8 +114,10 @@ class Waiting:
     def executed(self, statement: Statement) -> None:
         """Take in a statement that the server has executed."""
         match statement.verb:
+            case control.OTHER:
+                self.statements.executed(reads=False)
             case control.SAVEPOINT:
-                self._savepoints.append((statement.name, self._mark()))
+                self._savepoints.append((statement.name, _Savepoint(self.statements.standing)))
             case control.RELEASE:
                 self._released(statement.name)
             case control.ROLLBACK_TO:
@@ -132,7 +157,7 @@ class Waiting:
         outcome = self._outcome
         if outcome is None:
             return False
-        self._has_ended(outcome)
+        self.statements.ended(_ENDS[outcome])
         _settle_all(self._entries, _SETTLE[outcome])
         self._forget_transaction()
         # No interrupt arrives from here on, because nothing is called.
@@ -143,9 +168,6 @@ class Waiting:
             self.unknown_ends += outcome is Outcome.UNKNOWN
         self._outcome = None
         return True
-
-    def _has_ended(self, outcome: Outcome) -> None:
-        """Take in how the transaction has ended; perhaps more than once for the same end."""
 
     def prepared(self, name: str) -> None:
         """Keep the events until it is told how the transaction of a name has ended."""
@@ -182,6 +204,7 @@ class Waiting:
 
     def lose(self, error: Exception) -> None:
         """Drop the events and count them, because a hook has failed at the transaction's end."""
+        self.statements.ended(End.UNKNOWN)
         self.doubt(error)
         self._outcome = None
         self.rollbacks += 1
@@ -192,10 +215,6 @@ class Waiting:
         self._savepoints.clear()
         self.is_doubtful = False
 
-    def _mark(self) -> object:
-        """Return what stands for a new savepoint."""
-        return object()
-
     def _released(self, name: Name) -> None:
         newest, oldest = self._found(name)
         del self._savepoints[max(newest, 0) :]
@@ -203,6 +222,9 @@ class Waiting:
 
     def _rolled_back_to(self, name: Name) -> None:
         newest, oldest = self._found(name)
+        for how, index in ((End.UNDONE, newest), (End.UNKNOWN, oldest)):
+            left = self._savepoints[index][1].standing if index >= 0 else NOTHING
+            self.statements.ended(how, left=left)
         entries, self._entries = self._entries, deque()
         for marks, entry in entries:
             if newest < 0 or self._savepoints[newest][1] in marks:

@@ -20,10 +20,15 @@ from sidelight.transactions.entry import (
 )
 from sidelight.transactions.sqlalchemy.drivers import driver_of
 from sidelight.transactions.sqlalchemy.protocol import Insertion
-from sidelight.transactions.sqlalchemy.watch import commits_itself, is_autocommit, watch
-from sidelight.transactions.sqlalchemy.work import End, Work
+from sidelight.transactions.sqlalchemy.watch import (
+    ConnectionWork,
+    commits_itself,
+    is_autocommit,
+    watch,
+)
 from sidelight.transactions.statements import bounded
 from sidelight.transactions.transaction import CountedTransaction
+from sidelight.transactions.work import End
 
 
 class ConnectionTransaction(CountedTransaction):
@@ -32,7 +37,7 @@ class ConnectionTransaction(CountedTransaction):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._watch = watch(connection)
-        self._work = Work(connection, self._watch.statements)
+        self._work = ConnectionWork(connection)
         super().__init__(self._watch)
 
     def missing(self) -> Exception:

@@ -18,8 +18,14 @@ from sqlalchemy.orm import SessionTransaction as Part
 from sidelight.transactions.entry import INSERT_FAILED, Entry
 from sidelight.transactions.hooks import Contained
 from sidelight.transactions.sqlalchemy.pending import mappers_to_flush
-from sidelight.transactions.sqlalchemy.watch import Watch, commits_itself, is_autocommit, watch
-from sidelight.transactions.sqlalchemy.work import Chain, Work
+from sidelight.transactions.sqlalchemy.watch import (
+    ConnectionWork,
+    Watch,
+    commits_itself,
+    is_autocommit,
+    watch,
+)
+from sidelight.transactions.work import Chain
 
 #: No number of commits: a connection in autocommit mode has always committed.
 _ALWAYS: Final = -1
@@ -141,7 +147,7 @@ class Events:
     def __init__(self) -> None:
         self.commits = 0
         self.ends = 0
-        self.works: Chain[Work] = Chain()
+        self.works: Chain[ConnectionWork] = Chain()
         self.undone: Chain[object] = Chain()
         self.rows: list[Unflushed] = []
         self.unflushed: list[Unflushed] = []
@@ -153,12 +159,12 @@ class Events:
         """Number of ends without a commit; a session that is closed rolls back."""
         return self.ends - self.commits
 
-    def begin(self, connection: Connection) -> Work:
+    def begin(self, connection: Connection) -> ConnectionWork:
         """Watch a connection on which the transaction has begun; return what it does from now."""
         found = watch(connection)
         if found not in self._begun:
             self._begun[found] = _ALWAYS if is_autocommit(connection) else found.commits
-        return Work(connection, found.statements)
+        return ConnectionWork(connection)
 
     def drop(self, part: Part) -> None:
         """Drop the events of a transaction that was rolled back."""

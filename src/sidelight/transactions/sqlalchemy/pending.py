@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import MANYTOONE, Mapper, Session
 from sqlalchemy.orm.attributes import instance_state
 
-from sidelight.transactions.sqlalchemy.work import Chain, End
+from sidelight.transactions.work import Chain, End
 
 
 class Pending:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from sidelight.transactions.sqlalchemy.events import Events, connections_of
 from sidelight.transactions.sqlalchemy.pending import Pending
 from sidelight.transactions.sqlalchemy.watch import watch
-from sidelight.transactions.sqlalchemy.work import End, Work
+from sidelight.transactions.work import End, Work
 
 
 class SessionWork:

@@ -44,9 +44,9 @@ from sidelight.transactions.sqlalchemy.events import (
 from sidelight.transactions.sqlalchemy.pending import is_clean
 from sidelight.transactions.sqlalchemy.session_work import SessionWork
 from sidelight.transactions.sqlalchemy.watch import commits_itself, is_autocommit, is_open, watch
-from sidelight.transactions.sqlalchemy.work import End
 from sidelight.transactions.transaction import CountedTransaction, Transaction
 from sidelight.transactions.waiting import emit
+from sidelight.transactions.work import End
 
 _ATTRIBUTE: Final = "_sidelight_events"
 _STANDING: Final = frozenset({End.OPEN})

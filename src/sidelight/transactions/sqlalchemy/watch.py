@@ -20,7 +20,6 @@ from sqlalchemy.engine import Connection, ExceptionContext
 from sidelight.transactions import control
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained, is_raised_by
-from sidelight.transactions.names import Name
 from sidelight.transactions.reads import only_reads
 from sidelight.transactions.sqlalchemy import departures, two_phases
 from sidelight.transactions.sqlalchemy.drivers import driver_of
@@ -29,28 +28,13 @@ from sidelight.transactions.sqlalchemy.interrupted import (
     take_in_interrupted,
 )
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver
-from sidelight.transactions.sqlalchemy.work import NOTHING, End, Standing, Statements
-from sidelight.transactions.waiting import Outcome, Waiting
+from sidelight.transactions.waiting import Waiting
+from sidelight.transactions.work import End, Work
 
 _ATTRIBUTE: Final = "_sidelight_watch"
 _COMMITS: Final = ("_commit_impl", "_commit_twophase_impl")
 
-_ENDS: Final = {
-    Outcome.COMMITTED: End.COMMITTED,
-    Outcome.UNDONE: End.UNDONE,
-    Outcome.UNKNOWN: End.UNKNOWN,
-}
-
 _engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
-
-
-class _Savepoint:
-    """A savepoint, by the statements before it."""
-
-    __slots__ = ("standing",)
-
-    def __init__(self, standing: Standing) -> None:
-        self.standing = standing
 
 
 class Watch(Waiting):
@@ -63,7 +47,6 @@ class Watch(Waiting):
         was_in_vain: whether the last commit was answered by a rollback, or not sent at all.
         was_open: whether a transaction was open when an error has invalidated the connection; None
             where nothing tells.
-        statements: those that were executed since the first event.
         is_blind: whether SQL has ended the transaction in a pipeline. psycopg sends no BEGIN there,
             so that nothing tells whether the next statement is committed.
         outlives: whether the transaction stays when the connection is dropped without a close.
@@ -76,7 +59,6 @@ class Watch(Waiting):
         self.has_begun = self.has_failed = False
         self.was_in_vain = False
         self.was_open: bool | None = None
-        self.statements = Statements()
         self.is_blind = False
 
     @property
@@ -84,26 +66,9 @@ class Watch(Waiting):
         """Whether the transaction has events or work that its end decides on."""
         return self.statements.standing.last > 0 or bool(self)
 
-    def _has_ended(self, outcome: Outcome) -> None:
-        self.statements.ended(_ENDS[outcome])
-
-    def lose(self, error: Exception) -> None:
-        """See `Waiting.lose`."""
-        self.statements.ended(End.UNKNOWN)
-        super().lose(error)
-
     def _forget_transaction(self) -> None:
         self.has_begun = self.has_failed = self.is_blind = False
         super()._forget_transaction()
-
-    def _mark(self) -> _Savepoint:
-        return _Savepoint(self.statements.standing)
-
-    def _rolled_back_to(self, name: Name) -> None:
-        for how, index in zip((End.UNDONE, End.UNKNOWN), self._found(name), strict=True):
-            before = self._savepoints[index][1].standing if index >= 0 else NOTHING
-            self.statements.ended(how, left=before)
-        super()._rolled_back_to(name)
 
     def settle(self, connection: Connection) -> None:
         """Look whether the statements that were executed are in a transaction."""
@@ -168,6 +133,16 @@ def watch(connection: Connection) -> Watch:
         departures.overlay(connection, found)
         two_phases.overlay(connection, found)
     return found
+
+
+class ConnectionWork(Work):
+    """The statements that a connection has executed since a call began."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(watch(connection).statements)
+        self.connection = connection
 
 
 def _overlay(connection: Connection, name: str, found: Watch) -> None:
@@ -342,9 +317,7 @@ def _take_in(found: Watch, connection: Connection, cursor: Any, statement: str) 
     """Take in a statement, which may control the transaction: a savepoint, or one by hand."""
     statements = list(control.statements(statement, driver_of(connection).dialect(connection)))
     for each in statements:
-        if not each.verb:
-            found.statements.executed(reads=False)
-        elif each.verb == control.COMMIT and len(statements) > 1:
+        if each.verb == control.COMMIT and len(statements) > 1:
             found.unknown()
         elif each.verb == control.COMMIT:
             _take_in_commit(found, driver_of(connection).answer(cursor, each.verb))

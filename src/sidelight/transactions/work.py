@@ -1,4 +1,4 @@
-"""What a function has done on the connections of SQLAlchemy, and how that has ended.
+"""What a function has done on its connections, and how that has ended.
 
 A watched connection numbers the statements that it executes. Each end of a transaction is written
 down with the number of the last statement that it ended. So a call needs to remember only where it
@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Final, Generic, NamedTuple, TypeVar
-
-from sqlalchemy.engine import Connection
 
 T = TypeVar("T")
 
@@ -105,10 +103,9 @@ class Statements:
 class Work:
     """The statements that a connection has executed since a call began."""
 
-    __slots__ = ("_ends", "_number", "_statements", "connection")
+    __slots__ = ("_ends", "_number", "_statements")
 
-    def __init__(self, connection: Connection, statements: Statements) -> None:
-        self.connection = connection
+    def __init__(self, statements: Statements) -> None:
         self._statements = statements
         self._number = statements.number
         self._ends = statements.ends
@@ -123,6 +120,14 @@ class Work:
     def written(self) -> set[End]:
         """Return how the transactions of the statements that may have written have ended."""
         return self._ended(lambda statements: statements.written)
+
+    def is_undone(self, now: Statements) -> bool:
+        """Return whether statements may have written, and all of them are undone.
+
+        Args:
+            now: the statements of the connection that the function has used last.
+        """
+        return now is self._statements and self.written() == {End.UNDONE}
 
     def _ended(self, number: Callable[[Standing], int]) -> set[End]:
         ends = {how for how, ended in self._ends if number(ended) > self._number}
