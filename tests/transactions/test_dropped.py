@@ -205,7 +205,7 @@ def test_a_pool_that_commits_what_is_dropped_has_its_loss_counted(driver, tmp_pa
             before, name = lost(), f"{reset}, {way}, {kind}, {mode}"
             unit = Session(engine) if "session" in kind else engine.connect()
             order(unit, name)
-            if "session" in kind and way == "drop":
+            if "session" in kind and way in {"drop", "dispose"}:
                 unit.flush()
             _ended(unit, way, engine)
             del unit

@@ -18,7 +18,7 @@ from sidelight import arg, emits
 from sidelight.emission import EMITTER
 from sidelight.exceptions import TransactionError
 from sidelight.transactions.entry import BUSY, REASONS
-from sidelight.transactions.turns import turn
+from sidelight.transactions.turns import in_turn
 
 pytestmark = pytest.mark.usefixtures("restored")
 
@@ -171,12 +171,14 @@ async def test_a_task_that_is_cancelled_while_it_waits_has_no_event(tmp_path):
 def test_a_turn_is_of_one_thread_at_a_time():
     raw, inside, most = object(), [], []
 
+    def insert():
+        inside.append(1)
+        most.append(len(inside))
+        inside.pop()
+
     def take():
         for _ in range(200):
-            with turn(raw, None):
-                inside.append(1)
-                most.append(len(inside))
-                inside.pop()
+            in_turn(raw, None, insert)
 
     workers = [threading.Thread(target=take) for _ in range(8)]
     for worker in workers:
@@ -187,8 +189,13 @@ def test_a_turn_is_of_one_thread_at_a_time():
 
 
 def test_the_thread_that_has_a_turn_is_not_waited_for():
-    raw = object()
-    with turn(raw, None), pytest.raises(Exception, match=BUSY), turn(raw, None):
-        pass
-    with turn(raw, None):
-        pass
+    raw, inserted = object(), []
+
+    def insert():
+        with pytest.raises(Exception, match=BUSY):
+            in_turn(raw, None, lambda: inserted.append(1))
+
+    in_turn(raw, None, insert)
+    assert not inserted
+    in_turn(raw, None, lambda: inserted.append(2))
+    assert inserted == [2]

@@ -43,7 +43,7 @@ from sidelight.transactions.statements import (
     executing,
 )
 from sidelight.transactions.transaction import Fate, Transaction
-from sidelight.transactions.turns import turn
+from sidelight.transactions.turns import in_turn
 from sidelight.transactions.work import Work
 
 
@@ -179,8 +179,8 @@ class DjangoTransaction(Transaction):
             raise Refused("unsupported database")
         path = os.fspath(Path(self._connection.settings_dict["NAME"]).absolute())
         raw = self._connection.connection
-        with turn(raw, within):
-            sqlite_insert(cursor, raw, [entry.row()], path, within=within)
+        rows = [entry.row()]
+        in_turn(raw, within, lambda: sqlite_insert(cursor, raw, rows, path, within=within))
 
     def _insert_in_postgres(self, cursor: Any, entry: Entry, within: float | None) -> None:
         raw = self._connection.connection
@@ -191,8 +191,8 @@ class DjangoTransaction(Transaction):
 
             execute(raw, insert, within)
         else:
-            with turn(raw, within), failed_closed(raw):
-                execute_all(insert, executing(cursor))
+            with failed_closed(raw):
+                in_turn(raw, within, lambda: execute_all(insert, executing(cursor)))
 
     def after_commit(self, entry: Entry) -> None:
         """Emit an event once the transaction has committed; at once where there is none."""

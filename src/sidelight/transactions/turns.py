@@ -6,9 +6,11 @@ because each restores a setting of the connection, and looks at what it has writ
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from operator import call
 from threading import Lock, get_ident
 from typing import Any, Final
 
@@ -18,33 +20,48 @@ SHARE: Final = 0.5
 """The part of the time for an INSERT that may pass until the connection is free."""
 
 
-class _Turn:
-    __slots__ = ("holder", "lock")
+_CALL: Final[Callable[[Callable[[], object]], object]] = call
 
-    def __init__(self) -> None:
+
+class _Turn:
+    """The lock of a connection.
+
+    Attributes:
+        lock: held while a thread inserts.
+        holder: that thread.
+        leave: takes the turn out and releases its lock. One call of C, because an interrupt that
+            arrived between the two would keep the turn for good.
+    """
+
+    __slots__ = ("holder", "leave", "lock")
+
+    def __init__(self, key: tuple[int, int]) -> None:
         self.lock = Lock()
         self.holder = 0
+        steps: list[Callable[[], object]] = [partial(_turns.pop, key, None), self.lock.release]
+        self.leave: Callable[[], object] = partial(deque, map(_CALL, steps), 0)
 
 
 #: By process and connection, while somebody inserts; a forked child has none of the parent's.
 _turns: Final[dict[tuple[int, int], _Turn]] = {}
 
 
-@contextlib.contextmanager
-def turn(raw: Any, within: float | None) -> Iterator[None]:
-    """Keep the other threads from an INSERT on the connection of a driver.
+def in_turn(raw: Any, within: float | None, insert: Callable[[], None]) -> None:
+    """Execute an INSERT, and keep the other threads from another one on the same connection.
 
     Args:
-        raw: the connection.
+        raw: the connection of the driver.
         within: seconds that the INSERT may take; None waits as long as others insert.
+        insert: executes it.
 
     Raises:
         Refused: the connection is busy.
+        Exception: of ``insert``.
     """
     key = os.getpid(), id(raw)
     timeout = -1 if within is None else within * SHARE
     held: list[bool] = []
-    found = _turns.setdefault(key, _Turn())
+    found = _turns.setdefault(key, _Turn(key))
     try:
         while True:
             if found.holder == get_ident() or not acquired(found.lock, held, timeout=timeout):
@@ -53,14 +70,12 @@ def turn(raw: Any, within: float | None) -> Iterator[None]:
                 break
             held.clear()
             found.lock.release()  # its holder has taken it out, and another may hold a new one
-            found = _turns.setdefault(key, _Turn())
+            found = _turns.setdefault(key, _Turn(key))
         found.holder = get_ident()
-        yield
+        insert()
     finally:
         if held:
-            if _turns.get(key) is found:
-                del _turns[key]
-            found.lock.release()
+            found.leave()
 
 
 def acquired(lock: Any, held: list[bool], *, blocking: bool = True, timeout: float = -1) -> bool:

@@ -29,7 +29,7 @@ from sidelight.transactions.statements import (
     execute_all_awaited,
     executing,
 )
-from sidelight.transactions.turns import turn
+from sidelight.transactions.turns import in_turn
 
 
 def driver_of(connection: Connection) -> Driver:
@@ -64,8 +64,7 @@ class _Sqlite:
         if connection.dialect.is_async:
             adapter.run_async(lambda raw: run_in_turn(raw, insert, insertion.within))
         else:
-            with turn(_raw(connection), insertion.within):
-                insert(adapter)
+            in_turn(_raw(connection), insertion.within, lambda: insert(adapter))
 
     def _insert(self, engine: Engine, raw: Any, insertion: Insertion) -> None:
         with contextlib.closing(raw.cursor()) as cursor:
@@ -162,11 +161,13 @@ class _Psycopg2(_Server):
             raise Refused("no transaction")
 
     def insert(self, connection: Connection, insertion: Insertion) -> None:
-        with (
-            turn(_raw(connection), insertion.within),
-            contextlib.closing(connection.connection.cursor()) as cursor,
-        ):
-            execute_all(_insert(connection, insertion, _raw(connection)), executing(cursor))
+        raw = _raw(connection)
+
+        def insert() -> None:
+            with contextlib.closing(connection.connection.cursor()) as cursor:
+                execute_all(_insert(connection, insertion, raw), executing(cursor))
+
+        in_turn(raw, insertion.within, insert)
 
     def commits_itself(self, connection: Connection) -> bool:
         # After a COMMIT or a ROLLBACK in SQL psycopg2 sends no BEGIN until its own commit.
