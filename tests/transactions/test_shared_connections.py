@@ -17,7 +17,7 @@ import sidelight
 from sidelight import arg, emits
 from sidelight.emission import EMITTER
 from sidelight.exceptions import TransactionError
-from sidelight.transactions.psycopg.watch import watch
+from sidelight.transactions.psycopg.overlays import watch
 
 MODES = {
     "transaction": {"transaction": arg.connection},

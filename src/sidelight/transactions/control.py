@@ -10,6 +10,7 @@ from sidelight.transactions import names
 from sidelight.transactions.names import NO_NAME, Name
 
 OTHER: Final = ""  # of a statement that controls no transaction
+READ: Final = "SELECT"  # … and only reads; no text is looked at for that
 BEGIN: Final = "BEGIN"
 COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"

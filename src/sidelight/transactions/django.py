@@ -44,7 +44,6 @@ from sidelight.transactions.statements import (
 )
 from sidelight.transactions.transaction import Fate, Transaction
 from sidelight.transactions.turns import in_turn
-from sidelight.transactions.work import Work
 
 
 class DjangoTransaction(Transaction):
@@ -65,7 +64,7 @@ class DjangoTransaction(Transaction):
         begun = watch_of(self._connection)
         self._commits, self._rollbacks = begun.commits, begun.rollbacks
         self._unknown, self._alone = begun.unknown_ends, begun.alone
-        self._work = Work(begun.statements)
+        self._work = begun.begun()
         self._connection.__dict__.setdefault(CALLS, weakref.WeakSet()).add(self)
 
     def check(self) -> None:

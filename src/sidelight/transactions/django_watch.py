@@ -287,7 +287,8 @@ def _watch_psycopg(connection: Any, last: Any) -> Waiting:
         connection: of Django.
         last: the watch of the last connection of psycopg.
     """
-    from sidelight.transactions.psycopg.watch import Watch, watch  # noqa: PLC0415  # needs psycopg
+    from sidelight.transactions.psycopg.overlays import watch  # noqa: PLC0415  # needs psycopg
+    from sidelight.transactions.psycopg.watch import Watch  # noqa: PLC0415
 
     raw = connection.connection
     found: Waiting = watch(raw) if raw is not None else Waiting() if last is None else last

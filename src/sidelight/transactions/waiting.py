@@ -96,6 +96,10 @@ class Waiting:
         if not self.statements.number:
             self.statements = earlier.statements
 
+    def begun(self) -> Work:
+        """Return the work that a function does from now on."""
+        return Work(self.statements)
+
     def has_undone(self, work: Work) -> bool:
         """Return whether a function has undone all that it has written."""
         return not self.is_doubtful and work.is_undone(self.statements)
@@ -114,8 +118,8 @@ class Waiting:
     def executed(self, statement: Statement) -> None:
         """Take in a statement that the server has executed."""
         match statement.verb:
-            case control.OTHER:
-                self.statements.executed(reads=False)
+            case control.OTHER | control.READ:
+                self.statements.executed(reads=statement.verb == control.READ)
             case control.SAVEPOINT:
                 self._savepoints.append((statement.name, _Savepoint(self.statements.standing)))
             case control.RELEASE:

@@ -68,13 +68,12 @@ class Statements:
 
     Attributes:
         number: how many were executed.
-        standing: those whose work stands in the open transaction.
         ends: the ends from now on, each with the statements that it ended.
     """
 
     def __init__(self) -> None:
         self.number = 0
-        self.standing = NOTHING
+        self._last = self._written = 0
         self.ends: Chain[tuple[End, Standing]] = Chain()
 
     def executed(self, *, reads: bool) -> None:
@@ -84,7 +83,14 @@ class Statements:
             reads: it has surely written nothing.
         """
         self.number += 1
-        self.standing = Standing(self.number, self.standing.written if reads else self.number)
+        self._last = self.number
+        if not reads:
+            self._written = self.number
+
+    @property
+    def standing(self) -> Standing:
+        """The statements whose work stands in the open transaction."""
+        return Standing(self._last, self._written)
 
     def ended(self, how: End, *, left: Standing = NOTHING) -> None:
         """Take in the end of the transaction, or of a savepoint.
@@ -93,11 +99,10 @@ class Statements:
             how: it has ended.
             left: what stood before the savepoint.
         """
-        last, written = self.standing
-        if last > left.last:
-            ended = Standing(last, written if written > left.written else 0)
+        if self._last > left.last:
+            ended = Standing(self._last, self._written if self._written > left.written else 0)
             self.ends = self.ends.add((how, ended))
-            self.standing = left
+            self._last, self._written = left
 
 
 class Work:
@@ -105,9 +110,15 @@ class Work:
 
     __slots__ = ("_ends", "_number", "_statements")
 
-    def __init__(self, statements: Statements) -> None:
+    def __init__(self, statements: Statements, *, sent: int = 0) -> None:
+        """Begin with the next statement.
+
+        Args:
+            statements: of the connection.
+            sent: how many statements are executed already, and not taken in.
+        """
         self._statements = statements
-        self._number = statements.number
+        self._number = statements.number + sent
         self._ends = statements.ends
 
     def ends(self) -> set[End]:

@@ -11,9 +11,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, UnknownError
+from sidelight.transactions.psycopg.overlays import AnyConnection, watch
 from sidelight.transactions.psycopg.queries import OwnText
 from sidelight.transactions.psycopg.turn import take_turn, turn_awaited
-from sidelight.transactions.psycopg.watch import AnyConnection, watch
 from sidelight.transactions.savepoint import failed_closed
 from sidelight.transactions.statements import (
     PostgresInsert,
@@ -93,6 +93,7 @@ class _PsycopgTransaction(CountedTransaction):
         self._target: Any = connection
         self._watch = watch(connection)
         self._exchanges = self._watch.exchanges
+        self._work = self._watch.begun()
         self._unknown, self._alone = self._watch.unknown_ends, self._watch.alone
         super().__init__(self._watch)
 
@@ -101,9 +102,12 @@ class _PsycopgTransaction(CountedTransaction):
         """Whether the call has committed its work, at least in part.
 
         Raises:
+            UndoneError: the work was rolled back.
             UnknownError: nothing tells how the transaction has ended.
         """
         self._watch.look(self._target)
+        if not self.is_alone and self._watch.has_undone(self._work):
+            raise UndoneError
         if super().is_committed:
             return True
         if self._watch.unknown_ends != self._unknown:

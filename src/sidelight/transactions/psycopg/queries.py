@@ -32,11 +32,13 @@ class Query(NamedTuple):
 
 def plain(text: Any, connection: Any) -> str:
     """Return the text of a query."""
+    if isinstance(text, str):
+        return text
     if hasattr(text, "as_bytes"):  # a Composable
         text = text.as_bytes(connection)
-    elif not isinstance(text, str | bytes):  # a Template
-        text = "".join(getattr(text, "strings", ()))
-    return text if isinstance(text, str) else bytes(text).decode("utf-8", "surrogateescape")
+    elif not isinstance(text, bytes):  # a Template
+        return "".join(getattr(text, "strings", ()))
+    return bytes(text).decode("utf-8", "surrogateescape")
 
 
 def is_unparsed(error: BaseException) -> bool:

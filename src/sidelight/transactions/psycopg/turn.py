@@ -17,7 +17,7 @@ from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 
 from sidelight.transactions.entry import BUSY, Refused
-from sidelight.transactions.psycopg.watch import AnyConnection, watch
+from sidelight.transactions.psycopg.overlays import AnyConnection, watch
 from sidelight.transactions.turns import SHARE, acquired
 
 _LOOK: Final = 0.4  # seconds from one look at the holder of the lock to the next

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import weakref
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from threading import get_ident
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from psycopg import AsyncConnection, Connection
 from psycopg import Error as PsycopgError
 from psycopg.pq import ConnStatus, TransactionStatus
 
@@ -28,12 +26,13 @@ from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.psycopg.queries import Query, is_unparsed, plain
 from sidelight.transactions.reads import only_reads
 from sidelight.transactions.waiting import Waiting
+from sidelight.transactions.work import End, Work
 
-AnyConnection: TypeAlias = Connection[Any] | AsyncConnection[Any]
-
-_ATTRIBUTE: Final = "_sidelight_watch"
 _SOMEBODY: Final = -1
 _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+_OTHER: Final = Statement(control.OTHER)
+_READ: Final = Statement(control.READ)
+_PLAIN: Final = frozenset({control.OTHER, control.READ})
 _TAGS: Final = frozenset(tag.encode() for tag in control.TAGS)
 
 
@@ -66,6 +65,15 @@ class Watch(Waiting):
             self._untagged.append(entry)
         else:
             self.add(entry)
+
+    def begun(self) -> Work:
+        """See `Waiting.begun`."""
+        sent = [each.verb for each in _statements_in(self._untagged)]
+        return Work(self.statements, sent=sum(verb in _PLAIN for verb in sent))
+
+    def has_undone(self, work: Work) -> bool:
+        """See `Waiting.has_undone`; in a pipeline nothing tells."""
+        return not self._untagged and super().has_undone(work)
 
     def exchange(self, gen: Any, connection: Any) -> Generator[Any, Any, Any]:
         """Run a generator of psycopg, which is one exchange with the server."""
@@ -134,12 +142,16 @@ class Watch(Waiting):
         handled = sys.exc_info()[1]
         with contained:
             self.look(connection)
+            if before == TransactionStatus.IDLE:
+                self.statements.ended(End.UNKNOWN)
             query = Query.of(gen)
         try:
             answer = yield from gen
             with contained:
                 if query is not None:
                     self._has_answered(query, connection, before)
+                elif not self._untagged:
+                    self._go_on(connection.pgconn, before)
                 self._settle(connection.pgconn, before, ends)
                 if before == self._status == TransactionStatus.IDLE and query is not None:
                     reads = only_reads(plain(query.text, connection))
@@ -150,6 +162,7 @@ class Watch(Waiting):
                     [] if query is None else self._statements(query.text, connection)
                 )
                 self._command = []
+                self._take_in_failed(sent, connection.pgconn)
                 if not is_raised_by(PsycopgError, error, handled):
                     self._is_interrupted(sent, connection.pgconn, before, ends)
                 else:
@@ -177,31 +190,43 @@ class Watch(Waiting):
         contained = Contained(partial(self._lose, connection))
         sent: list[Statement] = []
         with contained:
-            self._command = sent = self._statements(command, connection)
+            sent = [each for each in self._statements(command, connection) if each.verb]
+            self._command = sent
         answer = yield from gen
         with contained:
             if answer is None:  # a pipeline
                 self._command = []
                 self._send(sent, before)
-            else:
+            elif sent:
                 self._take_in(sent, [answer.command_status or b""])
                 self._command = []
         return answer
 
     def _statements(self, text: Any, connection: Any) -> list[Statement]:
-        return list(control.statements(plain(text, connection), self._dialect))
+        text = plain(text, connection)
+        return [_READ] if only_reads(text) else list(control.statements(text, self._dialect))
 
     def _has_answered(self, query: Query, connection: Any, before: int) -> None:
         """Take in the answers to a query."""
         tags = query.tags()
         if not tags or connection.pgconn.pipeline_status:
             self._send(self._statements(query.text, connection), before)
-        elif not _TAGS.isdisjoint(tags):
+        elif _TAGS.isdisjoint(tags):
+            self.statements.executed(reads=only_reads(plain(query.text, connection)))
+        else:
             self._take_in(self._statements(query.text, connection), tags)
+
+    def _go_on(self, pgconn: Any, before: int) -> None:
+        """Take in the beginning or a part of a COPY, or of a stream that began before the watch."""
+        is_part = TransactionStatus.ACTIVE in {before, pgconn.transaction_status}
+        if is_part and not pgconn.pipeline_status:
+            self.statements.executed(reads=False)
 
     def _take_in(self, sent: Sequence[Statement], tags: Sequence[bytes | None]) -> None:
         """Take in statements and their tags."""
         if len(sent) != len(tags):  # the text is not understood
+            self.statements.executed(reads=False)
+            self.statements.ended(End.UNKNOWN)
             ends = [tag for tag in tags if tag in {b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"}]
             if ends[:1] == [b"COMMIT"]:
                 self.committed()
@@ -211,7 +236,7 @@ class Watch(Waiting):
         for statement, tag in zip(sent, tags, strict=True):
             if tag == b"ROLLBACK" and statement.verb != control.ROLLBACK_TO:
                 self.rolled_back()
-            elif tag in _TAGS:
+            elif tag in _TAGS or statement.verb in _PLAIN:
                 self.executed(statement)
 
     def _send(self, sent: Sequence[Statement], before: int) -> None:
@@ -232,6 +257,7 @@ class Watch(Waiting):
         if untagged:
             before = self._before
         if failed:
+            self._number(_statements_in(untagged))
             self._ended_perhaps(_statements_in(untagged), status)
             untagged = [each for each in untagged if isinstance(each, Entry)]
         for each in untagged:
@@ -253,6 +279,19 @@ class Watch(Waiting):
             self.rolled_back()
         else:
             self.executed(each)
+
+    def _take_in_failed(self, sent: Sequence[Statement], pgconn: Any) -> None:
+        """Take in statements of a transaction which an error or an interrupt has struck."""
+        if pgconn.transaction_status in _OPEN and not self._untagged:
+            self._number(sent or [_OTHER])
+
+    def _number(self, sent: Sequence[Statement]) -> None:
+        """Number statements one of which has perhaps failed."""
+        plain = [each for each in sent if each.verb in _PLAIN]
+        for each in plain:
+            self.executed(each)
+        if len(plain) < len(sent) > 1:  # nothing tells what of the transaction stands
+            self.statements.ended(End.UNKNOWN)
 
     def _has_failed(self, sent: Sequence[Statement], pgconn: Any, before: int, ends: int) -> None:
         """Take in that an exchange has raised an error."""
@@ -329,51 +368,3 @@ def _statements_in(sent: Sequence[Statement | Entry]) -> list[Statement]:
 
 def _task() -> int:
     return id(asyncio.current_task())
-
-
-def watch(connection: AnyConnection) -> Watch:
-    """Watch a connection; once for each, also where several threads ask at the same time."""
-    known: Watch | None = connection.__dict__.get(_ATTRIBUTE)
-    if known is not None:
-        return known
-    encoding = None if connection.closed else connection.info.parameter_status("server_encoding")
-    new = Watch(
-        is_async=isinstance(connection, AsyncConnection),
-        is_busy=connection.lock.locked(),
-        status=connection.pgconn.transaction_status,
-        dialect=control.in_postgresql(encoding),
-    )
-    found: Watch = connection.__dict__.setdefault(_ATTRIBUTE, new)
-    # A weak reference, because a cycle would keep the connection from being closed at once.
-    _overlay(weakref.ref(connection), type(connection), found)
-    return found
-
-
-def _overlay(reference: Any, kind: Any, found: Watch) -> None:
-    def wait(gen: Any, *arguments: Any, **named: Any) -> Any:
-        connection = reference()
-        exchange = found.exchange(gen, connection)
-        try:
-            return kind.wait(connection, exchange, *arguments, **named)
-        except BaseException:
-            exchange.close()  # an interrupt has left it; the error would keep it
-            raise
-
-    async def wait_awaited(gen: Any, *arguments: Any, **named: Any) -> Any:
-        connection = reference()
-        exchange = found.exchange(gen, connection)
-        try:
-            return await kind.wait(connection, exchange, *arguments, **named)
-        except BaseException:
-            exchange.close()
-            raise
-
-    def _exec_command(command: Any, *arguments: Any, **named: Any) -> Any:
-        connection = reference()
-        gen = kind._exec_command(connection, command, *arguments, **named)  # noqa: SLF001
-        return found.command(gen, command, connection)
-
-    is_async = issubclass(kind, AsyncConnection)
-    reference().__dict__.update(
-        wait=wait_awaited if is_async else wait, _exec_command=_exec_command
-    )

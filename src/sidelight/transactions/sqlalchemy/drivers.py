@@ -234,7 +234,7 @@ class _Psycopg(_Psycopg2):
         return own_answers(raw) if raw is not None and raw.pgconn.pipeline_status else None
 
     def takes(self, connection: Connection, entry: Entry) -> bool:
-        from sidelight.transactions.psycopg.watch import watch  # noqa: PLC0415  # needs psycopg
+        from sidelight.transactions.psycopg.overlays import watch  # noqa: PLC0415  # needs psycopg
 
         is_alone = self.is_alone(connection)
         if is_alone:
