@@ -14,11 +14,11 @@ from tests.support.proving import lost
 from tests.transactions.test_iff_committed import Changed
 
 import sidelight
-from sidelight.transactions import control, django, django_state, django_watch, names, waiting
+from sidelight.transactions import control, django, django_state, django_watch, names, waiting, work
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.psycopg import queries
 from sidelight.transactions.psycopg import watch as psycopg
-from sidelight.transactions.sqlalchemy import connections, drivers, events, sessions, watch, work
+from sidelight.transactions.sqlalchemy import connections, drivers, events, sessions, watch
 
 #: What counts the events of a hook that has failed.
 COUNTING = {
