@@ -94,11 +94,16 @@ def expunge(session, name):
     session.expunge(order)
 
 
-UNDONE = (insert_in_savepoint, add_in_savepoint, flush_in_savepoint, expunge)
+def fail_in_savepoint(target, name):
+    with contextlib.suppress(sqlalchemy.exc.IntegrityError), target.begin_nested():
+        target.execute(sqlalchemy.text("INSERT INTO orders (name) VALUES (NULL)"))
+
+
+UNDONE = (insert_in_savepoint, add_in_savepoint, flush_in_savepoint, expunge, fail_in_savepoint)
 CASES = [
     case
     for case in itertools.product(MODES, ("session", "connection"), READS, UNDONE, ("", "+", "-"))
-    if case[1] == "session" or case[3] is insert_in_savepoint
+    if case[1] == "session" or case[3] in {insert_in_savepoint, fail_in_savepoint}
 ]
 
 

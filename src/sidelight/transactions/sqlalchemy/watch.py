@@ -358,5 +358,8 @@ def _failed(context: ExceptionContext) -> None:
         driver = driver_of(connection)
         found.has_failed = True
         found.is_doubtful = found.is_doubtful or not driver.tells_its_state
+        if driver.has_begun(connection) and not control.may_control(context.statement or ""):
+            # In SQLite a part of its rows may stay; else the rollback of a savepoint undoes it.
+            found.statements.executed(reads=only_reads(context.statement or ""))
         if driver.may_undo_all and found.has_begun and not driver.has_begun(connection):
             found.rolled_back()
