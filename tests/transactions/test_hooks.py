@@ -14,7 +14,9 @@ from tests.support.proving import lost
 from tests.transactions.test_iff_committed import Changed
 
 import sidelight
-from sidelight.transactions import control, django, django_state, django_watch, names, waiting, work
+from sidelight.transactions import control, names, waiting, work
+from sidelight.transactions.django import databases, state
+from sidelight.transactions.django import watch as django_watch
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.psycopg import queries
 from sidelight.transactions.psycopg import watch as psycopg
@@ -29,7 +31,7 @@ COUNTING = {
 HOOKS = {"_exchange", "exchange", "command", "_events", "_is_clean", "_flush", "_is_sound"}
 PARTS = (
     *(control, names, names.Name, waiting.Waiting, Entry),
-    *(django, django_watch, django_watch._Watch, django_state, psycopg, psycopg.Watch),
+    *(databases, django_watch, django_watch._Watch, state, psycopg, psycopg.Watch),
     *(
         queries,
         queries.Query,

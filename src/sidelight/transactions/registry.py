@@ -64,7 +64,7 @@ LIBRARIES: Final = (
         "a psycopg connection",
         ("psycopg:Connection", "psycopg:AsyncConnection"),
     ),
-    Library("django", "django.db", "builtins.str", "a Django alias"),
+    Library("django.databases", "django.db", "builtins.str", "a Django alias"),
 )
 
 ANNOTATIONS: Final = frozenset(name for library in LIBRARIES for name in library.annotations)

@@ -16,14 +16,14 @@ from typing import Any, Final
 from django.db import connections, transaction
 from django.utils.connection import ConnectionDoesNotExist
 
-from sidelight.transactions.django_state import (
+from sidelight.transactions.django.state import (
     State,
     commits_itself,
     is_in_autocommit,
     is_psycopg,
     state_of,
 )
-from sidelight.transactions.django_watch import CALLS, IdleEvent, WaitingEvent, watch_of
+from sidelight.transactions.django.watch import CALLS, IdleEvent, WaitingEvent, watch_of
 from sidelight.transactions.entry import (
     BROKEN,
     ENDED,

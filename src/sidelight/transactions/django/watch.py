@@ -16,7 +16,7 @@ from django.db.backends.signals import connection_created
 from sidelight.host import guarded
 from sidelight.transactions import control
 from sidelight.transactions.control import Statement
-from sidelight.transactions.django_state import State, dialect_of, state_of, uses_psycopg
+from sidelight.transactions.django.state import State, dialect_of, state_of, uses_psycopg
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.reads import only_reads
