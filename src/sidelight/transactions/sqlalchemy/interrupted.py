@@ -50,6 +50,8 @@ def is_still_open(connection: Connection, error: BaseException | None = None) ->
         connection: the caller's.
         error: that invalidates the connection; None where it stays.
     """
+    if connection.connection.dbapi_connection is None:  # the pool has invalidated it already
+        return None
     return driver_of(connection).is_still_open(connection, error)
 
 
