@@ -94,6 +94,8 @@ def frozen():
     gc.unfreeze()
 
 
+# The thread of an aiosqlite connection that is dropped may answer to a loop that is closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize("driver", proof.DRIVERS)
 def test_it_is_collected_at_once(driver, tmp_path, caplog, full):

@@ -238,6 +238,7 @@ def _commit_in_pipeline(
     """Commit and emit where only the answer to the COMMIT tells whether it was sound."""
     is_empty, has_returned, has_failed, found.was_in_vain = False, False, False, True
     tags: list[bytes] = []
+    handled = sys.exc_info()[1]
     with contextlib.ExitStack() as collecting:
         with Contained(found.doubt):
             is_empty = not driver_of(connection).has_begun(connection)
@@ -245,8 +246,8 @@ def _commit_in_pipeline(
         try:
             commit()
             has_returned = True
-        except connection.dialect.loaded_dbapi.Error:
-            has_failed = True
+        except BaseException as error:
+            has_failed = is_raised_by(connection.dialect.loaded_dbapi.Error, error, handled)
             raise
         finally:
             with Contained(found.lose):
