@@ -92,6 +92,8 @@ def frozen():
     gc.freeze()
     yield
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # as the conftest has left it for the tests that follow
 
 
 # The thread of an aiosqlite connection that is dropped may answer to a loop that is closed.
