@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from sidelight.host import is_interrupt
 from sidelight.transactions.entry import sqlstate
+from sidelight.transactions.libpq import Status
 
 Statements: TypeAlias = Generator[str, Any, None]
 """Statements to execute in turn; gets the rows of a `Question`, and errors are thrown in."""
@@ -20,10 +21,6 @@ NAME: Final = "sidelight_outbox"
 _PROBE: Final = "sidelight_probe"
 _UNDO: Final = f"ROLLBACK TO SAVEPOINT {NAME}; RELEASE SAVEPOINT {NAME}"
 _NO_SUCH_SAVEPOINT: Final = "3B001"
-#: Transaction statuses in libpq's numbers.
-_IDLE: Final = 0
-_INTRANS: Final = 2
-_INERROR: Final = 3
 
 
 class Savepoint:
@@ -59,9 +56,9 @@ class Savepoint:
         if self._raw is None or not self._is_used:
             return
         status = self._raw.info.transaction_status
-        if status not in {_IDLE, _INTRANS}:  # failed, or the connection has ended
+        if status not in {Status.IDLE, Status.INTRANS}:  # failed, or the connection has ended
             yield _UNDO
-        elif self.may_be_open and status == _INTRANS:
+        elif self.may_be_open and status == Status.INTRANS:
             try:
                 # An error would fail the transaction; the second savepoint is for that.
                 yield f"SAVEPOINT {_PROBE}; {_UNDO}"
@@ -81,6 +78,6 @@ def failed_closed(raw: Any) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if raw.info.transaction_status == _INERROR and is_interrupt(error, ran="library"):
+        if raw.info.transaction_status == Status.INERROR and is_interrupt(error, ran="library"):
             raw.close()
         raise

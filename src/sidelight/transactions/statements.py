@@ -14,8 +14,6 @@ from sidelight.emission import EMITTER, MARGIN
 from sidelight.host import is_interrupt, monotonic
 from sidelight.transactions import savepoint
 from sidelight.transactions.entry import (
-    BROKEN,
-    BUSY,
     NO_TABLE,
     TOO_SLOW,
     UNPROVABLE,
@@ -310,21 +308,3 @@ def executing(cursor: Any) -> Callable[[str], Any]:
         return cursor.fetchall() if isinstance(statement, Question) else None
 
     return execute
-
-
-def check_postgres(raw: Any) -> None:
-    """Check that an INSERT on a connection of psycopg or psycopg2 will be part of a transaction.
-
-    Raises:
-        Refused: it will not.
-    """
-    status = raw.info.transaction_status
-    if status == 3:  # INERROR, in libpq's words
-        raise Refused(BROKEN)
-    if status == 0 and raw.autocommit:  # IDLE
-        raise Refused("autocommit")
-    pgconn = getattr(raw, "pgconn", None)
-    if pgconn is not None and pgconn.pipeline_status:
-        raise Refused("pipeline mode")
-    if status == 1 and pgconn is None:  # ACTIVE; psycopg's connection gives a turn
-        raise Refused(BUSY)

@@ -42,7 +42,7 @@ class _Turn:
         self.leave: Callable[[], object] = partial(deque, map(_CALL, steps), 0)
 
 
-#: By process and connection, while somebody inserts; a forked child has none of the parent's.
+#: By process and connection, while a thread inserts; a forked child has none of the parent's.
 _turns: Final[dict[tuple[int, int], _Turn]] = {}
 
 

@@ -27,7 +27,7 @@ class End(Enum):
 class Chain(Generic[T]):
     """Things in their order, from a moment on.
 
-    Its owner keeps the last link only, so that nobody keeps what no call asks for any more.
+    Its owner keeps the last link only, so that what no call asks for any more is freed.
     """
 
     __slots__ = ("_following",)

@@ -33,12 +33,12 @@ from sidelight.transactions.entry import (
     UndoneError,
     UnknownError,
 )
+from sidelight.transactions.libpq import check_postgres
 from sidelight.transactions.savepoint import failed_closed
 from sidelight.transactions.sqlite import sqlite_insert
 from sidelight.transactions.statements import (
     PostgresInsert,
     bounded,
-    check_postgres,
     execute_all,
     executing,
 )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sidelight.transactions import control
 from sidelight.transactions.control import Dialect
+from sidelight.transactions.libpq import BEGUN, Status
 from sidelight.transactions.sqlite import is_autocommit
 
 
@@ -59,7 +60,7 @@ def commits_itself(connection: Any) -> bool:
     if connection.vendor == "sqlite":
         return is_autocommit(raw)
     # After a COMMIT or a ROLLBACK in SQL psycopg2 sends no BEGIN until its own commit.
-    return bool(raw.autocommit) or getattr(raw, "status", None) == _BEGUN
+    return bool(raw.autocommit) or getattr(raw, "status", None) == BEGUN
 
 
 def is_psycopg(raw: Any) -> bool:
@@ -76,7 +77,10 @@ def uses_psycopg(connection: Any) -> bool:
     return getattr(connection.Database, "__name__", "") == "psycopg"
 
 
-#: By libpq's numbers of a transaction's status; of an unknown one the connection has ended.
-_STATES: Final = {0: State.IDLE, 1: State.OPEN, 2: State.OPEN, 3: State.FAILED}
-#: The status of a connection that psycopg2 takes as in a transaction (`STATUS_BEGIN`).
-_BEGUN: Final = 2
+#: Of an unknown status the connection has ended.
+_STATES: Final = {
+    Status.IDLE: State.IDLE,
+    Status.ACTIVE: State.OPEN,
+    Status.INTRANS: State.OPEN,
+    Status.INERROR: State.FAILED,
+}

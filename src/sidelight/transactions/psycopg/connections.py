@@ -11,6 +11,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, UnknownError
+from sidelight.transactions.libpq import check_postgres
 from sidelight.transactions.psycopg.overlays import AnyConnection, watch
 from sidelight.transactions.psycopg.queries import OwnText
 from sidelight.transactions.psycopg.turn import take_turn, turn_awaited
@@ -19,7 +20,6 @@ from sidelight.transactions.statements import (
     PostgresInsert,
     Question,
     bounded,
-    check_postgres,
     execute_all,
     execute_all_awaited,
 )

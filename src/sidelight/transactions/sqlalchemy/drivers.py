@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from sidelight.transactions import control
 from sidelight.transactions.control import Dialect
 from sidelight.transactions.entry import BUSY, Entry, Refused
+from sidelight.transactions.libpq import BEGUN, Status, check_postgres
 from sidelight.transactions.sqlalchemy import asyncpg_turn
 from sidelight.transactions.sqlalchemy.aiosqlite_turn import run_in_turn
 from sidelight.transactions.sqlalchemy.asyncpg_turn import is_busy, runs_past_sqlalchemy
@@ -24,7 +25,6 @@ from sidelight.transactions.sqlite import is_autocommit, sqlite_insert
 from sidelight.transactions.statements import (
     PostgresInsert,
     Question,
-    check_postgres,
     execute_all,
     execute_all_awaited,
     executing,
@@ -172,19 +172,19 @@ class _Psycopg2(_Server):
     def commits_itself(self, connection: Connection) -> bool:
         # After a COMMIT or a ROLLBACK in SQL psycopg2 sends no BEGIN until its own commit.
         raw = _raw(connection)
-        return _status(connection) == _IDLE and (raw.autocommit or raw.status == _BEGUN)
+        return _status(connection) == Status.IDLE and (raw.autocommit or raw.status == BEGUN)
 
     def leaves_open(self, connection: Connection) -> bool:
         return bool(_raw(connection).autocommit) and self.has_begun(connection)
 
     def is_alone(self, connection: Connection) -> bool:
-        return bool(_raw(connection).autocommit) and _status(connection) == _ACTIVE
+        return bool(_raw(connection).autocommit) and _status(connection) == Status.ACTIVE
 
     def has_begun(self, connection: Connection) -> bool:
-        return _status(connection) != _IDLE
+        return _status(connection) != Status.IDLE
 
     def is_sound(self, connection: Connection, *, ask: bool) -> bool:  # noqa: ARG002  # the protocol
-        return _status(connection) in {_IDLE, _INTRANS}
+        return _status(connection) in {Status.IDLE, Status.INTRANS}
 
     def is_still_open(self, connection: Connection, error: BaseException | None) -> bool | None:  # noqa: ARG002  # the protocol
         return _OPEN.get(_status(connection))
@@ -214,7 +214,7 @@ class _Psycopg(_Psycopg2):
             connections.execute(_raw(connection), insert, insertion.within)
 
     def commits_itself(self, connection: Connection) -> bool:
-        return bool(_raw(connection).autocommit) and _status(connection) == _IDLE
+        return bool(_raw(connection).autocommit) and _status(connection) == Status.IDLE
 
     def commits_alone(self, connection: Connection) -> bool:
         return not _raw(connection).pgconn.pipeline_status
@@ -354,14 +354,7 @@ def _insert(connection: Connection, insertion: Insertion, raw: Any = None) -> Po
     return PostgresInsert(rows, database=connection.engine.url, within=within, raw=raw)
 
 
-#: Transaction statuses in libpq's numbers.
-_IDLE: Final = 0
-_ACTIVE: Final = 1
-_INTRANS: Final = 2
-_INERROR: Final = 3
-_OPEN: Final = {_IDLE: False, _INTRANS: True, _INERROR: True}
-#: The status of a connection that psycopg2 takes as in a transaction (`STATUS_BEGIN`).
-_BEGUN: Final = 2
+_OPEN: Final[dict[int, bool]] = {Status.IDLE: False, Status.INTRANS: True, Status.INERROR: True}
 
 
 def _raw(connection: Connection) -> Any:
