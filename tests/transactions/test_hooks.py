@@ -6,7 +6,9 @@ counted.
 """
 
 import contextlib
+import importlib
 import inspect
+import pkgutil
 
 import pytest
 from tests.support.business import committed
@@ -14,53 +16,38 @@ from tests.support.proving import lost
 from tests.transactions.test_iff_committed import Changed
 
 import sidelight
-from sidelight.transactions import control, names, waiting, work
-from sidelight.transactions.django import databases, state
-from sidelight.transactions.django import watch as django_watch
-from sidelight.transactions.entry import Entry
-from sidelight.transactions.psycopg import queries
-from sidelight.transactions.psycopg import watch as psycopg
-from sidelight.transactions.sqlalchemy import connections, drivers, events, sessions, watch
+from sidelight import transactions
 
 #: What counts the events of a hook that has failed.
 COUNTING = {
     *("doubt", "lose", "_lose", "refuse", "fail", "forget", "clear", "ended"),
-    "_forget_transaction",
+    *("_forget_transaction", "Chain.add"),
 }
 #: The hooks themselves, and look-ups in a dictionary.
 HOOKS = {"_exchange", "exchange", "command", "_events", "_is_clean", "_flush", "_is_sound"}
-PARTS = (
-    *(control, names, names.Name, waiting.Waiting, Entry),
-    *(databases, django_watch, django_watch._Watch, state, psycopg, psycopg.Watch),
-    *(
-        queries,
-        queries.Query,
-        connections,
-        watch,
-        watch.Watch,
-        work.Statements,
-        work.Work,
-        sessions,
-        events,
-        events.Events,
-        events.Called,
-        events.Unflushed,
-        drivers,
-    ),
-    *(drivers._Sqlite, drivers._Server, drivers._Psycopg2, drivers._Psycopg, drivers._Asyncpg),
-)
+
+
+def _modules():
+    for each in pkgutil.walk_packages(transactions.__path__, f"{transactions.__name__}."):
+        if ".outbox" not in each.name:  # of the relay
+            yield importlib.import_module(each.name)
 
 
 def _insides():
-    for part in PARTS:
-        for name, found in vars(part).items():
-            is_own = inspect.getmodule(found) is (inspect.getmodule(part) or part)
-            is_inside = not name.startswith("__") and name not in COUNTING | HOOKS
-            if inspect.isfunction(found) and is_own and is_inside:
-                yield part, name
+    for module in _modules():
+        own = [each for each in vars(module).values() if inspect.getmodule(each) is module]
+        for part in (module, *filter(inspect.isclass, own)):
+            for name, found in vars(part).items():
+                is_own = inspect.isfunction(found) and inspect.getmodule(found) is module
+                if is_own and not name.startswith("__") and not _is_exempt(found):
+                    yield part, name
 
 
-INSIDES = sorted(_insides(), key=lambda each: (each[0].__name__, each[1]))
+def _is_exempt(function):
+    return {function.__name__, function.__qualname__} & (COUNTING | HOOKS)
+
+
+INSIDES = sorted(_insides(), key=repr)
 
 
 def commit(unit):

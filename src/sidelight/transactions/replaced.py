@@ -75,6 +75,17 @@ class _Unknown(Transaction):
         """See `Transaction.is_begun`."""
         return False
 
-    def fate(self) -> Fate:
-        """See `Transaction.fate`."""
-        return Fate.DECIDED
+    @property
+    def is_committed(self) -> bool:
+        """See `Transaction.is_committed`."""
+        raise UnknownError(_REMEDY)
+
+    @property
+    def is_alone(self) -> bool:
+        """See `Transaction.is_alone`."""
+        return False
+
+    @property
+    def is_open(self) -> bool:
+        """See `Transaction.is_open`."""
+        return False

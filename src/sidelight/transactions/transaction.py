@@ -48,9 +48,36 @@ class Transaction(ABC):
     def is_begun(self) -> bool:
         """Whether a transaction is open that can have the work of a call."""
 
+    @property
     @abstractmethod
+    def is_committed(self) -> bool:
+        """Whether work of the call was committed, at least in part.
+
+        Raises:
+            UndoneError: the work was rolled back.
+            UnknownError: nothing tells how its transaction has ended.
+        """
+
+    @property
+    @abstractmethod
+    def is_alone(self) -> bool:
+        """Whether the call has done work that has committed by itself."""
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether the end of an open transaction decides on the work of the call."""
+
     def fate(self) -> Fate:
         """Return what has become of the work of the call."""
+        try:
+            if self.is_committed or self.is_alone:
+                return Fate.DECIDED
+        except UnknownError:
+            return Fate.DECIDED
+        except UndoneError:
+            return Fate.NOTHING
+        return Fate.OPEN if self.is_open else Fate.NOTHING
 
     @property
     def needs_await(self) -> bool:
@@ -112,34 +139,13 @@ class CountedTransaction(Transaction):
 
     @property
     def is_committed(self) -> bool:
-        """Whether the transaction was committed since the call of the point began."""
+        """See `Transaction.is_committed`."""
         return self._ends.commits != self._commits
 
     @property
     def is_rolled_back(self) -> bool:
         """Whether the transaction was rolled back since the call of the point began."""
         return self._ends.rollbacks != self._rollbacks
-
-    def fate(self) -> Fate:
-        """See `Transaction.fate`."""
-        try:
-            if self.is_committed or self.is_alone:
-                return Fate.DECIDED
-        except UnknownError:
-            return Fate.DECIDED
-        except UndoneError:
-            return Fate.NOTHING
-        return Fate.OPEN if self.is_open else Fate.NOTHING
-
-    @property
-    @abstractmethod
-    def is_alone(self) -> bool:
-        """Whether the call has done work that has committed by itself."""
-
-    @property
-    @abstractmethod
-    def is_open(self) -> bool:
-        """Whether the call has done work that the end of an open transaction decides on."""
 
     def missing(self) -> Exception:
         """Return the error for an object without a transaction."""

@@ -126,7 +126,11 @@ class Work:
 
         Where a statement may have written, those that only read are no part of the work.
         """
-        return self.written() or self._ended(lambda statements: statements.last)
+        return self.written() or self.executed()
+
+    def executed(self) -> set[End]:
+        """Return how the transactions of all the statements have ended."""
+        return self._ended(lambda statements: statements.last)
 
     def written(self) -> set[End]:
         """Return how the transactions of the statements that may have written have ended."""

@@ -42,7 +42,7 @@ from sidelight.transactions.statements import (
     execute_all,
     executing,
 )
-from sidelight.transactions.transaction import Fate, Transaction
+from sidelight.transactions.transaction import Transaction
 from sidelight.transactions.turns import in_turn
 
 
@@ -71,7 +71,7 @@ class DjangoTransaction(Transaction):
         """See `Transaction.check`."""
         if self._outermost and self._connection.atomic_blocks[:1] != self._outermost:
             raise Refused(ENDED)
-        if self._is_committed:
+        if self.is_committed:
             raise Refused(ENDED)
         state = state_of(self._connection)
         if state is State.GONE:
@@ -92,36 +92,39 @@ class DjangoTransaction(Transaction):
 
     def _gone(self) -> Exception:
         """Return the error for a connection that has ended."""
-        if self._is_alone:
+        if self.is_alone:
             return Refused("no transaction")
         return Refused(BROKEN) if self._was_gone else UndoneError()
 
     @property
-    def _is_committed(self) -> bool:
-        """Whether the call has committed its work, at least in part.
-
-        Raises:
-            UndoneError: the work was rolled back.
-            UnknownError: nothing tells how its transaction has ended.
-        """
+    def is_committed(self) -> bool:
+        """See `Transaction.is_committed`."""
         begun = watch_of(self._connection)
-        if not self._is_alone and begun.has_undone(self._work):
+        if not self.is_alone and begun.has_undone(self._work):
             raise UndoneError
         if begun.commits != self._commits:
             return True
         if begun.unknown_ends != self._unknown:
             raise UnknownError
-        return self._is_alone and state_of(self._connection) in {State.OPEN, State.FAILED}
+        return self.is_alone and state_of(self._connection) in {State.OPEN, State.FAILED}
 
     @property
-    def _is_alone(self) -> bool:
-        """Whether the call has done work that has committed by itself."""
+    def is_alone(self) -> bool:
+        """See `Transaction.is_alone`."""
         return bool(watch_of(self._connection).alone != self._alone)
+
+    @property
+    def is_open(self) -> bool:
+        """See `Transaction.is_open`."""
+        state = state_of(self._connection)
+        if state is State.IDLE:  # the next statement may begin a transaction
+            return not self._is_undone and commits_itself(self._connection)
+        return state is State.OPEN
 
     @property
     def _is_undone(self) -> bool:
         """Whether the work of the call was rolled back."""
-        return watch_of(self._connection).rollbacks != self._rollbacks and not self._is_alone
+        return watch_of(self._connection).rollbacks != self._rollbacks and not self.is_alone
 
     @property
     def place(self) -> object:
@@ -133,22 +136,6 @@ class DjangoTransaction(Transaction):
         """See `Transaction.is_begun`."""
         is_open = state_of(self._connection) in {State.OPEN, State.FAILED}
         return is_open or self._connection.in_atomic_block
-
-    def fate(self) -> Fate:
-        """See `Transaction.fate`."""
-        state = state_of(self._connection)
-        try:
-            if self._is_committed or self._is_alone:
-                return Fate.DECIDED
-        except UnknownError:
-            return Fate.DECIDED
-        except UndoneError:
-            return Fate.NOTHING
-        if state is State.OPEN:
-            return Fate.OPEN
-        if state is not State.IDLE or self._is_undone:
-            return Fate.NOTHING
-        return Fate.OPEN if commits_itself(self._connection) else Fate.NOTHING
 
     def insert(self, entry: Entry) -> None:
         """See `Transaction.insert`."""
@@ -197,7 +184,7 @@ class DjangoTransaction(Transaction):
         """Emit an event once the transaction has committed; at once where there is none."""
         entry.settle()
         state = state_of(self._connection)
-        if self._is_committed or (state is State.GONE and self._is_alone):
+        if self.is_committed or (state is State.GONE and self.is_alone):
             entry.emit()  # the work is done
         elif state is State.GONE:
             raise self._gone()

@@ -47,8 +47,12 @@ def outlives(connection: Connection) -> bool:
     """
     if connection.engine.pool._reset_on_return is reset_rollback or connection.dialect.is_async:  # noqa: SLF001
         return False
-    is_lost = connection.invalidated or connection.closed
-    return not (is_lost or connection.connection.is_detached)
+    return not (is_lost(connection) or connection.connection.is_detached)
+
+
+def is_lost(connection: Connection) -> bool:
+    """Return whether SQLAlchemy's connection has no connection of the driver."""
+    return connection.invalidated or connection.closed
 
 
 def overlay(connection: Connection, found: Open) -> None:
@@ -77,20 +81,20 @@ def overlay(connection: Connection, found: Open) -> None:
     def close() -> None:
         connection = living()
         with Contained(found.lose):
-            if found and _is_left_open(connection):
+            if found and _is_given_back_open(connection):
                 found.unknown()
         kind.close(connection)
 
     connection.__dict__.update(invalidate=invalidate, detach=detach, close=close)
 
 
-def _is_left_open(connection: Connection) -> bool:
+def _is_given_back_open(connection: Connection) -> bool:
     """Return whether a close returns the driver's connection with its transaction open.
 
     That is so after a commit that was interrupted before its COMMIT, unless the caller rolls back.
     The pool's next user commits the transaction.
     """
     part = connection.get_transaction()
-    if part is None or part.is_active or connection.invalidated or connection.closed:
+    if part is None or part.is_active or is_lost(connection):
         return False
     return driver_of(connection).has_begun(connection)

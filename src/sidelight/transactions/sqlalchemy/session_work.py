@@ -33,7 +33,7 @@ class SessionWork:
 
         Where one of them may have written, those that only read are no part of the work.
         """
-        return self._ended(Work.written) or self._ended(Work.ends)
+        return self._ended(Work.written) or self._ended(Work.executed)
 
     def is_undone(self) -> bool:
         """Return whether the function has changed something, and has undone all of it."""

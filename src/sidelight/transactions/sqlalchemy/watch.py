@@ -215,16 +215,14 @@ def _take_in_returned_commit(found: Watch, connection: Connection) -> None:
 
 def commits_itself(connection: Connection) -> bool:
     """Return whether each statement commits by itself; a lost connection is not connected again."""
-    return not _is_lost(connection) and driver_of(connection).commits_itself(connection)
+    return not departures.is_lost(connection) and driver_of(connection).commits_itself(connection)
 
 
 def is_open(connection: Connection) -> bool:
     """Return whether the next statement on a connection is part of a transaction."""
-    return not _is_lost(connection) and not driver_of(connection).commits_itself(connection)
-
-
-def _is_lost(connection: Connection) -> bool:
-    return connection.invalidated or connection.closed
+    return not departures.is_lost(connection) and not driver_of(connection).commits_itself(
+        connection
+    )
 
 
 def is_autocommit(connection: Connection) -> bool:
