@@ -66,4 +66,4 @@ def test_the_statements_of_sqlite_have_few_sizes():
         assert [row for piece in pieces for row in piece] == rows
         assert len(pieces) <= count // 500 + 4
         sizes |= {len(piece) for piece in pieces}
-    assert sizes == {*range(1, 64), 64, 128, 256, 500}
+    assert sizes == {*range(1, 64), 64, 128, 256, 512, 1000}

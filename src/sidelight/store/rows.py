@@ -30,7 +30,7 @@ Draft: TypeAlias = tuple[int, str, str | None, str | None, Static, Moment]
 Ledger: TypeAlias = tuple[LedgerPart, int]
 """The losses and costs of one process, and when it reported them (ns)."""
 
-CHUNK: Final = 500
+CHUNK: Final = 1000
 """Rows of one statement. In SQLite each value is a parameter."""
 KEY: Final = 0
 TYPE: Final = 1
