@@ -7,6 +7,13 @@ from tests.support.telemetry import restore
 import sidelight
 
 
+@pytest.fixture(autouse=True)
+def _psycopg2_is_installed(request):
+    given = getattr(request.node, "callspec", None)
+    if given is not None and given.params.get("driver") == "psycopg2":
+        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
+
+
 @pytest.fixture
 def restored():
     """Close, after the test, what its configuration has opened."""

@@ -310,8 +310,6 @@ ALONE = {
 @pytest.mark.parametrize("driver", ALONE)
 def test_a_copy_in_autocommit_mode_has_its_event_or_counts_it(driver, target, url, tmp_path):
     way, events, losses = ALONE[driver]
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     for end in ("commit", "rollback", "error"):
         sidelight.flush(20)  # takes what was lost before
         before = collections.Counter(EMITTER.losses)

@@ -41,7 +41,6 @@ def test_the_events_are_those_of_the_committed_rows(driver, tmp_path, full):
     database, asynchronous = proof.DRIVERS[driver]
     url = there = proof.created(tmp_path, database)
     if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         there = url.replace("://", "+psycopg2://")
     every = itertools.product(FORMS, WAYS_OUT, proof.ORDERS)
     cases = each_nth(every, 4, driver, proof.DRIVERS, full=full)
@@ -65,8 +64,6 @@ def test_the_events_are_those_of_the_committed_rows(driver, tmp_path, full):
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_a_commit_in_two_phases(driver, prepared, tmp_path):
     url = proof.created(tmp_path, "postgresql")
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     engine = sqlalchemy.create_engine(url.replace("://", f"+{driver}://"))
     for way in ("commit", "rollback", "close"):
         with engine.connect() as connection:

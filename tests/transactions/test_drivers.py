@@ -119,8 +119,6 @@ def test_a_session_that_commits_each_statement_has_an_event_for_each(driver, tmp
     """A rollback or a close of the session does not undo what the server has committed."""
     url = business.shop(SESSIONS[driver], tmp_path)
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", otlp=False, deadline=1.0)
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     there = url.replace("postgresql://", f"postgresql+{driver}://")
     engine = sqlalchemy.create_engine(there, isolation_level="AUTOCOMMIT")
     for function, end in itertools.product((insert, insert_and_flush, add), ENDS):
@@ -142,8 +140,6 @@ def test_a_session_that_commits_each_statement_has_an_event_for_each(driver, tmp
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "asyncpg"])
 async def test_a_commit_that_the_driver_does_not_send_is_none(driver, url, watched):
     """In autocommit mode psycopg2 and asyncpg leave a transaction open that SQL has begun."""
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     sidelight.flush(20)  # takes what other tests have lost
     there = url.replace("://", f"+{driver}://")
     begin, statement = sqlalchemy.text("BEGIN"), sqlalchemy.insert(business.Order)

@@ -137,7 +137,6 @@ def _engine(url, driver, asynchronous, **options):
     if asynchronous:
         return business.async_engine_on(url, asynchronous, **options)
     if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         url = url.replace("://", "+psycopg2://")
     return business.engine_on(url, **options)
 

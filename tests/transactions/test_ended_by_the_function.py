@@ -14,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 from tests.support import business
+from tests.support.drivers import running
 from tests.support.pairs import each_nth
 from tests.support.proving import MODES, lost
 from tests.transactions import test_proof as proof
 from tests.transactions.test_past_the_session import (
     add,
     insert_and_add,
-    running,
     select_and_add,
 )
 
@@ -284,8 +284,6 @@ def wrong(case, driver, rows, events, losses):
 @pytest.mark.parametrize("driver", proof.DRIVERS)
 def test_a_function_that_ends_its_transaction_has_its_event_or_counts_it(driver, tmp_path, full):
     database, asynchronous = proof.DRIVERS[driver]
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url = proof.created(tmp_path, database)
     cases = each_nth(CASES, SAMPLED, driver, proof.DRIVERS, full=full)
     losses, told = {}, set()
@@ -324,8 +322,6 @@ def test_a_function_that_ends_its_transaction_has_its_event_or_counts_it(driver,
 def test_a_flush_in_a_transaction_does_not_complete_what_has_committed_by_itself(
     driver, mode, finish, tmp_path
 ):
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url = proof.created(tmp_path, proof.DRIVERS[driver][0])
 
     @emits("ordered", n=arg.name, **MODES[mode])

@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 from tests.support import business
+from tests.support.drivers import running
 from tests.support.pairs import each_nth
 from tests.support.proving import MODES, lost
 from tests.transactions import test_proof as proof
-from tests.transactions.test_past_the_session import running
 
 import sidelight
 from sidelight import arg, emits
@@ -123,8 +123,6 @@ def perform(engine, case, name):
 @pytest.mark.parametrize("driver", proof.DRIVERS)
 def test_what_is_never_flushed_has_no_event(driver, tmp_path, full):
     database, asynchronous = proof.DRIVERS[driver]
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url = proof.created(tmp_path, database)
     cases = each_nth(CASES, SAMPLED, driver, proof.DRIVERS, full=full)
     with running(url, driver, asynchronous) as run:

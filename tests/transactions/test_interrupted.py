@@ -132,8 +132,6 @@ def opened_now(engine, kind):
 @pytest.mark.parametrize("kind", ["session", "connection"])
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_a_server_process_that_ends_costs_the_caller_one_error(driver, kind, mode, url, tmp_path):
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     there = url.replace("://", f"+{driver}://")
     engine = sqlalchemy.create_engine(there, pool_size=1, max_overflow=0)
     options = {"strict": True} if mode == "strict" else {}

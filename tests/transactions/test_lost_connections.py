@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 from tests.support import business, proving
+from tests.support.drivers import running
 from tests.support.pairs import each_nth
 from tests.support.proving import lost, told
 from tests.transactions import test_proof as proof
-from tests.transactions.test_past_the_session import running
 
 import sidelight
 from sidelight import arg, emits
@@ -134,8 +134,6 @@ def traced(engine, function, name, case):
 @pytest.mark.parametrize("driver", proof.DRIVERS)
 def test_the_work_of_a_lost_connection_has_no_event(driver, tmp_path, full):
     database, asynchronous = proof.DRIVERS[driver]
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url = proof.created(tmp_path, database)
     losses, changed, writing = {}, [], set()
     sidelight.flush(60)  # takes what other tests have lost
@@ -182,8 +180,6 @@ def commit_past_sqlalchemy(target):
 def test_the_caller_invalidates_the_connection(driver, tmp_path):
     """A transaction that was open is undone. One that the driver has ended before is counted."""
     database, asynchronous = proof.DRIVERS[driver]
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url = proof.created(tmp_path, database)
     sidelight.flush(60)  # takes what other tests have lost
     expected, seen = {}, {}

@@ -96,7 +96,6 @@ def test_below_sqlalchemy(driver, tmp_path, full):
     database, asynchronous = proof.DRIVERS[driver]
     url = there = proof.created(tmp_path, database)
     if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         there = url.replace("://", "+psycopg2://")
     with proof.opened(there, asynchronous, is_session=False) as unit:
 
@@ -170,7 +169,6 @@ perform_below_django("psycopg2", sys.argv[2], full=sys.argv[3] == "True")
 def test_below_django(driver, tmp_path, full):
     url = proof.created(tmp_path, below_django.DRIVERS[driver][0])
     if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         restore()
         store = f"sqlite:///{tmp_path / 'events.db'}"
         command = [sys.executable, "-c", DJANGO_ON_PSYCOPG2 + ON_PSYCOPG2, store, url, f"{full}"]

@@ -131,8 +131,6 @@ def named(value):
 def test_an_event_whose_transaction_ended_past_sqlalchemy_is_counted(
     driver, end, after, kind, mode, tmp_path, monkeypatch
 ):
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     monkeypatch.setattr("sidelight.transactions.statements._paused_until", Paused())
     url = business.shop(DRIVERS[driver][0], tmp_path)
     sidelight.configure(f"sqlite:///{tmp_path / 'events.db'}", otlp=False, deadline=1.0)

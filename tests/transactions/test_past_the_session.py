@@ -6,15 +6,14 @@ Where a part of the rows is committed, the event is counted. A loss is counted f
 except where the function has executed a statement, because nobody knows what it has done.
 """
 
-import asyncio
 import contextlib
 import itertools
 
 import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
 from tests.support import business
+from tests.support.drivers import running
 from tests.support.pairs import each_nth
 from tests.support.proving import lost
 from tests.transactions import test_proof as proof
@@ -162,33 +161,6 @@ def expunge_and_rollback(session):
 FINISHES = (Session.close, Session.rollback, Session.commit, flush_and_commit, expunge_and_rollback)
 
 
-@contextlib.contextmanager
-def running(url, driver, asynchronous, *, explicitly=True):
-    """A function that calls another with an engine, where the driver's calls can be awaited.
-
-    Args:
-        explicitly: whether SQLAlchemy sends BEGIN to SQLite, instead of sqlite3 before a row.
-    """
-    there = url.replace("://", "+psycopg2://") if driver == "psycopg2" else url
-    if not asynchronous:
-        engine = business.engine_on(there, poolclass=NullPool)
-        if explicitly:
-            business.begin_explicitly(engine)
-        yield lambda function: function(engine)
-        engine.dispose()
-        return
-    engine = business.async_engine_on(there, asynchronous, poolclass=NullPool)
-    if explicitly:
-        business.begin_explicitly(engine.sync_engine)
-
-    async def run(function):
-        await sqlalchemy.util.greenlet_spawn(function, engine.sync_engine)
-
-    with asyncio.Runner() as runner:
-        yield lambda function: runner.run(run(function))
-        runner.run(engine.dispose())
-
-
 def wrong(work, rows, events, losses):
     """Whether the event of an order does not fit its rows."""
     if rows == set(WORKS[work]):
@@ -202,8 +174,6 @@ def wrong(work, rows, events, losses):
 @pytest.mark.parametrize("driver", proof.DRIVERS)
 def test_the_event_waits_for_the_flush_of_its_objects(driver, tmp_path, full):
     database, asynchronous = proof.DRIVERS[driver]
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url = proof.created(tmp_path, database)
     losses = {}
     sidelight.flush(60)  # takes what other tests have lost

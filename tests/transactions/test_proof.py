@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from tests.support import business
 from tests.support.commands import wait_for
+from tests.support.drivers import DRIVERS
 from tests.support.pairs import each_pair
 from tests.support.proving import DJANGO_ON_PSYCOPG2
 from tests.support.telemetry import restore
@@ -460,14 +461,6 @@ STEPS = [
     ["order", DEFERRED, "commit", "rollback", "order", "commit"],
     *SQLITE_STEPS,
 ]
-DRIVERS = {
-    "psycopg": ("postgresql", None),
-    "psycopg2": ("postgresql", None),
-    "async psycopg": ("postgresql", "psycopg"),
-    "asyncpg": ("postgresql", "asyncpg"),
-    "sqlite3": ("sqlite", None),
-    "aiosqlite": ("sqlite", "aiosqlite"),
-}
 
 
 def _insert_in_sqlalchemy(target, name):
@@ -554,7 +547,6 @@ def test_sqlalchemy_tells_how_its_transactions_end(driver, tmp_path, full):
     database, asynchronous = DRIVERS[driver]
     url = there = created(tmp_path, database)
     if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         there = url.replace("://", "+psycopg2://")
     for given, steps, kind in each_pair(DRIVERS, STEPS, [*ORDERS], full=full):
         if given != driver or (steps in SQLITE_STEPS and database != "sqlite"):

@@ -256,7 +256,6 @@ def test_each_way_out_has_its_events_or_counts_them(driver, tmp_path, full):
     url = proof.created(tmp_path, DRIVERS[driver][0])
     store = f"sqlite:///{tmp_path / 'events.db'}"
     if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         restore()
         command = [sys.executable, "-c", DJANGO_ON_PSYCOPG2 + ON_PSYCOPG2, store, url, f"{full}"]
         losses = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)

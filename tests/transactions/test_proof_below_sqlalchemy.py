@@ -166,7 +166,6 @@ def test_each_way_out_has_its_events_or_counts_them(driver, tmp_path, full):
     database, asynchronous = proof.DRIVERS[driver]
     url = there = proof.created(tmp_path, database)
     if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         there = url.replace("://", "+psycopg2://")
     losses = {}
     sidelight.flush(60)  # takes what other tests have lost

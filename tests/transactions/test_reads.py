@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session, aliased
 from tests.support import business
+from tests.support.drivers import running
 from tests.support.pairs import each_nth
 from tests.support.proving import MODES, lost
 from tests.transactions import test_proof as proof
-from tests.transactions.test_past_the_session import running
 
 import sidelight
 from sidelight import arg, emits
@@ -128,8 +128,6 @@ def perform(engine, case, name):
 @pytest.mark.parametrize("driver", proof.DRIVERS)
 def test_reads_beside_undone_work_are_no_work(driver, tmp_path, full):
     database, asynchronous = proof.DRIVERS[driver]
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url, before = proof.created(tmp_path, database), lost()
     cases = each_nth(CASES, 13, driver, proof.DRIVERS, full=full)
     with running(url, driver, asynchronous) as run:
@@ -144,8 +142,6 @@ def test_reads_beside_undone_work_are_no_work(driver, tmp_path, full):
 
 @pytest.mark.parametrize("driver", [name for name in proof.DRIVERS if "sqlite" not in name])
 def test_a_statement_that_may_write_is_work(driver, tmp_path):
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url, expected = proof.created(tmp_path, "postgresql"), set()
     with running(url, driver, proof.DRIVERS[driver][1]) as run:
         for mode, write, work in itertools.product(MODES, WRITES, UNDONE[:2]):

@@ -149,7 +149,6 @@ def test_the_event_follows_the_work_over_a_new_connection(driver, tmp_path, full
     business.create_tables(url)
     store = f"sqlite:///{tmp_path / 'events.db'}"
     if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
         restore()
         command = [sys.executable, "-c", DJANGO_ON_PSYCOPG2 + ON_PSYCOPG2, store, url, f"{full}"]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)

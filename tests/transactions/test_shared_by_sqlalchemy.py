@@ -85,8 +85,6 @@ async def tasks(url, driver, order):
 @pytest.mark.parametrize("driver", proof.DRIVERS)
 def test_each_caller_has_its_events(driver, mode, tmp_path):
     database, asynchronous = proof.DRIVERS[driver]
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url = proof.created(tmp_path, database)
     raised = []
     order = emits("ordered", n=arg.name, **MODES[mode])(insert_awaited if asynchronous else insert)

@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session
 from tests.support import business
+from tests.support.drivers import running
 from tests.support.pairs import each_nth
 from tests.support.proving import MODES, lost
 from tests.transactions import test_proof as proof
-from tests.transactions.test_past_the_session import running
 
 import sidelight
 from sidelight import arg, emits
@@ -68,8 +68,6 @@ def perform(engine, case, name):
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_each_event_is_there_or_counted(driver, tmp_path, full):
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     url = proof.created(tmp_path, proof.DRIVERS[driver][0])
     found = []
     sidelight.flush(60)  # takes what other tests have lost

@@ -11,11 +11,11 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from tests.support import business
+from tests.support.drivers import running
 from tests.support.pairs import each_nth
 from tests.support.proving import lost
 from tests.support.telemetry import restore
 from tests.transactions import test_proof as proof
-from tests.transactions.test_past_the_session import running
 
 import sidelight
 from sidelight import arg, emits
@@ -309,8 +309,6 @@ def expected(case):
 @pytest.mark.filterwarnings("ignore")  # connections are left to the garbage collector
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_what_another_may_have_decided_is_counted(driver, url, tmp_path, full):
-    if driver == "psycopg2":
-        pytest.importorskip("psycopg2", reason="pip install psycopg2-binary")
     store = f"sqlite:///{tmp_path / 'events.db'}"
     sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
     cases, found = each_nth(CASES, 7, driver, DRIVERS, full=full), {}
