@@ -1,4 +1,4 @@
-"""The error of a signal handler arrives at each place of a commit, on each synchronous driver.
+"""The error of a signal handler arrives at each place of a commit or a rollback, on each driver.
 
 Each event of an order that is committed is stored or counted, and no other event is stored. Where
 the caller rolls back, and the order is not committed, nothing is counted either.
@@ -178,6 +178,21 @@ class ConnectionBlock(OnSqlalchemy):
         stepped(lambda: block.__exit__(None, None, None))
 
 
+class ConnectionGoneOnWith(OnSqlalchemy):
+    """SQLAlchemy forgets what was to be rolled back, and the next commit commits it."""
+
+    insert = staticmethod(_insert)
+
+    def run(self, order, stepped):
+        with self.engine.connect() as target:
+            order(target)
+            try:
+                stepped(target.rollback)
+            finally:
+                target.execute(sqlalchemy.text("SELECT 1"))
+                target.commit()
+
+
 class ConnectionInSql(OnSqlalchemy):
     insert = staticmethod(_insert)
 
@@ -202,7 +217,7 @@ WITH_SQLALCHEMY = {
     f"{way.__name__} {driver}": (way, database, driver)
     for way in (
         *(SessionCommit, SessionBlock, ConnectionCommit),
-        *(ConnectionGivenUp, ConnectionBlock, ConnectionInSql),
+        *(ConnectionGivenUp, ConnectionBlock, ConnectionGoneOnWith, ConnectionInSql),
     )
     for database, driver in (
         ("sqlite", "sqlite"),

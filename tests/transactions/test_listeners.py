@@ -16,6 +16,7 @@ from tests.transactions import test_proof as proof
 import sidelight
 from sidelight import arg, emits
 from sidelight.emission.emitter import EMITTER
+from sidelight.exceptions import TransactionError
 
 pytestmark = pytest.mark.usefixtures("restored")
 
@@ -131,3 +132,29 @@ def test_its_event_is_there_if_its_row_is(driver, tmp_path, full):
     with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
         stored = {each.attributes["n"] for each in store.events()}
     assert stored == rows
+
+
+@pytest.mark.parametrize("name", [*OF_ENGINES, "rollback"])
+def test_the_first_function_of_an_engine_may_be_called_by_a_listener(name, tmp_path):
+    """SQLAlchemy is in a loop over the listeners then, and another thread may be."""
+    url = proof.created(tmp_path, "sqlite")
+    for mode, join in MODES.items():
+        engine = business.engine_on(url)
+        business.begin_explicitly(engine)
+        order = emits("ordered", n=arg.name, **join)(_insert)
+        listening = Listening(order, f"{mode}, {name}")
+        event.listen(engine, name, listening.on_engine)
+        for end in ENDS:
+            suppressed = contextlib.suppress(TransactionError)
+            with engine.connect() as unit, listening.during(), suppressed:
+                _use(unit, f"{mode}, {name}", end)
+        assert listening.number > 0
+        event.remove(engine, name, listening.on_engine)
+        with engine.begin() as unit:
+            order(unit, f"{mode}, {name}: the last")
+        engine.dispose()
+    rows = business.committed(url)
+    assert {f"{mode}, {name}: the last" for mode in MODES} <= rows
+    sidelight.flush(20)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        assert {each.attributes["n"] for each in store.events()} == rows

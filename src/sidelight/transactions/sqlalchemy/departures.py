@@ -6,6 +6,7 @@ It is invalidated, detached from its pool, or returned to the pool by the garbag
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 from sqlalchemy.engine import Connection
@@ -55,8 +56,11 @@ def is_lost(connection: Connection) -> bool:
     return connection.invalidated or connection.closed
 
 
-def overlay(connection: Connection, found: Open) -> None:
-    """Overlay what takes the driver's connection away, because it cannot be asked after that."""
+def overlays(connection: Connection, found: Open) -> dict[str, Callable[..., None]]:
+    """Return, by name, what overlays the methods that take the driver's connection away.
+
+    It cannot be asked after that.
+    """
     kind, weakly = type(connection), weakref.ref(connection)
 
     def living() -> Connection:
@@ -85,7 +89,7 @@ def overlay(connection: Connection, found: Open) -> None:
                 found.unknown()
         kind.close(connection)
 
-    connection.__dict__.update(invalidate=invalidate, detach=detach, close=close)
+    return {"invalidate": invalidate, "detach": detach, "close": close}
 
 
 def _is_given_back_open(connection: Connection) -> bool:

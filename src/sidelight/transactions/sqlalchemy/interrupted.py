@@ -70,6 +70,18 @@ def commit_has_ended(found: Ending, connection: Connection) -> bool:
     return False
 
 
+def rollback_has_ended(found: Ending, connection: Connection) -> bool:
+    """Return whether a ROLLBACK that was interrupted has ended the transaction.
+
+    Where it is open the events wait on, because the next commit commits their work: SQLAlchemy has
+    forgotten the transaction. Where nothing tells they are counted.
+    """
+    is_open = False if connection.invalidated else is_still_open(connection)
+    if is_open is None:
+        found.unknown()
+    return is_open is False
+
+
 def take_in_interrupted(found: Ending, connection: Connection, context: ExceptionContext) -> None:
     """Take in a statement that was interrupted before, within or behind its execution."""
     text = context.statement or ""

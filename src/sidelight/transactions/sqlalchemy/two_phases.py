@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy.engine import Connection
@@ -42,10 +43,22 @@ class Prepared(Protocol):
         ...
 
 
-def overlay(connection: Connection, found: Prepared) -> None:
-    """Overlay what prepares a transaction, and what ends a prepared one."""
+def overlays(
+    connection: Connection,
+    found: Prepared,
+    *,
+    commit: Callable[[Any, bool], None],
+    rollback: Callable[[Any, bool], None],
+) -> dict[str, Callable[..., None]]:
+    """Return, by name, what overlays the methods that prepare a transaction or end a prepared one.
+
+    Args:
+        connection: the caller's.
+        found: the events that wait for its transactions.
+        commit: overlays the commit of one that is not prepared.
+        rollback: overlays its rollback.
+    """
     kind, weakly = type(connection), weakref.ref(connection)
-    commit_unprepared = connection._commit_twophase_impl  # noqa: SLF001  # overlaid already
 
     def living() -> Connection:
         connection = weakly()
@@ -62,23 +75,15 @@ def overlay(connection: Connection, found: Prepared) -> None:
             if not is_sound:  # the server has answered ROLLBACK
                 found.decided(str(xid), committed=False)
 
-    def commit(xid: Any, is_prepared: bool) -> None:
+    def end(xid: Any, is_prepared: bool, unprepared: Callable[..., None], name: str) -> None:
         if is_prepared:
-            _end(found, living(), kind._commit_twophase_impl, xid)  # noqa: SLF001
+            _end(found, living(), getattr(kind, name), xid)
         else:
-            commit_unprepared(xid, is_prepared)
+            unprepared(xid, is_prepared)
 
-    def rollback(xid: Any, is_prepared: bool) -> None:
-        if is_prepared:
-            _end(found, living(), kind._rollback_twophase_impl, xid)  # noqa: SLF001
-        else:
-            kind._rollback_twophase_impl(living(), xid, is_prepared)  # noqa: SLF001
-
-    connection.__dict__.update(
-        _prepare_twophase_impl=prepare,
-        _commit_twophase_impl=commit,
-        _rollback_twophase_impl=rollback,
-    )
+    names = {"_commit_twophase_impl": commit, "_rollback_twophase_impl": rollback}
+    ends = {name: partial(end, unprepared=each, name=name) for name, each in names.items()}
+    return {"_prepare_twophase_impl": prepare, **ends}
 
 
 def _end(

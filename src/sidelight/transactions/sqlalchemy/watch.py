@@ -1,8 +1,8 @@
 """The events that wait for the commit of a SQLAlchemy connection, and what it executes meanwhile.
 
-SQLAlchemy tells of rollbacks and statements by events, and of a commit by a method that is
-overlaid. A commit counts only if the transaction was sound before it, because some servers answer
-the COMMIT of a failed transaction by a rollback and no error.
+SQLAlchemy tells of statements by events. The methods that commit and roll back are overlaid. A
+commit counts only if the transaction was sound before it, because some servers answer the COMMIT of
+a failed transaction by a rollback and no error.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection, ExceptionContext
 
 from sidelight.transactions import control
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.reads import only_reads
-from sidelight.transactions.sqlalchemy import departures, two_phases
+from sidelight.transactions.sqlalchemy import departures, listening, two_phases
 from sidelight.transactions.sqlalchemy.drivers import driver_of
 from sidelight.transactions.sqlalchemy.interrupted import (
     commit_has_ended,
+    rollback_has_ended,
     take_in_interrupted,
 )
 from sidelight.transactions.sqlalchemy.protocol import Answers, Driver
@@ -32,9 +32,6 @@ from sidelight.transactions.waiting import Waiting
 from sidelight.transactions.work import End, Work
 
 _ATTRIBUTE: Final = "_sidelight_watch"
-_COMMITS: Final = ("_commit_impl", "_commit_twophase_impl")
-
-_engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 
 
 class Watch(Waiting):
@@ -122,16 +119,27 @@ class Watch(Waiting):
 
 
 def watch(connection: Connection) -> Watch:
-    """Watch a connection; once for each."""
+    """Watch a connection; once for each.
+
+    An interrupt may arrive at any time. The connection is watched wholly then, or not yet.
+    """
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
     if found is None:
+        listening.listen(connection.engine, _LISTENERS)
         found = Watch(driver_of(connection), outlives=departures.outlives(connection))
-        connection.__dict__[_ATTRIBUTE] = found
-        _listen(connection.engine)
-        for name in _COMMITS:
-            _overlay(connection, name, found)
-        departures.overlay(connection, found)
-        two_phases.overlay(connection, found)
+        overlays = {
+            _ATTRIBUTE: found,
+            "_commit_impl": _committing(connection, "_commit_impl", found),
+            "_rollback_impl": _rolling_back(connection, "_rollback_impl", found),
+            **departures.overlays(connection, found),
+            **two_phases.overlays(
+                connection,
+                found,
+                commit=_committing(connection, "_commit_twophase_impl", found),
+                rollback=_rolling_back(connection, "_rollback_twophase_impl", found),
+            ),
+        }
+        connection.__dict__.update(overlays)
     return found
 
 
@@ -145,8 +153,8 @@ class ConnectionWork(Work):
         self.connection = connection
 
 
-def _overlay(connection: Connection, name: str, found: Watch) -> None:
-    """Overlay a method that commits, because SQLAlchemy has no event after the commit."""
+def _committing(connection: Connection, name: str, found: Watch) -> Callable[..., None]:
+    """Return what overlays a method that commits: SQLAlchemy has no event after the commit."""
     commit = getattr(type(connection), name)
     weakly = weakref.ref(connection)
 
@@ -179,7 +187,39 @@ def _overlay(connection: Connection, name: str, found: Watch) -> None:
                     _take_in_returned_commit(found, connection)
             raise
 
-    connection.__dict__[name] = commit_and_emit
+    return commit_and_emit
+
+
+def _rolling_back(connection: Connection, name: str, found: Watch) -> Callable[..., None]:
+    """Return what overlays a method that rolls back: SQLAlchemy has no event after the rollback."""
+    roll_back = getattr(type(connection), name)
+    weakly = weakref.ref(connection)
+
+    def roll_back_and_drop(*arguments: Any) -> None:
+        connection = weakly()
+        assert connection is not None  # noqa: S101  # its method is being called
+        take_in = found.rolled_back
+        with Contained(found.lose):
+            found.check_open(connection)
+            if found.is_used and _is_unproved(connection):
+                take_in = found.unknown
+        ends, handled = found.ends, sys.exc_info()[1]
+        try:
+            roll_back(connection, *arguments)
+            with Contained(found.lose):
+                take_in()
+        except BaseException as error:
+            with Contained(found.lose):
+                of_driver = connection.dialect.loaded_dbapi.Error
+                if found.finish() or found.ends != ends:
+                    pass  # it was taken in
+                elif is_raised_by(of_driver, error, handled) or rollback_has_ended(
+                    found, connection
+                ):
+                    take_in()
+            raise
+
+    return roll_back_and_drop
 
 
 def _is_sound(found: Watch, connection: Connection) -> bool:
@@ -270,35 +310,11 @@ def _is_unproved(connection: Connection) -> bool:
     return _is_left_open(connection) or driver_of(connection).is_alone(connection)
 
 
-def _listen(engine: Engine) -> None:
-    """Listen to the connections of an engine; once for each engine."""
-    if engine not in _engines:
-        _engines.add(engine)
-        event.listen(engine, "rollback", _rolled_back)
-        event.listen(engine, "rollback_twophase", _rolled_back)
-        event.listen(engine, "before_cursor_execute", _executes)
-        # First, because another listener may call a function whose work is in a new savepoint.
-        event.listen(engine, "after_cursor_execute", _executed, insert=True)
-        event.listen(engine, "handle_error", _failed)
-
-
 def _executes(connection: Connection, *_: object) -> None:
     found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
     if found is not None:
         with Contained(found.lose):
             found.check_open(connection)
-
-
-def _rolled_back(connection: Connection, *arguments: object) -> None:
-    found: Watch | None = connection.__dict__.get(_ATTRIBUTE)
-    is_prepared = arguments[1:] == (True,)  # of `rollback_twophase`
-    if found is not None and not is_prepared:
-        with Contained(found.lose):
-            found.check_open(connection)
-            if found.is_used and _is_unproved(connection):
-                found.unknown()
-            else:
-                found.rolled_back()
 
 
 def _executed(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
@@ -362,3 +378,11 @@ def _failed(context: ExceptionContext) -> None:
             found.statements.executed(reads=only_reads(context.statement or ""))
         if driver.may_undo_all and found.has_begun and not driver.has_begun(connection):
             found.rolled_back()
+
+
+_LISTENERS: Final = (
+    listening.Listener("before_cursor_execute", _executes),
+    # First, because another listener may call a function whose work is in a new savepoint.
+    listening.Listener("after_cursor_execute", _executed, is_first=True),
+    listening.Listener("handle_error", _failed),
+)
