@@ -5,6 +5,8 @@ The connection goes on to be used. Each of its later events is there if and only
 
 import contextlib
 import itertools
+import os
+from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -23,7 +25,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-SAMPLED = 23  # by default each so many places
+SAMPLED = 37  # by default each so many places
+SOURCES = stepping.SOURCE, f"{Path(sqlalchemy.__file__).parent}{os.sep}"
 DRIVERS = {"sqlite3": "sqlite", "psycopg": "postgresql+psycopg", "psycopg2": "postgresql+psycopg2"}
 
 
@@ -43,7 +46,7 @@ def test_later_events_are_right(driver, kind, mode, tmp_path, full):
         engine = sqlalchemy.create_engine(there)
         with Session(engine) if kind is Session else engine.connect() as target:
             target.execute(sqlalchemy.text("SELECT 1"))
-            steps = stepping.Steps(step)
+            steps = stepping.Steps(step, SOURCES)
             with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
                 steps.run(lambda target=target, step=step: function(target, f"first {step}"))
             target.rollback()
