@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import Engine, event
 
+from sidelight.transactions.turns import acquired
+
 Listeners: TypeAlias = deque[Callable[..., Any]]
 
 _engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
@@ -41,8 +43,9 @@ def listen(engine: Engine, listeners: Iterable[Listener]) -> None:
     """
     if engine in _engines:
         return
-    is_held = _lock.acquire(timeout=_WAIT)
+    held: list[bool] = []
     try:
+        acquired(_lock, held, timeout=_WAIT)
         for each in listeners:
             if not event.contains(engine, each.name, each.call):
                 _renew(engine, each.name, deque.copy)
@@ -51,7 +54,7 @@ def listen(engine: Engine, listeners: Iterable[Listener]) -> None:
                 _renew(engine, each.name, partial(_first, each.call))
         _engines.add(engine)
     finally:
-        if is_held:
+        if held:
             _lock.release()
 
 
