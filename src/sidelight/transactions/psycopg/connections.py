@@ -24,6 +24,7 @@ from sidelight.transactions.statements import (
     execute_all_awaited,
 )
 from sidelight.transactions.transaction import CountedTransaction
+from sidelight.transactions.work import End
 
 #: During a statement the server does not tell whether a transaction is open; a turn tells.
 _PERHAPS_OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.ACTIVE)
@@ -133,7 +134,7 @@ class _PsycopgTransaction(CountedTransaction):
     @property
     def is_alone(self) -> bool:
         """See `CountedTransaction.is_alone`."""
-        return self._watch.alone != self._alone
+        return self._watch.alone != self._alone and End.ALONE in self._work.written()
 
     @property
     def is_open(self) -> bool:

@@ -8,10 +8,14 @@ its results to one method, which is overlaid here for the time of a commit.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
+
+from sidelight.transactions import control
+from sidelight.transactions.control import Statement
+from sidelight.transactions.entry import Entry
 
 
 @contextlib.contextmanager
@@ -38,3 +42,17 @@ def own_answers(connection: Any) -> Iterator[list[bytes]]:
         yield tags
     finally:
         del pipeline._process_results  # noqa: SLF001
+
+
+def status_after(each: Statement | Entry, before: int) -> int:
+    """Return the status of a transaction after a statement that has succeeded."""
+    if isinstance(each, Entry):
+        return before
+    if each.begins:
+        return TransactionStatus.INTRANS
+    return TransactionStatus.IDLE if each.verb in control.ENDS else before
+
+
+def statements_in(sent: Sequence[Statement | Entry]) -> list[Statement]:
+    """Return the statements without the events that were added between."""
+    return [each for each in sent if isinstance(each, Statement)]

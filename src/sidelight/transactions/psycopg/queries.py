@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from psycopg import Error as PsycopgError
+from psycopg import OperationalError
 from psycopg.errors import SyntaxError as SyntaxErrorInSql
+
+_WITHOUT_SYNC: Final = {"_execute_gen", "_executemany_gen_pipeline", "_fetch_gen"}
 
 
 class OwnText(bytes):
@@ -41,6 +45,17 @@ def plain(text: Any, connection: Any) -> str:
     return bytes(text).decode("utf-8", "surrogateescape")
 
 
+def tells_no_end(gen: Any) -> bool:
+    """Return whether a generator reads no answer to a Sync, which ends a pipeline's transaction."""
+    return getattr(gen, "__name__", "") in _WITHOUT_SYNC
+
+
 def is_unparsed(error: BaseException) -> bool:
     """Return whether the server could not parse a text; in a function, there is a context."""
     return isinstance(error, SyntaxErrorInSql) and not error.diag.context
+
+
+def is_of_psycopg(error: BaseException) -> bool:
+    """Return whether psycopg itself refuses a call; the server executes what was sent before."""
+    is_of_server = isinstance(error, OperationalError) or getattr(error, "pgresult", None)
+    return isinstance(error, PsycopgError) and not is_of_server

@@ -23,7 +23,9 @@ from sidelight.transactions import control
 from sidelight.transactions.control import Dialect, Statement
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained, is_raised_by
-from sidelight.transactions.psycopg.queries import Query, is_unparsed, plain
+from sidelight.transactions.psycopg import queries
+from sidelight.transactions.psycopg.pipelines import statements_in, status_after
+from sidelight.transactions.psycopg.queries import Query, plain
 from sidelight.transactions.reads import only_reads
 from sidelight.transactions.waiting import Waiting
 from sidelight.transactions.work import End, Work
@@ -58,6 +60,8 @@ class Watch(Waiting):
         self._untagged: list[Statement | Entry] = []
         self._before: int = TransactionStatus.IDLE  # … and the status before it
         self._failed = False  # … and whether any of it has failed
+        self._is_cut = False  # … by an interrupt
+        self._tells_no_end = False  # … of the exchange: see `queries.tells_no_end`
 
     def wait(self, entry: Entry) -> None:
         """Emit an event when the transaction has committed."""
@@ -68,7 +72,7 @@ class Watch(Waiting):
 
     def begun(self) -> Work:
         """See `Waiting.begun`."""
-        sent = [each.verb for each in _statements_in(self._untagged)]
+        sent = [each.verb for each in statements_in(self._untagged)]
         return Work(self.statements, sent=sum(verb in _PLAIN for verb in sent))
 
     def has_undone(self, work: Work) -> bool:
@@ -117,7 +121,7 @@ class Watch(Waiting):
     def closed(self, *, is_autocommit: bool) -> None:
         """Take in that the connection was closed: the server undoes what is not committed."""
         if self._status != TransactionStatus.UNKNOWN:
-            sent = _statements_in(self._untagged)
+            sent = statements_in(self._untagged)
             if sent and self._before == TransactionStatus.IDLE and is_autocommit:
                 # A pipeline is a transaction of its own, and nothing tells whether it has ended.
                 self._has_closed([] if sent[0].begins else [Statement(control.COMMIT)])
@@ -132,7 +136,7 @@ class Watch(Waiting):
         for each in untagged:
             if isinstance(each, Entry):
                 self.add(each)
-        self._ended_perhaps([*_statements_in(untagged), *sent], TransactionStatus.UNKNOWN)
+        self._ended_perhaps([*statements_in(untagged), *sent], TransactionStatus.UNKNOWN)
         if self.ends == ends:
             self.rolled_back()
 
@@ -142,9 +146,10 @@ class Watch(Waiting):
         handled = sys.exc_info()[1]
         with contained:
             self.look(connection)
-            if before == TransactionStatus.IDLE:
+            if before == TransactionStatus.IDLE and not self._untagged:
                 self.statements.ended(End.UNKNOWN)
             query = Query.of(gen)
+            self._tells_no_end = queries.tells_no_end(gen)
         try:
             answer = yield from gen
             with contained:
@@ -153,9 +158,6 @@ class Watch(Waiting):
                 elif not self._untagged:
                     self._go_on(connection.pgconn, before)
                 self._settle(connection.pgconn, before, ends)
-                if before == self._status == TransactionStatus.IDLE and query is not None:
-                    reads = only_reads(plain(query.text, connection))
-                    self.alone += self.ends == ends and not reads
         except BaseException as error:
             with contained:
                 sent = self._command or (
@@ -165,8 +167,11 @@ class Watch(Waiting):
                 self._take_in_failed(sent, connection.pgconn)
                 if not is_raised_by(PsycopgError, error, handled):
                     self._is_interrupted(sent, connection.pgconn, before, ends)
+                elif self._is_sent(connection.pgconn) and queries.is_of_psycopg(error):
+                    self._send(sent, before)  # the server has not failed
+                    self._settle(connection.pgconn, before, ends)
                 else:
-                    if is_unparsed(error):  # nothing was executed
+                    if queries.is_unparsed(error):  # nothing was executed
                         sent = sent[:1]
                     self._has_failed(sent, connection.pgconn, before, ends)
             raise
@@ -175,7 +180,7 @@ class Watch(Waiting):
     def _lose(self, connection: Any, error: Exception) -> None:
         """Drop the events and count them, because a hook has failed."""
         untagged, self._untagged, self._command = self._untagged, [], []
-        self._failed = False
+        self._failed = self._is_cut = False
         for each in untagged:
             if isinstance(each, Entry):
                 self.add(each)
@@ -226,8 +231,9 @@ class Watch(Waiting):
         """Take in statements and their tags."""
         if len(sent) != len(tags):  # the text is not understood
             self.statements.executed(reads=False)
-            self.statements.ended(End.UNKNOWN)
             ends = [tag for tag in tags if tag in {b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"}]
+            if ends:
+                self.statements.ended(End.UNKNOWN)
             if ends[:1] == [b"COMMIT"]:
                 self.committed()
             elif ends:
@@ -239,6 +245,10 @@ class Watch(Waiting):
             elif tag in _TAGS or statement.verb in _PLAIN:
                 self.executed(statement)
 
+    def _is_sent(self, pgconn: Any) -> bool:
+        """Return whether there are statements whose tags are not seen."""
+        return bool(self._untagged) or pgconn.transaction_status == TransactionStatus.ACTIVE
+
     def _send(self, sent: Sequence[Statement], before: int) -> None:
         """Take in statements whose tags are not seen."""
         if sent and not self._untagged:
@@ -247,30 +257,43 @@ class Watch(Waiting):
 
     def _settle(self, pgconn: Any, before: int, ends: int) -> None:
         """Take in the state after an exchange."""
-        self._status = status = pgconn.transaction_status
+        status = pgconn.transaction_status
+        if status == TransactionStatus.IDLE and pgconn.pipeline_status and self._tells_no_end:
+            # The pipeline's own transaction ends at the next Sync, and may be undone until then.
+            status = TransactionStatus.ACTIVE
+        self._status = status
         if status == TransactionStatus.ACTIVE:
             return
         # A COPY or a stream that was running before the watch, and was a transaction of its own.
         is_alone = before == TransactionStatus.ACTIVE and not self._untagged
         untagged, self._untagged = self._untagged, []
         failed, self._failed = self._failed, False
+        is_cut, self._is_cut = self._is_cut, False
         if untagged:
             before = self._before
         if failed:
-            self._number(_statements_in(untagged))
-            self._ended_perhaps(_statements_in(untagged), status)
+            self._number(statements_in(untagged))
+            self._ended_perhaps(statements_in(untagged), status)
             untagged = [each for each in untagged if isinstance(each, Entry)]
         for each in untagged:
             self._take_in_untagged(each, before)
-            before = _status_after(each, before)
-        if status == TransactionStatus.IDLE and self._entries:
-            # An end that no statement explains; but a pipeline is a transaction of its own.
-            if ((untagged and before == TransactionStatus.IDLE) or is_alone) and not failed:
-                self.committed()
-            else:
-                self.unknown()
-        elif status == TransactionStatus.IDLE and before in _OPEN and self.ends == ends:
-            self.rollbacks += 1  # no event waits, but a transaction has ended
+            before = status_after(each, before)
+        if status == TransactionStatus.IDLE and failed:
+            if self._entries or self.ends == ends:
+                (self.unknown if self._entries or is_cut else self.rolled_back)()
+        elif status == TransactionStatus.IDLE:
+            is_alone = is_alone or bool(untagged and before == TransactionStatus.IDLE)
+            self._is_idle(before in _OPEN and bool(untagged or self.ends == ends), is_alone, ends)
+
+    def _is_idle(self, is_open: bool, is_alone: bool, ends: int) -> None:
+        """Take in an end that no statement explains; what has begun alone commits by itself."""
+        if self._entries:
+            (self.committed if is_alone else self.unknown)()
+        elif is_open:
+            self.rollbacks += self.ends == ends  # no event waits, but a transaction has ended
+        else:
+            self.alone += bool(self.statements.standing.written)
+            self.statements.ended(End.ALONE)
 
     def _take_in_untagged(self, each: Statement | Entry, before: int) -> None:
         if isinstance(each, Entry):
@@ -299,7 +322,7 @@ class Watch(Waiting):
         if pgconn.status != ConnStatus.OK:
             if self.ends == ends:
                 self._has_closed(sent)
-        elif self._untagged or status == TransactionStatus.ACTIVE:
+        elif self._is_sent(pgconn):
             self._send(sent, before)
             self._failed = True
             self._settle(pgconn, before, ends)
@@ -317,7 +340,12 @@ class Watch(Waiting):
             return
         if self._untagged or before not in _OPEN:
             self._are_undecided(sent)
-            self._has_failed(sent, pgconn, before, ends)
+            self._is_cut = self._is_sent(pgconn)
+            is_sent = self._is_cut or status != TransactionStatus.IDLE
+            if is_sent or not _may_be_alone(sent, before):
+                self._has_failed(sent, pgconn, before, ends)
+            else:
+                self.unknown()
         elif status in _OPEN:
             for each in sent:
                 if each.verb == control.SAVEPOINT:
@@ -353,17 +381,10 @@ class Watch(Waiting):
             self.unknown()
 
 
-def _status_after(each: Statement | Entry, before: int) -> int:
-    """Return the status of a transaction after a statement that has succeeded."""
-    if isinstance(each, Entry):
-        return before
-    if each.begins:
-        return TransactionStatus.INTRANS
-    return TransactionStatus.IDLE if each.verb in control.ENDS else before
-
-
-def _statements_in(sent: Sequence[Statement | Entry]) -> list[Statement]:
-    return [each for each in sent if isinstance(each, Statement)]
+def _may_be_alone(sent: Sequence[Statement], before: int) -> bool:
+    """Return whether a COPY or one statement may have written, and has no transaction."""
+    is_copy = before == TransactionStatus.ACTIVE
+    return is_copy or (len(sent) == 1 and sent[0].verb == control.OTHER)
 
 
 def _task() -> int:
