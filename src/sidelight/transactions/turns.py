@@ -23,6 +23,11 @@ SHARE: Final = 0.5
 _CALL: Final[Callable[[Callable[[], object]], object]] = call
 
 
+def at_once(*steps: Callable[[], object]) -> Callable[[], object]:
+    """Return a function of C that calls functions of C, so that no interrupt comes between two."""
+    return partial(deque, map(_CALL, steps), 0)
+
+
 class _Turn:
     """The lock of a connection.
 
@@ -38,8 +43,7 @@ class _Turn:
     def __init__(self, key: tuple[int, int]) -> None:
         self.lock = Lock()
         self.holder = 0
-        steps: list[Callable[[], object]] = [partial(_turns.pop, key, None), self.lock.release]
-        self.leave: Callable[[], object] = partial(deque, map(_CALL, steps), 0)
+        self.leave = at_once(partial(_turns.pop, key, None), self.lock.release)
 
 
 #: By process and connection, while a thread inserts; a forked child has none of the parent's.

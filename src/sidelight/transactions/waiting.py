@@ -87,14 +87,12 @@ class Waiting:
         """Number of transactions that have ended."""
         return self.commits + self.rollbacks
 
-    def continue_from(self, earlier: Waiting) -> None:
-        """Count on from an earlier connection, which this one has replaced."""
-        self.commits += earlier.commits
-        self.rollbacks += earlier.rollbacks
-        self.unknown_ends += earlier.unknown_ends
-        self.alone += earlier.alone
-        if not self.statements.number:
-            self.statements = earlier.statements
+    def continuing(self, earlier: Waiting) -> dict[str, Any]:
+        """Return the attributes that count on from an earlier connection, which this replaces."""
+        counted = ("commits", "rollbacks", "unknown_ends", "alone")
+        counts = {name: getattr(self, name) + getattr(earlier, name) for name in counted}
+        statements = self.statements if self.statements.number else earlier.statements
+        return {**counts, "statements": statements}
 
     def begun(self) -> Work:
         """Return the work that a function does from now on."""

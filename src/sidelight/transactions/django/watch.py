@@ -20,6 +20,7 @@ from sidelight.transactions.django.state import State, dialect_of, state_of, use
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.reads import only_reads
+from sidelight.transactions.turns import at_once
 from sidelight.transactions.waiting import Waiting
 from sidelight.transactions.work import End
 
@@ -81,11 +82,6 @@ class _Watch(Waiting):
         self._errors = connection.Database.Error, Error
         self._is_savepoint = False  # whether the oldest savepoint is the whole transaction
         self._is_empty = False  # … and everything in it is undone
-        self._overlay("_commit", self._after_commit)
-        self._overlay("_rollback", self._after_rollback)
-        self._overlay("_close", self._after_rollback)
-        self._overlay("_set_autocommit", self._after_commit)  # sqlite3 commits
-        connection.execute_wrappers.insert(0, self._execute)
 
     def _forget_transaction(self) -> None:
         super()._forget_transaction()
@@ -95,7 +91,21 @@ class _Watch(Waiting):
         """Emit an event when the transaction has committed."""
         self.add(entry)
 
-    def _overlay(self, name: str, ended: Callable[[State], None]) -> None:
+    def begin(self) -> None:
+        """Begin to watch, by one call of C: after an interrupt all is there, or nothing."""
+        self._connection.__dict__.update(
+            {
+                "_commit": self._overlaid("_commit", self._after_commit),
+                "_rollback": self._overlaid("_rollback", self._after_rollback),
+                "_close": self._overlaid("_close", self._after_rollback),
+                # sqlite3 commits
+                "_set_autocommit": self._overlaid("_set_autocommit", self._after_commit),
+                "execute_wrappers": [self._execute, *self._connection.execute_wrappers],
+                _WATCH: self,
+            }
+        )
+
+    def _overlaid(self, name: str, ended: Callable[[State], None]) -> Callable[..., Any]:
         original = getattr(self._connection, name)
 
         def call(*arguments: Any) -> Any:
@@ -117,7 +127,7 @@ class _Watch(Waiting):
                 raise
             return answer
 
-        setattr(self._connection, name, call)
+        return call
 
     def _lose(self, error: Exception) -> None:
         """Drop the events and count them, because a hook has failed."""
@@ -276,7 +286,8 @@ def watch_of(connection: Any) -> Any:
     if uses_psycopg(connection):
         return _watch_psycopg(connection, found)
     if found is None:
-        found = connection.__dict__[_WATCH] = _Watch(connection)
+        found = _Watch(connection)
+        found.begin()
     return found
 
 
@@ -295,9 +306,12 @@ def _watch_psycopg(connection: Any, last: Any) -> Waiting:
     if isinstance(last, Watch) and (raw is None or found is not last):
         last.closed(is_autocommit=False)  # by Django
     if found is not last:
-        if last is not None:
-            found.continue_from(last)
-        connection.__dict__[_WATCH] = found
+        counts = {} if last is None else found.continuing(last)
+        # After an interrupt nothing is counted twice.
+        at_once(
+            partial(found.__dict__.update, counts),
+            partial(connection.__dict__.__setitem__, _WATCH, found),
+        )()
     return found
 
 
@@ -308,4 +322,5 @@ def _connected(connection: Any, **_: object) -> None:
             watch_of(connection)
 
 
+connection_created.disconnect(dispatch_uid="sidelight")  # of an import that was interrupted
 connection_created.connect(_connected, dispatch_uid="sidelight")

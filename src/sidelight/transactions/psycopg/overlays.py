@@ -13,6 +13,8 @@ from sidelight.transactions.psycopg.watch import Watch
 AnyConnection: TypeAlias = Connection[Any] | AsyncConnection[Any]
 
 _ATTRIBUTE: Final = "_sidelight_watch"
+#: The same watch before its overlays are there, so that all threads find one.
+_BEGUN: Final = "_sidelight_watch_begun"
 
 
 def watch(connection: AnyConnection) -> Watch:
@@ -21,19 +23,20 @@ def watch(connection: AnyConnection) -> Watch:
     if known is not None:
         return known
     encoding = None if connection.closed else connection.info.parameter_status("server_encoding")
-    new = Watch(
-        is_async=isinstance(connection, AsyncConnection),
-        is_busy=connection.lock.locked(),
-        status=connection.pgconn.transaction_status,
-        dialect=control.in_postgresql(encoding),
-    )
-    found: Watch = connection.__dict__.setdefault(_ATTRIBUTE, new)
+    is_async = isinstance(connection, AsyncConnection)
+    new = Watch(is_async=is_async, dialect=control.in_postgresql(encoding))
+    found: Watch = connection.__dict__.setdefault(_BEGUN, new)
+    found.begin(connection.pgconn.transaction_status, is_busy=connection.lock.locked())
     # A weak reference, because a cycle would keep the connection from being closed at once.
-    _overlay(weakref.ref(connection), type(connection), found)
+    overlays = _overlays(weakref.ref(connection), type(connection), found)
+    # One call of C: after an interrupt all is there, or the next call begins anew.
+    connection.__dict__.update(overlays)
     return found
 
 
-def _overlay(reference: Any, kind: Any, found: Watch) -> None:
+def _overlays(reference: Any, kind: Any, found: Watch) -> dict[str, Any]:
+    """Return what the connection has in its dictionary while it is watched."""
+
     def wait(gen: Any, *arguments: Any, **named: Any) -> Any:
         connection = reference()
         exchange = found.exchange(gen, connection)
@@ -58,6 +61,8 @@ def _overlay(reference: Any, kind: Any, found: Watch) -> None:
         return found.command(gen, command, connection)
 
     is_async = issubclass(kind, AsyncConnection)
-    reference().__dict__.update(
-        wait=wait_awaited if is_async else wait, _exec_command=_exec_command
-    )
+    return {
+        "wait": wait_awaited if is_async else wait,
+        "_exec_command": _exec_command,
+        _ATTRIBUTE: found,
+    }

@@ -37,11 +37,11 @@ def own_answers(connection: Any) -> Iterator[list[bytes]]:
             tags.append(results[-1].command_status or b"")
         process(queued, results)
 
-    pipeline._process_results = collect  # noqa: SLF001
     try:
+        pipeline._process_results = collect  # noqa: SLF001
         yield tags
     finally:
-        del pipeline._process_results  # noqa: SLF001
+        pipeline.__dict__.pop("_process_results", None)  # an interrupt may have come before it
 
 
 def status_after(each: Statement | Entry, before: int) -> int:

@@ -45,15 +45,15 @@ class Watch(Waiting):
         exchanges: number of exchanges with the server that have begun.
     """
 
-    def __init__(self, *, is_async: bool, is_busy: bool, status: int, dialect: Dialect) -> None:
+    def __init__(self, *, is_async: bool, dialect: Dialect) -> None:
         super().__init__()
         self._dialect = dialect
         self.exchanges = 0
-        self._status = status  # … of the transaction, after the last exchange
+        self._status: int = TransactionStatus.IDLE  # … of the transaction, after the last exchange
         # The number of the current task or thread. (A task itself would be kept alive.)
         self._runner: Callable[[], int] = _task if is_async else get_ident
-        # What runs an exchange; one that began before the watch is unknown.
-        self._running: int | None = _SOMEBODY if is_async and is_busy else None
+        self._is_async = is_async
+        self._running: int | None = None  # what runs an exchange
         self._last: int | None = None  # what has begun the last exchange
         self._command: list[Statement] = []  # of psycopg's own, while it is sent
         # What was sent without a tag being seen, with the events that were added between.
@@ -62,6 +62,12 @@ class Watch(Waiting):
         self._failed = False  # … and whether any of it has failed
         self._is_cut = False  # … by an interrupt
         self._tells_no_end = False  # … of the exchange: see `queries.tells_no_end`
+
+    def begin(self, status: int, *, is_busy: bool) -> None:
+        """Begin with the status of the transaction, maybe in an exchange of an unknown task."""
+        self._status = status
+        if self._is_async:
+            self._running = _SOMEBODY if is_busy else None
 
     def wait(self, entry: Entry) -> None:
         """Emit an event when the transaction has committed."""
