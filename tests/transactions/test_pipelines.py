@@ -19,6 +19,7 @@ from tests.support import business
 from tests.support.pairs import each_nth
 from tests.support.proving import MODES, lost, told
 from tests.transactions import test_proof as proof
+from tests.transactions.test_undone_in_a_savepoint import entered, settled
 
 import sidelight
 from sidelight import arg, emits
@@ -252,3 +253,36 @@ def test_in_a_pipeline_events_follow_the_commit_or_are_counted(target, tmp_path,
     # SQLAlchemy does not show how a COMMIT in SQL is answered in a pipeline.
     allowed = "around SQL" if target in BELOW_SQLALCHEMY else ", failed"
     assert {case for case in doubtful if allowed not in case} == set()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("kind", [psycopg.Connection, psycopg.AsyncConnection])
+def test_a_function_that_reads_its_answer_in_a_pipeline_in_autocommit_mode(kind, fails, tmp_path):
+    """psycopg tells then that no transaction is open; a later statement may fail, and undo all."""
+    url = proof.created(tmp_path, "postgresql")
+
+    async def insert(target, name):
+        text = "INSERT INTO orders (name) VALUES (%s) RETURNING id"
+        cursor = await settled(target.execute(text, (name,)))
+        assert await settled(cursor.fetchone())
+
+    async def perform():
+        connection = await settled(kind.connect(url, autocommit=True))
+        for mode in ("transaction", "after_commit"):
+            _, leave = await entered(connection.pipeline())
+            order = emits("ordered", n=arg.name, **MODES[mode])(insert)
+            await order(connection, name=mode)
+            if fails:
+                await settled(connection.execute(proof.FAILS))
+            with contextlib.suppress(psycopg.Error):
+                await settled(leave(None, None, None))
+        await settled(connection.close())
+
+    sidelight.flush(60)  # takes what other tests have lost
+    before = lost()
+    asyncio.run(perform())
+    sidelight.flush(60)
+    with sidelight.Store(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        stored = [event.attributes["n"] for event in store.events()]
+    assert sorted(stored) == sorted(business.committed(url))
+    assert (len(stored), lost() - before) == ((0, 2) if fails else (2, 0))

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from sidelight.transactions.entry import ENDED, Entry, Refused, UndoneError, UnknownError
+from sidelight.transactions.entry import BUSY, ENDED, Entry, Refused, UndoneError, UnknownError
 from sidelight.transactions.libpq import check_postgres
 from sidelight.transactions.psycopg.overlays import AnyConnection, watch
 from sidelight.transactions.psycopg.queries import OwnText
@@ -150,6 +150,8 @@ class _PsycopgTransaction(CountedTransaction):
         status = self._target.pgconn.transaction_status
         if status not in _WAITED_FOR and self.is_rolled_back:
             raise UndoneError
+        if status == TransactionStatus.IDLE and self._watch.has_sent:
+            raise Refused(BUSY)  # in a pipeline the status is that before what was sent
         check_postgres(self._target)
         if status not in _PERHAPS_OPEN:
             raise self.missing()

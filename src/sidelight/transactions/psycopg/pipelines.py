@@ -56,3 +56,9 @@ def status_after(each: Statement | Entry, before: int) -> int:
 def statements_in(sent: Sequence[Statement | Entry]) -> list[Statement]:
     """Return the statements without the events that were added between."""
     return [each for each in sent if isinstance(each, Statement)]
+
+
+def may_be_alone(sent: Sequence[Statement], before: int) -> bool:
+    """Return whether a COPY or one statement may have written, and has no transaction."""
+    is_copy = before == TransactionStatus.ACTIVE
+    return is_copy or (len(sent) == 1 and sent[0].verb == control.OTHER)

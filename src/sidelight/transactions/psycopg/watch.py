@@ -24,7 +24,7 @@ from sidelight.transactions.control import Dialect, Statement
 from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.psycopg import queries
-from sidelight.transactions.psycopg.pipelines import statements_in, status_after
+from sidelight.transactions.psycopg.pipelines import may_be_alone, statements_in, status_after
 from sidelight.transactions.psycopg.queries import Query, plain
 from sidelight.transactions.reads import only_reads
 from sidelight.transactions.waiting import Waiting
@@ -59,8 +59,7 @@ class Watch(Waiting):
         # What was sent without a tag being seen, with the events that were added between.
         self._untagged: list[Statement | Entry] = []
         self._before: int = TransactionStatus.IDLE  # … and the status before it
-        self._failed = False  # … and whether any of it has failed
-        self._is_cut = False  # … by an interrupt
+        self._failed = self._is_cut = False  # … and whether any has failed, or was interrupted
         self._tells_no_end = False  # … of the exchange: see `queries.tells_no_end`
 
     def begin(self, status: int, *, is_busy: bool) -> None:
@@ -93,6 +92,11 @@ class Watch(Waiting):
             return (yield from self._exchange(gen, connection))
         finally:
             self._running = None
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether there are statements whose tags are not seen."""
+        return bool(self._untagged)
 
     @property
     def is_own(self) -> bool:
@@ -252,8 +256,7 @@ class Watch(Waiting):
                 self.executed(statement)
 
     def _is_sent(self, pgconn: Any) -> bool:
-        """Return whether there are statements whose tags are not seen."""
-        return bool(self._untagged) or pgconn.transaction_status == TransactionStatus.ACTIVE
+        return self.has_sent or pgconn.transaction_status == TransactionStatus.ACTIVE
 
     def _send(self, sent: Sequence[Statement], before: int) -> None:
         """Take in statements whose tags are not seen."""
@@ -348,7 +351,7 @@ class Watch(Waiting):
             self._are_undecided(sent)
             self._is_cut = self._is_sent(pgconn)
             is_sent = self._is_cut or status != TransactionStatus.IDLE
-            if is_sent or not _may_be_alone(sent, before):
+            if is_sent or not may_be_alone(sent, before):
                 self._has_failed(sent, pgconn, before, ends)
             else:
                 self.unknown()
@@ -385,12 +388,6 @@ class Watch(Waiting):
             self.rolled_back()
         else:
             self.unknown()
-
-
-def _may_be_alone(sent: Sequence[Statement], before: int) -> bool:
-    """Return whether a COPY or one statement may have written, and has no transaction."""
-    is_copy = before == TransactionStatus.ACTIVE
-    return is_copy or (len(sent) == 1 and sent[0].verb == control.OTHER)
 
 
 def _task() -> int:
