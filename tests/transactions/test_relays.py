@@ -5,6 +5,7 @@ import itertools
 import shutil
 import signal
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from tests.support.telemetry import restore
 
 import sidelight as library
 from sidelight.emission import EMITTER
+from sidelight.emission.waiting import Watermark
 from sidelight.exceptions import OutboxError
 from sidelight.relay.outbox_mover import Mover
+from sidelight.relay.relay import Relay
 from sidelight.settings import public_url
 from sidelight.spool.supply import SMALLEST
 from sidelight.spool.writer import Spool
@@ -658,3 +661,34 @@ def test_a_flush_is_not_answered_by_a_look_that_was_not_taken(tmp_path):
         mover.loop.stop()
         mover.loop.join(60)
         spool.close()
+
+
+class Slow(Found):
+    """An outbox whose database answers late."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.answered, self.closed = (threading.Event() for _ in range(3))
+
+    def move(self, take, limit):
+        self.asked.set()
+        self.answered.wait(60)
+        return 0
+
+    def close(self):
+        self.closed.set()
+
+
+def test_an_outbox_that_answers_late_is_closed_by_its_mover(tmp_path):
+    """The relay does not wait for it. Its connection would stay open."""
+    spool, outbox, watermark = Spool(tmp_path, {}), Slow(), Watermark()
+    relay = Relay(spool, [], watermark, outboxes=[outbox])
+    relay.movers[0].ready = lambda: True
+    relay.start()
+    assert outbox.asked.wait(60)
+    assert not relay.stop(0.1)
+    assert not outbox.closed.is_set()
+    outbox.answered.set()
+    assert outbox.closed.wait(60)
+    assert relay.movers[0].loop.join(time.monotonic() + 60)
+    spool.close()

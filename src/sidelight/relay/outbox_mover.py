@@ -54,6 +54,7 @@ class Mover(msgspec.Struct, eq=False, dict=True):
         spool: the destination.
         ready: whether the store answers; else the rows are safer in the outbox.
         busy: the mover is inside the database's library.
+        ending: the mover will not start again; it closes the outbox when it ends.
         health: how the outbox is doing; ``delivered`` counts rows.
         loop: the mover's thread.
     """
@@ -62,6 +63,7 @@ class Mover(msgspec.Struct, eq=False, dict=True):
     spool: Spool
     ready: Callable[[], bool]
     busy: bool = False
+    ending: bool = False
     health: Health = msgspec.field(default_factory=Health)
     _requested: int = 0
     _completed: int = 0
@@ -81,6 +83,8 @@ class Mover(msgspec.Struct, eq=False, dict=True):
             is_asked = bool(moved) and self._completed < self._requested
             if not (moved == LIMIT or is_asked or self.loop.halting):
                 self.loop.pause(pause)
+        if self.ending:
+            self.outbox.close()
 
     def step(self) -> int | None:
         """Move one batch; return the number of rows, or None where it is unknown.

@@ -257,11 +257,12 @@ class Relay:
             else:
                 worker.sink.close()
         for mover in self.movers:
-            mover.loop.stop()
-        ended = [each.loop.join(until) for each in self._members]
-        for mover in self.movers:
-            if not mover.loop.is_running:
+            mover.ending = True
+            if mover.loop.is_running:
+                mover.loop.stop()
+            else:
                 mover.outbox.close()
+        ended = [each.loop.join(until) for each in self._members]
         self.housekeeping.ending = True
         if self.housekeeping.loop.is_running:
             self.housekeeping.loop.stop()
