@@ -76,7 +76,11 @@ def rollback_has_ended(found: Ending, connection: Connection) -> bool:
     Where it is open the events wait on, because the next commit commits their work: SQLAlchemy has
     forgotten the transaction. Where nothing tells they are counted.
     """
-    is_open = False if connection.invalidated else is_still_open(connection)
+    if connection.invalidated:
+        return True
+    is_open, driver = is_still_open(connection), driver_of(connection)
+    if is_open is None and driver.tells_its_state and not driver.may_undo_all:
+        return True  # a server executes the ROLLBACK
     if is_open is None:
         found.unknown()
     return is_open is False
