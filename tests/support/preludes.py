@@ -15,32 +15,29 @@ Caller.call = paced
 """Pace the calls by the store, so that it lacks only a few of them at any time."""
 
 
+def waiting(condition: str) -> str:
+    """Let each call wait until an expression of the program is true."""
+    return f"""
+def waiting(call):
+    async def wait(self, n, kind):
+        while not ({condition}):
+            time.sleep(0.01)
+        await call(self, n, kind)
+
+    return wait
+
+Caller.call = waiting(Caller.call)
+"""
+
+
 def with_room(most: int) -> str:
     """Pace the calls by the keeper, which a busy disk holds up: the spool stays below a size."""
-    return f"""
-call_with_room = Caller.call
-
-async def wait_for_room(self, n, kind):
-    while EMITTER.spool.usage() > {most}:
-        time.sleep(0.01)
-    await call_with_room(self, n, kind)
-
-Caller.call = wait_for_room
-"""
+    return waiting(f"EMITTER.spool.usage() <= {most}")
 
 
 def gated(path: Path) -> str:
     """Let the first call wait for a file: until each program of a test has opened its spool."""
-    return f"""
-call_behind_gate = Caller.call
-
-async def wait_for_gate(self, n, kind):
-    while not os.path.exists({str(path)!r}):
-        time.sleep(0.01)
-    await call_behind_gate(self, n, kind)
-
-Caller.call = wait_for_gate
-"""
+    return waiting(f"os.path.exists({str(path)!r})")
 
 
 TELL_WHEN = "print(time.monotonic(), file=sys.stderr, flush=True)\n"

@@ -30,6 +30,10 @@ class Interrupt(Exception):
     """Stands for what a job queue aims at a thread."""
 
 
+class TimeLimit(Exception):
+    """The error of a job's time limit, raised by a signal handler."""
+
+
 def interrupt() -> None:
     """Raise what a job queue aims at a thread."""
     raise Interrupt

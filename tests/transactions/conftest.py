@@ -1,7 +1,10 @@
 """Applications of every kind, on every database that theirs can be, and a store beside them."""
 
+import signal
+
 import pytest
 from tests.support import business
+from tests.support.stepping import TimeLimit
 from tests.support.telemetry import restore
 
 import sidelight
@@ -19,6 +22,32 @@ def restored():
     """Close, after the test, what its configuration has opened."""
     yield
     restore()
+
+
+@pytest.fixture
+def interrupt():
+    """Interrupts by the error of a signal handler."""
+
+    def ring(*_):
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield lambda: signal.raise_signal(signal.SIGALRM)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("databases")
+
+
+@pytest.fixture(scope="module")
+def databases(directory):
+    """The URLs of databases with tables, by their kind."""
+    urls = {kind: make(directory) for kind, make in business.DATABASES.items()}
+    for url in urls.values():
+        business.create_tables(url)
+    return urls
 
 
 @pytest.fixture(params=business.JOINS)

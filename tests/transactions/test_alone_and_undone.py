@@ -101,15 +101,7 @@ def psycopg_client_cursor(target):
     return (psycopg.AsyncClientCursor if is_async else psycopg.ClientCursor)(target)
 
 
-async def body_awaited(target, name, work):
-    blocks = []
-    for number, word in enumerate(work.split()):
-        await step(target, f"{name}{number}", word, blocks)
-
-
-def body(target, name, work):
-    with contextlib.suppress(StopIteration):
-        body_awaited(target, name, work).send(None)  # it awaits nothing
+body, body_awaited = undone.bodies(step)
 
 
 def body_in_django(target, name, work):

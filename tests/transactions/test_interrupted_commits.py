@@ -19,6 +19,7 @@ from django.db import connections, transaction
 from sqlalchemy.orm import Session
 from tests.support import business, stepping
 from tests.support.proving import lost
+from tests.support.stepping import TimeLimit
 from tests.support.telemetry import restore
 
 import sidelight
@@ -36,10 +37,6 @@ SOURCES = (
     *(f"{Path(each.__file__).parent}{os.sep}" for each in (sqlalchemy, psycopg, django.db)),
     contextlib.__file__,
 )
-
-
-class TimeLimit(Exception):
-    """The error of a job's time limit."""
 
 
 def _ring(*_):
@@ -65,20 +62,6 @@ def interrupt():
 
     yield interrupt
     signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return tmp_path_factory.mktemp("interrupted")
-
-
-@pytest.fixture(scope="module")
-def databases(directory):
-    """The URLs of the databases, by their kind."""
-    urls = {kind: make(directory) for kind, make in business.DATABASES.items()}
-    for url in urls.values():
-        business.create_tables(url)
-    return urls
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import itertools
 import os
-import signal
 from pathlib import Path
 
 import django.db
@@ -17,6 +16,7 @@ import sqlalchemy
 from django.db import connections, transaction
 from tests.support import business, stepping
 from tests.support.postgres import new_database
+from tests.support.stepping import TimeLimit
 from tests.support.telemetry import restore
 
 import sidelight
@@ -28,21 +28,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 SAMPLED = 17  # by default each so many places
 SOURCES = (stepping.SOURCE, f"{Path(psycopg.__file__).parent}{os.sep}", contextlib.__file__)
-
-
-class TimeLimit(Exception):
-    """The error of a job's time limit."""
-
-
-def _ring(*_):
-    raise TimeLimit
-
-
-@pytest.fixture
-def interrupt():
-    before = signal.signal(signal.SIGALRM, _ring)
-    yield lambda: signal.raise_signal(signal.SIGALRM)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ work is committed, and none is counted.
 import asyncio
 import contextlib
 import itertools
-import signal
 
 import psycopg
 import pytest
 from django.db import connections, transaction
 from tests.support import business, stepping
 from tests.support.proving import lost
+from tests.support.stepping import TimeLimit
 from tests.support.telemetry import restore
 from tests.transactions.test_undone_in_a_savepoint import settled
 
@@ -23,34 +23,6 @@ from sidelight.transactions.registry import transaction_of
 
 SAMPLED = 2  # by default each so many places
 INSERT = "INSERT INTO orders (name) VALUES (%s)"
-
-
-class TimeLimit(Exception):
-    """The error of a job's time limit."""
-
-
-def _ring(*_):
-    raise TimeLimit
-
-
-@pytest.fixture
-def interrupt():
-    before = signal.signal(signal.SIGALRM, _ring)
-    yield lambda: signal.raise_signal(signal.SIGALRM)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return tmp_path_factory.mktemp("set_up")
-
-
-@pytest.fixture(scope="module")
-def databases(directory):
-    urls = {kind: make(directory) for kind, make in business.DATABASES.items()}
-    for url in urls.values():
-        business.create_tables(url)
-    return urls
 
 
 class OnPsycopg:

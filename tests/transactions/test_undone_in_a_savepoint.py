@@ -272,15 +272,26 @@ async def psycopg_step(target, name, word, blocks):  # one step each
             await settled(target.execute(text))
 
 
-async def body_awaited(target, name, work):
-    blocks = []
-    for number, word in enumerate(work.split()):
-        await psycopg_step(target, f"{name}{number}", word, blocks)
+def bodies(step):
+    """Return a function that does the steps of a text, and one that awaits them.
+
+    Args:
+        step: does one of them.
+    """
+
+    async def body_awaited(target, name, work):
+        blocks = []
+        for number, word in enumerate(work.split()):
+            await step(target, f"{name}{number}", word, blocks)
+
+    def body(target, name, work):
+        with contextlib.suppress(StopIteration):
+            body_awaited(target, name, work).send(None)  # it awaits nothing
+
+    return body, body_awaited
 
 
-def body(target, name, work):
-    with contextlib.suppress(StopIteration):
-        body_awaited(target, name, work).send(None)  # it awaits nothing
+body, body_awaited = bodies(psycopg_step)
 
 
 async def perform_one(url, case, name):

@@ -258,11 +258,11 @@ class Relay:
                 worker.sink.close()
         for mover in self.movers:
             mover.ending = True
-            if mover.loop.is_running:
-                mover.loop.stop()
-            else:
-                mover.outbox.close()
+            mover.loop.stop()
         ended = [each.loop.join(until) for each in self._members]
+        for mover in self.movers:
+            if not mover.loop.is_running:  # one that had ended before has closed nothing
+                mover.outbox.close()
         self.housekeeping.ending = True
         if self.housekeeping.loop.is_running:
             self.housekeeping.loop.stop()

@@ -5,7 +5,6 @@ It is invalidated, detached from its pool, or returned to the pool by the garbag
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Protocol
 
@@ -56,17 +55,18 @@ def is_lost(connection: Connection) -> bool:
     return connection.invalidated or connection.closed
 
 
-def overlays(connection: Connection, found: Open) -> dict[str, Callable[..., None]]:
+def overlays(
+    kind: type[Connection], living: Callable[[], Connection], found: Open
+) -> dict[str, Callable[..., None]]:
     """Return, by name, what overlays the methods that take the driver's connection away.
 
-    It cannot be asked after that.
-    """
-    kind, weakly = type(connection), weakref.ref(connection)
+    The driver's connection cannot be asked after that.
 
-    def living() -> Connection:
-        connection = weakly()
-        assert connection is not None  # noqa: S101  # its method is being called
-        return connection
+    Args:
+        kind: the class of the connection.
+        living: returns the connection.
+        found: the events that wait for its transactions.
+    """
 
     def invalidate(exception: BaseException | None = None) -> None:
         connection = living()

@@ -6,7 +6,6 @@ Where one fails, or is not sent, nothing tells.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -44,7 +43,8 @@ class Prepared(Protocol):
 
 
 def overlays(
-    connection: Connection,
+    kind: type[Connection],
+    living: Callable[[], Connection],
     found: Prepared,
     *,
     commit: Callable[[Any, bool], None],
@@ -53,17 +53,12 @@ def overlays(
     """Return, by name, what overlays the methods that prepare a transaction or end a prepared one.
 
     Args:
-        connection: the caller's.
+        kind: the class of the connection.
+        living: returns the connection.
         found: the events that wait for its transactions.
         commit: overlays the commit of one that is not prepared.
         rollback: overlays its rollback.
     """
-    kind, weakly = type(connection), weakref.ref(connection)
-
-    def living() -> Connection:
-        connection = weakly()
-        assert connection is not None  # noqa: S101  # its method is being called
-        return connection
 
     def prepare(xid: Any) -> None:
         connection, is_sound = living(), True

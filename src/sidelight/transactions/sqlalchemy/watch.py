@@ -21,6 +21,7 @@ from sidelight.transactions.entry import Entry
 from sidelight.transactions.hooks import Contained, is_raised_by
 from sidelight.transactions.reads import only_reads
 from sidelight.transactions.sqlalchemy import departures, listening, two_phases
+from sidelight.transactions.sqlalchemy.departures import is_lost
 from sidelight.transactions.sqlalchemy.drivers import driver_of
 from sidelight.transactions.sqlalchemy.interrupted import (
     commit_has_ended,
@@ -127,16 +128,19 @@ def watch(connection: Connection) -> Watch:
     if found is None:
         listening.listen(connection.engine, _LISTENERS)
         found = Watch(driver_of(connection), outlives=departures.outlives(connection))
+        kind: Any = type(connection)
+        living = _living(connection)
         overlays = {
             _ATTRIBUTE: found,
-            "_commit_impl": _committing(connection, "_commit_impl", found),
-            "_rollback_impl": _rolling_back(connection, "_rollback_impl", found),
-            **departures.overlays(connection, found),
+            "_commit_impl": _committing(kind._commit_impl, living, found),  # noqa: SLF001
+            "_rollback_impl": _rolling_back(kind._rollback_impl, living, found),  # noqa: SLF001
+            **departures.overlays(kind, living, found),
             **two_phases.overlays(
-                connection,
+                kind,
+                living,
                 found,
-                commit=_committing(connection, "_commit_twophase_impl", found),
-                rollback=_rolling_back(connection, "_rollback_twophase_impl", found),
+                commit=_committing(kind._commit_twophase_impl, living, found),  # noqa: SLF001
+                rollback=_rolling_back(kind._rollback_twophase_impl, living, found),  # noqa: SLF001
             ),
         }
         connection.__dict__.update(overlays)
@@ -153,15 +157,25 @@ class ConnectionWork(Work):
         self.connection = connection
 
 
-def _committing(connection: Connection, name: str, found: Watch) -> Callable[..., None]:
-    """Return what overlays a method that commits: SQLAlchemy has no event after the commit."""
-    commit = getattr(type(connection), name)
+def _living(connection: Connection) -> Callable[[], Connection]:
+    """Return what returns a connection, which its overlays must not keep alive."""
     weakly = weakref.ref(connection)
 
-    def commit_and_emit(*arguments: Any) -> None:
+    def living() -> Connection:
         connection = weakly()
         assert connection is not None  # noqa: S101  # its method is being called
-        answers = None
+        return connection
+
+    return living
+
+
+def _committing(
+    commit: Callable[..., None], living: Callable[[], Connection], found: Watch
+) -> Callable[..., None]:
+    """Return what overlays a method that commits: SQLAlchemy has no event after the commit."""
+
+    def commit_and_emit(*arguments: Any) -> None:
+        connection, answers = living(), None
         with Contained(found.doubt):
             answers = driver_of(connection).own_answers(connection)
         if answers is not None:
@@ -190,15 +204,13 @@ def _committing(connection: Connection, name: str, found: Watch) -> Callable[...
     return commit_and_emit
 
 
-def _rolling_back(connection: Connection, name: str, found: Watch) -> Callable[..., None]:
+def _rolling_back(
+    roll_back: Callable[..., None], living: Callable[[], Connection], found: Watch
+) -> Callable[..., None]:
     """Return what overlays a method that rolls back: SQLAlchemy has no event after the rollback."""
-    roll_back = getattr(type(connection), name)
-    weakly = weakref.ref(connection)
 
     def roll_back_and_drop(*arguments: Any) -> None:
-        connection = weakly()
-        assert connection is not None  # noqa: S101  # its method is being called
-        take_in = found.rolled_back
+        connection, take_in = living(), found.rolled_back
         with Contained(found.lose):
             found.check_open(connection)
             if found.is_used and _is_unproved(connection):
@@ -213,8 +225,8 @@ def _rolling_back(connection: Connection, name: str, found: Watch) -> Callable[.
                 of_driver = connection.dialect.loaded_dbapi.Error
                 if found.finish() or found.ends != ends:
                     pass  # it was taken in
-                elif is_raised_by(of_driver, error, handled) or rollback_has_ended(
-                    found, connection
+                elif is_raised_by(of_driver, error, handled) or (
+                    rollback_has_ended(found, connection)
                 ):
                     take_in()
             raise
@@ -255,14 +267,12 @@ def _take_in_returned_commit(found: Watch, connection: Connection) -> None:
 
 def commits_itself(connection: Connection) -> bool:
     """Return whether each statement commits by itself; a lost connection is not connected again."""
-    return not departures.is_lost(connection) and driver_of(connection).commits_itself(connection)
+    return not is_lost(connection) and driver_of(connection).commits_itself(connection)
 
 
 def is_open(connection: Connection) -> bool:
     """Return whether the next statement on a connection is part of a transaction."""
-    return not departures.is_lost(connection) and not driver_of(connection).commits_itself(
-        connection
-    )
+    return not is_lost(connection) and not driver_of(connection).commits_itself(connection)
 
 
 def is_autocommit(connection: Connection) -> bool:
