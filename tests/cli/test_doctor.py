@@ -50,6 +50,7 @@ from tests.support.shim import Shim
 from tests.support.stored import BACKENDS, DAY, NOON, ledger, record, store
 
 from sidelight import Store
+from sidelight.cli.doctor.outboxes import check_outboxes
 from sidelight.record import SPAN
 from sidelight.record.costs import Costs
 
@@ -681,7 +682,8 @@ def an_outbox_that_nobody_drains(at):
     waits = FIRST.replace("assert", "assert not")  # the rows of an outbox that no relay drains
     emit(f"{textwrap.dedent(script)}{waits}", at.path, SHOP=shop)
     at.monkeypatch.setattr("sidelight.cli.doctor.outboxes.PATIENCE", 0)
-    waiting = "1 event waits, the oldest for .*: no relay drains it → `sidelight relay"
+    command = "`sidelight relay --outbox .* --store .*events"
+    waiting = f"1 event waits, the oldest for .*: no relay drains it → {command}"
     at.monkeypatch.setenv("SIDELIGHT_OUTBOXES", shop)
     yield WRONG, "outbox", waiting, 1
     at.monkeypatch.delenv("SIDELIGHT_OUTBOXES")
@@ -1379,3 +1381,12 @@ def test_readiness_is_quick(tmp_path):
     after = os.times()
     spent = after.children_user + after.children_system
     assert spent - before.children_user - before.children_system < 1.0
+
+
+def test_an_outbox_that_is_missing_needs_no_password(tmp_path):
+    """Only the segments of a process with an external relay name it, and without its password."""
+    database = tmp_path / "shop.db"
+    database.touch()
+    (finding,) = check_outboxes([], [f"sqlite:///{database}"])
+    assert finding.state == "note"
+    assert "sidelight outbox create" in finding.remedy

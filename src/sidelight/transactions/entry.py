@@ -35,7 +35,10 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
         "call it before or after that statement, or use after_commit=",
     ),
     BROKEN: ("it has failed and can only be rolled back", "roll back first"),
-    NO_TABLE: ("its database has none", "run `sidelight outbox create URL` for that database"),
+    NO_TABLE: (
+        "its database has no table sidelight_outbox",
+        "run `sidelight outbox create URL` for that database",
+    ),
     TOO_SLOW: ("the INSERT took longer than the deadline", "use strict=True to wait"),
     "read-only transaction": ("it may not write", "leave transaction= out here"),
     INSERT_FAILED: ("the database refused the INSERT", "see the log"),

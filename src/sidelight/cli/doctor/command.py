@@ -133,7 +133,8 @@ def _run_checks(settings: Settings, group: str | None, *, folded: bool) -> Itera
     yield from check_siblings(settings, folded=folded)
     from sidelight.cli.doctor.outboxes import check_outboxes, outboxes_named_in  # noqa: PLC0415
 
-    yield from check_outboxes(settings.outboxes, outboxes_named_in(settings.spool))
+    checked = check_outboxes(settings.outboxes, outboxes_named_in(settings.spool))
+    yield from (each.located(settings) for each in checked)
 
     from sidelight.cli.doctor.endpoints import check_endpoints  # noqa: PLC0415
 

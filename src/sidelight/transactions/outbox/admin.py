@@ -223,6 +223,7 @@ def _missing(url: str) -> OutboxError:
         url=public_url(url),
         problem=f"there is no table {TABLE_NAME}",
         remedy=f"{outbox_command('create', public_url(url))} makes it",
+        holds_events=False,
     )
 
 
