@@ -285,6 +285,11 @@ def public_url(url: str) -> str:
     return f"{scheme}{separator}{_without_password(rest)}" if separator else url
 
 
+def outbox_name(url: str) -> str:
+    """Return the URL of an outbox as headers name it: without a password."""
+    return url if sqlite_path(url) is not None else public_url(url).replace(":***@", "@")
+
+
 def _without_password(rest: str) -> str:
     """Mask the passwords in the part of a URL behind its scheme.
 

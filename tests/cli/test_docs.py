@@ -24,6 +24,11 @@ def test_a_page_in_a_pipe_is_its_markdown(name):
     assert sidelight("docs", name).out == (ROOT / "docs" / "reference" / "map.md").read_text()
 
 
+def test_a_page_in_a_pipe_is_without_the_notes_for_the_tests():
+    noted = next(path for path in PAGES if "<!--" in path.read_text())
+    assert "<!--" not in sidelight("docs", noted.stem).out
+
+
 def test_a_page_that_does_not_exist():
     said = sidelight("docs", "mapp")
     assert (said.code, said.out) == (1, "")

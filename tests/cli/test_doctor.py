@@ -1284,10 +1284,10 @@ def emissions_over_the_budget(at, over, state, code):
 
 
 @row
-def a_point_that_is_never_called(at):
+def a_point_that_emits_nothing(at):
     """A framework that registers functions may have kept the one below the decorator."""
     at.first()
-    words = r"^1 point was never called although its module emits \(__main__:pack\) → "
+    words = r"^1 point has emitted nothing although its module emits \(__main__:pack\) → "
     yield NOTE, "points", words, 0
 
 

@@ -219,7 +219,7 @@ def test_budget_shows_points_that_were_never_called(tmp_path):
     path = tmp_path / "events.db"
     emit("receive('order-1')\nassert sidelight.flush(60)", path)
     said = sidelight("budget", *of(path))
-    assert re.search(r"__main__:pack +0 +never called", said.out)
+    assert re.search(r"__main__:pack +0 +no emission", said.out)
     assert "1 emission, " in said.err
     costs = {cost["point"]: cost["count"] for cost in json_of("budget", *of(path))}
     assert costs == {"__main__:pack": 0, "__main__:receive": 1}

@@ -19,6 +19,7 @@ from tests.support.commands import (
     end,
     of,
     relaying,
+    running,
     sidelight,
     spawn,
     stored,
@@ -405,3 +406,28 @@ def test_a_relay_keeps_the_spool_within_the_limit_of_its_writers(path, nowhere):
     assert sum(each.stat().st_size for each in segments_in(spool_of(path))) >= 6 * 1024 * 1024
     with relaying("--otlp", nowhere, *of(path)):
         wait_for(lambda: "spool full: telemetry let go" in {why for why, _ in losses_of(path)})
+
+
+def test_a_relay_names_the_outboxes_that_programs_leave_to_it(path, tmp_path):
+    """Afterwards nothing in the spool names them, so that `doctor` could not."""
+    shop = f"sqlite:///{tmp_path / 'shop.db'}"
+    script = "sidelight.configure(relay='external', outboxes=[os.environ['SHOP']]); receive('1')"
+    emit(script, path, SHOP=shop)
+    words = f"leave the outbox {shop} to a relay, and this relay does not drain it: "
+    assert words in sidelight("relay", "--once", *of(path)).err
+    assert words not in sidelight("relay", "--once", *of(path)).err
+    emit(script, path, SHOP=shop)
+    sidelight("outbox", "create", shop)
+    assert words not in sidelight("relay", "--once", "--outbox", shop, *of(path)).err
+
+
+def test_a_lasting_relay_names_such_an_outbox(path, tmp_path):
+    shop = f"sqlite:///{tmp_path / 'shop.db'}"
+    script = """
+        sidelight.configure(relay="external", outboxes=[os.environ["SHOP"]])
+        receive("1")
+        print("ready", flush=True)
+        sys.stdin.read()
+        """
+    with running(script, path, SHOP=shop), relaying(*of(path)) as relay:
+        assert f"leave the outbox {shop} to a relay" in relay.stderr.readline()

@@ -85,7 +85,7 @@ def docs(
         out.push_theme(Theme(_LOOKS))
         out.print(Markdown(_readable(text), code_theme="ansi_dark", hyperlinks=False))
     else:
-        sys.stdout.write(text)
+        sys.stdout.write(_COMMENT.sub("", text))
 
 
 def _pages() -> Mapping[str, Path]:

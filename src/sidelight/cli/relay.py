@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections import defaultdict
@@ -18,8 +19,10 @@ from sidelight.cli.collector import collecting_seldom
 from sidelight.cli.metrics import exporting_metrics
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import complain, print_json, remark
+from sidelight.cli.spool.commands import as_command
 from sidelight.cli.spool.segments import (
     Backlog,
+    outboxes_beside,
     read_spool,
     require_directory,
     settings_for,
@@ -40,6 +43,7 @@ _END_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _END_WITHIN: Final = 5.0  # seconds to deliver the rest after a signal
 _REPORT_EVERY: Final = 1.0  # seconds
 _LOOK_EVERY: Final = 0.2  # seconds between two looks for living applications
+_LOOK_AT_OUTBOXES_EVERY: Final = 30.0  # seconds
 
 
 def relay(
@@ -118,6 +122,7 @@ def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
     until = monotonic() + linger
     while monotonic() < until and _application_lives(settings):
         time.sleep(_LOOK_EVERY)
+    _print_outboxes(outboxes_beside(settings))
     health = _drain(settings, sinks, f"{random_bits(64):016x}")
     _print_health(health, as_json=as_json)
     left = _print_what_is_left(settings, health)
@@ -187,8 +192,15 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
         spool = RUNTIME.configure(settings)
         remark(f"relaying {settings.spool} to {settings.destination}{_telemetry(settings)}")
         failing: set[str] = set()
+        beside: set[str] = set()
+        looked = -math.inf
         while signal.sigtimedwait(_END_SIGNALS, _REPORT_EVERY) is None:
             _print_changes(RUNTIME.health(), failing)
+            if monotonic() > looked + _LOOK_AT_OUTBOXES_EVERY:
+                looked = monotonic()
+                found = {*outboxes_beside(settings)}
+                _print_outboxes(sorted(found - beside))
+                beside |= found
         until = monotonic() + linger
         while monotonic() < until and _application_lives(settings):
             if signal.sigtimedwait(_END_SIGNALS, _LOOK_EVERY) is not None:  # a second signal
@@ -218,6 +230,15 @@ def _telemetry(settings: Settings) -> str:
     if not (settings.otlp_traces or settings.otlp_logs):
         return ""
     return f" and to {settings.otlp_endpoint or 'the endpoint of OTEL_EXPORTER_OTLP_*'}"
+
+
+def _print_outboxes(urls: Iterable[str]) -> None:
+    """Print on stderr the outboxes that programs leave to a relay, and that this one has not."""
+    for url in urls:
+        complain(
+            f"programs of this spool leave the outbox {url} to a relay, and this relay does not "
+            f"drain it: `{as_command('relay', outbox=url)}` moves its events, unless another does"
+        )
 
 
 def _print_changes(health: Mapping[str, Health], failing: set[str]) -> None:

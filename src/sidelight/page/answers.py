@@ -212,7 +212,7 @@ def _before(oldest: Event) -> datetime:
 
 
 def points(store: Store, beside: Beside) -> dict[str, Any]:
-    """Return what emissions cost the callers of each point; event types; points never called."""
+    """Return what emissions cost the callers of each point; event types; silent points."""
     costs = store.costs(latest=_REPORTS)
     known = store.types(since=_WINDOW, limit=_TYPES)
     types = {each.type: (each.count, each.last_event_at) for each in known}

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from sidelight.host import host_name
 from sidelight.record import limits_from
-from sidelight.settings import Settings, public_url, sqlite_path
+from sidelight.settings import Settings, outbox_name
 
 
 def writer_meta(settings: Settings, instance: str) -> dict[str, Any]:
@@ -46,15 +46,7 @@ def _outboxes(settings: Settings) -> dict[str, list[str]]:
     """Return the outboxes that an external relay has to drain, without passwords."""
     if settings.relay == "thread" or not settings.outboxes:
         return {}
-    paths = {url: sqlite_path(url) for url in settings.outboxes}
-    return {
-        "outboxes": [
-            public_url(url).replace(":***@", "@")
-            if path is None
-            else f"sqlite:///{path.absolute()}"
-            for url, path in paths.items()
-        ]
-    }
+    return {"outboxes": [*map(outbox_name, settings.outboxes)]}
 
 
 def meta_of_child(parent: Mapping[str, Any], instance: str) -> dict[str, Any]:

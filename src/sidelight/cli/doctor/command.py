@@ -131,9 +131,10 @@ def _run_checks(settings: Settings, group: str | None, *, folded: bool) -> Itera
     running = running_in(settings.store) if answers and settings.store is not None else []
     yield from check_spool(settings, running, answers=answers and settings.store is not None)
     yield from check_siblings(settings, folded=folded)
-    from sidelight.cli.doctor.outboxes import check_outboxes, outboxes_named_in  # noqa: PLC0415
+    from sidelight.cli.doctor.outboxes import check_outboxes  # noqa: PLC0415
+    from sidelight.cli.spool.segments import outboxes_beside  # noqa: PLC0415
 
-    checked = check_outboxes(settings.outboxes, outboxes_named_in(settings.spool))
+    checked = check_outboxes(settings.outboxes, outboxes_beside(settings))
     yield from (each.located(settings) for each in checked)
 
     from sidelight.cli.doctor.endpoints import check_endpoints  # noqa: PLC0415

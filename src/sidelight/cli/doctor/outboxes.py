@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
 
 from sidelight.cli.doctor.findings import Finding
 from sidelight.cli.spool.commands import as_command
-from sidelight.cli.spool.segments import writers_of
 from sidelight.cli.spool.waiting import PATIENCE
 from sidelight.exceptions import SidelightError
-from sidelight.host import is_directory
-from sidelight.settings import public_url, sqlite_path
+from sidelight.settings import public_url
 from sidelight.store import plural, whole_seconds
 from sidelight.transactions import outbox_status
 
 
-def outboxes_named_in(spool: Path) -> list[str]:
-    """Return the outboxes that the segments of a spool leave to an external relay."""
-    try:
-        headers = writers_of(spool) if is_directory(spool) else []
-    except OSError:  # `check_spool` tells it
-        return []
-    return [*dict.fromkeys(url for each in headers for url in each.get("outboxes", ()))]
-
-
-def check_outboxes(urls: Collection[str], found: Iterable[str] = ()) -> Iterator[Finding]:
+def check_outboxes(urls: Collection[str], beside: Collection[str] = ()) -> Iterator[Finding]:
     """Find outboxes that no relay can drain, and events that wait in them for too long.
 
     Args:
         urls: of the outboxes that the settings name.
-        found: of those that segments name, without passwords; see `outboxes_named_in`.
+        beside: of those that only segments name, without passwords; see `outboxes_beside`.
     """
-    known = {public_url(url).replace(":***@", "@") for url in urls}
-    known |= {f"sqlite:///{path.absolute()}" for path in map(sqlite_path, urls) if path is not None}
-    beside = [url for url in found if url not in known]
     for url in (*urls, *beside):
         try:
             status = outbox_status(url)

@@ -324,7 +324,7 @@ def _check_costs(costs: Sequence[CostSummary]) -> Iterator[Finding]:
 
 
 def _check_points(costs: Sequence[CostSummary]) -> Iterator[Finding]:
-    """Find points that no process has called although other points of their module are called.
+    """Find points that have emitted nothing although other points of their module emit.
 
     multiprocessing names the main module ``__mp_main__`` in its children.
     """
@@ -332,17 +332,17 @@ def _check_points(costs: Sequence[CostSummary]) -> Iterator[Finding]:
     for cost in costs:
         counts[cost.point.replace("__mp_main__:", "__main__:")] += cost.count
     emitting = {_module(point) for point, count in counts.items() if count}
-    uncalled = [p for p, count in counts.items() if not count and _module(p) in emitting]
-    if uncalled:
-        some = ", ".join(uncalled[:3]) + (", …" if len(uncalled) > 3 else "")
-        were = plural(len(uncalled), "point was", "points were")
-        modules = "its module emits" if len(uncalled) == 1 else "their modules emit"
+    silent = [p for p, count in counts.items() if not count and _module(p) in emitting]
+    if silent:
+        some = ", ".join(silent[:3]) + (", …" if len(silent) > 3 else "")
+        have = plural(len(silent), "point has", "points have")
+        modules = "its module emits" if len(silent) == 1 else "their modules emit"
         yield Finding(
             "points",
             "note",
-            f"{were} never called although {modules} ({some})",
-            "if their functions do run, a decorator that registers them has kept the bare "
-            "function: put the sidelight decorator directly above `def`",
+            f"{have} emitted nothing although {modules} ({some})",
+            "if a function did run, and ended as its point says, a decorator that registers it has "
+            "kept the bare function: put the sidelight decorator directly above `def`",
         )
 
 

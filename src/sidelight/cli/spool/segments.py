@@ -16,7 +16,7 @@ from sidelight.cli.spool.writers import is_stopped
 from sidelight.exceptions import ConfigurationError, SpoolError
 from sidelight.host import is_directory
 from sidelight.record import SPAN, decode, is_same_store, is_same_stream, occurred_at
-from sidelight.settings import Settings, settle
+from sidelight.settings import Settings, outbox_name, settle
 from sidelight.spool import (
     PAGE,
     Scanner,
@@ -295,6 +295,20 @@ def writers_of(directory: Path, *, living: bool = False) -> list[dict[str, Any]]
             if not living or segment.has_writer:
                 headers.append(segment.meta)
     return headers
+
+
+def outboxes_beside(settings: Settings) -> list[str]:
+    """Return the outboxes that the segments of a spool name and the settings do not.
+
+    Their processes leave them to an external relay. Headers name no password.
+    """
+    known = {*map(outbox_name, settings.outboxes)}
+    try:
+        headers = writers_of(settings.spool) if is_directory(settings.spool) else []
+    except OSError:  # `sidelight doctor` tells it
+        return []
+    named = dict.fromkeys(url for each in headers for url in each.get("outboxes", ()))
+    return [url for url in named if url not in known]
 
 
 def settings_for(

@@ -17,7 +17,7 @@ def budget(*, store: StoreUrl = None, as_json: AsJson = False) -> None:
 
     Every emission is measured: from the start of the capture to the end of the copy, and to the end
     of an awaited wait. The times are counted in a histogram, so that quantiles are upper bounds.
-    A point that was never called is listed too, if its process has emitted something.
+    A point without an emission is listed too, if its process has emitted something.
 
     Examples:
       sidelight budget --json | jq 'select(.over_budget > 0)'
@@ -34,7 +34,7 @@ def budget(*, store: StoreUrl = None, as_json: AsJson = False) -> None:
     columns = {
         "point": [named(cost.point) for cost in found],
         "count": [Text(number(cost.count)) for cost in found],
-        "p50": [_cost(cost.p50) if cost.count else Text("never called") for cost in found],
+        "p50": [_cost(cost.p50) if cost.count else Text("no emission") for cost in found],
         "p99": [_cost(cost.p99) for cost in found],
         "p99.9": [_cost(cost.p999) for cost in found],
         "max": [_cost(cost.max) for cost in found],
