@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import sys
+import zlib
 
 import hypothesis  # noqa: F401  # before trio, whose hook warns where it loads hypothesis
 import pytest
@@ -29,6 +30,25 @@ def pytest_addoption(parser):
     parser.addoption(
         "--full", action="store_true", help="run the faults and each combination, as `make faults`"
     )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out all but one in n of the cases that are marked so, other ones with each seed.
+
+    `--full` runs all of them, and so does a command that names a case or wants the last failures.
+    """
+    named = any("::" in each for each in config.args)
+    if named or config.getoption("--full") or config.getoption("lf"):
+        return
+    seed = config.getoption("randomly_seed", 0)
+    left_out = [
+        item
+        for item in items
+        if (mark := item.get_closest_marker("one_in"))
+        and zlib.crc32(f"{seed} {item.nodeid}".encode()) % mark.args[0]
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in {*left_out}]
 
 
 def pytest_collection_finish():

@@ -70,6 +70,7 @@ def delivered(store, url):
     return business.Watched(f"sqlite:///{store}").stored_names()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", ON_SERVERS)
 @pytest.mark.parametrize("join", business.JOINS)
 def test_a_commit_whose_answer_is_lost(store, name, join, row):

@@ -273,6 +273,7 @@ class Cases:
         EMITTER.losses.clear()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("target", "way", "reason"), TABLE, ids=named)
 def test_the_caller_does_not_wait_and_the_event_follows_the_commit(
     target, way, reason, url, tmp_path
@@ -440,6 +441,7 @@ TABLE_AWAITED = [
 TABLE_AWAITED = [(target, way, reason) for target, (way, reason) in TABLE_AWAITED]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("target", "way", "reason"), TABLE_AWAITED, ids=named)
 async def test_the_same_awaited(target, way, reason, url, tmp_path):
     async def nothing(target, case):

@@ -108,6 +108,7 @@ async def cancelled_at(step, way, engine, order):
         await task
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("driver", [name for name in proof.DRIVERS if proof.DRIVERS[name][1]])
 async def test_a_cancelled_commit_has_its_events_or_counts_them(driver, way, tmp_path, full):

@@ -25,6 +25,7 @@ def order(application, join):
     return order if run is None else lambda target, name: run(order_awaited(target, name))
 
 
+@pytest.mark.one_in(2)
 def test_it_exists_if_and_only_if_the_transaction_commits(application, order, watched, url):
     with application.unit() as unit:
         order(unit.target, "gone")

@@ -156,7 +156,7 @@ def another_reads(target):
 
 
 METHODS = (commit, rollback, close)
-SAMPLED = 307
+SAMPLED = 613
 ENDS = [
     (in_sql("COMMIT"),),
     (in_sql("COMMIT"), rollback),

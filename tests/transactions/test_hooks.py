@@ -76,6 +76,7 @@ def close(unit):
 COMMITS = {commit: True, roll_back_to_a_savepoint: True, roll_back: False, close: False}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # of a session that is broken
 def test_the_work_is_done_whatever_fails_within(application, case, watched, url, monkeypatch, full):
     expected, seen, losses = set(), set(), lost()

@@ -62,6 +62,7 @@ UNITS = {
 """Units of work, and the names of the orders that each commits."""
 
 
+@pytest.mark.one_in(3)
 def test_the_events_are_those_of_the_committed_rows(application, watched, url):
     """Each event has the key that the database gave to its row."""
     for work in UNITS:
@@ -73,6 +74,7 @@ def test_the_events_are_those_of_the_committed_rows(application, watched, url):
     assert not EMITTER.losses
 
 
+@pytest.mark.one_in(3)
 def test_the_event_of_a_function_that_commits_is_told_and_not_joined(
     application, join, watched, url
 ):

@@ -83,6 +83,7 @@ def opened(engine, kind):
     return AsyncSession(engine) if kind == "session" else engine.connect()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("mode", ORDERS)
 @pytest.mark.parametrize("kind", ["session", "connection"])
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])

@@ -353,6 +353,7 @@ OTHERS |= {
 WAYS = WITH_SQLALCHEMY | OTHERS
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("way", WAYS)
 def test_each_event_of_a_commit_is_stored_or_counted(way, interrupt, urls, directory, full):
     kind, database, driver = WAYS[way]

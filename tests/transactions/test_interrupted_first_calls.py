@@ -35,6 +35,7 @@ def _insert(target, name):
     target.execute(sqlalchemy.insert(business.Order).values(name=name))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("driver", DRIVERS)

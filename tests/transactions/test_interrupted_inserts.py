@@ -131,6 +131,7 @@ APPLICATIONS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("outbox", "strict"), [("stores", False), ("stores", True), ("refuses", False)]
 )

@@ -41,7 +41,7 @@ NAMES = {
     ),
 }
 VERBS = ("ROLLBACK TO", "RELEASE")
-SAMPLED = {"postgresql": 307, "sqlite": 211}
+SAMPLED = {"postgresql": 613, "sqlite": 421}
 #: Those who share the cases of a database.
 USERS = (
     *proof.DRIVERS,

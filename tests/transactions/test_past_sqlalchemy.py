@@ -127,6 +127,7 @@ def named(value):
     return getattr(value, "__name__", value)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("driver", "end", "after", "kind", "mode"), TABLE, ids=named)
 def test_an_event_whose_transaction_ended_past_sqlalchemy_is_counted(
     driver, end, after, kind, mode, tmp_path, monkeypatch

@@ -96,7 +96,7 @@ DRIVERS = {
     "psycopg2": ("postgresql", SETTINGS | SERIALIZABLE),
     "sqlite3": ("sqlite", SETTINGS | IMMEDIATE),
 }
-SAMPLED = 509  # prime, so that each pair of values has its turn
+SAMPLED = 1021  # prime, so that each pair of values has its turn
 
 
 def cases(driver, *, full):

@@ -96,7 +96,7 @@ SETTINGS = {
     "sqlite3": SQLITE,
     "aiosqlite": SQLITE,
 }
-SAMPLED = 307  # prime, so that each pair of values has its turn
+SAMPLED = 613  # prime, so that each pair of values has its turn
 
 
 def cases(driver, *, full):

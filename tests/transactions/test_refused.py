@@ -277,6 +277,7 @@ def look_at(unit, **options):
     )
 
 
+@pytest.mark.one_in(3)
 def test_guarded_it_waits_for_the_commit_and_says_why(case, tmp_path):
     reason, unit, _ = case
     assert look_at(unit) == 1  # where there is a lock, it is held until the test ends
@@ -297,6 +298,7 @@ class Paused(dict):
         return float("inf")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "case",
     [each for each in CASES if each[0] in {*AT_ONCE, BROKEN, "pipeline mode"}],
@@ -308,6 +310,7 @@ def test_after_an_insert_that_was_too_slow_the_reason_is_the_same(case, tmp_path
     test_guarded_it_waits_for_the_commit_and_says_why(case, tmp_path)
 
 
+@pytest.mark.one_in(3)
 def test_guarded_a_rollback_unmakes_it(case, tmp_path):
     reason, unit, _ = case
     if reason in AT_ONCE:
@@ -318,6 +321,7 @@ def test_guarded_a_rollback_unmakes_it(case, tmp_path):
     assert EMITTER.losses == {}
 
 
+@pytest.mark.one_in(3)
 def test_strict_the_work_learns_of_it(case, tmp_path):
     reason, unit, _ = case
     if reason == "database too slow":
@@ -396,6 +400,7 @@ def test_a_trigger_that_writes_elsewhere_is_no_reason(tmp_path):
     restore()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("name", "database"), business.CASES)
 def test_where_the_insert_undoes_the_work_the_caller_learns_of_it(name, database, tmp_path):
     """Its commit may not tell: SQLite takes one without a transaction, psycopg's `with` as well."""

@@ -107,6 +107,7 @@ class Caller:
             self.unit.execute(statement.replace(":", r"\:"))
 
 
+@pytest.mark.one_in(2)
 def test_each_setting_of_the_session(make, watched, url, role):
     """Set before the transaction begins; the first event looks the outbox up under it."""
     application = make("transaction")

@@ -81,6 +81,7 @@ async def tasks(url, driver, order):
     return limits
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("driver", proof.DRIVERS)
 def test_each_caller_has_its_events(driver, mode, tmp_path):

@@ -76,6 +76,7 @@ def named(works):
     return " ".join(work.__name__ for work in works)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("works", [*[(work,) for work in WORKS], WORKS], ids=named)
 def test_each_thread_has_its_events(works, mode, url, tmp_path):
@@ -216,6 +217,7 @@ async def slow_awaited(connection, name):
 AWAITED = (execute_awaited, executemany_awaited, copy_awaited, stream_awaited, slow_awaited)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("works", [*[(work,) for work in AWAITED], AWAITED], ids=named)
 async def test_each_task_has_its_events(works, mode, url, tmp_path):

@@ -134,6 +134,7 @@ def lived(make, url, join):
     return told, heard, business.committed(url)
 
 
+@pytest.mark.one_in(2)
 def test_errors_statements_and_rows_are_as_without_us(case, join, tmp_path):
     name, database = case
     found = []

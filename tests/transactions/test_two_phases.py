@@ -165,6 +165,7 @@ def watched(begin, tmp_path):
     return business.Watched(f"sqlite:///{tmp_path / 'events.db'}")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("join", business.JOINS)
 def test_what_is_prepared_is_no_event_until_it_is_committed(begin, watched, url, join):
     phases = begin(join)
@@ -176,6 +177,7 @@ def test_what_is_prepared_is_no_event_until_it_is_committed(begin, watched, url,
     assert not EMITTER.losses
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("join", business.JOINS)
 def test_what_is_prepared_and_rolled_back_never_was(begin, watched, url, join):
     phases = begin(join)
@@ -311,7 +313,7 @@ def expected(case):
 def test_what_another_may_have_decided_is_counted(driver, url, tmp_path, full):
     store = f"sqlite:///{tmp_path / 'events.db'}"
     sidelight.configure(store, outboxes=[url], otlp=False, deadline=1.0)
-    cases, found = each_nth(CASES, 7, driver, DRIVERS, full=full), {}
+    cases, found = each_nth(CASES, 13, driver, DRIVERS, full=full), {}
     with running(url, driver, DRIVERS[driver][1]) as run:
         for number, case in enumerate(cases):
             before = lost()
