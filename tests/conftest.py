@@ -14,6 +14,8 @@ import pytest
 # into each process that the suite starts, which takes a second of processor time.
 os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
+from tests.support import warm
+
 from sidelight.emission import EMITTER
 from sidelight.record import catalogue
 from sidelight.runtime import RUNTIME
@@ -38,7 +40,7 @@ def pytest_collection_modifyitems(config, items):
     `--full` runs all of them, and so does a command that names a case or wants the last failures.
     """
     named = any("::" in each for each in config.args)
-    if named or config.getoption("--full") or config.getoption("lf"):
+    if named or config.getoption("--full") or config.getoption("lf", False):
         return
     seed = config.getoption("randomly_seed", 0)
     left_out = [
@@ -55,6 +57,11 @@ def pytest_collection_finish():
     """Keep what was collected out of each garbage collection, because tests make hundreds."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_configure(config):
+    """With `--full`, let programs begin in interpreters of their own."""
+    warm.cold = config.getoption("--full")
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from tests.support import warm
 from tests.support.balance import Balance
 from tests.support.commands import sidelight
 from tests.support.emitting import KINDS, LOSSES, ORDER, REPORT, Order
@@ -45,6 +46,7 @@ FEW = 2000
 PATIENCE = 300.0
 """Seconds to wait for a condition: longer than a busy machine needs, so that only a hang fails."""
 ROOT = Path(__file__).parents[2]
+EMITTING = ("-m", "tests.support.emitting")
 
 
 @dataclass
@@ -107,7 +109,7 @@ class Program:
         order: Order | None = None,
         environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
-        command: Sequence[str] = ("-m", "tests.support.emitting"),
+        command: Sequence[str] = EMITTING,
         before: Sequence[str] = (),
         **options: Any,
     ) -> None:
@@ -134,14 +136,21 @@ class Program:
             **(environment or {}),
             ORDER: replace(asked, report=write).as_json(),
         }
-        self.process = subprocess.Popen(
-            [*before, python, *command],
-            env=env,
-            pass_fds=(write, *options.pop("pass_fds", ())),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            **options,
-        )
+        files = (write, *options.pop("pass_fds", ()))
+        nowhere, pipe = subprocess.DEVNULL, subprocess.PIPE
+        self.process: subprocess.Popen[bytes]
+        # A prelude may change what a warm program has imported already.
+        own = command != EMITTING or before or options or asked.prelude
+        if own or not warm.stands_for(python, environment):
+            self.process = subprocess.Popen(
+                [*before, python, *command],
+                env=env, pass_fds=files, stdin=nowhere, stderr=pipe, **options,
+            )  # fmt: skip
+        else:
+            self.process = warm.Popen(
+                [*command], env,
+                pass_fds=files, stdin=nowhere, stdout=nowhere, stderr=pipe, text=False,
+            )  # fmt: skip
         os.close(write)
         self.stderr = b""
         self._reader = threading.Thread(target=self._read, args=(read,), daemon=True)

@@ -9,6 +9,7 @@ an import run in an interpreter of their own instead.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -28,7 +29,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-EMITTING = ("sidelight.runtime", "sidelight.relay", "sidelight.store.sink", "sqlite3")
+EMITTING = ("asyncio", "sidelight.runtime", "sidelight.relay", "sidelight.store.sink", "sqlite3")
 """What a program imports that emits into SQLite."""
 COMMANDS = (
     "asyncio",
@@ -59,6 +60,7 @@ COMMANDS = (
 )
 """The libraries that commands of `sidelight` import. They import sidelight itself anew."""
 
+_MOST_FILES = 16  # that a program gets
 _WIDTH = 10  # of a pid and of an exit code, each of which the server sends
 _MODULE = ["-m", "sidelight"]
 _INTERPRETER = ("PYTHON", "LD_")  # variables that only an interpreter's start reads
@@ -72,6 +74,7 @@ connection = socket.socket(socket.AF_UNIX)
 connection.connect("{address}")
 arguments = ["-m", "sidelight", *sys.argv[1:]]
 asked = {{"arguments": arguments, "env": dict(os.environ), "cwd": os.getcwd()}}
+asked["files"] = [0, 1, 2]
 socket.send_fds(connection, [json.dumps(asked).encode()], [0, 1, 2])
 connection.shutdown(socket.SHUT_WR)
 pid = int(connection.recv({width}, socket.MSG_WAITALL))
@@ -84,6 +87,9 @@ os._exit(code if code >= 0 else 128 - code)
 _STREAMS = {"stdin": "strict", "stdout": "strict", "stderr": "backslashreplace"}
 """The standard streams, and how each treats what it cannot encode."""
 
+cold = False
+"""Whether programs that emit for long run in interpreters of their own."""
+
 _to_be_closed: list[Callable[[], None]] = []
 
 
@@ -93,18 +99,29 @@ def end() -> None:
         _to_be_closed.pop()()
 
 
-class Popen(subprocess.Popen[str]):
-    """Runs ``-c CODE`` or ``-m sidelight …``; its signals and its end are as ever."""
+class Popen(subprocess.Popen[Any]):
+    """Runs ``-c CODE`` or ``-m MODULE …``; its signals and its end are as ever."""
 
     _connection: socket.socket | None = None
 
     def __init__(
-        self, arguments: list[str], environment: Mapping[str, str], cwd: Path | str | None = None
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        cwd: Path | str | None = None,
+        **options: Any,
     ) -> None:
+        """Start it.
+
+        Args:
+            arguments: of the interpreter.
+            environment: all of its variables.
+            cwd: its directory.
+            options: of `subprocess.Popen`: streams other than pipes for text, and `pass_fds`.
+        """
         pipe = subprocess.PIPE
-        super().__init__(
-            arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd=cwd, text=True
-        )
+        given = {"stdin": pipe, "stdout": pipe, "stderr": pipe, "text": True} | options
+        super().__init__(arguments, env=environment, cwd=cwd, **given)
 
     def _execute_child(self, args, executable, preexec, close, pass_fds, cwd, env, *rest):
         ends = rest[3:9]  # of the pipes: the child's and ours
@@ -112,7 +129,8 @@ class Popen(subprocess.Popen[str]):
             self._connection = socket.socket(socket.AF_UNIX)
             self._connection.connect(address_of(COMMANDS if args[:2] == _MODULE else EMITTING))
             asked = {"arguments": args, "env": dict(env), "cwd": str(cwd or Path.cwd())}
-            files = [ends[0], ends[3], ends[5]]
+            asked["files"] = [0, 1, 2, *pass_fds]
+            files = [ends[0], ends[3], ends[5], *pass_fds]
             socket.send_fds(self._connection, [json.dumps(asked).encode()], files)
             self._connection.shutdown(socket.SHUT_WR)
             self.pid = _number_from(self._connection)
@@ -144,6 +162,14 @@ def _number_from(connection: socket.socket) -> int:
 def can_run(environment: Mapping[str, str]) -> bool:
     """Whether a fork will do for a program with these variables."""
     return hasattr(os, "fork") and not any(each.startswith(_INTERPRETER) for each in environment)
+
+
+def stands_for(python: str, environment: Mapping[str, str] | None) -> bool:
+    """Whether a fork will do for a program that is killed, starved or frozen.
+
+    With `--full` each of them runs in an interpreter of its own.
+    """
+    return not cold and python == sys.executable and can_run(environment or {})
 
 
 @functools.cache
@@ -182,7 +208,7 @@ def put_command(directory: Path) -> None:
 
 
 def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    text, files, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    text, files, *_ = socket.recv_fds(connection, 1 << 20, _MOST_FILES)
     while more := connection.recv(1 << 20):
         text += more
     return json.loads(text), files
@@ -219,9 +245,11 @@ def _next_program(address: str) -> dict[str, Any]:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for each in (connection, *waiting.values()):
         each.close()
-    for number, each in enumerate(files):
-        os.dup2(each, number)
+    beyond = [fcntl.fcntl(each, fcntl.F_DUPFD, max(asked["files"]) + 1) for each in files]
     for each in (ended, wake, *files):
+        os.close(each)
+    for each, number in zip(beyond, asked["files"], strict=True):
+        os.dup2(each, number)
         os.close(each)
     return asked
 
@@ -254,8 +282,15 @@ def _begin(asked: dict[str, Any]) -> str:
     if how == "-c":
         sys.argv, sys.path[0] = ["-c", *rest], ""
         return what
+    if what != "sidelight":
+        sys.argv[1:], sys.path[:1] = rest, [asked["cwd"], *_paths_in(asked["env"])]
+        return f"import runpy\nrunpy.run_module({what!r}, run_name='__main__', alter_sys=True)"
     sys.argv, sys.path[0] = ["sidelight", *rest], str(Path(sys.executable).parent)
     return "from sidelight.cli import main\nmain()"
+
+
+def _paths_in(environment: Mapping[str, str]) -> list[str]:
+    return [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each]
 
 
 if __name__ == "__main__":
