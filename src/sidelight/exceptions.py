@@ -35,6 +35,11 @@ def _rebuilt(kind: type[SidelightError], facts: dict[str, str]) -> SidelightErro
     return error
 
 
+def in_one_line(error: object) -> str:
+    """Return the text of an error of a database as it stands within a sentence."""
+    return " ".join(str(error).split())
+
+
 def told_at_the_caller(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let the traceback of a `SidelightError` end at the line that called ``function``.
 

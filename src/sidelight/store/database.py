@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from sidelight.exceptions import in_one_line
 from sidelight.store.tables import Backend
 
 
@@ -18,7 +19,7 @@ class DatabaseError(Exception):
     """
 
     def __init__(self, statement: str, original: Exception) -> None:
-        super().__init__(" ".join(str(original).split()))
+        super().__init__(in_one_line(original))
         self.statement = statement
         self.original = original
 

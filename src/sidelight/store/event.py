@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from sidelight.exceptions import in_one_line
 from sidelight.record import DEEPEST, Mode, Outcome, is_deep
 from sidelight.store.selection import Scan
 from sidelight.store.times import from_ns
@@ -92,7 +93,7 @@ def event_from(row: Any) -> Event:
             attributes=_attributes(row.attributes),
         )
     except (ValueError, TypeError, RecursionError, msgspec.DecodeError) as error:
-        problem = " ".join(str(error).split())
+        problem = in_one_line(error)
     known: dict[str, Any] = {
         **{name: None if value is None else str(value) for name, value in _ids(row).items()},
         "occurred_ns": row.occurred_at if isinstance(row.occurred_at, int) else 0,

@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from sidelight.exceptions import StoreBusyError, StoreError
+from sidelight.exceptions import StoreBusyError, StoreError, in_one_line
 from sidelight.host import monotonic
 from sidelight.store.database import DatabaseError
 
@@ -112,4 +112,4 @@ def _is_locked(error: Exception) -> bool:
 
 
 def _message(error: Exception) -> str:
-    return " ".join(str(_original(error)).split()) or "its lock is held"
+    return in_one_line(_original(error)) or "its lock is held"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sidelight.emission import EMITTER, Deferred, Head, JoinedReceipt, resolved
-from sidelight.exceptions import TransactionError
+from sidelight.exceptions import TransactionError, in_one_line
 from sidelight.host import is_interrupt
 from sidelight.record import Moment, event_id, occurred_at, plain, replaced
 from sidelight.transactions.hooks import Contained
@@ -224,7 +224,7 @@ class Entry:
         problem, remedy = REASONS[reason]
         told = TransactionError(
             point=self.point,
-            problem=problem if error is None else f"{problem}: {error}",
+            problem=problem if error is None else f"{problem}: {in_one_line(error)}",
             remedy=remedy,
         )
         if reason == ROLLED_BACK or (self.strict and not too_late and reason != ENDED):

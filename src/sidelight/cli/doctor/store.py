@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sidelight.cli.doctor.directory import check_disk
 from sidelight.cli.doctor.findings import Finding, is_set_aside, remedy_for
 from sidelight.cli.spool.waiting import missing_beside_spool
-from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionError
+from sidelight.exceptions import StoreError, StoreMissingError, StoreVersionError, in_one_line
 from sidelight.host import host_name, monotonic
 from sidelight.record import BUDGET_NS, CostSummary
 from sidelight.settings import Settings, public_url, sqlite_path
@@ -110,7 +110,7 @@ def _unavailable(url: str, error: StoreError) -> Finding:
             f"{url} has schema version {facts['found']}, this sidelight knows {facts['known']}",
             "upgrade sidelight, or name another store",
         )
-    problem = " ".join(str(facts["problem"]).split())
+    problem = in_one_line(facts["problem"])
     usual = "start the database, and end the program that keeps it locked"
     return Finding("store", "wrong", f"{url}: {problem}", _remedy(problem) or usual)
 
@@ -264,7 +264,7 @@ def _write_problem(url: str) -> str | None:
                     connection.exec_driver_sql(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE NOWAIT")
             transaction.rollback()
     except SQLAlchemyError as error:
-        return " ".join(str(getattr(error, "orig", None) or error).split())
+        return in_one_line(getattr(error, "orig", None) or error)
     finally:
         engine.dispose()
     return None

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from sidelight.exceptions import OutboxError
+from sidelight.exceptions import OutboxError, in_one_line
 from sidelight.host import monotonic
 from sidelight.record import blank_payload
 from sidelight.settings import outbox_url, public_url, sqlite_path
@@ -272,7 +272,7 @@ def _opened(url: str) -> Iterator[Engine]:
     except SQLAlchemyError as error:
         raise OutboxError(
             url=public_url(url),
-            problem=" ".join(str(getattr(error, "orig", None) or error).split()),
+            problem=in_one_line(getattr(error, "orig", None) or error),
             remedy="check that the database runs, and that you may do this there",
         ) from error
     finally:

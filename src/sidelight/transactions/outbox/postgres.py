@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import psycopg
 
-from sidelight.exceptions import OutboxError
+from sidelight.exceptions import OutboxError, in_one_line
 from sidelight.host import monotonic
 from sidelight.store import (
     WRITE_TIMEOUT,
@@ -88,7 +88,7 @@ class PostgresOutbox:
         except psycopg.Error as error:
             raise OutboxError(
                 url=self.shown,
-                problem=" ".join(str(error).split()),
+                problem=in_one_line(error),
                 remedy=f"see {outbox_command('status', self.shown)}",
             ) from error
         finally:

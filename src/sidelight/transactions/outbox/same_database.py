@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from sidelight.exceptions import OutboxError, SinkRefusedError, SinkUnavailableError
+from sidelight.exceptions import OutboxError, SinkRefusedError, SinkUnavailableError, in_one_line
 from sidelight.record import decode
 from sidelight.store import Connection, StoreSink
 from sidelight.transactions.outbox.postgres import PostgresOutbox, kept_rows
@@ -56,7 +56,7 @@ class SameDatabaseOutbox:
                 self._outbox.close()
             raise OutboxError(
                 url=self.shown,
-                problem=" ".join(str(error).split()),
+                problem=in_one_line(error),
                 remedy=f"see {outbox_command('status', self.shown)}",
             ) from error
 
