@@ -21,6 +21,7 @@ from sidelight.record import catalogue
 from sidelight.runtime import RUNTIME
 
 _COUNT = itertools.count()
+_FREEZE_EVERY = 200  # tests
 _BUILD = "SIDELIGHT_BUILD_COLLECTOR"
 
 # The suite starts some thousand processes, and without bytecode each compiles all that it imports.
@@ -95,8 +96,10 @@ def pytest_sessionfinish():
 @pytest.fixture(autouse=True)
 def _state_of_one_test(tmp_path_factory, monkeypatch):
     """Give each test a state directory, because the doctor tells of all spools there."""
-    base = tmp_path_factory.getbasetemp() / "states"
-    monkeypatch.setenv("XDG_STATE_HOME", str(base / f"{next(_COUNT)}"))
+    base, number = tmp_path_factory.getbasetemp() / "states", next(_COUNT)
+    monkeypatch.setenv("XDG_STATE_HOME", str(base / f"{number}"))
+    if number % _FREEZE_EVERY == _FREEZE_EVERY - 1:
+        pytest_collection_finish()  # what the tests have imported since
 
 
 @pytest.fixture(autouse=True)
