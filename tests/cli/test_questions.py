@@ -215,7 +215,7 @@ def test_budget(filled):
     assert all(cost["p50"] <= cost["p99"] <= cost["p999"] <= cost["max"] for cost in costs)
 
 
-def test_budget_shows_points_that_were_never_called(tmp_path):
+def test_budget_shows_points_without_an_emission(tmp_path):
     path = tmp_path / "events.db"
     emit("receive('order-1')\nassert sidelight.flush(60)", path)
     said = sidelight("budget", *of(path))

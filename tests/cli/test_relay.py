@@ -414,7 +414,8 @@ def test_a_relay_names_the_outboxes_that_programs_leave_to_it(path, tmp_path):
     script = "sidelight.configure(relay='external', outboxes=[os.environ['SHOP']]); receive('1')"
     emit(script, path, SHOP=shop)
     words = f"leave the outbox {shop} to a relay, and this relay does not drain it: "
-    assert words in sidelight("relay", "--once", *of(path)).err
+    command = f"`sidelight relay --outbox {shop} --store sqlite:///{path}`"
+    assert f"{words}{command}" in sidelight("relay", "--once", *of(path)).err
     assert words not in sidelight("relay", "--once", *of(path)).err
     emit(script, path, SHOP=shop)
     sidelight("outbox", "create", shop)

@@ -19,7 +19,7 @@ from sidelight.cli.collector import collecting_seldom
 from sidelight.cli.metrics import exporting_metrics
 from sidelight.cli.options import AsJson, Otlp, Outboxes, SpoolDirectory, StoreUrl, Stream
 from sidelight.cli.output import complain, print_json, remark
-from sidelight.cli.spool.commands import as_command
+from sidelight.cli.spool.commands import as_command, located
 from sidelight.cli.spool.segments import (
     Backlog,
     outboxes_beside,
@@ -122,7 +122,7 @@ def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:
     until = monotonic() + linger
     while monotonic() < until and _application_lives(settings):
         time.sleep(_LOOK_EVERY)
-    _print_outboxes(outboxes_beside(settings))
+    _print_outboxes(settings, outboxes_beside(settings))
     health = _drain(settings, sinks, f"{random_bits(64):016x}")
     _print_health(health, as_json=as_json)
     left = _print_what_is_left(settings, health)
@@ -199,7 +199,7 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
             if monotonic() > looked + _LOOK_AT_OUTBOXES_EVERY:
                 looked = monotonic()
                 found = {*outboxes_beside(settings)}
-                _print_outboxes(sorted(found - beside))
+                _print_outboxes(settings, sorted(found - beside))
                 beside |= found
         until = monotonic() + linger
         while monotonic() < until and _application_lives(settings):
@@ -232,12 +232,14 @@ def _telemetry(settings: Settings) -> str:
     return f" and to {settings.otlp_endpoint or 'the endpoint of OTEL_EXPORTER_OTLP_*'}"
 
 
-def _print_outboxes(urls: Iterable[str]) -> None:
+def _print_outboxes(settings: Settings, urls: Iterable[str]) -> None:
     """Print on stderr the outboxes that programs leave to a relay, and that this one has not."""
+    places = settings.spool, settings.named_store, settings.stream
     for url in urls:
+        command = located(f"`{as_command('relay', outbox=url)}`", *places)
         complain(
             f"programs of this spool leave the outbox {url} to a relay, and this relay does not "
-            f"drain it: `{as_command('relay', outbox=url)}` moves its events, unless another does"
+            f"drain it: {command} moves its events, unless another relay does"
         )
 
 
