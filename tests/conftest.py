@@ -44,14 +44,14 @@ def pytest_collection_modifyitems(config, items):
     if named or config.getoption("--full") or config.getoption("lf", False):
         return
     seed = config.getoption("randomly_seed", 0)
-    left_out = [
+    left_out = {
         item
         for item in items
         if (mark := item.get_closest_marker("one_in"))
         and zlib.crc32(f"{seed} {item.nodeid}".encode()) % mark.args[0]
-    ]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in {*left_out}]
+    }
+    config.hook.pytest_deselected(items=[*left_out])
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_collection_finish():

@@ -6,7 +6,9 @@ environment's FAULTS_TASKS says, kept in FAULTS_BROKER.
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from celery import Celery
 from celery.signals import worker_ready
 from tests.support.emitting import Caller, Order, prepare, run
 
+faulthandler.register(signal.SIGUSR2)  # where a worker does not end, its stack says why
 CALLS = 10  # of a task
 TASKS = int(os.environ["FAULTS_TASKS"])
 folder = Path(os.environ["FAULTS_BROKER"])
