@@ -3,14 +3,21 @@
 import contextlib
 import errno
 import os
+import sqlite3
+import tempfile
+from collections.abc import Sequence
+from typing import IO
 
 import pytest
 from tests.support.platforms import needs_spool_files
 
 from sidelight.exceptions import SpoolError
+from sidelight.host import Descriptor
 from sidelight.record import frame
-from sidelight.spool import PAGE, Entry, Quarantine, Segment, Spool, system
+from sidelight.spool import DISK, PAGE, Entry, Quarantine, Segment, Spool, system
 from sidelight.store import sqlite
+from sidelight.store.write_lock import WriteLock
+from sidelight.transactions.outbox.position import position_beside, read_position
 
 pytestmark = needs_spool_files
 
@@ -91,6 +98,101 @@ def test_a_long_sync_closes_no_other_file(what, tmp_path, monkeypatch):
         file.close()  # fails where the descriptor is closed
 
 
+OPENS = {
+    "a new file": lambda path: DISK.create(path / "new"),
+    "a file": lambda path: DISK.open(path / "file", writable=True),
+    "a file, made where it is missing": lambda path: DISK.open_or_create(path / "file", 0o600),
+    "a directory": system.sync_directory,
+    "a write-ahead log": lambda path: sqlite.sync_wal(path / "store"),
+    "a lock of a store": lambda path: WriteLock(path / "lock").__enter__(),
+    "a position": lambda path: read_position(str(path / "shop")),
+    "a position that stays open": lambda path: position_beside(str(path / "shop")),
+    "a quarantined record": lambda path: Quarantine(path).keep(ENTRY),
+}
+
+
+@pytest.mark.parametrize("what", OPENS)
+def test_a_number_that_is_taken_while_it_is_opened_is_of_other_code(what, tmp_path, monkeypatch):
+    """Other code closes all descriptors just after a thread has opened one, and opens its own."""
+    for name in ("file", "store-wal", "shop-outbox"):
+        (tmp_path / name).write_bytes(b"x" * 100)
+    files = []
+
+    def open_and_lose(*arguments, **named):
+        number = open_really(*arguments, **named)
+        os.close(number)
+        files.append((tmp_path / f"business-{len(files)}").open("xb", buffering=0))
+        assert files[-1].fileno() == number
+        return number
+
+    open_really = os.open
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", open_and_lose)
+        with contextlib.suppress(OSError):
+            OPENS[what](tmp_path)
+    assert files
+    for file in files:
+        file.write(b"of other code")  # fails where the descriptor is closed
+        file.close()
+        assert (tmp_path / file.name).read_bytes() == b"of other code"
+
+
+@pytest.mark.parametrize("change", ["unlink", "replace"])
+def test_a_file_that_another_relay_deletes_meanwhile_is_open_and_closed(change, tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    number = os.open(path, os.O_RDWR)
+    if change == "unlink":
+        path.unlink()
+    else:
+        (tmp_path / "other").touch()
+        (tmp_path / "other").rename(path)
+    Descriptor(number, path).close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+
+
+def _files_of_other_code():
+    return [tempfile.TemporaryFile(buffering=0) for _ in range(20)]
+
+
+class _OpensMeanwhile(sqlite3.Connection):
+    """Other code that opens its files just before SQLite closes the numbers."""
+
+    files: Sequence[IO[bytes]] = ()
+
+    def close(self):
+        self.files = _files_of_other_code()
+        super().close()
+
+
+class _StoreFile(sqlite.StoreFile, _OpensMeanwhile):
+    """A connection of the product, above other code."""
+
+
+@pytest.mark.parametrize("when", ["before", "while", "never"])
+def test_sqlite_closes_no_file_of_other_code(when, tmp_path, monkeypatch):
+    """Other code has closed its descriptors, and opens files before or while SQLite closes them."""
+    monkeypatch.setattr(sqlite, "_unusable", set())  # a later test may get the inode
+    (tmp_path / "store").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "StoreFile", _StoreFile if when == "while" else sqlite.StoreFile)
+        store = sqlite.open_file(tmp_path / "store", read_only=False)
+    store.execute("CREATE TABLE t (n)")
+    store.execute("INSERT INTO t VALUES (1)")
+    for each in {*store.descriptors}:
+        os.close(each)
+    files = _files_of_other_code() if when == "before" else []
+    store.close()
+    for file in [*files, *getattr(store, "files", ())]:
+        file.write(b"of other code")
+        file.close()
+    assert sqlite.is_unusable(tmp_path / "store") is (when == "before")
+    if when != "before":
+        with contextlib.closing(sqlite.open_file(tmp_path / "store", read_only=False)) as again:
+            assert again.execute("SELECT n FROM t").fetchall() == [(1,)]
+
+
 class _FakedOs:
     """What pyfakefs puts in the place of `os`: `open` numbers its own files."""
 
@@ -116,8 +218,8 @@ def test_a_replaced_file_system_opens_no_file_of_the_caller(tmp_path, monkeypatc
     own.write_bytes(b"of the caller")
     spool = Spool(tmp_path / "spool", {}, count=lambda *each: counted.append(each))
     with own.open("r+b") as file, monkeypatch.context() as patched:
-        for module in ("descriptor", "disk", "locks", "system"):
-            patched.setattr(f"sidelight.spool.{module}.os", _FakedOs(file.fileno()))
+        for module in ("host.descriptor", "spool.disk", "spool.locks", "spool.system"):
+            patched.setattr(f"sidelight.{module}.os", _FakedOs(file.fileno()))
         spool.append(b"before")
         spool.replace_lost_segment()
         assert not counted

@@ -4,6 +4,8 @@ All code that depends on the interpreter, or on private names of OpenTelemetry, 
 room knows nothing of records.
 """
 
+from typing import TYPE_CHECKING
+
 from sidelight.host.clock import (
     is_time_frozen,
     monotonic,
@@ -54,27 +56,58 @@ from sidelight.host.threads import (
 )
 from sidelight.host.turns import Turns
 
+if TYPE_CHECKING:
+    from sidelight.host.descriptor import (
+        OPEN_FILES,
+        Descriptor,
+        descriptors_of,
+        fstat,
+        identity,
+        is_faked,
+        keep_for_ever,
+        occupied,
+        require_files,
+        socket_descriptor,
+    )
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "descriptor": (
+            "OPEN_FILES Descriptor descriptors_of fstat identity"
+            " is_faked keep_for_ever occupied require_files socket_descriptor"
+        ),
+    },
+)
+
 __all__ = [
     "HAS_FILE_LOCKS",
     "IN_MEMORY",
     "IS_LINUX",
+    "OPEN_FILES",
     "PLAIN_CONTEXT",
     "PROCESS_MARK",
     "SPAN_KEY",
+    "Descriptor",
     "Loop",
     "Ran",
     "Turns",
     "allocate_lock",
     "at_first_use",
     "begin_use",
+    "descriptors_of",
+    "fstat",
     "get_context",
     "guarded",
     "host_name",
+    "identity",
     "imported",
     "interrupt_soon",
     "is_directory",
+    "is_faked",
     "is_interrupt",
     "is_time_frozen",
+    "keep_for_ever",
     "keeps_metrics",
     "lazily",
     "log_detail",
@@ -83,14 +116,17 @@ __all__ = [
     "mark_process",
     "monotonic",
     "not_kept",
+    "occupied",
     "perf_counter_ns",
     "process_time_ns",
     "providers",
     "read_cpu_clock",
+    "require_files",
     "reset_context",
     "set_context",
     "signal_handlers",
     "sleep",
+    "socket_descriptor",
     "start_new_thread",
     "state_directory",
     "status_of",

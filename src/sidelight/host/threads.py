@@ -239,9 +239,11 @@ class Loop:
     def _show_name(self) -> None:
         if self.name:
             threading.current_thread().name = self.name
-            comm = f"/proc/self/task/{self._native_id}/comm"
-            with contextlib.suppress(OSError), open(comm, "w") as file:  # noqa: PTH123  # slow to import
-                file.write(self.name[:15])
+            from sidelight.host.descriptor import Descriptor  # noqa: PLC0415  # seldom needed
+
+            path = f"/proc/self/task/{self._native_id}/comm"
+            with contextlib.suppress(OSError), Descriptor(os.open(path, os.O_WRONLY), path) as fd:
+                os.write(fd, self.name[:15].encode())
 
     def _is_wanted(self, life: _Life) -> bool:
         with self._deciding:

@@ -14,12 +14,11 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection
 from typing import Final
 
-from sidelight.host import monotonic
+from sidelight.host import Descriptor, monotonic, socket_descriptor
 from sidelight.otlp.connection import Route, TimedResponse, is_stale, time_left
 from sidelight.otlp.endpoint import Endpoint
 from sidelight.otlp.exporter import ExportError, Rejected
 from sidelight.otlp.requests import decode_answer
-from sidelight.spool import Descriptor, socket_descriptor
 from sidelight.version import __version__
 
 _MAX_BODY: Final = 64 * 1024

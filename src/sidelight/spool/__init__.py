@@ -9,12 +9,6 @@ from typing import TYPE_CHECKING
 
 from sidelight.host import lazily
 from sidelight.spool.allocation import NAME
-from sidelight.spool.descriptor import (
-    Descriptor,
-    descriptors_of,
-    keep_for_ever,
-    socket_descriptor,
-)
 from sidelight.spool.directory import (
     prepare_directory,
     require_file_locks,
@@ -58,7 +52,6 @@ __all__ = [
     "Batch",
     "Choose",
     "DefersWork",
-    "Descriptor",
     "DropsErased",
     "Entry",
     "FailureCounter",
@@ -77,19 +70,16 @@ __all__ = [
     "Spool",
     "Stray",
     "acknowledging_sink",
-    "descriptors_of",
     "erase_records",
     "filesystem",
     "hot_directory",
     "is_volatile",
-    "keep_for_ever",
     "make_private_directory",
     "os_error_text",
     "pread",
     "prepare_directory",
     "require_file_locks",
     "segments_in",
-    "socket_descriptor",
     "strays_of",
     "sync",
     "sync_directory",

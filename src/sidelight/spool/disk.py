@@ -14,17 +14,18 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from sidelight.host import is_directory, status_of
-from sidelight.spool import locks, system
-from sidelight.spool.descriptor import (
+from sidelight.host import (
     OPEN_FILES,
     Descriptor,
     fstat,
     identity,
+    is_directory,
     is_faked,
     keep_for_ever,
     require_files,
+    status_of,
 )
+from sidelight.spool import locks, system
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | system.BINARY
 _DUPLICATES: Final = sys.version_info < (3, 13)  # from then on a mapping needs no descriptor

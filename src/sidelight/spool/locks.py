@@ -17,8 +17,7 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.host import HAS_FILE_LOCKS
-from sidelight.spool.descriptor import Descriptor
+from sidelight.host import HAS_FILE_LOCKS, Descriptor
 from sidelight.spool.header import READER_BYTE, WRITER_BYTE
 from sidelight.spool.system import CAREFULLY
 
@@ -83,8 +82,8 @@ else:
 
     def lock_byte(fd: Descriptor, byte: int) -> bool:
         """Lock the file that stands for one byte; return False where another process does."""
-        path = _lock_file(fd.path, fd.file[1], byte)
-        lock_file = Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | CAREFULLY, 0o600))
+        path = _lock_file(Path(fd.path), fd.file[1], byte)
+        lock_file = Descriptor(os.open(path, os.O_RDWR | os.O_CREAT | CAREFULLY, 0o600), path)
         if not lock(lock_file):
             lock_file.close()
             return False
@@ -98,18 +97,15 @@ else:
         """
         if byte in fd.lock_files:
             return False
+        path = _lock_file(Path(fd.path), fd.file[1], byte)
         try:
-            lock_file = os.open(_lock_file(fd.path, fd.file[1], byte), os.O_RDWR | CAREFULLY)
+            with Descriptor(os.open(path, os.O_RDWR | CAREFULLY), path) as lock_file:
+                fcntl.flock(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
-        try:
-            fcntl.flock(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        else:
-            return False
-        finally:
-            os.close(lock_file)
+        return False
 
 
 def _lock_file(path: Path, inode: int, byte: int) -> Path:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from sidelight.host import HAS_FILE_LOCKS, IS_LINUX, allocate_lock
-from sidelight.spool.descriptor import Descriptor
+from sidelight.host import HAS_FILE_LOCKS, IS_LINUX, Descriptor, allocate_lock
 
 fcntl: Any = None
 if HAS_FILE_LOCKS:
@@ -47,7 +46,7 @@ def sync_directory(path: Path) -> None:
     """Make the names in a directory survive a power loss; Windows does that by itself."""
     if not HAS_FILE_LOCKS:
         return
-    with Descriptor(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as fd:  # a sync takes long
+    with Descriptor(os.open(path, os.O_RDONLY | os.O_DIRECTORY), path) as fd:  # a sync takes long
         sync(fd)
 
 

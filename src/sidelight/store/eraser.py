@@ -34,11 +34,11 @@ from sidelight.store.keys import NO_ORGANIZATION
 from sidelight.store.opening import open_store
 from sidelight.store.partitions import lock_retention
 from sidelight.store.proved import change_one, delete_all
-from sidelight.store.sqlite import write_lock
 from sidelight.store.statements import batch_statements
 from sidelight.store.steps import ShortTransactions
 from sidelight.store.tables import ERASURES, EVENT_COUNTS, RETENTION
 from sidelight.store.words import plural
+from sidelight.store.write_lock import write_lock
 
 if TYPE_CHECKING:
     from types import TracebackType

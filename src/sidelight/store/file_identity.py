@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from sidelight.spool import Descriptor
+from sidelight.host import Descriptor
 
 _HEADER: Final = 100  # bytes
 

@@ -15,8 +15,7 @@ from typing import Any, Final, Self, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from sidelight.host import monotonic
-from sidelight.spool import keep_for_ever, socket_descriptor
+from sidelight.host import keep_for_ever, monotonic, socket_descriptor
 from sidelight.store.address import Address
 from sidelight.store.database import Connection, DatabaseError
 

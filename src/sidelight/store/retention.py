@@ -42,9 +42,9 @@ from sidelight.store.schema import (
     processes,
     retention,
 )
-from sidelight.store.sqlite import write_lock
 from sidelight.store.steps import ShortTransactions
 from sidelight.store.times import When, beginning_ns, from_ns, is_age
+from sidelight.store.write_lock import write_lock
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -39,10 +39,11 @@ from sidelight.store.partitions import MonthlyPartitions
 from sidelight.store.processes import abandon_calls, store_death, store_life, store_process
 from sidelight.store.proved import check_kept
 from sidelight.store.rows import KEY, Draft, Row, mark_undeclared
-from sidelight.store.sqlite import SqliteConnection, sync_wal, write_lock
+from sidelight.store.sqlite import SqliteConnection, sync_wal
 from sidelight.store.statements import batch_statements, last_recorded
 from sidelight.store.times import from_ns
 from sidelight.store.witness import Witness
+from sidelight.store.write_lock import write_lock
 
 _SQLITE_TARGET: Final = 0.1
 """Seconds that one transaction should take. Other writers wait for it, up to 0.25 s."""

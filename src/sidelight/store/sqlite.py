@@ -1,4 +1,4 @@
-"""Connections to a SQLite store, and the lock that serializes its writers."""
+"""Connections to a SQLite store."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import inspect
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from sidelight.exceptions import StoreMissingError
-from sidelight.host import monotonic, sleep, status_of
-from sidelight.spool import (
-    DISK,
+from sidelight.host import (
     Descriptor,
     descriptors_of,
     keep_for_ever,
+    monotonic,
+    occupied,
+    sleep,
+    status_of,
+)
+from sidelight.spool import (
     make_private_directory,
     sync,
     sync_directory,
@@ -25,7 +28,8 @@ from sidelight.spool import (
 from sidelight.store.database import Connection, DatabaseError
 from sidelight.store.file_identity import FileIdentity, is_cut
 
-_LOCK_TIMEOUT: Final = 0.25  # seconds
+LOCK_TIMEOUT: Final = 0.25
+"""Seconds that a connection waits for a lock."""
 _OPENING: Final = 1.0  # seconds for another connection to be closed
 _PAUSE: Final = 0.005  # seconds
 _CHECKPOINT: Final = 1.0  # seconds within which a checkpoint writes the pages behind the header
@@ -86,11 +90,15 @@ class StoreFile(sqlite3.Connection):
         SQLite would close that file. It would also share the descriptors with each other
         connection of this process to the store, so that the store cannot be opened here any more.
         """
-        if not self.is_usable() and any(each.is_of_other_file() for each in self.descriptors):
-            _unusable.update(each.file for each in self.descriptors)
-            keep_for_ever(self)
-        else:
+        if self.is_usable():
             super().close()
+            return
+        with occupied(self.descriptors) as are_safe:
+            if are_safe:
+                super().close()
+            else:
+                _unusable.update(each.file for each in self.descriptors)
+                keep_for_ever(self)
 
 
 _CANNOT_CREATE: Final = frozenset(
@@ -203,7 +211,7 @@ def _create_file(path: Path, *, create: bool) -> None:
             remedy="run something that emits, or name another with --store or SIDELIGHT_STORE",
         )
     make_private_directory(path.parent)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    Descriptor(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), path).close()
 
 
 def _set(connection: StoreFile, pragma: str) -> None:
@@ -294,7 +302,7 @@ def _connect(name: str, *, uri: bool = False) -> StoreFile:
     connection = connect_file(
         name,
         uri=uri,
-        timeout=_LOCK_TIMEOUT,
+        timeout=LOCK_TIMEOUT,
         isolation_level=None,
         check_same_thread=False,
         factory=StoreFile,
@@ -347,48 +355,7 @@ def sync_wal(path: Path) -> None:
     """
     with contextlib.suppress(FileNotFoundError):  # a checkpoint has flushed and deleted the log
         mode = os.O_RDWR  # Windows flushes no file that is open for reading
-        with Descriptor(os.open(f"{path}-wal", mode)) as fd:
+        log = Path(f"{path}-wal")
+        with Descriptor(os.open(log, mode), log) as fd:
             sync(fd)
     sync_directory(path.parent)  # the log may be new
-
-
-def has_wal_reset_bug() -> bool:
-    """Return whether this SQLite can lose commits in WAL mode with two connections.
-
-    Fixed in 3.51.3, 3.50.7 and 3.44.6.
-    """
-    version = sqlite3.sqlite_version_info
-    fixed = {(3, 50): (3, 50, 7), (3, 44): (3, 44, 6)}
-    return version < fixed.get(version[:2], (3, 51, 3))
-
-
-def write_lock(path: Path) -> AbstractContextManager[None]:
-    """Return the lock that a write transaction holds, where SQLite's bug needs one."""
-    return WriteLock(Path(f"{path}.lock")) if has_wal_reset_bug() else nullcontext()
-
-
-class WriteLock:
-    """Serializes the write transactions of all processes on one SQLite file.
-
-    The file of the lock is open only while the lock is held. A daemon that closes every descriptor
-    takes none away, and a file that was replaced is not locked again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-
-    def __enter__(self) -> None:
-        make_private_directory(self._path.parent)
-        self._fd = DISK.open_or_create(self._path, 0o600)
-        until = monotonic() + _LOCK_TIMEOUT
-        while not DISK.lock(self._fd):
-            if monotonic() > until:
-                self.__exit__()
-                raise TimeoutError
-            sleep(0.001)
-
-    def __exit__(self, *_: object) -> None:
-        fd, self._fd = self._fd, -1
-        DISK.unlock(fd)
-        DISK.close(fd)

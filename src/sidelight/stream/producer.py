@@ -18,8 +18,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from sidelight.host import monotonic
-from sidelight.spool import keep_for_ever
+from sidelight.host import keep_for_ever, monotonic
 from sidelight.stream.connection import StreamAddress, client_properties
 from sidelight.stream.messages import Message as Event
 from sidelight.stream.problems import error_of, latest_words, properties_refused, topic_problem

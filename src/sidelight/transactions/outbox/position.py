@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidelight.host import monotonic
-from sidelight.spool import DISK, Descriptor, pread
+from sidelight.host import Descriptor, monotonic
+from sidelight.spool import DISK, pread
 
 SUFFIX: Final = "-outbox"
 _FORMAT: Final = struct.Struct("<8sQ36sI")
@@ -66,11 +66,14 @@ class PositionFile:
 
 def read_position(database: str) -> Position:
     """Return the position in the file beside a database; 0 where there is none."""
-    try:
-        with Path(f"{database}{SUFFIX}").open("rb") as file:
-            return _parse(file.read(_FORMAT.size))
-    except OSError:
-        return Position()
+    with contextlib.suppress(OSError), _opened(database) as fd:
+        return _parse(pread(fd, _FORMAT.size, 0))
+    return Position()
+
+
+def _opened(database: str) -> Descriptor:
+    path = Path(f"{database}{SUFFIX}")
+    return Descriptor(os.open(path, os.O_RDONLY), path)
 
 
 def unwritable_beside(database: str) -> Path | None:
@@ -101,7 +104,7 @@ def position_beside(database: str) -> Position:
         if monotonic() - looked < _LOOK_AGAIN:
             return Position()
         with contextlib.suppress(OSError):
-            fd = Descriptor(os.open(f"{database}{SUFFIX}", os.O_RDONLY))
+            fd = _opened(database)
         _open_files[database] = fd, monotonic()
         if fd is None:
             return Position()

@@ -11,12 +11,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from types import ModuleType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from sidelight.host import IS_LINUX
+from sidelight.host.platform import HAS_FILE_LOCKS, IS_LINUX
+
+if TYPE_CHECKING:
+    from pathlib import Path  # slow to import
+
+fcntl: Any = None
+if HAS_FILE_LOCKS:
+    import fcntl
 
 OPEN_FILES: Final = "/proc/self/fd" if IS_LINUX else "/dev/fd"
 """The directory that names the descriptors of this process."""
@@ -24,6 +31,8 @@ OPEN_FILES: Final = "/proc/self/fd" if IS_LINUX else "/dev/fd"
 fstat: Final = partial(os.fstat)  # pyfakefs does not look into a partial
 """Return the status of an open file, also while a test has replaced the file system."""
 _close: Final = partial(os.close)
+_NOTHING: Final = getattr(os, "O_PATH", os.O_RDONLY)  # no read, write or lock of a directory works
+_CLOSED: Final = "other code has closed the descriptor"
 
 
 def is_faked() -> bool:
@@ -51,19 +60,39 @@ class Descriptor(int):
     """
 
     file: tuple[int, int]
-    path: Path
+    path: Path | str
     lock_files: dict[int, Descriptor]
 
-    def __new__(cls, number: int, path: Path = Path()) -> Self:
+    def __new__(cls, number: int, path: Path | str = "") -> Self:
         """Note which file has the number now.
 
+        Args:
+            number: a descriptor.
+            path: the name that was just opened as it. Another thread may have closed the number
+                since, and a file of other code may have got it.
+
         Raises:
-            OSError: it is no descriptor, or a test has replaced the file system.
+            OSError: it is no descriptor, or not of the file of that name; or a test has replaced
+                the file system.
         """
         require_files()
         self = super().__new__(cls, number)
         self.file, self.path, self.lock_files = identity(number), path, {}
+        if path and not self._was_opened_as(path):
+            raise OSError(errno.EBADF, _CLOSED)
         return self
+
+    def _was_opened_as(self, path: Path | str) -> bool:
+        """Return whether the number is of a file that has, or just had, this name."""
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            status = os.stat(path)  # noqa: PTH116
+            if self.file == (status.st_dev, status.st_ino):
+                return True
+        try:
+            now = os.readlink(f"{OPEN_FILES}/{int(self)}").removesuffix(" (deleted)")  # noqa: PTH115
+        except OSError:
+            return False
+        return os.path.basename(now) == os.path.basename(path)  # noqa: PTH119
 
     def is_own(self) -> bool:
         """Return whether the number still is the file that was opened as it."""
@@ -71,12 +100,6 @@ class Descriptor(int):
             return self.file == identity(self)
         except OSError:
             return False
-
-    def is_of_other_file(self) -> bool:
-        """Return whether other code has closed the number and opened another file as it."""
-        with contextlib.suppress(OSError):
-            return self.file != identity(self)
-        return False
 
     def __enter__(self) -> Self:
         """Return the number."""
@@ -92,6 +115,39 @@ class Descriptor(int):
             if each.is_own():
                 _close(each)
         self.lock_files.clear()
+
+
+@contextlib.contextmanager
+def occupied(descriptors: Iterable[Descriptor]) -> Iterator[bool]:
+    """Keep free numbers from other code while a library closes them.
+
+    A library that closes numbers that are free may close a file that just got one of them. So a
+    descriptor that can do nothing gets each free number first.
+
+    Args:
+        descriptors: whose numbers to occupy.
+
+    Yields:
+        Whether every number that was free is occupied, and none is another file's.
+    """
+    lost = sorted(each for each in descriptors if not each.is_own())
+    held: list[Descriptor] = []
+    with contextlib.suppress(OSError):  # no number is free
+        held.extend(_hold(lost) if lost and fcntl is not None else ())
+    try:
+        yield [*map(int, held)] == [*map(int, lost)]
+    finally:
+        for each in held:
+            each.close()
+
+
+def _hold(numbers: Sequence[int]) -> Iterator[Descriptor]:
+    """Put nothing on each number, or on the next that is free."""
+    with Descriptor(os.open("/", _NOTHING), "/") as low:  # perhaps one of the numbers
+        nothing = Descriptor(fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, max(numbers) + 1))
+    with nothing:
+        for each in numbers:
+            yield Descriptor(fcntl.fcntl(nothing, fcntl.F_DUPFD_CLOEXEC, each))
 
 
 def identity(fd: int) -> tuple[int, int]:

@@ -1,0 +1,53 @@
+"""The lock that serializes the writers of a SQLite file, where SQLite's bug needs one."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from sidelight.host import monotonic, sleep
+from sidelight.spool import DISK, make_private_directory
+from sidelight.store.sqlite import LOCK_TIMEOUT
+
+
+def has_wal_reset_bug() -> bool:
+    """Return whether this SQLite can lose commits in WAL mode with two connections.
+
+    Fixed in 3.51.3, 3.50.7 and 3.44.6.
+    """
+    version = sqlite3.sqlite_version_info
+    fixed = {(3, 50): (3, 50, 7), (3, 44): (3, 44, 6)}
+    return version < fixed.get(version[:2], (3, 51, 3))
+
+
+def write_lock(path: Path) -> AbstractContextManager[None]:
+    """Return the lock that a write transaction holds, where SQLite's bug needs one."""
+    return WriteLock(Path(f"{path}.lock")) if has_wal_reset_bug() else nullcontext()
+
+
+class WriteLock:
+    """Serializes the write transactions of all processes on one SQLite file.
+
+    The file of the lock is open only while the lock is held. A daemon that closes every descriptor
+    takes none away, and a file that was replaced is not locked again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        make_private_directory(self._path.parent)
+        self._fd = DISK.open_or_create(self._path, 0o600)
+        until = monotonic() + LOCK_TIMEOUT
+        while not DISK.lock(self._fd):
+            if monotonic() > until:
+                self.__exit__()
+                raise TimeoutError
+            sleep(0.001)
+
+    def __exit__(self, *_: object) -> None:
+        fd, self._fd = self._fd, -1
+        DISK.unlock(fd)
+        DISK.close(fd)
