@@ -43,7 +43,8 @@ $(BENCH): $(DEV)
 demo: $(RUN) ## run the voice-note pipeline on a recording and show its events (NOTE=your.wav)
 	@$(BIN)/python -m voice_notes.demo $(NOTE)
 
-test: lint types $(DEV) ## linters, types and the test suite
+test: $(DEV) ## linters, types and the test suite
+	@$(MAKE) --no-print-directory -j2 lint types
 	$(BIN)/python -m pytest -n $(JOBS) tests
 
 faults: faults-a faults-b ## the promise under fault, at full length: both halves, one after the other
