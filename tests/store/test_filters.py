@@ -161,7 +161,8 @@ def test_an_index_of_attributes_finds_few_events_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("sidelight.store.selection._FEW", 5)
     url = BACKENDS["postgresql"](tmp_path)
     events = [
-        record(at=NOON + n, artifact=n, attributes={"order": n, "odd": n % 2}) for n in range(200)
+        record(at=NOON + n, bits=n, artifact=n, attributes={"order": n, "odd": n % 2})
+        for n in range(200)
     ]
     store(url, events[:150])
 
