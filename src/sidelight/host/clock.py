@@ -9,7 +9,6 @@ application's own times are frozen as well.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from _thread import get_ident
 from collections.abc import Callable
@@ -21,13 +20,15 @@ from sidelight.host.platform import HAS_THREAD_CLOCKS
 
 def _own_copy() -> ModuleType:
     """Create the `time` module once more; fall back to the shared one."""
+    spec = time.__spec__
+    if spec is None or spec.loader is None:
+        return time
     try:
-        spec = importlib.util.find_spec("time")
-        if spec is None or spec.loader is None:
+        module = spec.loader.create_module(spec)
+        if module is None:
             return time
-        module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    except (ImportError, ValueError):
+    except ImportError:
         return time
     return module
 
