@@ -137,6 +137,17 @@ def test_a_number_that_is_taken_while_it_is_opened_is_of_other_code(what, tmp_pa
         assert (tmp_path / file.name).read_bytes() == b"of other code"
 
 
+def test_a_file_that_is_renamed_meanwhile_is_not_found(tmp_path):
+    """As an unfinished segment that its writer has just finished."""
+    path = tmp_path / ".a.new"
+    path.touch()
+    number = os.open(path, os.O_RDWR)
+    path.rename(tmp_path / "a.segment")
+    with pytest.raises(FileNotFoundError):
+        Descriptor(number, path)
+    os.close(number)
+
+
 @pytest.mark.parametrize("change", ["unlink", "replace"])
 def test_a_file_that_another_relay_deletes_meanwhile_is_open_and_closed(change, tmp_path):
     path = tmp_path / "file"

@@ -72,27 +72,31 @@ class Descriptor(int):
                 since, and a file of other code may have got it.
 
         Raises:
+            FileNotFoundError: no file has the name any more, and the number is of no such file.
             OSError: it is no descriptor, or not of the file of that name; or a test has replaced
                 the file system.
         """
         require_files()
         self = super().__new__(cls, number)
         self.file, self.path, self.lock_files = identity(number), path, {}
-        if path and not self._was_opened_as(path):
-            raise OSError(errno.EBADF, _CLOSED)
+        if path:
+            self._require_name(path)
         return self
 
-    def _was_opened_as(self, path: Path | str) -> bool:
-        """Return whether the number is of a file that has, or just had, this name."""
-        with contextlib.suppress(OSError):  # deleted meanwhile
+    def _require_name(self, path: Path | str) -> None:
+        """Check that the number is of a file that has, or just had, this name."""
+        error = OSError(errno.EBADF, _CLOSED)
+        try:
             status = os.stat(path)  # noqa: PTH116
             if self.file == (status.st_dev, status.st_ino):
-                return True
-        try:
+                return
+        except OSError as missing:  # deleted or renamed meanwhile
+            error = missing
+        with contextlib.suppress(OSError):
             now = os.readlink(f"{OPEN_FILES}/{int(self)}").removesuffix(" (deleted)")  # noqa: PTH115
-        except OSError:
-            return False
-        return os.path.basename(now) == os.path.basename(path)  # noqa: PTH119
+            if os.path.basename(now) == os.path.basename(path):  # noqa: PTH119
+                return
+        raise error
 
     def is_own(self) -> bool:
         """Return whether the number still is the file that was opened as it."""
