@@ -209,7 +209,7 @@ def open_files():
 
 
 def test_the_lock_of_a_store_is_open_only_while_it_is_held(tmp_path):
-    path = tmp_path / "lock"
+    path = tmp_path / "store"
     with WriteLock(path):
         child = os.fork()
         if not child:  # it has the file open, and outlives the lock
@@ -217,10 +217,10 @@ def test_the_lock_of_a_store_is_open_only_while_it_is_held(tmp_path):
             os._exit(0)
         with pytest.raises(TimeoutError), WriteLock(path):
             pass
-        assert open_files().count(str(path)) == 1
+        assert open_files().count(f"{path}.lock") == 1
     with WriteLock(path):
         pass
-    assert str(path) not in open_files()
+    assert f"{path}.lock" not in open_files()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 

@@ -3,16 +3,20 @@
 import contextlib
 import errno
 import os
+import socket
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from typing import IO
 
 import pytest
 from tests.support.platforms import needs_spool_files
+from tests.support.stored import record, store
 
 from sidelight.exceptions import SpoolError
-from sidelight.host import Descriptor
+from sidelight.host import Descriptor, descriptors_of, socket_descriptor
 from sidelight.record import frame
 from sidelight.spool import DISK, PAGE, Entry, Quarantine, Segment, Spool, system
 from sidelight.store import sqlite
@@ -104,7 +108,7 @@ OPENS = {
     "a file, made where it is missing": lambda path: DISK.open_or_create(path / "file", 0o600),
     "a directory": system.sync_directory,
     "a write-ahead log": lambda path: sqlite.sync_wal(path / "store"),
-    "a lock of a store": lambda path: WriteLock(path / "lock").__enter__(),
+    "a lock of a store": lambda path: WriteLock(path / "store").__enter__(),
     "a position": lambda path: read_position(str(path / "shop")),
     "a position that stays open": lambda path: position_beside(str(path / "shop")),
     "a quarantined record": lambda path: Quarantine(path).keep(ENTRY),
@@ -145,7 +149,8 @@ def test_a_file_that_is_renamed_meanwhile_is_not_found(tmp_path):
     path.rename(tmp_path / "a.segment")
     with pytest.raises(FileNotFoundError):
         Descriptor(number, path)
-    os.close(number)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
 
 
 @pytest.mark.parametrize("change", ["unlink", "replace"])
@@ -188,20 +193,109 @@ def test_sqlite_closes_no_file_of_other_code(when, tmp_path, monkeypatch):
     (tmp_path / "store").touch()
     with monkeypatch.context() as patched:
         patched.setattr(sqlite, "StoreFile", _StoreFile if when == "while" else sqlite.StoreFile)
-        store = sqlite.open_file(tmp_path / "store", read_only=False)
-    store.execute("CREATE TABLE t (n)")
-    store.execute("INSERT INTO t VALUES (1)")
-    for each in {*store.descriptors}:
+        opened = sqlite.open_file(tmp_path / "store", read_only=False)
+    opened.execute("CREATE TABLE t (n)")
+    opened.execute("INSERT INTO t VALUES (1)")
+    for each in opened.descriptors:
         os.close(each)
     files = _files_of_other_code() if when == "before" else []
-    store.close()
-    for file in [*files, *getattr(store, "files", ())]:
+    opened.close()
+    for file in [*files, *getattr(opened, "files", ())]:
         file.write(b"of other code")
         file.close()
     assert sqlite.is_unusable(tmp_path / "store") is (when == "before")
     if when != "before":
         with contextlib.closing(sqlite.open_file(tmp_path / "store", read_only=False)) as again:
             assert again.execute("SELECT n FROM t").fetchall() == [(1,)]
+
+
+READS_A_ROW = """
+import sqlite3, sys
+print(sqlite3.connect(sys.argv[1]).execute("SELECT n FROM t").fetchone())
+"""
+
+
+@pytest.mark.parametrize("other", ["a reader", "a writer"])
+def test_what_sqlite_keeps_for_another_connection_stays_out_of_reach(other, tmp_path, monkeypatch):
+    """SQLite closes no descriptor of the file while another connection holds a lock of it."""
+    monkeypatch.setattr(sqlite, "_unusable", set())
+    path = tmp_path / "store"
+    path.touch()
+    opened = sqlite.open_file(path, read_only=False)
+    opened.execute("CREATE TABLE t (n)")
+    opened.execute("INSERT INTO t VALUES (1)")
+    beside = sqlite.open_file(path, read_only=other == "a reader")
+    for each in opened.descriptors | beside.descriptors:
+        os.close(each)
+    opened.close()
+    files = _files_of_other_code()
+    with pytest.raises(sqlite3.OperationalError, match="closed the descriptors"):
+        sqlite.open_file(path, read_only=False)
+    beside.close()
+    for file in files:
+        file.write(b"of other code")
+        file.seek(0)
+        assert file.read() == b"of other code"
+        file.close()
+    assert not beside.is_usable()
+    ran = subprocess.run(
+        [sys.executable, "-c", READS_A_ROW, str(path)], capture_output=True, text=True
+    )
+    assert ran.stdout == "(1,)\n", ran.stderr
+
+
+READS = """
+import os, sys
+from sidelight import SidelightError, Store
+store = Store(sys.argv[1])
+assert len(list(store.events())) == 1
+os.closerange(3, 256)
+files = [open(f"{sys.argv[2]}/business-{n}", "w+b", buffering=0) for n in range(20)]
+for file in files:
+    file.write(b"of other code" * 100)
+try:
+    list(store.events())
+except SidelightError as error:
+    print(error)
+store.close()
+for file in files:
+    file.seek(0)
+    assert file.read() == b"of other code" * 100
+"""
+
+
+def test_a_reader_whose_descriptors_are_closed_reads_and_closes_no_other_file(tmp_path):
+    store(url := f"sqlite:///{tmp_path / 'events.db'}", [record()])
+    ran = subprocess.run(
+        [sys.executable, "-c", READS, url, str(tmp_path)], capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "closed the descriptors of this file" in ran.stdout
+
+
+def test_a_socket_whose_number_is_another_files_is_never_its_own(tmp_path):
+    ends = socket.socketpair()
+    own = socket_descriptor(ends[0].fileno())
+    assert own.is_own()
+    number = ends[0].detach()
+    os.close(number)
+    assert not socket_descriptor(number).is_own()
+    with (tmp_path / "business").open("wb") as file:
+        assert file.fileno() == number
+        for each in (own, socket_descriptor(number)):
+            assert not each.is_own()
+            each.close()
+    ends[1].close()
+
+
+def test_a_lock_that_the_file_system_refuses_leaves_nothing_open(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(DISK, "lock", refuse, raising=False)
+    with pytest.raises(OSError, match="No locks"):
+        WriteLock(tmp_path / "store").__enter__()
+    assert not descriptors_of(tmp_path / "store.lock")
 
 
 class _FakedOs:

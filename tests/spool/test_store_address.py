@@ -52,6 +52,8 @@ def test_one_default_spool(other, monkeypatch, tmp_path):
         "postgresql://events@db.internal:5433/events",
         "postgresql://events@db.internal/orders",
         "postgresql://events@other.internal/events",
+        "postgresql://events@db.internal/events?hostaddr=10.0.0.2",
+        "postgresql://events@db.internal/events?service=other",
         "postgresql://events@db.internal:port/events",
         "sqlite:////events",
         "nonsense",

@@ -60,12 +60,12 @@ if TYPE_CHECKING:
     from sidelight.host.descriptor import (
         OPEN_FILES,
         Descriptor,
+        close_lost,
         descriptors_of,
         fstat,
         identity,
         is_faked,
         keep_for_ever,
-        occupied,
         require_files,
         socket_descriptor,
     )
@@ -74,8 +74,8 @@ __getattr__ = lazily(
     __name__,
     {
         "descriptor": (
-            "OPEN_FILES Descriptor descriptors_of fstat identity"
-            " is_faked keep_for_ever occupied require_files socket_descriptor"
+            "OPEN_FILES Descriptor close_lost descriptors_of fstat identity"
+            " is_faked keep_for_ever require_files socket_descriptor"
         ),
     },
 )
@@ -95,6 +95,7 @@ __all__ = [
     "allocate_lock",
     "at_first_use",
     "begin_use",
+    "close_lost",
     "descriptors_of",
     "fstat",
     "get_context",
@@ -116,7 +117,6 @@ __all__ = [
     "mark_process",
     "monotonic",
     "not_kept",
-    "occupied",
     "perf_counter_ns",
     "process_time_ns",
     "providers",

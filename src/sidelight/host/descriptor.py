@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -32,6 +33,7 @@ fstat: Final = partial(os.fstat)  # pyfakefs does not look into a partial
 """Return the status of an open file, also while a test has replaced the file system."""
 _close: Final = partial(os.close)
 _NOTHING: Final = getattr(os, "O_PATH", os.O_RDONLY)  # no read, write or lock of a directory works
+_NO_FILE: Final = (-1, -1)
 _CLOSED: Final = "other code has closed the descriptor"
 
 
@@ -85,18 +87,23 @@ class Descriptor(int):
 
     def _require_name(self, path: Path | str) -> None:
         """Check that the number is of a file that has, or just had, this name."""
-        error = OSError(errno.EBADF, _CLOSED)
         try:
             status = os.stat(path)  # noqa: PTH116
-            if self.file == (status.st_dev, status.st_ino):
+        except OSError:
+            if fstat(self).st_nlink == 0:  # deleted meanwhile
                 return
-        except OSError as missing:  # deleted or renamed meanwhile
-            error = missing
+            if os.path.dirname(self._name()) == os.path.realpath(os.path.dirname(path)):  # noqa: PTH120
+                _close(self)  # renamed meanwhile
+            raise
+        is_named = self.file == (status.st_dev, status.st_ino)
+        if not is_named and os.path.basename(self._name()) != os.path.basename(path):  # noqa: PTH119
+            raise OSError(errno.EBADF, _CLOSED)
+
+    def _name(self) -> str:
+        """Return the name that the system knows; "" where it tells none."""
         with contextlib.suppress(OSError):
-            now = os.readlink(f"{OPEN_FILES}/{int(self)}").removesuffix(" (deleted)")  # noqa: PTH115
-            if os.path.basename(now) == os.path.basename(path):  # noqa: PTH119
-                return
-        raise error
+            return os.readlink(f"{OPEN_FILES}/{int(self)}").removesuffix(" (deleted)")  # noqa: PTH115
+        return ""
 
     def is_own(self) -> bool:
         """Return whether the number still is the file that was opened as it."""
@@ -121,28 +128,30 @@ class Descriptor(int):
         self.lock_files.clear()
 
 
-@contextlib.contextmanager
-def occupied(descriptors: Iterable[Descriptor]) -> Iterator[bool]:
-    """Keep free numbers from other code while a library closes them.
+def close_lost(descriptors: Iterable[Descriptor], close: Callable[[], object]) -> bool:
+    """Let a library close its files, of which other code has closed some.
 
-    A library that closes numbers that are free may close a file that just got one of them. So a
-    descriptor that can do nothing gets each free number first.
+    A library that closes numbers that are free may close a file that just got one of them. So each
+    free number gets a descriptor first that can do nothing.
 
     Args:
-        descriptors: whose numbers to occupy.
+        descriptors: of the library.
+        close: closes them.
 
-    Yields:
-        Whether every number that was free is occupied, and none is another file's.
+    Returns:
+        Whether the library has closed them all. It was not asked where a number is another file's
+        now. Numbers that it keeps, for another connection, stay occupied for ever.
     """
     lost = sorted(each for each in descriptors if not each.is_own())
     held: list[Descriptor] = []
     with contextlib.suppress(OSError):  # no number is free
         held.extend(_hold(lost) if lost and fcntl is not None else ())
-    try:
-        yield [*map(int, held)] == [*map(int, lost)]
-    finally:
+    if [*map(int, held)] != [*map(int, lost)]:
         for each in held:
             each.close()
+        return False
+    close()
+    return not any(each.is_own() for each in held)
 
 
 def _hold(numbers: Sequence[int]) -> Iterator[Descriptor]:
@@ -171,17 +180,26 @@ def descriptors_of(*paths: Path) -> set[Descriptor]:
     with contextlib.suppress(OSError):
         for number in map(int, os.listdir(OPEN_FILES)):  # noqa: PTH208
             with contextlib.suppress(OSError):
-                if identity(number) in wanted:
-                    found.add(Descriptor(number))
+                each = Descriptor(number)
+                if each.file in wanted:
+                    found.add(each)
     return found
 
 
 def socket_descriptor(number: int) -> Descriptor | None:
-    """Return the descriptor of a socket; None where a socket has none, as on Windows."""
-    try:
-        return Descriptor(number)
-    except OSError:
+    """Return the descriptor of a socket; None where a socket has none, as on Windows.
+
+    Where other code has closed the number already, the descriptor is never the process's own.
+    """
+    if is_faked() or not HAS_FILE_LOCKS:
         return None
+    found = int.__new__(Descriptor, number)
+    found.file, found.path, found.lock_files = _NO_FILE, "", {}
+    with contextlib.suppress(OSError):
+        status = fstat(number)
+        if stat.S_ISSOCK(status.st_mode):
+            found.file = status.st_dev, status.st_ino
+    return found
 
 
 def keep_for_ever(value: object) -> None:

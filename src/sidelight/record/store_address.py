@@ -2,8 +2,9 @@
 
 A segment's header names the store of its writer, and a relay delivers the segments for its own
 store. Two addresses are one store where they name the same SQLite file, by whatever path, or the
-same PostgreSQL database, by whatever driver, login or parameters. No host name is resolved, because
-the answer may change; only ``127.0.0.1`` is ``localhost``. Two streams are one where they
+same PostgreSQL database, by whatever driver, login or parameters, except those that lead to another
+server (``hostaddr``, ``service``). No host name is resolved, because the answer may change; only
+``127.0.0.1`` is ``localhost``. Two streams are one where they
 name the same topic, and one of the brokers.
 """
 
@@ -95,4 +96,5 @@ def _place(url: object) -> tuple[Any, ...]:
         return (url,)
     named = query.get("dbname") or unquote(parsed.path.removeprefix("/"))
     database = named or query.get("user") or unquote(parsed.username or "")
-    return "postgresql", _LOOPBACK.get(host, host.lower()), port, database
+    elsewhere = (query[name] for name in ("hostaddr", "service") if name in query)
+    return "postgresql", _LOOPBACK.get(host, host.lower()), port, database, *elsewhere

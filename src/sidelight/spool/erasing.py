@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from sidelight.record import FRAME, FRAME_MAGIC, blank_payload, frame, payload_at
+from sidelight.spool.allocation import write_all
 from sidelight.spool.disk import DISK
 from sidelight.spool.header import PAGE
 from sidelight.spool.segment import Segment
@@ -52,8 +53,11 @@ def erase_records(path: Path, choose: Choose, *, is_hot: bool) -> Overwritten:
         free = [segment.cursors.get(sink, PAGE) for sink in sinks]
         until = segment.size if orphan else min(free, default=PAGE)
         done = [each for each in chosen if each[0] < until]
-        if done:
-            _overwrite(path, done)
+        try:
+            if done:
+                _overwrite(path, done)
+        except FileNotFoundError:  # delivered and deleted meanwhile
+            return Overwritten()
         return Overwritten(len(done), len(chosen) - len(done))
 
 
@@ -77,7 +81,7 @@ def _overwrite(path: Path, frames: Sequence[tuple[int, bytes]]) -> None:
         for offset, payload in frames:
             blank = blank_payload(len(payload), time.time_ns())
             filled = bytes(FRAME.size + len(payload)) if blank is None else frame(blank)
-            DISK.write(fd, filled, offset)
+            write_all(DISK, fd, filled, offset)
         DISK.sync(fd)
     finally:
         DISK.close(fd)

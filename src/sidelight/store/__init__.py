@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Process,
         TypeUse,
     )
+    from sidelight.store.file_identity import beside
     from sidelight.store.filters import Filters
     from sidelight.store.funnel import Funnel, Step
     from sidelight.store.latency import Grouping, Latencies, Latency
@@ -103,6 +104,7 @@ __all__ = [
     "attributes_text",
     "begin_statement",
     "beginning_ns",
+    "beside",
     "call_of",
     "compare_counters",
     "connect",
@@ -153,6 +155,7 @@ __getattr__ = lazily(
         "retention": "Plan Pruner",
         "rows": "attributes_text id_text mark_undeclared",
         "schema": "metadata",
+        "file_identity": "beside",
         "filters": "Filters",
         "sink": "StoreSink",
         "sqlite": "connect_file is_unusable",

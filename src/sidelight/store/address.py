@@ -48,7 +48,7 @@ class Address:
     def place(self) -> tuple[object, ...]:
         """Identifies the database and the login to it, whatever the other parameters."""
         given = self.parameters
-        names = ("host", "port", "dbname", "user")
+        names = ("host", "hostaddr", "port", "dbname", "user", "service")
         return (self.backend, self.path, *(given.get(name, _USUAL.get(name)) for name in names))
 
 

@@ -88,7 +88,7 @@ def _engine_on_file(address: Address, ready: list[Any], *, read_only: bool) -> E
 
     @event.listens_for(engine, "checkout")
     def _check(connection: Any, _record: Any, _proxy: Any) -> None:
-        if not connection.identity.is_current():
+        if not (connection.identity.is_current() and connection.is_usable()):
             raise DisconnectionError("the file was replaced")  # the pool opens the new file
 
     @event.listens_for(engine, "begin")

@@ -46,6 +46,14 @@ class FileIdentity:
         return found.st_dev, found.st_ino, *content
 
 
+def beside(database: str | Path, suffix: str) -> Path:
+    """Return a file beside a database, where SQLite has it: beside the target of a symbolic link.
+
+    The link may be turned to another file at any time. So nothing keeps the answer.
+    """
+    return Path(f"{os.path.realpath(database)}{suffix}")
+
+
 def is_cut(descriptors: Iterable[Descriptor], identity: FileIdentity) -> bool:
     """Return whether a file has no header any more.
 

@@ -297,8 +297,14 @@ class StoreSink:
         Raises:
             OSError: the flush failed.
         """
-        if self._file is not None:
-            sync_wal(self._file)
+        if self._file is None:
+            return
+        sync_wal(self._file)
+        if self._connection is not None:
+            try:
+                _check_file(self._connection)  # a log that was removed has taken commits with it
+            except DatabaseError as error:
+                raise OSError(str(error)) from error
 
     def close(self) -> None:
         """Close the connection; the next write opens another."""

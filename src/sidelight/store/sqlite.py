@@ -13,10 +13,10 @@ from typing import Any, Final
 from sidelight.exceptions import StoreMissingError
 from sidelight.host import (
     Descriptor,
+    close_lost,
     descriptors_of,
     keep_for_ever,
     monotonic,
-    occupied,
     sleep,
     status_of,
 )
@@ -26,7 +26,7 @@ from sidelight.spool import (
     sync_directory,
 )
 from sidelight.store.database import Connection, DatabaseError
-from sidelight.store.file_identity import FileIdentity, is_cut
+from sidelight.store.file_identity import FileIdentity, beside, is_cut
 
 LOCK_TIMEOUT: Final = 0.25
 """Seconds that a connection waits for a lock."""
@@ -55,8 +55,8 @@ class StoreFile(sqlite3.Connection):
 
     Attributes:
         identity: of the file, and of its write-ahead log where the connection may write.
-        descriptors: of this process for the file, its log and the log's index, where the
-            connection may write; SQLite does not tell which of them are this connection's.
+        descriptors: of this process for the file, its log and the log's index; SQLite does not tell
+            which of them are this connection's.
     """
 
     identity: FileIdentity
@@ -89,16 +89,13 @@ class StoreFile(sqlite3.Connection):
 
         SQLite would close that file. It would also share the descriptors with each other
         connection of this process to the store, so that the store cannot be opened here any more.
+        The latter is so as well where it keeps a lost descriptor for another connection.
         """
         if self.is_usable():
             super().close()
-            return
-        with occupied(self.descriptors) as are_safe:
-            if are_safe:
-                super().close()
-            else:
-                _unusable.update(each.file for each in self.descriptors)
-                keep_for_ever(self)
+        elif not close_lost(self.descriptors, super().close):
+            _unusable.update(each.file for each in self.descriptors)
+            keep_for_ever(self)
 
 
 _CANNOT_CREATE: Final = frozenset(
@@ -241,14 +238,13 @@ def open_file(path: Path, *, read_only: bool) -> StoreFile:
         raise sqlite3.OperationalError(_DESCRIPTORS_CLOSED)
     connection = _open(path, read_only=read_only)
     try:
-        if not read_only:
-            connection.descriptors = frozenset(descriptors_of(path))
+        connection.descriptors = frozenset(descriptors_of(path))
         for pragma in _READER if read_only else _WRITER:
             _set(connection, pragma)
         if not read_only:
             connection.identity = FileIdentity(path, _created_log(connection, path))
-            files = path, Path(f"{path}-wal"), Path(f"{path}-shm")
-            connection.descriptors |= descriptors_of(*files)
+        connection.descriptors |= descriptors_of(path, beside(path, "-wal"), beside(path, "-shm"))
+        if not read_only:
             _check_content(connection)
     except BaseException:
         connection.close()
@@ -272,7 +268,7 @@ def _check_content(connection: StoreFile) -> None:
 
 def _created_log(connection: sqlite3.Connection, path: Path) -> Path:
     """Return the write-ahead log; the first transaction on a new file creates it."""
-    log = Path(f"{path}-wal")
+    log = beside(path, "-wal")
     if status_of(log) is None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("COMMIT")
@@ -285,7 +281,7 @@ def _open(path: Path, *, read_only: bool) -> StoreFile:
     try:
         if read_only and (cause := _cannot_create(connection)):
             connection.close()
-            log = Path(f"{path}-wal")
+            log = beside(path, "-wal")
             identity = FileIdentity(path, log, content=True)
             connection = _connect_immutable(path, log, cause)
     except BaseException:
@@ -353,9 +349,9 @@ def sync_wal(path: Path) -> None:
     Raises:
         OSError: the flush failed.
     """
+    log = beside(path, "-wal")
     with contextlib.suppress(FileNotFoundError):  # a checkpoint has flushed and deleted the log
         mode = os.O_RDWR  # Windows flushes no file that is open for reading
-        log = Path(f"{path}-wal")
         with Descriptor(os.open(log, mode), log) as fd:
             sync(fd)
-    sync_directory(path.parent)  # the log may be new
+    sync_directory(log.parent)  # the log may be new

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sidelight.host import monotonic, sleep
 from sidelight.spool import DISK, make_private_directory
+from sidelight.store.file_identity import beside
 from sidelight.store.sqlite import LOCK_TIMEOUT
 
 
@@ -23,7 +24,7 @@ def has_wal_reset_bug() -> bool:
 
 def write_lock(path: Path) -> AbstractContextManager[None]:
     """Return the lock that a write transaction holds, where SQLite's bug needs one."""
-    return WriteLock(Path(f"{path}.lock")) if has_wal_reset_bug() else nullcontext()
+    return WriteLock(path) if has_wal_reset_bug() else nullcontext()
 
 
 class WriteLock:
@@ -31,6 +32,9 @@ class WriteLock:
 
     The file of the lock is open only while the lock is held. A daemon that closes every descriptor
     takes none away, and a file that was replaced is not locked again.
+
+    Args:
+        path: of the SQLite file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,14 +42,26 @@ class WriteLock:
         self._fd = -1
 
     def __enter__(self) -> None:
-        make_private_directory(self._path.parent)
-        self._fd = DISK.open_or_create(self._path, 0o600)
+        path = beside(self._path, ".lock")
+        make_private_directory(path.parent)
         until = monotonic() + LOCK_TIMEOUT
-        while not DISK.lock(self._fd):
+        while not self._is_locked(path):
             if monotonic() > until:
-                self.__exit__()
                 raise TimeoutError
             sleep(0.001)
+
+    def _is_locked(self, path: Path) -> bool:
+        """Lock the file; return False where another process has, or where the file was replaced."""
+        fd = DISK.open_or_create(path, 0o600)
+        try:
+            if DISK.lock(fd) and DISK.is_at(fd, path):
+                self._fd = fd
+                return True
+        except BaseException:
+            DISK.close(fd)
+            raise
+        DISK.close(fd)
+        return False
 
     def __exit__(self, *_: object) -> None:
         fd, self._fd = self._fd, -1

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from sidelight.host import Descriptor, monotonic
 from sidelight.spool import DISK, pread
+from sidelight.store import beside
 
 SUFFIX: Final = "-outbox"
 _FORMAT: Final = struct.Struct("<8sQ36sI")
@@ -36,15 +37,16 @@ class PositionFile:
     """The file of a relay, which has it open only within `locked`."""
 
     def __init__(self, database: str) -> None:
-        self._path = Path(f"{database}{SUFFIX}")
+        self._database = database
         self._fd = -1
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool]:
         """Open the file, locked against other relays; False where another relay has the lock."""
-        self._fd = DISK.open_or_create(self._path, 0o644)  # the business reads it
+        path = beside(self._database, SUFFIX)
+        self._fd = DISK.open_or_create(path, 0o644)  # the business reads it
         try:
-            yield DISK.lock(self._fd) and DISK.is_at(self._fd, self._path)
+            yield DISK.lock(self._fd) and DISK.is_at(self._fd, path)
         finally:
             DISK.unlock(self._fd)
             self.close()
@@ -72,13 +74,13 @@ def read_position(database: str) -> Position:
 
 
 def _opened(database: str) -> Descriptor:
-    path = Path(f"{database}{SUFFIX}")
+    path = beside(database, SUFFIX)
     return Descriptor(os.open(path, os.O_RDONLY), path)
 
 
 def unwritable_beside(database: str) -> Path | None:
     """Return what keeps this user from noting a position; None where nothing does."""
-    path = Path(f"{database}{SUFFIX}")
+    path = beside(database, SUFFIX)
     place = path if path.exists() else path.parent
     return None if os.access(place, os.W_OK) else place
 
@@ -98,14 +100,12 @@ _open_files: dict[str, tuple[Descriptor | None, float]] = {}
 def position_beside(database: str) -> Position:
     """Return what `read_position` returns; the file stays open for the next joined event."""
     fd, looked = _open_files.get(database, (None, -_LOOK_AGAIN))
-    if fd is not None and not fd.is_own():  # other code has closed it
-        fd, looked = None, -_LOOK_AGAIN
-    if fd is None:
-        if monotonic() - looked < _LOOK_AGAIN:
-            return Position()
+    has_lost = fd is not None and not fd.is_own()  # other code has closed it
+    if has_lost or monotonic() - looked >= _LOOK_AGAIN:  # it may be new, or replaced
+        if fd is not None:
+            fd.close()
+        fd = None
         with contextlib.suppress(OSError):
             fd = _opened(database)
         _open_files[database] = fd, monotonic()
-        if fd is None:
-            return Position()
-    return _parse(pread(fd, _FORMAT.size, 0))
+    return Position() if fd is None else _parse(pread(fd, _FORMAT.size, 0))

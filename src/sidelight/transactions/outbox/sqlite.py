@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from sidelight.exceptions import OutboxError
 from sidelight.host import monotonic
-from sidelight.store import connect_file
+from sidelight.store import beside, connect_file
 from sidelight.transactions.outbox import draining
 from sidelight.transactions.outbox.position import Position, PositionFile
 from sidelight.transactions.outbox.table import outbox_command
@@ -112,7 +112,7 @@ class SqliteOutbox:
         """Return the identities, sizes and times of the database and of its write-ahead log."""
         database = self._path.stat()
         try:
-            log = Path(f"{self._path}-wal").stat()
+            log = beside(self._path, "-wal").stat()
         except FileNotFoundError:
             log = None
         return _seen(database), log and _seen(log)
@@ -131,7 +131,7 @@ class SqliteOutbox:
     def close(self) -> None:
         """Close the file of the position, and leave no log where nobody uses the database."""
         self._position.close()
-        if Path(f"{self._path}-wal").exists():
+        if beside(self._path, "-wal").exists():
             with contextlib.suppress(sqlite3.Error), contextlib.closing(self._opened("rw")) as last:
                 last.execute("PRAGMA schema_version")  # the closing of what was used tidies up
 
