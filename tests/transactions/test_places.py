@@ -12,7 +12,10 @@ import sidelight
 from sidelight import arg, emits
 from sidelight.emission import EMITTER
 from sidelight.outbox import table
-from sidelight.transactions import outbox_status
+from sidelight.transactions import outbox_status, statements
+from sidelight.transactions.entry import Row
+from sidelight.transactions.outbox import draining
+from sidelight.transactions.outbox.table import FoundTable
 
 
 class Shop(DeclarativeBase):
@@ -143,3 +146,16 @@ def test_an_outbox_that_is_made_later_is_found(stored):
         connection.commit()
     assert outbox_status(url).waiting == 1
     EMITTER.losses.clear()
+
+
+@pytest.mark.parametrize("has_trigger", ["here", "there", "nowhere"])
+def test_a_trigger_is_seen_beside_an_outbox_with_the_same_ids(has_trigger, monkeypatch):
+    """Two servers that the same script has made; the relay drains the other one."""
+    here, there = (
+        FoundTable("public", 16384, 16385, "shop", has_trigger == where, True, False, "")
+        for where in ("here", "there")
+    )
+    monkeypatch.setattr(draining, "latest", {there.ids: there})
+    found = statements._outbox_in([here])
+    asks = statements._if_stored(found, [Row(1, "event", b"")], "name")
+    assert bool(asks) == (has_trigger != "nowhere")
