@@ -75,7 +75,7 @@ OWN = {
     *("sidelight.host.otel_api", "sidelight.host.log", "sidelight.host.platform"),
     *("sidelight.host.threads", "sidelight.host.turns"),
 }
-OF_THE_SYSTEM = {"errno", "fcntl", "mmap"}
+OF_THE_SYSTEM = {"errno", "fcntl", "importlib._abc", "importlib.util", "mmap"}
 #: What a program says → the modules that it loads besides those of ``opentelemetry.trace``.
 IMPORTED = {
     "import sidelight": OWN | OF_THE_SYSTEM,

@@ -9,6 +9,7 @@ application's own times are frozen as well.
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from _thread import get_ident
 from collections.abc import Callable
@@ -20,15 +21,13 @@ from sidelight.host.platform import HAS_THREAD_CLOCKS
 
 def _own_copy() -> ModuleType:
     """Create the `time` module once more; fall back to the shared one."""
-    spec = time.__spec__
-    if spec is None or spec.loader is None:
-        return time
     try:
-        module = spec.loader.create_module(spec)
-        if module is None:
+        spec = importlib.util.find_spec("time")
+        if spec is None or spec.loader is None:
             return time
+        module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    except ImportError:
+    except (ImportError, ValueError):
         return time
     return module
 
