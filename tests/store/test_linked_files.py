@@ -34,8 +34,6 @@ def test_the_log_is_synced_and_watched(link, monkeypatch):
     synced = []
     monkeypatch.setattr(sqlite, "sync", lambda fd: synced.append(fd.path))
     sink = StoreSink(f"sqlite:///{link}")
-    sink.write([], {})
-    sink.upgrade()
     connection = sink._opened(create=True)
     sink.sync()
     log = link.resolve().with_name("events.db-wal")

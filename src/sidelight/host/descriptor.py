@@ -90,9 +90,12 @@ class Descriptor(int):
         try:
             status = os.stat(path)  # noqa: PTH116
         except OSError:
-            if fstat(self).st_nlink == 0:  # deleted meanwhile
-                return
-            if os.path.dirname(self._name()) == os.path.realpath(os.path.dirname(path)):  # noqa: PTH120
+            name = self._name()
+            if os.path.basename(name) == os.path.basename(path):  # noqa: PTH119
+                return  # deleted meanwhile
+            if not name and fstat(self).st_nlink == 0:
+                return  # the same, where the system tells no name
+            if os.path.dirname(name) == os.path.realpath(os.path.dirname(path)):  # noqa: PTH120
                 _close(self)  # renamed meanwhile
             raise
         is_named = self.file == (status.st_dev, status.st_ino)

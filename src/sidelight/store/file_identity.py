@@ -1,4 +1,4 @@
-"""Tell whether the file of a SQLite store is still the one that was opened, and whole."""
+"""Tell whether a SQLite file is still the one that was opened, and whole; and what is beside it."""
 
 from __future__ import annotations
 

@@ -100,12 +100,15 @@ _open_files: dict[str, tuple[Descriptor | None, float]] = {}
 def position_beside(database: str) -> Position:
     """Return what `read_position` returns; the file stays open for the next joined event."""
     fd, looked = _open_files.get(database, (None, -_LOOK_AGAIN))
-    has_lost = fd is not None and not fd.is_own()  # other code has closed it
-    if has_lost or monotonic() - looked >= _LOOK_AGAIN:  # it may be new, or replaced
+    if fd is not None and not fd.is_own():  # other code has closed it
+        fd, looked = None, -_LOOK_AGAIN
+    with contextlib.suppress(OSError):
+        if monotonic() - looked >= _LOOK_AGAIN:  # it may be new, or replaced
+            if fd is None or not DISK.is_at(fd, beside(database, SUFFIX)):
+                # The one before stays open, because another thread may be reading it.
+                _open_files[database] = None, monotonic()
+                fd = _opened(database)
+            _open_files[database] = fd, monotonic()
         if fd is not None:
-            fd.close()
-        fd = None
-        with contextlib.suppress(OSError):
-            fd = _opened(database)
-        _open_files[database] = fd, monotonic()
-    return Position() if fd is None else _parse(pread(fd, _FORMAT.size, 0))
+            return _parse(pread(fd, _FORMAT.size, 0))
+    return Position()
