@@ -72,8 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             ConfigurationError: they do not.
         """
         path = None if self.store is None else sqlite_path(self.store)
-        files = {each.resolve() for url in self.outboxes if (each := sqlite_path(url)) is not None}
-        if path is not None and path.resolve() in files:
+        files = (sqlite_path(url) for url in self.outboxes)
+        # `Path.resolve` raises a RuntimeError for a loop of links, by Python's version.
+        real = {os.path.realpath(each) for each in files if each is not None}
+        if path is not None and os.path.realpath(path) in real:
             # The business would wait for the store's transactions, and time out.
             remedy = "give the store a file of its own: SQLite has one writer at a time"
             _refuse("outboxes", f"{self.store} is also the events store", remedy)

@@ -21,7 +21,7 @@ from sidelight import Store
 
 TROUBLES = ("refuse", "reset", "silent", "drip", "lose_reply")
 ANSWERS = ("302", "429", "500", "503")
-HELD_FULL, HELD_SHORT = 15.0, 0.3  # seconds
+HELD_FULL, HELD_SHORT = 12.0, 0.3  # seconds
 SIGNALS = ("traces", "logs")
 KINDS = ("scheduled", "awaited", "scheduled async", "awaited async")  # each has a span
 REJECTED = "log records rejected by the OTLP endpoint"

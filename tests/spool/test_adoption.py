@@ -1,5 +1,6 @@
 """Adoption: which segments of other processes a relay opens, and how many at once."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -10,7 +11,10 @@ from tests.spool.test_spool import payloads_of, write
 from tests.support.children import in_a_forked_child
 from tests.support.platforms import needs_spool_files
 
+from sidelight.relay import housekeeping
+from sidelight.relay.housekeeping import Housekeeping
 from sidelight.spool import Spool, prepare_directory, segments_in
+from sidelight.spool.disk import Disk
 
 pytestmark = needs_spool_files
 
@@ -97,6 +101,53 @@ def test_every_live_segment_that_wants_an_external_relay_is_followed(reader):
     assert sum(not segment.sealed for segment in reader.adopted) == 5
     for spool in spools:
         spool.close()
+
+
+class _CountingDisk(Disk):
+    """The disk; notes which segments are opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.opened = []
+
+    def open(self, path, *, writable):
+        self.opened.append(path)
+        return super().open(path, writable=writable)
+
+
+def test_a_search_opens_few_segments_of_living_processes(tmp_path):
+    """Several hundred processes would open one another's files all the time."""
+    spools = [live(tmp_path) for _ in range(100)]
+    disk = _CountingDisk()
+    with contextlib.closing(Spool(tmp_path, {"sinks": BOTH}, disk=disk)) as reader:
+        reader.adopt()
+        assert len(disk.opened) >= 100  # new ones are all looked at
+        disk.opened.clear()
+        reader.adopt()
+        reader.adopt()
+        assert len(disk.opened) == len(set(disk.opened)) == 64
+        spools[50].close()
+        for _ in range(8):
+            reader.adopt()
+        assert [segment.sealed for segment in reader.adopted] == [True]
+    for spool in spools:
+        spool.close()
+
+
+def test_a_search_that_takes_long_is_rare(reader, monkeypatch):
+    now, searched = [1000.0], []
+    monkeypatch.setattr(housekeeping, "monotonic", lambda: now[0])
+
+    def search():
+        searched.append(now[0])
+        now[0] += 0.1
+
+    monkeypatch.setattr(reader, "adopt", search)
+    keeper = Housekeeping(reader, BOTH, lambda: None, lambda *_: None, lambda _: None)
+    while now[0] < 1020.0:
+        keeper.step()
+        now[0] += 0.1
+    assert 4 <= len(searched) <= 5
 
 
 def test_a_live_segment_takes_no_place(reader):

@@ -176,9 +176,11 @@ class _OpensMeanwhile(sqlite3.Connection):
     """Other code that opens its files just before SQLite closes the numbers."""
 
     files: Sequence[IO[bytes]] = ()
+    descriptors = frozenset()
 
     def close(self):
-        self.files = _files_of_other_code()
+        if self.descriptors:  # not when it is collected
+            self.files = _files_of_other_code()
         super().close()
 
 

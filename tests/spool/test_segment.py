@@ -117,10 +117,10 @@ def test_one_reader_at_a_time_and_questions_take_no_lock(tmp_path):
     path = segment.path
 
     def refuses_another_reader():
-        return Segment.follow(path) is None and Segment.adopt(path) is None
+        return Segment.adopt_or_follow(path) is None and Segment.adopt(path) is None
 
     assert state(path) == (True, False)
-    reader = Segment.follow(path)
+    reader = Segment.adopt_or_follow(path)
     assert state(path) == (True, True)
     assert refuses_another_reader()
     segment.close()

@@ -108,10 +108,15 @@ def relay(
     if outbox:
         settings = replace(settings, outboxes=tuple(map(outbox_url, outbox)))
     with exporting_metrics(), collecting_seldom():
-        if once:
-            _deliver_once(settings, linger, as_json=as_json)
-        else:
-            _run(settings, linger, as_json=as_json)
+        try:
+            if once:
+                _deliver_once(settings, linger, as_json=as_json)
+            else:
+                _run(settings, linger, as_json=as_json)
+        finally:
+            # They are written. The end of the process would write them once more, into the
+            # spool of the default store.
+            EMITTER.losses.clear()
 
 
 def _deliver_once(settings: Settings, linger: float, *, as_json: bool) -> None:

@@ -24,6 +24,7 @@ _ROUND: Final = 0.1  # seconds between two rounds
 _COPIES: Final = 4  # of hot segments, in a round: a crash of the machine takes no more than 50 ms
 _SYNC: Final = 0.5  # seconds between two fdatasyncs: a power loss takes no more than that
 _ADOPT: Final = 2.0  # seconds between two searches for orphaned segments
+_ADOPT_REST: Final = 50  # times as long as the last search took; several hundred processes search
 _MEASURE: Final = 0.5  # seconds between two measurements of the directory
 _AGED: Final = 600.0  # seconds after which a segment is replaced
 _FREE: Final = 1 / 8  # of the limit; telemetry is deleted to keep so much free
@@ -50,6 +51,7 @@ class Housekeeping(msgspec.Struct, eq=False, dict=True):
     spans: Callable[[bool], None]
     ending: bool = False
     _has_hot: bool = False
+    _adopt_pause: float = _ADOPT
     _last: dict[str, float] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,8 +93,10 @@ class Housekeeping(msgspec.Struct, eq=False, dict=True):
         if self._is_due("sync", _SYNC):
             self._do(self.ledger)
             self.sync()
-        if self._is_due("adopt", _ADOPT):
+        if self._is_due("adopt", self._adopt_pause):
+            began = monotonic()
             self._do(self.spool.adopt)
+            self._adopt_pause = max(_ADOPT, _ADOPT_REST * (monotonic() - began))
             self._do(lambda: self.spool.rotate_aged(_AGED))
 
     def collect(self) -> None:

@@ -117,8 +117,8 @@ class Runtime:
         ticket = object()
         try:
             if not self._turns.take(ticket, _OPEN_WITHIN if self.spool is None else 0.0):
-                if self.spool is not None:
-                    return self.spool
+                if (spool := self.spool) is not None:
+                    return spool
                 if self._turns.is_of_this_thread():  # a signal handler or a log handler emits
                     return self.early
                 raise _busy()
@@ -164,7 +164,8 @@ class Runtime:
 
     def _position(self) -> tuple[int, int]:
         """Return a position in the open spool; beyond every store for a frame that waits for it."""
-        return (sys.maxsize, 0) if self.spool is None else self.spool.position()
+        spool = self.spool  # another thread may close it
+        return (sys.maxsize, 0) if spool is None else spool.position()
 
     def _open(self, settings: Settings, *, on_call: bool = False) -> tuple[Spool, Relay | None]:
         """Open a spool; return the relay of the one before as well."""
@@ -238,8 +239,8 @@ class Runtime:
     def start_threads(self) -> bool:
         """Start the relay's threads; False where none can start, and events stay in the spool."""
         try:
-            if self.relay is not None:
-                self.relay.start()
+            if (relay := self.relay) is not None:
+                relay.start()
         except RuntimeError as error:
             log_no_thread(error, is_ending=self.ending)
             return False
@@ -247,9 +248,10 @@ class Runtime:
 
     def write_ledger(self, *, whole: bool = False) -> None:
         """Write the losses and costs of this process to the spool: see `Ledger.write`."""
-        if self.spool is not None:  # not `EMITTER.spool`, which a test may replace
+        spool = self.spool  # not `EMITTER.spool`, which a test may replace
+        if spool is not None:
             self._forgotten.count_now_and_then()
-            self._ledger.write(self.spool, whole=whole)
+            self._ledger.write(spool, whole=whole)
             if self.relay is not None:
                 from sidelight.runtime.sinks import leave_lost_store  # noqa: PLC0415
 
@@ -262,14 +264,14 @@ class Runtime:
         self.write_ledger(whole=True)
         if self._lacks_relay():
             self.open()
-        while self.relay is None:
+        while (relay := self.relay) is None:
             if self.spool is None:
                 return not self._ledger.take_lost()  # nothing was emitted, or all was lost
             external = self.settings is None or self.settings.relay != "thread"
             if external or self.ending or monotonic() >= until:
                 return False  # only the external relay knows
             time.sleep(0.005)  # the relay is starting in the background
-        flushed = self.relay.flush(until - monotonic(), patient=patient, needed=needed)
+        flushed = relay.flush(until - monotonic(), patient=patient, needed=needed)
         if not self._forgotten.await_arrival(until):
             self.write_ledger()  # `doctor` tells it soon
             return False
@@ -277,11 +279,13 @@ class Runtime:
 
     def health(self) -> dict[str, Health]:
         """Return the state of each sink of this process's relay."""
-        return {} if self.relay is None else dict(self.relay.health())
+        relay = self.relay  # another thread may close it
+        return {} if relay is None else dict(relay.health())
 
     def usage(self) -> int:
         """Return the bytes in the spool directory, of all processes."""
-        return 0 if self.spool is None else self.spool.usage()
+        spool = self.spool
+        return 0 if spool is None else spool.usage()
 
     def close(self, seconds: float) -> bool:
         """Deliver for at most ``seconds``, then close; return whether all threads have ended.

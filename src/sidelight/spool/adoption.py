@@ -3,6 +3,9 @@
 At most 16 orphaned segments are open at a time, to save descriptors. A segment that one sink has
 and another lacks gives its place to a segment that no sink has. So a Collector that is down keeps
 no event from the store.
+
+A search looks at all new segments, and at 32 of those that it has left to other processes. Several
+hundred processes would otherwise open one another's files all the time. Together they see each.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sidelight.record import is_same_store, is_same_stream
+from sidelight.record import is_same_store, is_same_stream, random_bits
 from sidelight.spool.directory import NameSync, remove_unfinished, segments_in
 from sidelight.spool.disk import Disk
 from sidelight.spool.failures import FailureCounter, os_error_text
@@ -24,6 +27,7 @@ from sidelight.spool.segment import Segment
 from sidelight.spool.supply import Supply
 
 _MAX_OPEN: Final = 16
+_LOOKS: Final = 32  # in one search, at segments that were left to other processes
 
 
 class _Released(NamedTuple):
@@ -63,6 +67,8 @@ class Adopted:
         self._disk = disk
         self._segments: deque[Segment] = deque()
         self._waiting: deque[Path] = deque()
+        # Their writer or reader lives, or they are for another store.
+        self._left: deque[Path] = deque()
         # Postponed segments are opened again when there is a place. Foreign segments wait for
         # another relay, which has the sinks that this one lacks.
         self._postponed: dict[Path, _Released] = {}
@@ -93,11 +99,15 @@ class Adopted:
             for gone in released.keys() - present:
                 del released[gone]
         self._waiting = deque(path for path in self._waiting if path in present)
-        known: set[Path | None] = {*self._waiting, *self._foreign, *self._postponed}
+        self._left = deque(path for path in self._left if path in present)
+        known: set[Path | None] = {*self._waiting, *self._left, *self._foreign, *self._postponed}
         known |= {segment.path for segment in (*own, *self._segments)}
-        for path in found:
-            if path not in known:
-                self._adopt(path)
+        new = [path for path in found if path not in known]
+        looks = [self._left.popleft() for _ in range(min(_LOOKS, len(self._left)))]
+        for path in (*new, *looks):
+            self._adopt(path)
+        if new:
+            self._left.rotate(random_bits(16))  # each process looks at others first
         remove_unfinished(self._directory, self._disk)
 
     def release(self, sinks: Sequence[str]) -> None:
@@ -170,10 +180,9 @@ class Adopted:
             if not self._has_place() and not Segment.inspect(path, self._disk).has_writer:
                 self._waiting.append(path)
                 return
-            kind = self._kind(path)
-            segment = kind.adopt(path, self._disk) or kind.follow(path, self._disk)
-            if segment is not None:
-                self._add(segment)
+            segment = self._kind(path).adopt_or_follow(path, self._disk)
+            if segment is None or not self._add(segment):
+                self._left.append(path)
         except FileNotFoundError:  # another relay was faster
             return
         except OSError as error:
@@ -191,15 +200,15 @@ class Adopted:
                 segment.delivered_to |= before.delivered_to
                 self._segments.append(segment)
 
-    def _add(self, segment: Segment) -> None:
-        """Add a segment unless it is meant for another store or stream."""
+    def _add(self, segment: Segment) -> bool:
+        """Add a segment; return False where it is meant for another store or stream."""
         here, there = self._meta.get, segment.meta.get
         if not (
             is_same_store(here("store"), there("store"))
             and is_same_stream(here("stream"), there("stream"))
         ):
             segment.close()
-            return
+            return False
         if isinstance(segment, HotSegment) and self._directory is not None:
             segment.spool = self._directory
         self._segments.append(segment)
@@ -207,3 +216,4 @@ class Adopted:
         self._names.is_due = True
         if not segment.version and segment.has_more(PAGE):
             self._count("damaged header of a segment", str(segment.path))
+        return True

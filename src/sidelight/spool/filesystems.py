@@ -5,6 +5,7 @@ Memory mappings and locks are unreliable on a network filesystem. A tmpfs lies i
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -46,9 +47,9 @@ def _mounted(directory: Path) -> str:
     """Look a directory up among the mounts of this process."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-        resolved = f"{directory.resolve()}/"
-    except (OSError, RuntimeError):  # a loop of links raises either, by Python's version
+    except OSError:
         return ""
+    resolved = f"{os.path.realpath(directory)}/"  # `Path.resolve` fails at a loop of links
     best, kind = -1, ""
     for line in mounts.splitlines():
         _, mount, filesystem_type, *_ = line.split(" ")

@@ -51,8 +51,8 @@ def hot_directory(root: str | None, spool: Path, *, make: bool = True) -> Path |
     if not is_in_memory(Path(root)):
         kind = filesystem(Path(root)) or "an unknown filesystem"
         _refuse(f"{root} lies on {kind}", "name a directory on a tmpfs")
-    key = f"{zlib.crc32(os.fsencode(spool.resolve())):08x}"
-    path = Path(root).resolve() / f"sidelight-{DISK.user()}-{key}"
+    key = f"{zlib.crc32(os.fsencode(os.path.realpath(spool))):08x}"
+    path = Path(os.path.realpath(root)) / f"sidelight-{DISK.user()}-{key}"
     if not make and not os.path.lexists(path):
         if not DISK.is_writable(Path(root)):
             _refuse(f"{path} cannot be made ({root} is not writable)", _WRITABLE)

@@ -250,13 +250,13 @@ class Segment:
         return segment if segment is not None and segment.take_ownership() else None
 
     @classmethod
-    def follow(cls, path: Path, disk: Disk = DISK) -> Segment | None:
-        """Read a segment while its writer lives; None unless the writer wants an external relay."""
+    def adopt_or_follow(cls, path: Path, disk: Disk = DISK) -> Segment | None:
+        """Adopt an orphaned segment, or read one whose living writer wants an external relay."""
         segment = cls._open_as_reader(path, disk)
-        if segment is None or segment.meta.get("relay") != "external":
-            return None
+        if segment is None or segment.take_ownership():
+            return segment
         segment.sealed = False
-        return segment
+        return segment if segment.meta.get("relay") == "external" else None
 
     @classmethod
     def inspect(cls, path: Path, disk: Disk = DISK) -> Segment:

@@ -179,8 +179,8 @@ class DeadlineConnection(psycopg.Connection[Any]):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._owner = os.getpid()
         self._socket = socket_descriptor(self.pgconn.socket)
+        self._owner = os.getpid()
 
     def has_ended(self) -> bool:
         """Return whether the server has ended the idle session; send nothing.
@@ -256,8 +256,12 @@ class DeadlineConnection(psycopg.Connection[Any]):
             super().rollback()
 
     def __del__(self, *arguments: Any) -> None:
-        if os.getpid() == self.__dict__.get("_owner"):
+        if os.getpid() != self.__dict__.get("_owner"):
+            return
+        if self.closed or self.is_usable():
             super().__del__(*arguments)
+        else:
+            keep_for_ever(self)
 
 
 def _is_of_application(record: logging.LogRecord) -> bool:

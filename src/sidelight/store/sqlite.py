@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import sqlite3
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -64,8 +65,10 @@ class StoreFile(sqlite3.Connection):
 
     def is_usable(self) -> bool:
         """Return whether each file that the connection has opened still has its descriptor."""
-        lost = {each.file for each in self.descriptors if not each.is_own()}
-        return not lost or lost <= {each.file for each in self.descriptors if each.is_own()}
+        noted = self.descriptors
+        own = {each.file for each in noted if each.is_own()}
+        is_whole = own.issuperset(each.file for each in noted)
+        return is_whole or not self.descriptors  # another thread may just close the connection
 
     def check(self) -> None:
         """Check that the file and its log are at their path, and that no program has cut the file.
@@ -84,6 +87,10 @@ class StoreFile(sqlite3.Connection):
                 raise sqlite3.OperationalError(_CUT)
             sleep(0.01)
 
+    def __del__(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self.close()
+
     def close(self) -> None:
         """Close; keep the connection for ever where a descriptor of it is another file's now.
 
@@ -92,15 +99,19 @@ class StoreFile(sqlite3.Connection):
         The latter is so as well where it keeps a lost descriptor for another connection.
         """
         if self.is_usable():
+            self.descriptors = frozenset()
             super().close()
         elif not close_lost(self.descriptors, super().close):
             _unusable.update(each.file for each in self.descriptors)
             keep_for_ever(self)
+            return
+        self.descriptors = frozenset()
 
 
 _CANNOT_CREATE: Final = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL}
 )
+_opened: Final[set[weakref.ref[StoreFile]]] = set()  # also by a parent process, before a fork
 _unusable: Final[set[tuple[int, int]]] = set()  # the device and inode of files
 _cut: Final[set[tuple[int, int]]] = set()
 _REPLACED: Final = "its file was replaced"
@@ -109,14 +120,21 @@ _DESCRIPTORS_CLOSED: Final = "other code has closed the descriptors of this file
 
 
 def is_unusable(path: Path) -> bool:
-    """Return whether SQLite can no longer open this file in this process: see `StoreFile.close`."""
-    if not _unusable:
+    """Return whether SQLite can no longer open this file in this process: see `StoreFile.close`.
+
+    A new connection shares descriptors with each that is open, so those must be whole as well.
+    """
+    unusable = _unusable.copy()
+    for reference in _opened.copy():
+        if (opened := reference()) is not None and not opened.is_usable():
+            unusable.update(each.file for each in opened.descriptors)
+    if not unusable:
         return False
     try:
         status = path.stat()
     except OSError:
         return False
-    return (status.st_dev, status.st_ino) in _unusable
+    return (status.st_dev, status.st_ino) in unusable
 
 
 class SqliteConnection(Connection):
@@ -237,6 +255,7 @@ def open_file(path: Path, *, read_only: bool) -> StoreFile:
     if is_unusable(path):
         raise sqlite3.OperationalError(_DESCRIPTORS_CLOSED)
     connection = _open(path, read_only=read_only)
+    _opened.add(weakref.ref(connection, _opened.discard))
     try:
         connection.descriptors = frozenset(descriptors_of(path))
         for pragma in _READER if read_only else _WRITER:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sqlite3
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Final
 
 from sidelight.host import monotonic, sleep
 from sidelight.spool import DISK, make_private_directory
 from sidelight.store.file_identity import beside
 from sidelight.store.sqlite import LOCK_TIMEOUT
+
+_FIRST_PAUSE: Final = 0.001  # seconds between two attempts; doubles
+_LONGEST_PAUSE: Final = 0.02  # because several hundred relays that wait would keep the CPU busy
 
 
 def has_wal_reset_bug() -> bool:
@@ -44,11 +48,12 @@ class WriteLock:
     def __enter__(self) -> None:
         path = beside(self._path, ".lock")
         make_private_directory(path.parent)
-        until = monotonic() + LOCK_TIMEOUT
+        until, pause = monotonic() + LOCK_TIMEOUT, _FIRST_PAUSE
         while not self._is_locked(path):
             if monotonic() > until:
                 raise TimeoutError
-            sleep(0.001)
+            sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _is_locked(self, path: Path) -> bool:
         """Lock the file; return False where another process has, or where the file was replaced."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -90,7 +91,7 @@ def create_outbox(url: str) -> bool:
         ConfigurationError: the URL is not valid.
         OutboxError: the database refuses.
     """
-    with _opened(url) as engine, engine.begin() as connection:
+    with _opened(url, create=True) as engine, engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         missing = not inspect(connection).has_table(TABLE_NAME)
@@ -260,9 +261,18 @@ def _engine_on_server(address: Address) -> Engine:
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[Engine]:
+def _opened(url: str, *, create: bool = False) -> Iterator[Engine]:
     address = parse_url(outbox_url(url), "outboxes")
+    remedy = "check that the database runs, and that you may do this there"
     if address.backend == "sqlite":
+        remedy = "check the path, and that you may do this there"
+        if not create and not os.path.lexists(str(address.path)):
+            raise OutboxError(
+                url=public_url(url),
+                problem="there is no such file",
+                remedy="check the path",
+                holds_events=False,
+            )
         place = URL.create("sqlite", database=str(address.path))
         engine = create_engine(place, connect_args={"timeout": _WITHIN})
     else:
@@ -273,7 +283,7 @@ def _opened(url: str) -> Iterator[Engine]:
         raise OutboxError(
             url=public_url(url),
             problem=in_one_line(getattr(error, "orig", None) or error),
-            remedy="check that the database runs, and that you may do this there",
+            remedy=remedy,
         ) from error
     finally:
         engine.dispose()
