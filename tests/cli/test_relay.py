@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import re
 import signal
 import socket
@@ -25,7 +26,7 @@ from tests.support.commands import (
     stored,
     wait_for,
 )
-from tests.support.crafted import GOOD, LEDGER, moment, segment_in
+from tests.support.crafted import GOOD, HEAD, LEDGER, moment, segment_in
 from tests.support.disks import small_disk
 from tests.support.stored import BACKENDS, record, store
 
@@ -60,6 +61,30 @@ def killed(path):
     """The same; a killed process has left 500 events."""
     emit(KILLED, path, ends=signal.SIGKILL)
     return path
+
+
+def unreadable_record(path):
+    """Leave a segment with a record that no relay can read; return the spool."""
+    spool = spool_of(path)
+    segment_in(spool, f"sqlite:///{path}", [HEAD])
+    return spool
+
+
+@pytest.mark.parametrize("way", ["once", "until a signal"])
+def test_a_relay_counts_its_own_losses_once_and_in_the_spool_that_it_relays(way, path, tmp_path):
+    unreadable_record(path)
+    here = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    if way == "once":
+        end(spawn("relay", "--once", *of(path), env=here))
+    else:
+        with relaying(*of(path), env=here) as relay:
+            wait_for(lambda: stored(path) > 1)
+            relay.send_signal(signal.SIGTERM)
+            end(relay)
+    sidelight("relay", "--once", *of(path))
+    with Store(f"sqlite:///{path}") as store:
+        assert [(loss.reason, loss.count) for loss in store.losses()] == [("unreadable record", 1)]
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ URLS = {
         "sqlite:///DIR/text.db",
         "file is not a database; see `sidelight doctor --store sqlite:///",
     ),
+    "a loop of links": ("sqlite:///DIR/loop.db", "there is no events store at sqlite:///"),
     "no URL": ("events.db", "'events.db' is not a URL; write sqlite:///events.db"),
     "another scheme": ("mysql://host/db", "mysql is not supported; use sqlite:///… or postgresql"),
     "no port": ("postgresql://host:99999/x", "'99999' is no port; give a number from 1 to 65535"),
@@ -74,6 +75,7 @@ def directory(tmp_path_factory):
             connection.commit()
     (directory / "text.db").write_text("this is no database " * 100)
     (directory / "zero.db").touch()
+    (directory / "loop.db").symlink_to("loop.db")
     (directory / "map.toml").write_text('[[expect]]\nafter = "a"\none_of = ["b"]\nwithin = "1m"\n')
     return directory
 

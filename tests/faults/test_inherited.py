@@ -84,6 +84,56 @@ def test_a_daemon_keeps_its_files_and_its_events(forks, emits_before, tmp_path, 
     row.of_receipts(12, f"daemon, {forks} forks", deliver(tmp_path), told, injected=forks)
 
 
+READING_DAEMON = """
+import gc, sys
+import sidelight
+
+directory, store_is = sys.argv[1:]
+url = f"sqlite:///{directory}/events.db"
+sidelight.configure(url, otlp=False)
+for n in range(10):
+    tell(sidelight.emit("before", n=n))
+assert sidelight.flush(60)
+store = sidelight.Store(url)
+assert len(list(store.events())) == 10
+if os.fork():
+    os.wait()
+    os._exit(0)
+os.setsid()
+os.closerange(3, 256)
+files = [open(f"{directory}/business-{n}", "w+b", buffering=0) for n in range(40)]
+for file in files:
+    file.write(b"B" * 100_000)
+if store_is == "collected":
+    del store
+    gc.collect()
+for n in range(5):
+    tell(sidelight.emit("daemon", n=n))
+sidelight.flush(2.0)
+damaged = []
+for file in files:
+    try:
+        if os.pread(file.fileno(), 200_000, 0) != b"B" * 100_000:
+            damaged.append(file.name)
+    except OSError as error:
+        damaged.append(f"{file.name}: {error}")
+write(f"{directory}/told", damaged=damaged)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("store_is", ["open", "collected"])
+def test_a_daemon_that_inherits_an_open_reader_keeps_its_files_and_its_events(
+    store_is, tmp_path, row
+):
+    command = [sys.executable, "-c", TELLS + READING_DAEMON, str(tmp_path), store_is]
+    subprocess.run(command, check=True, timeout=120)
+    told = Told.read([tmp_path / "told"])
+    assert told.more == [{"damaged": []}]
+    assert len(told.receipts) == 15
+    row.of_receipts(12, f"daemon, {store_is} Store", deliver(tmp_path), told, injected=1)
+
+
 PEERS = """
 import json, os, socket, sys
 import sidelight

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import socket
 import sqlite3
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from typing import IO
 
 import pytest
+from tests.support import postgres
 from tests.support.platforms import needs_spool_files
 from tests.support.stored import record, store
 
@@ -19,7 +21,7 @@ from sidelight.exceptions import SpoolError
 from sidelight.host import Descriptor, descriptors_of, socket_descriptor
 from sidelight.record import frame
 from sidelight.spool import DISK, PAGE, Entry, Quarantine, Segment, Spool, system
-from sidelight.store import sqlite
+from sidelight.store import parse_url, sqlite
 from sidelight.store.write_lock import WriteLock
 from sidelight.transactions.outbox.position import position_beside, read_position
 
@@ -209,6 +211,46 @@ def test_sqlite_closes_no_file_of_other_code(when, tmp_path, monkeypatch):
     if when != "before":
         with contextlib.closing(sqlite.open_file(tmp_path / "store", read_only=False)) as again:
             assert again.execute("SELECT n FROM t").fetchall() == [(1,)]
+
+
+def test_no_connection_is_opened_beside_one_that_has_lost_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "_unusable", set())
+    path = tmp_path / "store"
+    path.touch()
+    opened = sqlite.open_file(path, read_only=True)
+    for each in opened.descriptors:
+        os.close(each)
+    with pytest.raises(sqlite3.OperationalError, match="closed the descriptors"):
+        sqlite.open_file(path, read_only=False)
+    opened.close()
+    sqlite.open_file(path, read_only=False).close()
+
+
+def _sqlite(tmp_path):
+    (tmp_path / "store").touch()
+    opened = sqlite.open_file(tmp_path / "store", read_only=True)
+    return opened, [*map(int, opened.descriptors)]
+
+
+def _postgres(_):
+    connect_server = pytest.importorskip("sidelight.store.postgres").connect_server
+    opened = connect_server(parse_url(postgres.new_database()))
+    return opened, [opened.pgconn.socket]
+
+
+@pytest.mark.parametrize("opened_on", [_sqlite, _postgres])
+def test_a_collected_connection_closes_no_file_of_other_code(opened_on, tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "_unusable", set())
+    opened, numbers = opened_on(tmp_path)
+    for number in numbers:
+        os.close(number)
+    files = _files_of_other_code()
+    assert {file.fileno() for file in files}.issuperset(numbers)
+    del opened
+    gc.collect()
+    for file in files:
+        file.write(b"of other code")
+        file.close()
 
 
 READS_A_ROW = """

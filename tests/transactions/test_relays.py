@@ -96,7 +96,17 @@ def waiting(url):
 # -- the command line --------------------------------------------------------------------------
 
 
+def test_a_question_makes_no_file(tmp_path):
+    url = f"sqlite:///{tmp_path / 'misspelt.db'}"
+    for command in (["outbox", "status", url], ["doctor", "--outbox", url]):
+        told = sidelight(*command)
+        assert "there is no such file" in told.out + told.err
+        assert "check the path" in told.out + told.err
+    assert not [*tmp_path.glob("misspelt*")]
+
+
 def test_an_outbox_is_made_once(request, tmp_path):
+    (tmp_path / "shop.db").touch()
     for url in (f"sqlite:///{tmp_path / 'shop.db'}", new_database()):
         missing = sidelight("outbox", "status", url)
         assert missing.code == 1
