@@ -43,8 +43,11 @@ _REMEDIES: Final = {
     'database ".*" does not exist': "create it with `createdb NAME`, or correct the URL",
     'role ".*" does not exist|authentication failed|no password supplied': "correct the user and"
     " the password in the URL, or in PGUSER and PGPASSWORD",
-    "is full|No space left on device|disk I/O error": "make room on the disk of the database, or"
-    " read the system's log where it has room; the records stay in the spool",
+    "is full|No space left on device": "make room on the disk of the database; the records stay in"
+    " the spool",
+    "disk I/O error": "make room on the disk of the database; where it has room, read the system's"
+    " log, and where the -wal or -shm file was removed, end the programs that have the database"
+    " open; the records stay in the spool",
     "Permission denied": "run the command as a user who may read it",
 }
 """By a pattern of the problem, in the words of a database."""
