@@ -204,8 +204,7 @@ def test_only_what_has_changed_is_written_again(busy):
     busy.costs[point].add(1_000)
     ledger.write(spool)
     assert told(spool.parts()) == ({}, {point: ADDED + 1})
-    ledger.restart()
-    ledger.write(spool)
+    ledger.renewed().write(spool)
     assert told(spool.parts())[1].keys() == busy.costs.keys()
 
 

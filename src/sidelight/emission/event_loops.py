@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Protocol
 
-from sidelight.host import is_time_frozen
+from sidelight.host import imported, is_time_frozen
 
 
 class Signal(Protocol):
@@ -30,7 +29,7 @@ def signal() -> Signal | None:
     """
     if is_time_frozen():
         return None
-    trio, asyncio = sys.modules.get("trio"), sys.modules.get("asyncio")
+    trio, asyncio = imported("trio"), imported("asyncio")
     if trio is not None and trio.lowlevel.in_trio_task():  # perhaps as a guest of asyncio
         return _TrioSignal(trio)
     if asyncio is not None:

@@ -52,12 +52,16 @@ class Ledger:
         self._signed: Position | None = None
         self._has_ended = False
 
-    def restart(self) -> None:
-        """Write everything again, because another spool was opened."""
-        self._losses, self._costs = {}, {}
-        self._began, self._signed_at, self._has_ended = time.time_ns(), -_IDLE_SIGN, False
-        self._points, self._active = [], []
-        self._looked_up_to, self._has_called = 0, False
+    def renewed(self) -> Ledger:
+        """Return a ledger that writes everything again, for another spool that was opened.
+
+        What was logged, and told to `flush`, is not repeated. A relay that is still at work on the
+        spool before keeps this ledger.
+        """
+        new = Ledger(self._emitter)
+        new._logged, new._log_rate, new._lost = self._logged, self._log_rate, self._lost
+        new._began = time.time_ns()
+        return new
 
     def take_lost(self) -> int:
         """Return how many events were lost on their caller's path since the last call."""

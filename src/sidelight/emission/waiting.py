@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from sidelight.emission.contention import Contention
 from sidelight.emission.event_loops import signal
-from sidelight.host import Ran, perf_counter_ns
+from sidelight.host import Ran, imported, perf_counter_ns
 
 if TYPE_CHECKING:
     from sidelight.emission.light_span import LightSpan
@@ -200,7 +200,7 @@ class PointWaits:
         try:
             await self.arrive(span, position)
         except BaseException as cancelled:
-            asyncio = sys.modules.get("asyncio")  # not imported for this: see `signal`
+            asyncio = imported("asyncio")  # not imported for this: see `signal`
             if asyncio is None or not isinstance(cancelled, asyncio.CancelledError):
                 raise
             task = asyncio.current_task()

@@ -60,9 +60,10 @@ def imported(module: str) -> ModuleType | None:
     """Find a module that the program has imported; None where it has not.
 
     A library that is not imported cannot be in use, and importing it on the caller's path would
-    take too long.
+    take too long. While another thread is importing it, it lacks names.
     """
-    return sys.modules.get(module)
+    found = sys.modules.get(module)
+    return None if getattr(getattr(found, "__spec__", None), "_initializing", False) else found
 
 
 def when_imported(module: str, do: Callable[[], object]) -> None:
@@ -78,9 +79,12 @@ def when_imported(module: str, do: Callable[[], object]) -> None:
     else:
         for each in sys.meta_path[:]:
             if isinstance(each, _Finder) and each.name == module:
-                sys.meta_path.remove(each)
+                each.take_out()
         finder: Any = _Finder(module, do)
         sys.meta_path.insert(0, finder)
+        if module in sys.modules:  # another thread has begun to import it meanwhile
+            importlib.import_module(module)
+            finder.end()
 
 
 class _Finder:
@@ -102,17 +106,25 @@ class _Finder:
                 find = getattr(finder, "find_spec", None)
                 spec: ModuleSpec | None = None if find is None else find(fullname, path, target)
                 if spec is not None:
-                    wrapped: Any = _Loader(spec.loader, self._end)
+                    wrapped: Any = _Loader(spec.loader, self.end)
                     spec.loader = wrapped
                     return spec
             return None
         finally:
             self._asking.discard(thread)
 
-    def _end(self) -> None:
+    def take_out(self) -> bool:
+        """Take the finder out; return False where it was out, perhaps by another thread."""
         finder: Any = self
-        if finder in sys.meta_path:  # else the program asks for the module again
+        try:
             sys.meta_path.remove(finder)
+        except ValueError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Call the function, unless that is done or another call has replaced this one."""
+        if self.take_out():
             self._do()
 
 

@@ -30,6 +30,7 @@ from sidelight.host import (
     Ran,
     begin_use,
     get_context,
+    imported,
     is_interrupt,
     perf_counter_ns,
     reset_context,
@@ -251,7 +252,7 @@ def _first_resume(generator: AsyncGenerator[Any, Any]) -> Callable[[Any], Awaita
 
 
 def _is_future(result: Any) -> bool:
-    asyncio = sys.modules.get("asyncio")  # without that import there are no futures
+    asyncio = imported("asyncio")  # without that import there are no futures
     try:
         return asyncio is not None and asyncio.isfuture(result)
     except BaseException as problem:  # from the result's `__class__`

@@ -10,6 +10,7 @@ password.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +35,8 @@ def hand_on(settings: Settings | None) -> None:
 
 
 def _hand_on(settings: Settings | None) -> None:
-    inherited = _configuration_of(_this_process())
+    # The module is complete here, although the import system still has to note that.
+    inherited = _configuration_of(sys.modules[_MULTIPROCESSING].current_process())
     if inherited is None:
         if settings is not None and _KEY not in _told:
             _told.add(_KEY)

@@ -30,7 +30,7 @@ from sidelight.host import (
     monotonic,
     sleep,
 )
-from sidelight.record import random_bits, reseed
+from sidelight.record import is_same_store, is_same_stream, random_bits, reseed
 from sidelight.runtime.early import EarlyFrames
 from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
@@ -92,12 +92,13 @@ class Runtime:
                 raise _busy()
             until = monotonic() + EXIT_WITHIN
             self._await_start(until)
-            previous = self.spool
+            previous, ledger = self.spool, self._ledger
+            goes_on = _is_same_place(self.settings, settings)
             self.settings = settings
             forget_outboxes()
             prepare_libraries()
             spool, relay = self._open(settings)
-            self._deliver_and_close(previous, relay, until)
+            self._deliver_and_close(previous, relay, until, ledger, ended=not goes_on)
             has_started = False
             with contextlib.suppress(OSError):  # too many open files to import the relay
                 has_started = self._start_relay()
@@ -186,7 +187,7 @@ class Runtime:
             quarantine=None if HAS_FILE_LOCKS else settings.spool,  # it needs no locks
             on_call=on_call,
         )
-        self._ledger.restart()
+        self._ledger = self._ledger.renewed()
         self._forgotten = ForgottenOutboxes(settings)
         # Positions of another spool do not compare.
         EMITTER.watermark = Watermark(partial(is_volatile, spool.own))
@@ -310,7 +311,7 @@ class Runtime:
         if not started and self.ending:
             spool.save()
             return False  # the relay may be delivering: leave the segments open until exit
-        return self._deliver_and_close(spool, relay, until)
+        return self._deliver_and_close(spool, relay, until, self._ledger, ended=True)
 
     def _await_start(self, until: float) -> bool:
         """Wait for a relay that is starting, because it may still deliver."""
@@ -322,12 +323,29 @@ class Runtime:
             sleep(_POLL)
         return True
 
-    def _deliver_and_close(self, spool: Spool | None, relay: Relay | None, until: float) -> bool:
+    def _deliver_and_close(
+        self,
+        spool: Spool | None,
+        relay: Relay | None,
+        until: float,
+        ledger: Ledger,
+        *,
+        ended: bool,
+    ) -> bool:
+        """Deliver what a spool holds, and close it; return whether all threads have ended.
+
+        Args:
+            spool: none where nothing was open.
+            relay: of the spool.
+            until: when to stop.
+            ledger: of the spool.
+            ended: tell the store that nothing more comes from this process.
+        """
         has_ended = True
         if relay is not None:
             relay.flush(0.75 * (until - monotonic()), patient=False)
             if spool is not None:  # a sink may have refused records meanwhile, and may do so later
-                write_ledger = partial(self._ledger.write, spool, last=True, ended=True)
+                write_ledger = partial(ledger.write, spool, last=True, ended=ended)
                 with guarded():
                     write_ledger()
                 relay.flush(0.5 * (until - monotonic()), patient=False)
@@ -374,6 +392,15 @@ class Runtime:
         EMITTER.problems.clear()
         for costs in {*EMITTER.costs.values()}:  # many have not been called, and share one
             costs.clear()
+
+
+def _is_same_place(before: Settings | None, now: Settings) -> bool:
+    """Return whether the events of a process go on into the same store and stream."""
+    return (
+        before is not None
+        and is_same_store(before.named_store, now.named_store)
+        and is_same_stream(before.stream, now.stream)
+    )
 
 
 def _busy() -> SpoolError:

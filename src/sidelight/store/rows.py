@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from sidelight.host import imported
 from sidelight.record import (
     CUT,
     LedgerPart,
@@ -126,7 +126,7 @@ def mark_undeclared(records: Sequence[Record]) -> tuple[Sequence[Record], dict[s
     Returns:
         The records, and the problems by event id.
     """
-    module = sys.modules.get("sidelight.record.event_types")
+    module = imported("sidelight.record.event_types")
     catalogue = getattr(module, "catalogue", None)
     if not catalogue:
         return records, {}

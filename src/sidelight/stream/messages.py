@@ -9,7 +9,6 @@ only where the event has an artifact, because partitioners put all empty keys in
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from binascii import hexlify
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from sidelight.host import imported
 from sidelight.record import (
     CALL,
     RANDOM,
@@ -117,7 +117,7 @@ class MessageWriter:
     def look_at_catalogue(self) -> None:
         """Name the schemas of the event types that this process declares now."""
         # Not imported for this, because pydantic is slow to import.
-        module = sys.modules.get("sidelight.record.event_types")
+        module = imported("sidelight.record.event_types")
         declared = {} if module is None else {each.name: each for each in module.catalogue}
         if declared != self._declared:
             self._declared = declared

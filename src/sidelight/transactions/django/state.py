@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from typing import Any, Final
 
+from sidelight.host import imported
 from sidelight.transactions import control
 from sidelight.transactions.control import Dialect
 from sidelight.transactions.libpq import BEGUN, Status
@@ -65,7 +65,7 @@ def commits_itself(connection: Any) -> bool:
 
 def is_psycopg(raw: Any) -> bool:
     """Return whether a driver's connection is one of psycopg."""
-    psycopg = sys.modules.get("psycopg")
+    psycopg = imported("psycopg")
     return psycopg is not None and isinstance(raw, psycopg.Connection)
 
 
