@@ -17,7 +17,8 @@ def held():
 
 
 def due(held, **reached):
-    return [each.at - NOON for each in held.due({int(n[1:]): to for n, to in reached.items()})]
+    found = held.due({int(n[1:]): to for n, to in reached.items()})
+    return [note.at - NOON for note, _partition, _offset in found]
 
 
 def test_a_note_waits_for_the_other_partitions(held):

@@ -194,7 +194,7 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
     prepare_directory(settings.spool)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)
     try:
-        spool = RUNTIME.configure(settings)
+        RUNTIME.configure(settings)
         remark(f"relaying {settings.spool} to {settings.destination}{_telemetry(settings)}")
         failing: set[str] = set()
         beside: set[str] = set()
@@ -218,7 +218,7 @@ def _run(settings: Settings, linger: float, *, as_json: bool) -> None:
         failing = {sink for sink, each in health.items() if each.failing_since is not None}
         sinks = sinks_of(settings, EMITTER.count)
         answering = [sink for sink in sinks if sink.name not in failing]
-        for sink, each in _drain(settings, answering, spool.meta["instance"]).items():
+        for sink, each in _drain(settings, answering, RUNTIME.instance).items():
             earlier = health.get(sink, Health())
             each.delivered += earlier.delivered
             each.events += earlier.events

@@ -145,8 +145,7 @@ class Contention:
 
     def _register(self, clock: int) -> None:
         self._callers[clock] = None
-        while len(self._callers) > _MOST_CALLERS:
-            gone = next(iter(self._callers))
+        for gone in [*self._callers.copy()][:-_MOST_CALLERS]:  # other threads register as well
             self._callers.pop(gone, None)
             self._shared_until.pop(gone, None)
 

@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import repeat
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Any, Final, TypeAlias, TypedDict
 
 import msgspec
 
@@ -22,6 +22,8 @@ _FINE: Final = 1024
 _FINE_END: Final = _FINE << SHIFT
 _STEPS: Final = 8
 _LAST: Final = 2 * _FINE  # more buckets than any time needs
+Bucket: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=_LAST)]
+"""The number of a bucket."""
 
 
 class Costs:
@@ -106,7 +108,7 @@ class Costs:
 class _Snapshot(TypedDict):
     over: int
     max: int
-    buckets: list[tuple[Annotated[int, msgspec.Meta(ge=0, lt=_LAST)], int]]
+    buckets: list[tuple[Bucket, int]]
 
 
 NO_COSTS: Final = Costs()

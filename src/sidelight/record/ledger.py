@@ -10,11 +10,11 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
+from sidelight.record.costs import Bucket
 from sidelight.record.encoding import encode
 from sidelight.record.format import Moment, Static, decode, encode_static, frame
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-_Bucket: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=4096)]
 _HEAD: Final = encode_static(Static(None, "sidelight:ledger", "scheduled", "ledger", None))
 
 
@@ -24,7 +24,7 @@ class CostSnapshot(msgspec.Struct, frozen=True):
     count: _Count
     over: _Count
     max: _Count
-    buckets: list[tuple[_Bucket, _Count]]
+    buckets: list[tuple[Bucket, _Count]]
 
 
 class LedgerPart(msgspec.Struct, frozen=True):

@@ -30,7 +30,8 @@ from sidelight.host import (
     monotonic,
     sleep,
 )
-from sidelight.record import is_same_store, is_same_stream, random_bits, reseed
+from sidelight.record import random_bits, reseed
+from sidelight.runtime.closing import deliver_and_close, is_same_place
 from sidelight.runtime.early import EarlyFrames
 from sidelight.runtime.forgotten import ForgottenOutboxes
 from sidelight.runtime.inheritance import is_being_prepared, settled, when_prepared, without_relay
@@ -57,6 +58,7 @@ class Runtime:
     """The open spool and relay of this process.
 
     Attributes:
+        instance: the id of this process in the store.
         settings: of this process; None before the first emission.
         spool: None while nothing is open.
         relay: None until it has been imported, and where it is external.
@@ -78,31 +80,38 @@ class Runtime:
         self._ledger = Ledger(EMITTER)
         self._forgotten = ForgottenOutboxes(None)
         self._parents_relays: list[object] = []
-        self._instance = f"{random_bits(64):016x}"
+        self.instance = f"{random_bits(64):016x}"
         self._meta: tuple[Settings, dict[str, Any]] | None = None
         self._traced_by: Settings | None = None
         self._given_segment: Segment | None = None
         self._destination: CheckedSpool | None = None  # of frames, where it is not the spool
 
-    def configure(self, settings: Settings) -> Spool:
-        """Open the spool and the relay of ``settings``, and close what was open before."""
+    def configure(self, settings: Settings, *, instead_of: Settings | None = None) -> None:
+        """Open the spool and the relay of ``settings``, and close what was open before.
+
+        Args:
+            settings: of this process, from now on.
+            instead_of: do nothing where other settings than these are in force by now.
+        """
         ticket = object()
         try:
             if not self._turns.take(ticket, _OPEN_WITHIN):
                 raise _busy()
+            if instead_of is not None and self.settings is not instead_of:
+                return
             until = monotonic() + EXIT_WITHIN
             self._await_start(until)
             previous, ledger = self.spool, self._ledger
-            goes_on = _is_same_place(self.settings, settings)
+            goes_on = is_same_place(self.settings, settings)
             self.settings = settings
             forget_outboxes()
             prepare_libraries()
             spool, relay = self._open(settings)
-            self._deliver_and_close(previous, relay, until, ledger, ended=not goes_on)
+            deliver_and_close(previous, relay, until, ledger, ended=not goes_on)
             has_started = False
             with contextlib.suppress(OSError):  # too many open files to import the relay
                 has_started = self._start_relay()
-            return self._complete(spool, has_started=has_started)
+            self._complete(spool, has_started=has_started)
         finally:
             self._turns.pop(ticket, None)
 
@@ -175,7 +184,7 @@ class Runtime:
             self._traced_by = settings
         EMITTER.strict, EMITTER.deadline = settings.strict, settings.deadline
         if self._meta is None or self._meta[0] is not settings:  # at exit nothing is imported
-            self._meta = settings, writer_meta(settings, self._instance)
+            self._meta = settings, writer_meta(settings, self.instance)
         first, self._given_segment = self._given_segment, None
         spool = Spool(
             usable_directory(settings.spool, EMITTER.count),
@@ -264,7 +273,8 @@ class Runtime:
         until = monotonic() + timeout
         self.write_ledger(whole=True)
         if self._lacks_relay():
-            self.open()
+            with contextlib.suppress(SpoolError):  # another thread is closing or configuring
+                self.open()
         while (relay := self.relay) is None:
             if self.spool is None:
                 return not self._ledger.take_lost()  # nothing was emitted, or all was lost
@@ -311,7 +321,7 @@ class Runtime:
         if not started and self.ending:
             spool.save()
             return False  # the relay may be delivering: leave the segments open until exit
-        return self._deliver_and_close(spool, relay, until, self._ledger, ended=True)
+        return deliver_and_close(spool, relay, until, self._ledger, ended=True)
 
     def _await_start(self, until: float) -> bool:
         """Wait for a relay that is starting, because it may still deliver."""
@@ -322,38 +332,6 @@ class Runtime:
                 return False
             sleep(_POLL)
         return True
-
-    def _deliver_and_close(
-        self,
-        spool: Spool | None,
-        relay: Relay | None,
-        until: float,
-        ledger: Ledger,
-        *,
-        ended: bool,
-    ) -> bool:
-        """Deliver what a spool holds, and close it; return whether all threads have ended.
-
-        Args:
-            spool: none where nothing was open.
-            relay: of the spool.
-            until: when to stop.
-            ledger: of the spool.
-            ended: tell the store that nothing more comes from this process.
-        """
-        has_ended = True
-        if relay is not None:
-            relay.flush(0.75 * (until - monotonic()), patient=False)
-            if spool is not None:  # a sink may have refused records meanwhile, and may do so later
-                write_ledger = partial(ledger.write, spool, last=True, ended=ended)
-                with guarded():
-                    write_ledger()
-                relay.flush(0.5 * (until - monotonic()), patient=False)
-                relay.housekeeping.ledger = write_ledger
-            has_ended = relay.stop(until - monotonic())
-        if spool is not None:  # the segments stay open while a thread is inside its library
-            (spool.close if has_ended else spool.save)()
-        return has_ended
 
     def abandon_after_unseen_fork(self) -> None:
         """Forget the parent's things in a child whose fork ran no Python hook.
@@ -370,8 +348,8 @@ class Runtime:
         """Forget all that the parent has open, in a child; it was ``given`` an empty segment."""
         mark_process()  # first: a signal handler may emit
         reseed()
-        self._instance = f"{random_bits(64):016x}"
-        self._meta = self._meta and (self._meta[0], meta_of_child(self._meta[1], self._instance))
+        self.instance = f"{random_bits(64):016x}"
+        self._meta = self._meta and (self._meta[0], meta_of_child(self._meta[1], self.instance))
         self._turns, self.starting, self._starter = Turns(), Turns(), self._new_starter()
         self.early = self.early.in_child()
         if self._given_segment is not None:  # of the grandparent, and unused
@@ -392,15 +370,6 @@ class Runtime:
         EMITTER.problems.clear()
         for costs in {*EMITTER.costs.values()}:  # many have not been called, and share one
             costs.clear()
-
-
-def _is_same_place(before: Settings | None, now: Settings) -> bool:
-    """Return whether the events of a process go on into the same store and stream."""
-    return (
-        before is not None
-        and is_same_store(before.named_store, now.named_store)
-        and is_same_stream(before.stream, now.stream)
-    )
 
 
 def _busy() -> SpoolError:

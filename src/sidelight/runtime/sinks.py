@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sidelight.exceptions import ConfigurationError
+from sidelight.exceptions import ConfigurationError, SidelightError
 from sidelight.host import log_warning, start_new_thread
 from sidelight.runtime.inheritance import without_relay
 from sidelight.runtime.measuring import observe_stored
@@ -53,7 +53,7 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
     return sinks
 
 
-def leave_lost_store(settings: Settings | None, configure: Callable[[Settings], object]) -> None:
+def leave_lost_store(settings: Settings | None, configure: Callable[..., object]) -> None:
     """Let another relay deliver where this process can no longer open its store.
 
     The spool is opened anew for that relay, in a thread, because the caller may be one that ends
@@ -66,9 +66,18 @@ def leave_lost_store(settings: Settings | None, configure: Callable[[Settings], 
     path, process = sqlite_path(settings.store), os.getpid()
     if path is not None and is_unusable(path) and _left.get(process) is not settings:
         _left[process] = settings
-        settings = without_relay(settings, "other code closed the files of its store")
+        external = without_relay(settings, "other code closed the files of its store")
         with contextlib.suppress(RuntimeError):  # the process is ending
-            start_new_thread(partial(configure, settings))
+            start_new_thread(partial(_leave, settings, partial(configure, external)))
+
+
+def _leave(settings: Settings, configure: Callable[..., object]) -> None:
+    """Configure, unless another thread has done so meanwhile; after a failure try again later."""
+    try:
+        configure(instead_of=settings)
+    except (SidelightError, OSError) as error:
+        _left.pop(os.getpid(), None)
+        log_warning("sidelight: the store is not left to another relay yet: %s", error)
 
 
 def require_stream_client() -> None:

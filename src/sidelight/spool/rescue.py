@@ -99,7 +99,7 @@ class Rescue:
 
         A hot segment is not chosen, because what is appended would not be copied to the disk.
         """
-        file = newest_file([each for each in self._own if not isinstance(each, HotSegment)])
+        file = newest_file([each for each in tuple(self._own) if not isinstance(each, HotSegment)])
         if file is not None:
             file.delivered_to.clear()  # it is not to be deleted
             self._end = file.end_of_frames()
@@ -172,7 +172,9 @@ def is_volatile(own: Sequence[Segment], position: tuple[int, int]) -> bool:
 
 def newest_file(own: Sequence[Segment]) -> Segment | None:
     """Return the newest segment that has a file; None where all are in memory."""
-    files = (each for each in reversed(own) if each.path is not None and not each.lacks_file())
+    files = (
+        each for each in reversed(tuple(own)) if each.path is not None and not each.lacks_file()
+    )
     return next(files, None)
 
 

@@ -127,9 +127,9 @@ class Segment:
 
         The header is copied within memory, because the disk may be busy.
         """
-        if self.mapping is None or self.has_lost_file():
+        if (mapping := self.mapping) is None or self.has_lost_file():
             return False
-        self.mapping[:PAGE] = encode_header(meta).ljust(PAGE, b"\0")
+        mapping[:PAGE] = encode_header(meta).ljust(PAGE, b"\0")
         self.meta = dict(meta)
         return True
 
@@ -149,9 +149,9 @@ class Segment:
 
     def seal(self) -> None:
         """Refuse later writes, also of a thread that still holds the bound `write`."""
-        if self.mapping is not None:
+        if (mapping := self.mapping) is not None:
             with contextlib.suppress(ValueError):  # delivered and closed meanwhile
-                self.mapping.seek(0, os.SEEK_END)
+                mapping.seek(0, os.SEEK_END)
         self.sealed = True
 
     def lacks_file(self) -> bool:

@@ -289,7 +289,7 @@ class Supply:
             OSError: the directory cannot be read.
         """
         if self._directory is None:
-            return sum(segment.size for segment in own)
+            return sum(segment.size for segment in tuple(own))
         return bytes_in(self._directory, self._disk)
 
     def room(self, own: Sequence[Segment]) -> int:
@@ -317,7 +317,7 @@ class Supply:
 
     def _in_memory(self, own: Sequence[Segment]) -> Segment:
         cause = "" if self._failure is None else os_error_text(self._failure)
-        if sum(segment.size for segment in own if segment.path is None) >= _IN_MEMORY_LIMIT:
+        if sum(segment.size for segment in tuple(own) if segment.path is None) >= _IN_MEMORY_LIMIT:
             raise self.error(f"it holds its limit in memory ({cause})")
         if self._failure is not None:
             self._count(f"kept in memory: {cause}", str(self._failure))

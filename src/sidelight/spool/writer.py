@@ -370,11 +370,11 @@ class Spool:
         """Close every segment; undelivered records stay in their files for the next process."""
         self.seal()
         with contextlib.suppress(OSError):
-            if self.directory is not None and any(each.lacks_file() for each in self.own):
+            if self.directory is not None and any(each.lacks_file() for each in tuple(self.own)):
                 self.disk.make_directory(self.directory)  # it may have been moved or deleted
-            replace_by_copies(hot_among(self.own), self._replace)
+            replace_by_copies(hot_among(tuple(self.own)), self._replace)
         self.save()
-        for segment in self.own:
+        for segment in tuple(self.own):
             with contextlib.suppress(OSError):
                 if not segment.has_more(PAGE):
                     segment.remove()

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.exceptions import SinkUnavailableError
 from sidelight.host import monotonic
 from sidelight.spool import Health, Record
 from sidelight.store import StoreSink
@@ -220,6 +220,12 @@ class StreamConsumer:
         service = str(writer["resource"].get("service.name", ""))
         self._set_aside(SetAside(*place, service, record, reason or "refused by store", problem))
 
+    def _refuse_note(self, note: Told, place: tuple[int, int], problem: str) -> None:
+        self.progress.set_aside += 1
+        service = str(note.writer["resource"].get("service.name", ""))
+        content = note.sign or {"process": dict(note.writer), "at": note.at, "state": note.state}
+        self._set_aside(SetAside(*place, service, content, "refused by store", problem))
+
     def _write(
         self, records: Sequence[Sourced], halting: Callable[[], bool]
     ) -> tuple[str, Sequence[Record] | None, str | None] | None:
@@ -241,14 +247,14 @@ class StreamConsumer:
             try:
                 write()
                 self._store.sync()
-            except SinkRefusedError as error:
-                facts: Any = error.facts
-                problem, reason = str(facts["problem"]), facts.get("reason")
+            except (SinkUnavailableError, OSError) as error:
+                self.progress.store.fail(str(error))
+            except Exception as error:  # noqa: BLE001  # or what no check has foreseen
+                facts: Any = getattr(error, "facts", {})
+                problem, reason = str(facts.get("problem", repr(error))), facts.get("reason")
                 if reason is not None or self._refused_in_a_row < _DOUBTFUL or not is_one:
                     return problem, facts.get("records"), reason
                 self.progress.store.fail(f"it refuses every event: {problem}")
-            except (SinkUnavailableError, OSError) as error:
-                self.progress.store.fail(str(error))
             else:
                 self.progress.store.recover()
                 return "", None, None
@@ -300,9 +306,12 @@ class StreamConsumer:
         except SinkUnavailableError as error:
             self.progress.stream.fail(str(error.facts["problem"]))
             return
-        for note in due:
-            if self._persist(partial(self._store_note, note), halting) is None:
+        for note, partition, offset in due:
+            outcome = self._persist(partial(self._store_note, note), halting)
+            if outcome is None:
                 return
+            if problem := outcome[0]:
+                self._refuse_note(note, (partition, offset), problem)
             self._notes.forget(note)
         if due:
             self._commit()

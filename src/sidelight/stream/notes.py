@@ -77,14 +77,14 @@ class HeldNotes:
                 if each.ends is None:
                     each.ends = ends
 
-    def due(self, reached: Mapping[int, int]) -> list[Told]:
-        """Return the notes before which the group has stored everything.
+    def due(self, reached: Mapping[int, int]) -> list[tuple[Told, int, int]]:
+        """Return the notes before which the group has stored everything, with their places.
 
         Args:
             reached: how far the group has stored each partition.
         """
         held = (each for mine in self._held.values() for each in mine)
-        return [each.note for each in held if each.is_due(reached)]
+        return [(each.note, each.partition, each.offset) for each in held if each.is_due(reached)]
 
     def forget(self, note: Told) -> None:
         """Forget a note that is stored."""

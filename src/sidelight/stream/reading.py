@@ -37,6 +37,8 @@ _TIME: Final = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)", re.ASCII
 )
 _FLAGS: Final = {b"%02x" % flags: record_flags(flags) for flags in range(256)}
+_EARLIEST: Final = -1 << 63  # ns; what a database holds
+_LATEST: Final = (1 << 63) - 1
 _LENGTH_OF_TIME: Final = len("2026-07-25T12:00:00.000000000Z")
 _time_parts: Final = struct.Struct("20s9ss").unpack
 _trace_parts: Final = struct.Struct(">16sQ").unpack
@@ -153,6 +155,9 @@ def _moment(found: Mapping[str, bytes], data: dict[str, Any]) -> Moment:
     occurred = _nanoseconds(found["ce_time"])
     random = _random_of(found["ce_id"], occurred)
     duration = None if (text := found.get("ce_duration")) is None else int(text)
+    began = occurred if duration is None else occurred - duration
+    if not _EARLIEST <= began <= occurred <= _LATEST:
+        raise ValueError(f"it began at {began} ns and ended at {occurred} ns")
     trace, span_id, flags = None, 0, 0
     if (text := found.get("ce_traceparent")) is not None:
         trace, span_id, flags = _trace_of(text)
@@ -161,7 +166,7 @@ def _moment(found: Mapping[str, bytes], data: dict[str, Any]) -> Moment:
     artifact = found.get("ce_subject", found.get("ce_artifact"))
     organization = found.get("ce_organization")
     return Moment(
-        occurred - (duration or 0),
+        began,
         random,
         None if artifact is None else artifact.decode(),
         None if organization is None else organization.decode(),
@@ -193,6 +198,8 @@ def _trace_of(parent: bytes) -> tuple[bytes, int, int]:
 
 def _told(found: Mapping[str, bytes], data: bytes) -> Told:
     note = _note_decoder.decode(data)
+    if not _EARLIEST <= note.at <= _LATEST:
+        raise ValueError(f"its time is {note.at} ns")
     random = _random_of(found["ce_id"], note.at)
     writer: dict[str, Any] = {"pid": note.pid, "resource": note.resource}
     if (instance := found.get("ce_instance")) is not None:

@@ -89,11 +89,11 @@ def _insert_in_sqlite(
     cursor: Cursor, raw: Changes, rows: Sequence[Row], within: float | None
 ) -> None:
     before = None
-    if within is not None:
-        cursor.execute("PRAGMA busy_timeout")
-        (before,) = cursor.fetchone()
-        cursor.execute(f"PRAGMA busy_timeout = {min(before, int(within * 1000))}")
     try:
+        if within is not None:
+            cursor.execute("PRAGMA busy_timeout")
+            (before,) = cursor.fetchone()
+            cursor.execute(f"PRAGMA busy_timeout = {min(before, int(within * 1000))}")
         for row in rows:
             changes = raw.total_changes
             cursor.execute(_SQLITE, (row.event_id, row.record))
