@@ -1,6 +1,7 @@
 """From the outbox to the store: by several relays at once, and never at the business's expense."""
 
 import contextlib
+import errno
 import itertools
 import shutil
 import signal
@@ -427,6 +428,55 @@ def test_a_flush_waits_for_rows_that_another_relay_has_locked(place, tmp_path):
     finally:
         application.close()
         restore()
+
+
+FOREIGN = "INSERT INTO sidelight_outbox (position, event_id, record) VALUES (0, 'foreign', {})"
+FOREIGN_RECORDS = {
+    "too large": {
+        "sqlite": "zeroblob(300000)",
+        "postgresql": "decode(repeat('00', 300000), 'hex')",
+    },
+    "text": {"sqlite": "'text'", "postgresql": "'text'"},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN_RECORDS)
+def test_a_row_of_another_program_keeps_no_event_back(kind, application, url, store):
+    order_many(application, 2, each=1)
+    dialect = application.engine.dialect.name
+    with application.engine.begin() as connection:
+        connection.exec_driver_sql(FOREIGN.format(FOREIGN_RECORDS[kind][dialect]))
+    done = sidelight("relay", "--once", *of(store), "--outbox", url)
+    assert "unreadable record: 1 time" in done.err
+    assert stored(store) == 2
+    assert waiting(url) == 0
+    assert "unreadable record" in sidelight("spool", "quarantined", *of(store)).out
+
+
+@pytest.mark.parametrize("fails", ["always", "once"])
+def test_a_spool_that_cannot_be_synced_gets_no_row_again_and_again(fails, tmp_path, monkeypatch):
+    url = business.shop("sqlite", tmp_path)
+    library.configure(f"sqlite:///{tmp_path / 'events.db'}", relay="external", otlp=False)
+    application = business.WithSession(url, "transaction")
+    order_many(application, 1, each=1)
+    application.close()
+    restore()
+    spool = Spool(tmp_path / "spool", {"sinks": ["store"]})
+    mover, synced = Mover(SqliteOutbox(tmp_path / "business.db"), spool, lambda: True), []
+
+    def sync():
+        synced.append(None)
+        if fails == "always" or len(synced) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(spool, "sync", sync)
+    before = spool.position()
+    assert mover.step() is None
+    assert spool.position() == before
+    assert mover.step() == (None if fails == "always" else 1)
+    assert (spool.position() == before) is (fails == "always")
+    mover.outbox.close()
+    spool.close()
 
 
 # -- the business is not hurt ------------------------------------------------------------------

@@ -169,7 +169,7 @@ def _drain(settings: Settings, sinks: Sequence[Sink], instance: str) -> Mapping[
         SpoolError: the spool cannot be used.
     """
     prepare_directory(settings.spool)
-    spool = Spool(settings.spool, writer_meta(settings, instance))
+    spool = Spool(settings.spool, writer_meta(settings, instance), count=EMITTER.count)
     outboxes = outboxes_of(settings, spool.meta, EMITTER.count)
     relay = Relay(spool, sinks, Watermark(), count=EMITTER.count, outboxes=outboxes)
     try:

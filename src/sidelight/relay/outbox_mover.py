@@ -6,6 +6,7 @@ moved at least once; the store recognizes an event that it has by its id.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -14,7 +15,8 @@ import msgspec
 from sidelight.exceptions import OutboxError, SpoolError
 from sidelight.host import Loop, log_failure, log_warning
 from sidelight.record import frame
-from sidelight.spool import Health, Spool
+from sidelight.relay.refusals import keep_entry
+from sidelight.spool import Entry, Health, Spool
 
 LIMIT: Final = 500
 """Rows that are moved at once."""
@@ -127,14 +129,38 @@ class Mover(msgspec.Struct, eq=False, dict=True):
             self.outbox.disown()
 
     def _take(self, records: Sequence[bytes]) -> None:
-        """Write records into the spool, and make them survive a power loss."""
+        """Write records into the spool, and make them survive a power loss.
+
+        A spool that cannot be synced gets none, because it would get the same ones each time.
+        """
+        self.spool.sync()
         for record in records:
-            framed = frame(record)
+            try:
+                framed = frame(record)
+            except (TypeError, ValueError) as error:
+                self._set_aside(record, str(error))
+                continue
             try:
                 self.spool.write(framed)
             except ValueError:
                 self.spool.append(framed)
         self.spool.sync()
+
+    def _set_aside(self, record: object, problem: str) -> None:
+        """Keep what another program has put into the table in the quarantine."""
+        entry = Entry(
+            kind="record",
+            reason="unreadable record",
+            problem=f"{self.outbox.shown}: {problem}",
+            refused_by=None,
+            sinks=tuple(self.spool.meta.get("sinks", ("store",))),
+            at=time.time_ns(),
+            writer=dict(self.spool.meta),
+            segment="",
+            offset=None,
+            payload=_bytes_of(record),
+        )
+        keep_entry(self.spool, self.spool.count, entry)
 
     @property
     def failing(self) -> bool:
@@ -145,6 +171,12 @@ class Mover(msgspec.Struct, eq=False, dict=True):
         if self.health.fail(str(error)):
             waits = "; its events wait in the outbox" if _may_hold_events(error) else ""
             log_warning("sidelight: %s%s", error, waits)
+
+
+def _bytes_of(record: object) -> bytes:
+    if isinstance(record, bytes | bytearray | memoryview):
+        return bytes(record)
+    return str(record).encode(errors="replace")
 
 
 def _moved_before(error: Exception) -> int:

@@ -172,6 +172,12 @@ def quarantine(
         offset=offset,
         payload=payload,
     )
+    keep_entry(spool, count, entry)
+
+
+def keep_entry(spool: Spool, count: Callable[[str, str], object], entry: Entry) -> None:
+    """Keep an entry in the quarantine, and count it where it is new."""
+    reason, problem = entry.reason, entry.problem
     try:
         if spool.quarantine.keep(entry):  # else another sink's worker has counted it
             count(reason, problem)
