@@ -3,6 +3,9 @@
 `Machine` puts clocks in the place of the process's. A step of its time is a share of a thread.
 """
 
+import sys
+import threading
+
 import pytest
 
 from sidelight.emission import contention
@@ -135,6 +138,28 @@ def test_the_tasks_of_a_loop_that_was_late_count_as_other_threads(machine):
     assert not may_await()
     machine.run(100)
     assert may_await()
+
+
+def test_threads_register_beside_each_other():
+    seen, failed, before = Contention(), [], sys.getswitchinterval()
+
+    def register(first):
+        try:
+            for clock in range(first, first + 3000):
+                seen._register(clock)
+        except RuntimeError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=register, args=(1000 * n,)) for n in range(8)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert failed == []
 
 
 def test_many_threads_that_wait_are_not_all_remembered(machine):

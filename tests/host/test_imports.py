@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sidelight.host import when_imported
+from sidelight.host import imported, when_imported
 
 
 @pytest.fixture
@@ -32,6 +32,28 @@ def test_the_latest_function_is_called_once_behind_the_import(module):
     assert found.__spec__.loader is found.__loader__
     importlib.reload(found)
     assert called == [1]
+
+
+def test_a_module_that_another_thread_imports_meanwhile_calls(module, monkeypatch):
+    class Path(list):
+        def insert(self, *arguments):
+            importlib.import_module(module)
+            super().insert(*arguments)
+
+    monkeypatch.setattr(sys, "meta_path", Path(sys.meta_path))
+    called, before = [], len(sys.meta_path)
+    when_imported(module, lambda: called.append(1))
+    assert called == [1]
+    assert len(sys.meta_path) == before
+
+
+def test_a_module_is_not_imported_while_it_lacks_names(tmp_path, module):
+    (tmp_path / "awaited_module.py").write_text(
+        "from sidelight.host import imported\nFOUND = imported(__name__)\n"
+    )
+    found = importlib.import_module(module)
+    assert found.FOUND is None
+    assert imported(module) is found
 
 
 def test_a_module_that_is_imported_already_calls_at_once(module):

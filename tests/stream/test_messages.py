@@ -13,7 +13,7 @@ from tests.support.stored import NOON, SECOND, TRACE, ledger, record
 
 from sidelight import catalogue
 from sidelight.exceptions import MessageError
-from sidelight.record import ledger_part
+from sidelight.record import event_id, ledger_part
 from sidelight.record.format import CALL, CUT, RANDOM, REMOTE_PARENT, SAMPLED, SPAN
 from sidelight.store import call_of, ends_call
 from sidelight.store.rows import drafts_of, rows_of
@@ -220,6 +220,7 @@ def changed(**headers):
 
 
 good, good_headers = changed()
+YEAR_2400 = 13_569_465_600 * SECOND
 BROKEN = {
     "no headers": (good, []),
     "an empty value": (b"", good_headers),
@@ -236,6 +237,19 @@ BROKEN = {
     "no time": changed(ce_time=None),
     "somebody else's event": changed(ce_point=None, ce_mode=None, ce_outcome=None),
     "an unknown outcome": changed(ce_outcome=b"perhaps"),
+    "a time that no database holds": changed(
+        ce_time=b"2400-01-01T00:00:00Z", ce_id=event_id(YEAR_2400, 1).encode(), ce_duration=None
+    ),
+    "a negative duration": changed(ce_duration=b"-1"),
+    "a duration that no database holds": changed(ce_duration=b"1" + b"0" * 25),
+    "a process at a time that no database holds": (
+        b'{"pid": 1, "resource": {}, "at": %d}' % (1 << 63),
+        [
+            ("ce_specversion", b"1.0"),
+            ("ce_type", b"sidelight.process"),
+            ("ce_id", event_id(1 << 63, 1).encode()),
+        ],
+    ),
     "a broken duration": changed(ce_duration=b"long"),
     "a broken traceparent": changed(ce_traceparent=b"00-1"),
     "a header that is no text": changed(ce_subject=b"\xff"),
