@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.stored import (
+    BACKENDS,
     NOON,
     TRACE,
     batches_of,
@@ -24,7 +25,7 @@ from tests.support.stored import (
 from sidelight import Store
 from sidelight.exceptions import QueryError
 from sidelight.record import CALL
-from sidelight.store import erasure, ingest, steps
+from sidelight.store import eraser, erasure, ingest, steps
 from sidelight.store.eraser import Eraser
 from sidelight.store.erasure import Subject
 from sidelight.store.schema import metadata
@@ -162,6 +163,30 @@ def test_many_earlier_events_are_erased_in_steps(url, monkeypatch):
         while sink.has_deferred_work:
             deliver(sink, [])
     assert left_of(url) == []
+
+
+def test_an_eraser_goes_on_where_another_one_was_faster(tmp_path, monkeypatch):
+    """In PostgreSQL another one may delete what a step has just read."""
+    psycopg = pytest.importorskip("psycopg")
+    monkeypatch.setattr(steps, "_ROWS", (3, 3))
+    url = BACKENDS["postgresql"](tmp_path)
+    store(url, [record(at=NOON + n, artifact="a") for n in range(10)])
+    lock, others = eraser.lock_artifacts, []
+
+    def lock_behind_another(*arguments):
+        if not others:
+            with psycopg.connect(url) as other:
+                query = "SELECT event_id FROM sidelight.events ORDER BY occurred_at LIMIT 3"
+                others.extend(other.execute(query).fetchall())
+                for each in others:
+                    other.execute("DELETE FROM sidelight.events WHERE event_id = %s", each)
+        return lock(*arguments)
+
+    monkeypatch.setattr(eraser, "lock_artifacts", lock_behind_another)
+    erase(url, artifact="a")
+    assert len(others) == 3
+    with Store(url) as opened:
+        assert opened.size() == 0
 
 
 def test_a_tombstone_can_be_lifted(url):

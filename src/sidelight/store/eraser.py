@@ -302,7 +302,7 @@ class Eraser:
         self._place([Subject(artifact, NO_ORGANIZATION) for artifact in artifacts])
         given = [(artifact, owner) for artifact in artifacts]
 
-        def step(connection: Connection) -> Deleted:
+        def step(connection: Connection) -> tuple[Deleted, bool]:
             statements = batch_statements(connection)
             after = _OWN_EVENTS.format(self._steps.rows)
             value = statements.row_key.value
@@ -310,13 +310,13 @@ class Eraser:
             lock_artifacts(statements, artifacts)
             deleted = delete_events(statements, [row for (row,) in rows])
             settle_artifacts(connection, statements, artifacts, keep_owner=True)
-            return deleted
+            return deleted, bool(rows)
 
         yield from self._counted(step)
         self._steps.run(lambda connection: _settle(connection, artifacts))
 
     def _delete(self, where: str, parameters: Sequence[str]) -> Iterator[int]:
-        def step(connection: Connection) -> Deleted:
+        def step(connection: Connection) -> tuple[Deleted, bool]:
             statements = batch_statements(connection)
             query = _ROWS.format(statements.row_key.value, where, self._steps.rows)
             found = connection.ask(query, *parameters).fetchall()
@@ -324,12 +324,16 @@ class Eraser:
             lock_artifacts(statements, artifacts)
             deleted = delete_events(statements, [row for row, _ in found])
             settle_artifacts(connection, statements, artifacts)
-            return deleted
+            return deleted, bool(found)
 
         yield from self._counted(step)
 
-    def _counted(self, step: Callable[[Connection], Deleted]) -> Iterator[int]:
-        while (deleted := self._steps.run(step)).events:
+    def _counted(self, step: Callable[[Connection], tuple[Deleted, bool]]) -> Iterator[int]:
+        """Run steps until one finds no event; another eraser may have deleted what one found."""
+        while True:
+            deleted, has_found = self._steps.run(step)
+            if not has_found:
+                return
             self._uncounted += deleted.uncounted
             yield deleted.events
 
