@@ -185,8 +185,7 @@ def test_an_eraser_goes_on_where_another_one_was_faster(tmp_path, monkeypatch):
     monkeypatch.setattr(eraser, "lock_artifacts", lock_behind_another)
     erase(url, artifact="a")
     assert len(others) == 3
-    with Store(url) as opened:
-        assert opened.size() == 0
+    assert left_of(url) == []
 
 
 def test_a_tombstone_can_be_lifted(url):
