@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from sidelight.exceptions import SinkUnavailableError
 from sidelight.host import monotonic
-from sidelight.spool import Health, NotesProcesses, Segment, Sink, segments_in
+from sidelight.spool import Health, HotSegment, NotesProcesses, Segment, Sink, segments_in
 
 _EVERY: Final = 5.0  # seconds between two notes of a process …
 _IDLE: Final = 20.0  # … of one that emits nothing: the pause doubles up to this
@@ -60,7 +61,7 @@ class Endings:
         """Note the end of an orphaned segment's writer, if this was the last of its segments.
 
         The lock of an orphaned segment is free. A process has a segment that it holds as long as it
-        lives: where the directory has no other segment of the process, the process has ended, and
+        lives: where the spool has no other segment of the process, the process has ended, and
         the sink has everything that the process wrote.
 
         Args:
@@ -85,9 +86,14 @@ class Endings:
 
 
 def _has_another(segment: Segment, instance: object) -> bool:
+    """Return whether the spool has another segment of a process, on the disk or on a tmpfs.
+
+    A segment and its copy have the same name, and the housekeeping may just have replaced one by
+    the other.
+    """
     assert segment.path is not None  # noqa: S101  # for the type checker
-    for path in segments_in(segment.path.parent):
-        if path == segment.path:
+    for path in segments_in(_directory_of(segment)):
+        if path.name == segment.path.name:
             continue
         with (
             contextlib.suppress(FileNotFoundError),
@@ -96,3 +102,11 @@ def _has_another(segment: Segment, instance: object) -> bool:
             if other.meta.get("instance") == instance:
                 return True
     return False
+
+
+def _directory_of(segment: Segment) -> Path:
+    """Return the directory of the spool; a hot segment lies elsewhere."""
+    if isinstance(segment, HotSegment):
+        return segment.spool
+    assert segment.path is not None  # noqa: S101  # for the type checker
+    return segment.path.parent

@@ -1,0 +1,153 @@
+"""What a relay tells the store of other processes: that one lives, or that one has ended."""
+
+import shutil
+import time
+
+import pytest
+from tests.support.platforms import needs_spool_files, needs_tmpfs
+
+from sidelight.emission import Watermark
+from sidelight.record import Static, encode, encode_static, frame, random_bits
+from sidelight.relay.endings import Endings
+from sidelight.relay.worker import Worker
+from sidelight.spool import PAGE, Health, Spool, hot_directory, segments_in
+
+HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
+pytestmark = needs_spool_files
+
+
+class NotingSink:
+    """Takes everything, and remembers what it is told of processes."""
+
+    name = "store"
+
+    def __init__(self):
+        self.taken = []
+        self.alive = []
+        self.ended = []
+        self.on_write = lambda: None
+
+    def write(self, records, writer):
+        self.taken += [moment.artifact_id for _, moment in records]
+        self.on_write()
+
+    def note_alive(self, writer, until):
+        self.alive.append((writer["instance"], until))
+
+    def note_end(self, writer):
+        self.ended.append(writer["instance"])
+
+    def sync(self):
+        pass
+
+    def close(self):
+        pass
+
+    def disown(self, *, busy):
+        return True
+
+
+def emit(spool, *numbers):
+    for n in numbers:
+        moment = (time.time_ns(), random_bits(64), n, None, 1, None, 0, 0, 0, None, None)
+        spool.append(frame(HEAD + encode(moment)))
+
+
+def fill(spool):
+    """Emit until the current segment is full and handed over."""
+    full = spool.own[-1].number
+    while spool.own[-1].number == full:
+        emit(spool, *range(1000))
+
+
+def die(spool):
+    """Let go of everything, as the kernel does for a process that is killed."""
+    spool.supply.delete_spares()
+    for segment in spool.own:
+        segment.close()
+    spool.own.clear()
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def spools(directory):
+    """Open spools that are closed in the end."""
+    opened = []
+
+    def spool(instance, **options):
+        meta = {"sinks": ["store"], "instance": instance}
+        if instance != "relay":
+            meta["relay"] = "external"
+        opened.append(Spool(directory, meta, **options))
+        return opened[-1]
+
+    yield spool
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def relaying(spools):
+    """Make workers of relays that follow and adopt."""
+
+    def make():
+        spool = spools("relay")
+        spool.adopt()
+        return Worker(NotingSink(), spool, lambda *_: None, Watermark())
+
+    return make
+
+
+def drain(worker):
+    worker.spool.adopt()
+    while worker.step(retries=1):
+        worker.spool.discard(worker.spool.delivered(["store"]))
+        worker.spool.adopt()
+
+
+# -- the end -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hot(directory):
+    directory.mkdir(mode=0o700)
+    hot = hot_directory("/dev/shm", directory)
+    yield hot
+    shutil.rmtree(hot, ignore_errors=True)
+
+
+@needs_tmpfs
+def test_a_process_lives_whose_newer_segment_is_not_on_the_tmpfs(
+    spools, relaying, hot, directory, monkeypatch
+):
+    """Where the tmpfs has no room, the next segment lies on the disk."""
+    monkeypatch.setattr("sidelight.spool.supply._HOT_LIMIT", 1024 * 1024 + 1)
+    writer = spools("writer", hot=hot)
+    fill(writer)
+    assert [path.parent for path in segments_in(directory)][:2] == [hot, directory]
+    worker = relaying()
+    while worker.step(retries=1):  # the housekeeping, which would copy the segment, is late
+        pass
+    assert len(worker.sink.taken) >= 1000
+    assert worker.sink.ended == []
+    writer.close()
+    drain(worker)
+    assert worker.sink.ended == ["writer"]
+
+
+@needs_tmpfs
+def test_the_copy_of_a_hot_segment_is_no_other_segment(spools, relaying, hot):
+    """The housekeeping may replace a hot segment by its copy while a worker reads it."""
+    writer = spools("writer", hot=hot)
+    emit(writer, 1)
+    die(writer)
+    worker = relaying()
+    (segment,) = (each for each in worker.spool.adopted if each.has_more(PAGE))
+    worker.spool.copy_hot()
+    assert segment not in worker.spool.adopted
+    assert Endings(worker.sink).note_end(segment, Health())
+    assert worker.sink.ended == ["writer"]
