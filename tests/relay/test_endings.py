@@ -103,10 +103,12 @@ def relaying(spools):
 
 
 def drain(worker):
-    worker.spool.adopt()
-    while worker.step(retries=1):
+    """Do what the worker and the housekeeping do, in turns."""
+    is_left = True
+    while is_left:
         worker.spool.discard(worker.spool.delivered(["store"]))
         worker.spool.adopt()
+        is_left = worker.step(retries=1)
 
 
 # -- the end -----------------------------------------------------------------------------------
@@ -151,3 +153,35 @@ def test_the_copy_of_a_hot_segment_is_no_other_segment(spools, relaying, hot):
     assert segment not in worker.spool.adopted
     assert Endings(worker.sink).note_end(segment, Health())
     assert worker.sink.ended == ["writer"]
+
+
+# -- the life ------------------------------------------------------------------------------------
+
+
+def test_a_process_is_noted_alive_until_the_last_look_that_found_nothing(spools, relaying):
+    writer = spools("writer")
+    emit(writer, 1)
+    worker, began = relaying(), time.time_ns()
+    worker.sink.on_write = lambda: None
+    while worker.step():
+        pass
+    ((instance, until),) = worker.sink.alive
+    assert instance == "writer"
+    assert began < until < time.time_ns()
+
+
+def test_a_process_is_not_noted_alive_while_its_other_segments_wait(spools, relaying):
+    """They are full, handed over, and read one batch per step; the newest one is read at once."""
+    writer = spools("writer")
+    for _ in range(3):
+        fill(writer)
+    emit(writer, "newest")
+    written = time.time_ns()
+    worker = relaying()
+    worker.step()
+    assert "newest" in worker.sink.taken
+    total = 0
+    while worker.step():
+        if [*worker.sink.alive]:
+            total = total or len(worker.sink.taken)
+    assert worker.sink.alive == []
