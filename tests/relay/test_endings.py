@@ -78,8 +78,8 @@ def spools(directory):
     """Open spools that are closed in the end."""
     opened = []
 
-    def spool(instance, **options):
-        meta = {"sinks": ["store"], "instance": instance}
+    def spool(instance, *, sinks=("store",), **options):
+        meta = {"sinks": sinks, "instance": instance}
         if instance != "relay":
             meta["relay"] = "external"
         opened.append(Spool(directory, meta, **options))
@@ -151,37 +151,92 @@ def test_the_copy_of_a_hot_segment_is_no_other_segment(spools, relaying, hot):
     (segment,) = (each for each in worker.spool.adopted if each.has_more(PAGE))
     worker.spool.copy_hot()
     assert segment not in worker.spool.adopted
-    assert Endings(worker.sink).note_end(segment, Health())
+    assert Endings(worker.sink, worker.spool.adopted).note_end(segment, Health())
+    assert worker.sink.ended == ["writer"]
+
+
+@pytest.mark.parametrize("by", ["one relay", "the next relay"])
+def test_the_end_is_noted_although_telemetry_lacks_every_segment(spools, relaying, by):
+    """The segments stay until the Collector answers, and the calls are abandoned before."""
+    writer = spools("writer", sinks=["store", "traces"])
+    fill(writer)
+    fill(writer)
+    die(writer)
+    worker = relaying()
+    assert len(worker.spool.adopted) == 3
+    if by == "one relay":
+        drain(worker)
+    else:
+        for segment in worker.spool.adopted:
+            segment.advance("store", segment.end_of_frames())
+        worker.spool.adopted.close()
+        worker = relaying()
+        drain(worker)
     assert worker.sink.ended == ["writer"]
 
 
 # -- the life ------------------------------------------------------------------------------------
 
 
-def test_a_process_is_noted_alive_until_the_last_look_that_found_nothing(spools, relaying):
+def test_a_process_is_noted_alive_until_the_look_that_found_nothing(spools, relaying, monkeypatch):
+    """What the process writes after the read may still be missing."""
+    monkeypatch.setattr("sidelight.relay.endings._LOOK", 0.0)
     writer = spools("writer")
     emit(writer, 1)
-    worker, began = relaying(), time.time_ns()
-    worker.sink.on_write = lambda: None
-    while worker.step():
-        pass
+    worker = relaying()
+    worker.step()
+    assert worker.sink.alive == []
+    began, later = time.time_ns(), []
+    segments = [each for each in worker.spool.adopted if each.has_more(PAGE)]
+    read = worker._sources.read
+
+    def read_and_be_late(segment, *arguments):
+        reading = read(segment, *arguments)
+        if segment in segments and not later:
+            later.append(time.time_ns())
+            emit(writer, 2)
+        return reading
+
+    monkeypatch.setattr(worker._sources, "read", read_and_be_late)
+    worker.step()
     ((instance, until),) = worker.sink.alive
     assert instance == "writer"
-    assert began < until < time.time_ns()
+    assert began < until <= later[0]
 
 
-def test_a_process_is_not_noted_alive_while_its_other_segments_wait(spools, relaying):
+@pytest.mark.parametrize("reader", ["this relay", "another relay"])
+def test_a_process_is_not_noted_alive_while_its_other_segments_wait(
+    spools, relaying, monkeypatch, reader
+):
     """They are full, handed over, and read one batch per step; the newest one is read at once."""
+    monkeypatch.setattr("sidelight.relay.endings._LOOK", 0.0)
     writer = spools("writer")
     for _ in range(3):
         fill(writer)
+    worker = others = relaying()
+    if reader == "another relay":
+        writer.rotate(writer.own[-1])
+        emit(writer, 1)
+        worker = relaying()
     emit(writer, "newest")
-    written = time.time_ns()
+    for _ in range(3):
+        worker.step()
+    assert "newest" in worker.sink.taken
+    assert worker.sink.alive == []
+    drain(others)
+    drain(worker)
+    worker.step()
+    assert {instance for instance, _ in (*worker.sink.alive, *others.sink.alive)} == {"writer"}
+
+
+def test_the_newest_segment_is_found_although_no_search_has_seen_it(spools, relaying):
+    writer = spools("writer")
+    emit(writer, 1)
     worker = relaying()
     worker.step()
-    assert "newest" in worker.sink.taken
-    total = 0
-    while worker.step():
-        if [*worker.sink.alive]:
-            total = total or len(worker.sink.taken)
-    assert worker.sink.alive == []
+    writer.supply.delete_spares()
+    writer.rotate(writer.own[-1])
+    emit(writer, 2)
+    for _ in range(2):
+        worker.step()
+    assert (worker.sink.taken, worker.sink.alive) == ([1], [])

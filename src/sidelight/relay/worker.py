@@ -6,6 +6,7 @@ No other sink is affected by what its sink cannot take.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -58,7 +59,7 @@ class Worker(msgspec.Struct, eq=False, dict=True):
         name = self.sink.name
         # Asked once, because each time would take microseconds.
         self._deferring = self.sink if isinstance(self.sink, DefersWork) else None
-        self._endings = Endings(self.sink)
+        self._endings = Endings(self.sink, self.spool.adopted)
         self.loop = Loop(f"sidelight-{name}", self.run)
         self._sources = Sources(self.spool, name, self.count, self.shared)
         self._quarantine = partial(quarantine, self.spool, name, self.count)
@@ -156,13 +157,13 @@ class Worker(msgspec.Struct, eq=False, dict=True):
             is_final = segment.sealed  # asked first: no frame comes after the last read of it
             if self._waits_for_store(segment):
                 continue
-            limit = _STORE_BATCH if self.is_store else _BATCH
+            limit, began = _STORE_BATCH if self.is_store else _BATCH, time.time_ns()
             reading = self._sources.read(segment, limit, self._is_contended)
             if reading is None:
                 continue
             self._most_read = max(self._most_read, len(reading))
             try:
-                delivered |= self._process(segment, reading, retries, is_final=is_final)
+                delivered |= self._process(segment, reading, began, retries, is_final=is_final)
             except BaseException:
                 self._sources.forget(segment)
                 raise
@@ -179,9 +180,23 @@ class Worker(msgspec.Struct, eq=False, dict=True):
         return name not in segment.delivered_to and segment.may_have_more_for(name)
 
     def _process(
-        self, segment: Segment, reading: Reading, retries: int | None, *, is_final: bool
+        self,
+        segment: Segment,
+        reading: Reading,
+        began: int,
+        retries: int | None,
+        *,
+        is_final: bool,
     ) -> bool:
-        """Deliver what was read, and move the cursor; return False when nothing was read."""
+        """Deliver what was read, and move the cursor; return False when nothing was read.
+
+        Args:
+            segment: where it was read.
+            reading: what was read.
+            began: wall clock before the read (ns).
+            retries: as in `step`.
+            is_final: no frame comes after it.
+        """
         if not segment.is_unreadable:  # else the whole file goes to the quarantine
             for at, stretch in reading.damaged:
                 self._quarantine(
@@ -197,7 +212,7 @@ class Worker(msgspec.Struct, eq=False, dict=True):
         elif reading.damaged:
             self._advance(segment, reading.end)
         else:
-            self._endings.note_alive(segment)
+            self._endings.note_alive(segment, began)
             return False
         return True
 
