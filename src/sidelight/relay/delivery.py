@@ -135,13 +135,18 @@ class Delivery:
             Stopped: the sink is unavailable, and the worker was told to stop.
         """
         self.is_within = True
+        outcome: Delivered | RefusedRecords = Delivered()
         try:
             self._sink.write(records, writer)
         except SinkUnavailableError as error:
             return self._unavailable(error)
         except SinkRefusedError as error:
             facts: Any = error.facts
-            return RefusedRecords(str(facts["problem"]), facts.get("records"), facts.get("reason"))
+            outcome = RefusedRecords(
+                str(facts["problem"]), facts.get("records"), facts.get("reason")
+            )
+            if outcome.poison is None:
+                return outcome
         except MemoryError:  # the records are not the cause
             with contextlib.suppress(Exception):  # the sink may be in any state
                 self._sink.close()
@@ -155,8 +160,8 @@ class Delivery:
             note_erased(self._dropping, self._watermark)
         self.health.recover()
         self._tell_receipts(available=True)
-        self._poison.note_delivery(records)
-        return Delivered()
+        self._poison.note_delivery(_taken(records, outcome))
+        return outcome
 
     def note_failure(self, error: Exception) -> None:
         """Note that the sink takes nothing at the moment."""
@@ -210,3 +215,11 @@ class Delivery:
                     self._watermark.note_refused(record[1].random)
             why = reason or f"refused by {self._sink.name}"
             self._quarantine(segment, why, problem, encode(record), refused=True)
+
+
+def _taken(records: Sequence[Record], outcome: Delivered | RefusedRecords) -> Sequence[Record]:
+    """Return the records that a sink took, which has named those that it refused."""
+    if isinstance(outcome, Delivered):
+        return records
+    refused = {moment.random for _, moment in outcome.poison or ()}
+    return [record for record in records if record[1].random not in refused]
