@@ -35,6 +35,7 @@ from sidelight.spool.supply import SMALLEST
 from sidelight.spool.writer import Spool
 from sidelight.store import StoreSink
 from sidelight.transactions import outbox_status
+from sidelight.transactions.outbox.position import PositionFile
 from sidelight.transactions.outbox.postgres import PostgresOutbox
 from sidelight.transactions.outbox.same_database import SameDatabaseOutbox
 from sidelight.transactions.outbox.sqlite import SqliteOutbox
@@ -277,6 +278,42 @@ def test_relays_that_are_killed_lose_nothing(application, url, store):
     assert sidelight("relay", "--once", *of(store), "--spool", f"{store}-spool-0").code == 0
     names = business.Watched(f"sqlite:///{store}").stored_names()
     assert names == business.committed(url)
+
+
+@contextlib.contextmanager
+def held(url):
+    """Hold the rows of an outbox, as a relay does that was stopped while it moved them."""
+    if url.startswith("sqlite"):
+        with PositionFile(url.removeprefix("sqlite:///")).locked() as is_locked:
+            assert is_locked
+            yield
+    else:
+        with psycopg.connect(url) as other:
+            other.execute("SELECT 1 FROM sidelight_outbox FOR UPDATE")
+            yield
+
+
+def test_rows_that_another_relay_holds_are_told(application, url, store):
+    order_many(application, 20)
+    command = ("relay", "--once", *of(store), "--outbox", url)
+    with held(url):
+        done = sidelight(*command)
+        assert done.code == 1
+        assert f"outbox {public_url(url)}: another relay holds its events" in done.err
+        (found,) = (each for each in sidelight(*command, "--json").json if "outbox" in each["sink"])
+        assert "another relay" in found["problem"]
+    assert waiting(url) == 20
+    done = sidelight(*command)
+    assert (done.code, stored(store), waiting(url)) == (0, 20, 0), done.err
+
+
+def test_rows_that_another_relay_holds_for_a_moment_are_moved(application, url, store, monkeypatch):
+    order_many(application, 20)
+    with contextlib.ExitStack() as holding:
+        holding.enter_context(held(url))
+        monkeypatch.setattr("sidelight.relay.relay.sleep", lambda _: holding.close())
+        done = sidelight("relay", "--once", *of(store), "--outbox", url)
+    assert (done.code, stored(store), waiting(url)) == (0, 20, 0), done.err
 
 
 # -- the same database -------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def relay(
     (transaction=), once the transaction has committed.
 
     The relay runs until SIGTERM or Ctrl-C, and delivers the rest before it ends. With --once, the
-    exit code is 1 where records are left.
+    exit code is 1 where records are left, also in an outbox that another relay holds.
 
     Examples:
       sidelight relay --once --store sqlite:///events.db

@@ -27,6 +27,9 @@ _BRIEFLY: Final = 0.05  # seconds
 _POLL: Final = 0.002  # seconds …
 _LONGEST_POLL: Final = 0.02  # … and in a long wait
 _FOR_MEMORY: Final = 0.3  # seconds
+_HELD_FOR: Final = 2.0  # seconds until an outbox that another relay holds counts as left …
+_LOOK_AGAIN: Final = 0.1  # … and between two looks at it
+_HELD: Final = "another relay holds its events, and is at work or stopped; run this again later"
 
 
 class Relay:
@@ -154,6 +157,8 @@ class Relay:
     def drain(self, retries: int = 3) -> dict[str, int]:
         """Deliver everything in this thread; for `sidelight relay --once`.
 
+        What is left in outboxes is noted in their `health`.
+
         Returns:
             Records delivered, by sink.
 
@@ -178,12 +183,31 @@ class Relay:
             self.housekeeping.collect()
             self.spool.adopt()
             # The spool has room for a batch of each outbox now; where it has none, this is the end.
-            if self._adopted() == known and not sum(mover.step() or 0 for mover in self.movers):
+            if self._adopted() == known and not self._move():
                 break
         _finish_deferred_work(answering)
         if problem is not None:
             raise problem
         return {worker.sink.name: worker.health.delivered for worker in self.workers}
+
+    def _move(self) -> bool:
+        """Move a batch of each outbox; return whether any row was moved.
+
+        Another relay that holds an outbox gets 2 s. Then a failure is noted, because events may be
+        left: that relay may be stopped.
+        """
+        until = monotonic() + _HELD_FOR
+        while True:
+            answers = [(mover, mover.step()) for mover in self.movers]
+            if any(moved for _, moved in answers):
+                return True
+            held = [each for each, moved in answers if moved is None and each.ready()]
+            held = [each for each in held if not each.failing]
+            if not held or monotonic() > until:
+                for each in held:
+                    each.health.fail(_HELD)
+                return False
+            sleep(_LOOK_AGAIN)
 
     def _store_directly(self, frame: bytes) -> bool:
         """Hand one record to the sink that acknowledges; all threads have ended.
