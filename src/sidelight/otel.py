@@ -133,7 +133,8 @@ class SpoolSpanProcessor(SpanProcessor):
 
         Returns:
             Whether all are exported. The others stay in the spool and are exported later. With
-            ``relay="external"`` this process cannot know, and the answer is False.
+            ``relay="external"`` this process cannot know, and the answer is False. So it is where
+            the export of spans is off, or cannot start.
         """
         return RUNTIME.flush(timeout_millis / 1000, needed=_TRACES)
 

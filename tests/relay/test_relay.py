@@ -394,6 +394,18 @@ def test_flush_waits_for_the_needed_sinks(spool, relay_of):
     assert relay.flush(10.0, needed=("traces",))
 
 
+def test_a_flush_fails_for_a_needed_sink_that_could_not_be_made(spool, relay_of):
+    """Its records wait for the next relay, and no worker is behind."""
+    relay, store = relay_of(spool, "store")
+    relay.start()
+    emit(spool, 1)
+    assert not relay.flush(10.0, needed=("traces",))
+    assert not relay.flush(10.0, needed=("store", "traces"))
+    assert store.taken == [1]
+    assert relay.flush(10.0, needed=("store",))
+    assert relay.flush(10.0)
+
+
 def test_a_long_flush_looks_seldom(spool, relay_of, monkeypatch):
     """Each look takes the GIL from the threads that deliver."""
     relay, store = relay_of(spool, "store")

@@ -123,12 +123,13 @@ class Relay:
 
         Returns:
             Whether the sinks have everything, and the needed ones have refused nothing of this
-            process since the last flush.
+            process since the last flush. False where a needed sink could not be made.
         """
         needed = needed or (self.acknowledging,)
         is_delivered = self._await_delivery(seconds, needed, patient=patient)
         refused = [w.delivery.take_refused() for w in self.workers if w.sink.name in needed]
-        return is_delivered and not any(refused)
+        are_here = {worker.sink.name for worker in self.workers}.issuperset(needed)
+        return is_delivered and are_here and not any(refused)
 
     def _await_delivery(self, seconds: float, needed: Collection[str], *, patient: bool) -> bool:
         began = monotonic()
