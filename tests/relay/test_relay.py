@@ -169,6 +169,48 @@ def test_a_sink_that_has_no_memory_left_is_tried_again(worker, spool, losses):
     assert (worker.sink.taken, losses) == ([1], [])
 
 
+class DeferringSink(ScriptedSink):
+    """Has deferred work, in which a defect or an outage may lie."""
+
+    has_deferred_work = True
+    attempts = 0
+    error = None
+
+    def write(self, records, writer):
+        super().write(records, writer)
+        self.attempts += 1
+        if self.error is not None:
+            raise self.error
+        self.has_deferred_work = False
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("a defect"),
+        SinkRefusedError(sink="store", problem="a defect"),
+        SinkUnavailableError(sink="store", problem="a defect"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_deferred_work_that_fails_is_told_and_tried_again_after_a_pause(spool, count, error):
+    worker = Worker(DeferringSink(), spool, count, Watermark())
+    worker.sink.error = error
+    rests = []
+    worker.loop.rest = rests.append
+    assert worker.continue_deferred_work()
+    assert worker.failing
+    assert "a defect" in worker.health.problem
+    assert not worker.watermark.store_answers
+    assert rests == [1.0]
+    worker.sink.error = None
+    assert worker.continue_deferred_work()
+    assert not worker.failing
+    assert worker.watermark.store_answers
+    assert not worker.continue_deferred_work()
+    assert (rests, worker.sink.attempts) == ([1.0], 2)
+
+
 # -- refusals -----------------------------------------------------------------------------------
 
 

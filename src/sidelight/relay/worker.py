@@ -14,12 +14,12 @@ from typing import Final
 import msgspec
 
 from sidelight.emission import IDLE, Watermark
-from sidelight.exceptions import SinkInDoubtError
+from sidelight.exceptions import SinkInDoubtError, SinkUnavailableError
 from sidelight.host import Loop, log_failure, monotonic, set_context, suppressed
 from sidelight.relay.delivery import Delivery, Stopped
 from sidelight.relay.endings import Endings
 from sidelight.relay.reading import STRETCH, Reading, SharedReadings
-from sidelight.relay.refusals import newest_records, quarantine
+from sidelight.relay.refusals import RefusedRecords, newest_records, quarantine
 from sidelight.relay.sources import Sources
 from sidelight.spool import DefersWork, Health, Segment, Sink, Spool, os_error_text
 
@@ -100,9 +100,13 @@ class Worker(msgspec.Struct, eq=False, dict=True):
             self.sink.close()
 
     def open(self) -> None:
-        """Open the sink by an empty batch, if the sink is available."""
+        """Open the sink by an empty batch, or note that the sink is unavailable."""
         with contextlib.suppress(Stopped):
-            self.delivery.attempt((), {})
+            outcome = self.delivery.attempt((), {})
+            if isinstance(outcome, RefusedRecords):  # there is no record that could be the cause
+                self.delivery.note_failure(
+                    SinkUnavailableError(sink=self.sink.name, problem=outcome.problem)
+                )
 
     def continue_deferred_work(self) -> bool:
         """Let the store do a step of the work that it has noted; return whether it had any."""
