@@ -206,3 +206,16 @@ def test_a_file_in_the_quarantine_that_is_no_entry(path, content):
     (directory / f"{7:016x}-store.msgpack").write_bytes(content)
     survive(QUARANTINE, *of(path))
     erased(path, is_told=True)
+
+
+def test_an_entry_of_a_deeply_nested_writer(path):
+    quarantine(path, PAYLOADS["details"])
+    (file,) = (path.with_name(f"{path.name}-spool") / "quarantine").iterdir()
+    flat, deep = b"\xa6writer\x80", b"\xa6writer\x81\xa1k" + nested(5000)
+    file.write_bytes(file.read_bytes().replace(flat, deep))
+    assert "its file is damaged" in survive(QUARANTINE[1:2], *of(path))
+    survive(QUARANTINE, *of(path))
+    erased(path, is_told=True)
+    assert sidelight("spool", "replay", *of(path)).code == 1
+    assert sidelight("spool", "discard", "--all", *of(path)).code == 0
+    assert not file.exists()

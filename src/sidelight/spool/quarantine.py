@@ -197,9 +197,10 @@ def _remove_unfinished(directory: Path) -> None:
 
 def _read(path: Path) -> Entry | None:
     """Read an entry; None where the file is missing or cannot be read."""
-    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+    try:
         return msgspec.msgpack.decode(path.read_bytes(), type=Entry)
-    return None
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _write(path: Path, entry: Entry) -> int:
