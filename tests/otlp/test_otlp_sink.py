@@ -1,6 +1,9 @@
 """What the OTLP sink does with an endpoint's answers (`test_sink_contract` has the rest)."""
 
 import gc
+import os
+import subprocess
+import sys
 import time
 from email.utils import formatdate
 
@@ -11,6 +14,7 @@ from tests.support.otlp_bytes import numbers_in
 from tests.support.proxy import Proxy
 
 from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.otlp import grpc_exporter
 from sidelight.otlp import sink as otlp_sink
 from sidelight.otlp.endpoint import Endpoint
 from sidelight.otlp.exporter import ExportError, Rejected
@@ -309,6 +313,36 @@ RETRY_INFO = (("google.rpc.retryinfo-bin", b"\x0a\x02\x08\x07"),)
 def test_a_code_has_a_meaning(code, metadata, kind, wait):
     error = grpc_error(RpcError(grpc.StatusCode[code], metadata))
     assert (error.kind, error.retry_after, str(error)) == (kind, wait, f"{code}: because")
+
+
+@pytest.mark.parametrize("value", [None, "DEBUG", "ERROR"])
+def test_the_application_changes_a_variable_of_grpc_during_the_import(monkeypatch, value):
+    """The relay's thread imports gRPC while the application runs."""
+
+    class Imported:
+        @staticmethod
+        def import_module(_):
+            assert os.environ.pop("GRPC_VERBOSITY").upper() == "ERROR"
+            if value is not None:
+                os.environ["GRPC_VERBOSITY"] = value
+            return grpc
+
+    monkeypatch.setattr(grpc_exporter, "importlib", Imported)
+    monkeypatch.setenv("GRPC_VERBOSITY", "")  # so that it is put back at the end
+    monkeypatch.delenv("GRPC_VERBOSITY")
+    monkeypatch.delitem(sys.modules, "grpc")
+    grpc_exporter._import_grpc()
+    assert os.environ.get("GRPC_VERBOSITY") == value
+
+
+def test_the_variable_of_grpc_is_as_it_was_after_the_import():
+    script = "import os, sidelight.otlp.grpc_exporter; print(os.environ.get('GRPC_VERBOSITY'))"
+    for value in ({}, {"GRPC_VERBOSITY": "INFO"}):
+        environment = {k: v for k, v in os.environ.items() if k != "GRPC_VERBOSITY"} | value
+        ran = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, check=True
+        )
+        assert ran.stdout.decode().strip() == value.get("GRPC_VERBOSITY", "None")
 
 
 def test_partial_success():

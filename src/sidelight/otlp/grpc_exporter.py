@@ -29,18 +29,25 @@ _METHODS: Final[Mapping[str, str]] = {
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
 _FAILED: Final = ("INTERNAL", "UNKNOWN", "DATA_LOSS")
+_VERBOSITY: Final = "GRPC_VERBOSITY"
+_QUIET: Final = "Error"  # gRPC ignores the case; no application writes it so
 
 
 def _import_grpc() -> Any:
-    """Import gRPC so that its core does not write failed handshakes to standard error."""
-    if "grpc" in sys.modules or "GRPC_VERBOSITY" in os.environ:
+    """Import gRPC so that its core does not write failed handshakes to standard error.
+
+    The core reads the variable when it starts. The application may set or remove the variable
+    meanwhile, in another thread; then it stays as the application left it.
+    """
+    if "grpc" in sys.modules or _VERBOSITY in os.environ:
         return importlib.import_module("grpc")
-    os.environ["GRPC_VERBOSITY"] = "ERROR"
+    os.environ[_VERBOSITY] = _QUIET
     try:
         grpc = importlib.import_module("grpc")
         grpc.insecure_channel("localhost:1").close()
     finally:
-        del os.environ["GRPC_VERBOSITY"]
+        if os.environ.get(_VERBOSITY) == _QUIET:
+            os.environ.pop(_VERBOSITY, None)
     return grpc
 
 
