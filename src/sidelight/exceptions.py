@@ -173,6 +173,10 @@ class SinkInDoubtError(SinkUnavailableError):
     """{sink} refuses every event: {problem}"""
 
 
+class SinkUnsupportedError(SinkUnavailableError):
+    """this endpoint takes no {sink}: {problem}"""
+
+
 class SinkRefusedError(SidelightError):
     """{sink} refused a record: {problem}"""
 

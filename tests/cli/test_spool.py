@@ -13,6 +13,7 @@ import threading
 import time
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from tests.support.commands import KILLED, Living, emit, of, relaying, sidelight, stored, wait_for
 from tests.support.rules import alter, rule
 from tests.support.stored import record, store
@@ -289,16 +290,21 @@ def test_an_entry_goes_only_to_the_store_that_it_names(refused, tmp_path):
 
 @pytest.fixture
 def endpoint():
-    """An HTTP server that answers requests with a body with ``statuses``."""
+    """An HTTP server that answers requests with a body with ``statuses``.
+
+    A status is a number, or the body of a partial success.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status = statuses.get(self.path, 200) if body else 200
+            partial = status if isinstance(status, bytes) else b""
             taken.extend([self.path] if body and status == 200 else [])
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
+            self.send_response(200 if partial else status)
+            self.send_header("Content-Length", str(len(partial)))
             self.end_headers()
+            self.wfile.write(partial)
 
         def log_message(self, *_):
             pass
@@ -333,6 +339,43 @@ def test_a_record_that_the_collector_refused_goes_there_alone(path, endpoint):
     assert said.code == 0, said
     assert taken == ["/v1/traces"] * 10
     assert "traces: 10 records delivered" in said.out
+    assert quarantined(path) == []
+
+
+REJECTED = ExportLogsServiceResponse()
+REJECTED.partial_success.rejected_log_records = 1
+REJECTED.partial_success.error_message = "over quota"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why", "problem"),
+    [
+        (404, "this endpoint takes no OTLP log records: it answered 404 Not Found", "answered 400"),
+        (REJECTED.SerializeToString(), "refused again: .*: over quota", "over quota"),
+    ],
+    ids=["a path that is misspelt", "a partial success"],
+)
+def test_an_entry_stays_that_the_endpoint_does_not_take(path, endpoint, answer, why, problem):
+    url, statuses, taken = endpoint
+    statuses["/v1/logs"] = 400
+    emit(TEN, path, ends=signal.SIGKILL, OTEL_EXPORTER_OTLP_ENDPOINT=url)
+    sidelight("relay", "--once", "--otlp", url, *of(path))
+    before = quarantined(path)
+    assert {each["refused_by"] for each in before} == {"logs"}
+    statuses["/v1/logs"] = answer
+    said = sidelight("spool", "replay", "--otlp", url, *of(path))
+    assert said.code == 1
+    assert "delivered" not in said.out
+    assert re.search(f"10 entries stay .*: {why}", said.err)
+    said = sidelight("spool", "replay", "--json", "--otlp", url, *of(path))
+    assert [each["delivered"] for each in said.json] == [{}] * 10
+    assert {each["id"] for each in quarantined(path)} == {each["id"] for each in before}
+    assert all(problem in each["problem"] for each in quarantined(path))
+    statuses.clear()
+    taken.clear()
+    said = sidelight("spool", "replay", "--otlp", url, *of(path))
+    assert (said.code, taken) == (0, ["/v1/logs"] * 10)
+    assert "logs: 10 records delivered" in said.out
     assert quarantined(path) == []
 
 

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.support.otlp_bytes import numbers_in
 from tests.support.proxy import Proxy
 
-from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, SinkUnsupportedError
 from sidelight.otlp import grpc_exporter
 from sidelight.otlp import sink as otlp_sink
 from sidelight.otlp.endpoint import Endpoint
@@ -72,8 +72,8 @@ def make(fake, counted, monkeypatch):
     """Makes a sink of one signal in front of the fake exporter."""
     monkeypatch.setattr(otlp_sink, "exporter_class", lambda _: lambda _: fake)
     monkeypatch.setattr(otlp_sink, "_REQUEST", 100)
-    return lambda signal: OtlpSink(
-        Endpoint(signal, "http://nowhere", {}), lambda *loss: counted.append(loss)
+    return lambda signal, **options: OtlpSink(
+        Endpoint(signal, "http://nowhere", {}), lambda *loss: counted.append(loss), **options
     )
 
 
@@ -228,6 +228,22 @@ def test_a_back_end_without_logs_blocks_nothing_and_one_without_spans_is_unavail
     fake.judge = accept
     sink.write(RECORDS[:4], WRITER)
     assert fake.accepted == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("signal", ["traces", "logs"])
+def test_a_lossless_sink_raises_what_the_endpoint_does_not_take(make, fake, counted, signal):
+    sink = make(signal, lossless=True)
+    fake.judge = always("unsupported", "404 Not Found")
+    for _ in range(2):
+        with pytest.raises(SinkUnsupportedError, match=r"takes no OTLP .*: 404 Not Found"):
+            sink.write(RECORDS, WRITER)
+    fake.judge = lambda numbers: Rejected(100, "bad data") if 0 in numbers else None
+    assert refused_by(sink) == [*range(100)]
+    assert fake.accepted == ALL  # a rejected request was received too, and is not sent again
+    assert counted == []
+    fake.judge = lambda numbers: Rejected(1, "too old")
+    sink.write(RECORDS[:5], WRITER)  # one of five, but nobody knows which
+    assert len(counted) == 1
 
 
 @pytest.mark.parametrize(

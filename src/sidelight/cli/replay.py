@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache
 from itertools import islice
@@ -17,7 +18,12 @@ import typer
 from sidelight.cli.options import AsJson, OfArtifact, OfType, Otlp, Since, StoreUrl, Stream, Until
 from sidelight.cli.output import complain, print_json, remark, with_progress
 from sidelight.cli.store.unknown import remark_unknown
-from sidelight.exceptions import ConfigurationError, QueryError, SinkRefusedError
+from sidelight.exceptions import (
+    ConfigurationError,
+    QueryError,
+    SinkRefusedError,
+    SinkUnsupportedError,
+)
 from sidelight.exceptions import SinkUnavailableError as Unavailable
 from sidelight.otlp import OtlpSettings
 from sidelight.record import Moment, Static
@@ -54,7 +60,8 @@ def replay(
     """Send events that the store holds again, with the same ids, in the order of their time.
 
     Over OTLP, events are sent as log records; the store keeps no spans. A run that is ended by
-    SIGTERM or Ctrl-C names the last event that was sent: --after goes on behind it.
+    SIGTERM or Ctrl-C names the last event that was sent: --after goes on behind it. Events that
+    the endpoint rejects are not counted as sent, and the exit code is 1.
 
     Examples:
       sidelight replay --to stream --since 2026-07-25
@@ -62,7 +69,8 @@ def replay(
       sidelight replay --to otlp --artifact note-7 --otlp http://localhost:4318
     """
     settings = settle(store, stream=stream, otlp=otlp)
-    sink = _sink(to, settings)
+    rejected: Counter[tuple[str, str]] = Counter()
+    sink = _sink(to, settings, lambda *why: rejected.update([why]))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sent, last = 0, after
     problem = ""
@@ -75,28 +83,49 @@ def replay(
             total = opened.size()
             events = iter(with_progress(_behind(chosen, after), "sending", total))
             while batch := [*islice(events, _BATCH)]:
+                before = rejected.total()
                 with _telling_a_wait(settings.stream if to == "stream" else settings.otlp_endpoint):
                     _send(sink, [record_of_event(event) for event in batch], settings)
-                sent, last = sent + len(batch), batch[-1].event_id
+                sent += len(batch) - (rejected.total() - before)
+                last = batch[-1].event_id
     except (KeyboardInterrupt, Unavailable, SinkRefusedError) as error:
         problem = str(error) or "interrupted"
+    problems = [_rejection(*why, count) for why, count in rejected.items()]
     if as_json:
-        print_json([{"sent": sent, "last": last, "problem": problem or None}])
+        told = "; ".join([*problems, *filter(None, [problem])])
+        print_json([{"sent": sent, "last": last, "problem": told or None}])
     else:
         remark(f"{plural(sent, 'event')} sent")
     if problem:
-        complain(f"{problem}; go on with --after {last}" if last else problem)
+        problems.append(f"{problem}; go on with --after {last}" if last else problem)
+    for each in problems:
+        complain(each)
+    if problems:
         raise typer.Exit(1)
 
 
-def _sink(to: str, settings: Settings) -> Sink:
+def _rejection(reason: str, problem: str, count: int) -> str:
+    return f"{reason}: {plural(count, 'time')}" + (f": {problem}" if problem else "")
+
+
+def _sink(to: str, settings: Settings, count: Callable[[str, str], None]) -> Sink:
+    """Make the sink.
+
+    Args:
+        to: "otlp" or "stream".
+        settings: name the endpoint and the topic.
+        count: counts each event that the endpoint rejects.
+
+    Raises:
+        ConfigurationError: no endpoint or topic is named, or the stream's client is missing.
+    """
     if to == "otlp":
         if not settings.otlp_logs:
             raise ConfigurationError(
                 setting="otlp", problem="no endpoint is named", remedy="name it with --otlp URL"
             )
         endpoint = OtlpSettings(False, True, settings.otlp_endpoint, settings.environment)
-        return endpoint.sinks()[0]
+        return endpoint.sinks(count, lossless=True)[0]
     if settings.stream is None:
         raise ConfigurationError(
             setting="stream", problem="no topic is named", remedy="name it with --stream URL"
@@ -142,7 +171,7 @@ def _send(sink: Sink, records: list[Record], settings: Settings) -> None:
     """Send a batch, and try again while the sink does not answer.
 
     Raises:
-        Unavailable: it does not answer for half a minute.
+        Unavailable: it does not answer for half a minute, or the endpoint takes no log records.
         SinkRefusedError: it will never take some event.
     """
     name = settings.environment.get("OTEL_SERVICE_NAME", "unknown_service")
@@ -150,6 +179,8 @@ def _send(sink: Sink, records: list[Record], settings: Settings) -> None:
     for attempt in range(_RETRIES):
         try:
             return sink.write(records, dict(writer))
+        except SinkUnsupportedError:  # later attempts get the same answer
+            raise
         except Unavailable:
             if attempt == _RETRIES - 1:
                 raise

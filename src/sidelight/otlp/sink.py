@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from opentelemetry import context as otel_context
 
-from sidelight.exceptions import SinkRefusedError, SinkUnavailableError
+from sidelight.exceptions import SinkRefusedError, SinkUnavailableError, SinkUnsupportedError
 from sidelight.host import monotonic, sleep, suppressed
 from sidelight.otlp.endpoint import Endpoint
 from sidelight.otlp.exporter import Exporter, ExportError, SignalName
@@ -54,22 +54,46 @@ class OtlpSettings(msgspec.Struct, frozen=True):
     endpoint: str | None = None
     environment: Mapping[str, str] = msgspec.field(default_factory=lambda: dict(os.environ))
 
-    def sinks(self, count: Count = lambda _reason, _problem: None) -> list[OtlpSink]:
-        """Make the sinks of the signals that are on; ``count`` gets what a back end rejects."""
+    def sinks(
+        self, count: Count = lambda _reason, _problem: None, *, lossless: bool = False
+    ) -> list[OtlpSink]:
+        """Make the sinks of the signals that are on.
+
+        Args:
+            count: gets what a back end rejects.
+            lossless: see `OtlpSink`.
+        """
         signals: dict[SignalName, bool] = {"traces": self.traces, "logs": self.logs}
         return [
-            OtlpSink(Endpoint(signal, self.endpoint, self.environment), count)
+            OtlpSink(Endpoint(signal, self.endpoint, self.environment), count, lossless=lossless)
             for signal, is_on in signals.items()
             if is_on
         ]
 
 
 class OtlpSink:
-    """Exports one signal of the records. One thread at a time uses it."""
+    """Exports one signal of the records. One thread at a time uses it.
 
-    def __init__(self, endpoint: Endpoint, count: Count = lambda _reason, _problem: None) -> None:
+    A relay must go on, so its sink counts what an endpoint does not accept as lost. A command that
+    sends records again must say what it did not send, so its sink is lossless.
+
+    Args:
+        endpoint: of the signal.
+        count: counts the items that the endpoint rejects.
+        lossless: raise where the endpoint takes no log records, or rejects a whole request. An
+            endpoint does not tell which items of a request it rejects, so the others are counted.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        count: Count = lambda _reason, _problem: None,
+        *,
+        lossless: bool = False,
+    ) -> None:
         """Import the exporter; open nothing yet."""
         self.name: SignalName = endpoint.signal
+        self._is_lossless = lossless
         # Import here, because a fork during a later import breaks the child.
         self._connect = exporter_class(endpoint)
         self._endpoint = endpoint
@@ -90,6 +114,7 @@ class OtlpSink:
 
         Raises:
             SinkUnavailableError: the endpoint does not answer, or asks for a later retry.
+            SinkUnsupportedError: the endpoint does not know the signal, and the sink is lossless.
             SinkRefusedError: the endpoint will never accept the records in ``facts["records"]``;
                 it has accepted all others.
         """
@@ -187,6 +212,12 @@ class OtlpSink:
             self._send(exporter, pairs[:half], resource, suspect=False)
             self._send(exporter, pairs[half:], resource, suspect=False)
             return
+        if self._is_lossless and rejected.number >= len(pairs):
+            for record, _ in pairs:
+                self._refuse(
+                    record, f"the endpoint rejected it: {rejected.why or 'without a reason'}"
+                )
+            return
         for _ in range(min(rejected.number, len(pairs))):
             self._count(f"{_WORDS[self.name]} rejected by the OTLP endpoint", rejected.why)
 
@@ -217,6 +248,8 @@ class OtlpSink:
         return self._exporter
 
     def _postpone(self, error: ExportError) -> None:
+        if self._is_lossless and error.kind == "unsupported":
+            raise SinkUnsupportedError(sink=self._title, problem=str(error)) from error
         if error.kind == "unsupported" and self.name == "logs":  # many back ends accept only spans
             self._unsupported_until = monotonic() + _UNSUPPORTED_RETRY
             self._count(

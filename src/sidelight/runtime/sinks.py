@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 _left: Final[dict[int, Settings]] = {}  # by process: the settings under which it lost its store
 
 
-def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink]:
+def sinks_of(
+    settings: Settings, count: Callable[[str, str], None], *, lossless: bool = False
+) -> list[Sink]:
     """Make the sinks that the settings name; imports them, which is slow.
 
     Args:
         settings: of this process.
         count: counts the records that a back end rejects.
+        lossless: let the sinks of OTLP raise what they would count: see `OtlpSink`.
 
     Raises:
         ConfigurationError: the stream's client is not installed, or refuses its properties.
@@ -45,7 +48,7 @@ def sinks_of(settings: Settings, count: Callable[[str, str], None]) -> list[Sink
         sinks.append(_stream_sink(settings.stream, settings, count))
     if settings.otlp_traces or settings.otlp_logs:
         try:
-            sinks.extend(_otlp_sinks(settings, count))
+            sinks.extend(_otlp_sinks(settings, count, lossless=lossless))
         except Exception as error:  # the store works without OTLP
             if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise
@@ -104,7 +107,9 @@ def _stream_sink(stream: str, settings: Settings, count: Callable[[str, str], No
     return StreamSink(stream, settings.environment, count)
 
 
-def _otlp_sinks(settings: Settings, count: Callable[[str, str], None]) -> list[OtlpSink]:
+def _otlp_sinks(
+    settings: Settings, count: Callable[[str, str], None], *, lossless: bool
+) -> list[OtlpSink]:
     """Make the sinks of the signals that are on.
 
     For gRPC the SDK is imported, and that starts threads that detect resources. A process that is
@@ -120,11 +125,11 @@ def _otlp_sinks(settings: Settings, count: Callable[[str, str], None]) -> list[O
         settings.environment,
     )
     try:
-        return wanted.sinks(count)
+        return wanted.sinks(count, lossless=lossless)
     except RuntimeError:
         if threading.main_thread().is_alive():
             raise
         from opentelemetry.sdk import resources  # noqa: PLC0415
 
         resources.get_aggregated_resources = lambda *_args, **_kwargs: resources.Resource({})
-        return wanted.sinks(count)
+        return wanted.sinks(count, lossless=lossless)

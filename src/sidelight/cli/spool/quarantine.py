@@ -95,7 +95,8 @@ def replay(
     settings = settings_for(directory, store, otlp, writers or writers_of(where), stream)
     here = settings.named_store
     rejected: Counter[tuple[str, str]] = Counter()
-    sinks = {sink.name: sink for sink in sinks_of(settings, lambda *why: rejected.update([why]))}
+    made = sinks_of(settings, lambda *why: rejected.update([why]), lossless=True)
+    sinks = {sink.name: sink for sink in made}
     attempt = Replay(quarantine, sinks, lambda writer: is_same_store(writer.get("store"), here))
     try:
         outcomes = [*attempt.run(with_progress(found, "delivering again", len(found)))]
