@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from tests.support import business
@@ -10,6 +11,7 @@ from tests.support.commands import KILLED, emit, of, relaying, running, sideligh
 from tests.support.stored import exact, record
 
 from sidelight import Store
+from sidelight.cli.spool.erase import _erase_entry
 from sidelight.record import blank_payload, decode, encode, frame, ledger_part
 from sidelight.record.format import encode_static
 from sidelight.spool import Entry, Quarantine
@@ -128,6 +130,24 @@ def test_the_quarantine_is_erased(path):
     assert len(left) == 2
     assert not any(b"first" in each for each in left)
     assert all(b"later" in each for each in left)
+
+
+def test_what_a_relay_adds_to_an_entry_during_an_erasure_stays(tmp_path):
+    payload = frame(payload_of("first")) + frame(payload_of("later"))
+    quarantine, other = Quarantine(tmp_path), Quarantine(tmp_path)
+    fields = {"reason": "r", "problem": "p", "at": 1, "writer": {}, "segment": "s", "offset": 1}
+    fields |= {"kind": "stretch", "refused_by": None, "sinks": ("store",)}
+    quarantine.keep(Entry(payload=payload, **fields))
+    ((identity, listed),) = quarantine.entries()
+
+    def choose(payloads):
+        other.keep(msgspec.structs.replace(listed, sinks=("logs",)))
+        return [b"first" in each for each in payloads]
+
+    assert _erase_entry(quarantine, identity, listed, choose)
+    left = quarantine.read(identity)
+    assert left.sinks == ("logs", "store")
+    assert (b"first" in left.payload, b"later" in left.payload) == (False, True)
 
 
 @pytest.mark.parametrize("backend", ["postgresql", "sqlite"])

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 
+import msgspec
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from tests.support.commands import KILLED, Living, emit, of, relaying, sidelight, stored, wait_for
@@ -19,7 +20,11 @@ from tests.support.rules import alter, rule
 from tests.support.stored import record, store
 
 from sidelight.cli.spool import segments
+from sidelight.cli.spool.replay import Replay
+from sidelight.record import FRAME, decode, encode, frame, ledger_part
 from sidelight.record.format import FRAME_MAGIC
+from sidelight.record.ledger import ledger_frame
+from sidelight.spool import Entry, Quarantine
 from sidelight.spool.directory import segments_in
 from sidelight.spool.header import PAGE
 from sidelight.spool.segment import Segment
@@ -377,6 +382,82 @@ def test_an_entry_stays_that_the_endpoint_does_not_take(path, endpoint, answer, 
     assert (said.code, taken) == (0, ["/v1/logs"] * 10)
     assert "logs: 10 records delivered" in said.out
     assert quarantined(path) == []
+
+
+class Meanwhile:
+    """A sink of the store that takes everything, while something else happens."""
+
+    name = "store"
+
+    def __init__(self, happens):
+        self.happens, self.taken = happens, []
+
+    def write(self, records, _):
+        self.taken += records
+        self.happens()
+
+
+@pytest.fixture
+def attempt(tmp_path):
+    """Replay an entry to the store, while the relay of another process keeps another entry."""
+
+    def attempt(there, kept):
+        quarantine, other = Quarantine(tmp_path), Quarantine(tmp_path)
+        quarantine.keep(there)
+        listed = [*quarantine.entries()]
+        sink = Meanwhile(lambda: other.keep(kept))
+        (outcome,) = Replay(quarantine, {"store": sink}, lambda _: True).run(listed)
+        assert len(sink.taken) == 1
+        return outcome, [entry for _, entry in quarantine.entries()]
+
+    return attempt
+
+
+def entry_of(payload, **changed):
+    fields = {"reason": "r", "problem": "p", "at": 1, "segment": "s", "writer": {"instance": "i"}}
+    fields |= {"kind": "record", "refused_by": "store", "sinks": ("store",), "offset": None}
+    return Entry(payload=payload, **{**fields, **changed})
+
+
+@pytest.mark.parametrize("kind", ["record", "stretch"])
+def test_sinks_that_a_relay_adds_during_a_replay_stay(attempt, kind):
+    payload = encode(record("made", artifact="o1"))
+    if kind == "stretch":
+        payload = b"garbage" + frame(payload)
+    there = entry_of(payload, kind=kind, refused_by=None, offset=5)
+    outcome, (left,) = attempt(there, msgspec.structs.replace(there, sinks=("logs",)))
+    assert outcome.delivered == {"store": 1}
+    assert outcome.stays == "a relay added to it meanwhile; replay it again"
+    assert (left.sinks, left.payload) == (("logs",), payload)
+
+
+def told(**losses):
+    return entry_of(ledger_frame({"losses": losses}, 1, 1)[FRAME.size :])
+
+
+def test_losses_that_a_relay_adds_during_a_replay_stay(attempt):
+    outcome, (left,) = attempt(told(full=1), told(full=3))
+    assert left.sinks == ("store",)
+    assert ledger_part(decode(left.payload)[1]).losses == {"full": 3}
+    assert outcome.stays == "a relay added to it meanwhile; replay it again"
+
+
+def test_a_second_refusal_of_what_was_delivered_leaves_nothing(attempt):
+    there = entry_of(encode(record("made", artifact="o1")))
+    outcome, left = attempt(there, there)
+    assert (outcome.stays, left) == ("", [])
+
+
+def test_what_a_relay_added_since_the_quarantine_was_listed_is_tried(tmp_path):
+    quarantine = Quarantine(tmp_path)
+    quarantine.keep(told(full=1))
+    listed = [*quarantine.entries()]
+    quarantine.keep(told(full=3))
+    sink = Meanwhile(int)
+    assert [each.stays for each in Replay(quarantine, {"store": sink}, bool).run(listed)] == [""]
+    assert [ledger_part(moment).losses for _, moment in sink.taken] == [{"full": 3}]
+    (again,) = Replay(quarantine, {"store": sink}, bool).run(listed)  # another process was faster
+    assert (again.delivered, len(sink.taken)) == ({}, 1)
 
 
 def hit(file, record, at, what=b"zz"):

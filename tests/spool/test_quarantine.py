@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import msgspec
 import pytest
 
-from sidelight.spool import Entry, Quarantine
+from sidelight.spool import DISK, Entry, Quarantine
 
 WRITER = {"instance": "me", "store": "sqlite:////events.db", "limits": [1], "resource": {"a": "b"}}
 MODULE = "sidelight.spool.quarantine"
@@ -137,11 +138,59 @@ def test_a_file_that_is_no_entry_is_shown_as_such_and_replaced(quarantine):
     assert len(kept(quarantine)) == 1
 
 
-def test_a_later_state_replaces_an_earlier_one(quarantine):
-    quarantine.keep(stretch(sinks=("store", "traces")))
-    ((identity, there),) = quarantine.entries()
-    quarantine.replace(identity, msgspec.structs.replace(there, sinks=("traces",)))
+def test_an_entry_is_changed_as_it_is_now(quarantine, tmp_path):
+    quarantine.keep(stretch(sinks=("store",)))
+    ((identity, listed),) = quarantine.entries()
+    Quarantine(tmp_path).keep(stretch(sinks=("traces",)))
+    assert quarantine.read(identity).sinks == ("store", "traces")
+
+    def without_store(now):
+        return msgspec.structs.replace(now, sinks=tuple({*now.sinks} - {*listed.sinks}))
+
+    quarantine.change(identity, without_store)
     assert [(i, each.sinks) for i, each in quarantine.entries()] == [(identity, ("traces",))]
+    quarantine.change(identity, lambda _: None)
+    assert kept(quarantine) == []
+    assert quarantine.read(identity) is None
+    quarantine.change(identity, pytest.fail)  # it is gone already
+
+
+def test_nobody_adds_to_an_entry_while_it_is_changed(quarantine, tmp_path):
+    """Another process has another `Quarantine`, and its locks exclude the threads of this one."""
+    quarantine.keep(stretch(sinks=("store",)))
+    ((identity, _),) = quarantine.entries()
+    other = threading.Thread(target=lambda: Quarantine(tmp_path).keep(stretch(sinks=("traces",))))
+
+    def delete(_):
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+
+    quarantine.change(identity, delete)
+    other.join(10)
+    assert [each.sinks for each in kept(quarantine)] == [("traces",)]
+    assert len([*quarantine.directory.iterdir()]) == 1  # the lock leaves no file
+
+
+def test_a_process_that_was_stopped_in_a_change_blocks_no_other_for_long(quarantine, monkeypatch):
+    monkeypatch.setattr(f"{MODULE}._PATIENCE", 0.1)
+    quarantine.keep(entry())
+    fd = DISK.open(quarantine.directory, writable=False)
+    try:
+        assert DISK.lock(fd)
+        assert quarantine.keep(entry(b"another"))
+    finally:
+        DISK.close(fd)
+    assert len(kept(quarantine)) == 2
+
+
+def test_a_filesystem_without_locks(quarantine, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(DISK, "lock", fail)
+    assert quarantine.keep(entry())
+    assert len(kept(quarantine)) == 1
 
 
 def test_an_unfinished_file_of_a_killed_process_is_deleted_after_an_hour(quarantine):

@@ -13,13 +13,13 @@ import contextlib
 import errno
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
-from sidelight.host import allocate_lock, monotonic, status_of
+from sidelight.host import allocate_lock, monotonic, sleep, status_of
 from sidelight.record import encode, is_ledger, merge_ledgers, random_bits
 from sidelight.spool.allocation import write_all
 from sidelight.spool.disk import DISK, make_private_directory
@@ -31,6 +31,8 @@ LIMIT_BYTES: Final = 64 * 1024 * 1024
 """Bytes that are kept for each sink: twice the largest segment."""
 _NAME: Final = re.compile(r"([0-9a-f]{16})-([a-z]+)\.msgpack")
 _COUNT_AGAIN: Final = 1.0  # seconds
+_PATIENCE: Final = 5.0  # seconds for another process, which may be stopped, to write one entry
+_PAUSE: Final = 0.005  # seconds between two attempts to lock
 _UNFINISHED: Final = 3600.0  # seconds after which an unfinished file is deleted
 
 
@@ -86,7 +88,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quarantine:
-    """The directory of entries; several threads may use one.
+    """The directory of entries; several threads and processes may use one.
+
+    `keep`, `change` and `discard` lock the directory first. Windows and some filesystems cannot lock
+    a directory, and a process that was stopped may hold the lock for longer than five seconds. Then
+    an entry is changed without the lock. Where two processes change the same entry at the same
+    moment, one of the changes is lost.
 
     Attributes:
         directory: of the entries; None where none are kept.
@@ -116,7 +123,8 @@ class Quarantine:
         """
         if self.directory is None:
             raise OSError(errno.ENOENT, "the spool lies in memory")
-        with self._lock:
+        make_private_directory(self.directory)
+        with self._locked(self.directory):
             path = self.directory / entry.name
             known = _read(path)
             if known is not None:
@@ -143,22 +151,58 @@ class Quarantine:
             if entry is not None or status_of(path) is not None:
                 yield path.stem, entry
 
-    def replace(self, identity: str, entry: Entry) -> None:
-        """Replace an entry by a later state of it.
+    def read(self, identity: str) -> Entry | None:
+        """Return an entry as it is now; None where it is missing or cannot be read.
 
         Raises:
-            OSError: the entry cannot be written.
+            OSError: there is no access to it.
         """
-        with self._lock:
-            _write(self._path(identity), entry)
+        return _read(self._path(identity))
+
+    def change(self, identity: str, change: Callable[[Entry], Entry | None]) -> None:
+        """Change an entry as it is now; do nothing where it is missing or cannot be read.
+
+        Others may have added to the entry since the caller has read it. They add nothing during the
+        call.
+
+        Args:
+            identity: of the entry.
+            change: gets the entry, and returns its later state; None deletes it.
+
+        Raises:
+            OSError: the entry cannot be written or deleted.
+        """
+        path = self._path(identity)
+        with self._locked(path.parent):
+            known = _read(path)
+            if known is None:
+                return
+            changed = change(known)
+            if changed is None:
+                path.unlink(missing_ok=True)
+            elif changed != known:
+                _write(path, changed)
 
     def discard(self, identity: str) -> None:
-        """Delete an entry.
+        """Delete an entry, whatever it holds now.
 
         Raises:
             OSError: the entry cannot be deleted.
         """
-        self._path(identity).unlink(missing_ok=True)
+        path = self._path(identity)
+        with self._locked(path.parent):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self, directory: Path) -> Iterator[None]:
+        """Let no other thread or process change an entry meanwhile, as far as the system can."""
+        with self._lock, contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                fd = DISK.open(directory, writable=False)
+                stack.callback(DISK.close, fd)
+                if _lock(fd):
+                    stack.callback(DISK.unlock, fd)  # a forked child may have the directory open
+            yield
 
     def _path(self, identity: str) -> Path:
         if self.directory is None:
@@ -188,6 +232,16 @@ class Quarantine:
         return self._held.setdefault(bucket, [0, 0])
 
 
+def _lock(fd: int) -> bool:
+    """Lock an open directory; return False where another process does not release it in time."""
+    until = monotonic() + _PATIENCE
+    while not DISK.lock(fd):
+        if monotonic() > until:
+            return False
+        sleep(_PAUSE)
+    return True
+
+
 def _remove_unfinished(directory: Path) -> None:
     for path in directory.glob(".*.new"):
         with contextlib.suppress(FileNotFoundError):
@@ -206,7 +260,6 @@ def _read(path: Path) -> Entry | None:
 def _write(path: Path, entry: Entry) -> int:
     """Write an entry as a whole or not at all, and sync it; return its length in bytes."""
     content = encode(entry)
-    make_private_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{random_bits(32):08x}.new")
     fd = DISK.create(temporary)
     try:

@@ -138,16 +138,18 @@ def _erase_entry(quarantine: Quarantine, identity: str, entry: Entry, choose: Ch
         if is_erased:
             quarantine.discard(identity)
         return is_erased
-    places = [*salvage(entry.payload)]
-    answers = choose([entry.payload[start:end] for start, end in places])
-    chosen = [place for place, is_chosen in zip(places, answers, strict=True) if is_chosen]
-    if chosen:
-        payload = _blanked(entry.payload, chosen)
-        if payload.strip(b"\0"):
-            quarantine.replace(identity, msgspec.structs.replace(entry, payload=payload))
-        else:
-            quarantine.discard(identity)
-    return bool(chosen)
+    found = {entry.payload[start:end] for start, end in salvage(entry.payload)}
+    records = [*found]
+    erased = {each for each, chosen in zip(records, choose(records), strict=True) if chosen}
+
+    def without_erased(now: Entry) -> Entry | None:
+        places = [place for place in salvage(now.payload) if now.payload[slice(*place)] in erased]
+        payload = _blanked(now.payload, places)
+        return msgspec.structs.replace(now, payload=payload) if payload.strip(b"\0") else None
+
+    if erased:
+        quarantine.change(identity, without_erased)
+    return bool(erased)
 
 
 def _blanked(payload: bytes, places: Iterable[tuple[int, int]]) -> bytes:

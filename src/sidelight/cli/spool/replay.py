@@ -17,6 +17,7 @@ from sidelight.stream import Event, read_message
 
 _PAUSES: Final = (0.05, 0.25, 0.5)  # seconds between attempts on a sink that does not answer
 _NO_RECORD: Final = "it cannot be replayed: it is no record that this sidelight can read"
+_ADDED: Final = "a relay added to it meanwhile; replay it again"
 _NOTHING_WHOLE: Final = "it cannot be replayed: these bytes hold no whole record"
 
 
@@ -80,14 +81,21 @@ class Replay:
     def run(self, entries: Iterable[tuple[str, Entry | None]]) -> Iterator[Outcome]:
         """Try each entry, and remove what was delivered from the quarantine.
 
+        A run takes minutes where a sink answers slowly. Meanwhile relays add to entries, and other
+        commands delete entries. So each entry is read again before it is tried and before it is
+        changed. What was added since then stays.
+
+        Args:
+            entries: id and entry, as they were listed.
+
         Raises:
             OSError: the quarantine cannot be written.
         """
-        for identity, entry in entries:
+        for identity, listed in entries:
             outcome = Outcome(identity)
-            if entry is None:
+            if listed is None:
                 outcome.stays = "it cannot be replayed: its file is damaged"
-            else:
+            elif (entry := self._quarantine.read(identity)) is not None:
                 self._try(identity, entry, outcome)
             yield outcome
 
@@ -96,27 +104,16 @@ class Replay:
         if not found:
             outcome.stays = _NO_RECORD if entry.kind == "record" else _NOTHING_WHOLE
             return
-        missing, refusals = [], []
+        refusals: list[str] = []
         for sink in entry.sinks:
             try:
                 self._deliver(sink, [each.record for each in found], entry)
             except _NotTakenError as error:
-                missing.append(sink)
                 outcome.stays = f"{outcome.stays}; {error}".removeprefix("; ")
                 refusals += [error.refusal] if error.refusal else []
             else:
                 outcome.delivered[sink] = len(found)
-        left = entry.payload if missing else _without(entry.payload, found)
-        if not left.strip(b"\0"):
-            self._quarantine.discard(identity)
-            return
-        outcome.stays = outcome.stays or _NOTHING_WHOLE
-        problem = "; ".join(refusals) or (entry.problem if missing else _NOTHING_WHOLE)
-        changed = msgspec.structs.replace(
-            entry, sinks=tuple(missing), problem=problem, payload=left
-        )
-        if changed != entry:
-            self._quarantine.replace(identity, changed)
+        self._quarantine.change(identity, lambda now: _left(now, entry, refusals, outcome))
 
     def _deliver(self, name: str, records: Sequence[Record], entry: Entry) -> None:
         """Write records to a sink.
@@ -144,6 +141,28 @@ class Replay:
             raise _NotTakenError(refusal=str(error.facts["problem"])) from error
         except Exception as error:  # the sink fails on the record in a way of its own
             raise _NotTakenError(refusal=repr(error)) from error
+
+
+def _left(now: Entry, tried: Entry, refusals: Sequence[str], outcome: Outcome) -> Entry | None:
+    """Return what stays of an entry, and note in the outcome why; None where nothing stays.
+
+    Args:
+        now: the entry as it is now. A relay may have added sinks. It may also have merged later
+            losses and costs into a ledger; then each sink lacks the ledger again.
+        tried: the entry as the sinks got it.
+        refusals: the answers of the sinks that will never take it.
+        outcome: of the attempt.
+    """
+    has_more = now.is_refused_ledger and now.payload != tried.payload
+    missing = tuple(sink for sink in now.sinks if has_more or sink not in outcome.delivered)
+    if any(sink in outcome.delivered or sink not in tried.sinks for sink in missing):
+        outcome.stays = f"{outcome.stays}; {_ADDED}".removeprefix("; ")
+    payload = now.payload if missing else _without(now.payload, _records(now))
+    if not payload.strip(b"\0"):
+        return None
+    outcome.stays = outcome.stays or _NOTHING_WHOLE
+    problem = "; ".join(refusals) or (now.problem if missing else _NOTHING_WHOLE)
+    return msgspec.structs.replace(now, sinks=missing, problem=problem, payload=payload)
 
 
 def _records(entry: Entry) -> list[_Whole]:
