@@ -90,8 +90,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 class Quarantine:
     """The directory of entries; several threads and processes may use one.
 
-    `keep`, `change` and `discard` lock the directory first. Windows and some filesystems cannot lock
-    a directory, and a process that was stopped may hold the lock for longer than five seconds. Then
+    `keep`, `change` and `discard` lock the directory first. Windows and some filesystems lock no
+    directory, and a process that was stopped may hold the lock for longer than five seconds. Then
     an entry is changed without the lock. Where two processes change the same entry at the same
     moment, one of the changes is lost.
 
