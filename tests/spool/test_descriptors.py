@@ -174,6 +174,13 @@ def _files_of_other_code():
     return [tempfile.TemporaryFile(buffering=0) for _ in range(20)]
 
 
+@pytest.fixture(autouse=True)
+def _forgets_files(monkeypatch):
+    """A later test may get the inode of a file that SQLite cannot open any more."""
+    for name in ("_unusable", "_opened"):
+        monkeypatch.setattr(sqlite, name, set())
+
+
 class _OpensMeanwhile(sqlite3.Connection):
     """Other code that opens its files just before SQLite closes the numbers."""
 
@@ -193,7 +200,6 @@ class _StoreFile(sqlite.StoreFile, _OpensMeanwhile):
 @pytest.mark.parametrize("when", ["before", "while", "never"])
 def test_sqlite_closes_no_file_of_other_code(when, tmp_path, monkeypatch):
     """Other code has closed its descriptors, and opens files before or while SQLite closes them."""
-    monkeypatch.setattr(sqlite, "_unusable", set())  # a later test may get the inode
     (tmp_path / "store").touch()
     with monkeypatch.context() as patched:
         patched.setattr(sqlite, "StoreFile", _StoreFile if when == "while" else sqlite.StoreFile)
@@ -214,7 +220,6 @@ def test_sqlite_closes_no_file_of_other_code(when, tmp_path, monkeypatch):
 
 
 def test_no_connection_is_opened_beside_one_that_has_lost_its_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(sqlite, "_unusable", set())
     path = tmp_path / "store"
     path.touch()
     opened = sqlite.open_file(path, read_only=True)
@@ -240,7 +245,6 @@ def _postgres(_):
 
 @pytest.mark.parametrize("opened_on", [_sqlite, _postgres])
 def test_a_collected_connection_closes_no_file_of_other_code(opened_on, tmp_path, monkeypatch):
-    monkeypatch.setattr(sqlite, "_unusable", set())
     opened, numbers = opened_on(tmp_path)
     for number in numbers:
         os.close(number)
@@ -262,7 +266,6 @@ print(sqlite3.connect(sys.argv[1]).execute("SELECT n FROM t").fetchone())
 @pytest.mark.parametrize("other", ["a reader", "a writer"])
 def test_what_sqlite_keeps_for_another_connection_stays_out_of_reach(other, tmp_path, monkeypatch):
     """SQLite closes no descriptor of the file while another connection holds a lock of it."""
-    monkeypatch.setattr(sqlite, "_unusable", set())
     path = tmp_path / "store"
     path.touch()
     opened = sqlite.open_file(path, read_only=False)
