@@ -1,4 +1,4 @@
-"""What a relay tells the store of other processes: that one lives, or that one has ended."""
+"""What a relay tells the store of other processes: their records in order, life and end."""
 
 import shutil
 import time
@@ -208,7 +208,7 @@ def test_a_process_is_noted_alive_until_the_look_that_found_nothing(spools, rela
 def test_a_process_is_not_noted_alive_while_its_other_segments_wait(
     spools, relaying, monkeypatch, reader
 ):
-    """They are full, handed over, and read one batch per step; the newest one is read at once."""
+    """They are full, handed over, and read one batch per step, perhaps by another relay."""
     monkeypatch.setattr("sidelight.relay.endings._LOOK", 0.0)
     writer = spools("writer")
     for _ in range(3):
@@ -221,7 +221,7 @@ def test_a_process_is_not_noted_alive_while_its_other_segments_wait(
     emit(writer, "newest")
     for _ in range(3):
         worker.step()
-    assert "newest" in worker.sink.taken
+    assert ("newest" in worker.sink.taken) is (reader == "another relay")
     assert worker.sink.alive == []
     drain(others)
     drain(worker)
@@ -240,3 +240,43 @@ def test_the_newest_segment_is_found_although_no_search_has_seen_it(spools, rela
     for _ in range(2):
         worker.step()
     assert (worker.sink.taken, worker.sink.alive) == ([1], [])
+
+
+# -- the order within a process ------------------------------------------------------------------
+
+
+def test_a_living_process_is_read_in_order_and_waits_for_no_other(spools, relaying):
+    """The end of a call must not come before its start, nor wait for a dead process's backlog."""
+    dead = spools("dead")
+    for _ in range(3):
+        fill(dead)
+    die(dead)
+    living, quick = spools("living"), spools("quick")
+    emit(quick, "quick")
+    emit(living, "start")
+    for _ in range(2):
+        fill(living)
+    emit(living, "end")
+    worker = relaying()
+    worker.step()
+    assert {"quick", "start"} <= {*worker.sink.taken}
+    assert "end" not in worker.sink.taken
+    drain(worker)
+    assert worker.sink.taken.count("start") == worker.sink.taken.count("end") == 1
+    assert worker.sink.taken[-1] != "start"
+
+
+def test_two_live_segments_of_a_process_are_read_in_order(spools, relaying, monkeypatch):
+    """The process has just left the first one, and no search has seen that."""
+    monkeypatch.setattr("sidelight.relay.worker._STORE_BATCH", 10)
+    monkeypatch.setattr("sidelight.relay.reading.STRETCH", 10)
+    writer = spools("writer")
+    worker = relaying()
+    writer.supply.spares.append(writer.supply.create(1024 * 1024))
+    worker.spool.adopt()
+    emit(writer, *range(25))
+    writer.rotate(writer.own[-1])
+    emit(writer, "newest")
+    while worker.step():
+        pass
+    assert worker.sink.taken == [*range(25), "newest"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -34,15 +35,31 @@ class Sources:
         self._unreadable_since: WeakKeyDictionary[Segment, float] = WeakKeyDictionary()
 
     def __iter__(self) -> Iterator[Segment]:
-        """Yield the oldest undelivered own segment, the oldest orphan, and all live segments."""
+        """Yield the oldest undelivered own segment, the oldest orphan, and all live segments.
+
+        The live segments of a process wait for its older segments, and the oldest of those is
+        yielded in their place. Otherwise the end of a call could come before its start.
+        """
         adopted = tuple(self._spool.adopted)
-        orphans = [segment for segment in adopted if segment.sealed]
-        for segments in (tuple(self._spool.own), orphans):
-            undelivered = (s for s in segments if self._sink not in s.delivered_to)
-            segment = next(undelivered, None)
-            if segment is not None:
-                yield segment
-        yield from (segment for segment in adopted if not segment.sealed)
+        own = (each for each in tuple(self._spool.own) if self._sink not in each.delivered_to)
+        orphans = [s for s in adopted if s.sealed and self._sink not in s.delivered_to]
+        oldest: dict[object, Segment] = {}
+        for orphan in orphans:
+            oldest.setdefault(orphan.meta.get("instance"), orphan)
+        yield from islice(own, 1)
+        yield from orphans[:1]
+        begun = {*orphans[:1]}
+        for segment in adopted:
+            if segment.sealed:
+                continue
+            instance, cursor = segment.meta.get("instance"), segment.cursors[self._sink]
+            first = oldest.get(instance, segment)
+            if first not in begun:
+                begun.add(first)
+                yield first
+            # What the process wrote into the next one comes later.
+            if segment.cursors[self._sink] != cursor and segment.may_have_more_for(self._sink):
+                oldest[instance] = segment
 
     def are_left(self) -> bool:
         """Return whether the sink has records left to take; any thread may ask."""
