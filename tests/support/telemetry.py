@@ -106,7 +106,7 @@ def restore() -> None:
     """Close what is open; the next emission would open it anew, as another process."""
     RUNTIME.close(1.0)
     RUNTIME.settings = None
-    RUNTIME._instance = f"{random_bits(64):016x}"
+    RUNTIME.instance = f"{random_bits(64):016x}"
     EMITTER.spool = ClosedSpool(RUNTIME.open)
     EMITTER.strict, EMITTER.spans = False, True
     EMITTER.losses.clear()
