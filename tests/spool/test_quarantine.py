@@ -11,6 +11,7 @@ import time
 
 import msgspec
 import pytest
+from tests.support.platforms import needs_spool_files
 
 from sidelight.spool import DISK, Entry, Quarantine
 
@@ -155,6 +156,7 @@ def test_an_entry_is_changed_as_it_is_now(quarantine, tmp_path):
     quarantine.change(identity, pytest.fail)  # it is gone already
 
 
+@needs_spool_files
 def test_nobody_adds_to_an_entry_while_it_is_changed(quarantine, tmp_path):
     """Another process has another `Quarantine`, and its locks exclude the threads of this one."""
     quarantine.keep(stretch(sinks=("store",)))
@@ -172,6 +174,7 @@ def test_nobody_adds_to_an_entry_while_it_is_changed(quarantine, tmp_path):
     assert len([*quarantine.directory.iterdir()]) == 1  # the lock leaves no file
 
 
+@needs_spool_files
 def test_a_process_that_was_stopped_in_a_change_blocks_no_other_for_long(quarantine, monkeypatch):
     monkeypatch.setattr(f"{MODULE}._PATIENCE", 0.1)
     quarantine.keep(entry())
