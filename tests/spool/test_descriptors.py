@@ -177,7 +177,7 @@ def _files_of_other_code():
 @pytest.fixture(autouse=True)
 def _forgets_files(monkeypatch):
     """A later test may get the inode of a file that SQLite cannot open any more."""
-    for name in ("_unusable", "_opened"):
+    for name in ("_unusable", "_opened", "_refused"):
         monkeypatch.setattr(sqlite, name, set())
 
 
@@ -229,6 +229,22 @@ def test_no_connection_is_opened_beside_one_that_has_lost_its_files(tmp_path, mo
         sqlite.open_file(path, read_only=False)
     opened.close()
     sqlite.open_file(path, read_only=False).close()
+
+
+def test_a_relay_that_has_lost_its_files_opens_them_again(tmp_path):
+    """Only where it cannot, the process leaves its events to another relay."""
+    path = tmp_path / "store"
+    path.touch()
+    opened = sqlite.open_file(path, read_only=False)
+    for each in opened.descriptors:
+        os.close(each)
+    assert not sqlite.is_unusable(path)  # it has not noticed yet
+    with pytest.raises(sqlite3.OperationalError, match="closed the descriptors"):
+        sqlite.open_file(path, read_only=False)
+    assert sqlite.is_unusable(path)
+    opened.close()
+    sqlite.open_file(path, read_only=False).close()
+    assert not sqlite.is_unusable(path)
 
 
 def _sqlite(tmp_path):

@@ -196,11 +196,11 @@ class Runtime:
             quarantine=None if HAS_FILE_LOCKS else settings.spool,  # it needs no locks
             on_call=on_call,
         )
-        self._ledger = self._ledger.renewed()
+        ledger = self._ledger.renewed()
         self._forgotten = ForgottenOutboxes(settings)
         # Positions of another spool do not compare.
         EMITTER.watermark = Watermark(partial(is_volatile, spool.own))
-        spool.on_lost = self._ledger.write_lost
+        spool.on_lost = ledger.write_lost
         if settings.relay == "external":  # no relay here writes the ledger before the end
             spool.on_rotation = self.write_ledger
         self._destination = None
@@ -211,6 +211,7 @@ class Runtime:
         # `_start_relay` works in the opposite order: it sets the relay, then compares the spool. So
         # one of the two sees the other, and a relay that is just starting is stopped.
         self.spool, relay, self.relay = spool, self.relay, None
+        self._ledger = ledger  # after the spool: `write_ledger` takes them the other way round
         EMITTER.use(self._closed)
         return spool, relay
 
@@ -258,10 +259,10 @@ class Runtime:
 
     def write_ledger(self, *, whole: bool = False) -> None:
         """Write the losses and costs of this process to the spool: see `Ledger.write`."""
-        spool = self.spool  # not `EMITTER.spool`, which a test may replace
+        ledger, spool = self._ledger, self.spool  # a test may replace `EMITTER.spool`
         if spool is not None:
             self._forgotten.count_now_and_then()
-            self._ledger.write(spool, whole=whole)
+            ledger.write(spool, whole=whole)
             if self.relay is not None:
                 from sidelight.runtime.sinks import leave_lost_store  # noqa: PLC0415
 
@@ -290,13 +291,11 @@ class Runtime:
 
     def health(self) -> dict[str, Health]:
         """Return the state of each sink of this process's relay."""
-        relay = self.relay  # another thread may close it
-        return {} if relay is None else dict(relay.health())
+        return {} if (relay := self.relay) is None else dict(relay.health())
 
     def usage(self) -> int:
         """Return the bytes in the spool directory, of all processes."""
-        spool = self.spool
-        return 0 if spool is None else spool.usage()
+        return 0 if (spool := self.spool) is None else spool.usage()
 
     def close(self, seconds: float) -> bool:
         """Deliver for at most ``seconds``, then close; return whether all threads have ended.
@@ -315,13 +314,14 @@ class Runtime:
                 self._ledger.write(self.spool, last=True, ended=self.relay is None)
             started = self._await_start(until + _IMPORTS_WITHIN)
             EMITTER.use(self._closed)
-            spool, relay, self.spool, self.relay = self.spool, self.relay, None, None
+            ledger, spool, relay = self._ledger, self.spool, self.relay
+            self.spool = self.relay = None
         finally:
             self._turns.pop(ticket, None)
         if not started and self.ending:
             spool.save()
             return False  # the relay may be delivering: leave the segments open until exit
-        return deliver_and_close(spool, relay, until, self._ledger, ended=True)
+        return deliver_and_close(spool, relay, until, ledger, ended=True)
 
     def _await_start(self, until: float) -> bool:
         """Wait for a relay that is starting, because it may still deliver."""

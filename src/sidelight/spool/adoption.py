@@ -67,7 +67,7 @@ class Adopted:
         self._disk = disk
         self._segments: deque[Segment] = deque()
         self._waiting: deque[Path] = deque()
-        # Their writer or reader lives, or they are for another store.
+        # Their writer or reader lives, they are for another store, or they could not be opened.
         self._left: deque[Path] = deque()
         # Postponed segments are opened again when there is a place. Foreign segments wait for
         # another relay, which has the sinks that this one lacks.
@@ -186,6 +186,7 @@ class Adopted:
         except FileNotFoundError:  # another relay was faster
             return
         except OSError as error:
+            self._left.append(path)
             self._failures.count(f"segment not taken over: {os_error_text(error)}", str(error))
 
     def _reopen(self, path: Path, released: dict[Path, _Released]) -> None:

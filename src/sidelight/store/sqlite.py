@@ -113,6 +113,7 @@ _CANNOT_CREATE: Final = frozenset(
 )
 _opened: Final[set[weakref.ref[StoreFile]]] = set()  # also by a parent process, before a fork
 _unusable: Final[set[tuple[int, int]]] = set()  # the device and inode of files
+_refused: Final[set[tuple[int, int]]] = set()  # which no relay could open at its last attempt
 _cut: Final[set[tuple[int, int]]] = set()
 _REPLACED: Final = "its file was replaced"
 _CUT: Final = "another program has cut its file"
@@ -120,21 +121,44 @@ _DESCRIPTORS_CLOSED: Final = "other code has closed the descriptors of this file
 
 
 def is_unusable(path: Path) -> bool:
-    """Return whether SQLite can no longer open this file in this process: see `StoreFile.close`.
+    """Return whether a relay can no longer open this file in this process.
 
-    A new connection shares descriptors with each that is open, so those must be whole as well.
+    SQLite may have kept descriptors (see `StoreFile.close`), or another connection of the process
+    has lost its own. A relay that has lost descriptors closes its connection, and opens another.
     """
-    unusable = _unusable.copy()
-    for reference in _opened.copy():
-        if (opened := reference()) is not None and not opened.is_usable():
-            unusable.update(each.file for each in opened.descriptors)
-    if not unusable:
-        return False
+    return bool(_unusable or _refused) and _file_of(path) in _unusable | _refused
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except OSError:
-        return False
-    return (status.st_dev, status.st_ino) in unusable
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _refuse_beside_lost(path: Path, *, read_only: bool) -> None:
+    """Check each open connection to the file, because a new one would share its descriptors.
+
+    Raises:
+        sqlite3.OperationalError: one has lost descriptors.
+    """
+    lost = {
+        each.file
+        for reference in _opened.copy()
+        if (opened := reference()) is not None and not opened.is_usable()
+        for each in opened.descriptors
+    }
+    if not (lost or _unusable or _refused):
+        return
+    file = _file_of(path)
+    if file is None:
+        return
+    if file in lost | _unusable:
+        if not read_only:
+            _refused.add(file)
+        raise sqlite3.OperationalError(_DESCRIPTORS_CLOSED)
+    _refused.discard(file)
 
 
 class SqliteConnection(Connection):
@@ -252,8 +276,7 @@ def open_file(path: Path, *, read_only: bool) -> StoreFile:
     Raises:
         sqlite3.Error: the file cannot be opened, or was replaced meanwhile.
     """
-    if is_unusable(path):
-        raise sqlite3.OperationalError(_DESCRIPTORS_CLOSED)
+    _refuse_beside_lost(path, read_only=read_only)
     connection = _open(path, read_only=read_only)
     _opened.add(weakref.ref(connection, _opened.discard))
     try:
