@@ -3,10 +3,8 @@
 `Machine` puts clocks in the place of the process's. A step of its time is a share of a thread.
 """
 
-import sys
-import threading
-
 import pytest
+from tests.support.switching import all_at_once
 
 from sidelight.emission import contention
 from sidelight.emission.contention import Contention
@@ -141,7 +139,7 @@ def test_the_tasks_of_a_loop_that_was_late_count_as_other_threads(machine):
 
 
 def test_threads_register_beside_each_other():
-    seen, failed, before = Contention(), [], sys.getswitchinterval()
+    seen, failed = Contention(), []
 
     def register(first):
         try:
@@ -150,15 +148,7 @@ def test_threads_register_beside_each_other():
         except RuntimeError as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=register, args=(1000 * n,)) for n in range(8)]
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    all_at_once(register, range(0, 8000, 1000), every=1e-6)
     assert failed == []
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 from tests.support.platforms import needs_spool_files
+from tests.support.switching import switching
 from tests.support.telemetry import restore
 
 import sidelight
@@ -36,10 +37,8 @@ ADDED = 200
 @pytest.fixture
 def impatient():
     """Threads take turns as often as the interpreter allows."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+    with switching(1e-6):
+        yield
 
 
 def in_threads(function):

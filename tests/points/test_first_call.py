@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from tests.support.switching import all_at_once
 
 import sidelight
 from sidelight import arg, emits
@@ -99,16 +100,7 @@ def test_many_threads_may_be_the_first(sidelight_events):
         gate.wait()
         results.append(decorated(number))
 
-    threads = [threading.Thread(target=call, args=[number]) for number in range(8)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    all_at_once(call, range(8), every=1e-5)
     assert sorted(results) == sorted(e.attributes["value"] for e in sidelight_events) == [*range(8)]
 
 

@@ -7,13 +7,13 @@ import functools
 import os
 import shutil
 import signal
-import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.support.platforms import needs_spool_files
+from tests.support.switching import all_at_once
 
 from sidelight.exceptions import SpoolError
 from sidelight.host import IS_LINUX, monotonic
@@ -91,23 +91,13 @@ def test_records_keep_their_order_in_every_rotation(spool):
 
 
 def test_threads_rotate_together_and_lose_nothing(spool):
-    switch = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
+    def emit(thread):
+        for i in range(400):
+            write(spool, b"%d-%d-" % (thread, i) + b"x" * (3000 * (i % 3)))
+            if i % 50 == 0:
+                spool.provide()
 
-        def emit(thread):
-            for i in range(400):
-                write(spool, b"%d-%d-" % (thread, i) + b"x" * (3000 * (i % 3)))
-                if i % 50 == 0:
-                    spool.provide()
-
-        threads = [threading.Thread(target=emit, args=(n,)) for n in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(switch)
+    all_at_once(emit, range(6), every=1e-5)
     got = all_payloads(spool)
     assert len(got) == len(set(got)) == 6 * 400
     numbers = [segment.number for segment in spool.own]
