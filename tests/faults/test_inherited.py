@@ -20,6 +20,20 @@ from sidelight import Store
 from sidelight.store.write_lock import WriteLock
 from sidelight.transactions.outbox.position import read_position
 
+#: ``damaged(files, content)`` lists the files that do not hold what was written, or are closed.
+DAMAGED = """
+import os
+
+def damaged(files, content):
+    found = []
+    for file in files:
+        try:
+            if os.pread(file.fileno(), 2 * len(content), 0) != content:
+                found.append(file.name)
+        except OSError as error:
+            found.append(f"{file.name}: {error}")
+    return found
+"""
 DAEMON = """
 import json, os, sys, time
 import sidelight
@@ -51,14 +65,7 @@ for n in range(300):
     tell(sidelight.emit("daemon", artifact_id="a", n=n))
     time.sleep(0.002)
 time.sleep(0.5)
-damaged = []
-for file in files:
-    try:
-        if os.pread(file.fileno(), 3_000_000, 0) != b"B" * 2_000_000:
-            damaged.append(file.name)
-    except OSError as error:
-        damaged.append(f"{file.name}: {error}")
-write(f"{directory}/told", damaged=damaged)
+write(f"{directory}/told", damaged=damaged(files, b"B" * 2_000_000))
 os._exit(0)
 """
 
@@ -77,7 +84,14 @@ def deliver(directory, *options):
     ids=["in place", "idle", "emitting", "twice"],
 )
 def test_a_daemon_keeps_its_files_and_its_events(forks, emits_before, tmp_path, row):
-    command = [sys.executable, "-c", TELLS + DAEMON, str(tmp_path), str(forks), str(emits_before)]
+    command = [
+        sys.executable,
+        "-c",
+        TELLS + DAMAGED + DAEMON,
+        str(tmp_path),
+        str(forks),
+        str(emits_before),
+    ]
     subprocess.run(command, check=True, timeout=120)
     told = Told.read([tmp_path / "told"])
     assert told.more == [{"damaged": []}]
@@ -110,14 +124,7 @@ if store_is == "collected":
 for n in range(5):
     tell(sidelight.emit("daemon", n=n))
 sidelight.flush(2.0)
-damaged = []
-for file in files:
-    try:
-        if os.pread(file.fileno(), 200_000, 0) != b"B" * 100_000:
-            damaged.append(file.name)
-    except OSError as error:
-        damaged.append(f"{file.name}: {error}")
-write(f"{directory}/told", damaged=damaged)
+write(f"{directory}/told", damaged=damaged(files, b"B" * 100_000))
 os._exit(0)
 """
 
@@ -126,7 +133,7 @@ os._exit(0)
 def test_a_daemon_that_inherits_an_open_reader_keeps_its_files_and_its_events(
     store_is, tmp_path, row
 ):
-    command = [sys.executable, "-c", TELLS + READING_DAEMON, str(tmp_path), store_is]
+    command = [sys.executable, "-c", TELLS + DAMAGED + READING_DAEMON, str(tmp_path), store_is]
     subprocess.run(command, check=True, timeout=120)
     told = Told.read([tmp_path / "told"])
     assert told.more == [{"damaged": []}]

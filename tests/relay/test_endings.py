@@ -4,31 +4,28 @@ import shutil
 import time
 
 import pytest
+from tests.relay.test_relay import ScriptedSink, emit
 from tests.support.platforms import needs_spool_files, needs_tmpfs
 
 from sidelight.emission import Watermark
-from sidelight.record import Static, encode, encode_static, frame, random_bits
 from sidelight.relay.endings import Endings
 from sidelight.relay.worker import Worker
 from sidelight.spool import PAGE, Health, Spool, hot_directory, segments_in
 
-HEAD = encode_static(Static("e", "m:f", "scheduled", "succeeded", None))
 pytestmark = needs_spool_files
 
 
-class NotingSink:
-    """Takes everything, and remembers what it is told of processes."""
-
-    name = "store"
+class NotingSink(ScriptedSink):
+    """Remembers also what it is told of processes."""
 
     def __init__(self):
-        self.taken = []
+        super().__init__()
         self.alive = []
         self.ended = []
         self.on_write = lambda: None
 
     def write(self, records, writer):
-        self.taken += [moment.artifact_id for _, moment in records]
+        super().write(records, writer)
         self.on_write()
 
     def note_alive(self, writer, until):
@@ -36,21 +33,6 @@ class NotingSink:
 
     def note_end(self, writer):
         self.ended.append(writer["instance"])
-
-    def sync(self):
-        pass
-
-    def close(self):
-        pass
-
-    def disown(self, *, busy):
-        return True
-
-
-def emit(spool, *numbers):
-    for n in numbers:
-        moment = (time.time_ns(), random_bits(64), n, None, 1, None, 0, 0, 0, None, None)
-        spool.append(frame(HEAD + encode(moment)))
 
 
 def fill(spool):
